@@ -1,0 +1,1 @@
+"""Banks: pruned task models of one base model, on disk."""

@@ -1,0 +1,185 @@
+"""One entry of a bank, and its row in the index."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from safetensors import SafetensorError, safe_open
+
+from ..errors import FormatError
+from ..masks import Mask
+from ..models.base import CONFIG, WEIGHTS
+from ..models.modeling import MetaPrunedForImageClassification
+from ..models.saving import load_model
+from ..task import Task
+
+if TYPE_CHECKING:
+    from .bank import Bank
+
+ID_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,95}")
+
+INDEX_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("labels", pa.list_(pa.string()), nullable=False),
+        pa.field("synsets", pa.list_(pa.string()), nullable=False),
+        pa.field("masks", pa.binary(), nullable=False),
+        pa.field("method", pa.string()),
+        pa.field("ratio", pa.float64()),
+        pa.field("metrics", pa.string()),
+        pa.field("path", pa.string()),
+        pa.field("repo_id", pa.string()),
+        pa.field("revision", pa.string()),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+    ]
+)
+
+
+def check_id(entry_id: str) -> str:
+    """The id itself.
+
+    Raises:
+        FormatError: it could not be a folder's name everywhere.
+    """
+    if not isinstance(entry_id, str) or not ID_PATTERN.fullmatch(entry_id) or ".." in entry_id:
+        raise FormatError(f"entry id {str(entry_id)[:100]!r}: use 1 to 96 of a-z 0-9 . _ - (not starting with . _ -)")
+    return entry_id
+
+
+def pack_mask(mask: Mask) -> bytes:
+    """The bitmaps of all layers, each padded to whole bytes, one after the other (as the index holds them)."""
+    return b"".join(np.packbits(flags).tobytes() for flags in mask.to_bools().values())
+
+
+def unpack_mask(packed: bytes, sizes: Mapping[str, int]) -> Mask:
+    """The inverse of `pack_mask`, given the layers and their sizes.
+
+    Raises:
+        FormatError: the length does not fit, or padding bits are set.
+    """
+    if len(packed) != sum((size + 7) // 8 for size in sizes.values()):
+        raise FormatError(f"a mask of {len(packed)} bytes does not fit the base's layers")
+    flags, start = {}, 0
+    for name, size in sizes.items():
+        stop = start + (size + 7) // 8
+        bits = np.unpackbits(np.frombuffer(packed[start:stop], dtype=np.uint8))
+        if bits[size:].any():
+            raise FormatError(f"mask of layer {name}: padding bits are set")
+        flags[name], start = bits[:size].astype(bool), stop
+    return Mask.from_bools(flags)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A pruned task model of a bank, read lazily: the row is in memory, the weights are on disk.
+
+    `metrics` holds what was measured when it was made (``accuracy``, ``test_images``, ...).
+    """
+
+    bank: Bank
+    id: str
+    task: Task
+    packed_mask: bytes
+    method: str | None
+    ratio: float | None
+    metrics: dict[str, Any]
+    path: str
+    size: int
+    sha256: str
+    repo_id: str | None = None
+    revision: str | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The class labels, in the order of the classifier's rows."""
+        return self.task.labels
+
+    @property
+    def mask(self) -> Mask:
+        """The units of the base this entry holds."""
+        return unpack_mask(self.packed_mask, self.bank.sizes)
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        return self.bank.file(self.path)
+
+    def load_model(self) -> MetaPrunedForImageClassification:
+        """The model, in float32 and eval mode.
+
+        Raises:
+            FormatError: its files are missing, damaged, or not what the index says.
+        """
+        model = load_model(self.folder, expected=self.bank.base_sha256)
+        if model.mask() != self.mask:
+            raise FormatError(f"entry {self.id}: its config's masks are not those of the index; run bank validate")
+        return model
+
+    def open_weights(self) -> AbstractContextManager:
+        """Its ``model.safetensors``, open for reading tensor by tensor.
+
+        Raises:
+            FormatError: it is missing or damaged.
+        """
+        try:
+            return safe_open(str(self.folder / WEIGHTS), framework="pt")
+        except (OSError, SafetensorError) as error:
+            raise FormatError(f"entry {self.id}: {self.folder / WEIGHTS} cannot be read: {error}") from error
+
+    def row(self) -> dict[str, Any]:
+        """Its row in ``index.parquet``."""
+        return {
+            "id": self.id,
+            "labels": list(self.task.labels),
+            "synsets": list(self.task.synsets),
+            "masks": self.packed_mask,
+            "method": self.method,
+            "ratio": self.ratio,
+            "metrics": json.dumps(self.metrics, sort_keys=True),
+            "path": self.path,
+            "repo_id": self.repo_id,
+            "revision": self.revision,
+            "size": self.size,
+            "sha256": self.sha256,
+        }
+
+    @classmethod
+    def from_row(cls, bank: Bank, row: Mapping[str, Any]) -> Entry:
+        """From a row of the index.
+
+        Raises:
+            FormatError: a field is missing or malformed, or the path leads out of the bank.
+        """
+        try:
+            metrics = json.loads(row["metrics"] or "{}")
+            path = str(row["path"] or "")
+            if not isinstance(metrics, dict) or not path or path.startswith("/") or ".." in path.split("/"):
+                raise FormatError(f"metrics or path {path[:80]!r} is not acceptable")
+            return cls(
+                bank,
+                check_id(row["id"]),
+                Task(tuple(row["labels"]), tuple(row["synsets"])),
+                bytes(row["masks"]),
+                row["method"],
+                row["ratio"],
+                metrics,
+                path,
+                int(row["size"]),
+                str(row["sha256"]),
+                row["repo_id"],
+                row["revision"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise FormatError(f"index row of entry {str(row.get('id'))[:80]!r}: {error}") from error
+
+
+__all__ = ["CONFIG", "INDEX_SCHEMA", "WEIGHTS", "Entry", "check_id", "pack_mask", "unpack_mask"]

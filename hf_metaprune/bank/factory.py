@@ -1,0 +1,115 @@
+"""Building a bank: one entry after the other, by any number of processes; a killed build goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from ..config import MethodOptions
+from ..errors import BankError
+from ..methods import PruningJob, get_method
+from ..storage import clear_unfinished
+from ..task import Task, TaskData
+from ..training import accuracy, pick_device
+from .bank import Bank
+from .entry import Entry
+
+log = logging.getLogger(__name__)
+
+
+def entry_id(task: Task, method: str, options: MethodOptions, seed: int) -> str:
+    """A readable id from the labels, made unique by a digest of all that shapes the entry."""
+    text = "-".join(re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-") for label in task.labels)
+    key = repr((task.labels, method, sorted(asdict(options).items()), seed))
+    return f"{text[:80].strip('-') or 'task'}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+
+
+def task_seed(seed: int, name: str) -> int:
+    """The seed of one task of a build: the same whoever builds it, and in whatever order."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:4], "big") >> 1
+
+
+def build_entry(
+    bank: Bank, data: TaskData, method: str, options: MethodOptions, seed: int, device: torch.device, progress: bool
+) -> tuple[Any, dict[str, Any]]:
+    """Prune the bank's base for one task: the model, and what was measured."""
+    job = PruningJob(
+        bank.base, data.train, data.task.labels, options, device, seed, data.task.synsets, progress=progress
+    )
+    model, result = get_method(method).prune(job)
+    model.config.dataset, model.config.seed = data.source, seed
+    metrics = {
+        "accuracy": round(accuracy(model, data.evaluation, device), 4),
+        "test_images": len(data.evaluation),
+        "train_images": len(data.train),
+        "steps": options.steps,
+        "training_flops": result.flops,
+        "seconds": round(result.seconds, 2),
+    }
+    return model, metrics
+
+
+def build_bank(
+    bank: Bank,
+    data: TaskData,
+    tasks: Sequence[Sequence[int]],
+    *,
+    method: str = "ifp",
+    options: MethodOptions | None = None,
+    seed: int = 0,
+    dtype: str = "float16",
+    device: torch.device | None = None,
+    progress: bool = False,
+) -> Iterator[Entry]:
+    """Make an entry for every task (class numbers of `data`) that the bank lacks; yields each new one.
+
+    Several processes may build into one folder: each takes tasks that no other one holds. Nothing that is finished
+    is lost or made again when a process is killed.
+
+    Raises:
+        BaseMismatchError, StorageError, OptionError: before any training.
+    """
+    options = options or MethodOptions()
+    get_method(method)
+    device = device or pick_device()
+    bank.recover()
+    for classes in tasks:
+        task = data.task
+        chosen = Task(tuple(task.labels[c] for c in classes), tuple(task.synsets[c] for c in classes))
+        name = entry_id(chosen, method, options, seed)
+        entry = _build_locked(bank, name, lambda classes=classes: data.select(classes), method, options, seed, dtype, device, progress)
+        if entry is not None:
+            yield entry
+
+
+def _build_locked(
+    bank: Bank,
+    name: str,
+    select: Callable[[], TaskData],
+    method: str,
+    options: MethodOptions,
+    seed: int,
+    dtype: str,
+    device: torch.device,
+    progress: bool,
+) -> Entry | None:
+    bank.reload()
+    if name in bank:
+        return None
+    try:
+        with bank.lock(name, timeout=0):
+            bank.reload()
+            if name in bank:
+                return None
+            clear_unfinished(bank.root / bank._new_path(name))
+            model, metrics = build_entry(bank, select(), method, options, task_seed(seed, name), device, progress)
+            return bank.add(model, name, dtype=dtype, metrics=metrics)
+    except BankError as error:
+        log.info("skipped %s: %s", name, error)  # another process is at it
+        return None

@@ -1,0 +1,111 @@
+"""Every option once: frozen dataclasses whose fields carry their help; the CLI and the docs are made from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from typing import Any, TypeVar
+
+from .errors import OptionError
+from .masks import check_ratio
+
+T = TypeVar("T")
+
+
+def option(default: Any, help: str, **metadata: Any) -> Any:
+    """A dataclass field with its help text; `choices`, `low` and `high` are checked by `check`."""
+    return field(default=default, metadata={"help": help, **metadata})
+
+
+def check(options: Any) -> None:
+    """Check every field of an options dataclass against its metadata.
+
+    Raises:
+        OptionError: names the option, its value, and what it may be.
+    """
+    for f in fields(options):
+        value, meta = getattr(options, f.name), f.metadata
+        if value is None:
+            continue
+        if "choices" in meta and value not in meta["choices"]:
+            raise OptionError(f"{f.name}={value!r}: must be one of {', '.join(map(str, meta['choices']))}")
+        low, high = meta.get("low"), meta.get("high")
+        if (low is not None or high is not None) and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            raise OptionError(f"{f.name}={value!r}: must be a number")
+        if (low is not None and not value >= low) or (high is not None and not value <= high):
+            bounds = f"at least {low}" if high is None else f"between {low} and {high}"
+            raise OptionError(f"{f.name}={value!r}: must be {bounds}")
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How a sub-network is fine-tuned; the defaults are those of MVP, Section 5.1."""
+
+    steps: int = option(100, "Optimiser steps.", low=0, high=1_000_000)
+    batch_size: int = option(128, "Images a step; fewer if the task has fewer.", low=1, high=65536)
+    lr: float = option(0.01, "Peak learning rate of SGD.", low=0.0, high=100.0)
+    momentum: float = option(0.9, "Momentum of SGD.", low=0.0, high=0.9999)
+    weight_decay: float = option(0.0, "Weight decay, on weights but not on biases and norms.", low=0.0, high=1.0)
+    schedule: str = option("cosine", "Learning rate after warm-up.", choices=("cosine", "constant"))
+    warmup_steps: int = option(0, "Steps in which the learning rate rises to its peak.", low=0, high=1_000_000)
+    ema: float = option(0.0, "Decay of a moving average of the weights, used in the end; 0: none.", low=0.0, high=0.9999)
+    mixup: float = option(0.0, "Mixup: both parameters of its Beta distribution; 0: none.", low=0.0, high=100.0)
+    label_smoothing: float = option(0.0, "Label smoothing.", low=0.0, high=0.999)
+    clip_norm: float = option(0.0, "Largest norm of the gradient; 0: not clipped.", low=0.0)
+    flip: bool = option(True, "Mirror images at random.")
+    shift: float = option(0.125, "Largest random shift, as a share of the image's side.", low=0.0, high=0.5)
+    precision: str = option("auto", "Arithmetic of forward passes.", choices=("auto", "fp32", "bf16"))
+    eval_steps: tuple[int, ...] = option((0, 20, 50, 100), "Steps after which accuracy is measured; the last always is.")
+    patience: int = option(0, "Stop after so many evaluations without a better accuracy; 0: never.", low=0)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class MethodOptions:
+    """How a bank entry is pruned from the base model; defaults of MVP, Section 3.1 and Algorithm 2.
+
+    The paper gives J, r, the learning rate and the batch size, but neither h nor p; h = 25 with p = 10% is what
+    its FLOPs column implies (docs/methods.md).
+    """
+
+    ratio: float = option(0.9, "r: share of units removed in every layer.")
+    steps: int = option(1000, "J: optimiser steps.", low=0, high=1_000_000)
+    prune_every: int = option(25, "h: steps between two prunings.", low=1, high=1_000_000)
+    prune_share: float = option(0.1, "p: share of a layer's remaining units pruned at a time.", low=0.001, high=1.0)
+    lr: float = option(0.005, "Learning rate.", low=0.0, high=100.0)
+    momentum: float = option(0.9, "Momentum of SGD.", low=0.0, high=0.9999)
+    batch_size: int = option(128, "Images a step.", low=1, high=65536)
+    precision: str = option("auto", "Arithmetic of forward passes.", choices=("auto", "fp32", "bf16"))
+
+    def __post_init__(self) -> None:
+        check(self)
+        check_ratio(self.ratio)
+
+
+def option_fields(cls: type) -> dict[str, Field]:
+    """The fields of an options dataclass by name."""
+    return {f.name: f for f in fields(cls) if f.default is not MISSING}
+
+
+def override(options: T, changes: Mapping[str, Any]) -> T:
+    """A copy of an options dataclass with some fields changed; None leaves a field as it is.
+
+    Raises:
+        OptionError: no such option (the nearest names are suggested), or a value out of range.
+    """
+    known = option_fields(type(options))
+    for name in changes:
+        if name not in known:
+            raise unknown_option(name, known)
+    return replace(options, **{k: v for k, v in changes.items() if v is not None})  # type: ignore[type-var]
+
+
+def unknown_option(name: str, known: Any) -> OptionError:
+    """The error for an option that does not exist."""
+    import difflib
+
+    near = difflib.get_close_matches(name, list(known), n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(sorted(known))}"
+    return OptionError(f"there is no option {name!r}; {hint}")

@@ -1,0 +1,180 @@
+"""Images in memory: decoding whatever a user has, once, into uint8 tensors; augmentation and batches from them."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps, UnidentifiedImageError
+from tqdm.auto import tqdm
+
+from .errors import DataError
+from .preprocess import Preprocessing
+
+log = logging.getLogger(__name__)
+
+MAX_CORRUPT_SHARE = 0.01
+MAX_CACHE_BYTES = 4 << 30
+DECODE_CHUNK = 64
+
+
+def open_image(value: Any, min_side: int = 0) -> Image.Image:
+    """An upright RGB image from a path, bytes, PIL image, array or tensor (uint8 or 0..1 float; HWC, CHW or HW).
+
+    A JPEG much larger than `min_side` is decoded at reduced size (never below twice `min_side`).
+
+    Raises:
+        OSError, ValueError, Image.DecompressionBombError: it cannot be read.
+    """
+    if isinstance(value, dict) and ("bytes" in value or "path" in value):
+        value = value["bytes"] if value.get("bytes") is not None else value["path"]
+    if isinstance(value, (bytes, bytearray)):
+        image: Image.Image = Image.open(io.BytesIO(value))
+    elif isinstance(value, Image.Image):
+        image = value
+    elif torch.is_tensor(value) or isinstance(value, np.ndarray):
+        image = _from_array(value)
+    else:
+        image = Image.open(value)
+    if min_side and image.format == "JPEG":
+        image.draft("RGB", (2 * min_side, 2 * min_side))
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16 or 32 bits a pixel: PIL's own conversion would clip to white
+        pixels = np.asarray(image, dtype=np.float64)
+        image = Image.fromarray((pixels * (255.0 / max(pixels.max(), 1.0))).astype(np.uint8))
+    return image.convert("RGB")
+
+
+def _from_array(value: Any) -> Image.Image:
+    array = value.detach().cpu().numpy() if torch.is_tensor(value) else value
+    if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (1, 3, 4):
+        array = np.moveaxis(array, 0, 2)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if np.issubdtype(array.dtype, np.floating):
+        if array.min() < 0.0 or array.max() > 1.0:
+            raise ValueError("float images must lie in [0, 1]: pass them before normalisation")
+        array = (array * 255.0).round()
+    return Image.fromarray(np.ascontiguousarray(array.astype(np.uint8)))
+
+
+@dataclass
+class ImageSet(torch.utils.data.Dataset):
+    """Labelled images, ready for a network but for normalisation and augmentation.
+
+    `images` is uint8 (n, 3, height, width), `targets` int64 (n,).
+    """
+
+    images: torch.Tensor
+    targets: torch.Tensor
+    preprocessing: Preprocessing
+    skipped: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.images[i], self.targets[i]
+
+    def __getitems__(self, rows: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        index = torch.as_tensor(rows)
+        return self.images[index], self.targets[index]
+
+    def subset(self, rows: Sequence[int] | np.ndarray | torch.Tensor) -> ImageSet:
+        """The images at `rows`, in that order."""
+        index = torch.as_tensor(np.asarray(rows), dtype=torch.long)
+        return ImageSet(self.images[index], self.targets[index], self.preprocessing)
+
+    def batches(self, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Normalised float32 images and targets, in order, `size` at a time."""
+        for i in range(0, len(self), size):
+            yield self.preprocessing.normalise(self.images[i : i + size]), self.targets[i : i + size]
+
+    def stratified(self, limit: int, seed: int) -> ImageSet:
+        """At most `limit` images, about equally many of each class, chosen by `seed`."""
+        if len(self) <= limit:
+            return self
+        rng = np.random.default_rng(seed)
+        order = rng.permutation(len(self))
+        targets = self.targets.numpy()[order]
+        rank = np.empty(len(self), dtype=np.int64)
+        for c in np.unique(targets):
+            rank[targets == c] = np.arange((targets == c).sum())
+        chosen = order[np.argsort(rank, kind="stable")[:limit]]
+        return self.subset(np.sort(chosen))
+
+
+def decode_images(
+    fetch: Callable[[int], Any],
+    targets: np.ndarray,
+    preprocessing: Preprocessing,
+    describe: Callable[[int], str] = str,
+    progress: bool = False,
+) -> ImageSet:
+    """Decode `len(targets)` images in threads; unreadable ones are skipped and listed, up to 1% of them.
+
+    Raises:
+        DataError: more than 1% are unreadable, or the images would not fit in memory at the network's size.
+    """
+    _, height, width = preprocessing.input_size
+    n, need = len(targets), len(targets) * 3 * height * width
+    if need > MAX_CACHE_BYTES:
+        raise DataError(
+            f"{n} images of {width} x {height} pixels need {need / 2**30:.1f} GiB of memory, more than the "
+            f"{MAX_CACHE_BYTES >> 30} GiB allowed: use fewer images (a few hundred a class are plenty)"
+        )
+    images = torch.empty(n, 3, height, width, dtype=torch.uint8)
+    good, skipped = np.ones(n, dtype=bool), []
+    side = max(height, width)
+
+    def load(i: int) -> Image.Image | str:
+        try:
+            return open_image(fetch(i), side)
+        except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+            return f"{describe(i)}: {error or type(error).__name__}"
+
+    with ThreadPoolExecutor() as pool:
+        for start in tqdm(range(0, n, DECODE_CHUNK), desc="reading images", disable=not progress, leave=False):
+            rows = range(start, min(n, start + DECODE_CHUNK))
+            loaded = list(pool.map(load, rows))
+            failures = {i: item for i, item in zip(rows, loaded, strict=True) if isinstance(item, str)}
+            good[list(failures)] = False
+            skipped += failures.values()
+            fine = [i for i in rows if i not in failures]
+            if fine:
+                images[fine] = preprocessing.to_uint8([item for item in loaded if not isinstance(item, str)])
+    if skipped and len(skipped) > MAX_CORRUPT_SHARE * n:
+        shown = "; ".join(skipped[:3])
+        raise DataError(f"{len(skipped)} of {n} images cannot be read (1% would be skipped): {shown}")
+    for line in skipped:
+        log.warning("skipped an unreadable image, %s", line)
+    return ImageSet(images[good], torch.from_numpy(targets[good]).long(), preprocessing, skipped)
+
+
+def augment(images: torch.Tensor, generator: torch.Generator, flip: bool = True, shift: float = 0.125) -> torch.Tensor:
+    """Randomly mirrored and shifted copies of float images (n, c, h, w); borders are reflected.
+
+    `shift` is the largest shift in each direction, as a share of the height.
+    """
+    n, _, h, w = images.shape
+    pad = int(shift * h)
+    rows = torch.arange(h).expand(n, h)
+    cols = torch.arange(w).expand(n, w)
+    if pad:
+        images = F.pad(images, (pad,) * 4, mode="reflect")
+        rows = rows + torch.randint(0, 2 * pad + 1, (n, 1), generator=generator)
+        cols = cols + torch.randint(0, 2 * pad + 1, (n, 1), generator=generator)
+    if flip:
+        cols = torch.where(torch.rand(n, 1, generator=generator) < 0.5, cols.flip(1), cols)
+    if not pad and not flip:
+        return images
+    rows, cols = rows.to(images.device), cols.to(images.device)
+    batch = torch.arange(n, device=images.device)[:, None, None]
+    return images[batch, :, rows[:, :, None], cols[:, None, :]].permute(0, 3, 1, 2)

@@ -1,0 +1,106 @@
+"""How much each unit matters, measured while a model runs: activations and first-order Taylor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from .models.architecture import PrunableLayer
+from .models.modeling import MetaPrunedForImageClassification
+from .models.slicing import ScatterBatchNorm2d
+
+
+class ActivationRecorder:
+    """Mean absolute activation of every held unit over all images that pass while recording (Molchanov 2016).
+
+    Use as a context manager around forward passes; `scores` gives float64 arrays by layer, in the order of held
+    units. A unit that writes into the residual stream is measured before the addition.
+    """
+
+    def __init__(self, model: MetaPrunedForImageClassification) -> None:
+        self.model = model
+        self.sums: dict[str, torch.Tensor] = {}
+        self.images: dict[str, int] = {}
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+
+    def __enter__(self) -> ActivationRecorder:
+        for layer in self.model.layers:
+            module = self.model.network.get_submodule(layer.output)
+            self._handles.append(module.register_forward_hook(self._hook(layer)))
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _hook(self, layer: PrunableLayer):  # noqa: ANN202
+        def record(module: nn.Module, _args: object, out: torch.Tensor) -> None:
+            values = out.detach().abs().mean(dim=tuple(range(2, out.ndim)), dtype=torch.float32).sum(0)
+            if isinstance(module, ScatterBatchNorm2d) and len(module.kept) < module.width:
+                values = values[module.index]
+            self.sums[layer.name] = self.sums.get(layer.name, 0) + values
+            self.images[layer.name] = self.images.get(layer.name, 0) + out.shape[0]
+
+        return record
+
+    def scores(self) -> dict[str, torch.Tensor]:
+        """Mean activation by layer, float32 (held units,), on the CPU."""
+        return {name: (total / self.images[name]).cpu() for name, total in self.sums.items()}
+
+
+class TaylorRecorder:
+    """Squared first-order effect on the loss of removing each held unit, averaged over backward passes.
+
+    The gates of a unit (its batch norm's weight and bias) scale its output, so that weight * gradient, summed over
+    them, is the derivative of the loss by a gate on the whole unit (Molchanov et al., 2019, Section 3).
+    """
+
+    def __init__(self, model: MetaPrunedForImageClassification) -> None:
+        self.model = model
+        self.squares: dict[str, torch.Tensor] = {}
+        self.passes = 0
+        self._effects: dict[str, torch.Tensor] = {}
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+
+    def __enter__(self) -> TaylorRecorder:
+        for layer in self.model.layers:
+            for name in layer.gates:
+                parameter = self.model.network.get_parameter(name)
+                self._handles.append(parameter.register_post_accumulate_grad_hook(self._hook(layer)))
+        self._handles.append(self.model.register_forward_pre_hook(lambda *_: self._close()))
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _hook(self, layer: PrunableLayer):  # noqa: ANN202
+        def record(parameter: torch.Tensor) -> None:
+            effect = (parameter.detach() * parameter.grad).float()  # type: ignore[operator]
+            self._effects[layer.name] = self._effects.get(layer.name, 0) + effect
+
+        return record
+
+    def _close(self) -> None:
+        """Square what one backward pass has summed."""
+        if self._effects:
+            self.passes += 1
+            for name, effect in self._effects.items():
+                self.squares[name] = self.squares.get(name, 0) + effect.square()
+            self._effects = {}
+
+    def scores(self) -> dict[str, torch.Tensor]:
+        """Mean squared effect by layer, float32 (held units,), on the CPU."""
+        self._close()
+        return {name: (total / self.passes).cpu() for name, total in self.squares.items()}
+
+
+def magnitude_scores(network: nn.Module, layers: Sequence[PrunableLayer]) -> dict[str, torch.Tensor]:
+    """L1 norm of every filter's weights (Li et al., 2017): float32 (units,) by layer."""
+    return {
+        layer.name: network.get_parameter(layer.filters).detach().float().flatten(1).abs().sum(1) for layer in layers
+    }

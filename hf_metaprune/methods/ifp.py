@@ -1,0 +1,16 @@
+"""Iterative filter pruning by activation (MVP, Algorithm 2)."""
+
+from ..importance import ActivationRecorder
+from .iterative import IterativePruning
+from .method import register_method
+
+
+class IterativeFilterPruning(IterativePruning):
+    """Every h steps the p% of each layer's filters with the smallest mean activation go."""
+
+    name = "ifp"
+    reference = "Meta-Vote Pruning, Algorithm 2; importance of Molchanov et al., 2016 (arXiv 1611.06440)"
+    recorder = ActivationRecorder
+
+
+register_method(IterativeFilterPruning())

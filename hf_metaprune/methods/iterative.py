@@ -1,0 +1,85 @@
+"""Prune while fine-tuning (Algorithm 2 of MVP), for any importance that can be recorded during training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from ..config import MethodOptions
+from ..importance import ActivationRecorder, TaylorRecorder
+from ..masks import Mask, keep_count
+from ..models.modeling import MetaPrunedForImageClassification
+from ..models.slicing import shrink
+from ..training import TrainingResult, TrainingState
+from .method import Method, PruningJob
+
+Recorder = ActivationRecorder | TaylorRecorder
+
+
+def next_mask(held: Mask, scores: dict[str, torch.Tensor], share: float, ratio: float) -> Mask:
+    """`held` without the `share` of each layer's units that score lowest, never below the target count.
+
+    At least one unit goes at a time; of equal scores the higher index goes first.
+    """
+    kept = {}
+    for name, units in held.items():
+        target = keep_count(held.sizes[name], ratio)
+        remain = max(target, len(units) - max(1, round(share * len(units))))
+        order = torch.argsort(scores[name], descending=True, stable=True)[:remain]
+        kept[name] = units[order.numpy()]
+    return Mask(kept, held.sizes)
+
+
+class PruneWhileTraining:
+    """Training callback: every h steps, score units by what was recorded since, and slice the model."""
+
+    def __init__(
+        self,
+        model: MetaPrunedForImageClassification,
+        options: MethodOptions,
+        recorder: Callable[[MetaPrunedForImageClassification], Recorder],
+    ) -> None:
+        self.options, self.make = options, recorder
+        self.mask = model.mask()
+        self.goal = {name: keep_count(size, options.ratio) for name, size in self.mask.sizes.items()}
+        self.recorder: Recorder | None = self.make(model).__enter__()
+
+    @property
+    def done(self) -> bool:
+        """Whether every layer has reached its target."""
+        return all(len(self.mask[name]) == count for name, count in self.goal.items())
+
+    def on_step(self, state: TrainingState) -> None:
+        last_chance = state.step == state.steps
+        if self.recorder is None or (state.step % self.options.prune_every and not last_chance):
+            return
+        scores = self.recorder.scores()
+        self.recorder.__exit__()
+        self.recorder = None
+        share = 1.0 if last_chance else self.options.prune_share  # a run too short for its schedule ends in one cut
+        target = next_mask(self.mask, scores, share, self.options.ratio)
+        shrink(state.model.network, state.model.layers, self.mask, target, state.optimizer)
+        self.mask = target
+        state.model.config.masks = target.pack()
+        if not self.done:
+            self.recorder = self.make(state.model).__enter__()
+
+    def on_eval(self, state: TrainingState) -> None:
+        """Nothing to do."""
+
+
+class IterativePruning(Method):
+    """Shared by the methods that prune while training: `recorder` says what is measured."""
+
+    recorder: type[Recorder]
+
+    def prune(self, job: PruningJob) -> tuple[MetaPrunedForImageClassification, TrainingResult]:
+        full = Mask.full(job.base.sizes)
+        config = job.base.config(full, job.labels, synsets=job.synsets, ratio=job.options.ratio, method=self.name)
+        torch.manual_seed(job.seed)  # the classifier's first weights
+        model = job.base.slice(config)
+        model.to(device=job.device, memory_format=torch.channels_last)
+        pruning = PruneWhileTraining(model, job.options, self.recorder)
+        result = self.fine_tune(job, model, [pruning])
+        return model, result

@@ -1,0 +1,33 @@
+"""One-shot pruning by the L1 norm of filters (Li et al., 2017), then fine-tuning."""
+
+import torch
+
+from ..importance import magnitude_scores
+from ..masks import Mask
+from ..models.modeling import MetaPrunedForImageClassification
+from ..training import TrainingResult
+from .iterative import next_mask
+from .method import Method, PruningJob, register_method
+
+
+class MagnitudePruning(Method):
+    """The filters with the largest L1 norm stay; the same for every task of a base."""
+
+    name = "magnitude"
+    reference = "Li et al., 2017, Pruning Filters for Efficient ConvNets (arXiv 1608.08710)"
+
+    def prune(self, job: PruningJob) -> tuple[MetaPrunedForImageClassification, TrainingResult]:
+        scores = magnitude_scores(job.base.network, job.base.layers)
+        mask = next_mask(Mask.full(job.base.sizes), scores, 1.0, job.options.ratio)
+        return prune_once(self, job, mask)
+
+
+def prune_once(method: Method, job: PruningJob, mask: Mask) -> tuple[MetaPrunedForImageClassification, TrainingResult]:
+    """Slice the base by `mask`, then fine-tune."""
+    config = job.base.config(mask, job.labels, synsets=job.synsets, ratio=job.options.ratio, method=method.name)
+    torch.manual_seed(job.seed)
+    model = job.base.slice(config)
+    return model, method.fine_tune(job, model)
+
+
+register_method(MagnitudePruning())

@@ -1,0 +1,16 @@
+"""Iterative pruning by the first-order Taylor criterion (Molchanov et al., 2019)."""
+
+from ..importance import TaylorRecorder
+from .iterative import IterativePruning
+from .method import register_method
+
+
+class TaylorPruning(IterativePruning):
+    """Every h steps the p% of each layer's filters whose removal would change the loss least go."""
+
+    name = "taylor"
+    reference = "Molchanov et al., 2019, Importance Estimation for Neural Network Pruning (arXiv 1906.10771)"
+    recorder = TaylorRecorder
+
+
+register_method(TaylorPruning())

@@ -1,0 +1,190 @@
+"""`MetaPrunedForImageClassification`: a sliced network as an ordinary transformers model."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.dataclasses import strict
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForImageClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers import initialization as init
+from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
+
+from ..errors import FormatError
+from ..masks import Mask
+from ..version import FORMAT_VERSION, __version__
+from .architecture import Architecture, PrunableLayer, find_architecture, layer_sizes
+from .slicing import ScatterBatchNorm2d, shrink, slice_state
+
+
+@strict
+class MetaPrunedConfig(PreTrainedConfig):
+    """Everything needed to build a sliced model: the base's architecture, the masks, the labels (format version 1).
+
+    Fields beyond transformers' own:
+        base_model: ``library``, ``architecture``, ``model_args``, ``repo_id``, ``revision``, ``sha256`` of the base.
+        masks: packed masks, see `Mask.pack`.
+        ratio: pruning ratio; method: how the sub-network was made; synsets: WordNet ids by label, or null.
+        pretrained_cfg: image preprocessing, in timm's field names.
+        dataset, metrics, seed: the data set's name, what was measured on it, and the seed of the run, if known.
+    """
+
+    model_type = "metaprune"
+
+    format_version: int = FORMAT_VERSION
+    hf_metaprune_version: str = __version__
+    base_model: dict | None = None
+    masks: dict | None = None
+    ratio: float | None = None
+    method: str | None = None
+    synsets: list | None = None
+    pretrained_cfg: dict | None = None
+    dataset: str | None = None
+    metrics: dict | None = None
+    seed: int | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if self.format_version > FORMAT_VERSION:
+            raise FormatError(
+                f"this model has format version {self.format_version}; this hf_metaprune reads up to {FORMAT_VERSION}: "
+                "upgrade with `pip install -U hf-metaprune`"
+            )
+        super().__post_init__(**kwargs)
+
+    def mask(self) -> Mask:
+        """The masks, unpacked.
+
+        Raises:
+            FormatError: they are missing or malformed.
+        """
+        return Mask.unpack(self.masks if self.masks is not None else {"": {}})
+
+    def architecture(self) -> Architecture:
+        """The family of the base model.
+
+        Raises:
+            FormatError: the config has no usable ``base_model``.
+            ArchitectureError: it is not supported.
+        """
+        base = self.base_model or {}
+        if not isinstance(base.get("library"), str) or not isinstance(base.get("architecture"), str):
+            raise FormatError("config.json has no base_model with library and architecture")
+        return find_architecture(base["library"], base["architecture"])
+
+
+class MetaPrunedForImageClassification(PreTrainedModel):
+    """An image classifier that is a slice of a base model; loads and saves like any transformers model.
+
+    Input ``pixel_values`` float (batch, 3, height, width); output ``logits`` float (batch, labels), and ``loss``
+    if integer ``labels`` (batch,) are given. Build one from a config (untrained), with `from_base` (sliced out of
+    a base network), or with ``from_pretrained``.
+    """
+
+    config_class = MetaPrunedConfig
+    base_model_prefix = "network"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+
+    def __init__(self, config: MetaPrunedConfig) -> None:
+        super().__init__(config)
+        self.architecture = config.architecture()
+        outer = torch.get_default_device()
+        self.network, self.layers = build_sliced(self.architecture, config)
+        if outer.type != "meta":
+            self.network.to_empty(device=outer)
+        self.num_labels = config.num_labels
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, ScatterBatchNorm2d):
+            init.copy_(module.index, torch.tensor(module.kept, dtype=torch.long))
+
+    def place_outputs(self) -> None:
+        """Set again where branches write into the stream, after ``to_empty`` has emptied all buffers."""
+        for module in self.modules():
+            if isinstance(module, ScatterBatchNorm2d):
+                module.set_kept(module.kept)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """As transformers', plus the header metadata of format version 1."""
+        super().save_pretrained(save_directory, **kwargs)
+        from .saving import add_metadata
+
+        add_metadata(Path(save_directory), self.config)
+
+    @classmethod
+    def from_base(cls, network: nn.Module, config: MetaPrunedConfig) -> MetaPrunedForImageClassification:
+        """Slice the units of ``config.masks`` out of a base network; the classifier is new unless its shape fits.
+
+        Raises:
+            OptionError: the mask does not fit the network.
+        """
+        model = cls(config)
+        head = model.architecture.classifier_name(network)
+        state = slice_state(network.state_dict(), model.layers, config.mask())
+        own = model.network.state_dict()
+        fitting = {n: t for n, t in state.items() if not n.startswith(f"{head}.") or own[n].shape == t.shape}
+        model.network.load_state_dict(fitting, strict=False)
+        return model
+
+    def mask(self) -> Mask:
+        """The units of the base this model holds."""
+        return self.config.mask()
+
+    def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """What the classifier sees: float (batch, features)."""
+        return self.architecture.features(self.network, pixel_values)
+
+    @property
+    def classifier(self) -> nn.Linear:
+        """The final linear layer."""
+        return self.architecture.classifier(self.network)
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        return_dict: bool | None = None,
+        **kwargs: Any,
+    ) -> ImageClassifierOutputWithNoAttention | tuple:
+        logits = self.classifier(self.features(pixel_values))
+        loss = self.loss_function(labels, logits, self.config) if labels is not None else None
+        if return_dict is False:
+            return (logits,) if loss is None else (loss, logits)
+        return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits)
+
+
+def build_sliced(architecture: Architecture, config: MetaPrunedConfig) -> tuple[nn.Module, list[PrunableLayer]]:
+    """An empty sliced network on the meta device, and the layers of its base.
+
+    Raises:
+        FormatError: the masks do not fit the architecture.
+    """
+    base: dict[str, Any] = config.base_model or {}
+    with torch.device("meta"):
+        network = architecture.build(base["architecture"], base.get("model_args") or {}, config.num_labels)
+        layers = architecture.layers(network)
+        mask, sizes = config.mask(), layer_sizes(layers)
+        if mask.sizes != sizes:
+            wrong = sorted(set(mask.sizes.items()) ^ set(sizes.items()))[:3]
+            raise FormatError(f"the masks do not fit {base['architecture']}: they differ at {wrong}")
+        shrink(network, layers, Mask.full(sizes), mask)
+    return network, layers
+
+
+def register_auto_classes() -> None:
+    """Make ``AutoConfig`` and ``AutoModelForImageClassification`` know `MetaPrunedConfig`; safe to call twice."""
+    AutoConfig.register(MetaPrunedConfig.model_type, MetaPrunedConfig, exist_ok=True)
+    AutoModelForImageClassification.register(MetaPrunedConfig, MetaPrunedForImageClassification, exist_ok=True)
+
+
+register_auto_classes()

@@ -1,0 +1,150 @@
+"""Sliced models on disk: format version 1 (config, sliced tensors with a telling header, image processor)."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save, save_file
+
+from ..errors import BaseMismatchError, FormatError, OptionError
+from ..preprocess import Preprocessing
+from ..storage import write_bytes
+from ..version import FORMAT_VERSION
+from .base import CONFIG, PREPROCESSOR, WEIGHTS, read_json
+from .modeling import MetaPrunedConfig, MetaPrunedForImageClassification
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def header_metadata(config: MetaPrunedConfig) -> dict[str, str]:
+    """What the safetensors header says, so that a range request of it is enough to check an entry."""
+    base: dict[str, Any] = config.base_model or {}
+    labels = [config.id2label[i] for i in range(config.num_labels)]
+    return {
+        "format": "pt",
+        "format_version": str(FORMAT_VERSION),
+        "base_model_sha256": str(base.get("sha256")),
+        "masks_digest": config.mask().digest(),
+        "labels": json.dumps(labels, ensure_ascii=False),
+    }
+
+
+def save_model(model: MetaPrunedForImageClassification, folder: Path, dtype: str = "float32") -> None:
+    """Write ``config.json``, ``model.safetensors`` and ``preprocessor_config.json`` into an existing folder.
+
+    Batch norm statistics are stored in `dtype` like the rest; counters stay integers.
+
+    Raises:
+        OptionError: unknown dtype. FormatError: the config has no image preprocessing.
+    """
+    if dtype not in DTYPES:
+        raise OptionError(f"dtype {dtype!r}: must be one of {', '.join(DTYPES)}")
+    state = {}
+    for name, tensor in model.state_dict().items():
+        tensor = tensor.detach().cpu()
+        if tensor.is_floating_point():
+            tensor = tensor.to(DTYPES[dtype])
+            if not torch.isfinite(tensor).all():
+                raise FormatError(f"{name} has values that are not finite in {dtype}: store it as float32")
+        state[name] = tensor.contiguous()
+    save_file(state, folder / WEIGHTS, metadata=header_metadata(model.config))
+    config = copy.deepcopy(model.config)
+    config.architectures = [type(model).__name__]
+    config.dtype = dtype
+    config.save_pretrained(folder)
+    Preprocessing.from_config(model.config.pretrained_cfg or {}).processor().save_pretrained(folder)
+
+
+def add_metadata(folder: Path, config: MetaPrunedConfig) -> None:
+    """Put `header_metadata` into a ``model.safetensors`` that transformers wrote.
+
+    Models beyond one shard (5 GB) keep transformers' own header.
+    """
+    path = folder / WEIGHTS
+    if path.exists():
+        write_bytes(path, save(load_file(path), metadata=header_metadata(config)))
+
+
+def check_header(folder: Path, config: MetaPrunedConfig, model: MetaPrunedForImageClassification) -> None:
+    """Check the names, shapes and metadata of the stored tensors against an (empty) model, reading the header only.
+
+    Raises:
+        FormatError: the first difference, named.
+    """
+    path = folder / WEIGHTS
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata, names = file.metadata() or {}, set(file.keys())
+            stored = {n: (tuple((s := file.get_slice(n)).get_shape()), s.get_dtype()) for n in names}
+    except (OSError, SafetensorError) as error:
+        raise FormatError(f"{path} cannot be read: {error}; it may be cut short, fetch it again") from error
+    if int(metadata.get("format_version", "0") or 0) > FORMAT_VERSION:
+        raise FormatError(f"{path} has a newer format version: upgrade with `pip install -U hf-metaprune`")
+    expected = model.state_dict()
+    if set(expected) != names:
+        raise FormatError(f"{path}: tensors {sorted(set(expected) ^ names)[:3]} are missing or too many")
+    for name, tensor in expected.items():
+        shape, dtype = stored[name]
+        if shape != tuple(tensor.shape):
+            raise FormatError(f"{path}: tensor {name} has shape {shape}, not {tuple(tensor.shape)}")
+        if (dtype in ("F16", "F32", "BF16")) != tensor.is_floating_point():
+            raise FormatError(f"{path}: tensor {name} has dtype {dtype}")
+    wanted = header_metadata(config)
+    for key in ("base_model_sha256", "masks_digest", "labels"):
+        if key in metadata and metadata[key] != wanted[key]:
+            raise FormatError(f"{path}: its header's {key} is not that of {CONFIG}")
+
+
+def load_config(folder: Path) -> MetaPrunedConfig:
+    """The config of a sliced model.
+
+    Raises:
+        FormatError: missing, malformed, of another kind, or of a newer format version.
+    """
+    values = read_json(folder / CONFIG)
+    if values.get("model_type") != MetaPrunedConfig.model_type:
+        raise FormatError(f"{folder / CONFIG} is of model_type {values.get('model_type')!r}, not 'metaprune'")
+    try:
+        return MetaPrunedConfig.from_dict(values)
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        raise FormatError(f"{folder / CONFIG}: {str(error).splitlines()[0]}") from error
+    except Exception as error:
+        if type(error).__name__.startswith("StrictDataclass"):
+            raise FormatError(f"{folder / CONFIG}: {' '.join(str(error).split())}") from error
+        raise
+
+
+def load_model(folder: Path, expected: str | None = None) -> MetaPrunedForImageClassification:
+    """A sliced model from a folder, checked, in float32 and eval mode.
+
+    Args:
+        expected: sha256 of the base it must belong to, if any.
+
+    Raises:
+        FormatError: a file is missing, damaged, of a newer version, or does not fit its config.
+        BaseMismatchError: it belongs to another base.
+    """
+    config = load_config(folder)
+    found = (config.base_model or {}).get("sha256")
+    if expected is not None and found != expected:
+        raise BaseMismatchError(f"{folder} belongs to base {str(found)[:12]}..., not to {expected[:12]}...")
+    with torch.device("meta"):
+        model = MetaPrunedForImageClassification(config)
+    check_header(folder, config, model)
+    state = {n: t.float() if t.is_floating_point() else t for n, t in load_file(folder / WEIGHTS).items()}
+    bad = [n for n, t in state.items() if t.is_floating_point() and not torch.isfinite(t).all()]
+    if bad:
+        raise FormatError(f"{folder / WEIGHTS}: tensor {bad[0]} has values that are not finite")
+    model.to_empty(device="cpu")
+    model.load_state_dict(state)
+    model.place_outputs()
+    model.config.dtype = "float32"
+    return model.eval()
+
+
+__all__ = ["CONFIG", "PREPROCESSOR", "WEIGHTS", "check_header", "load_config", "load_model", "save_model"]

@@ -1,0 +1,144 @@
+"""ResNets of timm: BasicBlock and Bottleneck, plain, deep and tiered stems, average-pooled shortcuts, any width."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import ArchitectureError
+from .architecture import Architecture, PrunableLayer, register
+from .residual import ConvStep, branch_layers, check_modules
+
+# Arguments of timm's ResNet that a config may carry, with their types. Everything else (above all what makes
+# timm read files or import code) is refused.
+MODEL_ARGS: dict[str, type | tuple[type, ...]] = {
+    "layers": (list, tuple),
+    "channels": (list, tuple),
+    "in_chans": int,
+    "global_pool": str,
+    "base_width": int,
+    "stem_width": int,
+    "stem_type": str,
+    "replace_stem_pool": bool,
+    "avg_down": bool,
+    "down_kernel_size": int,
+    "block_reduce_first": int,
+    "output_stride": int,
+    "act_layer": str,
+    "drop_rate": (int, float),
+    "drop_path_rate": (int, float),
+    "cifar_stem": bool,
+}
+
+
+def check_model_args(model_args: Mapping[str, Any], allowed: Mapping[str, type | tuple[type, ...]], what: str) -> None:
+    """Refuse arguments that are not in `allowed` or have another type.
+
+    Raises:
+        ArchitectureError: names the argument.
+    """
+    for name, value in model_args.items():
+        if name not in allowed:
+            raise ArchitectureError(f"{what}: model argument {name!r} is not accepted; accepted: {sorted(allowed)}")
+        items = value if isinstance(value, (list, tuple)) else []
+        if not isinstance(value, allowed[name]) or any(type(item) is not int for item in items):
+            raise ArchitectureError(f"{what}: model argument {name}={value!r} has the wrong type")
+
+
+class TimmResNet(Architecture):
+    """timm's ``ResNet`` class (He et al., 2016, and its variants without attention, grouping or anti-aliasing)."""
+
+    library = "timm"
+    family = "resnet"
+
+    def matches(self, architecture: str) -> bool:
+        import timm
+
+        if not timm.is_model(architecture):
+            return False
+        return timm.model_entrypoint(architecture).__module__ == "timm.models.resnet"
+
+    def recognises(self, network: nn.Module) -> bool:
+        from timm.models.resnet import ResNet
+
+        return isinstance(network, ResNet)
+
+    def build(self, architecture: str, model_args: Mapping[str, Any], num_classes: int) -> nn.Module:
+        import timm
+
+        check_model_args(model_args, MODEL_ARGS, architecture)
+        if not self.matches(architecture):
+            raise ArchitectureError(f"{architecture!r} is not a ResNet of timm")
+        args = dict(model_args)
+        cifar_stem = args.pop("cifar_stem", False)
+        if isinstance(args.get("layers"), tuple):
+            args["layers"] = list(args["layers"])
+        try:
+            network = timm.create_model(architecture, pretrained=False, num_classes=num_classes, **args)
+        except (TypeError, ValueError, AssertionError, AttributeError, RuntimeError) as error:
+            raise ArchitectureError(f"timm cannot build {architecture} with {dict(model_args)}: {error}") from error
+        if cifar_stem:
+            make_cifar_stem(network)
+        network.metaprune_args = (architecture, dict(model_args))  # type: ignore[assignment]
+        return network
+
+    def describe(self, network: nn.Module) -> tuple[str, dict[str, Any]]:
+        known = getattr(network, "metaprune_args", None)
+        if known is not None:
+            return known
+        name = (getattr(network, "pretrained_cfg", None) or {}).get("architecture")
+        if not name:
+            raise ArchitectureError("this timm network does not say its architecture; make it with timm.create_model")
+        return name, {}
+
+    def layers(self, network: nn.Module) -> list[PrunableLayer]:
+        from timm.layers import ClassifierHead, SelectAdaptivePool2d
+        from timm.models.resnet import BasicBlock, Bottleneck, DropPath
+
+        allowed = (nn.Conv2d, nn.BatchNorm2d, nn.Linear, nn.Identity, nn.MaxPool2d, nn.AvgPool2d)
+        allowed += (nn.AdaptiveAvgPool2d, nn.Flatten, SelectAdaptivePool2d, ClassifierHead, DropPath)
+        check_modules(network, allowed, type(network).__name__)
+        layers: list[PrunableLayer] = []
+        for path, block in network.named_modules():
+            if not isinstance(block, (BasicBlock, Bottleneck)):
+                continue
+            if block.se is not None:
+                raise ArchitectureError(f"attention (SE and its kin) at {path}.se is not supported")
+            depth = 2 if isinstance(block, BasicBlock) else 3
+            steps = [
+                ConvStep(f"{path}.conv{i}", f"{path}.bn{i}", f"{path}.act{i}" if i < depth else f"{path}.bn{i}")
+                for i in range(1, depth + 1)
+            ]
+            layers += branch_layers(network, steps)
+            if block.downsample is not None:
+                layers += self._shortcut(network, path, block.downsample)
+        return layers
+
+    @staticmethod
+    def _shortcut(network: nn.Module, path: str, downsample: nn.Module) -> list[PrunableLayer]:
+        children = list(downsample.named_children())
+        conv = next(name for name, m in children if isinstance(m, nn.Conv2d))
+        norm = children[-1][0]
+        base = f"{path}.downsample"
+        return branch_layers(network, [ConvStep(f"{base}.{conv}", f"{base}.{norm}", f"{base}.{norm}")])
+
+    def features(self, network: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
+        return network.forward_head(network.forward_features(pixel_values), pre_logits=True)  # type: ignore[operator]
+
+    def classifier_name(self, network: nn.Module) -> str:
+        return network.get_classifier(name_only=True)  # type: ignore[operator]
+
+
+def make_cifar_stem(network: nn.Module) -> None:
+    """Give a ResNet the stem of CIFAR networks, in place: a 3 x 3 convolution of stride 1, and no pooling."""
+    old = network.conv1
+    if not isinstance(old, nn.Conv2d):
+        raise ArchitectureError("cifar_stem goes with the plain stem only (stem_type='')")
+    network.conv1 = nn.Conv2d(old.in_channels, old.out_channels, 3, padding=1, bias=False)
+    network.maxpool = nn.Identity()
+
+
+register(TimmResNet())

@@ -1,0 +1,131 @@
+"""Files that are never left half written: temporary name, fsync, rename."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import glob
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .errors import StorageError
+
+TEMPORARY = ".tmp-"  # prefix of names that are not finished; readers ignore them, writers clear old ones
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path, doing: str) -> Iterator[None]:
+    """Turn an `OSError` about `path` into a `StorageError` that says what to do."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        advice = {
+            errno.ENOSPC: "the disk is full: free some space, or choose a folder on another disk",
+            errno.EDQUOT: "the disk quota is used up: free some space, or choose another folder",
+            errno.EACCES: "permission denied: choose a folder that you may write to",
+            errno.EPERM: "permission denied: choose a folder that you may write to",
+            errno.EROFS: "the file system is read-only: choose another folder",
+            errno.ENOTDIR: "a part of the path is a file, not a folder",
+            errno.EEXIST: "it exists already",
+        }.get(error.errno or 0, str(error))
+        raise StorageError(error.errno or errno.EIO, f"cannot {doing} {path}: {advice}") from error
+
+
+def fsync_dir(path: Path) -> None:
+    """Make a folder's entries durable (renames in it); a no-op where folders cannot be synced."""
+    with contextlib.suppress(OSError, AttributeError):
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        StorageError: no space, no permission, not a folder.
+    """
+    with storage_errors(path, "write"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o666 & ~_umask())
+            os.replace(name, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+            raise
+        fsync_dir(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON, indented, whole or not at all."""
+    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+@contextlib.contextmanager
+def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary folder that becomes `path` when the block ends well, and vanishes when it does not.
+
+    Raises:
+        StorageError: `path` exists already and is not empty (unless `overwrite`), or cannot be written.
+    """
+    with storage_errors(path, "write"):
+        if path.exists() and not path.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "exists and is not a folder")
+        if path.exists() and any(path.iterdir()) and not overwrite:
+            raise FileExistsError(errno.EEXIST, "exists")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}{path.name}-", dir=path.parent))
+        try:
+            os.chmod(work, 0o777 & ~_umask())
+            yield work
+            for file in work.rglob("*"):
+                if file.is_file():
+                    with open(file, "rb") as handle:
+                        os.fsync(handle.fileno())
+            _swap(work, path)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+        fsync_dir(path.parent)
+
+
+def _swap(work: Path, path: Path) -> None:
+    """Put `work` at `path`; what was there is removed only once the new one stands."""
+    if not path.exists():
+        os.rename(work, path)
+        return
+    old = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))
+    os.rename(path, old / "old")
+    try:
+        os.rename(work, path)
+    except OSError:
+        os.rename(old / "old", path)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def clear_unfinished(path: Path) -> None:
+    """Delete what a dead writer of `path` left; call it only while no other process can be writing there."""
+    for left in path.parent.glob(f"{TEMPORARY}{glob.escape(path.name)}-*"):
+        shutil.rmtree(left, ignore_errors=True)

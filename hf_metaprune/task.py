@@ -1,0 +1,110 @@
+"""Tasks: an ordered list of class labels with their WordNet synsets, and the images they come with."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from .data import ImageSet
+from .errors import DataError
+
+MAX_LABEL_LENGTH = 200
+MAX_LABELS = 10_000
+
+
+def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
+    """The labels as a tuple, or an error.
+
+    Raises:
+        DataError: fewer than two, repeated, empty, too long, or with control characters.
+    """
+    labels = tuple(labels)
+    if not 2 <= len(labels) <= MAX_LABELS:
+        raise DataError(f"a task needs 2 to {MAX_LABELS} classes, not {len(labels)}")
+    for label in labels:
+        if not isinstance(label, str) or not label.strip() or len(label) > MAX_LABEL_LENGTH:
+            raise DataError(f"label {str(label)[:40]!r}: must be text of 1 to {MAX_LABEL_LENGTH} characters")
+        if any(unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") for c in label):
+            raise DataError(f"label {label[:40]!r} has control characters")
+    repeated = {label for label in labels if labels.count(label) > 1}
+    if repeated:
+        raise DataError(f"labels must differ; repeated: {', '.join(sorted(repeated)[:5])}")
+    return labels
+
+
+@dataclass(frozen=True)
+class Task:
+    """Class labels in order, and for each an explicit WordNet synset id (``dog.n.01``) or None."""
+
+    labels: tuple[str, ...]
+    synsets: tuple[str | None, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", check_labels(self.labels))
+        synsets = tuple(self.synsets) or (None,) * len(self.labels)
+        if len(synsets) != len(self.labels):
+            raise DataError(f"{len(synsets)} synsets for {len(self.labels)} labels: give one (or null) for each")
+        object.__setattr__(self, "synsets", synsets)
+
+
+@dataclass
+class TaskData:
+    """A task with its images: `train` to learn from, `evaluation` to measure on.
+
+    `source` names the data set for reports and cards (never a path); `evaluation_split` says what `evaluation` is.
+    """
+
+    task: Task
+    train: ImageSet
+    evaluation: ImageSet
+    evaluation_split: str = "test"
+    source: str = "unnamed"
+    skipped: list[str] = field(default_factory=list)
+
+    def select(self, classes: Sequence[int], per_class: int | None = None, seed: int = 0) -> TaskData:
+        """The task of only these classes, in this order; at most `per_class` training images of each."""
+        task = Task(tuple(self.task.labels[c] for c in classes), tuple(self.task.synsets[c] for c in classes))
+        train, evaluation = pick_classes(self.train, classes), pick_classes(self.evaluation, classes)
+        if per_class is not None:
+            train = train.stratified(per_class * len(classes), seed)
+        return TaskData(task, train, evaluation, self.evaluation_split, self.source)
+
+    @property
+    def images_per_class(self) -> float:
+        """Mean number of training images a class."""
+        return len(self.train) / len(self.task.labels)
+
+
+def pick_classes(images: ImageSet, classes: Sequence[int]) -> ImageSet:
+    """The images of `classes`, relabelled 0, 1, ... in that order."""
+    lookup = torch.full((int(images.targets.max()) + 1,), -1, dtype=torch.long)
+    lookup[torch.tensor(list(classes))] = torch.arange(len(classes))
+    relabelled = lookup[images.targets]
+    chosen = images.subset(torch.nonzero(relabelled >= 0).flatten())
+    chosen.targets = lookup[chosen.targets]
+    return chosen
+
+
+def draw_tasks(classes: Sequence[int], size: int, count: int, seed: int) -> list[tuple[int, ...]]:
+    """`count` different tasks of `size` classes each, drawn without replacement (MVP, Section 3.1).
+
+    The i-th task does not depend on `count`, so that a bank can grow.
+
+    Raises:
+        DataError: there are not enough classes.
+    """
+    if len(classes) < size:
+        raise DataError(f"tasks of {size} classes cannot be drawn from {len(classes)}")
+    rng, drawn = np.random.default_rng(seed), {}
+    for _ in range(1000 * count):
+        if len(drawn) == count:
+            break
+        chosen = tuple(sorted(rng.choice(classes, size, replace=False).tolist()))
+        drawn.setdefault(chosen, None)
+    if len(drawn) < count:
+        raise DataError(f"there are fewer than {count} different tasks of {size} of {len(classes)} classes")
+    return list(drawn)

@@ -1,0 +1,344 @@
+"""The training loop: fine-tune, evaluate, recalibrate; devices and processes by Accelerate."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm.auto import tqdm
+
+from .config import TrainingOptions
+from .data import ImageSet, augment
+from .errors import DataError, OptionError
+from .models.modeling import MetaPrunedForImageClassification
+
+EVAL_BATCH = 256
+
+
+@dataclass
+class TrainingState:
+    """What callbacks see. `model` and `optimizer` may be changed in place (pruning while training does)."""
+
+    model: MetaPrunedForImageClassification
+    optimizer: torch.optim.Optimizer
+    steps: int
+    step: int = 0
+    loss: float = math.nan
+    accuracy: float = math.nan
+    stop: bool = False
+
+
+class Callback(Protocol):
+    """Told after every step and every evaluation; set ``state.stop`` to end training early."""
+
+    def on_step(self, state: TrainingState) -> None: ...
+
+    def on_eval(self, state: TrainingState) -> None: ...
+
+
+@dataclass
+class TrainingResult:
+    """What a training run did: accuracy by step, loss by step, images seen, FLOPs, seconds without evaluation."""
+
+    accuracy_at_step: dict[int, float] = field(default_factory=dict)
+    losses: list[float] = field(default_factory=list)
+    images: int = 0
+    flops: int = 0
+    seconds: float = 0.0
+
+
+def pick_device(device: str | torch.device | None = None) -> torch.device:
+    """The device asked for, or the best one there is.
+
+    Raises:
+        OptionError: it does not exist here.
+    """
+    if device is None or device == "auto":
+        return Accelerator().device
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise OptionError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+    return chosen
+
+
+@cache
+def bf16_pays(device_type: str) -> bool:
+    """Whether bfloat16 arithmetic is native on this device, and so faster than float32."""
+    if device_type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device_type == "cpu":
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and torch.cpu._is_avx512_bf16_supported()
+    return False
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
+    """The autocast context for a `precision` of "auto", "fp32" or "bf16"."""
+    if precision == "bf16" or (precision == "auto" and bf16_pays(device.type)):
+        return torch.autocast(device.type, torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def batch_rows(n: int, batch_size: int, seed: int) -> Iterator[np.ndarray]:
+    """Endless batches of row numbers: shuffled passes over `n` rows, chained and cut into equal batches."""
+    size, rng, rest = min(batch_size, n), np.random.default_rng(seed), np.empty(0, dtype=np.int64)
+    while True:
+        while len(rest) < size:
+            rest = np.concatenate([rest, rng.permutation(n)])
+        yield rest[:size]
+        rest = rest[size:]
+
+
+def step_flops(model: MetaPrunedForImageClassification, image: torch.Tensor) -> tuple[int, int]:
+    """FLOPs of one image (1, 3, h, w): of a forward pass, and of a training step (forward and backward).
+
+    Counted by torch's ``FlopCounterMode`` on the meta device: convolutions and matrix products, two FLOPs a MAC.
+    """
+    with torch.device("meta"):
+        shadow = MetaPrunedForImageClassification(model.config).train()
+    pixels = torch.empty(2, *image.shape[1:], device="meta")  # two: batch norm refuses one value a channel
+    with FlopCounterMode(display=False) as forward, torch.no_grad():
+        shadow(pixels)
+    with FlopCounterMode(display=False) as training:
+        shadow(pixels).logits.sum().backward()
+    return forward.get_total_flops() // 2, training.get_total_flops() // 2
+
+
+def make_optimizer(model: nn.Module, lr: float, momentum: float, weight_decay: float) -> torch.optim.SGD:
+    """SGD over the parameters that need gradients; no decay on biases and norms."""
+    params = [p for p in model.parameters() if p.requires_grad]
+    decay, plain = [p for p in params if p.ndim > 1], [p for p in params if p.ndim <= 1]
+    groups = [{"params": decay, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum)
+
+
+def lr_factor(step: int, options: TrainingOptions) -> float:
+    """The learning rate of a step (from 0), as a share of its peak."""
+    if step < options.warmup_steps:
+        return (step + 1) / (options.warmup_steps + 1)
+    if options.schedule == "constant":
+        return 1.0
+    span = max(1, options.steps - options.warmup_steps)
+    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - options.warmup_steps) / span)))
+
+
+def fine_tune(
+    model: MetaPrunedForImageClassification,
+    train: ImageSet,
+    options: TrainingOptions,
+    *,
+    evaluation: ImageSet | None = None,
+    device: torch.device | None = None,
+    seed: int = 0,
+    callbacks: Sequence[Callback] = (),
+    progress: bool = False,
+) -> TrainingResult:
+    """Train `model` in place; it ends on `device` in eval mode, with its averaged weights if `options.ema` is set.
+
+    With several processes (``accelerate launch``) each takes its share of every batch.
+
+    Raises:
+        DataError: there is no image to train on, or the loss is not finite.
+    """
+    if not len(train):
+        raise DataError("there is no image to train on")
+    run = _Run(model, train, options, evaluation, device or pick_device(), seed, callbacks)
+    for step in tqdm(range(options.steps), desc="fine-tuning", disable=not progress, leave=False):
+        run.step(step)
+        if run.state.stop:
+            break
+    return run.finish()
+
+
+class _Run:
+    """One training run; split into steps so that each reads without scrolling."""
+
+    def __init__(
+        self,
+        model: MetaPrunedForImageClassification,
+        train: ImageSet,
+        options: TrainingOptions,
+        evaluation: ImageSet | None,
+        device: torch.device,
+        seed: int,
+        callbacks: Sequence[Callback],
+    ) -> None:
+        self.model, self.train, self.options, self.evaluation = model, train, options, evaluation
+        self.device, self.callbacks = device, callbacks
+        self.accelerator = Accelerator(device_placement=False)
+        model.to(device=device, memory_format=torch.channels_last)
+        model.train()
+        self.optimizer = make_optimizer(model, options.lr, options.momentum, options.weight_decay)
+        self.parallel = self.accelerator.prepare(model) if self.accelerator.num_processes > 1 else model
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda s: lr_factor(s, options))
+        self.rows = batch_rows(len(train), options.batch_size, seed)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.mixup = np.random.default_rng(seed + 1)
+        self.average = (
+            AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema), use_buffers=True)
+            if options.ema
+            else None
+        )
+        if self.average is not None:
+            self.average.update_parameters(model)
+        self.state = TrainingState(model, self.optimizer, options.steps)
+        self.result = TrainingResult()
+        self.flops_per_image, self.counted_params = 0, -1
+        self.best, self.flat = -1.0, 0
+        if 0 in options.eval_steps or options.steps == 0:
+            self._evaluate(0)
+
+    def _batch(self) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = next(self.rows)
+        rows = rows[self.accelerator.process_index :: self.accelerator.num_processes]
+        images, targets = self.train.__getitems__(rows)
+        x = self.train.preprocessing.normalise(images.to(self.device))
+        x = augment(x, self.generator, self.options.flip, self.options.shift)
+        return x.contiguous(memory_format=torch.channels_last), targets.to(self.device)
+
+    def _loss(self, x: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        smoothing = self.options.label_smoothing
+        weight, other = 1.0, targets
+        if self.options.mixup:
+            weight = float(self.mixup.beta(self.options.mixup, self.options.mixup))
+            order = torch.randperm(len(x), generator=self.generator).to(self.device)
+            x, other = weight * x + (1.0 - weight) * x[order], targets[order]
+        with autocast(self.device, self.options.precision):
+            logits = self.parallel(x).logits
+        loss = F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
+        if weight < 1.0:
+            loss = weight * loss + (1 - weight) * F.cross_entropy(logits.float(), other, label_smoothing=smoothing)
+        return loss
+
+    def _count(self, x: torch.Tensor) -> None:
+        params = sum(p.numel() for p in self.model.parameters())
+        if params != self.counted_params:
+            self.flops_per_image, self.counted_params = step_flops(self.model, x[:1])[1], params
+        self.result.images += len(x) * self.accelerator.num_processes
+        self.result.flops += self.flops_per_image * len(x) * self.accelerator.num_processes
+
+    def step(self, step: int) -> None:
+        began = time.perf_counter()
+        x, targets = self._batch()
+        loss = self._loss(x, targets)
+        self.optimizer.zero_grad()
+        self.accelerator.backward(loss)
+        if self.options.clip_norm:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip_norm)
+        self.optimizer.step()
+        self.schedule.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        self.state.step, self.state.loss = step + 1, loss.item()
+        if not math.isfinite(self.state.loss):
+            raise DataError(f"the loss is {self.state.loss} at step {step + 1}: use a smaller lr, or clip_norm=1")
+        self.result.losses.append(self.state.loss)
+        self.result.seconds += time.perf_counter() - began
+        self._count(x)
+        began = time.perf_counter()
+        for callback in self.callbacks:
+            callback.on_step(self.state)
+        self.result.seconds += time.perf_counter() - began
+        if step + 1 in self.options.eval_steps or step + 1 == self.options.steps:
+            self._evaluate(step + 1)
+
+    def _evaluate(self, step: int) -> None:
+        if self.evaluation is None:
+            return
+        shown = self.average.module if self.average is not None else self.model
+        self.state.accuracy = accuracy(shown, self.evaluation, self.device, self.options.precision)
+        self.result.accuracy_at_step[step] = self.state.accuracy
+        self.model.train()
+        for callback in self.callbacks:
+            callback.on_eval(self.state)
+        self.flat = 0 if self.state.accuracy > self.best else self.flat + 1
+        self.best = max(self.best, self.state.accuracy)
+        if self.options.patience and self.flat >= self.options.patience:
+            self.state.stop = True
+
+    def finish(self) -> TrainingResult:
+        if self.average is not None:
+            self.model.load_state_dict(self.average.module.state_dict())
+        self.model.eval()
+        return self.result
+
+
+@torch.inference_mode()
+def predict_logits(
+    model: MetaPrunedForImageClassification, images: ImageSet, device: torch.device, precision: str = "fp32"
+) -> torch.Tensor:
+    """Logits float32 (n, labels) on the CPU, in eval mode."""
+    model.eval()
+    out = []
+    for x, _ in images.batches(EVAL_BATCH):
+        with autocast(device, precision):
+            logits = model(x.to(device).contiguous(memory_format=torch.channels_last)).logits
+        out.append(logits.float().cpu())
+    return torch.cat(out)
+
+
+def accuracy(
+    model: MetaPrunedForImageClassification, images: ImageSet, device: torch.device, precision: str = "fp32"
+) -> float:
+    """Share of images whose highest logit is their label's."""
+    hits = predict_logits(model, images, device, precision).argmax(1) == images.targets
+    return hits.double().mean().item()
+
+
+@torch.no_grad()
+def recalibrate(
+    model: MetaPrunedForImageClassification,
+    images: ImageSet,
+    device: torch.device,
+    *,
+    seed: int = 0,
+    passes: int = 1,
+    options: TrainingOptions | None = None,
+) -> None:
+    """Re-estimate batch norm statistics on (augmented, if `options` is given) images; one average over all batches."""
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    momenta = [m.momentum for m in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # torch's way to ask for the cumulative average
+    model.to(device=device, memory_format=torch.channels_last).train()
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(passes):
+        order = torch.randperm(len(images), generator=generator)  # a batch of one class would bias the variances
+        for x, _targets in images.subset(order.numpy()).batches(EVAL_BATCH):
+            if options is not None:
+                x = augment(x, generator, options.flip, options.shift)
+            with autocast(device, "auto" if options is None else options.precision):
+                model(x.to(device).contiguous(memory_format=torch.channels_last))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    model.eval()
+
+
+def versions() -> dict[str, Any]:
+    """Versions of the libraries that results depend on."""
+    import timm
+    import transformers
+
+    from .version import __version__
+
+    return {
+        "hf_metaprune": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "timm": timm.__version__,
+        "numpy": np.__version__,
+    }
