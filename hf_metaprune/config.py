@@ -109,3 +109,45 @@ def unknown_option(name: str, known: Any) -> OptionError:
     near = difflib.get_close_matches(name, list(known), n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(sorted(known))}"
     return OptionError(f"there is no option {name!r}; {hint}")
+
+
+@dataclass(frozen=True)
+class AdaptOptions:
+    """How a sub-network for a new task is made from a bank; None means: as the recipe for the task's size says."""
+
+    strategy: str = option("mvp", "Where the mask and the weights come from.", choices=("mvp", "no-bank", "random"))
+    preset: str = option("default", "Where options left open come from.", choices=("default", "paper"))
+    ratio: float | None = option(None, "Share of units removed in every layer; the bank's own if left out.")
+    neighbours: int | None = option(None, "N: how many entries vote.", low=1, high=100_000)
+    by: str = option("leep", "Similarity that finds the neighbours.")
+    vote: str | None = option(None, "Draw units by Equation 1, or take those with most votes.", choices=("sample", "top"))
+    tau: float = option(1.0, "Temperature of the vote's softmax.", low=1e-6, high=1e6)
+    weighted: bool = option(False, "Weight votes by similarity.")
+    head: str | None = option(
+        None, "The classifier's start.", choices=("auto", "ridge", "stitched", "random")
+    )
+    recalibrate: bool | None = option(None, "Re-estimate batch norm statistics on the task's images first.")
+    leep_samples: int = option(200, "Images that LEEP looks at.", low=2, high=1_000_000)
+    evaluation_share: float = option(0.2, "Part of each class held back if there is no test split.", low=0.01, high=0.9)
+    image_column: str | None = option(None, "The column of images, if it cannot be found.")
+    label_column: str | None = option(None, "The column of labels, if it cannot be found.")
+    seed: int = option(0, "Seed of every random choice.", low=0, high=2**31 - 1)
+    device: str | None = option(None, "Device to run on, such as cpu or cuda:0; the best one if left out.")
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.ratio is not None:
+            check_ratio(self.ratio)
+
+
+def split_options(changes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options of `AdaptOptions` and of `TrainingOptions`, told apart.
+
+    Raises:
+        OptionError: an option that neither has.
+    """
+    adapt, training = option_fields(AdaptOptions), option_fields(TrainingOptions)
+    for name in changes:
+        if name not in adapt and name not in training:
+            raise unknown_option(name, {**adapt, **training})
+    return {k: v for k, v in changes.items() if k in adapt}, {k: v for k, v in changes.items() if k in training}

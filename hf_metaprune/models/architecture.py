@@ -119,9 +119,16 @@ def register(family: Architecture) -> Architecture:
     return family
 
 
+def families() -> list[Architecture]:
+    """All families, in the order of their registration."""
+    from . import timm_resnet, transformers_resnet  # noqa: F401  (each registers its families)
+
+    return _FAMILIES
+
+
 def supported() -> str:
     """The supported families, for messages."""
-    return ", ".join(f"{f.library}/{f.family}" for f in _FAMILIES)
+    return ", ".join(f"{f.library}/{f.family}" for f in families())
 
 
 def find_architecture(library: str, architecture: str) -> Architecture:
@@ -130,7 +137,7 @@ def find_architecture(library: str, architecture: str) -> Architecture:
     Raises:
         ArchitectureError: none has; the message lists what is supported.
     """
-    for family in _FAMILIES:
+    for family in families():
         if family.library == library and family.matches(architecture):
             return family
     raise ArchitectureError(f"{library} architecture {architecture!r} is not supported; supported: {supported()}")
@@ -142,7 +149,7 @@ def architecture_of(network: nn.Module) -> Architecture:
     Raises:
         ArchitectureError: none; the message lists what is supported.
     """
-    for family in _FAMILIES:
+    for family in families():
         if family.recognises(network):
             return family
     name = f"{type(network).__module__}.{type(network).__name__}"

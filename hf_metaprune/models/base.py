@@ -20,7 +20,8 @@ from ..errors import FormatError
 from ..masks import Mask
 from ..preprocess import Preprocessing
 from .architecture import Architecture, PrunableLayer, find_architecture, layer_sizes
-from .modeling import MetaPrunedConfig, MetaPrunedForImageClassification
+from .configuration import MetaPrunedConfig
+from .modeling import MetaPrunedForImageClassification
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -146,7 +147,7 @@ class BaseModel:
             synsets=list(synsets) if synsets is not None else None,
             ratio=ratio,
             method=method,
-            pretrained_cfg=self.preprocessing.to_config(),
+            preprocessing=self.preprocessing.to_config(),
         )
 
     def slice(self, config: MetaPrunedConfig) -> MetaPrunedForImageClassification:

@@ -7,77 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.dataclasses import strict
 from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoModelForImageClassification,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
+from transformers import AutoModelForImageClassification, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
 from ..errors import FormatError
 from ..masks import Mask
-from ..version import FORMAT_VERSION, __version__
-from .architecture import Architecture, PrunableLayer, find_architecture, layer_sizes
+from .architecture import Architecture, PrunableLayer, layer_sizes
+from .configuration import MetaPrunedConfig
 from .slicing import ScatterBatchNorm2d, shrink, slice_state
-
-
-@strict
-class MetaPrunedConfig(PreTrainedConfig):
-    """Everything needed to build a sliced model: the base's architecture, the masks, the labels (format version 1).
-
-    Fields beyond transformers' own:
-        base_model: ``library``, ``architecture``, ``model_args``, ``repo_id``, ``revision``, ``sha256`` of the base.
-        masks: packed masks, see `Mask.pack`.
-        ratio: pruning ratio; method: how the sub-network was made; synsets: WordNet ids by label, or null.
-        pretrained_cfg: image preprocessing, in timm's field names.
-        dataset, metrics, seed: the data set's name, what was measured on it, and the seed of the run, if known.
-    """
-
-    model_type = "metaprune"
-
-    format_version: int = FORMAT_VERSION
-    hf_metaprune_version: str = __version__
-    base_model: dict | None = None
-    masks: dict | None = None
-    ratio: float | None = None
-    method: str | None = None
-    synsets: list | None = None
-    pretrained_cfg: dict | None = None
-    dataset: str | None = None
-    metrics: dict | None = None
-    seed: int | None = None
-
-    def __post_init__(self, **kwargs: Any) -> None:
-        if self.format_version > FORMAT_VERSION:
-            raise FormatError(
-                f"this model has format version {self.format_version}; this hf_metaprune reads up to {FORMAT_VERSION}: "
-                "upgrade with `pip install -U hf-metaprune`"
-            )
-        super().__post_init__(**kwargs)
-
-    def mask(self) -> Mask:
-        """The masks, unpacked.
-
-        Raises:
-            FormatError: they are missing or malformed.
-        """
-        return Mask.unpack(self.masks if self.masks is not None else {"": {}})
-
-    def architecture(self) -> Architecture:
-        """The family of the base model.
-
-        Raises:
-            FormatError: the config has no usable ``base_model``.
-            ArchitectureError: it is not supported.
-        """
-        base = self.base_model or {}
-        if not isinstance(base.get("library"), str) or not isinstance(base.get("architecture"), str):
-            raise FormatError("config.json has no base_model with library and architecture")
-        return find_architecture(base["library"], base["architecture"])
 
 
 class MetaPrunedForImageClassification(PreTrainedModel):
@@ -181,10 +120,4 @@ def build_sliced(architecture: Architecture, config: MetaPrunedConfig) -> tuple[
     return network, layers
 
 
-def register_auto_classes() -> None:
-    """Make ``AutoConfig`` and ``AutoModelForImageClassification`` know `MetaPrunedConfig`; safe to call twice."""
-    AutoConfig.register(MetaPrunedConfig.model_type, MetaPrunedConfig, exist_ok=True)
-    AutoModelForImageClassification.register(MetaPrunedConfig, MetaPrunedForImageClassification, exist_ok=True)
-
-
-register_auto_classes()
+AutoModelForImageClassification.register(MetaPrunedConfig, MetaPrunedForImageClassification, exist_ok=True)

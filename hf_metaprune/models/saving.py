@@ -16,7 +16,8 @@ from ..preprocess import Preprocessing
 from ..storage import write_bytes
 from ..version import FORMAT_VERSION
 from .base import CONFIG, PREPROCESSOR, WEIGHTS, read_json
-from .modeling import MetaPrunedConfig, MetaPrunedForImageClassification
+from .configuration import MetaPrunedConfig
+from .modeling import MetaPrunedForImageClassification
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -57,7 +58,7 @@ def save_model(model: MetaPrunedForImageClassification, folder: Path, dtype: str
     config.architectures = [type(model).__name__]
     config.dtype = dtype
     config.save_pretrained(folder)
-    Preprocessing.from_config(model.config.pretrained_cfg or {}).processor().save_pretrained(folder)
+    Preprocessing.from_config(model.config.preprocessing or {}).processor().save_pretrained(folder)
 
 
 def add_metadata(folder: Path, config: MetaPrunedConfig) -> None:

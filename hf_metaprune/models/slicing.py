@@ -141,3 +141,8 @@ def slice_network(network: nn.Module, mask: Mask) -> nn.Module:
     sliced = copy.deepcopy(network)
     shrink(sliced, layers, Mask.full(sizes), mask)
     return sliced
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Trainable numbers in a network; batch norm statistics do not count."""
+    return sum(p.numel() for p in network.parameters())

@@ -1,0 +1,96 @@
+"""Pictures of a report, drawn with matplotlib and returned as PNG bytes; colours that colour-blind readers tell apart."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from .report import AdaptReport
+
+BLUE, ORANGE, GREY, GREEN = "#0072B2", "#D55E00", "#8C8C8C", "#009E73"  # Okabe & Ito
+MAX_CONFUSION = 60  # classes; a larger matrix cannot be read
+
+
+def _png(figure: Any) -> bytes:
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=110, bbox_inches="tight")
+    return out.getvalue()
+
+
+def _figure(width: float, height: float) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure  # no pyplot: no global state, no display
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def curve_picture(curves: dict[str, dict[int, float]]) -> bytes:
+    """Accuracy against steps, one line for each name."""
+    figure, axes = _figure(6, 3.6)
+    for (name, points), color in zip(curves.items(), [BLUE, ORANGE, GREEN, GREY], strict=False):
+        axes.plot(list(points), [100 * a for a in points.values()], "o-", color=color, label=name)
+        last = list(points.items())[-1]
+        axes.annotate(f"{last[1]:.1%}", (last[0], 100 * last[1]), textcoords="offset points", xytext=(4, -12), fontsize=8)
+    axes.set(xlabel="optimiser steps", ylabel="accuracy, %")
+    axes.grid(alpha=0.3)
+    if len(curves) > 1:
+        axes.legend(frameon=False)
+    return _png(figure)
+
+
+def confusion_picture(confusion: list[list[int]], labels: list[str]) -> bytes:
+    """Counts of true (rows) against predicted (columns) classes."""
+    matrix = np.array(confusion, dtype=float)
+    shares = matrix / matrix.sum(1, keepdims=True).clip(1)
+    side = 2.2 + 0.42 * len(labels)
+    figure, axes = _figure(side, side)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    names = [label if len(label) <= 24 else label[:23] + "…" for label in labels]
+    names = [name.replace("$", r"\$") for name in names]
+    axes.set_xticks(range(len(labels)), names, rotation=60, ha="right")
+    axes.set_yticks(range(len(labels)), names)
+    axes.set(xlabel="predicted", ylabel="true")
+    if len(labels) <= 20:
+        for i, j in np.ndindex(matrix.shape):
+            axes.text(j, i, f"{matrix[i, j]:.0f}", ha="center", va="center", color="white" if shares[i, j] > 0.5 else "black")
+    return _png(figure)
+
+
+def votes_picture(agreement: dict[str, dict[int, int]], voters: int) -> bytes:
+    """For each layer, how many of the kept units how many neighbours had kept."""
+    layers = list(agreement)
+    figure, axes = _figure(7, 1.4 + 0.22 * len(layers))
+    left = np.zeros(len(layers))
+    for held in range(voters, -1, -1):
+        counts = np.array([agreement[name].get(held, 0) for name in layers], dtype=float)
+        widths = counts / np.array([max(1, sum(agreement[name].values())) for name in layers])
+        shade = GREY if held == 0 else _mix(BLUE, 0.25 + 0.75 * held / voters)
+        axes.barh(range(len(layers)), 100 * widths, left=left, color=shade, label=f"{held} of {voters}")
+        left += 100 * widths
+    axes.set_yticks(range(len(layers)), layers, fontsize=7)
+    axes.invert_yaxis()
+    axes.set(xlabel="share of the kept units, %", title="Neighbours that keep the chosen units", xlim=(0, 100))
+    axes.legend(title="kept by", fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    return _png(figure)
+
+
+def _mix(color: str, strength: float) -> tuple[float, ...]:
+    from matplotlib.colors import to_rgb
+
+    return tuple(1 - strength * (1 - c) for c in to_rgb(color))
+
+
+def report_pictures(report: AdaptReport) -> dict[str, tuple[str, bytes]]:
+    """File name and PNG of each picture that a report has data for, by title."""
+    out = {}
+    if len(report.accuracy_at_step) > 1:
+        out["Accuracy by step"] = ("accuracy.png", curve_picture({"accuracy": report.accuracy_at_step}))
+    if report.confusion and len(report.labels) <= MAX_CONFUSION:
+        out["Confusion matrix"] = ("confusion.png", confusion_picture(report.confusion, report.labels))
+    if report.vote_agreement:
+        voters = len(report.neighbours)
+        out["Votes"] = ("votes.png", votes_picture(report.vote_agreement, voters))
+    return out

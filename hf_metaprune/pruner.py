@@ -1,0 +1,226 @@
+"""`MetaPruner`: from a bank and a data set to a small model. The main job on one page."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .bank.bank import Bank
+from .config import AdaptOptions, TrainingOptions, override, split_options
+from .errors import BankError
+from .heads import make_head
+from .models.modeling import MetaPrunedForImageClassification
+from .models.slicing import count_parameters
+from .reading import read_task_data
+from .recipes import recipe
+from .report import AdaptReport
+from .result import AdaptResult
+from .similarity import Neighbour, Query, get_similarity
+from .strategies import Start, first_model
+from .task import TaskData
+from .training import Callback, TrainingResult, fine_tune, pick_device, predict_logits, recalibrate, step_flops, versions
+from .voting import agreement
+
+METHODS = {"mvp": "mvp", "no-bank": "activation", "random": "random"}
+
+
+class MetaPruner:
+    """Makes small models for new tasks from the pruned models of similar tasks.
+
+    ``MetaPruner.from_hub("space/demo_bank").adapt("photos")`` finds the nearest tasks of the bank, lets their masks
+    vote, averages their weights, sets the classifier, and fine-tunes for about 100 steps (MVP, Algorithm 1).
+    """
+
+    def __init__(self, bank: Bank) -> None:
+        self.bank = bank
+
+    @classmethod
+    def from_hub(cls, bank: str | Path) -> MetaPruner:
+        """From a bank's folder.
+
+        Raises:
+            FormatError: there is no bank, it is damaged, or of a newer format version.
+        """
+        return cls(Bank.open(bank))
+
+    def adapt(self, dataset: Any, *, callbacks: Sequence[Callback] = (), progress: bool = False, **options: Any) -> AdaptResult:
+        """A small model for the data set's classes.
+
+        Args:
+            dataset: a ``datasets.Dataset`` or ``DatasetDict``, a folder of class folders, parquet, a torch data set, a
+                list of (image, label), or a `TaskData`.
+            callbacks: told after each step and evaluation.
+            progress: show progress bars.
+            options: any field of `AdaptOptions` and `TrainingOptions`.
+
+        Raises:
+            MetaPruneError: an option, the data, or the bank cannot be used; raised before any training.
+        """
+        phases: dict[str, float] = {}
+        adapt_changes, training_changes = split_options(options)
+        wanted = override(AdaptOptions(), adapt_changes)
+        override(TrainingOptions(), training_changes)  # a wrong option is found before images are read
+        get_similarity(wanted.by)
+        device = pick_device(wanted.device)
+        self._check_bank(wanted)
+        with _timed(phases, "read images"):
+            data = self._read(dataset, wanted, progress)
+        chosen, training = settle_options(wanted, training_changes, data.images_per_class)
+        notes: list[str] = []
+        with _timed(phases, "find neighbours"):
+            neighbours = self.nearest(data, chosen, device, notes, progress) if chosen.strategy == "mvp" else []
+        start = Start(self.bank.base, data.task, data.train, chosen, self._ratio(chosen), device, neighbours)
+        with _timed(phases, "vote and average"):
+            model = first_model(start, METHODS[chosen.strategy])
+        with _timed(phases, "recalibrate and set the classifier"):
+            if chosen.recalibrate:
+                recalibrate(model, data.train, device, seed=chosen.seed)
+            head = make_head(chosen.head or "auto", model, data.train, data.task, [n.entry for n in neighbours], device)
+        began = time.perf_counter()
+        result = fine_tune(
+            model, data.train, training, evaluation=data.evaluation, device=device, seed=chosen.seed,
+            callbacks=callbacks, progress=progress,
+        )  # fmt: skip
+        phases["fine-tune"] = result.seconds
+        phases["evaluate"] = time.perf_counter() - began - result.seconds
+        report = self._report(model, data, start, result, head, device)
+        report.seconds = {phase: round(s, 3) for phase, s in phases.items()}
+        report.options = _options(chosen, training)
+        report.notes, report.skipped_images = notes, data.skipped
+        model.config.dataset = data.source
+        model.config.metrics = {"accuracy": round(report.accuracy, 4), "test_images": report.test_images}
+        return AdaptResult(model, self.bank.base.preprocessing, report, device)
+
+    def nearest(
+        self, data: TaskData, options: AdaptOptions, device: torch.device, notes: list[str], progress: bool = False
+    ) -> list[Neighbour]:
+        """The N entries nearest to the task, nearest first."""
+        query = Query(data.task, data.train, device, options.leep_samples, options.seed, progress, notes)
+        ranked = get_similarity(options.by).rank(query, list(self.bank))
+        return ranked[: options.neighbours]
+
+    def _check_bank(self, options: AdaptOptions) -> None:
+        if options.strategy == "mvp" and not len(self.bank):
+            raise BankError(f"{self.bank.root} is an empty bank: build entries first (hf-metaprune bank build)")
+        if options.neighbours is not None and options.strategy == "mvp" and options.neighbours > len(self.bank):
+            raise BankError(f"neighbours={options.neighbours}, but {self.bank.root} has only {len(self.bank)} entries")
+        self._ratio(options)
+        self.bank.base  # noqa: B018  (loaded and checked now)
+
+    def _ratio(self, options: AdaptOptions) -> float:
+        ratio = options.ratio if options.ratio is not None else self.bank.default_ratio
+        if ratio is None:
+            raise BankError(f"{self.bank.root} names no default ratio: pass ratio=")
+        return ratio
+
+    def _read(self, dataset: Any, options: AdaptOptions, progress: bool) -> TaskData:
+        if isinstance(dataset, TaskData):
+            return dataset
+        return read_task_data(
+            dataset,
+            self.bank.base.preprocessing,
+            image_column=options.image_column,
+            label_column=options.label_column,
+            evaluation_share=options.evaluation_share,
+            seed=options.seed,
+            progress=progress,
+        )
+
+    def _report(
+        self,
+        model: MetaPrunedForImageClassification,
+        data: TaskData,
+        start: Start,
+        result: TrainingResult,
+        head: str,
+        device: torch.device,
+    ) -> AdaptReport:
+        predicted = predict_logits(model, data.evaluation, device, "fp32").argmax(1).numpy()
+        true, labels = data.evaluation.targets.numpy(), data.task.labels
+        confusion = np.zeros((len(labels), len(labels)), dtype=int)
+        np.add.at(confusion, (true, predicted), 1)
+        per_class = confusion.diagonal() / confusion.sum(1).clip(1)
+        mask, masks = model.mask(), [n.entry.mask for n in start.neighbours]
+        image = data.train.images[:1]
+        base = start.base
+        full = base.slice(base.config(_full(base), labels))
+        return AdaptReport(
+            accuracy=float((predicted == true).mean()),
+            evaluated_on=data.evaluation_split,
+            accuracy_at_step=result.accuracy_at_step,
+            accuracy_per_class={label: float(a) for label, a in zip(labels, per_class, strict=True)},
+            confusion=confusion.tolist(),
+            labels=list(labels),
+            train_images=len(data.train),
+            test_images=len(data.evaluation),
+            source=data.source,
+            strategy=start.options.strategy,
+            ratio=start.ratio,
+            neighbours=[
+                {"id": n.entry.id, "labels": list(n.entry.labels), "score": round(n.score, 6)} for n in start.neighbours
+            ],
+            vote_agreement=agreement(mask, masks) if masks else {},
+            iou_with_neighbours={
+                name: [round(mask.iou_per_layer(m)[name], 4) for m in masks] for name in mask
+            } if masks else {},
+            head=head,
+            params=count_parameters(model),
+            base_params=count_parameters(full),
+            macs=step_flops(model, image)[0] // 2,
+            base_macs=step_flops(full, image)[0] // 2,
+            training_flops=result.flops,
+            losses=[round(loss, 5) for loss in result.losses],
+            peak_memory_mb=peak_memory_mb(device),
+            seed=start.options.seed,
+            versions=versions(),
+            device=str(device),
+        )  # fmt: skip
+
+
+def _full(base: Any) -> Any:
+    from .masks import Mask
+
+    return Mask.full(base.sizes)
+
+
+@contextmanager
+def _timed(phases: dict[str, float], name: str) -> Iterator[None]:
+    began = time.perf_counter()
+    yield
+    phases[name] = time.perf_counter() - began
+
+
+def settle_options(
+    wanted: AdaptOptions, training_changes: dict[str, Any], images_per_class: float
+) -> tuple[AdaptOptions, TrainingOptions]:
+    """Fill what was left open from the preset's recipe; what the user set stands."""
+    plan = recipe(wanted.preset, images_per_class)
+    names = {f.name for f in fields(AdaptOptions)}
+    open_ones = {k: v for k, v in plan.items() if k in names and getattr(wanted, k) is None}
+    training = {k: v for k, v in plan.items() if k not in names} | training_changes
+    return replace(wanted, **open_ones), override(TrainingOptions(), training)
+
+
+def _options(chosen: AdaptOptions, training: TrainingOptions) -> dict[str, Any]:
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in (asdict(chosen) | asdict(training)).items()}
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Most memory held so far, in MB: of the device's allocator on CUDA, of the process elsewhere."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 1e6, 1)
+    try:
+        import resource
+        import sys
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
+    except ImportError:  # Windows
+        return float("nan")

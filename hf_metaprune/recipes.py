@@ -1,0 +1,42 @@
+"""Recipes: the options that a task's size decides, when the user does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+PAPER: dict[str, Any] = {
+    "neighbours": 3,
+    "vote": "sample",
+    "head": "random",
+    "recalibrate": False,
+    "lr": 0.01,
+    "momentum": 0.9,
+    "ema": 0.0,
+    "warmup_steps": 0,
+    "mixup": 0.0,
+}
+"""MVP, Section 5.1 and Algorithm 1."""
+
+
+def default_recipe(images_per_class: float) -> dict[str, Any]:
+    """The default recipe for a task with so many training images a class.
+
+    Chosen on tuning tasks that no benchmark uses (docs/findings.md).
+    """
+    few = images_per_class < 50
+    return {
+        "neighbours": 5,
+        "vote": "top",
+        "head": "auto",
+        "recalibrate": True,
+        "lr": 0.003 if few else 0.01,
+        "momentum": 0.9,
+        "ema": 0.95,
+        "warmup_steps": 10,
+        "mixup": 0.0,
+    }
+
+
+def recipe(preset: str, images_per_class: float) -> dict[str, Any]:
+    """What a preset says about the options that were left open."""
+    return dict(PAPER) if preset == "paper" else default_recipe(images_per_class)

@@ -1,0 +1,86 @@
+"""`AdaptResult`: the model, how to feed it, and what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .data import open_image
+from .errors import DataError
+from .models.modeling import MetaPrunedForImageClassification
+from .models.saving import save_model
+from .preprocess import Preprocessing
+from .report import AdaptReport
+from .storage import new_folder
+
+if TYPE_CHECKING:
+    from transformers import BaseImageProcessor
+
+PREDICT_BATCH = 64
+
+
+class AdaptResult:
+    """An adapted model with its image processor and report.
+
+    `model` is a `MetaPrunedForImageClassification` in eval mode; `report` an `AdaptReport`.
+    """
+
+    def __init__(
+        self, model: MetaPrunedForImageClassification, preprocessing: Preprocessing, report: AdaptReport, device: torch.device
+    ) -> None:
+        self.model, self.preprocessing, self.report, self.device = model, preprocessing, report, device
+
+    @cached_property
+    def processor(self) -> BaseImageProcessor:
+        """The transformers image processor the model expects."""
+        return self.preprocessing.processor()
+
+    @torch.inference_mode()
+    def predict(self, images: Any) -> list[dict[str, Any]]:
+        """Label, score and all probabilities of each image.
+
+        Args:
+            images: one image or a list of them: paths, bytes, PIL images, arrays or tensors (before normalisation).
+
+        Returns:
+            For each image ``{"label": str, "score": float, "probabilities": {label: float}}``.
+
+        Raises:
+            DataError: an image cannot be read.
+        """
+        items = list(images) if isinstance(images, Sequence) and not isinstance(images, (str, bytes)) else [images]
+        out = []
+        for start in range(0, len(items), PREDICT_BATCH):
+            opened = [_open(item) for item in items[start : start + PREDICT_BATCH]]
+            pixels = self.processor(opened, return_tensors="pt")["pixel_values"].to(self.device)
+            for p in self.model(pixels).logits.float().softmax(1).cpu().tolist():
+                named = {self.model.config.id2label[i]: value for i, value in enumerate(p)}
+                label = max(named, key=named.__getitem__)
+                out.append({"label": label, "score": named[label], "probabilities": named})
+        return out
+
+    def save_pretrained(self, folder: str | Path, *, dtype: str = "float32", overwrite: bool = False) -> Path:
+        """Write the model, its image processor and the report; the folder appears whole or not at all.
+
+        ``AutoModelForImageClassification.from_pretrained(folder)`` and ``pipeline("image-classification", folder)``
+        load it after ``import hf_metaprune``.
+
+        Raises:
+            StorageError: the folder exists and is not empty (unless `overwrite`), or cannot be written.
+        """
+        path = Path(folder).expanduser()
+        with new_folder(path, overwrite=overwrite) as work:
+            save_model(self.model, work, dtype)
+            self.report.save(work)
+        return path
+
+
+def _open(item: Any) -> Any:
+    try:
+        return open_image(item)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DataError(f"{item if isinstance(item, (str, Path)) else 'image'} cannot be read: {error}") from error

@@ -1,0 +1,99 @@
+"""Meta-vote: neighbours' masks vote for the units to keep (MVP, Section 4, Equation 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from .errors import BankError, OptionError
+from .masks import Mask, check_ratio, keep_count
+
+
+def count_votes(masks: Sequence[Mask], weights: Sequence[float] | None = None) -> dict[str, np.ndarray]:
+    """How many neighbours keep each unit: float64 (units,) by layer, the exponents' counts of Equation 1.
+
+    With `weights` (one a neighbour, at least 0), votes count by weight, scaled so that they still sum to the
+    number of neighbours.
+
+    Raises:
+        BankError: there is no mask. OptionError: masks of different networks, or weights that cannot be used.
+    """
+    if not masks:
+        raise BankError("there is no neighbour to vote")
+    if any(mask.sizes != masks[0].sizes for mask in masks):
+        raise OptionError("the neighbours' masks belong to different networks")
+    w = np.ones(len(masks)) if weights is None else np.asarray(weights, dtype=np.float64)
+    if w.shape != (len(masks),) or not np.isfinite(w).all() or (w < 0).any() or w.sum() <= 0:
+        raise OptionError("vote weights must be finite, at least 0, not all 0, and one for each neighbour")
+    w = w * (len(masks) / w.sum())
+    counts = {name: np.zeros(size) for name, size in masks[0].sizes.items()}
+    for mask, weight in zip(masks, w, strict=True):
+        for name, kept in mask.items():
+            counts[name][kept] += weight
+    return counts
+
+
+def vote_probabilities(counts: np.ndarray, tau: float) -> np.ndarray:
+    """Equation 1: softmax of the counts over `tau`; float64 (units,), sums to 1."""
+    if not tau > 0:
+        raise OptionError(f"tau={tau}: the temperature of the vote must be above 0")
+    logits = (counts - counts.max()) / tau
+    p = np.exp(logits)
+    return p / p.sum()
+
+
+def sample_without_replacement(logits: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
+    """`k` different indices, drawn one after the other with probability softmax(logits) among those left.
+
+    By the Gumbel top-k trick (Kool et al., 2019): the k largest of logits plus Gumbel noise.
+    """
+    keys = logits + rng.gumbel(size=len(logits))
+    return np.sort(np.argsort(-keys, kind="stable")[:k])
+
+
+def vote(
+    masks: Sequence[Mask],
+    ratio: float,
+    *,
+    tau: float = 1.0,
+    sample: bool = True,
+    weights: Sequence[float] | None = None,
+    tie_break: Mapping[str, np.ndarray] | None = None,
+    seed: int = 0,
+) -> Mask:
+    """The mask of a new task from its neighbours' masks (Algorithm 1, lines 2 and 3).
+
+    Args:
+        masks: one of each neighbour, of one base.
+        ratio: share of units to remove; ``keep_count`` units of each layer stay.
+        tau: temperature of the softmax; small values leave little to chance.
+        sample: draw from Equation 1 without replacement; if False, the units with most votes stay.
+        weights: a weight for each neighbour's vote, such as its similarity.
+        tie_break: scores (units,) by layer that order units of equal count when not sampling; else lower indices win.
+        seed: of the draw; the same seed gives the same mask.
+
+    Raises:
+        OptionError, BankError: see `count_votes`; ratio outside (0, 1).
+    """
+    check_ratio(ratio)
+    counts, rng, kept = count_votes(masks, weights), np.random.default_rng(seed), {}
+    for name, votes in counts.items():
+        k = keep_count(len(votes), ratio)
+        if sample:
+            vote_probabilities(votes, tau)  # checks tau
+            kept[name] = sample_without_replacement(votes / tau, k, rng)
+        else:
+            second = -np.asarray(tie_break[name]) if tie_break is not None else np.arange(len(votes))
+            kept[name] = np.lexsort((second, -votes))[:k]
+    return Mask(kept, masks[0].sizes)
+
+
+def agreement(mask: Mask, masks: Sequence[Mask]) -> dict[str, dict[int, int]]:
+    """For each layer: how many kept units were held by 0, 1, ... all of the neighbours."""
+    counts = count_votes(masks)
+    table = {}
+    for name, kept in mask.items():
+        held = np.bincount(counts[name][kept].round().astype(int), minlength=len(masks) + 1)
+        table[name] = {i: int(n) for i, n in enumerate(held)}
+    return table
