@@ -24,9 +24,7 @@ def register_config() -> None:
 
 
 class _AfterImport(MetaPathFinder):
-    def find_spec(
-        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name != AUTO_MODULE:
             return None
         sys.meta_path.remove(self)

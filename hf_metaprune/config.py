@@ -48,14 +48,18 @@ class TrainingOptions:
     weight_decay: float = option(0.0, "Weight decay, on weights but not on biases and norms.", low=0.0, high=1.0)
     schedule: str = option("cosine", "Learning rate after warm-up.", choices=("cosine", "constant"))
     warmup_steps: int = option(0, "Steps in which the learning rate rises to its peak.", low=0, high=1_000_000)
-    ema: float = option(0.0, "Decay of a moving average of the weights, used in the end; 0: none.", low=0.0, high=0.9999)
+    ema: float = option(
+        0.0, "Decay of a moving average of the weights, used in the end; 0: none.", low=0.0, high=0.9999
+    )
     mixup: float = option(0.0, "Mixup: both parameters of its Beta distribution; 0: none.", low=0.0, high=100.0)
     label_smoothing: float = option(0.0, "Label smoothing.", low=0.0, high=0.999)
     clip_norm: float = option(0.0, "Largest norm of the gradient; 0: not clipped.", low=0.0)
     flip: bool = option(True, "Mirror images at random.")
     shift: float = option(0.125, "Largest random shift, as a share of the image's side.", low=0.0, high=0.5)
     precision: str = option("auto", "Arithmetic of forward passes.", choices=("auto", "fp32", "bf16"))
-    eval_steps: tuple[int, ...] = option((0, 20, 50, 100), "Steps after which accuracy is measured; the last always is.")
+    eval_steps: tuple[int, ...] = option(
+        (0, 20, 50, 100), "Steps after which accuracy is measured; the last always is."
+    )
     patience: int = option(0, "Stop after so many evaluations without a better accuracy; 0: never.", low=0)
 
     def __post_init__(self) -> None:
@@ -120,12 +124,12 @@ class AdaptOptions:
     ratio: float | None = option(None, "Share of units removed in every layer; the bank's own if left out.")
     neighbours: int | None = option(None, "N: how many entries vote.", low=1, high=100_000)
     by: str = option("leep", "Similarity that finds the neighbours.")
-    vote: str | None = option(None, "Draw units by Equation 1, or take those with most votes.", choices=("sample", "top"))
+    vote: str | None = option(
+        None, "Draw units by Equation 1, or take those with most votes.", choices=("sample", "top")
+    )
     tau: float = option(1.0, "Temperature of the vote's softmax.", low=1e-6, high=1e6)
     weighted: bool = option(False, "Weight votes by similarity.")
-    head: str | None = option(
-        None, "The classifier's start.", choices=("auto", "ridge", "stitched", "random")
-    )
+    head: str | None = option(None, "The classifier's start.", choices=("auto", "ridge", "stitched", "random"))
     recalibrate: bool | None = option(None, "Re-estimate batch norm statistics on the task's images first.")
     leep_samples: int = option(200, "Images that LEEP looks at.", low=2, high=1_000_000)
     evaluation_share: float = option(0.2, "Part of each class held back if there is no test split.", low=0.01, high=0.9)

@@ -83,7 +83,7 @@ class ImageSet(torch.utils.data.Dataset):
     def __getitem__(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
         return self.images[i], self.targets[i]
 
-    def __getitems__(self, rows: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    def __getitems__(self, rows: Sequence[int] | np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         index = torch.as_tensor(rows)
         return self.images[index], self.targets[index]
 
@@ -131,7 +131,8 @@ def decode_images(
             f"{MAX_CACHE_BYTES >> 30} GiB allowed: use fewer images (a few hundred a class are plenty)"
         )
     images = torch.empty(n, 3, height, width, dtype=torch.uint8)
-    good, skipped = np.ones(n, dtype=bool), []
+    good = np.ones(n, dtype=bool)
+    skipped: list[str] = []
     side = max(height, width)
 
     def load(i: int) -> Image.Image | str:

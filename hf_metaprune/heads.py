@@ -43,7 +43,9 @@ class LinearHead:
     scale: float = 1.0
 
 
-def ridge_head(features: torch.Tensor, targets: torch.Tensor, classes: int, prior: torch.Tensor | None = None) -> LinearHead:
+def ridge_head(
+    features: torch.Tensor, targets: torch.Tensor, classes: int, prior: torch.Tensor | None = None
+) -> LinearHead:
     """A ridge classifier drawn towards known rows, its penalty and logit scale chosen by leave-one-out.
 
     Minimises ``|Y - X W' - b|^2 + lambda |W - beta W0|^2`` in closed form, X the features, Y the one-hot classes, W0

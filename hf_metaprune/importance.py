@@ -36,7 +36,7 @@ class ActivationRecorder:
             handle.remove()
         self._handles.clear()
 
-    def _hook(self, layer: PrunableLayer):  # noqa: ANN202
+    def _hook(self, layer: PrunableLayer):
         def record(module: nn.Module, _args: object, out: torch.Tensor) -> None:
             values = out.detach().abs().mean(dim=tuple(range(2, out.ndim)), dtype=torch.float32).sum(0)
             if isinstance(module, ScatterBatchNorm2d) and len(module.kept) < module.width:
@@ -78,7 +78,7 @@ class TaylorRecorder:
             handle.remove()
         self._handles.clear()
 
-    def _hook(self, layer: PrunableLayer):  # noqa: ANN202
+    def _hook(self, layer: PrunableLayer):
         def record(parameter: torch.Tensor) -> None:
             effect = (parameter.detach() * parameter.grad).float()  # type: ignore[operator]
             self._effects[layer.name] = self._effects.get(layer.name, 0) + effect

@@ -50,7 +50,9 @@ class Mask(Mapping[str, np.ndarray]):
         for name, indices in kept.items():
             array = np.sort(np.asarray(indices, dtype=np.int64).reshape(-1))
             if array.size and (array[0] < 0 or array[-1] >= self.sizes[name] or (np.diff(array) == 0).any()):
-                raise OptionError(f"layer {name}: kept units must be different numbers from 0 to {self.sizes[name] - 1}")
+                raise OptionError(
+                    f"layer {name}: kept units must be different numbers from 0 to {self.sizes[name] - 1}"
+                )
             array.flags.writeable = False
             self._kept[name] = array
 
@@ -157,7 +159,7 @@ class Mask(Mapping[str, np.ndarray]):
         return {n: np.searchsorted(outer[n], self[n]) for n in self}
 
     def pack(self) -> dict[str, dict[str, Any]]:
-        """``{layer: {size, kept, bits}}``: unit count, kept count, and base64 of the bitmap (most significant bit first)."""
+        """``{layer: {size, kept, bits}}``: unit count, kept count, base64 of the bitmap (first unit: highest bit)."""
         return {
             name: {
                 "size": self.sizes[name],

@@ -1,4 +1,4 @@
-"""Pictures of a report, drawn with matplotlib and returned as PNG bytes; colours that colour-blind readers tell apart."""
+"""Pictures of a report, as PNG bytes by matplotlib; in colours that colour-blind readers tell apart."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def curve_picture(curves: dict[str, dict[int, float]]) -> bytes:
     for (name, points), color in zip(curves.items(), [BLUE, ORANGE, GREEN, GREY], strict=False):
         axes.plot(list(points), [100 * a for a in points.values()], "o-", color=color, label=name)
         last = list(points.items())[-1]
-        axes.annotate(f"{last[1]:.1%}", (last[0], 100 * last[1]), textcoords="offset points", xytext=(4, -12), fontsize=8)
+        axes.annotate(
+            f"{last[1]:.1%}", (last[0], 100 * last[1]), textcoords="offset points", xytext=(4, -12), fontsize=8
+        )
     axes.set(xlabel="optimiser steps", ylabel="accuracy, %")
     axes.grid(alpha=0.3)
     if len(curves) > 1:
@@ -55,7 +57,9 @@ def confusion_picture(confusion: list[list[int]], labels: list[str]) -> bytes:
     axes.set(xlabel="predicted", ylabel="true")
     if len(labels) <= 20:
         for i, j in np.ndindex(matrix.shape):
-            axes.text(j, i, f"{matrix[i, j]:.0f}", ha="center", va="center", color="white" if shares[i, j] > 0.5 else "black")
+            axes.text(
+                j, i, f"{matrix[i, j]:.0f}", ha="center", va="center", color="white" if shares[i, j] > 0.5 else "black"
+            )
     return _png(figure)
 
 

@@ -44,7 +44,9 @@ class Preprocessing:
             raise FormatError(f"image preprocessing: field {error} is missing or has the wrong type") from error
         numbers = [*mean, *std, crop_pct]
         if len(size) != 3 or size[0] != 3 or not all(8 <= n <= MAX_SIDE for n in size[1:]):
-            raise FormatError(f"image preprocessing: input_size {size} must be (3, height, width), sides 8 to {MAX_SIDE}")
+            raise FormatError(
+                f"image preprocessing: input_size {size} must be (3, height, width), sides 8 to {MAX_SIDE}"
+            )
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or not all(map(math.isfinite, numbers)):
             raise FormatError("image preprocessing: mean and std must be three finite numbers each, std above zero")
         if interpolation not in RESAMPLE or not 0.1 <= crop_pct <= 1.0:

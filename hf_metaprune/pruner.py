@@ -25,7 +25,16 @@ from .result import AdaptResult
 from .similarity import Neighbour, Query, get_similarity
 from .strategies import Start, first_model
 from .task import TaskData
-from .training import Callback, TrainingResult, fine_tune, pick_device, predict_logits, recalibrate, step_flops, versions
+from .training import (
+    Callback,
+    TrainingResult,
+    fine_tune,
+    pick_device,
+    predict_logits,
+    recalibrate,
+    step_flops,
+    versions,
+)
 from .voting import agreement
 
 METHODS = {"mvp": "mvp", "no-bank": "activation", "random": "random"}
@@ -50,7 +59,9 @@ class MetaPruner:
         """
         return cls(Bank.open(bank))
 
-    def adapt(self, dataset: Any, *, callbacks: Sequence[Callback] = (), progress: bool = False, **options: Any) -> AdaptResult:
+    def adapt(
+        self, dataset: Any, *, callbacks: Sequence[Callback] = (), progress: bool = False, **options: Any
+    ) -> AdaptResult:
         """A small model for the data set's classes.
 
         Args:

@@ -88,10 +88,8 @@ def _check_counts(names: Sequence[str], labels: Sequence[str], least: int) -> No
     few = [n for n in names if labels.count(n) < least]
     if few:
         why = " (one to learn from, one to measure on)" if least == 2 else ""
-        raise DataError(
-            f"class{'es' if len(few) > 1 else ''} with fewer than {least} readable image{'s' if least > 1 else ''}{why}: "
-            f"{', '.join(few[:5])}: add images, or remove the class"
-        )
+        names_shown = ", ".join(few[:5])
+        raise DataError(f"fewer than {least} readable images{why} in: {names_shown}; add images, or remove the class")
 
 
 def _decode(split: Split, names: Sequence[str], preprocessing: Preprocessing, progress: bool) -> ImageSet:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from .storage import write_bytes, write_json
+from .storage import read_json, write_bytes, write_json
 
 
 @dataclass
@@ -53,6 +53,17 @@ class AdaptReport:
         """As JSON-ready values."""
         return json.loads(json.dumps(asdict(self)))
 
+    @classmethod
+    def load(cls, path: Path) -> AdaptReport:
+        """From a ``report.json``; fields it lacks keep their defaults, and those unknown here are ignored.
+
+        Raises:
+            FormatError: it cannot be read.
+        """
+        values = read_json(path)
+        known = {f.name for f in fields(cls)}
+        return cls(**{k: v for k, v in values.items() if k in known})
+
     def to_markdown(self, pictures: Mapping[str, str] | None = None) -> str:
         """As a page of Markdown; `pictures` maps titles to file names."""
         held = "held" if len(self.neighbours) != 1 else "held by the one neighbour"
@@ -85,9 +96,14 @@ class AdaptReport:
         lines += ["", *(f"- {_inline(note)}" for note in self.notes)]
         if self.skipped_images:
             lines += ["", f"{len(self.skipped_images)} unreadable images were skipped."]
+        used = ", ".join(f"{library} {version}" for library, version in self.versions.items())
         for title, name in (pictures or {}).items():
             lines += ["", f"![{title}]({name})"]
-        lines += ["", f"Seed {self.seed}, device {self.device}, {_inline(', '.join(f'{k} {v}' for k, v in self.versions.items()))}.", ""]
+        lines += [
+            "",
+            f"Seed {self.seed}, device {self.device}, {_inline(used)}.",
+            "",
+        ]
         return "\n".join(lines)
 
     def save(self, folder: Path) -> None:

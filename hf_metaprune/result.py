@@ -12,10 +12,11 @@ import torch
 from .data import open_image
 from .errors import DataError
 from .models.modeling import MetaPrunedForImageClassification
-from .models.saving import save_model
+from .models.saving import load_model, save_model
 from .preprocess import Preprocessing
 from .report import AdaptReport
 from .storage import new_folder
+from .training import pick_device
 
 if TYPE_CHECKING:
     from transformers import BaseImageProcessor
@@ -30,7 +31,11 @@ class AdaptResult:
     """
 
     def __init__(
-        self, model: MetaPrunedForImageClassification, preprocessing: Preprocessing, report: AdaptReport, device: torch.device
+        self,
+        model: MetaPrunedForImageClassification,
+        preprocessing: Preprocessing,
+        report: AdaptReport,
+        device: torch.device,
     ) -> None:
         self.model, self.preprocessing, self.report, self.device = model, preprocessing, report, device
 
@@ -84,3 +89,17 @@ def _open(item: Any) -> Any:
         return open_image(item)
     except (OSError, ValueError, SyntaxError) as error:
         raise DataError(f"{item if isinstance(item, (str, Path)) else 'image'} cannot be read: {error}") from error
+
+
+def load_result(folder: str | Path, device: str | None = None) -> AdaptResult:
+    """A saved model again, ready to predict; its report is there if it was saved along.
+
+    Raises:
+        FormatError: the folder has no sound model. OptionError: the device cannot be used.
+    """
+    path = Path(folder).expanduser()
+    where = pick_device(device)
+    model = load_model(path).to(where)
+    preprocessing = Preprocessing.from_config(model.config.preprocessing or {})
+    report = AdaptReport.load(path / "report.json") if (path / "report.json").exists() else AdaptReport()
+    return AdaptResult(model, preprocessing, report, where)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import StorageError
+from .errors import FormatError, StorageError
 
 TEMPORARY = ".tmp-"  # prefix of names that are not finished; readers ignore them, writers clear old ones
 
@@ -33,7 +33,7 @@ def storage_errors(path: Path, doing: str) -> Iterator[None]:
             errno.EPERM: "permission denied: choose a folder that you may write to",
             errno.EROFS: "the file system is read-only: choose another folder",
             errno.ENOTDIR: "a part of the path is a file, not a folder",
-            errno.EEXIST: "it exists already",
+            errno.EEXIST: "it exists already and is not empty: choose another name, or overwrite it",
         }.get(error.errno or 0, str(error))
         raise StorageError(error.errno or errno.EIO, f"cannot {doing} {path}: {advice}") from error
 
@@ -62,11 +62,11 @@ def write_bytes(path: Path, content: bytes) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(name, 0o666 & ~_umask())
-            os.replace(name, path)
+            Path(name).chmod(0o666 & ~_umask())
+            Path(name).replace(path)
         except BaseException:
             with contextlib.suppress(OSError):
-                os.unlink(name)
+                Path(name).unlink()
             raise
         fsync_dir(path.parent)
 
@@ -76,10 +76,41 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        FormatError: the file is missing, is not JSON, or is not an object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise FormatError(f"{path} cannot be read: {error}") from error
+    if not isinstance(value, dict):
+        raise FormatError(f"{path} must hold a JSON object")
+    return value
+
+
 def _umask() -> int:
     current = os.umask(0)
     os.umask(current)
     return current
+
+
+def check_writable(path: Path, *, overwrite: bool = False) -> None:
+    """Find out now, not after long work, that a folder cannot be written.
+
+    Raises:
+        StorageError: see `new_folder`.
+    """
+    with storage_errors(path, "write"):
+        if path.exists() and not path.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "exists and is not a folder")
+        if path.exists() and any(path.iterdir()) and not overwrite:
+            raise FileExistsError(errno.EEXIST, "exists")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
 
 
 @contextlib.contextmanager
@@ -89,15 +120,11 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     Raises:
         StorageError: `path` exists already and is not empty (unless `overwrite`), or cannot be written.
     """
+    check_writable(path, overwrite=overwrite)
     with storage_errors(path, "write"):
-        if path.exists() and not path.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, "exists and is not a folder")
-        if path.exists() and any(path.iterdir()) and not overwrite:
-            raise FileExistsError(errno.EEXIST, "exists")
-        path.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}{path.name}-", dir=path.parent))
         try:
-            os.chmod(work, 0o777 & ~_umask())
+            work.chmod(0o777 & ~_umask())
             yield work
             for file in work.rglob("*"):
                 if file.is_file():
@@ -112,14 +139,14 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
 def _swap(work: Path, path: Path) -> None:
     """Put `work` at `path`; what was there is removed only once the new one stands."""
     if not path.exists():
-        os.rename(work, path)
+        work.rename(path)
         return
     old = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))
-    os.rename(path, old / "old")
+    path.rename(old / "old")
     try:
-        os.rename(work, path)
+        work.rename(path)
     except OSError:
-        os.rename(old / "old", path)
+        (old / "old").rename(path)
         raise
     finally:
         shutil.rmtree(old, ignore_errors=True)

@@ -89,9 +89,7 @@ STRATEGIES: dict[str, Strategy] = {"mvp": by_vote, "no-bank": by_activation, "ra
 def first_model(start: Start, method: str) -> MetaPrunedForImageClassification:
     """The sub-network that ``options.strategy`` starts from, with a new random classifier."""
     mask, state = STRATEGIES[start.options.strategy](start)
-    config = start.base.config(
-        mask, start.task.labels, synsets=start.task.synsets, ratio=start.ratio, method=method
-    )
+    config = start.base.config(mask, start.task.labels, synsets=start.task.synsets, ratio=start.ratio, method=method)
     config.seed = start.options.seed
     torch.manual_seed(start.options.seed)  # the classifier's first weights
     model = MetaPrunedForImageClassification(config)

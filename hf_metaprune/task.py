@@ -99,7 +99,8 @@ def draw_tasks(classes: Sequence[int], size: int, count: int, seed: int) -> list
     """
     if len(classes) < size:
         raise DataError(f"tasks of {size} classes cannot be drawn from {len(classes)}")
-    rng, drawn = np.random.default_rng(seed), {}
+    rng = np.random.default_rng(seed)
+    drawn: dict[tuple[int, ...], None] = {}
     for _ in range(1000 * count):
         if len(drawn) == count:
             break

@@ -258,7 +258,7 @@ class _Run:
     def _evaluate(self, step: int) -> None:
         if self.evaluation is None:
             return
-        shown = self.average.module if self.average is not None else self.model
+        shown: Any = self.average.module if self.average is not None else self.model
         self.state.accuracy = accuracy(shown, self.evaluation, self.device, self.options.precision)
         self.result.accuracy_at_step[step] = self.state.accuracy
         self.model.train()

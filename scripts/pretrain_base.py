@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from pathlib import Path
 from typing import Annotated
@@ -145,7 +144,7 @@ def main(
         inner = accelerator.unwrap_model(model).state_dict()
         state = {"model": inner, "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
         torch.save(state | {"epoch": epoch, "seconds": seconds}, f"{path}.new")
-        os.replace(f"{path}.new", path)
+        Path(f"{path}.new").replace(path)
     accuracy = evaluate(model, *test, STAGES[-1][0], accelerator)
     log.info("test accuracy %.4f after %.0f s of training", accuracy, seconds)
     size = STAGES[-1][0]
@@ -153,7 +152,8 @@ def main(
     model_config = {
         "model_args": args,
         "label_names": splits["names"],
-        "pretrained_cfg": config | {"num_classes": len(splits["names"]), "first_conv": "conv1.0" if stem else "conv1", "classifier": "fc"},
+        "pretrained_cfg": config
+        | {"num_classes": len(splits["names"]), "first_conv": "conv1.0" if stem else "conv1", "classifier": "fc"},
     }
     inner = accelerator.unwrap_model(model).to(memory_format=torch.contiguous_format).half()
     save_for_hf(inner, out, model_config=model_config, safe_serialization=True)

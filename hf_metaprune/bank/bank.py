@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from ..errors import BankError, BaseMismatchError, FormatError, StorageError
-from ..models.base import CONFIG, WEIGHTS, BaseModel, read_json, sha256_file
+from ..models.base import CONFIG, WEIGHTS, BaseModel, sha256_file
 from ..models.modeling import MetaPrunedForImageClassification
 from ..models.saving import load_config, save_model
-from ..storage import TEMPORARY, fsync_dir, new_folder, storage_errors, write_bytes, write_json
+from ..storage import TEMPORARY, fsync_dir, new_folder, read_json, storage_errors, write_bytes, write_json
 from ..task import Task
 from ..version import FORMAT_VERSION, __version__
 from .entry import INDEX_SCHEMA, Entry, check_id, pack_mask
@@ -199,7 +199,9 @@ class Bank:
         try:
             rows = pq.read_table(path).to_pylist()
         except (OSError, pa.ArrowException) as error:
-            raise FormatError(f"{path} cannot be read: {error}; `hf-metaprune bank validate --repair` rebuilds it") from error
+            raise FormatError(
+                f"{path} cannot be read: {error}; `hf-metaprune bank validate --repair` rebuilds it"
+            ) from error
         entries = {}
         for row in rows:
             if not set(INDEX_SCHEMA.names) <= set(row):
@@ -246,6 +248,12 @@ class Bank:
             kept = {k: e for k, e in entries.items() if e is not None}
             self._write_index(kept)
             self._entries = dict(sorted(kept.items()))
+
+    def replace_index(self, entries: Mapping[str, Entry]) -> None:
+        """Write an index of just these entries, whatever was there before."""
+        with self.lock():
+            self._write_index(entries)
+            self._entries = dict(sorted(entries.items()))
 
     def add(
         self,

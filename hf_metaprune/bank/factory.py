@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
@@ -79,11 +80,12 @@ def build_bank(
     get_method(method)
     device = device or pick_device()
     bank.recover()
+    task = data.task
     for classes in tasks:
-        task = data.task
         chosen = Task(tuple(task.labels[c] for c in classes), tuple(task.synsets[c] for c in classes))
         name = entry_id(chosen, method, options, seed)
-        entry = _build_locked(bank, name, lambda classes=classes: data.select(classes), method, options, seed, dtype, device, progress)
+        select = partial(data.select, classes)
+        entry = _build_locked(bank, name, select, method, options, seed, dtype, device, progress)
         if entry is not None:
             yield entry
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from torch import nn
 from ..errors import FormatError
 from ..masks import Mask
 from ..preprocess import Preprocessing
+from ..storage import read_json
 from .architecture import Architecture, PrunableLayer, find_architecture, layer_sizes
 from .configuration import MetaPrunedConfig
 from .modeling import MetaPrunedForImageClassification
@@ -39,21 +39,6 @@ def _sha256(file: Any) -> str:  # Python 3.10
     while block := file.read(1 << 20):
         digest.update(block)
     return digest.hexdigest()
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises:
-        FormatError: the file is missing, is not JSON, or is not an object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise FormatError(f"{path} cannot be read: {error}") from error
-    if not isinstance(value, dict):
-        raise FormatError(f"{path} must hold a JSON object")
-    return value
 
 
 @dataclass

@@ -23,8 +23,8 @@ class MetaPrunedConfig(PreTrainedConfig):
         base_model: ``library``, ``architecture``, ``model_args``, ``repo_id``, ``revision``, ``sha256`` of the base.
         masks: packed masks, see `Mask.pack`.
         ratio: pruning ratio; method: how the sub-network was made; synsets: WordNet ids by label, or null.
-        preprocessing: of images, in the field names of timm's ``pretrained_cfg`` (under that very name transformers would
-            take the folder for a timm model).
+        preprocessing: of images, in the field names of timm's ``pretrained_cfg`` (a field of that very name would make
+            transformers take the folder for a timm model).
         dataset, metrics, seed: the data set's name, what was measured on it, and the seed of the run, if known.
     """
 

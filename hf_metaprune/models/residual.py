@@ -41,7 +41,9 @@ def check_modules(network: nn.Module, allowed: Sequence[type[nn.Module]], what: 
 
 def _keeps_zero(module: nn.Module) -> bool:
     """Whether an element-wise module maps 0 to 0 and keeps shapes: true of ReLU and its kin, false of a sigmoid."""
-    if not type(module).__module__.startswith(("torch.nn.modules.activation", "timm.layers.activations", "transformers.activations")):
+    if not type(module).__module__.startswith(
+        ("torch.nn.modules.activation", "timm.layers.activations", "transformers.activations")
+    ):
         return False
     probe = torch.zeros(1, 2, 3, 3, device="cpu")
     out = module(probe)

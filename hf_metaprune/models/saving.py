@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save, save_file
 
 from ..errors import BaseMismatchError, FormatError, OptionError
 from ..preprocess import Preprocessing
-from ..storage import write_bytes
+from ..storage import read_json, write_bytes
 from ..version import FORMAT_VERSION
-from .base import CONFIG, PREPROCESSOR, WEIGHTS, read_json
+from .base import CONFIG, PREPROCESSOR, WEIGHTS
 from .configuration import MetaPrunedConfig
 from .modeling import MetaPrunedForImageClassification
 

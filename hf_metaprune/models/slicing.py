@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ class ScatterBatchNorm2d(nn.BatchNorm2d):
     def set_kept(self, kept: Iterable[int]) -> None:
         """Place the output at other channels of the stream."""
         self.kept = tuple(int(k) for k in kept)
-        self.index = torch.tensor(self.kept, dtype=torch.long, device=self.running_mean.device)
+        self.index = torch.tensor(self.kept, dtype=torch.long, device=self.weight.device)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = super().forward(x)
@@ -119,7 +120,7 @@ def _update_widths(module: nn.Module) -> None:
 
 def _place(network: nn.Module, layer: PrunableLayer, kept: np.ndarray) -> None:
     assert layer.writer is not None
-    writer = network.get_submodule(layer.writer)
+    writer: Any = network.get_submodule(layer.writer)
     if isinstance(writer, ScatterBatchNorm2d):
         writer.set_kept(kept)
     else:

@@ -82,7 +82,7 @@ class TimmResNet(Architecture):
             raise ArchitectureError(f"timm cannot build {architecture} with {dict(model_args)}: {error}") from error
         if cifar_stem:
             make_cifar_stem(network)
-        network.metaprune_args = (architecture, dict(model_args))  # type: ignore[assignment]
+        network.metaprune_args = (architecture, dict(model_args))
         return network
 
     def describe(self, network: nn.Module) -> tuple[str, dict[str, Any]]:
@@ -98,8 +98,8 @@ class TimmResNet(Architecture):
         from timm.layers import ClassifierHead, SelectAdaptivePool2d
         from timm.models.resnet import BasicBlock, Bottleneck, DropPath
 
-        allowed = (nn.Conv2d, nn.BatchNorm2d, nn.Linear, nn.Identity, nn.MaxPool2d, nn.AvgPool2d)
-        allowed += (nn.AdaptiveAvgPool2d, nn.Flatten, SelectAdaptivePool2d, ClassifierHead, DropPath)
+        allowed = [nn.Conv2d, nn.BatchNorm2d, nn.Linear, nn.Identity, nn.MaxPool2d, nn.AvgPool2d]
+        allowed += [nn.AdaptiveAvgPool2d, nn.Flatten, SelectAdaptivePool2d, ClassifierHead, DropPath]
         check_modules(network, allowed, type(network).__name__)
         layers: list[PrunableLayer] = []
         for path, block in network.named_modules():

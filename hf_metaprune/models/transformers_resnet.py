@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -49,7 +49,7 @@ class TransformersResNet(Architecture):
         return network
 
     def describe(self, network: nn.Module) -> tuple[str, dict[str, Any]]:
-        config = network.config.to_dict()  # type: ignore[union-attr, operator]
+        config = cast("Any", network).config.to_dict()
         return CLASS_NAME, {name: config[name] for name in MODEL_ARGS}
 
     def layers(self, network: nn.Module) -> list[PrunableLayer]:
@@ -59,7 +59,7 @@ class TransformersResNet(Architecture):
         for path, block in network.named_modules():
             if type(block).__name__ not in ("ResNetBasicLayer", "ResNetBottleNeckLayer"):
                 continue
-            steps = [self._step(f"{path}.layer.{i}") for i in range(len(block.layer))]  # type: ignore[arg-type]
+            steps = [self._step(f"{path}.layer.{i}") for i in range(len(block.layer))]
             steps[-1] = ConvStep(steps[-1].conv, steps[-1].norm, steps[-1].norm)
             layers += branch_layers(network, steps)
             if not isinstance(block.shortcut, nn.Identity):
@@ -72,7 +72,7 @@ class TransformersResNet(Architecture):
         return ConvStep(f"{path}.convolution", f"{path}.normalization", f"{path}.activation")
 
     def features(self, network: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
-        return network.resnet(pixel_values).pooler_output.flatten(1)  # type: ignore[operator, union-attr]
+        return network.resnet(pixel_values).pooler_output.flatten(1)  # type: ignore[operator]
 
     def classifier_name(self, network: nn.Module) -> str:
         return "classifier.1"

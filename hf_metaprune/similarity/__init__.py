@@ -1,4 +1,4 @@
-"""Similarities between tasks, one file each; plugins register through the entry point group hf_metaprune.similarities."""
+"""Similarities between tasks, one file each; plugins use the entry point group hf_metaprune.similarities."""
 
 from . import leep, wordnet  # noqa: F401  (each registers itself)
 from .similarity import Neighbour, Query, Similarity, get_similarity, register_similarity, similarity_names

@@ -43,9 +43,9 @@ def readings(label: str) -> Iterator[str]:
         words = re.sub(r"[^\w']+|_+|(?<=\D)\d+$", " ", words).strip().lower()
         if words:
             yield words.replace(" ", "_")
-    words = re.sub(r"[^A-Za-z]+", " ", text).strip().lower().split()
-    if len(words) > 1:
-        yield words[-1]  # the head noun: "golden retriever dog"
+    last = re.sub(r"[^A-Za-z]+", " ", text).strip().lower().split()
+    if len(last) > 1:
+        yield last[-1]  # the head noun: "golden retriever dog"
 
 
 @cache

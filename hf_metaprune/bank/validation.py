@@ -1,0 +1,106 @@
+"""Checking a bank: every entry against its base, its row and itself; says what is wrong and where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from ..errors import MetaPruneError
+from ..models.base import CONFIG, WEIGHTS, sha256_file
+from ..models.saving import load_config, load_model
+from ..task import Task
+from .bank import Bank
+from .entry import Entry
+
+MAX_ENTRY_BYTES = 2 << 30
+MAX_CONFIG_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with one entry (or with the bank itself: `entry_id` empty)."""
+
+    entry_id: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.entry_id or 'bank'}: {self.what}"
+
+
+def check_entry(bank: Bank, entry: Entry) -> Iterator[str]:
+    """What is wrong with one entry: files, sizes, digests, masks, labels, shapes, values."""
+    try:
+        folder = entry.folder
+        config, weights = folder / CONFIG, folder / WEIGHTS
+        for path, limit in ((config, MAX_CONFIG_BYTES), (weights, MAX_ENTRY_BYTES)):
+            if path.is_symlink() or folder.is_symlink():
+                yield f"{path} is a symbolic link"
+                return
+            if not path.is_file():
+                yield f"{path} is missing"
+                return
+            if path.stat().st_size > limit:
+                yield f"{path} has {path.stat().st_size} bytes, more than {limit}"
+                return
+        if weights.stat().st_size != entry.size:
+            yield f"{weights} has {weights.stat().st_size} bytes, the index says {entry.size}"
+            return
+        if sha256_file(weights) != entry.sha256:
+            yield f"{weights} was altered: its sha256 is not that of the index"
+            return
+        model = load_model(folder, expected=bank.base_sha256)
+        if model.mask() != entry.mask:
+            yield f"the masks of {config} are not those of the index"
+        empty = [name for name, kept in entry.mask.items() if not len(kept)]
+        if empty:
+            yield f"its mask empties layer {empty[0]}"
+        read = load_config(folder)
+        labels = tuple(read.id2label[i] for i in range(read.num_labels))
+        if Task(labels, tuple(read.synsets or ())) != entry.task:
+            yield f"the labels or synsets of {config} are not those of the index"
+    except MetaPruneError as error:
+        yield str(error)
+
+
+def validate_bank(bank: Bank, ids: Sequence[str] | None = None, progress: bool = False) -> list[Problem]:
+    """All problems of a bank; an empty list means that every entry can be used.
+
+    Raises:
+        FormatError: the bank cannot even be listed.
+    """
+    problems = []
+    try:
+        bank.base  # noqa: B018
+    except MetaPruneError as error:
+        problems.append(Problem("", str(error)))
+    entries = [bank[i] for i in ids] if ids is not None else list(bank)
+    for entry in tqdm(entries, desc="validating", disable=not progress, leave=False):
+        problems += [Problem(entry.id, what) for what in check_entry(bank, entry)]
+    if ids is None:
+        unknown = sorted(set(bank.folders()) - set(bank.entries))
+        problems += [
+            Problem(i, "its folder is not in the index; bank validate --repair puts it there") for i in unknown
+        ]
+    return problems
+
+
+def repair_index(bank_path: str | Path) -> Bank:
+    """Make the index anew from the entries' folders; entries whose files are damaged are left out of it.
+
+    Raises:
+        FormatError: ``bank.json`` itself is damaged. StorageError: it cannot be written.
+    """
+    bank = Bank.open(bank_path)
+    found: dict[str, Entry] = {}
+    for entry_id, path in bank.folders().items():
+        try:
+            entry = bank.describe(entry_id, path)
+        except MetaPruneError:
+            continue
+        if not any(check_entry(bank, entry)):
+            found[entry_id] = entry
+    bank.replace_index(found)
+    return bank
