@@ -79,7 +79,8 @@ def run_demo(
     console.print(
         f"[bold]2.[/] From {report.train_images} images, {report.accuracy_at_step.get(0, 0):.1%} before training and "
         f"[bold]{report.accuracy:.1%}[/] after {report.options['steps']} steps; the best way without a bank: "
-        f"{other.accuracy:.1%}. The model does {report.macs / report.base_macs:.0%} of the base's work. ({seconds:.0f} s)"
+        f"{other.accuracy:.1%}. The model does {report.macs / report.base_macs:.0%} of the base's work "
+        f"({seconds:.0f} s in all)."
     )
     console.print(
         f"[bold]3.[/] Look at {where}/report.md and {where}/comparison.png; then your own photos, a folder a class: "

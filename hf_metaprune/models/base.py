@@ -155,7 +155,8 @@ def identify(config: Mapping[str, Any], path: Path) -> tuple[str, str, dict[str,
         args = config.get("model_args") or {}
         if not isinstance(args, dict):
             raise FormatError(f"{path / CONFIG}: model_args must be an object")
-        return "timm", architecture, args
+        # timm writes the number of classes there, too; the classifier in the weights says it.
+        return "timm", architecture, {k: v for k, v in args.items() if k != "num_classes"}
     names = config.get("architectures")
     if isinstance(names, list) and names and isinstance(names[0], str):
         from .transformers_resnet import MODEL_ARGS

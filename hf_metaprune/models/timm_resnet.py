@@ -95,11 +95,12 @@ class TimmResNet(Architecture):
         return name, {}
 
     def layers(self, network: nn.Module) -> list[PrunableLayer]:
-        from timm.layers import ClassifierHead, SelectAdaptivePool2d
+        from timm.layers import adaptive_avgmax_pool as pools
         from timm.models.resnet import BasicBlock, Bottleneck, DropPath
 
         allowed = [nn.Conv2d, nn.BatchNorm2d, nn.Linear, nn.Identity, nn.MaxPool2d, nn.AvgPool2d]
-        allowed += [nn.AdaptiveAvgPool2d, nn.Flatten, SelectAdaptivePool2d, ClassifierHead, DropPath]
+        allowed += [nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Flatten, DropPath]
+        allowed += [pools.FastAdaptiveAvgPool, pools.AdaptiveAvgMaxPool2d, pools.AdaptiveCatAvgMaxPool2d]
         check_modules(network, allowed, type(network).__name__)
         layers: list[PrunableLayer] = []
         for path, block in network.named_modules():

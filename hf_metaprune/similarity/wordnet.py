@@ -43,9 +43,7 @@ def readings(label: str) -> Iterator[str]:
         words = re.sub(r"[^\w']+|_+|(?<=\D)\d+$", " ", words).strip().lower()
         if words:
             yield words.replace(" ", "_")
-    last = re.sub(r"[^A-Za-z]+", " ", text).strip().lower().split()
-    if len(last) > 1:
-        yield last[-1]  # the head noun: "golden retriever dog"
+    yield from reversed(re.sub(r"[^A-Za-z]+", " ", text).lower().split())  # the head noun comes last in English
 
 
 @cache
@@ -88,8 +86,8 @@ def _by_offset(reader: Any, offset: int) -> Any | None:
 
 @cache
 def wup(a: Any, b: Any) -> float:
-    """Wu & Palmer similarity of two synsets, in [0, 1]; symmetric (NLTK's own is not, to the last digit)."""
-    return max(a.wup_similarity(b) or 0.0, b.wup_similarity(a) or 0.0)
+    """Wu & Palmer similarity of two synsets, in [0, 1]; symmetric, and 1 for the same one (NLTK's own is neither)."""
+    return 1.0 if a == b else max(a.wup_similarity(b) or 0.0, b.wup_similarity(a) or 0.0)
 
 
 def task_synsets(task: Task) -> list[Any | None]:
