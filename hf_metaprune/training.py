@@ -104,11 +104,12 @@ def batch_rows(n: int, batch_size: int, seed: int) -> Iterator[np.ndarray]:
 def step_flops(model: MetaPrunedForImageClassification, image: torch.Tensor) -> tuple[int, int]:
     """FLOPs of one image (1, 3, h, w): of a forward pass, and of a training step (forward and backward).
 
-    Counted by torch's ``FlopCounterMode`` on the meta device: convolutions and matrix products, two FLOPs a MAC.
+    Counted by torch's ``FlopCounterMode`` on a copy with random weights: convolutions and matrix products, two FLOPs
+    a MAC.
     """
-    with torch.device("meta"):
+    with torch.random.fork_rng(devices=[]):  # the copy's weights must not move anyone's random numbers
         shadow = MetaPrunedForImageClassification(model.config).train()
-    pixels = torch.empty(2, *image.shape[1:], device="meta")  # two: batch norm refuses one value a channel
+    pixels = torch.zeros(2, *image.shape[1:])  # two: batch norm refuses one value a channel
     with FlopCounterMode(display=False) as forward, torch.no_grad():
         shadow(pixels)
     with FlopCounterMode(display=False) as training:

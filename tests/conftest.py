@@ -32,8 +32,6 @@ LABELS = ("cat", "dog", "truck", "daisy", "violin", "teapot")
 SIZE = 32
 TINY = {"channels": [8, 16, 24, 32], "stem_type": "deep", "stem_width": 8}
 
-torch.set_num_threads(min(2, os.cpu_count() or 1))
-
 
 def randomise_norms(network: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     """Give batch norms statistics and weights as after training, so that errors in them show."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,10 +95,13 @@ def repair_index(bank_path: str | Path) -> Bank:
         FormatError: ``bank.json`` itself is damaged. StorageError: it cannot be written.
     """
     bank = Bank.open(bank_path)
+    known: dict[str, Entry] = {}
+    with contextlib.suppress(MetaPruneError):
+        known = bank.entries  # what the old index says of a file's digest still counts
     found: dict[str, Entry] = {}
     for entry_id, path in bank.folders().items():
         try:
-            entry = bank.describe(entry_id, path)
+            entry = known.get(entry_id) or bank.describe(entry_id, path)
         except MetaPruneError:
             continue
         if not any(check_entry(bank, entry)):

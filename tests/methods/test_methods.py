@@ -1,0 +1,221 @@
+"""Pruning methods: what they keep, when they prune, and that they really slice as they go."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+
+from hf_metaprune.config import MethodOptions
+from hf_metaprune.errors import OptionError
+from hf_metaprune.importance import ActivationRecorder, TaylorRecorder, magnitude_scores
+from hf_metaprune.masks import Mask, keep_count
+from hf_metaprune.methods import Method, PruningJob, get_method, method_names, register_method
+from hf_metaprune.methods.iterative import PruneWhileTraining, next_mask
+from hf_metaprune.models.base import BaseModel
+from hf_metaprune.models.slicing import shrink
+from hf_metaprune.task import TaskData
+from hf_metaprune.training import TrainingState, fine_tune
+
+CPU = torch.device("cpu")
+
+
+def job(base: BaseModel, data: TaskData, **options: object) -> PruningJob:
+    settings = MethodOptions(
+        **{"ratio": 0.7, "steps": 20, "prune_every": 2, "prune_share": 0.3, "batch_size": 24, **options}
+    )
+    return PruningJob(base, data.train, data.task.labels, settings, CPU, seed=3)
+
+
+@pytest.mark.parametrize("name", ["ifp", "taylor", "magnitude", "random"])
+def test_every_method_reaches_the_ratio_and_follows_its_seed(base: BaseModel, task_data: TaskData, name: str) -> None:
+    models = [get_method(name).prune(job(base, task_data))[0] for _ in range(2)]
+    counts = {layer: len(kept) for layer, kept in models[0].mask().items()}
+    assert counts == {layer: keep_count(size, 0.7) for layer, size in base.sizes.items()}
+    assert models[0].mask() == models[1].mask()
+    for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert models[0].config.method == name
+    for layer in models[0].layers:
+        assert models[0].network.get_parameter(layer.filters).shape[0] == counts[layer.name]
+
+
+@pytest.mark.parametrize("name", ["ifp", "taylor"])
+def test_iterative_methods_get_cheaper_as_they_go(base: BaseModel, task_data: TaskData, name: str) -> None:
+    pruned = get_method(name).prune(job(base, task_data))[1]
+    whole = fine_tune(
+        base.slice(base.config(Mask.full(base.sizes), task_data.task.labels)), task_data.train,
+        get_training(base, task_data), device=CPU,
+    )  # fmt: skip
+    assert pruned.images == whole.images
+    assert 0.2 * whole.flops < pruned.flops < 0.9 * whole.flops
+
+
+def get_training(base: BaseModel, data: TaskData):
+    from hf_metaprune.config import TrainingOptions
+
+    return TrainingOptions(steps=20, batch_size=24, eval_steps=())
+
+
+def test_pruning_happens_every_h_steps_by_p_percent(base: BaseModel, task_data: TaskData) -> None:
+    seen: list[int] = []
+    options = MethodOptions(ratio=0.5, steps=12, prune_every=4, prune_share=0.25)
+    model = base.slice(base.config(Mask.full(base.sizes), task_data.task.labels))
+    pruning = PruneWhileTraining(model, options, ActivationRecorder)
+    layer = "layer4.1.conv1"
+
+    class Watch:
+        def on_step(self, _state: TrainingState) -> None:
+            seen.append(len(pruning.mask[layer]))
+
+        def on_eval(self, _state: TrainingState) -> None: ...
+
+    fine_tune(
+        model,
+        task_data.train,
+        get_training(base, task_data).__class__(steps=12, batch_size=24, eval_steps=()),
+        device=CPU,
+        callbacks=[pruning, Watch()],
+    )
+    size = base.sizes[layer]
+    assert seen == [size] * 3 + [24] * 4 + [18] * 4 + [16]  # 32: -25% is 24, then 18, then the target 16
+    assert pruning.done
+
+
+def test_a_run_too_short_for_its_schedule_still_reaches_the_ratio(base: BaseModel, task_data: TaskData) -> None:
+    model, _ = get_method("ifp").prune(job(base, task_data, steps=3, prune_every=100))
+    assert {n: len(k) for n, k in model.mask().items()} == {n: keep_count(s, 0.7) for n, s in base.sizes.items()}
+
+
+def test_the_lowest_scores_go_first() -> None:
+    held = Mask({"l": [2, 4, 6, 8]}, {"l": 10})
+    scores = {"l": torch.tensor([0.3, 0.1, 0.2, 0.2])}
+    assert next_mask(held, scores, 0.5, 0.9)["l"].tolist() == [2, 6]  # of equal scores the higher index goes
+    assert next_mask(held, scores, 0.01, 0.9)["l"].tolist() == [2, 6, 8]  # at least one
+    assert next_mask(held, scores, 1.0, 0.9)["l"].tolist() == [2]  # never below the target
+
+
+@torch.no_grad()
+def test_recorded_activations_are_those_of_the_units(base: BaseModel, task_data: TaskData) -> None:
+    model = base.slice(base.config(Mask.random(base.sizes, 0.5, 0), task_data.task.labels)).eval()
+    seen: dict[str, list[torch.Tensor]] = {}
+    handles = [
+        model.network.get_submodule(layer.output).register_forward_hook(
+            lambda _m, _a, out, name=layer.name: seen.setdefault(name, []).append(out.clone())
+        )
+        for layer in model.layers
+    ]
+    with ActivationRecorder(model) as recorder:
+        for x, _ in task_data.train.batches(25):
+            model(x)
+    for handle in handles:
+        handle.remove()
+    scores = recorder.scores()
+    mask = model.mask()
+    for layer in model.layers:
+        out = torch.cat(seen[layer.name])
+        if layer.writer:
+            assert out.shape[1] == layer.size  # put back into the stream
+            out = out[:, mask[layer.name].tolist()]
+        assert torch.allclose(scores[layer.name], out.abs().mean((0, 2, 3)), atol=1e-5)
+
+
+def test_taylor_scores_are_the_derivative_by_a_gate(base: BaseModel, task_data: TaskData) -> None:
+    model = base.slice(base.config(Mask.full(base.sizes), task_data.task.labels)).eval()
+    x = next(task_data.train.batches(16))[0]
+    y = task_data.train.targets[:16]
+
+    def loss() -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(model(x).logits, y)
+
+    with TaylorRecorder(model) as recorder:
+        loss().backward()
+    scores = recorder.scores()
+    for name in ("layer1.0.conv1", "layer2.0.conv2", "layer3.0.downsample.0"):
+        layer = next(item for item in model.layers if item.name == name)
+        unit, eps, losses = 2, 1e-2, []
+        gates = [model.network.get_parameter(g) for g in layer.gates]
+        saved = [g.detach().clone() for g in gates]
+        for scale in (1 + eps, 1 - eps):  # central difference of a gate on the whole unit
+            with torch.no_grad():
+                for g, s in zip(gates, saved, strict=True):
+                    g[unit] = s[unit] * scale
+                losses.append(loss().item())
+        with torch.no_grad():
+            for g, s in zip(gates, saved, strict=True):
+                g.copy_(s)
+        slope = (losses[0] - losses[1]) / (2 * eps)
+        assert scores[name][unit].item() == pytest.approx(slope**2, rel=0.05, abs=1e-7)
+
+
+def test_taylor_averages_over_passes(base: BaseModel, task_data: TaskData) -> None:
+    model = base.slice(base.config(Mask.full(base.sizes), task_data.task.labels)).eval()
+    parts = []
+    for i in (0, 1):
+        with TaylorRecorder(model) as one:
+            model.zero_grad()
+            model(task_data.train.preprocessing.normalise(task_data.train.images[i::9])).logits[:, i].sum().backward()
+        parts.append(one.scores())
+    with TaylorRecorder(model) as both:
+        for i in (0, 1):
+            model.zero_grad()
+            model(task_data.train.preprocessing.normalise(task_data.train.images[i::9])).logits[:, i].sum().backward()
+    for name, scores in both.scores().items():
+        assert torch.allclose(scores, (parts[0][name] + parts[1][name]) / 2, rtol=1e-4)
+
+
+def test_magnitude_is_the_l1_norm_of_filters(base: BaseModel) -> None:
+    scores = magnitude_scores(base.network, base.layers)
+    weight = base.network.get_parameter("layer2.0.conv1.weight").detach().numpy()
+    assert np.allclose(scores["layer2.0.conv1"], np.abs(weight).sum((1, 2, 3)))
+
+
+def test_recorders_leave_no_hook_behind(base: BaseModel, task_data: TaskData) -> None:
+    model = base.slice(base.config(Mask.full(base.sizes), task_data.task.labels))
+    for recorder in (ActivationRecorder(model), TaylorRecorder(model)):
+        with recorder:
+            pass
+    assert not any(m._forward_hooks for m in model.modules())
+    assert not any(getattr(p, "_post_accumulate_grad_hooks", None) for p in model.parameters())
+
+
+def test_shrinking_while_training_keeps_the_function(base: BaseModel, task_data: TaskData) -> None:
+    model = base.slice(base.config(Mask.full(base.sizes), task_data.task.labels)).eval()
+    mask = Mask.random(base.sizes, 0.5, 1)
+    direct = base.slice(base.config(mask, task_data.task.labels)).eval()
+    shrink(model.network, model.layers, Mask.full(base.sizes), mask)
+    x = next(task_data.train.batches(4))[0]
+    with torch.no_grad():
+        assert torch.allclose(model.features(x), direct.features(x), atol=1e-6)
+
+
+class Plugin(Method):
+    name: ClassVar[str] = "plugin"
+    reference: ClassVar[str] = "a third-party package"
+
+    def prune(self, job: PruningJob):
+        return get_method("random").prune(job)
+
+
+def test_third_party_methods_come_through_an_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hf_metaprune.methods import method
+
+    class Point:
+        name = "plugin"
+
+        def load(self) -> type[Method]:
+            return Plugin
+
+    monkeypatch.setattr(method, "entry_points", lambda group: [Point()] if group == "hf_metaprune.methods" else [])
+    monkeypatch.setattr(method, "_METHODS", dict(method._METHODS))
+    assert "plugin" in method_names()
+    assert isinstance(get_method("plugin"), Plugin)
+
+
+def test_unknown_and_repeated_methods_are_refused() -> None:
+    with pytest.raises(OptionError, match="'nosuch'; there are: ifp, magnitude, random, taylor"):
+        get_method("nosuch")
+    with pytest.raises(OptionError, match="registered already"):
+        register_method(get_method("ifp"))

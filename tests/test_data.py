@@ -1,0 +1,191 @@
+"""Images as users have them: decoding, sets, augmentation."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from hf_metaprune.data import ImageSet, augment, decode_images, open_image
+from hf_metaprune.errors import DataError, FormatError
+from hf_metaprune.preprocess import Preprocessing
+from hf_metaprune.task import TaskData
+from tests.conftest import tiny_preprocessing
+
+RED = (200, 30, 40)
+
+
+def png(image: Image.Image, **options: object) -> bytes:
+    out = io.BytesIO()
+    image.save(out, format=str(options.pop("format", "PNG")), **options)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "CMYK", "L", "LA", "1", "YCbCr", "HSV"])
+def test_all_modes_become_rgb(mode: str) -> None:
+    image = Image.new("RGB", (20, 10), RED).convert(mode if mode != "LA" else "L").convert(mode)
+    kind = {"CMYK": "TIFF", "YCbCr": "JPEG"}.get(mode, "PNG")
+    found = open_image(image if mode == "HSV" else png(image, format=kind))
+    assert (found.mode, found.size) == ("RGB", (20, 10))
+    if mode in ("RGB", "RGBA", "P", "CMYK", "YCbCr", "HSV"):
+        assert np.abs(np.asarray(found).astype(int) - RED).max() < 60  # palettes are coarse
+
+
+def test_transparent_palettes_and_16_bits() -> None:
+    palette = Image.new("P", (4, 4))
+    palette.info["transparency"] = 0
+    assert open_image(png(palette, transparency=0)).mode == "RGB"
+    deep = Image.fromarray(np.linspace(0, 65535, 16).reshape(4, 4).astype(np.uint16))
+    found = np.asarray(open_image(png(deep)))
+    assert found.min() == 0
+    assert found.max() == 255
+    assert 100 < found.mean() < 150
+
+
+def test_photos_are_turned_upright() -> None:
+    image = Image.new("RGB", (30, 10), RED)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert open_image(png(image, format="JPEG", exif=exif)).size == (10, 30)
+
+
+def test_large_jpegs_are_decoded_small_but_never_too_small() -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (1600, 1200, 3), dtype=np.uint8))
+    data = png(noise, format="JPEG")
+    assert open_image(data).size == (1200, 1600)
+    small = open_image(data, min_side=64)
+    assert 128 <= min(small.size) < 1200
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.full((8, 6, 3), 7, np.uint8),
+        np.full((3, 8, 6), 7, np.uint8),
+        np.full((8, 6), 7, np.uint8),
+        np.full((1, 8, 6), 7, np.uint8),
+        np.full((8, 6, 3), 7 / 255, np.float32),
+        torch.full((3, 8, 6), 7, dtype=torch.uint8),
+        torch.full((3, 8, 6), 7 / 255),
+    ],
+)
+def test_arrays_and_tensors(array: object) -> None:
+    found = open_image(array)
+    assert found.size == (6, 8)
+    assert (np.asarray(found) == 7).all()
+
+
+def test_normalised_tensors_are_refused() -> None:
+    with pytest.raises(ValueError, match="before normalisation"):
+        open_image(torch.randn(3, 8, 8) * 3)
+
+
+def test_a_few_corrupt_images_are_skipped_and_listed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    good = png(Image.new("RGB", (40, 40), RED))
+    items = [good] * 199 + [good[:60]]
+    found = decode_images(items.__getitem__, np.arange(200) % 2, tiny_preprocessing(), lambda i: f"file {i}")
+    assert len(found) == 199
+    assert found.images.shape == (199, 3, 32, 32)
+    assert found.targets.tolist() == (np.arange(199) % 2).tolist()
+    assert len(found.skipped) == 1
+    assert found.skipped[0].startswith("file 199")
+    assert "file 199" in caplog.text
+
+
+def test_too_many_corrupt_images_are_an_error() -> None:
+    items = [png(Image.new("RGB", (40, 40), RED))] * 8 + [b"", b"GIF89a no"]
+    with pytest.raises(DataError, match="2 of 10 images cannot be read.*row"):
+        decode_images(items.__getitem__, np.zeros(10, int), tiny_preprocessing(), lambda i: f"row {i}")
+
+
+def test_decompression_bombs_are_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    bomb = png(Image.new("RGB", (40, 40), RED))
+    with pytest.raises(DataError, match="decompression bomb"):
+        decode_images([bomb].__getitem__, np.zeros(1, int), tiny_preprocessing())
+
+
+def test_more_images_than_memory_are_refused_before_reading() -> None:
+    big = Preprocessing((3, 512, 512))
+    with pytest.raises(DataError, match=r"GiB.*fewer images"):
+        decode_images(lambda _i: pytest.fail("read an image"), np.zeros(10_000, int), big)
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.integers(1, 60), st.integers(0, 9))
+def test_stratified_samples_are_balanced(labels: list[int], limit: int, seed: int) -> None:
+    targets = torch.tensor(labels)
+    images = torch.arange(len(labels), dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 2, 2)
+    chosen = ImageSet(images, targets, tiny_preprocessing()).stratified(limit, seed)
+    assert len(chosen) == min(limit, len(labels))
+    assert len(set(chosen.images[:, 0, 0, 0].tolist())) == len(chosen)
+    assert torch.equal(targets[chosen.images[:, 0, 0, 0].long()], chosen.targets)
+    counts = {c: (chosen.targets == c).sum().item() for c in set(labels)}
+    for c, n in counts.items():  # a class has fewer only where it ran out
+        assert n == labels.count(c) or n >= max(counts.values()) - 1
+
+
+def test_a_set_is_a_torch_data_set(task_data: TaskData) -> None:
+    images, targets = task_data.train[3]
+    assert images.shape == (3, 32, 32)
+    assert task_data.train.__getitems__([3, 4])[1].tolist() == [targets, task_data.train.targets[4]]
+    x, _ = next(task_data.train.batches(5))
+    assert x.dtype == torch.float32
+    assert torch.allclose(x, (task_data.train.images[:5].float() / 255 - 0.5) / 0.25)
+
+
+def test_augmentation_shifts_and_mirrors_and_follows_its_seed() -> None:
+    x = torch.arange(2 * 3 * 16 * 16, dtype=torch.float32).reshape(2, 3, 16, 16)
+    same = augment(x, torch.Generator().manual_seed(0), flip=False, shift=0.0)
+    assert same is x
+    a = augment(x, torch.Generator().manual_seed(0))
+    assert a.shape == x.shape
+    assert torch.equal(a, augment(x, torch.Generator().manual_seed(0)))
+    mirrored = [augment(x, torch.Generator().manual_seed(s), shift=0.0)[0] for s in range(12)]
+    assert {torch.equal(m, x[0]) for m in mirrored} == {True, False}
+    assert all(torch.equal(m, x[0]) or torch.equal(m, x[0].flip(2)) for m in mirrored)
+    shifted = augment(x, torch.Generator().manual_seed(3), flip=False)
+    assert set(shifted.unique().tolist()) <= set(x.unique().tolist())
+
+
+@pytest.mark.parametrize(("width", "height"), [(50, 40), (32, 64), (300, 200)])
+def test_the_processor_resizes_and_crops_as_timm_does(width: int, height: int) -> None:
+    from timm.data import create_transform
+
+    ours = Preprocessing((3, 32, 32), interpolation="bilinear", crop_pct=0.875)
+    rng = np.random.default_rng(0)
+    smooth = Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).resize((width, height))
+    theirs = create_transform((3, 32, 32), interpolation="bilinear", crop_pct=0.875, mean=ours.mean, std=ours.std)
+    difference = ours.normalise(ours.to_uint8([smooth]))[0] - theirs(smooth)
+    assert difference.abs().mean() < 0.05
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"input_size": [1, 32, 32], "mean": [0, 0, 0], "std": [1, 1, 1]},
+        {"input_size": [3, 32, 99999], "mean": [0, 0, 0], "std": [1, 1, 1]},
+        {"input_size": [3, 32, 32], "mean": [0, 0], "std": [1, 1, 1]},
+        {"input_size": [3, 32, 32], "mean": [0, 0, 0], "std": [0, 1, 1]},
+        {"input_size": [3, 32, 32], "mean": [0, 0, float("nan")], "std": [1, 1, 1]},
+        {"input_size": [3, 32, 32], "mean": [0, 0, 0], "std": [1, 1, 1], "interpolation": "magic"},
+        {"input_size": "3", "mean": [0, 0, 0], "std": [1, 1, 1]},
+    ],
+)
+def test_preprocessing_that_makes_no_sense_is_refused(config: dict) -> None:
+    with pytest.raises(FormatError, match="image preprocessing"):
+        Preprocessing.from_config(config)
+
+
+def test_preprocessing_survives_its_config() -> None:
+    ours = tiny_preprocessing()
+    assert Preprocessing.from_config(ours.to_config()) == ours
+    assert Preprocessing.from_processor(ours.processor().to_dict()) == ours
+    with pytest.raises(FormatError, match="not understood"):
+        Preprocessing.from_processor({"size": {"longest_edge": 3}})

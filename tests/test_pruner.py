@@ -1,0 +1,229 @@
+"""The main job, end to end, on the tiny bank."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from hf_metaprune import Bank, MetaPruner
+from hf_metaprune.errors import (
+    BankError,
+    BaseMismatchError,
+    DataError,
+    FormatError,
+    MetaPruneError,
+    OptionError,
+    StorageError,
+)
+from hf_metaprune.masks import keep_count
+from hf_metaprune.result import AdaptResult, load_result
+from hf_metaprune.task import TaskData
+from tests.conftest import needs_wordnet
+
+FAST = {"steps": 6, "batch_size": 16, "eval_steps": (0, 3), "neighbours": 2}
+
+
+@pytest.fixture
+def pruner(bank_folder: Path) -> MetaPruner:
+    return MetaPruner.from_hub(bank_folder)
+
+
+@pytest.fixture
+def target(task_data: TaskData) -> TaskData:
+    return task_data.select((0, 2, 4))
+
+
+@pytest.fixture
+def photos(tmp_path: Path, task_data: TaskData) -> Path:
+    """A folder of class folders, as a user has it."""
+    root = tmp_path / "photos"
+    for i, (image, c) in enumerate(zip(task_data.train.images, task_data.train.targets, strict=True)):
+        folder = root / task_data.task.labels[c]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.permute(1, 2, 0).numpy()).resize((48, 40)).save(folder / f"{i}.jpg")
+    return root
+
+
+def test_the_main_job(pruner: MetaPruner, target: TaskData) -> None:
+    result = pruner.adapt(target, **(FAST | {"steps": 30, "lr": 0.02}))
+    report = result.report
+    assert report.accuracy > 0.6
+    assert list(report.accuracy_at_step) == [0, 3, 30]
+    assert report.accuracy == report.accuracy_at_step[30]
+    assert report.accuracy_at_step[0] > 0.4  # useful before training
+    assert np.array(report.confusion).sum() == report.test_images == 24
+    assert report.accuracy_per_class.keys() == set(target.task.labels)
+    assert len(report.neighbours) == 2
+    assert report.neighbours[0]["score"] >= report.neighbours[1]["score"]
+    assert report.ratio == 0.7
+    sizes = pruner.bank.sizes
+    assert {n: len(k) for n, k in result.model.mask().items()} == {n: keep_count(s, 0.7) for n, s in sizes.items()}
+    assert report.params == sum(p.numel() for p in result.model.parameters())
+    assert report.params < 0.4 * report.base_params
+    assert report.macs < 0.7 * report.base_macs
+    assert report.training_flops > 30 * 16 * report.macs * 2
+    assert set(report.seconds) >= {"find neighbours", "vote and average", "fine-tune"}
+    assert report.options["steps"] == 30
+    assert report.versions["torch"] == torch.__version__
+    agreement = report.vote_agreement["layer4.1.conv1"]
+    assert sum(agreement.values()) == keep_count(sizes["layer4.1.conv1"], 0.7)
+
+
+def test_all_kinds_of_data_come_to_a_model(pruner: MetaPruner, photos: Path) -> None:
+    from_folder = pruner.adapt(photos, **FAST)
+    import datasets
+
+    loaded = datasets.load_dataset("imagefolder", data_dir=str(photos))
+    from_dataset = pruner.adapt(loaded, **FAST)
+    assert from_folder.report.accuracy == from_dataset.report.accuracy
+    assert from_folder.report.labels == sorted(from_folder.report.labels)
+    assert from_folder.report.source == "photos"
+
+
+@pytest.mark.parametrize("strategy", ["mvp", "no-bank", "random"])
+def test_the_same_seed_gives_the_same_model(pruner: MetaPruner, target: TaskData, strategy: str) -> None:
+    def run(seed: int) -> AdaptResult:
+        return pruner.adapt(target, **FAST, strategy=strategy, vote="sample", seed=seed)
+
+    a, b, c = run(1), run(1), run(2)
+    assert a.model.mask() == b.model.mask()
+    for x, y in zip(a.model.parameters(), b.model.parameters(), strict=True):
+        assert torch.equal(x, y)
+    if strategy != "no-bank":
+        assert a.model.mask() != c.model.mask()
+
+
+def test_options_reach_the_work(pruner: MetaPruner, target: TaskData) -> None:
+    assert pruner.adapt(target, **(FAST | {"steps": 0})).report.accuracy_at_step.keys() == {0}
+    assert pruner.adapt(target, **FAST, ratio=0.4).report.ratio == 0.4
+    assert len(pruner.adapt(target, **(FAST | {"neighbours": 1})).report.neighbours) == 1
+    paper = pruner.adapt(target, steps=3, preset="paper", batch_size=16).report
+    assert paper.head == "random"
+    assert (paper.options["ema"], paper.options["recalibrate"], paper.options["vote"]) == (0.0, False, "sample")
+    assert pruner.adapt(target, steps=3, preset="paper", head="ridge").report.head.startswith("ridge")
+    assert pruner.adapt(target, **FAST, weighted=True).report.options["weighted"] is True
+    assert pruner.adapt(target, **FAST, strategy="no-bank").report.neighbours == []
+
+
+@needs_wordnet
+def test_neighbours_by_wordnet(pruner: MetaPruner, target: TaskData) -> None:
+    report = pruner.adapt(target, **FAST, by="wordnet").report
+    assert all(0 <= n["score"] <= 1 for n in report.neighbours)
+
+
+def test_saving_loading_and_predicting(pruner: MetaPruner, target: TaskData, photos: Path, tmp_path: Path) -> None:
+    result = pruner.adapt(target, **FAST)
+    out = result.save_pretrained(tmp_path / "model")
+    names = {p.name for p in out.iterdir()}
+    assert names >= {"config.json", "model.safetensors", "preprocessor_config.json", "report.json", "report.md"}
+    assert names >= {"accuracy.png", "confusion.png", "votes.png"}
+    images = sorted(photos.rglob("*.jpg"))[:3]
+    found, again = result.predict(images), load_result(out).predict(images)
+    assert found == again
+    for f in found:
+        assert f["score"] == max(f["probabilities"].values())
+        assert sum(f["probabilities"].values()) == pytest.approx(1)
+        assert f["label"] in target.task.labels
+    assert result.predict(Image.open(images[0]))[0] == found[0]
+    assert result.predict(np.asarray(Image.open(images[0])))[0]["label"] == found[0]["label"]
+    assert load_result(out).report.to_dict() == result.report.to_dict()
+    assert json.loads((out / "report.json").read_text())["accuracy"] == result.report.accuracy
+    with pytest.raises(DataError, match="nosuch.jpg cannot be read"):
+        result.predict("nosuch.jpg")
+    with pytest.raises(StorageError, match="exists already"):
+        result.save_pretrained(out)
+    result.save_pretrained(out, overwrite=True, dtype="float16")
+    assert load_result(out).model.mask() == result.model.mask()
+
+
+def test_half_precision_halves_the_file(pruner: MetaPruner, target: TaskData, tmp_path: Path) -> None:
+    result = pruner.adapt(target, **FAST)
+    full, half = (result.save_pretrained(tmp_path / d, dtype=d) for d in ("float32", "float16"))
+    sizes = [(folder / "model.safetensors").stat().st_size for folder in (full, half)]
+    assert sizes[1] < 0.7 * sizes[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ratio": 1.0}, "between 0 and 1"),
+        ({"ratio": 0}, "between 0 and 1"),
+        ({"neighbours": 9}, "neighbours=9, but .* has only 4 entries"),
+        ({"neighbours": 0}, "at least 1|between"),
+        ({"by": "magic"}, "no similarity 'magic'; there are: leep, wordnet"),
+        ({"strategy": "luck"}, "one of mvp"),
+        ({"lerning_rate": 1}, "there is no option 'lerning_rate'"),
+        ({"neighbors": 3}, "did you mean neighbours"),
+        ({"lr": "fast"}, "must be a number"),
+        ({"steps": -1}, "between 0"),
+        ({"device": "cuda:99"}, "device"),
+        ({"head": "best"}, "one of auto"),
+        ({"precision": "fp4"}, "one of auto"),
+    ],
+)
+def test_wrong_options_are_refused_before_the_data_is_read(pruner: MetaPruner, options: dict, message: str) -> None:
+    class Unread:
+        def __len__(self) -> int:
+            pytest.fail("the data was read")
+
+    with pytest.raises((OptionError, BankError), match=message):
+        pruner.adapt(Unread(), **options)
+
+
+def test_an_empty_bank_is_refused(own_bank: Bank, target: TaskData) -> None:
+    for name in list(own_bank.entries):
+        own_bank.remove(name)
+    with pytest.raises(BankError, match="empty bank"):
+        MetaPruner(own_bank).adapt(target)
+    assert MetaPruner(own_bank).adapt(target, **FAST, strategy="no-bank").report.accuracy >= 0
+
+
+def test_a_bank_without_a_ratio_asks_for_one(own_bank: Bank, target: TaskData) -> None:
+    own_bank.meta["defaults"] = {}
+    with pytest.raises(BankError, match="pass ratio="):
+        MetaPruner(own_bank).adapt(target)
+
+
+def test_a_changed_base_is_refused_before_the_data_is_read(own_bank: Bank) -> None:
+    path = own_bank.root / "base" / "model.safetensors"
+    state = load_file(path)
+    save_file(state | {"fc.bias": state["fc.bias"] + 1}, path)
+    with pytest.raises(BaseMismatchError, match="not those of bank.json"):
+        MetaPruner(Bank.open(own_bank.root)).adapt("nosuch-folder")
+
+
+def test_a_damaged_neighbour_is_named(own_bank: Bank, target: TaskData) -> None:
+    for entry in own_bank:
+        path = entry.folder / "model.safetensors"
+        path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(FormatError, match="model.safetensors cannot be read"):
+        MetaPruner(own_bank).adapt(target, **FAST)
+
+
+def test_no_bank_there(tmp_path: Path) -> None:
+    with pytest.raises(MetaPruneError, match="is not a bank"):
+        MetaPruner.from_hub(tmp_path / "nosuch")
+
+
+def test_tiny_tasks(pruner: MetaPruner, task_data: TaskData) -> None:
+    one_each = task_data.select((0, 1, 2), per_class=1)
+    report = pruner.adapt(one_each, **FAST).report
+    assert report.train_images == 3
+    assert np.isfinite(report.losses).all()
+
+
+def test_reports_show_text_of_others_as_text(pruner: MetaPruner, target: TaskData, tmp_path: Path) -> None:
+    result = pruner.adapt(target, **FAST)
+    result.report.source = "<script>alert(1)</script> | [x](javascript:1)"
+    result.report.neighbours[0]["labels"] = ["![a](http://x/y.png)", "**b**"]
+    result.report.save(tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "<script>" not in text
+    assert "![a](" not in text
+    assert "**b**" not in text

@@ -1,0 +1,186 @@
+"""Every kind of data set a user may have, and every way it can be wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hf_metaprune.errors import DataError
+from hf_metaprune.reading import read_task_data
+from tests.conftest import tiny_preprocessing
+
+NAMES = ("ant", "bee", "cow")
+
+
+def picture(c: int, i: int) -> Image.Image:
+    rng = np.random.default_rng(100 * c + i)
+    return Image.fromarray(rng.integers(80 * c, 80 * c + 80, (36, 40, 3), dtype=np.uint8))
+
+
+def write_folder(root: Path, per_class: int = 6, names: tuple[str, ...] = NAMES) -> Path:
+    for c, name in enumerate(names):
+        (root / name).mkdir(parents=True)
+        for i in range(per_class):
+            picture(c, i).save(root / name / f"{i}.{'jpg' if i % 2 else 'png'}")
+    return root
+
+
+def dataset(per_class: int = 6, names: tuple[str, ...] = NAMES, **columns: str) -> datasets.Dataset:
+    image, label = columns.get("image", "image"), columns.get("label", "label")
+    features = datasets.Features({image: datasets.Image(), label: datasets.ClassLabel(names=list(names))})
+    rows = [(picture(c, i), c) for c in range(len(names)) for i in range(per_class)]
+    return datasets.Dataset.from_dict({image: [r[0] for r in rows], label: [r[1] for r in rows]}, features=features)
+
+
+def read(source: object, **options: object):
+    return read_task_data(source, tiny_preprocessing(), **options)
+
+
+class Torch(torch.utils.data.Dataset):
+    classes = NAMES
+
+    def __len__(self) -> int:
+        return 18
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
+        if i >= len(self):
+            raise IndexError(i)
+        return torch.from_numpy(np.array(picture(i % 3, i))).permute(2, 0, 1), i % 3
+
+
+def test_all_sources_give_the_same_task(tmp_path: Path) -> None:
+    whole = dataset()
+    whole.to_parquet(tmp_path / "parquet" / "train.parquet")
+    whole.save_to_disk(tmp_path / "saved")
+    sources = [
+        whole,
+        datasets.DatasetDict({"train": whole}),
+        write_folder(tmp_path / "folder"),
+        str(tmp_path / "folder"),
+        tmp_path / "parquet" / "train.parquet",
+        tmp_path / "parquet",
+        tmp_path / "saved",
+        [(picture(c, i), name) for c, name in enumerate(NAMES) for i in range(6)],
+        Torch(),
+    ]
+    for source in sources:
+        data = read(source)
+        assert data.task.labels == NAMES, source
+        assert (len(data.train), len(data.evaluation)) == (15, 3), source
+        assert sorted(data.evaluation.targets.tolist()) == [0, 1, 2], source
+        brightness = [data.train.images[data.train.targets == c].float().mean().item() for c in range(3)]
+        assert brightness == sorted(brightness), source
+        assert "held back" in data.evaluation_split
+
+
+def test_splits_are_used_where_there_are_some(tmp_path: Path) -> None:
+    write_folder(tmp_path / "train")
+    write_folder(tmp_path / "test", per_class=2)
+    data = read(tmp_path)
+    assert (len(data.train), len(data.evaluation), data.evaluation_split) == (18, 6, "test")
+    both = datasets.DatasetDict({"train": dataset(), "validation": dataset(3)})
+    assert read(both).evaluation_split == "validation"
+
+
+def test_held_back_images_are_stratified_and_follow_the_seed() -> None:
+    first, same, other = (read(dataset(10), seed=s).evaluation.images for s in (0, 0, 1))
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+    assert len(read(dataset(10), evaluation_share=0.5).evaluation) == 15
+    assert len(read(dataset(2)).evaluation) == 3  # one of two
+
+
+def test_columns_are_found_by_type_by_name_or_as_told() -> None:
+    assert read(dataset(image="scan", label="finding")).task.labels == NAMES
+    strings = dataset().cast_column("label", datasets.Value("string"))
+    assert read(strings).task.labels == ("0", "1", "2")
+    two = dataset().add_column("coarse", [0] * 18).cast_column("coarse", datasets.ClassLabel(names=["x"]))
+    assert read(two).task.labels == NAMES
+    odd = two.rename_column("label", "fine").rename_column("coarse", "rough")
+    with pytest.raises(DataError, match="several label columns: fine, rough.*label_column="):
+        read(odd)
+    assert read(odd, label_column="fine").task.labels == NAMES
+    with pytest.raises(DataError, match="no column 'nosuch'; columns: image, label"):
+        read(dataset(), image_column="nosuch")
+    with pytest.raises(DataError, match="no image column among: a, label"):
+        read(datasets.Dataset.from_dict({"a": [1, 2], "label": ["x", "y"]}))
+
+
+def test_integer_labels_are_ordered_as_numbers() -> None:
+    pairs = [(picture(c % 3, c), c) for c in (10, 9, 2, 10, 9, 2)]
+    assert read(pairs).task.labels == ("2", "9", "10")
+
+
+def test_classes_without_images_are_dropped() -> None:
+    part = dataset().filter(lambda label: label != 1, input_columns="label")
+    assert read(part).task.labels == ("ant", "cow")
+
+
+def test_explicit_synsets_are_kept() -> None:
+    assert read(dataset(), synsets=["ant.n.01", None, "cow.n.01"]).task.synsets == ("ant.n.01", None, "cow.n.01")
+    with pytest.raises(DataError, match="2 synsets for 3 labels"):
+        read(dataset(), synsets=["ant.n.01", None])
+
+
+def test_corrupt_files_are_named(tmp_path: Path) -> None:
+    write_folder(tmp_path, per_class=40)
+    (tmp_path / "bee" / "7.jpg").write_bytes(b"no picture")
+    data = read(tmp_path)
+    assert len(data.skipped) == 1
+    assert "7.jpg" in data.skipped[0]
+    assert len(data.train) + len(data.evaluation) == 119
+    for i in range(4):
+        (tmp_path / "bee" / f"{2 * i}.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match="5 of 120 images cannot be read"):
+        read(tmp_path)
+
+
+def test_what_cannot_be_a_task_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="empty"):
+        read(tmp_path / "empty")
+    with pytest.raises(DataError, match="does not exist"):
+        read(tmp_path / "nosuch")
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(DataError, match="unknown kind"):
+        read(tmp_path / "notes.txt")
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(DataError, match="bad.parquet"):
+        read(tmp_path / "bad.parquet")
+    with pytest.raises(DataError, match="at least two"):
+        read(write_folder(tmp_path / "one", names=("ant",)))
+    with pytest.raises(DataError, match="fewer than 2 readable images.*ant, bee, cow"):
+        read(dataset(1))
+    with pytest.raises(DataError, match="no image"):
+        read(dataset().select([]))
+    with pytest.raises(DataError, match="no image"):
+        read([])
+    with pytest.raises(DataError, match="int as"):
+        read(42)
+    with pytest.raises(DataError, match="lacks: cow"):
+        part = dataset().filter(lambda label: label != 2, input_columns="label")
+        read(datasets.DatasetDict({"train": part, "test": dataset()}))
+    missing = datasets.Dataset.from_dict({"image": [picture(0, 0)] * 2, "label": ["a", None]})
+    with pytest.raises(DataError, match="1 rows have no label"):
+        read(missing)
+
+
+def test_a_class_with_one_image_is_enough_where_there_is_a_test_split() -> None:
+    data = read(datasets.DatasetDict({"train": dataset(1), "test": dataset(2)}))
+    assert len(data.train) == 3
+
+
+def test_labels_with_control_characters_are_refused() -> None:
+    pairs = [(picture(0, i), name) for i, name in enumerate(["a\x1b[31m", "a\x1b[31m", "b", "b"])]
+    with pytest.raises(DataError, match="control characters"):
+        read(pairs)
+
+
+def test_an_unreachable_hub_is_said_plainly() -> None:
+    with pytest.raises(DataError, match="someone/nosuch cannot be read as a data set"):
+        read("someone/nosuch")

@@ -1,0 +1,230 @@
+"""The training loop, recalibration, and counting FLOPs."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hf_metaprune.config import TrainingOptions
+from hf_metaprune.errors import DataError, OptionError
+from hf_metaprune.masks import Mask
+from hf_metaprune.models.base import BaseModel
+from hf_metaprune.models.modeling import MetaPrunedForImageClassification
+from hf_metaprune.task import TaskData
+from hf_metaprune.training import (
+    TrainingState,
+    accuracy,
+    batch_rows,
+    fine_tune,
+    lr_factor,
+    pick_device,
+    predict_logits,
+    recalibrate,
+    step_flops,
+)
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def model(base: BaseModel, task_data: TaskData) -> MetaPrunedForImageClassification:
+    torch.manual_seed(0)
+    return base.slice(base.config(Mask.random(base.sizes, 0.5, 0), task_data.task.labels))
+
+
+def options(**changes: object) -> TrainingOptions:
+    return TrainingOptions(**{"steps": 12, "batch_size": 24, "lr": 0.02, "eval_steps": (0, 5), **changes})
+
+
+def weights(model: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def test_it_learns(model: MetaPrunedForImageClassification, task_data: TaskData) -> None:
+    result = fine_tune(
+        model, task_data.train, options(steps=60, eval_steps=(0,)), evaluation=task_data.evaluation, device=CPU
+    )
+    assert list(result.accuracy_at_step) == [0, 60]
+    assert result.accuracy_at_step[60] > max(0.5, result.accuracy_at_step[0])
+    assert result.accuracy_at_step[60] == accuracy(model, task_data.evaluation, CPU)
+    assert len(result.losses) == 60
+    assert np.mean(result.losses[-5:]) < 0.7 * np.mean(result.losses[:5])
+    assert result.images == 60 * 24
+    assert not model.training
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"ema": 0.8}, {"mixup": 0.4, "label_smoothing": 0.1}, {"clip_norm": 1.0, "weight_decay": 1e-3}]
+)
+def test_the_same_seed_gives_the_same_weights(base: BaseModel, task_data: TaskData, changes: dict) -> None:
+    def run(seed: int) -> torch.Tensor:
+        torch.manual_seed(0)
+        model = base.slice(base.config(Mask.random(base.sizes, 0.5, 0), task_data.task.labels))
+        fine_tune(model, task_data.train, options(**changes), device=CPU, seed=seed)
+        return weights(model)
+
+    assert torch.equal(run(1), run(1))
+    assert not torch.equal(run(1), run(2))
+
+
+def test_each_option_changes_what_is_learnt(base: BaseModel, task_data: TaskData) -> None:
+    changes = [{}, {"ema": 0.8}, {"mixup": 0.4}, {"label_smoothing": 0.1}, {"clip_norm": 0.1}, {"weight_decay": 0.1}]
+    changes += [{"warmup_steps": 4}, {"schedule": "constant"}, {"flip": False}, {"shift": 0.0}, {"momentum": 0.0}]
+    found = []
+    for change in changes:
+        torch.manual_seed(0)
+        model = base.slice(base.config(Mask.random(base.sizes, 0.5, 0), task_data.task.labels))
+        fine_tune(model, task_data.train, options(**change), device=CPU)
+        found.append(weights(model))
+    for (i, a), (j, b) in itertools.combinations(enumerate(found), 2):
+        assert not torch.equal(a, b), (changes[i], changes[j])
+
+
+def test_a_moving_average_is_what_is_evaluated_and_kept(
+    model: MetaPrunedForImageClassification, task_data: TaskData
+) -> None:
+    result = fine_tune(model, task_data.train, options(ema=0.5), evaluation=task_data.evaluation, device=CPU)
+    assert result.accuracy_at_step[12] == accuracy(model, task_data.evaluation, CPU)
+
+
+def test_few_images_make_smaller_batches(model: MetaPrunedForImageClassification, task_data: TaskData) -> None:
+    few = task_data.train.stratified(6, 0)
+    result = fine_tune(model, few, options(steps=3), device=CPU)
+    assert result.images == 18
+
+
+@given(st.integers(1, 40), st.integers(1, 50), st.integers(0, 5))
+def test_batches_show_every_image_equally_often(n: int, size: int, seed: int) -> None:
+    rows = batch_rows(n, size, seed)
+    batches = [next(rows) for _ in range(3 * n)]
+    assert {len(b) for b in batches} == {min(n, size)}
+    counts = np.bincount(np.concatenate(batches), minlength=n)
+    assert counts.max() - counts.min() <= 1 or size >= n
+
+
+def test_the_schedule_warms_up_and_falls() -> None:
+    plan = options(steps=20, warmup_steps=4)
+    factors = [lr_factor(s, plan) for s in range(21)]
+    assert factors[:5] == sorted(factors[:5])
+    assert factors[4] == 1.0
+    assert factors[4:] == sorted(factors[4:], reverse=True)
+    assert factors[20] == pytest.approx(0)
+    assert lr_factor(15, options(schedule="constant")) == 1.0
+
+
+class Recorder:
+    def __init__(self, stop_at: int | None = None) -> None:
+        self.steps: list[int] = []
+        self.evaluations: list[tuple[int, float]] = []
+        self.stop_at = stop_at
+
+    def on_step(self, state: TrainingState) -> None:
+        self.steps.append(state.step)
+        state.stop = state.step == self.stop_at
+
+    def on_eval(self, state: TrainingState) -> None:
+        self.evaluations.append((state.step, state.accuracy))
+
+
+def test_callbacks_are_told_and_can_stop(model: MetaPrunedForImageClassification, task_data: TaskData) -> None:
+    recorder = Recorder(stop_at=7)
+    result = fine_tune(
+        model, task_data.train, options(), evaluation=task_data.evaluation, device=CPU, callbacks=[recorder]
+    )
+    assert recorder.steps == list(range(1, 8))
+    assert [s for s, _ in recorder.evaluations] == [0, 5]
+    assert dict(recorder.evaluations) == result.accuracy_at_step
+
+
+def test_patience_ends_a_flat_run(model: MetaPrunedForImageClassification, task_data: TaskData) -> None:
+    plan = options(lr=0.0, patience=2, eval_steps=tuple(range(0, 13, 2)))
+    result = fine_tune(model, task_data.train, plan, evaluation=task_data.evaluation, device=CPU)
+    assert list(result.accuracy_at_step) == [0, 2, 4]
+
+
+def test_a_loss_that_is_not_finite_is_an_error(model: MetaPrunedForImageClassification, task_data: TaskData) -> None:
+    with pytest.raises(DataError, match="smaller lr"):
+        fine_tune(model, task_data.train, options(lr=100.0, steps=60, clip_norm=0.0, momentum=0.99), device=CPU)
+
+
+def test_nothing_to_train_on_is_an_error(model: MetaPrunedForImageClassification, task_data: TaskData) -> None:
+    with pytest.raises(DataError, match="no image"):
+        fine_tune(model, task_data.train.subset([]), options(), device=CPU)
+
+
+def test_recalibration_gives_the_statistics_of_the_images(
+    model: MetaPrunedForImageClassification, task_data: TaskData
+) -> None:
+    recalibrate(model, task_data.train, CPU)
+    norm = model.network.get_submodule("conv1.1")  # after the first convolution of the stem
+    conv = model.network.get_submodule("conv1.0")
+    with torch.no_grad():
+        x = torch.cat([conv(x) for x, _ in task_data.train.batches(100)])
+    assert torch.allclose(norm.running_mean, x.mean((0, 2, 3)), atol=1e-5)
+    assert torch.allclose(norm.running_var, x.var((0, 2, 3)), rtol=1e-4)
+    assert norm.momentum == 0.1
+    assert not model.training
+
+
+def test_recalibration_does_not_depend_on_the_order_of_classes(
+    base: BaseModel, task_data: TaskData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import hf_metaprune.training as training
+
+    monkeypatch.setattr(training, "EVAL_BATCH", 12)  # batches of one class each, were they not shuffled
+    config = base.config(Mask.full(base.sizes), task_data.task.labels)
+    model = base.slice(config)
+    recalibrate(model, task_data.train, CPU)
+    norm = model.network.get_submodule("conv1.1")
+    with torch.no_grad():
+        x = torch.cat([model.network.get_submodule("conv1.0")(x) for x, _ in task_data.train.batches(100)])
+    assert torch.allclose(norm.running_var, x.var((0, 2, 3)), rtol=0.1)
+
+
+def test_flops_of_a_known_network(base: BaseModel) -> None:
+    """Counted by hand: the stem, two stages' first convolutions, and so on, from shapes alone."""
+    model = base.slice(base.config(Mask.random(base.sizes, 0.5, 0), ["a", "b"]))
+    macs, x = 0, torch.zeros(1, 3, 32, 32)
+    handles = []
+
+    def add(module: torch.nn.Module, _args: object, out: torch.Tensor) -> None:
+        nonlocal macs
+        if isinstance(module, torch.nn.Conv2d):
+            macs += out.shape[2] * out.shape[3] * module.weight.numel()
+        else:
+            macs += module.weight.numel()
+
+    for module in model.modules():
+        if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
+            handles.append(module.register_forward_hook(add))
+    model.eval()(x)
+    for handle in handles:
+        handle.remove()
+    forward, training = step_flops(model, x)
+    assert forward == 2 * macs
+    first = model.network.get_submodule("conv1.0")
+    assert training == 3 * forward - 2 * 16 * 16 * first.weight.numel()  # no gradient by the image
+
+
+def test_predictions_are_in_order_and_in_eval_mode(
+    model: MetaPrunedForImageClassification, task_data: TaskData
+) -> None:
+    model.train()
+    logits = predict_logits(model, task_data.evaluation, CPU)
+    one = predict_logits(model, task_data.evaluation.subset([3]), CPU)
+    assert logits.shape == (48, 6)
+    assert torch.allclose(logits[3], one[0], atol=1e-5)
+
+
+def test_devices() -> None:
+    assert pick_device("cpu") == CPU
+    assert pick_device(None).type in ("cpu", "cuda", "mps", "xpu")
+    with pytest.raises(OptionError, match="cuda:77|cuda"):
+        pick_device("cuda:77")
+    with pytest.raises(OptionError, match="quantum"):
+        pick_device("quantum")
