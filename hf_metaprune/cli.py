@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +18,8 @@ from .cli_options import with_options
 from .config import AdaptOptions, MethodOptions, TrainingOptions, override
 from .errors import MetaPruneError
 from .version import __version__
+
+INTERRUPTED = 130  # what typer exits with on Ctrl-C
 
 app = typer.Typer(
     help="Small, task-specific image models by meta-vote pruning.",
@@ -253,14 +255,14 @@ def demo(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; a user's mistake ends with one line and exit code 1 (2 for wrong usage, 130 for Ctrl-C)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    run: Callable[..., Any] = app
     try:
-        run(arguments)
+        app(arguments)
     except MetaPruneError as error:
         if "--debug" in arguments:
             raise
         err.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        err.print("stopped; nothing is half written")
-        raise SystemExit(130) from None
+    except SystemExit as done:
+        if done.code == INTERRUPTED:
+            err.print("stopped; nothing is half written")
+        raise

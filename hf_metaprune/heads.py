@@ -19,7 +19,7 @@ PRIOR_SCALES = (0.0, 0.5, 1.0)  # how much of the neighbours' rows is taken as k
 TEMPERATURES = torch.logspace(-1, 3, 81, dtype=torch.float64)  # inverse temperatures of the logits
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference mode: moving the weights there would make them unfit for training
 def extract_features(
     model: MetaPrunedForImageClassification, images: ImageSet, device: torch.device, precision: str = "fp32"
 ) -> torch.Tensor:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,8 @@ def read_task_data(
         DataError: nothing there, unknown columns, fewer than two classes, a class with too few images, or more
             than 1% unreadable images.
     """
-    splits, name = _splits(source, image_column, label_column)
+    with _quiet(not progress):
+        splits, name = _splits(source, image_column, label_column)
     train_name = next((n for n in TRAIN_NAMES if n in splits), next(iter(splits)))
     evaluation_name = next((n for n in EVALUATION_NAMES if n in splits and n != train_name), None)
     train = splits[train_name]
@@ -82,6 +84,21 @@ def read_task_data(
     train_set, evaluation = images.subset(np.flatnonzero(~chosen)), images.subset(rows)
     where = f"a {evaluation_share:.0%} part of {train_name!r} held back at random"
     return TaskData(task, train_set, evaluation, where, name, images.skipped)
+
+
+@contextlib.contextmanager
+def _quiet(quiet: bool) -> Iterator[None]:
+    """Keep the bars of `datasets` off the screen meanwhile."""
+    import datasets
+
+    if not quiet or datasets.are_progress_bars_disabled():
+        yield
+        return
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        datasets.enable_progress_bars()
 
 
 def _check_counts(names: Sequence[str], labels: Sequence[str], least: int) -> None:

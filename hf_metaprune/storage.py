@@ -104,8 +104,8 @@ def check_writable(path: Path, *, overwrite: bool = False) -> None:
         StorageError: see `new_folder`.
     """
     with storage_errors(path, "write"):
-        if path.exists() and not path.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, "exists and is not a folder")
+        if any(p.exists() and not p.is_dir() for p in (path, *path.absolute().parents)):
+            raise NotADirectoryError(errno.ENOTDIR, "a file is in the way")
         if path.exists() and any(path.iterdir()) and not overwrite:
             raise FileExistsError(errno.EEXIST, "exists")
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -187,8 +187,10 @@ class _Run:
         self.rows = batch_rows(len(train), options.batch_size, seed)
         self.generator = torch.Generator().manual_seed(seed)
         self.mixup = np.random.default_rng(seed + 1)
+        # Buffers follow the model: batch norm statistics are moving averages already, and to average the indices
+        # of kept channels would round them to their neighbours.
         self.average = (
-            AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema), use_buffers=True)
+            AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema), use_buffers=False)
             if options.ema
             else None
         )

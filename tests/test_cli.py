@@ -162,7 +162,8 @@ def test_debug_shows_the_traceback(run, tmp_path: Path) -> None:
         run("--debug", "bank", "show", tmp_path)
 
 
-def test_version_and_help(run) -> None:
+def test_version_and_help(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "250")
     from hf_metaprune import __version__
 
     assert __version__ in run("--version")[1]

@@ -125,12 +125,13 @@ def test_saving_loading_and_predicting(pruner: MetaPruner, target: TaskData, pho
     assert names >= {"accuracy.png", "confusion.png", "votes.png"}
     images = sorted(photos.rglob("*.jpg"))[:3]
     found, again = result.predict(images), load_result(out).predict(images)
-    assert found == again
-    for f in found:
+    for f, g in zip(found, again, strict=True):
+        assert f["probabilities"] == pytest.approx(g["probabilities"], abs=1e-5)
         assert f["score"] == max(f["probabilities"].values())
         assert sum(f["probabilities"].values()) == pytest.approx(1)
         assert f["label"] in target.task.labels
-    assert result.predict(Image.open(images[0]))[0] == found[0]
+    same = result.predict(Image.open(images[0]))[0]
+    assert same["probabilities"] == pytest.approx(found[0]["probabilities"], abs=1e-5)
     assert result.predict(np.asarray(Image.open(images[0])))[0]["label"] == found[0]["label"]
     assert load_result(out).report.to_dict() == result.report.to_dict()
     assert json.loads((out / "report.json").read_text())["accuracy"] == result.report.accuracy
@@ -192,7 +193,7 @@ def test_a_bank_without_a_ratio_asks_for_one(own_bank: Bank, target: TaskData) -
 
 def test_a_changed_base_is_refused_before_the_data_is_read(own_bank: Bank) -> None:
     path = own_bank.root / "base" / "model.safetensors"
-    state = load_file(path)
+    state = {n: t.clone() for n, t in load_file(path).items()}  # not mapped: the file is written over
     save_file(state | {"fc.bias": state["fc.bias"] + 1}, path)
     with pytest.raises(BaseMismatchError, match="not those of bank.json"):
         MetaPruner(Bank.open(own_bank.root)).adapt("nosuch-folder")

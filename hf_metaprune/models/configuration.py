@@ -1,7 +1,6 @@
 """`MetaPrunedConfig`: what a sliced model's ``config.json`` holds. Light: importing it imports no network."""
 
-from __future__ import annotations
-
+# No `from __future__ import annotations` here: the strict config checks its fields by their real types.
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub.dataclasses import strict
@@ -59,7 +58,7 @@ class MetaPrunedConfig(PreTrainedConfig):
         """
         return Mask.unpack(self.masks if self.masks is not None else {"": {}})
 
-    def architecture(self) -> Architecture:
+    def architecture(self) -> "Architecture":
         """The family of the base model.
 
         Raises:

@@ -105,7 +105,7 @@ def test_another_base_is_refused(own_bank: Bank, base_folder: Path, tmp_path: Pa
     import shutil
 
     other = Path(shutil.copytree(base_folder, tmp_path / "other"))
-    state = load_file(other / "model.safetensors")
+    state = {n: t.clone() for n, t in load_file(other / "model.safetensors").items()}
     save_file(state | {"fc.bias": state["fc.bias"] + 1}, other / "model.safetensors")
     with pytest.raises(BaseMismatchError, match="another base"):
         Bank.create(own_bank.root, BaseModel.load(other))
@@ -192,7 +192,7 @@ def damage_nan(entry: Entry) -> None:
     from hf_metaprune.models.base import sha256_file
 
     path = entry.folder / "model.safetensors"
-    state = load_file(path)
+    state = {n: t.clone() for n, t in load_file(path).items()}  # not mapped: the file is written over
     name = "network.bn1.weight"
     save_file(state | {name: torch.full_like(state[name], float("nan"))}, path)
     edit_index(entry.bank, sha256=sha256_file(path), size=path.stat().st_size)
