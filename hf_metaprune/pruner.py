@@ -16,6 +16,7 @@ from .bank.bank import Bank
 from .config import AdaptOptions, TrainingOptions, override, split_options
 from .errors import BankError
 from .heads import make_head
+from .masks import Mask
 from .models.modeling import MetaPrunedForImageClassification
 from .models.slicing import count_parameters
 from .reading import read_task_data
@@ -161,7 +162,7 @@ class MetaPruner:
         mask, masks = model.mask(), [n.entry.mask for n in start.neighbours]
         image = data.train.images[:1]
         base = start.base
-        full = base.slice(base.config(_full(base), labels))
+        full = base.slice(base.config(Mask.full(base.sizes), labels))
         return AdaptReport(
             accuracy=float((predicted == true).mean()),
             evaluated_on=data.evaluation_split,
@@ -193,12 +194,6 @@ class MetaPruner:
             versions=versions(),
             device=str(device),
         )  # fmt: skip
-
-
-def _full(base: Any) -> Any:
-    from .masks import Mask
-
-    return Mask.full(base.sizes)
 
 
 @contextmanager

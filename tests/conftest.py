@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from timm.models import save_for_hf
 
 from hf_metaprune.bank.bank import Bank
@@ -110,6 +111,17 @@ def own_bank(bank_folder: Path, tmp_path: Path) -> Bank:
 
     shutil.copytree(bank_folder, tmp_path / "bank")
     return Bank.open(tmp_path / "bank")
+
+
+@pytest.fixture
+def photos(tmp_path: Path, task_data: TaskData) -> Path:
+    """A folder of class folders, as a user has it."""
+    root = tmp_path / "photos"
+    for i, (image, c) in enumerate(zip(task_data.train.images, task_data.train.targets, strict=True)):
+        folder = root / task_data.task.labels[c]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.permute(1, 2, 0).numpy()).resize((48, 40)).save(folder / f"{i}.jpg")
+    return root
 
 
 def wordnet_found() -> bool:

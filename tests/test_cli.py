@@ -4,29 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import stat
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from hf_metaprune import cli
 from hf_metaprune.bank.bank import Bank
 from hf_metaprune.config import AdaptOptions, TrainingOptions, option_fields
-from hf_metaprune.task import TaskData
 
 FAST = ["--steps", "4", "--batch-size", "16", "--neighbours", "2", "--eval-steps", "0"]
-
-
-@pytest.fixture
-def photos(tmp_path: Path, task_data: TaskData) -> Path:
-    root = tmp_path / "photos"
-    for i, (image, c) in enumerate(zip(task_data.train.images, task_data.train.targets, strict=True)):
-        folder = root / task_data.task.labels[c]
-        folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{i}.png")
-    return root
 
 
 @pytest.fixture
@@ -55,7 +42,7 @@ def test_adapt_predict_inspect(run, bank_folder: Path, photos: Path, tmp_path: P
     assert "Neighbours that voted" in shown
     assert "of the base" in shown
     assert (out / "report.md").exists()
-    image = next(photos.rglob("*.png"))
+    image = next(photos.rglob("*.jpg"))
     code, shown, _ = run("predict", out, image)
     assert code == 0
     assert "%" in shown
@@ -188,7 +175,6 @@ def test_places_that_cannot_be_written_are_found_before_the_work(
     assert (code, "a file, not a folder" in errors) == (1, True)
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists() or not shutil.which("mount"), reason="needs Linux")
 def test_a_full_disk_leaves_nothing_behind(
     run, bank_folder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,17 +39,6 @@ def target(task_data: TaskData) -> TaskData:
     return task_data.select((0, 2, 4))
 
 
-@pytest.fixture
-def photos(tmp_path: Path, task_data: TaskData) -> Path:
-    """A folder of class folders, as a user has it."""
-    root = tmp_path / "photos"
-    for i, (image, c) in enumerate(zip(task_data.train.images, task_data.train.targets, strict=True)):
-        folder = root / task_data.task.labels[c]
-        folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image.permute(1, 2, 0).numpy()).resize((48, 40)).save(folder / f"{i}.jpg")
-    return root
-
-
 def test_the_main_job(pruner: MetaPruner, target: TaskData) -> None:
     result = pruner.adapt(target, **(FAST | {"steps": 30, "lr": 0.02}))
     report = result.report

@@ -5,19 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import ClassVar
 
 import torch
 
 from ..config import MethodOptions, TrainingOptions
 from ..data import ImageSet
-from ..errors import OptionError
 from ..models.base import BaseModel
 from ..models.modeling import MetaPrunedForImageClassification
+from ..registry import Registry
 from ..training import Callback, TrainingResult, fine_tune
-
-ENTRY_POINT_GROUP = "hf_metaprune.methods"
 
 
 @dataclass
@@ -72,31 +69,5 @@ class Method(ABC):
         )
 
 
-_METHODS: dict[str, Method] = {}
-
-
-def register_method(method: Method) -> Method:
-    """Make a method known by its name; a second one of the same name is refused."""
-    if method.name in _METHODS:
-        raise OptionError(f"a method named {method.name!r} is registered already")
-    _METHODS[method.name] = method
-    return method
-
-
-def method_names() -> list[str]:
-    """Names of all methods, those of installed plugins included (entry point group ``hf_metaprune.methods``)."""
-    for point in entry_points(group=ENTRY_POINT_GROUP):
-        if point.name not in _METHODS:
-            register_method(point.load()())
-    return sorted(_METHODS)
-
-
-def get_method(name: str) -> Method:
-    """The method of that name.
-
-    Raises:
-        OptionError: there is none; the message lists them.
-    """
-    if name not in method_names():
-        raise OptionError(f"there is no pruning method {name!r}; there are: {', '.join(method_names())}")
-    return _METHODS[name]
+METHODS: Registry[Method] = Registry("pruning method", "hf_metaprune.methods")
+register_method, method_names, get_method = METHODS.register, METHODS.names, METHODS.get

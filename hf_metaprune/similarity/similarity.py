@@ -5,17 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from typing import ClassVar
 
 import torch
 
 from ..bank.entry import Entry
 from ..data import ImageSet
-from ..errors import OptionError
+from ..registry import Registry
 from ..task import Task
-
-ENTRY_POINT_GROUP = "hf_metaprune.similarities"
 
 
 @dataclass(frozen=True)
@@ -61,31 +58,5 @@ class Similarity(ABC):
         return sorted(found, key=lambda n: (-n.score, n.entry.id))
 
 
-_SIMILARITIES: dict[str, Similarity] = {}
-
-
-def register_similarity(similarity: Similarity) -> Similarity:
-    """Make a similarity known by its name; a second one of the same name is refused."""
-    if similarity.name in _SIMILARITIES:
-        raise OptionError(f"a similarity named {similarity.name!r} is registered already")
-    _SIMILARITIES[similarity.name] = similarity
-    return similarity
-
-
-def similarity_names() -> list[str]:
-    """Names of all similarities, those of plugins included (entry point group ``hf_metaprune.similarities``)."""
-    for point in entry_points(group=ENTRY_POINT_GROUP):
-        if point.name not in _SIMILARITIES:
-            register_similarity(point.load()())
-    return sorted(_SIMILARITIES)
-
-
-def get_similarity(name: str) -> Similarity:
-    """The similarity of that name.
-
-    Raises:
-        OptionError: there is none; the message lists them.
-    """
-    if name not in similarity_names():
-        raise OptionError(f"there is no similarity {name!r}; there are: {', '.join(similarity_names())}")
-    return _SIMILARITIES[name]
+SIMILARITIES: Registry[Similarity] = Registry("similarity", "hf_metaprune.similarities")
+register_similarity, similarity_names, get_similarity = SIMILARITIES.register, SIMILARITIES.names, SIMILARITIES.get

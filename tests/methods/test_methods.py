@@ -200,7 +200,8 @@ class Plugin(Method):
 
 
 def test_third_party_methods_come_through_an_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hf_metaprune.methods import method
+    from hf_metaprune import registry
+    from hf_metaprune.methods.method import METHODS
 
     class Point:
         name = "plugin"
@@ -208,8 +209,8 @@ def test_third_party_methods_come_through_an_entry_point(monkeypatch: pytest.Mon
         def load(self) -> type[Method]:
             return Plugin
 
-    monkeypatch.setattr(method, "entry_points", lambda group: [Point()] if group == "hf_metaprune.methods" else [])
-    monkeypatch.setattr(method, "_METHODS", dict(method._METHODS))
+    monkeypatch.setattr(registry, "entry_points", lambda group: [Point()] if group == "hf_metaprune.methods" else [])
+    monkeypatch.setattr(METHODS, "_parts", dict(METHODS._parts))
     assert "plugin" in method_names()
     assert isinstance(get_method("plugin"), Plugin)
 
