@@ -29,11 +29,11 @@ from .task import TaskData
 from .training import (
     Callback,
     TrainingResult,
+    count_flops,
     fine_tune,
     pick_device,
     predict_logits,
     recalibrate,
-    step_flops,
     versions,
 )
 from .voting import agreement
@@ -87,7 +87,8 @@ class MetaPruner:
         chosen, training = settle_options(wanted, training_changes, data.images_per_class)
         notes: list[str] = []
         with _timed(phases, "find neighbours"):
-            neighbours = self.nearest(data, chosen, device, notes, progress) if chosen.strategy == "mvp" else []
+            query = Query(data.task, data.train, device, chosen.leep_samples, chosen.seed, progress, notes=notes)
+            neighbours = self.nearest(query, chosen) if chosen.strategy == "mvp" else []
         start = Start(self.bank.base, data.task, data.train, chosen, self._ratio(chosen), device, neighbours)
         with _timed(phases, "vote and average"):
             model = first_model(start, METHODS[chosen.strategy])
@@ -103,6 +104,9 @@ class MetaPruner:
         phases["fine-tune"] = result.seconds
         phases["evaluate"] = time.perf_counter() - began - result.seconds
         report = self._report(model, data, start, result, head, device)
+        passes = int(chosen.recalibrate or False) + (chosen.head != "random")
+        report.retrieval_flops = query.flops
+        report.preparation_flops = start.flops + passes * len(data.train) * 2 * report.macs
         report.seconds = {phase: round(s, 3) for phase, s in phases.items()}
         report.options = _options(chosen, training)
         report.notes, report.skipped_images = notes, data.skipped
@@ -110,13 +114,9 @@ class MetaPruner:
         model.config.metrics = {"accuracy": round(report.accuracy, 4), "test_images": report.test_images}
         return AdaptResult(model, self.bank.base.preprocessing, report, device)
 
-    def nearest(
-        self, data: TaskData, options: AdaptOptions, device: torch.device, notes: list[str], progress: bool = False
-    ) -> list[Neighbour]:
+    def nearest(self, query: Query, options: AdaptOptions) -> list[Neighbour]:
         """The N entries nearest to the task, nearest first."""
-        query = Query(data.task, data.train, device, options.leep_samples, options.seed, progress, notes)
-        ranked = get_similarity(options.by).rank(query, list(self.bank))
-        return ranked[: options.neighbours]
+        return get_similarity(options.by).rank(query, list(self.bank))[: options.neighbours]
 
     def _check_bank(self, options: AdaptOptions) -> None:
         if options.strategy == "mvp" and not len(self.bank):
@@ -160,6 +160,7 @@ class MetaPruner:
         np.add.at(confusion, (true, predicted), 1)
         per_class = confusion.diagonal() / confusion.sum(1).clip(1)
         mask, masks = model.mask(), [n.entry.mask for n in start.neighbours]
+        overlaps = [mask.iou_per_layer(m) for m in masks]
         image = data.train.images[:1]
         base = start.base
         full = base.slice(base.config(Mask.full(base.sizes), labels))
@@ -179,14 +180,12 @@ class MetaPruner:
                 {"id": n.entry.id, "labels": list(n.entry.labels), "score": round(n.score, 6)} for n in start.neighbours
             ],
             vote_agreement=agreement(mask, masks) if masks else {},
-            iou_with_neighbours={
-                name: [round(mask.iou_per_layer(m)[name], 4) for m in masks] for name in mask
-            } if masks else {},
+            iou_with_neighbours={name: [round(o[name], 4) for o in overlaps] for name in mask} if masks else {},
             head=head,
             params=count_parameters(model),
             base_params=count_parameters(full),
-            macs=step_flops(model, image)[0] // 2,
-            base_macs=step_flops(full, image)[0] // 2,
+            macs=count_flops(model, image)[0] // 2,
+            base_macs=count_flops(full, image)[0] // 2,
             training_flops=result.flops,
             losses=[round(loss, 5) for loss in result.losses],
             peak_memory_mb=peak_memory_mb(device),

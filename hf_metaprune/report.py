@@ -16,7 +16,8 @@ class AdaptReport:
     """Everything measured while a model was adapted; plain numbers and text throughout.
 
     Accuracies are shares in [0, 1]; seconds are wall time; MACs count one image's forward pass at the input size;
-    `training_flops` counts all training steps (two FLOPs a MAC), `retrieval_flops` the ranking of the bank.
+    FLOPs are two a MAC: `training_flops` of all training steps, `retrieval_flops` of the ranking of the bank, and
+    `preparation_flops` of the forward passes between (the base's activations, batch norm statistics, the classifier).
     """
 
     accuracy: float = float("nan")
@@ -39,6 +40,8 @@ class AdaptReport:
     macs: int = 0
     base_macs: int = 0
     training_flops: int = 0
+    retrieval_flops: int = 0
+    preparation_flops: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     peak_memory_mb: float = float("nan")
     losses: list[float] = field(default_factory=list)
@@ -93,6 +96,9 @@ class AdaptReport:
         lines += [f"| {_inline(label)} | {a:.1%} |" for label, a in self.accuracy_per_class.items()]
         lines += ["", "| phase | seconds |", "| --- | ---: |"]
         lines += [f"| {phase} | {s:.2f} |" for phase, s in self.seconds.items()]
+        gflops = [self.retrieval_flops, self.preparation_flops, self.training_flops]
+        retrieval, preparation, training = (f"{n / 1e9:.1f}" for n in gflops)
+        lines += ["", f"GFLOPs: {retrieval} to rank the bank, {preparation} to prepare, {training} to train."]
         lines += ["", *(f"- {_inline(note)}" for note in self.notes)]
         if self.skipped_images:
             lines += ["", f"{len(self.skipped_images)} unreadable images were skipped."]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from .models.modeling import MetaPrunedForImageClassification
 from .models.slicing import slice_state
 from .similarity import Neighbour, get_similarity
 from .task import Task
-from .training import EVAL_BATCH, autocast
+from .training import EVAL_BATCH, autocast, count_flops
 from .voting import vote
 
 
@@ -34,7 +34,8 @@ class Start:
     ratio: float
     device: torch.device
     neighbours: Sequence[Neighbour] = ()
-    seconds: dict[str, float] = field(default_factory=dict)
+    flops: int = 0
+    """Spent on forward passes of the base; a strategy adds here."""
 
 
 Strategy = Callable[[Start], tuple[Mask, dict[str, torch.Tensor]]]
@@ -49,6 +50,7 @@ def base_activations(start: Start, images: ImageSet) -> dict[str, np.ndarray]:
         for x, _ in images.batches(EVAL_BATCH):
             with autocast(start.device, "auto"):
                 model(x.to(start.device).contiguous(memory_format=torch.channels_last))
+    start.flops += len(images) * count_flops(model, images.images[:1])[0]
     return {name: scores.numpy() for name, scores in recorder.scores().items()}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -101,20 +102,28 @@ def batch_rows(n: int, batch_size: int, seed: int) -> Iterator[np.ndarray]:
         rest = rest[size:]
 
 
-def step_flops(model: MetaPrunedForImageClassification, image: torch.Tensor) -> tuple[int, int]:
+def count_flops(model: MetaPrunedForImageClassification, image: torch.Tensor) -> tuple[int, int]:
     """FLOPs of one image (1, 3, h, w): of a forward pass, and of a training step (forward and backward).
 
-    Counted by torch's ``FlopCounterMode`` on a copy with random weights: convolutions and matrix products, two FLOPs
-    a MAC.
+    Counted by torch's ``FlopCounterMode`` on an empty copy: convolutions and matrix products, two FLOPs a MAC.
     """
-    with torch.random.fork_rng(devices=[]):  # the copy's weights must not move anyone's random numbers
-        shadow = MetaPrunedForImageClassification(model.config).train()
-    pixels = torch.zeros(2, *image.shape[1:])  # two: batch norm refuses one value a channel
-    with FlopCounterMode(display=False) as forward, torch.no_grad():
-        shadow(pixels)
-    with FlopCounterMode(display=False) as training:
-        shadow(pixels).logits.sum().backward()
-    return forward.get_total_flops() // 2, training.get_total_flops() // 2
+    base: dict[str, Any] = model.config.base_model or {}
+    network = json.dumps([base.get("library"), base.get("architecture"), base.get("model_args")], sort_keys=True)
+    widths = (*(len(kept) for kept in model.mask().values()), model.config.num_labels, *image.shape[1:])
+    if (network, widths) not in _FLOPS:
+        with torch.device("meta"):
+            shadow = MetaPrunedForImageClassification(model.config).train()
+            pixels = torch.zeros(2, *image.shape[1:])  # two: batch norm refuses one value a channel
+        with FlopCounterMode(display=False) as forward, torch.no_grad():
+            shadow(pixels)
+        with FlopCounterMode(display=False) as training:
+            shadow(pixels).logits.sum().backward()
+        _FLOPS[network, widths] = (forward.get_total_flops() // 2, training.get_total_flops() // 2)
+    return _FLOPS[network, widths]
+
+
+_FLOPS: dict[tuple[str, tuple[int, ...]], tuple[int, int]] = {}
+"""FLOPs depend on widths alone, and many entries of a bank have the same."""
 
 
 def make_optimizer(model: nn.Module, lr: float, momentum: float, weight_decay: float) -> torch.optim.SGD:
@@ -228,7 +237,7 @@ class _Run:
     def _count(self, x: torch.Tensor) -> None:
         params = sum(p.numel() for p in self.model.parameters())
         if params != self.counted_params:
-            self.flops_per_image, self.counted_params = step_flops(self.model, x[:1])[1], params
+            self.flops_per_image, self.counted_params = count_flops(self.model, x[:1])[1], params
         self.result.images += len(x) * self.accelerator.num_processes
         self.result.flops += self.flops_per_image * len(x) * self.accelerator.num_processes
 

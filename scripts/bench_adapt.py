@@ -3,16 +3,22 @@
 
 Targets are five-class tasks of CIFAR-100: half of the bank's classes, half of classes that no entry has. Each
 row is run at several numbers of images a class and with several seeds, by the same code, on the same machine. Every
-finished run is appended to a JSON lines file, so that the benchmark goes on where it was stopped.
+finished run is appended to a JSON lines file, so that the benchmark goes on where it was stopped; `--part 1/2` and
+`--part 2/2` share the work between two processes.
 
-    uv run scripts/bench_adapt.py --bank runs/bank --data ../shared/data/cifar100 --out runs/bench.jsonl
-    uv run scripts/bench_adapt.py --out runs/bench.jsonl --table
+    uv run scripts/bench_adapt.py --bank runs/bank --data ../shared/data/cifar100 --out docs/bench/accuracy.jsonl
+    uv run scripts/bench_report.py docs/bench/accuracy.jsonl
+
+Wall time is only comparable with nothing else running: measure it apart, on fewer targets.
+
+    uv run scripts/bench_adapt.py --out docs/bench/time.jsonl --targets 1 --seeds 1 --threads 2
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,10 +30,14 @@ import typer
 from build_demo_bank import HELD_OUT, TASK_SIZE, held_out_classes, read_cifar100
 
 from hf_metaprune import Bank, MetaPruner
-from hf_metaprune.config import MethodOptions
+from hf_metaprune.config import MethodOptions, TrainingOptions
+from hf_metaprune.heads import make_head
+from hf_metaprune.masks import Mask
 from hf_metaprune.methods import PruningJob, get_method
+from hf_metaprune.models.slicing import count_parameters
+from hf_metaprune.recipes import default_recipe
 from hf_metaprune.task import TaskData
-from hf_metaprune.training import pick_device
+from hf_metaprune.training import count_flops, fine_tune, pick_device
 
 log = logging.getLogger("bench_adapt")
 STEPS = (0, 20, 50, 100)
@@ -37,89 +47,96 @@ N_TARGETS = 5  # of each kind
 
 @dataclass(frozen=True)
 class Row:
-    """One way to get a small model: options of ``adapt``, or a pruning method with its number of steps."""
+    """One way to get a small model: by `adapt` with options, by a pruning method, or the whole base."""
 
     name: str
+    by: str = "adapt"
     options: dict[str, Any] = field(default_factory=dict)
-    method: str | None = None
-    steps: int = 100
-    seeds: int = 3
 
-    def __hash__(self) -> int:
-        return hash(self.name)
+    def run(self, pruner: MetaPruner, data: TaskData, seed: int) -> dict[str, Any]:
+        """Accuracy by step, FLOPs, seconds by phase, parameters and MACs."""
+        if self.by == "adapt":
+            return run_adapt(pruner, data, seed, self.options)
+        if self.by == "base":
+            return run_base(pruner.bank, data, seed)
+        return run_method(pruner.bank, data, seed, self.by, **self.options)
 
 
 def rows() -> list[Row]:
-    """The rows of the table."""
+    """The rows of the table, those of most interest first."""
     paper = {"preset": "paper"}
-    made = [Row("mvp", {}), Row("no bank", {"strategy": "no-bank"})]
-    made += [Row(f"mvp, N={n}", {"neighbours": n}) for n in (1, 3)]
-    made += [Row("mvp, WordNet", {"by": "wordnet"})]
-    made += [Row(f"paper, N={n}", paper | {"neighbours": n}) for n in (1, 3, 5)]
-    made += [Row("paper, WordNet", paper | {"by": "wordnet"})]
-    made += [Row("random, paper", paper | {"strategy": "random"}), Row("random, our head", {"strategy": "random"})]
-    made += [Row("ifp@100", method="ifp", steps=100, seeds=1), Row("ifp@1000", method="ifp", steps=1000, seeds=1)]
+    made = [Row("MVP"), Row("no bank", options={"strategy": "no-bank"})]
+    made += [Row("random, paper", options=paper | {"strategy": "random"})]
+    made += [Row("IFP, 1000 steps", "ifp", {"steps": 1000}), Row("IFP, 100 steps", "ifp", {"steps": 100})]
+    made += [Row("whole base", "base"), Row("random", options={"strategy": "random"})]
+    for n in (3, 1, 5):
+        for by, name in (("leep", "LEEP"), ("wordnet", "WordNet")):
+            made.append(Row(f"MVP, paper, N={n}, {name}", options=paper | {"neighbours": n, "by": by}))
+            made.append(Row(f"MVP, N={n}, {name}", options={"neighbours": n, "by": by}))
     return made
 
 
-def targets(tuning: bool = False) -> Iterator[tuple[str, tuple[int, ...]]]:
+def targets(tuning: bool = False, count: int = N_TARGETS) -> Iterator[tuple[str, tuple[int, ...]]]:
     """(kind, classes) of the targets; the tuning targets share no unseen class with those of the benchmark."""
     unseen = np.array(held_out_classes())
     seen = np.setdiff1d(np.arange(100), unseen)
     half = HELD_OUT // 2
     order = np.random.default_rng(11).permutation(unseen)
     rng = np.random.default_rng(12 + tuning)
-    for kind, pool in (("seen", seen), ("unseen", order[:half] if tuning else order[half:])):
-        for _ in range(N_TARGETS):
-            yield kind, tuple(sorted(rng.choice(pool, TASK_SIZE, replace=False).tolist()))
+    drawn = [
+        (kind, tuple(sorted(rng.choice(pool, TASK_SIZE, replace=False).tolist())))
+        for kind, pool in (("seen", seen), ("unseen", order[:half] if tuning else order[half:]))
+        for _ in range(N_TARGETS)
+    ]
+    for kind in ("seen", "unseen"):
+        yield from [target for target in drawn if target[0] == kind][:count]
 
 
-def run_adapt(pruner: MetaPruner, data: TaskData, row: Row, seed: int) -> dict[str, Any]:
-    report = pruner.adapt(data, seed=seed, eval_steps=STEPS, **row.options).report
-    seconds = sum(s for phase, s in report.seconds.items() if phase not in ("evaluate", "read images"))
-    facts = {"flops": report.training_flops, "seconds": seconds, "params": report.params, "macs": report.macs}
-    return facts | {"accuracy": {str(k): a for k, a in report.accuracy_at_step.items()}, "phases": report.seconds}
+def run_adapt(pruner: MetaPruner, data: TaskData, seed: int, options: dict[str, Any]) -> dict[str, Any]:
+    report = pruner.adapt(data, seed=seed, eval_steps=STEPS, **options).report
+    return {
+        "accuracy": report.accuracy_at_step,
+        "flops": report.training_flops,
+        "other_flops": report.retrieval_flops + report.preparation_flops,
+        "phases": {k: s for k, s in report.seconds.items() if k not in ("evaluate", "read images")},
+        "params": report.params,
+        "macs": report.macs,
+        "neighbours": [n["id"] for n in report.neighbours],
+    }
 
 
-def run_method(bank: Bank, data: TaskData, row: Row, seed: int) -> dict[str, Any]:
-    options = MethodOptions(ratio=bank.default_ratio or 0.9, steps=row.steps)
-    if row.steps < 1000:  # the same schedule, squeezed into fewer steps
-        options = MethodOptions(ratio=options.ratio, steps=row.steps, prune_every=max(1, 25 * row.steps // 1000))
+def run_method(bank: Bank, data: TaskData, seed: int, method: str, steps: int) -> dict[str, Any]:
+    """Prune the base for the task itself; a shorter run has the same schedule, squeezed."""
+    every = max(1, MethodOptions.prune_every * steps // MethodOptions.steps)
+    options = MethodOptions(ratio=bank.default_ratio or 0.9, steps=steps, prune_every=every)
     job = PruningJob(
-        bank.base, data.train, data.task.labels, options, pick_device(), seed, None, data.evaluation, (row.steps,)
+        bank.base, data.train, data.task.labels, options, pick_device(), seed, None, data.evaluation, (steps,)
     )
-    assert row.method is not None
-    _, result = get_method(row.method).prune(job)
-    accuracy = {str(k): a for k, a in result.accuracy_at_step.items()}
-    return {"flops": result.flops, "seconds": result.seconds, "accuracy": accuracy}
+    model, result = get_method(method).prune(job)
+    facts = {"accuracy": result.accuracy_at_step, "flops": result.flops, "phases": {method: result.seconds}}
+    return facts | size(model, data)
 
 
-def done_runs(out: Path) -> dict[str, dict[str, Any]]:
-    """Finished runs by key."""
-    lines = out.read_text().splitlines() if out.exists() else []
-    return {run["key"]: run for run in map(json.loads, lines)}
+def run_base(bank: Bank, data: TaskData, seed: int) -> dict[str, Any]:
+    """The whole base: a closed-form classifier on its features (step 0), then all of it fine-tuned."""
+    device, began = pick_device(), time.perf_counter()
+    torch.manual_seed(seed)
+    model = bank.base.slice(bank.base.config(Mask.full(bank.base.sizes), data.task.labels))
+    make_head("ridge", model, data.train, data.task, [], device)
+    seconds, plan = time.perf_counter() - began, default_recipe(data.images_per_class)
+    training = TrainingOptions(eval_steps=STEPS, **{k: plan[k] for k in ("lr", "momentum", "ema", "warmup_steps")})
+    result = fine_tune(model, data.train, training, evaluation=data.evaluation, device=device, seed=seed)
+    phases = {"set the classifier": seconds, "fine-tune": result.seconds}
+    return {"accuracy": result.accuracy_at_step, "flops": result.flops, "phases": phases} | size(model, data)
 
 
-def table(runs: list[dict[str, Any]]) -> str:
-    """Mean accuracy over targets, in percent, after each number of steps, with a 95% interval for the last.
+def size(model: Any, data: TaskData) -> dict[str, int]:
+    return {"params": count_parameters(model), "macs": count_flops(model, data.train.images[:1])[0] // 2}
 
-    Seeds of one target are averaged first: the interval is over targets.
-    """
-    lines = ["| row | kind | images a class | targets | accuracy by steps | GFLOPs | s |", "| --- " * 7 + "|"]
-    groups: dict[tuple[str, str, int], dict[str, list[dict[str, Any]]]] = {}
-    for run in runs:
-        target = run["key"].split("|")[3]
-        group = groups.setdefault((run["row"], run["kind"], run["per_class"]), {})
-        group.setdefault(target, []).append(run)
-    for (name, kind, per_class), by_target in sorted(groups.items(), key=lambda item: (item[0][1:], item[0][0])):
-        steps = list(next(iter(by_target.values()))[0]["accuracy"])
-        means = np.array([[np.mean([r["accuracy"][s] for r in rs]) for s in steps] for rs in by_target.values()])
-        error = 1.96 * means[:, -1].std(ddof=1) / np.sqrt(len(means)) if len(means) > 1 else float("nan")
-        shown = " / ".join(f"{100 * m:.1f}" for m in means.mean(0)) + f" ± {100 * error:.1f} ({', '.join(steps)})"
-        flat = [r for rs in by_target.values() for r in rs]
-        flops, seconds = (np.mean([r[k] for r in flat]) for k in ("flops", "seconds"))
-        lines.append(f"| {name} | {kind} | {per_class} | {len(means)} | {shown} | {flops / 1e9:.0f} | {seconds:.1f} |")
-    return "\n".join(lines)
+
+def finished(out: Path) -> set[str]:
+    """Keys of the runs that are done."""
+    return {json.loads(line)["key"] for line in out.read_text().splitlines()} if out.exists() else set()
 
 
 def main(
@@ -127,37 +144,37 @@ def main(
     bank: Annotated[Path, typer.Option(help="The bank.")] = Path("runs/bank"),
     data: Annotated[str | None, typer.Option(help="Folder of CIFAR-100 parquet; the Hub's copy if left out.")] = None,
     only: Annotated[str, typer.Option(help="Only rows whose name contains this.")] = "",
+    seeds: Annotated[int, typer.Option(help="Seeds of every row.")] = 3,
+    n_targets: Annotated[int, typer.Option("--targets", help="Targets of each kind.")] = N_TARGETS,
     tuning: Annotated[bool, typer.Option(help="Use the tuning targets.")] = False,
-    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
-    show_table: Annotated[bool, typer.Option("--table", help="Print the table of what is finished, and stop.")] = False,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+    part: Annotated[str, typer.Option(help="The k-th of n equal parts of the work, as k/n.")] = "1/1",
 ) -> None:
     """Run what is missing."""
-    if show_table:
-        print(table(list(done_runs(out).values())))
-        return
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     torch.set_num_threads(threads)
     pruner = MetaPruner.from_hub(bank)
     cifar = read_cifar100(pruner.bank.base, data)
-    finished = done_runs(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    for row in rows():
-        if only not in row.name:
+    done, (k, n) = finished(out), map(int, part.split("/"))
+    common = {"bank_entries": len(pruner.bank), "threads": threads}
+    work = [
+        (seed, row, number, kind, classes, per_class)
+        for seed in range(seeds)
+        for row in rows()
+        for number, (kind, classes) in enumerate(targets(tuning, n_targets))
+        for per_class in PER_CLASS
+        if only in row.name
+    ]
+    for seed, row, number, kind, classes, per_class in work:
+        key = f"{row.name}|{seed}|{kind}|{'-'.join(map(str, classes))}|{per_class}"
+        if key in done or (number + seed) % n != k - 1:  # targets, not rows, are dealt: equal work for each process
             continue
-        for seed in range(row.seeds):
-            for kind, classes in targets(tuning):
-                for per_class in PER_CLASS:
-                    key = f"{row.name}|{seed}|{kind}|{'-'.join(map(str, classes))}|{per_class}"
-                    if key in finished:
-                        continue
-                    task = cifar.select(classes, per_class, seed)
-                    found = (
-                        run_method(pruner.bank, task, row, seed) if row.method else run_adapt(pruner, task, row, seed)
-                    )
-                    facts = {"key": key, "row": row.name, "seed": seed, "kind": kind, "per_class": per_class}
-                    with out.open("a") as file:
-                        file.write(json.dumps(facts | found) + "\n")
-                    log.info("%s: %s", key, found["accuracy"])
+        found = row.run(pruner, cifar.select(classes, per_class, seed), seed)
+        facts = {"key": key, "row": row.name, "seed": seed, "kind": kind, "target": number, "per_class": per_class}
+        with out.open("a") as file:
+            file.write(json.dumps(facts | found | common) + "\n")
+        log.info("%s: %s", key, found["accuracy"])
 
 
 if __name__ == "__main__":

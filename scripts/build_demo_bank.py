@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -52,7 +53,7 @@ def read_cifar100(base: BaseModel, data: str | None) -> TaskData:
     synsets = json.loads(SYNSETS.read_text())
     source = data or "uoft-cs/cifar100"
     columns = {} if data else {"image_column": "img", "label_column": "fine_label"}
-    cifar = read_task_data(source, base.preprocessing, progress=True, **columns)
+    cifar = read_task_data(source, base.preprocessing, progress=sys.stderr.isatty(), **columns)
     cifar.task = Task(cifar.task.labels, tuple(synsets[label] for label in cifar.task.labels))
     cifar.source = "cifar100"
     return cifar

@@ -57,6 +57,9 @@ def test_the_main_job(pruner: MetaPruner, target: TaskData) -> None:
     assert report.params < 0.4 * report.base_params
     assert report.macs < 0.7 * report.base_macs
     assert report.training_flops > 30 * 16 * report.macs * 2
+    images, entries = report.train_images, len(pruner.bank)
+    assert report.retrieval_flops == entries * images * 2 * report.macs  # all entries are as wide as the result
+    assert report.preparation_flops == images * 2 * (report.base_macs + 2 * report.macs)
     assert set(report.seconds) >= {"find neighbours", "vote and average", "fine-tune"}
     assert report.options["steps"] == 30
     assert report.versions["torch"] == torch.__version__

@@ -21,12 +21,12 @@ from hf_metaprune.training import (
     TrainingState,
     accuracy,
     batch_rows,
+    count_flops,
     fine_tune,
     lr_factor,
     pick_device,
     predict_logits,
     recalibrate,
-    step_flops,
 )
 
 CPU = torch.device("cpu")
@@ -213,7 +213,7 @@ def test_flops_of_a_known_network(base: BaseModel) -> None:
     model.eval()(x)
     for handle in handles:
         handle.remove()
-    forward, training = step_flops(model, x)
+    forward, training = count_flops(model, x)
     assert forward == 2 * macs
     first = model.network.get_submodule("conv1.0")
     assert training == 3 * forward - 2 * 16 * 16 * first.weight.numel()  # no gradient by the image

@@ -10,7 +10,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ..bank.entry import Entry
-from ..training import predict_logits
+from ..training import count_flops, predict_logits
 from .similarity import Query, Similarity, register_similarity
 
 
@@ -54,6 +54,7 @@ class Leep(Similarity):
             model = entry.load_model().to(device=query.device, memory_format=torch.channels_last)
             probabilities = predict_logits(model, images, query.device, "auto").double().softmax(1).numpy()
             found[entry.id] = leep(probabilities, targets)
+            query.flops += len(images) * count_flops(model, images.images[:1])[0]
         return found
 
 

@@ -33,6 +33,8 @@ class Query:
     samples: int = 200
     seed: int = 0
     progress: bool = False
+    flops: int = 0
+    """Spent on forward passes; a similarity adds here."""
     notes: list[str] = field(default_factory=list)
     """What the user should know, such as labels that were not understood; a similarity appends here."""
 

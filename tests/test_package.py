@@ -1,0 +1,22 @@
+"""The package as a whole: what an import costs, and that its public names exist."""
+
+from __future__ import annotations
+
+import hf_metaprune
+
+HEAVY = ["transformers", "timm", "datasets", "accelerate", "nltk", "matplotlib", "pyarrow", "torchvision", "rich", "typer"]
+
+
+def test_import_takes_nothing_heavy_along(run_python) -> None:
+    """`import hf_metaprune` must stay cheap: what is heavy is imported when it is used."""
+    found = run_python(
+        "import torch, sys; before = set(sys.modules); import hf_metaprune\n"
+        f"print(sorted((set(sys.modules) - before) & set({HEAVY})))"
+    )
+    assert found.strip() == "[]"
+
+
+def test_public_names() -> None:
+    for name in hf_metaprune.__all__:
+        assert getattr(hf_metaprune, name) is not None
+    assert set(hf_metaprune.__all__) <= set(dir(hf_metaprune))
