@@ -128,6 +128,7 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
             yield work
             for file in work.rglob("*"):
                 if file.is_file():
+                    file.chmod(0o666 & ~_umask())  # safetensors writes files that only their owner can read
                     with open(file, "rb") as handle:
                         os.fsync(handle.fileno())
             _swap(work, path)

@@ -283,6 +283,10 @@ class _Run:
     def finish(self) -> TrainingResult:
         if self.average is not None:
             self.model.load_state_dict(self.average.module.state_dict())
+        if self.accelerator.num_processes > 1:  # each process saw other images
+            for name, value in self.model.named_buffers():
+                if value.is_floating_point():
+                    self.model.get_buffer(name).copy_(self.accelerator.reduce(value, "mean"))
         self.model.eval()
         return self.result
 

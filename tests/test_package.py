@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import hf_metaprune
 
-HEAVY = ["transformers", "timm", "datasets", "accelerate", "nltk", "matplotlib", "pyarrow", "torchvision", "rich", "typer"]
+HEAVY = [
+    "transformers",
+    "timm",
+    "datasets",
+    "accelerate",
+    "nltk",
+    "matplotlib",
+    "pyarrow",
+    "torchvision",
+    "rich",
+    "typer",
+]
 
 
 def test_import_takes_nothing_heavy_along(run_python) -> None:

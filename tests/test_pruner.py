@@ -115,6 +115,7 @@ def test_saving_loading_and_predicting(pruner: MetaPruner, target: TaskData, pho
     names = {p.name for p in out.iterdir()}
     assert names >= {"config.json", "model.safetensors", "preprocessor_config.json", "report.json", "report.md"}
     assert names >= {"accuracy.png", "confusion.png", "votes.png"}
+    assert len({p.stat().st_mode for p in out.iterdir()}) == 1  # whoever may read one file may read all
     images = sorted(photos.rglob("*.jpg"))[:3]
     found, again = result.predict(images), load_result(out).predict(images)
     for f, g in zip(found, again, strict=True):

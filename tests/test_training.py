@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,6 +32,7 @@ from hf_metaprune.training import (
     predict_logits,
     recalibrate,
 )
+from tests.conftest import REPO
 
 CPU = torch.device("cpu")
 
@@ -236,3 +241,28 @@ def test_devices() -> None:
         pick_device("cuda:77")
     with pytest.raises(OptionError, match="quantum"):
         pick_device("quantum")
+
+
+def test_two_processes_train_one_model(bank_folder: Path, photos: Path, tmp_path: Path) -> None:
+    """Each takes its half of every batch, and both end with the same weights and statistics."""
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import sys, torch\n"
+        "from accelerate import Accelerator\n"
+        "from hf_metaprune import MetaPruner\n"
+        "accelerator = Accelerator(cpu=True)\n"
+        "assert accelerator.num_processes == 2\n"
+        "result = MetaPruner.from_hub(sys.argv[1]).adapt(sys.argv[2], steps=4, batch_size=16, eval_steps=(0,))\n"
+        "out = f'{sys.argv[3]}/{accelerator.process_index}.pt'\n"
+        "torch.save((result.model.state_dict(), result.report.losses), out)\n"
+    )
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO)}
+    subprocess.run(
+        [*launch, str(script), str(bank_folder), str(photos), str(tmp_path)],
+        check=True, env=environment, timeout=300, capture_output=True,
+    )  # fmt: skip
+    (first, losses), (second, others) = (torch.load(tmp_path / f"{i}.pt") for i in (0, 1))
+    assert losses != others  # other images
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
