@@ -20,7 +20,6 @@ def average_weights(
     base: Mapping[str, torch.Tensor],
     layers: list[PrunableLayer],
     skip: Sequence[str] = (),
-    base_weight: float = 0.0,
 ) -> dict[str, torch.Tensor]:
     """The sliced state of `mask`, averaged entry by entry over the neighbours that hold each entry.
 
@@ -35,7 +34,6 @@ def average_weights(
         base: all tensors of the base network, by name.
         layers: the base's prunable layers.
         skip: tensors that are left out (the classifier: its classes differ between tasks).
-        base_weight: the base's vote, where neighbours hold an entry, in units of one neighbour.
 
     Raises:
         FormatError: a neighbour's tensor is missing or has a shape its mask does not explain.
@@ -46,8 +44,8 @@ def average_weights(
     names = [n for n in base if n not in skip and base[n].is_floating_point()]
     targets = {n: kept_indices(axes.get(n, []), mask) for n in names}
     for n in names:
-        sliced = _take(base[n], targets[n]).float()
-        sums[n], shares[n] = sliced * base_weight, torch.full_like(sliced, base_weight)
+        sums[n] = torch.zeros_like(_take(base[n], targets[n]), dtype=torch.float32)
+        shares[n] = torch.zeros_like(sums[n])
     for entry in entries:
         own_mask = entry.mask
         with entry.open_weights() as file:

@@ -131,7 +131,7 @@ class AdaptOptions:
     weighted: bool = option(False, "Weight votes by similarity.")
     head: str | None = option(None, "The classifier's start.", choices=("auto", "ridge", "stitched", "random"))
     recalibrate: bool | None = option(None, "Re-estimate batch norm statistics on the task's images first.")
-    leep_samples: int = option(200, "Images that LEEP looks at.", low=2, high=1_000_000)
+    leep_samples: int = option(100, "Images that LEEP looks at.", low=2, high=1_000_000)
     evaluation_share: float = option(0.2, "Part of each class held back if there is no test split.", low=0.01, high=0.9)
     image_column: str | None = option(None, "The column of images, if it cannot be found.")
     label_column: str | None = option(None, "The column of labels, if it cannot be found.")

@@ -71,10 +71,11 @@ def run_demo(
         return summary
     show_report(report.to_dict())
     where = escape(str(out_dir))
-    names = ", ".join(n["labels"][0] + "..." for n in report.neighbours)
+    names = "; ".join(", ".join(n["labels"]) for n in report.neighbours)
+    voters = "task" if len(report.neighbours) == 1 else "tasks"
     console.print(
-        f"\n[bold]1.[/] The bank has no entry that knows {escape(', '.join(report.labels))}; the nearest tasks "
-        f"({escape(names)}) voted for {1 - report.ratio:.0%} of the units."
+        f"\n[bold]1.[/] The bank has no entry that knows {escape(', '.join(report.labels))}; the nearest {voters} "
+        f"({escape(names)}) gave the {1 - report.ratio:.0%} of the units to keep, and their weights."
     )
     console.print(
         f"[bold]2.[/] From {report.train_images} images, {report.accuracy_at_step.get(0, 0):.1%} before training and "

@@ -23,13 +23,13 @@ def default_recipe(images_per_class: float) -> dict[str, Any]:
 
     Chosen on tuning tasks that no benchmark uses (docs/findings.md).
     """
-    few = images_per_class < 50
+    lr = 0.003 if images_per_class < 50 else 0.01 if images_per_class < 250 else 0.02
     return {
-        "neighbours": 5,
+        "neighbours": 1,
         "vote": "top",
         "head": "auto",
         "recalibrate": True,
-        "lr": 0.003 if few else 0.01,
+        "lr": lr,
         "momentum": 0.9,
         "ema": 0.95,
         "warmup_steps": 10,

@@ -20,7 +20,7 @@ from .models.slicing import slice_state
 from .similarity import Neighbour, get_similarity
 from .task import Task
 from .training import EVAL_BATCH, autocast, count_flops
-from .voting import vote
+from .voting import count_votes, is_tied, vote
 
 
 @dataclass
@@ -66,8 +66,10 @@ def by_vote(start: Start) -> tuple[Mask, dict[str, torch.Tensor]]:
     entries = [n.entry for n in start.neighbours]
     weights = [get_similarity(o.by).weight(n.score) for n in start.neighbours] if o.weighted else None
     sample = o.vote != "top"
-    tie_break = None if sample else base_activations(start, start.images.stratified(o.leep_samples, o.seed))
     masks = [entry.mask for entry in entries]
+    tie_break = None
+    if not sample and is_tied(count_votes(masks, weights), start.ratio):
+        tie_break = base_activations(start, start.images.stratified(o.leep_samples, o.seed))
     mask = vote(masks, start.ratio, tau=o.tau, sample=sample, weights=weights, tie_break=tie_break, seed=o.seed)
     head = start.base.family.classifier_name(start.base.network)
     skip = [f"{head}.weight", f"{head}.bias"]

@@ -89,6 +89,15 @@ def vote(
     return Mask(kept, masks[0].sizes)
 
 
+def is_tied(counts: Mapping[str, np.ndarray], ratio: float) -> bool:
+    """Whether, in some layer, the last unit with enough votes to stay has as many as the first that must go."""
+    for votes in counts.values():
+        k, order = keep_count(len(votes), ratio), np.sort(votes)[::-1]
+        if k < len(votes) and order[k - 1] == order[k]:
+            return True
+    return False
+
+
 def agreement(mask: Mask, masks: Sequence[Mask]) -> dict[str, dict[int, int]]:
     """For each layer: how many kept units were held by 0, 1, ... all of the neighbours."""
     counts = count_votes(masks)

@@ -9,6 +9,10 @@ finished run is appended to a JSON lines file, so that the benchmark goes on whe
     uv run scripts/bench_adapt.py --bank runs/bank --data ../shared/data/cifar100 --out docs/bench/accuracy.jsonl
     uv run scripts/bench_report.py docs/bench/accuracy.jsonl
 
+Options are tried on other targets, which the benchmark never uses:
+
+    uv run scripts/bench_adapt.py --tuning --only "MVP, N=1, LEEP" --set lr=0.02 --out runs/tuning.jsonl
+
 Wall time is only comparable with nothing else running: measure it apart, on fewer targets.
 
     uv run scripts/bench_adapt.py --out docs/bench/time.jsonl --targets 1 --seeds 1 --threads 2
@@ -20,7 +24,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -134,6 +138,14 @@ def size(model: Any, data: TaskData) -> dict[str, int]:
     return {"params": count_parameters(model), "macs": count_flops(model, data.train.images[:1])[0] // 2}
 
 
+def parse(value: str) -> Any:
+    """A number or a boolean where it reads as one, else text."""
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
 def finished(out: Path) -> set[str]:
     """Keys of the runs that are done."""
     return {json.loads(line)["key"] for line in out.read_text().splitlines()} if out.exists() else set()
@@ -149,6 +161,7 @@ def main(
     tuning: Annotated[bool, typer.Option(help="Use the tuning targets.")] = False,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
     part: Annotated[str, typer.Option(help="The k-th of n equal parts of the work, as k/n.")] = "1/1",
+    changes: Annotated[list[str], typer.Option("--set", help="Options of every `adapt`, as name=value.")] = [],
 ) -> None:
     """Run what is missing."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -157,11 +170,13 @@ def main(
     cifar = read_cifar100(pruner.bank.base, data)
     out.parent.mkdir(parents=True, exist_ok=True)
     done, (k, n) = finished(out), map(int, part.split("/"))
+    changed = {name: parse(value) for name, value in (change.split("=", 1) for change in changes)}
+    chosen = [replace(row, name="; ".join([row.name, *changes]), options=row.options | changed) for row in rows()]
     common = {"bank_entries": len(pruner.bank), "threads": threads}
     work = [
         (seed, row, number, kind, classes, per_class)
         for seed in range(seeds)
-        for row in rows()
+        for row in chosen
         for number, (kind, classes) in enumerate(targets(tuning, n_targets))
         for per_class in PER_CLASS
         if only in row.name

@@ -117,13 +117,6 @@ def test_half_precision_neighbours_are_averaged_in_float32() -> None:
     assert torch.equal(found, torch.stack([n.tensors["stem"].float() for n in neighbours]).sum(0) / 3)
 
 
-def test_the_base_can_have_a_vote() -> None:
-    mask, base = Mask.full(SIZES), state(99)
-    one = Neighbour(mask, 1)
-    found = average_weights([one], mask, base, LAYERS, base_weight=3.0)["a.weight"]
-    assert torch.allclose(found, (one.tensors["a.weight"] + 3 * base["a.weight"]) / 4)
-
-
 def test_tensors_that_do_not_fit_are_refused() -> None:
     mask = Mask.full(SIZES)
     wrong = Neighbour(mask, 1)

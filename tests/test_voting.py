@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hf_metaprune.errors import BankError, OptionError
 from hf_metaprune.masks import Mask, keep_count
-from hf_metaprune.voting import agreement, count_votes, sample_without_replacement, vote, vote_probabilities
+from hf_metaprune.voting import agreement, count_votes, is_tied, sample_without_replacement, vote, vote_probabilities
 
 SIZES = {"a": 12, "b": 7}
 
@@ -87,6 +87,21 @@ def test_the_top_vote_takes_the_units_with_most_votes_and_breaks_ties_as_told() 
     assert vote(voters, 0.6, sample=False)["l"].tolist() == [0, 3]
     ties = {"l": np.array([0.1, 0.9, 5.0, 0.0, 0.2])}
     assert vote(voters, 0.6, sample=False, tie_break=ties)["l"].tolist() == [1, 3]
+
+
+@given(st.integers(1, 4), st.floats(0.05, 0.95), st.integers(0, 99))
+def test_a_tie_is_what_a_tie_break_can_decide(n: int, ratio: float, seed: int) -> None:
+    voters = masks(n, seed)
+    one_way = {name: np.arange(size, dtype=float) for name, size in voters[0].sizes.items()}
+    other = {name: -scores for name, scores in one_way.items()}
+    first, second = (vote(voters, ratio, sample=False, tie_break=t) for t in (one_way, other))
+    assert is_tied(count_votes(voters), ratio) == (first != second)
+
+
+def test_a_single_voter_at_its_own_ratio_is_not_tied() -> None:
+    voter = masks(1, 0, ratio=0.6)
+    assert not is_tied(count_votes(voter), 0.6)
+    assert vote(voter, 0.6, sample=False) == voter[0]
 
 
 def test_a_small_temperature_leaves_nothing_to_chance() -> None:

@@ -30,7 +30,7 @@ class Query:
     task: Task
     images: ImageSet
     device: torch.device
-    samples: int = 200
+    samples: int = 100
     seed: int = 0
     progress: bool = False
     flops: int = 0
