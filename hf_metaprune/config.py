@@ -42,7 +42,7 @@ class TrainingOptions:
     """How a sub-network is fine-tuned; the defaults are those of MVP, Section 5.1."""
 
     steps: int = option(100, "Optimiser steps.", low=0, high=1_000_000)
-    batch_size: int = option(128, "Images a step; fewer if the task has fewer.", low=1, high=65536)
+    batch_size: int = option(128, "Images a step; fewer if the task has fewer.", low=2, high=65536)
     lr: float = option(0.01, "Peak learning rate of SGD.", low=0.0, high=100.0)
     momentum: float = option(0.9, "Momentum of SGD.", low=0.0, high=0.9999)
     weight_decay: float = option(0.0, "Weight decay, on weights but not on biases and norms.", low=0.0, high=1.0)
@@ -54,6 +54,7 @@ class TrainingOptions:
     mixup: float = option(0.0, "Mixup: both parameters of its Beta distribution; 0: none.", low=0.0, high=100.0)
     label_smoothing: float = option(0.0, "Label smoothing.", low=0.0, high=0.999)
     clip_norm: float = option(0.0, "Largest norm of the gradient; 0: not clipped.", low=0.0)
+    freeze_stem: bool = option(False, "Leave what comes before the first prunable layer as it is.")
     flip: bool = option(True, "Mirror images at random.")
     shift: float = option(0.125, "Largest random shift, as a share of the image's side.", low=0.0, high=0.5)
     precision: str = option("auto", "Arithmetic of forward passes.", choices=("auto", "fp32", "bf16"))
@@ -75,12 +76,12 @@ class MethodOptions:
     """
 
     ratio: float = option(0.9, "r: share of units removed in every layer.")
-    steps: int = option(1000, "J: optimiser steps.", low=0, high=1_000_000)
+    steps: int = option(1000, "J: optimiser steps.", low=1, high=1_000_000)
     prune_every: int = option(25, "h: steps between two prunings.", low=1, high=1_000_000)
     prune_share: float = option(0.1, "p: share of a layer's remaining units pruned at a time.", low=0.001, high=1.0)
     lr: float = option(0.005, "Learning rate.", low=0.0, high=100.0)
     momentum: float = option(0.9, "Momentum of SGD.", low=0.0, high=0.9999)
-    batch_size: int = option(128, "Images a step.", low=1, high=65536)
+    batch_size: int = option(128, "Images a step.", low=2, high=65536)
     precision: str = option("auto", "Arithmetic of forward passes.", choices=("auto", "fp32", "bf16"))
 
     def __post_init__(self) -> None:

@@ -102,17 +102,21 @@ def batch_rows(n: int, batch_size: int, seed: int) -> Iterator[np.ndarray]:
         rest = rest[size:]
 
 
-def count_flops(model: MetaPrunedForImageClassification, image: torch.Tensor) -> tuple[int, int]:
+def count_flops(
+    model: MetaPrunedForImageClassification, image: torch.Tensor, frozen_stem: bool = False
+) -> tuple[int, int]:
     """FLOPs of one image (1, 3, h, w): of a forward pass, and of a training step (forward and backward).
 
     Counted by torch's ``FlopCounterMode`` on an empty copy: convolutions and matrix products, two FLOPs a MAC.
     """
     base: dict[str, Any] = model.config.base_model or {}
     network = json.dumps([base.get("library"), base.get("architecture"), base.get("model_args")], sort_keys=True)
-    widths = (*(len(kept) for kept in model.mask().values()), model.config.num_labels, *image.shape[1:])
+    widths = (*(len(kept) for kept in model.mask().values()), model.config.num_labels, *image.shape[1:], frozen_stem)
     if (network, widths) not in _FLOPS:
         with torch.device("meta"):
             shadow = MetaPrunedForImageClassification(model.config).train()
+            if frozen_stem:
+                freeze_stem(shadow)
             pixels = torch.zeros(2, *image.shape[1:])  # two: batch norm refuses one value a channel
         with FlopCounterMode(display=False) as forward, torch.no_grad():
             shadow(pixels)
@@ -124,6 +128,17 @@ def count_flops(model: MetaPrunedForImageClassification, image: torch.Tensor) ->
 
 _FLOPS: dict[tuple[str, tuple[int, ...]], tuple[int, int]] = {}
 """FLOPs depend on widths alone, and many entries of a bank have the same."""
+
+
+def freeze_stem(model: MetaPrunedForImageClassification) -> None:
+    """No gradients and no new batch norm statistics before the first prunable layer; undone by `thaw`."""
+    for name in model.architecture.stem_names(model.network):
+        model.network.get_submodule(name).requires_grad_(False).eval()
+
+
+def thaw(model: MetaPrunedForImageClassification) -> None:
+    """Let all parameters train again."""
+    model.requires_grad_(True)
 
 
 def make_optimizer(model: nn.Module, lr: float, momentum: float, weight_decay: float) -> torch.optim.SGD:
@@ -189,7 +204,7 @@ class _Run:
         self.device, self.callbacks = device, callbacks
         self.accelerator = Accelerator(device_placement=False)
         model.to(device=device, memory_format=torch.channels_last)
-        model.train()
+        self._train_mode()
         self.optimizer = make_optimizer(model, options.lr, options.momentum, options.weight_decay)
         self.parallel = self.accelerator.prepare(model) if self.accelerator.num_processes > 1 else model
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda s: lr_factor(s, options))
@@ -211,6 +226,11 @@ class _Run:
         self.best, self.flat = -1.0, 0
         if 0 in options.eval_steps or options.steps == 0:
             self._evaluate(0)
+
+    def _train_mode(self) -> None:
+        self.model.train()
+        if self.options.freeze_stem:
+            freeze_stem(self.model)
 
     def _batch(self) -> tuple[torch.Tensor, torch.Tensor]:
         rows = next(self.rows)
@@ -237,7 +257,8 @@ class _Run:
     def _count(self, x: torch.Tensor) -> None:
         params = sum(p.numel() for p in self.model.parameters())
         if params != self.counted_params:
-            self.flops_per_image, self.counted_params = count_flops(self.model, x[:1])[1], params
+            self.flops_per_image = count_flops(self.model, x[:1], self.options.freeze_stem)[1]
+            self.counted_params = params
         self.result.images += len(x) * self.accelerator.num_processes
         self.result.flops += self.flops_per_image * len(x) * self.accelerator.num_processes
 
@@ -272,7 +293,7 @@ class _Run:
         shown: Any = self.average.module if self.average is not None else self.model
         self.state.accuracy = accuracy(shown, self.evaluation, self.device, self.options.precision)
         self.result.accuracy_at_step[step] = self.state.accuracy
-        self.model.train()
+        self._train_mode()
         for callback in self.callbacks:
             callback.on_eval(self.state)
         self.flat = 0 if self.state.accuracy > self.best else self.flat + 1
@@ -287,6 +308,7 @@ class _Run:
             for name, value in self.model.named_buffers():
                 if value.is_floating_point():
                     self.model.get_buffer(name).copy_(self.accelerator.reduce(value, "mean"))
+        thaw(self.model)
         self.model.eval()
         return self.result
 
@@ -323,7 +345,10 @@ def recalibrate(
     passes: int = 1,
     options: TrainingOptions | None = None,
 ) -> None:
-    """Re-estimate batch norm statistics on (augmented, if `options` is given) images; one average over all batches."""
+    """Re-estimate batch norm statistics on (augmented, if `options` is given) images; one average over all batches.
+
+    Batches are equally large, give or take one image: each counts as much as the others.
+    """
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     momenta = [m.momentum for m in norms]
     for norm in norms:
@@ -333,7 +358,8 @@ def recalibrate(
     generator = torch.Generator().manual_seed(seed)
     for _ in range(passes):
         order = torch.randperm(len(images), generator=generator)  # a batch of one class would bias the variances
-        for x, _targets in images.subset(order.numpy()).batches(EVAL_BATCH):
+        for rows in order.tensor_split(math.ceil(len(images) / EVAL_BATCH)):
+            x = images.preprocessing.normalise(images.images[rows])
             if options is not None:
                 x = augment(x, generator, options.flip, options.shift)
             with autocast(device, "auto" if options is None else options.precision):

@@ -103,6 +103,10 @@ class Architecture(ABC):
         """The final linear layer itself."""
         return network.get_submodule(self.classifier_name(network))  # type: ignore[return-value]
 
+    def stem_names(self, network: nn.Module) -> tuple[str, ...]:
+        """Module paths of what comes before the first prunable layer; training may freeze it."""
+        return ()
+
     @abstractmethod
     def describe(self, network: nn.Module) -> tuple[str, dict[str, Any]]:
         """``(architecture, model_args)`` from which `build` makes the same network again."""

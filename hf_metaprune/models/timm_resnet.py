@@ -129,6 +129,9 @@ class TimmResNet(Architecture):
     def features(self, network: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
         return network.forward_head(network.forward_features(pixel_values), pre_logits=True)  # type: ignore[operator]
 
+    def stem_names(self, network: nn.Module) -> tuple[str, ...]:
+        return ("conv1", "bn1")
+
     def classifier_name(self, network: nn.Module) -> str:
         return network.get_classifier(name_only=True)  # type: ignore[operator]
 

@@ -74,6 +74,9 @@ class TransformersResNet(Architecture):
     def features(self, network: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
         return network.resnet(pixel_values).pooler_output.flatten(1)  # type: ignore[operator]
 
+    def stem_names(self, network: nn.Module) -> tuple[str, ...]:
+        return ("resnet.embedder",)
+
     def classifier_name(self, network: nn.Module) -> str:
         return "classifier.1"
 
