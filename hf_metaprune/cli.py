@@ -16,7 +16,7 @@ from rich.table import Table
 
 from .cli_options import with_options
 from .config import AdaptOptions, MethodOptions, TrainingOptions, override
-from .errors import MetaPruneError
+from .errors import MetaPruneError, OptionError
 from .version import __version__
 
 INTERRUPTED = 130  # what typer exits with on Ctrl-C
@@ -72,11 +72,15 @@ def adapt(
     **options: Any,
 ) -> None:
     """Make a small model for the classes of DATA from the entries of BANK."""
+    from .models.saving import check_dtype
     from .pruner import MetaPruner
+    from .result import MODEL_FILES
     from .storage import check_writable
 
-    check_writable(out_dir, overwrite=overwrite)
-    result = MetaPruner.from_hub(bank).adapt(data, progress=_progress(), **options)
+    check_dtype(dtype)
+    pruner = MetaPruner.from_hub(bank)
+    check_writable(out_dir, overwrite=overwrite and MODEL_FILES, need=pruner.bank.base_bytes)
+    result = pruner.adapt(data, progress=_progress(), **options)
     result.save_pretrained(out_dir, dtype=dtype, overwrite=overwrite)
     if as_json:
         _print_json(result.report.to_dict() | {"out": str(out_dir)})
@@ -218,13 +222,20 @@ def bank_build(
     """Prune BASE for tasks drawn from DATA; goes on where a killed build stopped, and may run several times at once."""
     from .bank.bank import Bank
     from .bank.factory import build_bank
+    from .methods import get_method
     from .models.base import BaseModel
+    from .models.saving import check_dtype
     from .reading import read_task_data
     from .task import draw_tasks
 
     settings = override(MethodOptions(), options)
+    check_dtype(dtype)
+    get_method(method)
     opened = Bank.create(bank, BaseModel.load(base), name=Path(bank).name, defaults={"ratio": settings.ratio})
     images = read_task_data(data, opened.base.preprocessing, seed=seed, progress=_progress())
+    unknown = sorted(set(exclude or ()) - set(images.task.labels))
+    if unknown:
+        raise OptionError(f"--exclude {unknown[0]}: the data has no such class; it has {', '.join(images.task.labels)}")
     allowed = [i for i, label in enumerate(images.task.labels) if label not in set(exclude or ())]
     drawn = draw_tasks(allowed, classes, tasks, seed)
     for entry in build_bank(

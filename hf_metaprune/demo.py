@@ -43,10 +43,11 @@ def run_demo(
     from .cli import show_report
     from .pruner import MetaPruner
     from .reading import read_task_data
+    from .result import MODEL_FILES
 
     began = time.perf_counter()
     bank_path, data_path = demo_path(bank, "demo_bank", "--bank"), demo_path(data, "examples/unseen_five", "--data")
-    check_writable(out_dir, overwrite=True)
+    check_writable(out_dir, overwrite=MODEL_FILES)
     pruner = MetaPruner.from_hub(bank_path)
     task = read_task_data(data_path, pruner.bank.base.preprocessing, progress=progress)
     result = pruner.adapt(task, seed=seed, progress=progress)

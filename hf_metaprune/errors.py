@@ -31,6 +31,10 @@ class BankError(MetaPruneError):
     """A bank cannot do what was asked: it is empty, locked, or too small."""
 
 
+class LockedError(BankError):
+    """Another process is writing."""
+
+
 class StorageError(MetaPruneError, OSError):
     """A folder cannot be read or written: no permission, no space, a file in the way."""
 

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from transformers import BaseImageProcessor
 
 PREDICT_BATCH = 64
+MODEL_FILES = frozenset(
+    {"config.json", "model.safetensors", "preprocessor_config.json", "mask_scores.safetensors", "README.md"}
+    | {"report.json", "report.md", "accuracy.png", "confusion.png", "votes.png", "comparison.png"}
+)
+"""What a saved model's folder may hold, and so what overwriting may delete."""
 
 
 class AdaptResult:
@@ -75,10 +80,11 @@ class AdaptResult:
         load it after ``import hf_metaprune``.
 
         Raises:
-            StorageError: the folder exists and is not empty (unless `overwrite`), or cannot be written.
+            StorageError: the folder exists and is not empty (unless `overwrite` is set and it holds nothing but a
+                model's files), or cannot be written.
         """
         path = Path(folder).expanduser()
-        with new_folder(path, overwrite=overwrite) as work:
+        with new_folder(path, overwrite=overwrite and MODEL_FILES) as work:
             save_model(self.model, work, dtype)
             self.report.save(work)
         return path

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ def storage_errors(path: Path, doing: str) -> Iterator[None]:
     except OSError as error:
         advice = {
             errno.ENOSPC: "the disk is full: free some space, or choose a folder on another disk",
+            errno.EFBIG: "the file would be larger than this system allows: choose a folder on another disk",
             errno.EDQUOT: "the disk quota is used up: free some space, or choose another folder",
             errno.EACCES: "permission denied: choose a folder that you may write to",
             errno.EPERM: "permission denied: choose a folder that you may write to",
@@ -97,8 +98,8 @@ def _umask() -> int:
     return current
 
 
-def check_writable(path: Path, *, overwrite: bool = False) -> None:
-    """Find out now, not after long work, that a folder cannot be written.
+def check_writable(path: Path, *, overwrite: bool | Collection[str] = False, need: int = 0) -> None:
+    """Find out now, not after long work, that a folder with `need` bytes cannot be written.
 
     Raises:
         StorageError: see `new_folder`.
@@ -106,19 +107,29 @@ def check_writable(path: Path, *, overwrite: bool = False) -> None:
     with storage_errors(path, "write"):
         if any(p.exists() and not p.is_dir() for p in (path, *path.absolute().parents)):
             raise NotADirectoryError(errno.ENOTDIR, "a file is in the way")
-        if path.exists() and any(path.iterdir()) and not overwrite:
-            raise FileExistsError(errno.EEXIST, "exists")
+        if path.exists() and any(path.iterdir()) and overwrite is not True:
+            if not overwrite:
+                raise FileExistsError(errno.EEXIST, "exists")
+            others = sorted({p.name for p in path.iterdir()} - set(overwrite))
+            if others:
+                raise StorageError(
+                    errno.EEXIST, f"{path} has not only the files of a model ({others[0]}): choose another folder"
+                )
         path.parent.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(path.parent).free < need:
+            raise OSError(errno.ENOSPC, "full")
         with tempfile.TemporaryFile(dir=path.parent):
             pass
 
 
 @contextlib.contextmanager
-def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def new_folder(path: Path, *, overwrite: bool | Collection[str] = False) -> Iterator[Path]:
     """A temporary folder that becomes `path` when the block ends well, and vanishes when it does not.
 
+    `overwrite`: whether a folder that is there may be replaced; if names are given, only one that holds nothing else.
+
     Raises:
-        StorageError: `path` exists already and is not empty (unless `overwrite`), or cannot be written.
+        StorageError: `path` exists already, is not empty and may not be replaced, or cannot be written.
     """
     check_writable(path, overwrite=overwrite)
     with storage_errors(path, "write"):
@@ -128,7 +139,7 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
             yield work
             for file in work.rglob("*"):
                 if file.is_file():
-                    file.chmod(0o666 & ~_umask())  # safetensors writes files that only their owner can read
+                    file.chmod(0o666 & ~_umask())  # some libraries write files that only their owner can read
                     with open(file, "rb") as handle:
                         os.fsync(handle.fileno())
             _swap(work, path)

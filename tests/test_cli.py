@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -175,22 +176,59 @@ def test_places_that_cannot_be_written_are_found_before_the_work(
     assert (code, "a file, not a folder" in errors) == (1, True)
 
 
-def test_a_full_disk_leaves_nothing_behind(
-    run, bank_folder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_write_that_the_system_refuses_leaves_nothing_behind(
+    run_python, bank_folder: Path, photos: Path, tmp_path: Path
 ) -> None:
-    import errno
-
-    from hf_metaprune.models import saving
-
-    def full(*_args: object, **_kw: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(saving, "save_file", full)
-    code, _, errors = run("adapt", bank_folder, photos, "--out", tmp_path / "out", *FAST)
-    assert code == 1
-    assert "the disk is full" in errors
+    """A real refusal in the middle of the weights: files may not grow beyond 8 kB."""
+    code = (
+        "import resource, sys\n"
+        "from hf_metaprune import MetaPruner\n"
+        "from hf_metaprune.errors import StorageError\n"
+        "result = MetaPruner.from_hub(sys.argv[1]).adapt(sys.argv[2], steps=1, eval_steps=(), neighbours=1)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (8192, resource.RLIM_INFINITY))\n"
+        "try:\n"
+        "    result.save_pretrained(sys.argv[3])\n"
+        "except StorageError as error:\n"
+        "    print(error)\n"
+    )
+    assert "larger than this system allows" in run_python(code, str(bank_folder), str(photos), str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
     assert not list(tmp_path.glob(".tmp-*"))
+
+
+def test_too_little_space_is_said_before_the_work(
+    run, bank_folder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(100, 99, 1))
+    monkeypatch.setattr("hf_metaprune.pruner.fine_tune", None)  # must not get so far
+    code, _, errors = run("adapt", bank_folder, photos, "--out", tmp_path / "out", *FAST)
+    assert (code, "the disk is full" in errors) == (1, True)
+
+
+def test_only_a_model_of_ours_is_replaced(run, bank_folder: Path, photos: Path, tmp_path: Path) -> None:
+    pictures = sorted(photos.rglob("*.jpg"))
+    code, _, errors = run("adapt", bank_folder, photos, "--out", photos, "--overwrite", *FAST)
+    assert (code, "not only the files of a model" in errors) == (1, True)
+    assert sorted(photos.rglob("*.jpg")) == pictures
+    out = tmp_path / "model"
+    assert run("adapt", bank_folder, photos, "--out", out, *FAST)[0] == 0
+    assert run("adapt", bank_folder, photos, "--out", out, "--overwrite", *FAST)[0] == 0
+    (out / "thesis.txt").write_text("mine")
+    assert run("adapt", bank_folder, photos, "--out", out, "--overwrite", *FAST)[0] == 1
+    assert run("demo", "--bank", bank_folder, "--data", photos, "--out", out)[0] == 1
+    assert (out / "thesis.txt").read_text() == "mine"
+
+
+def test_a_storage_type_is_checked_before_the_work(run, bank_folder: Path, photos: Path, tmp_path: Path) -> None:
+    code, _, errors = run("adapt", bank_folder, photos, "--out", tmp_path / "out", "--dtype", "float8", "--steps", "0")
+    assert (code, "float8" in errors) == (1, True)
+    bank = tmp_path / "bank"
+    code, _, errors = run("bank", "build", bank, photos, "--base", bank_folder / "base", "--dtype", "float8")
+    assert (code, "float8" in errors, bank.exists()) == (1, True, False)
+    code, _, errors = run("bank", "build", bank, photos, "--base", bank_folder / "base", "--method", "none")
+    assert (code, "none" in errors, bank.exists()) == (1, True, False)
+    code, _, errors = run("bank", "build", bank, photos, "--base", bank_folder / "base", "--exclude", "catt")
+    assert (code, "catt" in errors) == (1, True)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from ..errors import BankError, BaseMismatchError, FormatError, StorageError
+from ..errors import BankError, BaseMismatchError, FormatError, LockedError, MetaPruneError
 from ..models.base import CONFIG, WEIGHTS, BaseModel, sha256_file
 from ..models.modeling import MetaPrunedForImageClassification
 from ..models.saving import load_config, save_model
@@ -106,6 +106,8 @@ class Bank:
         }
         bank = cls(root, meta)
         with bank.lock():
+            if (root / BANK_FILE).exists():  # another process was faster
+                return cls.create(root, base)
             if not (root / BASE_FOLDER).exists():
                 with new_folder(root / BASE_FOLDER) as work:
                     base.copy_files(work)
@@ -146,6 +148,12 @@ class Bank:
         if not path.resolve().is_relative_to(self.root.resolve()):
             raise FormatError(f"{relative[:100]!r} leads out of the bank")
         return path
+
+    @property
+    def base_bytes(self) -> int:
+        """Size of the base's weights on disk: no sub-network in the same precision is larger."""
+        path = self.file(str(self.meta["base_model"].get("path", BASE_FOLDER))) / WEIGHTS
+        return path.stat().st_size if path.exists() else 0
 
     @cached_property
     def base(self) -> BaseModel:
@@ -219,7 +227,7 @@ class Bank:
         """Hold a lock between processes; the system frees it when a process dies.
 
         Raises:
-            BankError: another process holds it for longer than `timeout` seconds.
+            LockedError: another process holds it for longer than `timeout` seconds (-1: wait for ever).
         """
         folder = self.root / LOCKS_FOLDER
         with storage_errors(folder, "write"):
@@ -228,7 +236,7 @@ class Bank:
             try:
                 lock.acquire(timeout=timeout)
             except Timeout:
-                raise BankError(f"{self.root}: another process holds its lock {name!r}; try again later") from None
+                raise LockedError(f"{self.root}: another process holds its lock {name!r}; try again later") from None
         try:
             yield
         finally:
@@ -321,10 +329,12 @@ class Bank:
         """Take an entry out of the index, then delete its files."""
         import shutil
 
-        entry = self[entry_id]
+        folder = self[entry_id].folder
         self._update_index({entry_id: None})
-        with storage_errors(entry.folder, "delete"):
-            shutil.rmtree(entry.folder, ignore_errors=True)
+        doomed = folder.with_name(f"{TEMPORARY}{folder.name}-removed")
+        with storage_errors(folder, "delete"):
+            folder.rename(doomed)  # at once, so that no later `recover` takes half of an entry for a whole one
+            shutil.rmtree(doomed)
 
     def folders(self) -> dict[str, str]:
         """Paths of all finished entry folders on disk by id, whether or not the index knows them."""
@@ -345,7 +355,7 @@ class Bank:
             for entry_id, path in missing.items():
                 try:
                     found[entry_id] = self.describe(entry_id, path)
-                except (FormatError, StorageError) as error:
+                except MetaPruneError as error:
                     log.warning("left out %s: %s", path, error)
             if found:
                 self._update_index(found)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -13,19 +13,21 @@ from typing import Any
 import torch
 
 from ..config import MethodOptions
-from ..errors import BankError
+from ..errors import LockedError
 from ..methods import PruningJob, get_method
+from ..models.saving import check_dtype
 from ..storage import clear_unfinished
 from ..task import Task, TaskData
 from ..training import accuracy, pick_device
 from .bank import Bank
 from .entry import Entry
 
-log = logging.getLogger(__name__)
-
 
 def entry_id(task: Task, method: str, options: MethodOptions, seed: int) -> str:
-    """A readable id from the labels, made unique by a digest of all that shapes the entry."""
+    """A readable id from the labels, made unique by a digest of labels, method, options and seed.
+
+    The images are not in it: other images of the same labels belong in another bank.
+    """
     text = "-".join(re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-") for label in task.labels)
     key = repr((task.labels, method, sorted(asdict(options).items()), seed))
     return f"{text[:80].strip('-') or 'task'}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
@@ -78,21 +80,24 @@ def build_bank(
     """
     options = options or MethodOptions()
     get_method(method)
+    check_dtype(dtype)
     device = device or pick_device()
     bank.recover()
     task = data.task
-    for classes in tasks:
-        chosen = Task(tuple(task.labels[c] for c in classes), tuple(task.synsets[c] for c in classes))
-        name = entry_id(chosen, method, options, seed)
-        select = partial(data.select, classes)
-        entry = _build_locked(bank, name, select, method, options, seed, dtype, device, progress)
-        if entry is not None:
-            yield entry
+    for wait in (False, True):  # at last wait for other processes: what one leaves undone when it dies is made here
+        for classes in tasks:
+            chosen = Task(tuple(task.labels[c] for c in classes), tuple(task.synsets[c] for c in classes))
+            name = entry_id(chosen, method, options, seed)
+            select = partial(data.select, classes)
+            entry = _build_locked(bank, name, wait, select, method, options, seed, dtype, device, progress)
+            if entry is not None:
+                yield entry
 
 
 def _build_locked(
     bank: Bank,
     name: str,
+    wait: bool,
     select: Callable[[], TaskData],
     method: str,
     options: MethodOptions,
@@ -104,14 +109,14 @@ def _build_locked(
     bank.reload()
     if name in bank:
         return None
-    try:
-        with bank.lock(name, timeout=0):
-            bank.reload()
-            if name in bank:
-                return None
-            clear_unfinished(bank.root / bank._new_path(name))
-            model, metrics = build_entry(bank, select(), method, options, task_seed(seed, name), device, progress)
-            return bank.add(model, name, dtype=dtype, metrics=metrics)
-    except BankError as error:
-        log.info("skipped %s: %s", name, error)  # another process is at it
-        return None
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(bank.lock(name, timeout=-1 if wait else 0))
+        except LockedError:
+            return None  # another process is at it
+        bank.reload()
+        if name in bank:
+            return None
+        clear_unfinished(bank.root / bank._new_path(name))
+        model, metrics = build_entry(bank, select(), method, options, task_seed(seed, name), device, progress)
+        return bank.add(model, name, dtype=dtype, metrics=metrics)

@@ -96,7 +96,7 @@ class MetaPrunedForImageClassification(PreTrainedModel):
         **kwargs: Any,
     ) -> ImageClassifierOutputWithNoAttention | tuple:
         logits = self.classifier(self.features(pixel_values))
-        loss = self.loss_function(labels, logits, self.config) if labels is not None else None
+        loss = self.loss_function(labels, logits, self.config, **kwargs) if labels is not None else None
         if return_dict is False:
             return (logits,) if loss is None else (loss, logits)
         return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits)

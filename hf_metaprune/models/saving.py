@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save, save_file
+from safetensors.torch import load_file, save
 
 from ..errors import BaseMismatchError, FormatError, OptionError
 from ..preprocess import Preprocessing
@@ -35,6 +35,16 @@ def header_metadata(config: MetaPrunedConfig) -> dict[str, str]:
     }
 
 
+def check_dtype(dtype: str) -> None:
+    """Refuse a storage type that does not exist.
+
+    Raises:
+        OptionError: names those that do.
+    """
+    if dtype not in DTYPES:
+        raise OptionError(f"dtype {dtype!r}: must be one of {', '.join(DTYPES)}")
+
+
 def save_model(model: MetaPrunedForImageClassification, folder: Path, dtype: str = "float32") -> None:
     """Write ``config.json``, ``model.safetensors`` and ``preprocessor_config.json`` into an existing folder.
 
@@ -43,8 +53,7 @@ def save_model(model: MetaPrunedForImageClassification, folder: Path, dtype: str
     Raises:
         OptionError: unknown dtype. FormatError: the config has no image preprocessing.
     """
-    if dtype not in DTYPES:
-        raise OptionError(f"dtype {dtype!r}: must be one of {', '.join(DTYPES)}")
+    check_dtype(dtype)
     state = {}
     for name, tensor in model.state_dict().items():
         tensor = tensor.detach().cpu()
@@ -53,7 +62,7 @@ def save_model(model: MetaPrunedForImageClassification, folder: Path, dtype: str
             if not torch.isfinite(tensor).all():
                 raise FormatError(f"{name} has values that are not finite in {dtype}: store it as float32")
         state[name] = tensor.contiguous()
-    save_file(state, folder / WEIGHTS, metadata=header_metadata(model.config))
+    write_bytes(folder / WEIGHTS, save(state, metadata=header_metadata(model.config)))
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
     config.dtype = dtype

@@ -135,6 +135,19 @@ def test_the_trainer_trains_it(model: MetaPrunedForImageClassification, tmp_path
     assert not torch.equal(before, model.classifier.weight)
 
 
+def test_the_loss_counts_the_images_of_all_accumulated_batches(
+    model: MetaPrunedForImageClassification, pixels: torch.Tensor
+) -> None:
+    """The Trainer passes how many images a step has; the parts' losses must add up to their mean."""
+    labels = torch.arange(len(pixels)) % 3
+    whole = model(pixels, labels=labels).loss
+    parts = sum(
+        model(x[None], labels=y[None], num_items_in_batch=torch.tensor(len(pixels))).loss
+        for x, y in zip(pixels, labels, strict=True)
+    )
+    assert torch.allclose(parts, whole, rtol=1e-5)
+
+
 @torch.no_grad()
 def test_export_and_compile(model: MetaPrunedForImageClassification, pixels: torch.Tensor) -> None:
     expected = model(pixels).logits
