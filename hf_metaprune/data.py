@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from tqdm.auto import tqdm
 
 from .errors import DataError
@@ -28,10 +30,11 @@ DECODE_CHUNK = 64
 def open_image(value: Any, min_side: int = 0) -> Image.Image:
     """An upright RGB image from a path, bytes, PIL image, array or tensor (uint8 or 0..1 float; HWC, CHW or HW).
 
-    A JPEG much larger than `min_side` is decoded at reduced size (never below twice `min_side`).
+    A JPEG much larger than `min_side` is decoded at reduced size (never below twice `min_side`). Integers of 16 bits
+    a pixel are scaled from their full range; an image whose EXIF data is damaged is taken as it lies.
 
     Raises:
-        OSError, ValueError, Image.DecompressionBombError: it cannot be read.
+        OSError, ValueError, TypeError, Image.DecompressionBombError: it cannot be read.
     """
     if isinstance(value, dict) and ("bytes" in value or "path" in value):
         value = value["bytes"] if value.get("bytes") is not None else value["path"]
@@ -41,27 +44,40 @@ def open_image(value: Any, min_side: int = 0) -> Image.Image:
         image = value
     elif torch.is_tensor(value) or isinstance(value, np.ndarray):
         image = _from_array(value)
-    else:
+    elif isinstance(value, (str, Path)) or hasattr(value, "read"):
         image = Image.open(value)
+    else:
+        raise TypeError(f"a {type(value).__name__} is not an image")
     if min_side and image.format == "JPEG":
         image.draft("RGB", (2 * min_side, 2 * min_side))
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # 16 or 32 bits a pixel: PIL's own conversion would clip to white
-        pixels = np.asarray(image, dtype=np.float64)
-        image = Image.fromarray((pixels * (255.0 / max(pixels.max(), 1.0))).astype(np.uint8))
+    with contextlib.suppress(Exception):  # whatever PIL raises on odd EXIF bytes
+        image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I") or image.mode == "F":  # PIL's own conversion would clip to white
+        image = _from_array(np.asarray(image))
     return image.convert("RGB")
 
 
 def _from_array(value: Any) -> Image.Image:
-    array = value.detach().cpu().numpy() if torch.is_tensor(value) else value
+    if torch.is_tensor(value):
+        value = value.detach().cpu()
+        value = value.float() if value.dtype == torch.bfloat16 else value
+    array = np.asarray(value)
     if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (1, 3, 4):
         array = np.moveaxis(array, 0, 2)
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
-    if np.issubdtype(array.dtype, np.floating):
-        if array.min() < 0.0 or array.max() > 1.0:
+    if array.ndim not in (2, 3) or not array.size:
+        raise ValueError(f"an array of shape {array.shape} is not an image")
+    if array.dtype == bool:
+        array = array * 255.0
+    elif np.issubdtype(array.dtype, np.floating):
+        if not (array.min() >= 0.0 and array.max() <= 1.0):
             raise ValueError("float images must lie in [0, 1]: pass them before normalisation")
         array = (array * 255.0).round()
+    elif array.min() < 0 or array.max() > 65535:
+        raise ValueError("integer images must lie in 0 to 255, or 0 to 65535")
+    elif array.dtype.itemsize > 1 and (array.dtype == np.uint16 or array.max() > 255):
+        array = (array / 257.0).round()
     return Image.fromarray(np.ascontiguousarray(array.astype(np.uint8)))
 
 
@@ -97,9 +113,9 @@ class ImageSet(torch.utils.data.Dataset):
         for i in range(0, len(self), size):
             yield self.preprocessing.normalise(self.images[i : i + size]), self.targets[i : i + size]
 
-    def stratified(self, limit: int, seed: int) -> ImageSet:
-        """At most `limit` images, about equally many of each class, chosen by `seed`."""
-        if len(self) <= limit:
+    def stratified(self, limit: int, seed: int, per_class: int | None = None) -> ImageSet:
+        """At most `limit` images, about equally many (and at most `per_class`) of each class, chosen by `seed`."""
+        if len(self) <= limit and per_class is None:
             return self
         rng = np.random.default_rng(seed)
         order = rng.permutation(len(self))
@@ -107,7 +123,8 @@ class ImageSet(torch.utils.data.Dataset):
         rank = np.empty(len(self), dtype=np.int64)
         for c in np.unique(targets):
             rank[targets == c] = np.arange((targets == c).sum())
-        chosen = order[np.argsort(rank, kind="stable")[:limit]]
+        first = np.argsort(rank, kind="stable")[:limit]
+        chosen = order[first if per_class is None else first[rank[first] < per_class]]
         return self.subset(np.sort(chosen))
 
 
@@ -138,7 +155,9 @@ def decode_images(
     def load(i: int) -> Image.Image | str:
         try:
             return open_image(fetch(i), side)
-        except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # decoders and data sets of others raise anything
             return f"{describe(i)}: {error or type(error).__name__}"
 
     with ThreadPoolExecutor() as pool:

@@ -13,6 +13,7 @@ PAPER: dict[str, Any] = {
     "momentum": 0.9,
     "ema": 0.0,
     "warmup_steps": 0,
+    "freeze_stem": False,
     "mixup": 0.0,
 }
 """MVP, Section 5.1 and Algorithm 1."""
@@ -23,16 +24,16 @@ def default_recipe(images_per_class: float) -> dict[str, Any]:
 
     Chosen on tuning tasks that no benchmark uses (docs/findings.md).
     """
-    lr = 0.003 if images_per_class < 50 else 0.01 if images_per_class < 250 else 0.02
     return {
         "neighbours": 1,
         "vote": "top",
         "head": "auto",
         "recalibrate": True,
-        "lr": lr,
+        "lr": 0.003 if images_per_class < 50 else 0.02,
         "momentum": 0.9,
         "ema": 0.95,
         "warmup_steps": 10,
+        "freeze_stem": True,
         "mixup": 0.0,
     }
 

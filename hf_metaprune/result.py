@@ -62,7 +62,8 @@ class AdaptResult:
         Raises:
             DataError: an image cannot be read.
         """
-        items = list(images) if isinstance(images, Sequence) and not isinstance(images, (str, bytes)) else [images]
+        many = isinstance(images, Sequence) and not isinstance(images, (str, bytes, bytearray))
+        items = list(images) if many or getattr(images, "ndim", 0) == 4 else [images]
         out = []
         for start in range(0, len(items), PREDICT_BATCH):
             opened = [_open(item) for item in items[start : start + PREDICT_BATCH]]
@@ -93,7 +94,9 @@ class AdaptResult:
 def _open(item: Any) -> Any:
     try:
         return open_image(item)
-    except (OSError, ValueError, SyntaxError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise anything
         raise DataError(f"{item if isinstance(item, (str, Path)) else 'image'} cannot be read: {error}") from error
 
 

@@ -70,7 +70,7 @@ class TaskData:
         task = Task(tuple(self.task.labels[c] for c in classes), tuple(self.task.synsets[c] for c in classes))
         train, evaluation = pick_classes(self.train, classes), pick_classes(self.evaluation, classes)
         if per_class is not None:
-            train = train.stratified(per_class * len(classes), seed)
+            train = train.stratified(per_class * len(classes), seed, per_class)
         return TaskData(task, train, evaluation, self.evaluation_split, self.source)
 
     @property
@@ -81,7 +81,7 @@ class TaskData:
 
 def pick_classes(images: ImageSet, classes: Sequence[int]) -> ImageSet:
     """The images of `classes`, relabelled 0, 1, ... in that order."""
-    lookup = torch.full((int(images.targets.max()) + 1,), -1, dtype=torch.long)
+    lookup = torch.full((max(int(images.targets.max()), *classes) + 1,), -1, dtype=torch.long)
     lookup[torch.tensor(list(classes))] = torch.arange(len(classes))
     relabelled = lookup[images.targets]
     chosen = images.subset(torch.nonzero(relabelled >= 0).flatten())

@@ -189,3 +189,35 @@ def test_preprocessing_survives_its_config() -> None:
     assert Preprocessing.from_processor(ours.processor().to_dict()) == ours
     with pytest.raises(FormatError, match="not understood"):
         Preprocessing.from_processor({"size": {"longest_edge": 3}})
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32])
+def test_16_bits_keep_their_brightness(dtype: type) -> None:
+    dark = np.full((9, 9), 257 * 40, dtype=dtype)
+    assert np.unique(np.asarray(open_image(dark))).tolist() == [40]
+    stored = png(Image.fromarray(dark.astype(np.uint16)))
+    assert np.unique(np.asarray(open_image(stored))).tolist() == [40]
+
+
+def test_other_arrays() -> None:
+    assert np.asarray(open_image(np.eye(9, dtype=bool))).max() == 255
+    assert np.unique(np.asarray(open_image(torch.full((3, 9, 9), 0.5, dtype=torch.bfloat16)))).tolist() == [128]
+    tiff = png(Image.fromarray(np.full((9, 9), 0.5, dtype=np.float32)), format="TIFF")
+    assert np.unique(np.asarray(open_image(tiff))).tolist() == [128]
+    for wrong in (np.full((9, 9), -3), np.full((9, 9), 70_000), np.zeros((2, 3, 9, 9)), np.zeros(0), None, 7):
+        with pytest.raises((ValueError, TypeError)):
+            open_image(wrong)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_damaged_exif_costs_nothing_but_the_turn() -> None:
+    good = png(Image.new("RGB", (20, 10), RED), format="JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01\x03\0")
+    assert open_image(good).size == (20, 10)
+
+
+def test_whatever_a_source_raises_is_a_corrupt_image() -> None:
+    def fetch(i: int) -> object:
+        return {7: None, 8: {"bytes": None, "path": None}}.get(i, Image.new("RGB", (32, 32), RED))
+
+    found = decode_images(fetch, np.zeros(300, dtype=np.int64), tiny_preprocessing())
+    assert (len(found), len(found.skipped)) == (298, 2)

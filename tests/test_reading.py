@@ -184,3 +184,89 @@ def test_labels_with_control_characters_are_refused() -> None:
 def test_an_unreachable_hub_is_said_plainly() -> None:
     with pytest.raises(DataError, match="someone/nosuch cannot be read as a data set"):
         read("someone/nosuch")
+
+
+@pytest.mark.parametrize("root", ["photos [2020]", "a::b", "train"])
+@pytest.mark.parametrize("names", [("train", "test", "bee"), ("high-speed train", "test_1", "ant (young)")])
+def test_names_of_folders_and_files_decide_nothing_but_the_class(
+    tmp_path: Path, root: str, names: tuple[str, ...]
+) -> None:
+    folder = write_folder(tmp_path / root, names=names)
+    (folder / names[0] / "0.png").rename(folder / names[0] / "my-test-1.png")
+    found = read(folder)
+    assert set(found.task.labels) == set(names)
+    assert len(found.train) + len(found.evaluation) == 18
+
+
+def test_everything_below_a_class_folder_is_of_that_class(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = write_folder(tmp_path / "photos")
+    (folder / "ant" / "more").mkdir()
+    picture(0, 50).save(folder / "ant" / "more" / "50.JPEG")
+    picture(0, 51).save(folder / "loose.png")
+    (folder / "ant" / ".DS_Store").write_text("")
+    (folder / "ant" / "notes.txt").write_text("")
+    found = read(folder)
+    assert found.task.labels == NAMES
+    counts = torch.bincount(torch.cat([found.train.targets, found.evaluation.targets]))
+    assert counts.tolist() == [7, 6, 6]
+    assert "2 files" in caplog.text  # the note and the loose picture
+
+
+def test_splits_of_class_folders(tmp_path: Path) -> None:
+    write_folder(tmp_path / "photos" / "Train")
+    write_folder(tmp_path / "photos" / "val", per_class=2)
+    found = read(tmp_path / "photos")
+    assert (len(found.train), len(found.evaluation), found.evaluation_split) == (18, 6, "val")
+
+
+def test_splits_without_labels_are_left_out() -> None:
+    unlabelled = dataset(2).map(lambda _row: {"label": -1})
+    found = read(datasets.DatasetDict(train=dataset(), test=unlabelled, validation=dataset(3)))
+    assert (found.evaluation_split, len(found.evaluation)) == ("validation", 9)
+    with pytest.raises(DataError, match="no label"):
+        read(datasets.DatasetDict(train=unlabelled))
+
+
+def test_several_parquet_files(tmp_path: Path) -> None:
+    files = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
+    for shard, file in enumerate(files):
+        dataset().shard(2, shard, contiguous=False).to_parquet(file)
+    for source in (files, [str(f) for f in files], str(tmp_path / "*.parquet")):
+        found = read(source)
+        assert len(found.train) + len(found.evaluation) == 18
+    with pytest.raises(DataError, match="no file has such a name"):
+        read(str(tmp_path / "*.arrow"))
+
+
+class LikeTorchvision(torch.utils.data.Dataset):
+    """As torchvision's data sets: pictures, targets, names of classes."""
+
+    classes = ("ant", "bee", "unused", "cow")
+    targets = (0, 1, 3) * 6
+
+    def __len__(self) -> int:
+        return 18
+
+    def __getitem__(self, i: int) -> tuple[Image.Image, int]:
+        return picture(self.targets[i] % 3, i), self.targets[i]
+
+
+def test_torch_data_sets_and_their_subsets_keep_the_names_of_classes() -> None:
+    assert read(LikeTorchvision()).task.labels == NAMES
+    assert read(torch.utils.data.Subset(LikeTorchvision(), range(2, 18))).task.labels == NAMES
+
+
+def test_labels_of_other_kinds() -> None:
+    assert read([(picture(0, i), -1 if i % 2 else 1) for i in range(8)]).task.labels == ("-1", "1")
+    with pytest.raises(DataError, match="neither text nor a number"):
+        read([(picture(0, i), [0, 1]) for i in range(8)])
+    with pytest.raises(DataError, match="no label"):
+        read([(picture(0, i), None) for i in range(8)])
+
+
+def test_at_most_so_many_images_of_each_class() -> None:
+    data = read([(picture(c, i), NAMES[c]) for c, n in enumerate((4, 30, 30)) for i in range(n)])
+    few = data.select((0, 1), per_class=5)
+    assert torch.bincount(few.train.targets).tolist() == [3, 5]
+    data.evaluation = data.evaluation.subset(np.flatnonzero(data.evaluation.targets.numpy() < 2))
+    assert len(data.select((0, 2)).evaluation) > 0  # no evaluation image of the last class

@@ -1,0 +1,288 @@
+"""Where images come from: a folder, parquet, a datasets or torch data set, a list of pairs; undecoded, with labels."""
+
+from __future__ import annotations
+
+import glob
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import DataError
+
+log = logging.getLogger(__name__)
+
+IMAGE_NAMES = ("image", "img", "pixel_values", "picture", "photo", "jpg", "png")
+LABEL_NAMES = ("label", "labels", "fine_label", "class", "target", "category", "cls")
+TRAIN_NAMES = ("train", "training")
+EVALUATION_NAMES = ("test", "validation", "valid", "val", "dev", "eval")
+
+
+class UnlabelledError(DataError):
+    """A split has images without a label."""
+
+
+@dataclass
+class Split:
+    """Undecoded images of one split: how to fetch the i-th, and every label as a name."""
+
+    fetch: Callable[[int], Any]
+    labels: list[str]
+    names: list[str]
+    describe: Callable[[int], str] = str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def splits_of(source: Any, image_column: str | None, label_column: str | None) -> tuple[dict[str, Split], str]:
+    """The split to learn from, and one to measure on if there is one, by name; and what the source is called.
+
+    Raises:
+        DataError: nothing there, not understood, unknown columns, or labels are missing.
+    """
+    import datasets
+
+    if isinstance(source, (str, Path)):
+        source, name = _load(source)
+    elif _are_paths(source):
+        source, name = _load_parquet([Path(p).expanduser() for p in source]), Path(source[0]).stem
+    elif isinstance(source, datasets.DatasetDict):
+        name = _own_name(next(iter(source.values()), None))
+    elif isinstance(source, datasets.Dataset):
+        name = _own_name(source)
+    else:
+        return {"train": _pairs(source)}, "unnamed"
+    if isinstance(source, datasets.Dataset):
+        source = {"train": source}
+    if not isinstance(source, datasets.DatasetDict | dict) or not any(len(d) for d in source.values()):
+        raise DataError("the data set has no image")
+    found = {}
+    for split in _chosen([n for n, d in source.items() if len(d)]):
+        try:
+            held = source[split]
+            found[split] = held if isinstance(held, Split) else _columns(held, image_column, label_column)
+        except UnlabelledError:
+            if split in TRAIN_NAMES or len(source) == 1:
+                raise
+            log.warning("split %r has no labels and is left out", split)
+        if len(found) == 2:
+            break
+    return found, name
+
+
+def _chosen(names: Sequence[str]) -> list[str]:
+    """The split to learn from, then those to measure on, the best first."""
+    train = next((n for n in TRAIN_NAMES if n in names), names[0])
+    return [train, *(n for n in EVALUATION_NAMES if n in names and n != train)]
+
+
+def _are_paths(source: Any) -> bool:
+    return isinstance(source, (list, tuple)) and bool(source) and all(isinstance(p, (str, Path)) for p in source)
+
+
+def _own_name(dataset: Any) -> str:
+    """What a data set calls itself; the packaged loaders' names say nothing about it."""
+    name = dataset.info.dataset_name if dataset is not None else None
+    return name if name and name not in ("parquet", "imagefolder", "arrow", "generator", "json", "csv") else "unnamed"
+
+
+def _load(source: str | Path) -> tuple[Any, str]:
+    """Splits (of a DatasetDict, or ours) from a path or a Hub id, and their name."""
+    import datasets
+    from datasets.exceptions import DatasetNotFoundError
+
+    path = Path(source).expanduser()
+    try:
+        if path.is_dir():
+            return _load_folder(path), path.resolve().name
+        if path.is_file():
+            return _load_parquet([path]), path.stem
+        if isinstance(source, str) and glob.has_magic(source):
+            return _load_parquet([Path(p) for p in sorted(glob.glob(str(path)))]), path.stem  # noqa: PTH207
+        if isinstance(source, Path) or path.is_absolute() or str(source).startswith((".", "~")):
+            raise DataError(f"{path} does not exist")
+        return datasets.load_dataset(str(source)), str(source)
+    except DataError:
+        raise
+    except (DatasetNotFoundError, FileNotFoundError, ConnectionError, ValueError, OSError) as error:
+        raise DataError(f"{source} cannot be read as a data set: {_first_line(error)}") from error
+    except datasets.exceptions.DatasetGenerationError as error:
+        raise DataError(f"{source} is damaged: {_first_line(error.__cause__ or error)}") from error
+
+
+def _load_parquet(paths: Sequence[Path]) -> Any:
+    """One split of the rows of all files."""
+    import datasets
+
+    others = [path for path in paths if path.suffix != ".parquet"]
+    if others or not paths:
+        what = f"{others[0]} is a file of unknown kind" if others else "no file has such a name"
+        raise DataError(f"{what}: give a folder of class folders, or .parquet files")
+    return datasets.DatasetDict(train=datasets.Dataset.from_parquet([str(path) for path in paths]))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
+
+
+def _load_folder(path: Path) -> Any:
+    """A data set that `datasets` wrote or describes, else class folders."""
+    import datasets
+
+    if (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists():
+        return datasets.load_from_disk(str(path))
+    if any(path.rglob("*.parquet")):
+        return datasets.load_dataset("parquet", data_dir=str(path))
+    if any((path / f"metadata.{kind}").exists() for kind in ("csv", "jsonl")) and not _subfolders(path):
+        return datasets.load_dataset("imagefolder", data_dir=str(path))
+    return class_folders(path)
+
+
+def _subfolders(path: Path) -> list[Path]:
+    """Folders in a folder by name, but for hidden ones and those that archives leave."""
+    return sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith((".", "__")))
+
+
+def class_folders(path: Path) -> dict[str, Split]:
+    """A folder with a folder of images a class, or with ``train``, ``test`` or the like that hold such folders.
+
+    Everything below a class's folder belongs to it. A class named ``train`` is a class, unless all its siblings are
+    named like splits and hold folders, too. Other files are left out, with a warning.
+
+    Raises:
+        DataError: there are no class folders.
+    """
+    folders = _subfolders(path)
+    if not folders:
+        raise DataError(f"{path} holds no folders: put the images of each class into a folder with the class's name")
+    splits = {folder.name.lower(): folder for folder in folders}
+    if set(splits) <= {*TRAIN_NAMES, *EVALUATION_NAMES} and all(_subfolders(folder) for folder in folders):
+        return {name: _class_folders(folder) for name, folder in splits.items()}
+    return {"train": _class_folders(path)}
+
+
+def _class_folders(path: Path) -> Split:
+    from PIL import Image
+
+    Image.init()
+    known, files, labels, left_out = set(Image.EXTENSION), [], [], [p for p in path.iterdir() if p.is_file()]
+    folders = _subfolders(path)
+    for folder in folders:
+        for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+            hidden = any(part.startswith(".") for part in file.relative_to(path).parts)
+            if hidden or file.suffix.lower() not in known:
+                left_out.append(file)
+            else:
+                files.append(file)
+                labels.append(folder.name)
+    left_out = [file for file in left_out if not file.name.startswith(".")]
+    if left_out:
+        log.warning("%d files in %s are no images of a class, such as %s", len(left_out), path, left_out[0].name)
+    describe = [str(file.relative_to(path)) for file in files]
+    return Split(files.__getitem__, labels, [folder.name for folder in folders], describe.__getitem__)
+
+
+def _columns(dataset: Any, image_column: str | None, label_column: str | None) -> Split:
+    """One split of a ``datasets.Dataset``, with its image and label columns found."""
+    import datasets
+
+    features = dataset.features
+    is_image = {n for n, f in features.items() if isinstance(f, datasets.Image)}
+    is_label = {n for n, f in features.items() if isinstance(f, datasets.ClassLabel)}
+    image = _pick("image", image_column, features, is_image, IMAGE_NAMES)
+    label = _pick("label", label_column, features, is_label, LABEL_NAMES)
+    if image in is_image:
+        dataset = dataset.cast_column(image, datasets.Image(decode=False))
+    dataset = dataset.with_format(None)
+    raw = list(dataset.select_columns([label])[label])
+    missing = [i for i, value in enumerate(raw) if value is None or (label in is_label and value == -1)]
+    if missing:
+        raise UnlabelledError(f"{len(missing)} rows have no label (the first is row {missing[0]})")
+    if label in is_label:
+        names = list(features[label].names)
+        labels = [names[i] for i in raw]
+        held = set(labels)
+        names = [n for n in names if n in held]
+    else:
+        labels, names = _as_text(raw)
+
+    def describe(i: int) -> str:
+        value = dataset[i][image]
+        path = value.get("path") if isinstance(value, dict) else None
+        return path or f"row {i}"
+
+    return Split(lambda i: dataset[i][image], labels, names, describe)
+
+
+def _pick(what: str, asked: str | None, features: Any, by_type: set[str], by_name: Sequence[str]) -> str:
+    if asked is not None:
+        if asked not in features:
+            raise DataError(f"there is no column {asked!r}; columns: {', '.join(features)}")
+        return asked
+    if len(by_type) == 1:
+        return next(iter(by_type))
+    for name in by_name:
+        if name in (by_type or features):
+            return name
+    state = f"several {what} columns: {', '.join(sorted(by_type))}" if by_type else f"no {what} column"
+    raise DataError(f"found {state} among: {', '.join(features)}; name it with {what}_column=")
+
+
+def _as_text(values: Sequence[Any]) -> tuple[list[str], list[str]]:
+    """Labels as text, and the classes: numbers in their order, text in alphabetical order.
+
+    Raises:
+        DataError: a label is neither text nor a number (a list, one-hot, a box).
+    """
+    plain = [value.item() if hasattr(value, "item") and getattr(value, "size", 1) == 1 else value for value in values]
+    if any(value is None for value in plain):
+        raise UnlabelledError(f"{sum(v is None for v in plain)} images have no label")
+    wrong = next((v for v in plain if not isinstance(v, (str, int, float))), None)
+    if wrong is not None:
+        raise DataError(f"label {str(wrong)[:60]!r} is neither text nor a number: give one class for each image")
+    numbers = sorted({v for v in plain if not isinstance(v, str)})
+    return [str(v) for v in plain], [str(v) for v in numbers] + sorted({v for v in plain if isinstance(v, str)})
+
+
+def _pairs(source: Any) -> Split:
+    """A list of (image, label), or a torch data set that gives such pairs."""
+    try:
+        n = len(source)
+        labels = _pair_labels(source, n)
+    except (TypeError, IndexError, KeyError, ValueError, OSError) as error:
+        kind = type(source).__name__
+        raise DataError(f"cannot read a {kind} as (image, label) pairs: {_first_line(error)}") from error
+    if not n:
+        raise DataError("the data set has no image")
+    classes, whole = None, source
+    while classes is None and whole is not None:  # torch's Subset hides the names
+        classes, whole = getattr(whole, "classes", None), getattr(whole, "dataset", None)
+    values = [value.item() if hasattr(value, "item") and getattr(value, "size", 1) == 1 else value for value in labels]
+    if classes is not None and all(isinstance(v, int) and 0 <= v < len(classes) for v in values):
+        held = set(values)
+        names = [str(c) for i, c in enumerate(classes) if i in held]
+        return Split(lambda i: source[i][0], [str(classes[v]) for v in values], names, _row)
+    texts, names = _as_text(values)
+    return Split(lambda i: source[i][0], texts, names, _row)
+
+
+def _pair_labels(source: Any, n: int) -> list[Any]:
+    """The labels without decoding an image, where the source knows them."""
+    if isinstance(source, (list, tuple)):
+        return [pair[1] for pair in source]
+    targets = getattr(source, "targets", None)
+    if targets is not None and len(targets) == n:
+        return list(np.asarray(targets).tolist())
+    if hasattr(source, "dataset") and hasattr(source, "indices"):
+        inner = getattr(source.dataset, "targets", None)
+        if inner is not None:
+            return [np.asarray(inner)[i].item() for i in source.indices]
+    return [source[i][1] for i in range(n)]
+
+
+def _row(i: int) -> str:
+    return f"item {i}"
