@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import types
 import typing
 from collections.abc import Callable, Iterable
 from dataclasses import Field, fields
@@ -15,10 +16,11 @@ from .config import option_fields
 
 def _annotation(cls: type, f: Field) -> Any:
     kind = typing.get_type_hints(cls)[f.name]
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        (kind,) = (k for k in typing.get_args(kind) if k is not type(None))
     if typing.get_origin(kind) is tuple:
         kind = list[typing.get_args(kind)[0]]  # type: ignore[misc]
-    if type(None) not in typing.get_args(kind):
-        kind = kind | None  # None: not set on the command line
+    kind = kind | None  # None: not set on the command line
     choices = f.metadata.get("choices")
     text = f.metadata["help"] + (f" One of: {', '.join(choices)}." if choices else "")
     default = _shown(f.default)
@@ -38,9 +40,9 @@ def with_options(*classes: type, leave_out: Iterable[str] = ()) -> Callable[[Cal
     """
 
     def decorate(command: Callable) -> Callable:
-        types = typing.get_type_hints(command, include_extras=True)
+        hinted = typing.get_type_hints(command, include_extras=True)
         declared = inspect.signature(command).parameters.values()
-        own = [p.replace(annotation=types[p.name]) for p in declared if p.kind is not p.VAR_KEYWORD]
+        own = [p.replace(annotation=hinted[p.name]) for p in declared if p.kind is not p.VAR_KEYWORD]
         added: dict[str, Any] = {}
         for cls in classes:
             for name in option_fields(cls):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from typing import Any, TypeVar
 
@@ -17,6 +17,21 @@ def option(default: Any, help: str, **metadata: Any) -> Any:
     return field(default=default, metadata={"help": help, **metadata})
 
 
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "int": (_is_int, "a whole number"),
+    "float": (lambda v: _is_int(v) or isinstance(v, float), "a number"),
+    "bool": (lambda v: isinstance(v, bool), "True or False"),
+    "str": (lambda v: isinstance(v, str), "text"),
+    "tuple[int, ...]": (lambda v: isinstance(v, (tuple, list)) and all(map(_is_int, v)), "whole numbers"),
+    "tuple[str, ...]": (lambda v: isinstance(v, (tuple, list)) and all(isinstance(t, str) for t in v), "texts"),
+}
+"""What a field of each type accepts, and how to say so."""
+
+
 def check(options: Any) -> None:
     """Check every field of an options dataclass against its metadata.
 
@@ -25,13 +40,14 @@ def check(options: Any) -> None:
     """
     for f in fields(options):
         value, meta = getattr(options, f.name), f.metadata
-        if value is None:
+        if value is None and str(f.type).endswith("| None"):
             continue
+        kind = str(f.type).removesuffix(" | None")
+        if not _KINDS[kind][0](value):
+            raise OptionError(f"{f.name}={value!r}: must be {_KINDS[kind][1]}")
         if "choices" in meta and value not in meta["choices"]:
             raise OptionError(f"{f.name}={value!r}: must be one of {', '.join(map(str, meta['choices']))}")
         low, high = meta.get("low"), meta.get("high")
-        if (low is not None or high is not None) and (isinstance(value, bool) or not isinstance(value, (int, float))):
-            raise OptionError(f"{f.name}={value!r}: must be a number")
         if (low is not None and not value >= low) or (high is not None and not value <= high):
             bounds = f"at least {low}" if high is None else f"between {low} and {high}"
             raise OptionError(f"{f.name}={value!r}: must be {bounds}")
@@ -136,6 +152,9 @@ class AdaptOptions:
     evaluation_share: float = option(0.2, "Part of each class held back if there is no test split.", low=0.01, high=0.9)
     image_column: str | None = option(None, "The column of images, if it cannot be found.")
     label_column: str | None = option(None, "The column of labels, if it cannot be found.")
+    synsets: tuple[str, ...] | None = option(
+        None, "WordNet synsets (dog.n.01) or ImageNet ids of the classes, in the order of their labels."
+    )
     seed: int = option(0, "Seed of every random choice.", low=0, high=2**31 - 1)
     device: str | None = option(None, "Device to run on, such as cpu or cuda:0; the best one if left out.")
 

@@ -89,6 +89,8 @@ class MetaPruner:
         with _timed(phases, "find neighbours"):
             query = Query(data.task, data.train, device, chosen.leep_samples, chosen.seed, progress, notes=notes)
             neighbours = self.nearest(query, chosen) if chosen.strategy == "mvp" else []
+            for neighbour in neighbours:
+                neighbour.entry.verify()
         start = Start(self.bank.base, data.task, data.train, chosen, self._ratio(chosen), device, neighbours)
         with _timed(phases, "vote and average"):
             model = first_model(start, METHODS[chosen.strategy])
@@ -140,6 +142,7 @@ class MetaPruner:
             self.bank.base.preprocessing,
             image_column=options.image_column,
             label_column=options.label_column,
+            synsets=options.synsets,
             evaluation_share=options.evaluation_share,
             seed=options.seed,
             progress=progress,

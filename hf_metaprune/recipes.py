@@ -24,12 +24,13 @@ def default_recipe(images_per_class: float) -> dict[str, Any]:
 
     Chosen on tuning tasks that no benchmark uses (docs/findings.md).
     """
+    lr = 0.003 if images_per_class < 10 else 0.01 if images_per_class < 50 else 0.02
     return {
         "neighbours": 1,
         "vote": "top",
         "head": "auto",
         "recalibrate": True,
-        "lr": 0.003 if images_per_class < 50 else 0.02,
+        "lr": lr,
         "momentum": 0.9,
         "ema": 0.95,
         "warmup_steps": 10,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from .errors import FormatError
 from .storage import read_json, write_bytes, write_json
 
 
@@ -53,8 +55,8 @@ class AdaptReport:
     notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON-ready values."""
-        return json.loads(json.dumps(asdict(self)))
+        """As JSON-ready values; numbers that are not finite become None."""
+        return json.loads(json.dumps(_finite(asdict(self))))
 
     @classmethod
     def load(cls, path: Path) -> AdaptReport:
@@ -65,7 +67,15 @@ class AdaptReport:
         """
         values = read_json(path)
         known = {f.name for f in fields(cls)}
-        return cls(**{k: v for k, v in values.items() if k in known})
+        try:
+            report = cls(**{k: v for k, v in values.items() if k in known and v is not None})
+            report.accuracy_at_step = {int(k): v for k, v in report.accuracy_at_step.items()}
+            report.vote_agreement = {
+                layer: {int(k): n for k, n in votes.items()} for layer, votes in report.vote_agreement.items()
+            }
+        except (TypeError, ValueError, AttributeError) as error:
+            raise FormatError(f"{path} is not a report: {error}") from error
+        return report
 
     def to_markdown(self, pictures: Mapping[str, str] | None = None) -> str:
         """As a page of Markdown; `pictures` maps titles to file names."""
@@ -123,6 +133,15 @@ class AdaptReport:
             pictures[title] = name
         write_json(folder / "report.json", self.to_dict())
         write_bytes(folder / "report.md", self.to_markdown(pictures).encode())
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows no NaN."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _inline(text: str) -> str:

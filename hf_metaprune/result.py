@@ -87,7 +87,8 @@ class AdaptResult:
         path = Path(folder).expanduser()
         with new_folder(path, overwrite=overwrite and MODEL_FILES) as work:
             save_model(self.model, work, dtype)
-            self.report.save(work)
+            if self.report.labels:  # a model of others may have come without a report
+                self.report.save(work)
         return path
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from .errors import FormatError, StorageError
 
+MAX_JSON_BYTES = 32 << 20  # a config of a huge network stays far below
 TEMPORARY = ".tmp-"  # prefix of names that are not finished; readers ignore them, writers clear old ones
 
 
@@ -74,7 +75,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON, indented, whole or not at all."""
-    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -84,6 +85,8 @@ def read_json(path: Path) -> dict[str, Any]:
         FormatError: the file is missing, is not JSON, or is not an object.
     """
     try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise FormatError(f"{path} has {path.stat().st_size} bytes, more than {MAX_JSON_BYTES}")
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise FormatError(f"{path} cannot be read: {error}") from error

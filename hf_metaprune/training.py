@@ -70,8 +70,8 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
         return Accelerator().device
     try:
         chosen = torch.device(device)
-        torch.empty(1, device=chosen)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=chosen).item()  # fails on "meta", too
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise OptionError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
     return chosen
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from hf_metaprune import Bank, MetaPruner
@@ -20,6 +21,7 @@ from hf_metaprune.errors import (
     MetaPruneError,
     OptionError,
     StorageError,
+    WordNetError,
 )
 from hf_metaprune.masks import keep_count
 from hf_metaprune.result import AdaptResult, load_result
@@ -159,6 +161,13 @@ def test_half_precision_halves_the_file(pruner: MetaPruner, target: TaskData, tm
         ({"device": "cuda:99"}, "device"),
         ({"head": "best"}, "one of auto"),
         ({"precision": "fp4"}, "one of auto"),
+        ({"steps": 2.5}, "must be a whole number"),
+        ({"seed": True}, "must be a whole number"),
+        ({"ratio": "0.5"}, "must be a number"),
+        ({"flip": "no"}, "True or False"),
+        ({"eval_steps": 5}, "must be whole numbers"),
+        ({"synsets": "dog.n.01"}, "must be texts"),
+        ({"device": "meta"}, "cannot be used"),
     ],
 )
 def test_wrong_options_are_refused_before_the_data_is_read(pruner: MetaPruner, options: dict, message: str) -> None:
@@ -198,6 +207,39 @@ def test_a_damaged_neighbour_is_named(own_bank: Bank, target: TaskData) -> None:
         path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(FormatError, match="model.safetensors cannot be read"):
         MetaPruner(own_bank).adapt(target, **FAST)
+
+
+@pytest.mark.parametrize("by", ["leep", pytest.param("wordnet", marks=needs_wordnet)])
+def test_an_altered_neighbour_is_not_used(own_bank: Bank, target: TaskData, by: str) -> None:
+    for entry in own_bank:
+        path = entry.folder / "model.safetensors"
+        state = {n: t.clone() for n, t in load_file(path).items()}
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+        save_file(state | {"network.fc.bias": state["network.fc.bias"] + 1}, path, metadata=metadata)
+    with pytest.raises(FormatError, match="was altered"):
+        MetaPruner(own_bank).adapt(target, **FAST, by=by)
+
+
+@needs_wordnet
+def test_explicit_synsets_rank(pruner: MetaPruner, photos: Path) -> None:
+    animals = ("cat.n.01", "dog.n.01", "n02084071", "cat.n.01", "dog.n.01", "dog.n.01")
+    report = pruner.adapt(photos, **FAST, by="wordnet", synsets=animals).report
+    assert {"cat", "dog"} <= set(report.neighbours[0]["labels"])
+    with pytest.raises(WordNetError, match=r"no synset dgo\.n\.01"):
+        pruner.adapt(photos, **FAST, by="wordnet", synsets=("dgo.n.01", *animals[1:]))
+    with pytest.raises(DataError, match="2 synsets for 6 labels"):
+        pruner.adapt(photos, **FAST, synsets=("cat.n.01", "dog.n.01"))
+
+
+def test_a_loaded_result_can_be_saved_again(pruner: MetaPruner, target: TaskData, tmp_path: Path) -> None:
+    first = pruner.adapt(target, **FAST).save_pretrained(tmp_path / "first")
+    second = load_result(first).save_pretrained(tmp_path / "second")
+    assert (second / "report.md").read_text() == (first / "report.md").read_text()
+    for file in second.glob("report.*"):
+        file.unlink()
+    third = load_result(second).save_pretrained(tmp_path / "third")
+    assert not (third / "report.json").exists()  # nothing is made up
 
 
 def test_no_bank_there(tmp_path: Path) -> None:

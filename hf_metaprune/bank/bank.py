@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from ..errors import BankError, BaseMismatchError, FormatError, LockedError, MetaPruneError
+from ..errors import BankError, BaseMismatchError, FormatError, LockedError, MetaPruneError, OptionError
+from ..masks import check_ratio
 from ..models.base import CONFIG, WEIGHTS, BaseModel, sha256_file
 from ..models.modeling import MetaPrunedForImageClassification
 from ..models.saving import load_config, save_model
@@ -76,6 +77,13 @@ class Bank:
             raise FormatError(f"{root / BANK_FILE}: base_model has no sha256")
         if not isinstance(layers, dict) or not all(type(n) is int and 0 < n <= 1 << 20 for n in layers.values()):
             raise FormatError(f"{root / BANK_FILE}: layers must map each prunable layer to its number of units")
+        defaults = meta.get("defaults", {})
+        if not isinstance(defaults, dict) or not isinstance(defaults.get("ratio", 0.5), float):
+            raise FormatError(f"{root / BANK_FILE}: defaults must be an object, its ratio a number")
+        try:
+            check_ratio(defaults.get("ratio", 0.5))
+        except OptionError as error:
+            raise FormatError(f"{root / BANK_FILE}: defaults: {error}") from error
         return cls(root, meta)
 
     @classmethod
@@ -145,7 +153,7 @@ class Bank:
             FormatError: the path leads out of the bank.
         """
         path = self.root / relative
-        if not path.resolve().is_relative_to(self.root.resolve()):
+        if "\0" in relative or not path.resolve().is_relative_to(self.root.resolve()):
             raise FormatError(f"{relative[:100]!r} leads out of the bank")
         return path
 
@@ -205,7 +213,12 @@ class Bank:
     def _read_index(self) -> dict[str, Entry]:
         path = self.root / INDEX_FILE
         try:
-            rows = pq.read_table(path).to_pylist()
+            stored = pq.read_schema(path)
+            types = {field.name: field.type for field in INDEX_SCHEMA}
+            wrong = [name for name in stored.names if name in types and stored.field(name).type != types[name]]
+            if wrong:
+                raise FormatError(f"{path}: column {wrong[0]} is of type {stored.field(wrong[0]).type}")
+            rows = pq.read_table(path, columns=[n for n in stored.names if n in types]).to_pylist()
         except (OSError, pa.ArrowException) as error:
             raise FormatError(
                 f"{path} cannot be read: {error}; `hf-metaprune bank validate --repair` rebuilds it"

@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 from safetensors import SafetensorError, safe_open
 
-from ..errors import FormatError
+from ..errors import DataError, FormatError
 from ..masks import Mask
-from ..models.base import CONFIG, WEIGHTS
+from ..models.base import CONFIG, WEIGHTS, sha256_file
 from ..models.modeling import MetaPrunedForImageClassification
 from ..models.saving import load_model
 from ..task import Task
@@ -124,6 +124,19 @@ class Entry:
             raise FormatError(f"entry {self.id}: its config's masks are not those of the index; run bank validate")
         return model
 
+    def verify(self) -> None:
+        """Check that its files are whole, sound, and those of the index; done before its weights are used.
+
+        Raises:
+            FormatError: they are missing, altered or damaged.
+        """
+        weights = self.folder / WEIGHTS
+        if not weights.is_file():
+            raise FormatError(f"entry {self.id}: {weights} is missing")
+        if weights.stat().st_size != self.size or sha256_file(weights) != self.sha256:
+            raise FormatError(f"entry {self.id}: {weights} was altered: its sha256 is not that of the index")
+        self.load_model()
+
     def open_weights(self) -> AbstractContextManager:
         """Its ``model.safetensors``, open for reading tensor by tensor.
 
@@ -162,7 +175,13 @@ class Entry:
         try:
             metrics = json.loads(row["metrics"] or "{}")
             path = str(row["path"] or "")
-            if not isinstance(metrics, dict) or not path or path.startswith("/") or ".." in path.split("/"):
+            if (
+                not isinstance(metrics, dict)
+                or not path
+                or "\0" in path
+                or path.startswith("/")
+                or ".." in path.split("/")
+            ):
                 raise FormatError(f"metrics or path {path[:80]!r} is not acceptable")
             return cls(
                 bank,
@@ -178,7 +197,7 @@ class Entry:
                 row["repo_id"],
                 row["revision"],
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError, DataError) as error:
             raise FormatError(f"index row of entry {str(row.get('id'))[:80]!r}: {error}") from error
 
 

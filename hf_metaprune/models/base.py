@@ -77,6 +77,9 @@ class BaseModel:
             state = load_file(weights)
         except (OSError, SafetensorError) as error:
             raise FormatError(f"{weights} cannot be read: {error}") from error
+        bad = [n for n, t in state.items() if t.is_floating_point() and not torch.isfinite(t).all()]
+        if bad:
+            raise FormatError(f"{weights}: tensor {bad[0]} has values that are not finite")
         network = _build(family, architecture, model_args, state)
         names = config.get("label_names") or list((config.get("id2label") or {}).values())
         sha = sha256_file(weights)

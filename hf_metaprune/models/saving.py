@@ -11,9 +11,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
-from ..errors import BaseMismatchError, FormatError, OptionError
+from ..errors import BaseMismatchError, DataError, FormatError, OptionError
 from ..preprocess import Preprocessing
 from ..storage import read_json, write_bytes
+from ..task import check_labels
 from ..version import FORMAT_VERSION
 from .base import CONFIG, PREPROCESSOR, WEIGHTS
 from .configuration import MetaPrunedConfig
@@ -93,7 +94,10 @@ def check_header(folder: Path, config: MetaPrunedConfig, model: MetaPrunedForIma
             stored = {n: (tuple((s := file.get_slice(n)).get_shape()), s.get_dtype()) for n in names}
     except (OSError, SafetensorError) as error:
         raise FormatError(f"{path} cannot be read: {error}; it may be cut short, fetch it again") from error
-    if int(metadata.get("format_version", "0") or 0) > FORMAT_VERSION:
+    version = metadata.get("format_version", str(FORMAT_VERSION))
+    if not version.isdecimal() or len(version) > 9:
+        raise FormatError(f"{path}: its header's format_version is {version[:40]!r}")
+    if int(version) > FORMAT_VERSION:
         raise FormatError(f"{path} has a newer format version: upgrade with `pip install -U hf-metaprune`")
     expected = model.state_dict()
     if set(expected) != names:
@@ -120,7 +124,11 @@ def load_config(folder: Path) -> MetaPrunedConfig:
     if values.get("model_type") != MetaPrunedConfig.model_type:
         raise FormatError(f"{folder / CONFIG} is of model_type {values.get('model_type')!r}, not 'metaprune'")
     try:
-        return MetaPrunedConfig.from_dict(values)
+        config = MetaPrunedConfig.from_dict(values)
+        check_labels([config.id2label[i] for i in range(config.num_labels)])
+        return config
+    except DataError as error:
+        raise FormatError(f"{folder / CONFIG}: {error}") from error
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise FormatError(f"{folder / CONFIG}: {str(error).splitlines()[0]}") from error
     except Exception as error:

@@ -91,9 +91,25 @@ def wup(a: Any, b: Any) -> float:
 
 
 def task_synsets(task: Task) -> list[Any | None]:
-    """A synset for each class, explicit ids first; None where there is none."""
-    explicit = [_by_name(wordnet(), s) if s else None for s in task.synsets]
+    """A synset for each class, explicit ids (of WordNet or ImageNet) first; None where there is none."""
+    explicit = [find_synset(s) if s and is_id(s) else None for s in task.synsets]
     return [e or find_synset(label) for e, label in zip(explicit, task.labels, strict=True)]
+
+
+def is_id(text: str) -> bool:
+    """Whether a text has the form of a synset's id (``dog.n.01``) or of ImageNet's (``n02084071``)."""
+    return bool(SYNSET_ID.fullmatch(text) or IMAGENET_ID.fullmatch(text))
+
+
+def check_synsets(synsets: Sequence[str | None]) -> None:
+    """Refuse explicit ids that WordNet does not have.
+
+    Raises:
+        WordNetError: names them.
+    """
+    unknown = [s for s in synsets if s and not (is_id(s) and find_synset(s))]
+    if unknown:
+        raise WordNetError(f"WordNet has no synset {', '.join(unknown[:5])}: ids look like dog.n.01 or n02084071")
 
 
 def task_similarity(a: Sequence[Any], b: Sequence[Any]) -> float:
@@ -117,6 +133,7 @@ class WordNet(Similarity):
     reference = "Wu & Palmer, 1994; Pedersen et al., 2004"
 
     def scores(self, query: Query, entries: Sequence[Entry]) -> Mapping[str, float]:
+        check_synsets(query.task.synsets)
         target = task_synsets(query.task)
         unknown = [label for label, s in zip(query.task.labels, target, strict=True) if s is None]
         if len(unknown) == len(target):

@@ -126,7 +126,9 @@ def test_what_is_no_bank_is_refused(tmp_path: Path, own_bank: Bank, caplog: pyte
     edit_json(meta, format_version=2)
     with pytest.raises(FormatError, match="version 2.*upgrade"):
         Bank.open(own_bank.root)
-    for change in ({"format_version": "1"}, {"base_model": {}}, {"layers": {"a": -1}}, {"layers": [1]}):
+    wrong: list[dict] = [{"format_version": "1"}, {"base_model": {}}, {"layers": {"a": -1}}, {"layers": [1]}]
+    wrong += [{"defaults": d} for d in ([], None, "x", {"ratio": "x"}, {"ratio": 1.5}, {"ratio": None})]
+    for change in wrong:
         meta.write_text(whole)
         edit_json(meta, **change)
         with pytest.raises(FormatError, match="bank.json"):
@@ -154,6 +156,10 @@ def test_damaged_indexes_are_refused_and_rebuilt(own_bank: Bank) -> None:
     pq.write_table(pa.concat_tables([table, table]), index)
     with pytest.raises(FormatError, match="twice"):
         len(Bank.open(own_bank.root))
+    numbers = pa.array(range(len(table)), pa.int64())  # bytes(n) would ask for n bytes
+    pq.write_table(table.set_column(table.schema.get_field_index("masks"), "masks", numbers), index)
+    with pytest.raises(FormatError, match="masks is of type int64"):
+        len(Bank.open(own_bank.root))
 
 
 @pytest.mark.parametrize(
@@ -163,9 +169,11 @@ def test_damaged_indexes_are_refused_and_rebuilt(own_bank: Bank) -> None:
         {"path": "../../etc"},
         {"path": "/etc"},
         {"path": ""},
+        {"path": "tasks/a\0b"},
         {"labels": ["one"]},
         {"labels": ["a", "a\x00b"]},
         {"metrics": "[1"},
+        {"metrics": "[" * 100_000},
         {"metrics": "[1]"},
         {"synsets": [None]},
     ],
