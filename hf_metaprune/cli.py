@@ -35,6 +35,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 BankArgument = Annotated[str, typer.Argument(help="Folder of a bank.", metavar="BANK")]
 
 
+def plain(text: str) -> str:
+    """Text of others for the terminal: no markup, no control characters."""
+    return escape("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text))
+
+
 def _progress() -> bool:
     return sys.stderr.isatty()
 
@@ -86,18 +91,18 @@ def adapt(
         _print_json(result.report.to_dict() | {"out": str(out_dir)})
         return
     show_report(result.report.to_dict())
-    out.print(f"\nSaved to [bold]{escape(str(out_dir))}[/]; try: hf-metaprune predict {escape(str(out_dir))} IMAGE")
+    out.print(f"\nSaved to [bold]{plain(str(out_dir))}[/]; try: hf-metaprune predict {plain(str(out_dir))} IMAGE")
 
 
 def show_report(report: dict[str, Any]) -> None:
     """Print the main figures of a report."""
     table = Table("neighbour", "similarity", "labels", title="Neighbours that voted")
     for n in report["neighbours"]:
-        table.add_row(escape(n["id"]), f"{n['score']:.3f}", escape(", ".join(n["labels"])))
+        table.add_row(plain(n["id"]), f"{n['score']:.3f}", plain(", ".join(n["labels"])))
     if report["neighbours"]:
         out.print(table)
     steps = ", ".join(f"{a:.1%} after {s}" for s, a in report["accuracy_at_step"].items())
-    on = escape(report["evaluated_on"])
+    on = plain(report["evaluated_on"])
     out.print(f"Accuracy [bold]{report['accuracy']:.1%}[/] on {report['test_images']} images ({on}): {steps} steps")
     share_p, share_m = report["params"] / report["base_params"], report["macs"] / report["base_macs"]
     out.print(f"{report['params']:,} parameters ({share_p:.1%} of the base), {report['macs']:,} MACs ({share_m:.1%})")
@@ -105,7 +110,7 @@ def show_report(report: dict[str, Any]) -> None:
         f"{sum(report['seconds'].values()):.1f} s in all, {report['seconds'].get('fine-tune', 0):.1f} s of it training"
     )
     for note in report["notes"]:
-        err.print(f"[yellow]note:[/] {escape(note)}")
+        err.print(f"[yellow]note:[/] {plain(note)}")
     if report["skipped_images"]:
         err.print(f"[yellow]note:[/] {len(report['skipped_images'])} unreadable images were skipped")
 
@@ -125,7 +130,7 @@ def predict(
         return
     table = Table("image", "label", "score")
     for path, f in zip(images, found, strict=True):
-        table.add_row(escape(str(path)), escape(f["label"]), f"{f['score']:.1%}")
+        table.add_row(plain(str(path)), plain(f["label"]), f"{f['score']:.1%}")
     out.print(table)
 
 
@@ -147,13 +152,13 @@ def inspect(
     if as_json:
         _print_json(facts)
         return
-    out.print(f"[bold]{escape(', '.join(labels))}[/]")
+    out.print(f"[bold]{plain(', '.join(labels))}[/]")
     base = config.base_model or {}
-    made = f"{escape(str(config.method))} at ratio {config.ratio} of {escape(str(base.get('architecture')))}"
-    out.print(f"{made}: {params:,} parameters; measured: {escape(json.dumps(config.metrics))}")
+    made = f"{plain(str(config.method))} at ratio {config.ratio} of {plain(str(base.get('architecture')))}"
+    out.print(f"{made}: {params:,} parameters; measured: {plain(json.dumps(config.metrics))}")
     table = Table("layer", "kept", "of", "units")
     for name, kept in mask.items():
-        table.add_row(escape(name), str(len(kept)), str(mask.sizes[name]), _ticks(kept, mask.sizes[name]))
+        table.add_row(plain(name), str(len(kept)), str(mask.sizes[name]), _ticks(kept, mask.sizes[name]))
     out.print(table)
 
 
@@ -175,12 +180,12 @@ def bank_show(bank: BankArgument, as_json: Json = False) -> None:
         rows = [{k: v for k, v in e.row().items() if k != "masks"} | {"metrics": e.metrics} for e in opened]
         _print_json({"name": opened.name, "base_model": opened.meta["base_model"], "entries": rows})
         return
-    table = Table("entry", "labels", "method", "ratio", "accuracy", "kB", title=escape(repr(opened)))
+    table = Table("entry", "labels", "method", "ratio", "accuracy", "kB", title=plain(repr(opened)))
     for e in opened:
         found = e.metrics.get("accuracy")
         shown = f"{found:.1%}" if isinstance(found, float) else "-"
         row = (e.id, ", ".join(e.labels), str(e.method), str(e.ratio), shown, f"{e.size / 1000:.0f}")
-        table.add_row(*map(escape, row))
+        table.add_row(*map(plain, row))
     out.print(table)
 
 
@@ -199,7 +204,7 @@ def bank_validate(
     if as_json:
         _print_json({"entries": len(opened), "problems": [{"entry": p.entry_id, "what": p.what} for p in problems]})
     for problem in [] if as_json else problems:
-        out.print(f"[red]✗[/] {escape(str(problem))}")
+        out.print(f"[red]✗[/] {plain(str(problem))}")
     if not as_json:
         out.print(f"{len(opened)} entries, {len(problems)} problems")
     raise typer.Exit(1 if problems else 0)
@@ -241,8 +246,8 @@ def bank_build(
     for entry in build_bank(
         opened, images, drawn, method=method, options=settings, seed=seed, dtype=dtype, progress=_progress()
     ):
-        out.print(f"{len(opened)} of {tasks}: {escape(entry.id)} {entry.metrics['accuracy']:.1%}")
-    out.print(f"{escape(bank)} has {len(opened)} entries")
+        out.print(f"{len(opened)} of {tasks}: {plain(entry.id)} {entry.metrics['accuracy']:.1%}")
+    out.print(f"{plain(bank)} has {len(opened)} entries")
 
 
 @app.command()
@@ -271,7 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except MetaPruneError as error:
         if "--debug" in arguments:
             raise
-        err.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        err.print(f"[bold red]error:[/] {plain(str(error))}", highlight=False, soft_wrap=True)
         raise SystemExit(1) from None
     except SystemExit as done:
         if done.code == INTERRUPTED:

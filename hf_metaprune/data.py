@@ -24,7 +24,8 @@ log = logging.getLogger(__name__)
 
 MAX_CORRUPT_SHARE = 0.01
 MAX_CACHE_BYTES = 4 << 30
-DECODE_CHUNK = 64
+MAX_ASPECT = 50  # resizing the shorter side of anything longer would ask for too much memory
+DECODE_CHUNK = 16
 
 
 def open_image(value: Any, min_side: int = 0) -> Image.Image:
@@ -48,6 +49,8 @@ def open_image(value: Any, min_side: int = 0) -> Image.Image:
         image = Image.open(value)
     else:
         raise TypeError(f"a {type(value).__name__} is not an image")
+    if max(image.size) > MAX_ASPECT * min(image.size):
+        raise ValueError(f"{image.width} x {image.height} pixels: too long and thin")
     if min_side and image.format == "JPEG":
         image.draft("RGB", (2 * min_side, 2 * min_side))
     with contextlib.suppress(Exception):  # whatever PIL raises on odd EXIF bytes

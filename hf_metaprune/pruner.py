@@ -161,7 +161,8 @@ class MetaPruner:
         true, labels = data.evaluation.targets.numpy(), data.task.labels
         confusion = np.zeros((len(labels), len(labels)), dtype=int)
         np.add.at(confusion, (true, predicted), 1)
-        per_class = confusion.diagonal() / confusion.sum(1).clip(1)
+        tested = confusion.sum(1)
+        per_class = np.where(tested, confusion.diagonal() / tested.clip(1), np.nan)
         mask, masks = model.mask(), [n.entry.mask for n in start.neighbours]
         overlaps = [mask.iou_per_layer(m) for m in masks]
         image = data.train.images[:1]

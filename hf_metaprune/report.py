@@ -25,7 +25,7 @@ class AdaptReport:
     accuracy: float = float("nan")
     evaluated_on: str = ""
     accuracy_at_step: dict[int, float] = field(default_factory=dict)
-    accuracy_per_class: dict[str, float] = field(default_factory=dict)
+    accuracy_per_class: dict[str, float | None] = field(default_factory=dict)
     confusion: list[list[int]] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     train_images: int = 0
@@ -103,7 +103,8 @@ class AdaptReport:
             shares = ", ".join(f"{v} by {k}" for k, v in total.items())
             lines += ["", f"Of the kept units, {shares} of the {len(self.neighbours)} neighbours {held}.", ""]
         lines += ["| class | accuracy |", "| --- | ---: |"]
-        lines += [f"| {_inline(label)} | {a:.1%} |" for label, a in self.accuracy_per_class.items()]
+        for label, a in self.accuracy_per_class.items():
+            lines.append(f"| {_inline(label)} | {'no test image' if a is None or math.isnan(a) else f'{a:.1%}'} |")
         lines += ["", "| phase | seconds |", "| --- | ---: |"]
         lines += [f"| {phase} | {s:.2f} |" for phase, s in self.seconds.items()]
         gflops = [self.retrieval_flops, self.preparation_flops, self.training_flops]

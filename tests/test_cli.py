@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import stat
 from pathlib import Path
@@ -231,13 +230,22 @@ def test_a_storage_type_is_checked_before_the_work(run, bank_folder: Path, photo
     assert (code, "catt" in errors) == (1, True)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_read_only_folder_is_said(run, bank_folder: Path, photos: Path, tmp_path: Path) -> None:
+def test_a_read_only_folder_is_said(run_python, tmp_path: Path) -> None:
+    """As nobody, where the tests are run by root, who may write everywhere."""
     closed = tmp_path / "closed"
     closed.mkdir()
     closed.chmod(stat.S_IRUSR | stat.S_IXUSR)
-    code, _, errors = run("adapt", bank_folder, photos, "--out", closed / "out", *FAST)
-    assert (code, "permission denied" in errors) == (1, True)
+    code = (
+        "import os, sys; from pathlib import Path\n"
+        "from hf_metaprune.storage import check_writable\n"
+        "from hf_metaprune.errors import StorageError\n"
+        "os.geteuid() or os.setuid(65534)\n"
+        "try:\n"
+        "    check_writable(Path(sys.argv[1]))\n"
+        "except StorageError as error:\n"
+        "    print(error)\n"
+    )
+    assert "permission denied" in run_python(code, str(closed / "out"))
 
 
 def test_ctrl_c_leaves_nothing_half_written(
@@ -254,3 +262,12 @@ def test_ctrl_c_leaves_nothing_half_written(
     assert "nothing is half written" in errors
     assert not (tmp_path / "out").exists()
     assert not list(tmp_path.glob(".tmp-*"))
+
+
+def test_text_of_others_cannot_steer_the_terminal(run, own_bank: Bank) -> None:
+    own_bank.meta["name"] = "\x1b]0;owned\x07[red]x"
+    (own_bank.root / "bank.json").write_text(json.dumps(own_bank.meta))
+    code, shown, _ = run("bank", "show", own_bank.root)
+    assert code == 0
+    assert "\x1b" not in shown
+    assert "\x07" not in shown

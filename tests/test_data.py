@@ -221,3 +221,9 @@ def test_whatever_a_source_raises_is_a_corrupt_image() -> None:
 
     found = decode_images(fetch, np.zeros(300, dtype=np.int64), tiny_preprocessing())
     assert (len(found), len(found.skipped)) == (298, 2)
+
+
+def test_images_as_long_as_a_bomb_are_refused() -> None:
+    with pytest.raises(ValueError, match="too long and thin"):
+        open_image(png(Image.new("RGB", (60_000, 1))))
+    assert open_image(png(Image.new("RGB", (400, 10)))).size == (400, 10)
