@@ -13,7 +13,6 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch
 
 from hf_metaprune import AdaptResult, Bank, MetaPruner
 from hf_metaprune.plots import BLUE, GREY, ORANGE
@@ -69,7 +68,7 @@ def curves(panel: Any, with_bank: AdaptResult, without: AdaptResult) -> None:
     panel.grid(alpha=0.3)
     panel.legend(frameon=False, fontsize=8)
     params, macs = report.params / report.base_params, report.macs / report.base_macs
-    panel.set_title(f"3. A small model: {params:.0%} of the parameters, {macs:.0%} of the MACs", fontsize=10)
+    panel.set_title(f"3. 100 steps; {params:.0%} of the parameters, {macs:.0%} of the MACs", fontsize=10)
 
 
 def main(
@@ -88,14 +87,8 @@ def main(
     photos(left, task)
     masks(middle, pruner.bank, with_bank)
     curves(right, with_bank, without)
-    for a, b in ((left, middle), (middle, right)):
-        start, end = a.get_position(), b.get_position()
-        arrow = FancyArrowPatch(
-            (start.x1, 0.95), (end.x0, 0.95), transform=figure.transFigure, arrowstyle="->", mutation_scale=14
-        )
-        figure.add_artist(arrow)
     image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=90)
+    figure.savefig(image, format="png", dpi=90, bbox_inches="tight")
     write_bytes(out, image.getvalue())
 
 

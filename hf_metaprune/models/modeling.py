@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +105,16 @@ class MetaPrunedForImageClassification(PreTrainedModel):
         return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits)
 
 
+@lru_cache(maxsize=8)  # a bank's entries are slices of one network, and to build it costs more than to slice it
+def _whole_network(
+    architecture: Architecture, name: str, model_args: str, num_labels: int
+) -> tuple[nn.Module, tuple[PrunableLayer, ...]]:
+    """The unsliced network on the meta device, and its prunable layers; not to be changed."""
+    with torch.device("meta"):
+        network = architecture.build(name, json.loads(model_args), num_labels)
+        return network, tuple(architecture.layers(network))
+
+
 def build_sliced(architecture: Architecture, config: MetaPrunedConfig) -> tuple[nn.Module, list[PrunableLayer]]:
     """An empty sliced network on the meta device, and the layers of its base.
 
@@ -109,9 +122,10 @@ def build_sliced(architecture: Architecture, config: MetaPrunedConfig) -> tuple[
         FormatError: the masks do not fit the architecture.
     """
     base: dict[str, Any] = config.base_model or {}
+    arguments = json.dumps(base.get("model_args") or {})
+    whole, prunable = _whole_network(architecture, base["architecture"], arguments, config.num_labels)
     with torch.device("meta"):
-        network = architecture.build(base["architecture"], base.get("model_args") or {}, config.num_labels)
-        layers = architecture.layers(network)
+        network, layers = copy.deepcopy(whole), list(prunable)
         mask, sizes = config.mask(), layer_sizes(layers)
         if mask.sizes != sizes:
             wrong = sorted(set(mask.sizes.items()) ^ set(sizes.items()))[:3]
