@@ -210,7 +210,7 @@ def settle_options(
     wanted: AdaptOptions, training_changes: dict[str, Any], images_per_class: float
 ) -> tuple[AdaptOptions, TrainingOptions]:
     """Fill what was left open from the preset's recipe; what the user set stands."""
-    plan = recipe(wanted.preset, images_per_class)
+    plan = recipe(wanted.preset, images_per_class, wanted.strategy)
     names = {f.name for f in fields(AdaptOptions)}
     open_ones = {k: v for k, v in plan.items() if k in names and getattr(wanted, k) is None}
     training = {k: v for k, v in plan.items() if k not in names} | training_changes

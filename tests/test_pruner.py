@@ -102,7 +102,9 @@ def test_options_reach_the_work(pruner: MetaPruner, target: TaskData) -> None:
     assert (paper.options["ema"], paper.options["recalibrate"], paper.options["vote"]) == (0.0, False, "sample")
     assert pruner.adapt(target, steps=3, preset="paper", head="ridge").report.head.startswith("ridge")
     assert pruner.adapt(target, **FAST, weighted=True).report.options["weighted"] is True
-    assert pruner.adapt(target, **FAST, strategy="no-bank").report.neighbours == []
+    rival = pruner.adapt(target, **FAST, strategy="no-bank").report
+    assert rival.neighbours == []
+    assert rival.options["lr"] > pruner.adapt(target, **FAST).report.options["lr"]  # it has farther to go
 
 
 @needs_wordnet
