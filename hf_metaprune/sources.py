@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,7 @@ def splits_of(source: Any, image_column: str | None, label_column: str | None) -
         return {"train": _pairs(source)}, "unnamed"
     if isinstance(source, datasets.Dataset):
         source = {"train": source}
-    if not isinstance(source, datasets.DatasetDict | dict) or not any(len(d) for d in source.values()):
+    if not isinstance(source, dict) or not any(len(d) for d in source.values()):
         raise DataError("the data set has no image")
     found = {}
     for split in _chosen([n for n, d in source.items() if len(d)]):
@@ -232,13 +233,18 @@ def _pick(what: str, asked: str | None, features: Any, by_type: set[str], by_nam
     raise DataError(f"found {state} among: {', '.join(features)}; name it with {what}_column=")
 
 
+def _plain(value: Any) -> Any:
+    """A tensor or array of one number as that number."""
+    return value.item() if hasattr(value, "item") and math.prod(value.shape) == 1 else value
+
+
 def _as_text(values: Sequence[Any]) -> tuple[list[str], list[str]]:
     """Labels as text, and the classes: numbers in their order, text in alphabetical order.
 
     Raises:
         DataError: a label is neither text nor a number (a list, one-hot, a box).
     """
-    plain = [value.item() if hasattr(value, "item") and getattr(value, "size", 1) == 1 else value for value in values]
+    plain = [_plain(value) for value in values]
     if any(value is None for value in plain):
         raise UnlabelledError(f"{sum(v is None for v in plain)} images have no label")
     wrong = next((v for v in plain if not isinstance(v, (str, int, float))), None)
@@ -261,7 +267,7 @@ def _pairs(source: Any) -> Split:
     classes, whole = None, source
     while classes is None and whole is not None:  # torch's Subset hides the names
         classes, whole = getattr(whole, "classes", None), getattr(whole, "dataset", None)
-    values = [value.item() if hasattr(value, "item") and getattr(value, "size", 1) == 1 else value for value in labels]
+    values = [_plain(value) for value in labels]
     if classes is not None and all(isinstance(v, int) and 0 <= v < len(classes) for v in values):
         held = set(values)
         names = [str(c) for i, c in enumerate(classes) if i in held]
@@ -280,7 +286,7 @@ def _pair_labels(source: Any, n: int) -> list[Any]:
     if hasattr(source, "dataset") and hasattr(source, "indices"):
         inner = getattr(source.dataset, "targets", None)
         if inner is not None:
-            return [np.asarray(inner)[i].item() for i in source.indices]
+            return np.asarray(inner)[list(source.indices)].tolist()
     return [source[i][1] for i in range(n)]
 
 

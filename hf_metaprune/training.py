@@ -131,14 +131,9 @@ _FLOPS: dict[tuple[str, tuple[int, ...]], tuple[int, int]] = {}
 
 
 def freeze_stem(model: MetaPrunedForImageClassification) -> None:
-    """No gradients and no new batch norm statistics before the first prunable layer; undone by `thaw`."""
+    """No gradients and no new batch norm statistics before the first prunable layer."""
     for name in model.architecture.stem_names(model.network):
         model.network.get_submodule(name).requires_grad_(False).eval()
-
-
-def thaw(model: MetaPrunedForImageClassification) -> None:
-    """Let all parameters train again."""
-    model.requires_grad_(True)
 
 
 def make_optimizer(model: nn.Module, lr: float, momentum: float, weight_decay: float) -> torch.optim.SGD:
@@ -204,6 +199,7 @@ class _Run:
         self.device, self.callbacks = device, callbacks
         self.accelerator = Accelerator(device_placement=False)
         model.to(device=device, memory_format=torch.channels_last)
+        self.trainable = {p: p.requires_grad for p in model.parameters()}
         self._train_mode()
         self.optimizer = make_optimizer(model, options.lr, options.momentum, options.weight_decay)
         self.parallel = self.accelerator.prepare(model) if self.accelerator.num_processes > 1 else model
@@ -308,7 +304,8 @@ class _Run:
             for name, value in self.model.named_buffers():
                 if value.is_floating_point():
                     self.model.get_buffer(name).copy_(self.accelerator.reduce(value, "mean"))
-        thaw(self.model)
+        for parameter, trainable in self.trainable.items():
+            parameter.requires_grad_(trainable)
         self.model.eval()
         return self.result
 
@@ -342,10 +339,8 @@ def recalibrate(
     device: torch.device,
     *,
     seed: int = 0,
-    passes: int = 1,
-    options: TrainingOptions | None = None,
 ) -> None:
-    """Re-estimate batch norm statistics on (augmented, if `options` is given) images; one average over all batches.
+    """Re-estimate batch norm statistics on images, as one average over all batches.
 
     Batches are equally large, give or take one image: each counts as much as the others.
     """
@@ -356,14 +351,11 @@ def recalibrate(
         norm.momentum = None  # torch's way to ask for the cumulative average
     model.to(device=device, memory_format=torch.channels_last).train()
     generator = torch.Generator().manual_seed(seed)
-    for _ in range(passes):
-        order = torch.randperm(len(images), generator=generator)  # a batch of one class would bias the variances
-        for rows in order.tensor_split(math.ceil(len(images) / EVAL_BATCH)):
-            x = images.preprocessing.normalise(images.images[rows])
-            if options is not None:
-                x = augment(x, generator, options.flip, options.shift)
-            with autocast(device, "auto" if options is None else options.precision):
-                model(x.to(device).contiguous(memory_format=torch.channels_last))
+    order = torch.randperm(len(images), generator=generator)  # a batch of one class would bias the variances
+    for rows in order.tensor_split(math.ceil(len(images) / EVAL_BATCH)):
+        x = images.preprocessing.normalise(images.images[rows])
+        with autocast(device, "auto"):
+            model(x.to(device).contiguous(memory_format=torch.channels_last))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     model.eval()

@@ -6,6 +6,7 @@ import json
 import shutil
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -198,7 +199,7 @@ def test_a_write_that_the_system_refuses_leaves_nothing_behind(
 def test_too_little_space_is_said_before_the_work(
     run, bank_folder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(100, 99, 1))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=1))
     monkeypatch.setattr("hf_metaprune.pruner.fine_tune", None)  # must not get so far
     code, _, errors = run("adapt", bank_folder, photos, "--out", tmp_path / "out", *FAST)
     assert (code, "the disk is full" in errors) == (1, True)

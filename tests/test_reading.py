@@ -258,6 +258,8 @@ def test_torch_data_sets_and_their_subsets_keep_the_names_of_classes() -> None:
 
 def test_labels_of_other_kinds() -> None:
     assert read([(picture(0, i), -1 if i % 2 else 1) for i in range(8)]).task.labels == ("-1", "1")
+    for one in (torch.tensor, np.int64, lambda n: torch.tensor([n])):
+        assert read([(picture(0, i), one(i % 2)) for i in range(8)]).task.labels == ("0", "1")
     with pytest.raises(DataError, match="neither text nor a number"):
         read([(picture(0, i), [0, 1]) for i in range(8)])
     with pytest.raises(DataError, match="no label"):

@@ -106,7 +106,6 @@ def _build_locked(
     device: torch.device,
     progress: bool,
 ) -> Entry | None:
-    bank.reload()
     if name in bank:
         return None
     with contextlib.ExitStack() as stack:
