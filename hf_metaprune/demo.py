@@ -41,7 +41,6 @@ def run_demo(
 ) -> dict[str, Any]:
     """Adapt with and without the bank, write the model and its report, and say in three lines what happened."""
     from .cli import show_report
-    from .heads import same_class
     from .pruner import MetaPruner
     from .reading import read_task_data
     from .result import MODEL_FILES
@@ -75,11 +74,8 @@ def run_demo(
     where = escape(str(out_dir))
     names = "; ".join(", ".join(n["labels"]) for n in report.neighbours)
     voters = "task" if len(report.neighbours) == 1 else "tasks"
-    known = [
-        label
-        for i, label in enumerate(task.task.labels)
-        if any(same_class(task.task, i, entry.task, j) for entry in pruner.bank for j in range(len(entry.labels)))
-    ]
+    matches = zip(*(task.task.matches(entry.task) for entry in pruner.bank), strict=True)
+    known = [label for label, same in zip(task.task.labels, matches, strict=True) if any(same)]
     who = f"Entries of the bank know {', '.join(known)}"
     if not known:
         who = f"The bank has no entry that knows {', '.join(report.labels)}"

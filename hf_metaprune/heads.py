@@ -85,14 +85,6 @@ def ridge_head(
     return head
 
 
-def same_class(a: Task, i: int, b: Task, j: int) -> bool:
-    """Whether two tasks mean the same class: the same synset, or the same label but for case and underscores."""
-    if a.synsets[i] and a.synsets[i] == b.synsets[j]:
-        return True
-    clean = [label.replace("_", " ").strip().casefold() for label in (a.labels[i], b.labels[j])]
-    return clean[0] == clean[1]
-
-
 def neighbour_rows(task: Task, entries: Sequence, classifier: str) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
     """Classifier rows that neighbours have for the task's classes: mean rows (classes, d), biases (classes,), counts.
 
@@ -109,12 +101,11 @@ def neighbour_rows(task: Task, entries: Sequence, classifier: str) -> tuple[torc
         weight, bias = weight - weight.mean(0), bias - bias.mean()
         if rows is None:
             rows = torch.zeros(classes, weight.shape[1], dtype=torch.float64)
-        for i in range(classes):
-            for j in range(len(entry.task.labels)):
-                if same_class(task, i, entry.task, j):
-                    rows[i] += weight[j]
-                    biases[i] += bias[j]
-                    counts[i] += 1
+        for i, same in enumerate(task.matches(entry.task)):
+            for j in same:
+                rows[i] += weight[j]
+                biases[i] += bias[j]
+                counts[i] += 1
     assert rows is not None
     held = torch.tensor(counts, dtype=torch.float64).clamp(min=1)
     return rows / held[:, None], biases / held, counts

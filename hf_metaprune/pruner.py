@@ -20,7 +20,7 @@ from .masks import Mask
 from .models.modeling import MetaPrunedForImageClassification
 from .models.slicing import count_parameters
 from .reading import read_task_data
-from .recipes import recipe
+from .recipes import SIMILARITY, recipe
 from .report import AdaptReport
 from .result import AdaptResult
 from .similarity import Neighbour, Query, get_similarity
@@ -79,7 +79,8 @@ class MetaPruner:
         adapt_changes, training_changes = split_options(options)
         wanted = override(AdaptOptions(), adapt_changes)
         override(TrainingOptions(), training_changes)  # a wrong option is found before images are read
-        get_similarity(wanted.by)
+        if wanted.by is not None:
+            get_similarity(wanted.by)
         device = pick_device(wanted.device)
         self._check_bank(wanted)
         with _timed(phases, "read images"):
@@ -117,8 +118,8 @@ class MetaPruner:
         return AdaptResult(model, self.bank.base.preprocessing, report, device)
 
     def nearest(self, query: Query, options: AdaptOptions) -> list[Neighbour]:
-        """The N entries nearest to the task, nearest first."""
-        return get_similarity(options.by).rank(query, list(self.bank))[: options.neighbours]
+        """The N entries nearest to the task, nearest first; `options` say which similarity, and N (None: all)."""
+        return get_similarity(options.by or SIMILARITY).rank(query, list(self.bank))[: options.neighbours]
 
     def _check_bank(self, options: AdaptOptions) -> None:
         if options.strategy == "mvp" and not len(self.bank):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+SIMILARITY = "leep+labels"
+
 PAPER: dict[str, Any] = {
     "neighbours": 3,
+    "by": "leep",
     "vote": "sample",
     "head": "random",
     "recalibrate": False,
@@ -30,6 +33,7 @@ def default_recipe(images_per_class: float, strategy: str = "mvp") -> dict[str, 
         lr = 0.003 if images_per_class < 10 else 0.01 if images_per_class < 50 else 0.02
     return {
         "neighbours": 1,
+        "by": SIMILARITY,
         "vote": "top",
         "head": "auto",
         "recalibrate": True,

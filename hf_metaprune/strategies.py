@@ -17,6 +17,7 @@ from .methods.iterative import next_mask
 from .models.base import BaseModel
 from .models.modeling import MetaPrunedForImageClassification
 from .models.slicing import slice_state
+from .recipes import SIMILARITY
 from .similarity import Neighbour, get_similarity
 from .task import Task
 from .training import EVAL_BATCH, autocast, count_flops
@@ -64,7 +65,7 @@ def by_vote(start: Start) -> tuple[Mask, dict[str, torch.Tensor]]:
     """Meta-Vote Pruning: the neighbours' votes and the mean of their weights (MVP, Algorithm 1)."""
     o = start.options
     entries = [n.entry for n in start.neighbours]
-    weights = [get_similarity(o.by).weight(n.score) for n in start.neighbours] if o.weighted else None
+    weights = [get_similarity(o.by or SIMILARITY).weight(n.score) for n in start.neighbours] if o.weighted else None
     sample = o.vote != "top"
     masks = [entry.mask for entry in entries]
     tie_break = None

@@ -50,6 +50,22 @@ class Task:
             raise DataError(f"{len(synsets)} synsets for {len(self.labels)} labels: give one (or null) for each")
         object.__setattr__(self, "synsets", synsets)
 
+    def matches(self, other: Task) -> list[list[int]]:
+        """For each class, the positions of the classes of `other` that mean the same; usually one, or none.
+
+        They have the same synset, or the same label but for case and underscores.
+        """
+        found: dict[tuple[str, str], list[int]] = {}
+        for j in range(len(other.labels)):
+            for name in other._names(j):
+                found.setdefault(name, []).append(j)
+        return [sorted({j for name in self._names(i) for j in found.get(name, ())}) for i in range(len(self.labels))]
+
+    def _names(self, i: int) -> list[tuple[str, str]]:
+        synset = self.synsets[i]
+        label = self.labels[i].replace("_", " ").strip().casefold()
+        return [("label", label), *([("synset", synset)] if synset else [])]
+
 
 @dataclass
 class TaskData:

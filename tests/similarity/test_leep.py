@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from hf_metaprune.bank.bank import Bank
 from hf_metaprune.similarity import Query, get_similarity
 from hf_metaprune.similarity.leep import leep
-from hf_metaprune.task import TaskData
+from hf_metaprune.task import Task, TaskData
 
 
 def slow_leep(theta: np.ndarray, y: np.ndarray) -> float:
@@ -71,3 +72,17 @@ def test_equal_scores_are_ordered_by_id(bank: Bank, task_data: TaskData, monkeyp
     query = Query(task_data.task, task_data.train, torch.device("cpu"))
     assert [n.entry.id for n in leep_similarity.rank(query, list(bank)[::-1])] == sorted(e.id for e in bank)
     assert leep_similarity.weight(-1.0) == pytest.approx(math.exp(-1))
+
+
+def test_known_classes_count_where_images_are_too_few_to_tell(bank: Bank, task_data: TaskData) -> None:
+    target = task_data.select((0, 1, 2), per_class=1)
+    target.train.images[:] = 128  # nothing to see
+    query = Query(target.task, target.train, torch.device("cpu"))
+    by_leep = {n.entry.id: n.score for n in get_similarity("leep").rank(query, list(bank))}
+    ranked = get_similarity("leep+labels").rank(query, list(bank))
+    assert ranked[0].entry.labels == target.task.labels
+    for n in ranked:
+        share = len(set(n.entry.labels) & set(target.task.labels)) / 3
+        assert n.score == pytest.approx(by_leep[n.entry.id] + share)
+    strangers = replace(query, task=Task(("qa", "qb", "qc")))
+    assert {n.entry.id: n.score for n in get_similarity("leep+labels").rank(strangers, list(bank))} == by_leep
