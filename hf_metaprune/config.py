@@ -77,7 +77,9 @@ class TrainingOptions:
     eval_steps: tuple[int, ...] = option(
         (0, 20, 50, 100), "Steps after which accuracy is measured; the last always is."
     )
-    patience: int = option(0, "Stop after so many evaluations without a better accuracy; 0: never.", low=0)
+    patience: int = option(
+        0, "Stop after so many evaluations without a better accuracy (which then is no fair test); 0: never.", low=0
+    )
 
     def __post_init__(self) -> None:
         check(self)

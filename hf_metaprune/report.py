@@ -96,7 +96,8 @@ class AdaptReport:
             "",
         ]
         if self.neighbours:
-            lines += ["| neighbour | similarity | labels |", "| --- | ---: | --- |"]
+            by = _inline(self.options.get("by") or "similarity")
+            lines += [f"| neighbour | {by} | labels |", "| --- | ---: | --- |"]
             for n in self.neighbours:
                 lines.append(f"| {_inline(n['id'])} | {n['score']:.3f} | {_inline(', '.join(n['labels']))} |")
             total = {k: sum(t[k] for t in self.vote_agreement.values()) for k in range(len(self.neighbours) + 1)}

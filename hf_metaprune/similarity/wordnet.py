@@ -36,14 +36,18 @@ def wordnet() -> Any:
 
 
 def readings(label: str) -> Iterator[str]:
-    """Ways to look a label up, from the label itself to single words: cleaned, without brackets, first of a list."""
+    """Ways to look a label up as a whole: cleaned, without brackets; each part of a list."""
     text = re.sub(r"\(.*?\)|\[.*?\]", " ", label)
     for part in [text, *re.split(r"[,/;|]", text)]:
         words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", part)
         words = re.sub(r"[^\w']+|_+|(?<=\D)\d+$", " ", words).strip().lower()
         if words:
             yield words.replace(" ", "_")
-    yield from reversed(re.sub(r"[^A-Za-z]+", " ", text).lower().split())  # the head noun comes last in English
+
+
+def words_of(label: str) -> Iterator[str]:
+    """The words of a label, the last one first: in English the head noun comes last."""
+    yield from reversed(re.sub(r"\(.*?\)|\[.*?\]|[^A-Za-z]+", " ", label).lower().split())
 
 
 @cache
@@ -60,10 +64,16 @@ def find_synset(label: str) -> Any | None:
         return _by_name(reader, text)
     if match := re.match(r"n(\d{8})[\s_:-]", text):  # "n01440764 tench"
         return _by_offset(reader, int(match[1])) or find_synset(text[10:])
-    for reading in readings(text):
+    for reading in (*readings(text), *words_of(text)):
         if found := reader.synsets(reading, pos="n"):
             return found[0]
     return None
+
+
+def is_guess(label: str) -> bool:
+    """Whether the label's synset is that of one of its words, since WordNet lacks the whole."""
+    ids = re.match(r"n\d{8}\b", label.strip()) or SYNSET_ID.fullmatch(label.strip())
+    return not ids and not any(wordnet().synsets(r, pos="n") for r in readings(label))
 
 
 def _by_name(reader: Any, name: str) -> Any | None:
@@ -142,6 +152,13 @@ class WordNet(Similarity):
             )
         if unknown:
             query.notes.append(f"labels without a WordNet synset, left out of the ranking: {', '.join(unknown)}")
+        guessed = [
+            f"{label} as {synset.name()}"
+            for label, given, synset in zip(query.task.labels, query.task.synsets, target, strict=True)
+            if synset is not None and not (given and is_id(given)) and is_guess(label)
+        ]
+        if guessed:
+            query.notes.append(f"labels that WordNet knows by one word only, read as a guess: {', '.join(guessed)}")
         found, silent = {}, []
         for entry in entries:
             synsets = task_synsets(entry.task)
