@@ -8,13 +8,14 @@ from ..bank.entry import Entry
 from .leep import Leep
 from .similarity import Query, register_similarity
 
+SHARE = 0.5  # in nats; 0.25 to 1 choose about equally well (docs/findings.md)
+
 
 class LeepWithLabels(Leep):
-    """LEEP plus the share of the target's classes that the entry was made for (same synset, or same label).
+    """LEEP plus half the share of the target's classes that the entry was made for (same synset, or same label).
 
-    LEEP from a few images of each class is noisy, and what an entry has learnt of the very classes matters more
-    than anything else about it: a known class is worth as much as a mean likelihood larger by exp(1 / classes).
-    For a task of new classes it is LEEP alone.
+    LEEP from a few images of each class is noisy, and an entry that has learnt the very classes is worth more than one
+    that happens to fit these images. For a task of new classes it is LEEP alone.
     """
 
     name = "leep+labels"
@@ -22,7 +23,7 @@ class LeepWithLabels(Leep):
 
     def scores(self, query: Query, entries: Sequence[Entry]) -> Mapping[str, float]:
         found = super().scores(query, entries)
-        return {entry.id: found[entry.id] + known_share(query, entry) for entry in entries}
+        return {entry.id: found[entry.id] + SHARE * known_share(query, entry) for entry in entries}
 
 
 def known_share(query: Query, entry: Entry) -> float:
