@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from hf_metaprune import Bank, MetaPruner
+from hf_metaprune.config import AdaptOptions
 from hf_metaprune.errors import (
     BankError,
     BaseMismatchError,
@@ -23,11 +24,14 @@ from hf_metaprune.errors import (
     StorageError,
     WordNetError,
 )
-from hf_metaprune.masks import keep_count
+from hf_metaprune.masks import Mask, keep_count
 from hf_metaprune.result import AdaptResult, load_result
+from hf_metaprune.similarity import Neighbour
+from hf_metaprune.strategies import Start, by_vote
 from hf_metaprune.task import TaskData
 from tests.conftest import needs_wordnet
 
+CPU = torch.device("cpu")
 FAST = {"steps": 6, "batch_size": 16, "eval_steps": (0, 3), "neighbours": 2}
 
 
@@ -105,6 +109,29 @@ def test_options_reach_the_work(pruner: MetaPruner, target: TaskData) -> None:
     rival = pruner.adapt(target, **FAST, strategy="no-bank").report
     assert rival.neighbours == []
     assert rival.options["lr"] > pruner.adapt(target, **FAST).report.options["lr"]  # it has farther to go
+
+
+def test_one_neighbour_votes_for_itself_whole(pruner: MetaPruner, target: TaskData) -> None:
+    start = {"steps": 0, "neighbours": 1, "recalibrate": False, "head": "random", "eval_steps": ()}
+    result = pruner.adapt(target, **start)
+    entry = pruner.bank[result.report.neighbours[0]["id"]]
+    own, made = entry.load_model().network.state_dict(), result.model.network.state_dict()
+    assert "bn1.running_mean" in made
+    for name in own.keys() - {"fc.weight", "fc.bias"}:
+        if not name.endswith("num_batches_tracked"):
+            assert torch.equal(made[name], own[name]), name
+
+
+def test_weighted_votes_follow_the_scores(pruner: MetaPruner, target: TaskData) -> None:
+    near, *far = pruner.bank
+    neighbours = [Neighbour(near, 0.0), *(Neighbour(entry, -50.0) for entry in far)]
+
+    def winner(weighted: bool) -> Mask:
+        options = AdaptOptions(vote="top", weighted=weighted, by="leep")
+        return by_vote(Start(pruner.bank.base, target.task, target.train, options, 0.7, CPU, neighbours))[0]
+
+    assert winner(weighted=True) == near.mask
+    assert winner(weighted=False) != near.mask
 
 
 @needs_wordnet
