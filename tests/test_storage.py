@@ -13,7 +13,7 @@ from hf_metaprune.storage import new_folder, write_bytes
 def test_a_file_is_replaced_not_rewritten(tmp_path: Path) -> None:
     path = tmp_path / "index"
     write_bytes(path, b"old" * 1000)
-    with path.open("rb") as reader:
+    with path.open("rb", buffering=0) as reader:  # sees what is on disk now
         first = reader.read(3)
         write_bytes(path, b"new")
         assert first + reader.read() == b"old" * 1000
