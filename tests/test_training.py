@@ -177,8 +177,10 @@ def test_recalibration_gives_the_statistics_of_the_images(
     model: MetaPrunedForImageClassification, task_data: TaskData, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "EVAL_BATCH", batch)
-    recalibrate(model, task_data.train, CPU)
     norm = model.network.get_submodule("conv1.1")  # after the first convolution of the stem
+    norm.running_mean.fill_(7.0)  # statistics of another task, of many batches
+    norm.num_batches_tracked.fill_(40)
+    recalibrate(model, task_data.train, CPU)
     conv = model.network.get_submodule("conv1.0")
     with torch.no_grad():
         x = torch.cat([conv(x) for x, _ in task_data.train.batches(100)])
