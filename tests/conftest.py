@@ -17,7 +17,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
-from timm.models import save_for_hf
+from timm.models._hub import save_for_hf
 
 from hf_metaprune.bank.bank import Bank
 from hf_metaprune.bank.factory import build_bank

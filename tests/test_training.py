@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from hf_metaprune.training import (
     count_flops,
     fine_tune,
     lr_factor,
+    make_optimizer,
     pick_device,
     predict_logits,
     recalibrate,
@@ -125,11 +127,35 @@ def test_batches_show_every_image_equally_often(n: int, size: int, seed: int) ->
 def test_the_schedule_warms_up_and_falls() -> None:
     plan = options(steps=20, warmup_steps=4)
     factors = [lr_factor(s, plan) for s in range(21)]
-    assert factors[:5] == sorted(factors[:5])
-    assert factors[4] == 1.0
+    assert factors[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert factors[4:] == sorted(factors[4:], reverse=True)
     assert factors[20] == pytest.approx(0)
     assert lr_factor(15, options(schedule="constant")) == 1.0
+
+
+def test_weights_decay_and_biases_and_norms_do_not(model: MetaPrunedForImageClassification) -> None:
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer = make_optimizer(model, lr=0.1, momentum=0.0, weight_decay=0.5)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for name, p in model.named_parameters():
+        assert torch.allclose(p, before[name] * (0.95 if p.ndim > 1 else 1.0)), name
+
+
+def test_mixup_mixes_labels_as_it_mixes_images(model: MetaPrunedForImageClassification, task_data: TaskData) -> None:
+    """A network that says how much of each class is shown has the entropy of what it was shown as its loss."""
+    run = training._Run(model, task_data.train, options(mixup=0.4), None, CPU, 0, [])
+    shown = []
+
+    def network(x: torch.Tensor) -> SimpleNamespace:
+        shown.append(x)
+        return SimpleNamespace(logits=x.clamp(min=1e-12).log())
+
+    run.parallel = network  # type: ignore[assignment]
+    loss = run._loss(torch.eye(9), torch.arange(9))
+    assert 0 < (shown[0] > 0).sum(1).float().mean() - 1  # at least one image is a mixture
+    assert loss.item() == pytest.approx(torch.special.entr(shown[0]).sum(1).mean().item(), abs=1e-5)
 
 
 class Recorder:
