@@ -39,16 +39,19 @@ def open_image(value: Any, min_side: int = 0) -> Image.Image:
     """
     if isinstance(value, dict) and ("bytes" in value or "path" in value):
         value = value["bytes"] if value.get("bytes") is not None else value["path"]
+    if isinstance(value, Image.Image):
+        return _upright_rgb(value, min_side)
+    if torch.is_tensor(value) or isinstance(value, np.ndarray):
+        return _from_array(value).convert("RGB")
     if isinstance(value, (bytes, bytearray)):
-        image: Image.Image = Image.open(io.BytesIO(value))
-    elif isinstance(value, Image.Image):
-        image = value
-    elif torch.is_tensor(value) or isinstance(value, np.ndarray):
-        image = _from_array(value)
-    elif isinstance(value, (str, Path)) or hasattr(value, "read"):
-        image = Image.open(value)
-    else:
+        value = io.BytesIO(value)
+    if not isinstance(value, (str, Path)) and not hasattr(value, "read"):
         raise TypeError(f"a {type(value).__name__} is not an image")
+    with Image.open(value) as image:
+        return _upright_rgb(image, min_side)
+
+
+def _upright_rgb(image: Image.Image, min_side: int) -> Image.Image:
     if max(image.size) > MAX_ASPECT * min(image.size):
         raise ValueError(f"{image.width} x {image.height} pixels: too long and thin")
     if min_side and image.format == "JPEG":
@@ -57,6 +60,8 @@ def open_image(value: Any, min_side: int = 0) -> Image.Image:
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":  # PIL's own conversion would clip to white
         image = _from_array(np.asarray(image))
+    if isinstance(image.info.get("transparency"), bytes):  # the way that PIL wants it, with the same colours
+        image = image.convert("RGBA")
     return image.convert("RGB")
 
 
@@ -175,7 +180,9 @@ def decode_images(
                 images[fine] = preprocessing.to_uint8([item for item in loaded if not isinstance(item, str)])
     if skipped and len(skipped) > MAX_CORRUPT_SHARE * n:
         shown = "; ".join(skipped[:3])
-        raise DataError(f"{len(skipped)} of {n} images cannot be read (1% would be skipped): {shown}")
+        raise DataError(
+            f"{len(skipped)} of {n} images cannot be read ({shown}): remove or mend them; up to 1% are skipped"
+        )
     for line in skipped:
         log.warning("skipped an unreadable image, %s", line)
     return ImageSet(images[good], torch.from_numpy(targets[good]).long(), preprocessing, skipped)
@@ -184,10 +191,10 @@ def decode_images(
 def augment(images: torch.Tensor, generator: torch.Generator, flip: bool = True, shift: float = 0.125) -> torch.Tensor:
     """Randomly mirrored and shifted copies of float images (n, c, h, w); borders are reflected.
 
-    `shift` is the largest shift in each direction, as a share of the height.
+    `shift` is the largest shift in each direction, as a share of the shorter side.
     """
     n, _, h, w = images.shape
-    pad = int(shift * h)
+    pad = int(shift * min(h, w))
     rows = torch.arange(h).expand(n, h)
     cols = torch.arange(w).expand(n, w)
     if pad:

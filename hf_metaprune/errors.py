@@ -7,6 +7,12 @@ class MetaPruneError(Exception):
     """Base of all errors raised on purpose; the message says what was wrong and what to do."""
 
 
+def reason(error: BaseException) -> str:
+    """What went wrong in a few words: the first line, without the number that `OSError` puts before it."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return (text.splitlines() or [type(error).__name__])[0][:300]
+
+
 class OptionError(MetaPruneError, ValueError):
     """An option has a value it cannot have, or does not exist."""
 
@@ -37,6 +43,9 @@ class LockedError(BankError):
 
 class StorageError(MetaPruneError, OSError):
     """A folder cannot be read or written: no permission, no space, a file in the way."""
+
+    def __str__(self) -> str:
+        return self.strerror or super().__str__()
 
 
 class WordNetError(MetaPruneError):

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import FormatError, StorageError
+from .errors import FormatError, StorageError, reason
 
 MAX_JSON_BYTES = 32 << 20  # a config of a huge network stays far below
 TEMPORARY = ".tmp-"  # prefix of names that are not finished; readers ignore them, writers clear old ones
@@ -35,7 +35,7 @@ def storage_errors(path: Path, doing: str) -> Iterator[None]:
             errno.EPERM: "permission denied: choose a folder that you may write to",
             errno.EROFS: "the file system is read-only: choose another folder",
             errno.ENOTDIR: "a part of the path is a file, not a folder",
-            errno.EEXIST: "it exists already and is not empty: choose another name, or overwrite it",
+            errno.EEXIST: "it exists already and is not empty: choose another name, or pass overwrite (--overwrite)",
         }.get(error.errno or 0, str(error))
         raise StorageError(error.errno or errno.EIO, f"cannot {doing} {path}: {advice}") from error
 
@@ -84,12 +84,14 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         FormatError: the file is missing, is not JSON, or is not an object.
     """
+    if not path.parent.exists():
+        raise FormatError(f"there is no folder {path.parent}")
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise FormatError(f"{path} has {path.stat().st_size} bytes, more than {MAX_JSON_BYTES}")
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise FormatError(f"{path} cannot be read: {error}") from error
+        raise FormatError(f"{path} cannot be read: {reason(error)}") from error
     if not isinstance(value, dict):
         raise FormatError(f"{path} must hold a JSON object")
     return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hf_metaprune.data import ImageSet, augment, decode_images, open_image
-from hf_metaprune.errors import DataError, FormatError
+from hf_metaprune.errors import DataError
 from hf_metaprune.preprocess import Preprocessing
 from hf_metaprune.task import TaskData
 from tests.conftest import tiny_preprocessing
@@ -153,44 +154,6 @@ def test_augmentation_shifts_and_mirrors_and_follows_its_seed() -> None:
     assert set(shifted.unique().tolist()) <= set(x.unique().tolist())
 
 
-@pytest.mark.parametrize(("width", "height"), [(50, 40), (32, 64), (300, 200)])
-def test_the_processor_resizes_and_crops_as_timm_does(width: int, height: int) -> None:
-    from timm.data import create_transform
-
-    ours = Preprocessing((3, 32, 32), interpolation="bilinear", crop_pct=0.875)
-    rng = np.random.default_rng(0)
-    smooth = Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).resize((width, height))
-    theirs = create_transform((3, 32, 32), interpolation="bilinear", crop_pct=0.875, mean=ours.mean, std=ours.std)
-    difference = ours.normalise(ours.to_uint8([smooth]))[0] - theirs(smooth)
-    assert difference.abs().mean() < 0.05
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        {},
-        {"input_size": [1, 32, 32], "mean": [0, 0, 0], "std": [1, 1, 1]},
-        {"input_size": [3, 32, 99999], "mean": [0, 0, 0], "std": [1, 1, 1]},
-        {"input_size": [3, 32, 32], "mean": [0, 0], "std": [1, 1, 1]},
-        {"input_size": [3, 32, 32], "mean": [0, 0, 0], "std": [0, 1, 1]},
-        {"input_size": [3, 32, 32], "mean": [0, 0, float("nan")], "std": [1, 1, 1]},
-        {"input_size": [3, 32, 32], "mean": [0, 0, 0], "std": [1, 1, 1], "interpolation": "magic"},
-        {"input_size": "3", "mean": [0, 0, 0], "std": [1, 1, 1]},
-    ],
-)
-def test_preprocessing_that_makes_no_sense_is_refused(config: dict) -> None:
-    with pytest.raises(FormatError, match="image preprocessing"):
-        Preprocessing.from_config(config)
-
-
-def test_preprocessing_survives_its_config() -> None:
-    ours = tiny_preprocessing()
-    assert Preprocessing.from_config(ours.to_config()) == ours
-    assert Preprocessing.from_processor(ours.processor().to_dict()) == ours
-    with pytest.raises(FormatError, match="not understood"):
-        Preprocessing.from_processor({"size": {"longest_edge": 3}})
-
-
 @pytest.mark.parametrize("dtype", [np.uint16, np.int32])
 def test_16_bits_keep_their_brightness(dtype: type) -> None:
     dark = np.full((9, 9), 257 * 40, dtype=dtype)
@@ -227,3 +190,20 @@ def test_images_as_long_as_a_bomb_are_refused() -> None:
     with pytest.raises(ValueError, match="too long and thin"):
         open_image(png(Image.new("RGB", (60_000, 1))))
     assert open_image(png(Image.new("RGB", (400, 10)))).size == (400, 10)
+
+
+@pytest.mark.filterwarnings("error")
+def test_animations_are_closed_and_transparent_palettes_are_silent(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (20, 20), color) for color in (RED, (0, 0, 0))]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert np.asarray(open_image(tmp_path / "a.gif")).reshape(-1, 3)[0].tolist() == pytest.approx(RED, abs=3)
+    gc.collect()  # a file left open would warn now
+    palette = Image.new("P", (9, 9), 1)
+    palette.putpalette([0, 0, 0, *RED])
+    stored = png(palette, transparency=bytes([0, 128]))
+    assert np.unique(np.asarray(open_image(stored)).reshape(-1, 3), axis=0).tolist() == [list(RED)]
+
+
+def test_shifts_fit_into_images_of_any_shape() -> None:
+    x = torch.rand(2, 3, 40, 9)
+    assert augment(x, torch.Generator().manual_seed(0), shift=0.5).shape == x.shape

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from ..errors import FormatError
+from ..errors import FormatError, reason
 from ..masks import Mask
 from ..preprocess import Preprocessing
 from ..storage import read_json
@@ -76,14 +76,12 @@ class BaseModel:
         try:
             state = load_file(weights)
         except (OSError, SafetensorError) as error:
-            raise FormatError(f"{weights} cannot be read: {error}") from error
+            raise FormatError(f"{weights} cannot be read: {reason(error)}") from error
         bad = [n for n, t in state.items() if t.is_floating_point() and not torch.isfinite(t).all()]
         if bad:
             raise FormatError(f"{weights}: tensor {bad[0]} has values that are not finite")
         network = _build(family, architecture, model_args, state)
-        names = config.get("label_names") or list((config.get("id2label") or {}).values())
-        sha = sha256_file(weights)
-        names = tuple(str(n) for n in names)
+        sha, names = sha256_file(weights), _label_names(config, path)
         return cls(library, architecture, model_args, sha, preprocessing, network, names, repo_id, revision, path)
 
     @cached_property
@@ -168,12 +166,20 @@ def identify(config: Mapping[str, Any], path: Path) -> tuple[str, str, dict[str,
     raise FormatError(f"{path / CONFIG} says neither 'architecture' (timm) nor 'architectures' (transformers)")
 
 
+def _label_names(config: Mapping[str, Any], path: Path) -> tuple[str, ...]:
+    """The base's own classes: timm's ``label_names``, or transformers' ``id2label``; none if it names none."""
+    names, by_id = config.get("label_names") or [], config.get("id2label") or {}
+    if not isinstance(names, list) or not isinstance(by_id, dict):
+        raise FormatError(f"{path / CONFIG}: label_names must be a list, id2label an object")
+    return tuple(str(name) for name in names or by_id.values())
+
+
 def _read_preprocessing(config: Mapping[str, Any], path: Path) -> Preprocessing:
     if isinstance(config.get("pretrained_cfg"), dict):
         return Preprocessing.from_config(config["pretrained_cfg"])
     if not (path / PREPROCESSOR).exists():
         raise FormatError(f"{path} says nothing of image preprocessing: add {PREPROCESSOR} or a pretrained_cfg")
-    return Preprocessing.from_processor(read_json(path / PREPROCESSOR))
+    return Preprocessing.from_processor(path)
 
 
 def _build(family: Architecture, architecture: str, args: dict[str, Any], state: dict[str, torch.Tensor]) -> nn.Module:

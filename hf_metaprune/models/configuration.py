@@ -8,6 +8,7 @@ from transformers.configuration_utils import PreTrainedConfig
 
 from ..errors import FormatError
 from ..masks import Mask
+from ..task import MAX_LABELS
 from ..version import FORMAT_VERSION, __version__
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class MetaPrunedConfig(PreTrainedConfig):
                 f"this model has format version {self.format_version}; this hf_metaprune reads up to {FORMAT_VERSION}: "
                 "upgrade with `pip install -U hf-metaprune`"
             )
+        if kwargs.get("num_labels", 0) > MAX_LABELS:  # transformers would make a name for each
+            raise FormatError(f"a model of {kwargs['num_labels']} labels; at most {MAX_LABELS} are read")
         super().__post_init__(**kwargs)
         from . import modeling  # noqa: F401  (makes AutoModelForImageClassification know the model)
 

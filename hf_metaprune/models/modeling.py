@@ -59,6 +59,8 @@ class MetaPrunedForImageClassification(PreTrainedModel):
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """As transformers', plus the header metadata of format version 1."""
         super().save_pretrained(save_directory, **kwargs)
+        if not kwargs.get("is_main_process", True):
+            return
         from .saving import add_metadata
 
         add_metadata(Path(save_directory), self.config)
@@ -107,9 +109,10 @@ class MetaPrunedForImageClassification(PreTrainedModel):
 
 @lru_cache(maxsize=8)  # a bank's entries are slices of one network, and to build it costs more than to slice it
 def _whole_network(
-    architecture: Architecture, name: str, model_args: str, num_labels: int
+    architecture: Architecture, name: str, model_args: str, num_labels: int, dtype: torch.dtype
 ) -> tuple[nn.Module, tuple[PrunableLayer, ...]]:
-    """The unsliced network on the meta device, and its prunable layers; not to be changed."""
+    """The unsliced network on the meta device, in torch's default dtype, and its prunable layers; not to be changed."""
+    assert dtype == torch.get_default_dtype()  # transformers changes it while it loads a model
     with torch.device("meta"):
         network = architecture.build(name, json.loads(model_args), num_labels)
         return network, tuple(architecture.layers(network))
@@ -122,8 +125,10 @@ def build_sliced(architecture: Architecture, config: MetaPrunedConfig) -> tuple[
         FormatError: the masks do not fit the architecture.
     """
     base: dict[str, Any] = config.base_model or {}
-    arguments = json.dumps(base.get("model_args") or {})
-    whole, prunable = _whole_network(architecture, base["architecture"], arguments, config.num_labels)
+    arguments = json.dumps(base.get("model_args") or {}, sort_keys=True)
+    whole, prunable = _whole_network(
+        architecture, base["architecture"], arguments, config.num_labels, torch.get_default_dtype()
+    )
     with torch.device("meta"):
         network, layers = copy.deepcopy(whole), list(prunable)
         mask, sizes = config.mask(), layer_sizes(layers)

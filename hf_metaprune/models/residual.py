@@ -34,7 +34,7 @@ def check_modules(network: nn.Module, allowed: Sequence[type[nn.Module]], what: 
             raise ArchitectureError(f"{what}: grouped convolution {path} is not supported")
         if isinstance(module, tuple(allowed)):
             continue
-        if not next(module.parameters(), None) and _keeps_zero(module):
+        if next(module.parameters(), None) is None and _keeps_zero(module):
             continue
         raise ArchitectureError(f"{what}: {type(module).__name__} at {path} is not supported")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
-from ..errors import BaseMismatchError, DataError, FormatError, OptionError
+from ..errors import BaseMismatchError, DataError, FormatError, OptionError, reason
 from ..preprocess import Preprocessing
 from ..storage import read_json, write_bytes
 from ..task import check_labels
@@ -21,6 +22,9 @@ from .configuration import MetaPrunedConfig
 from .modeling import MetaPrunedForImageClassification
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+CONFIG_KEYS = {f.name for f in dataclasses.fields(MetaPrunedConfig)} | {"model_type", "architectures", "dtype"}
+"""What is read of a stranger's config; transformers has more keys, which choose kernels, quantisers and code."""
 
 
 def header_metadata(config: MetaPrunedConfig) -> dict[str, str]:
@@ -93,7 +97,7 @@ def check_header(folder: Path, config: MetaPrunedConfig, model: MetaPrunedForIma
             metadata, names = file.metadata() or {}, set(file.keys())
             stored = {n: (tuple((s := file.get_slice(n)).get_shape()), s.get_dtype()) for n in names}
     except (OSError, SafetensorError) as error:
-        raise FormatError(f"{path} cannot be read: {error}; it may be cut short, fetch it again") from error
+        raise FormatError(f"{path} cannot be read: {reason(error)}; it may be cut short, fetch it again") from error
     version = metadata.get("format_version", str(FORMAT_VERSION))
     if not version.isdecimal() or len(version) > 9:
         raise FormatError(f"{path}: its header's format_version is {version[:40]!r}")
@@ -120,7 +124,11 @@ def load_config(folder: Path) -> MetaPrunedConfig:
     Raises:
         FormatError: missing, malformed, of another kind, or of a newer format version.
     """
-    values = read_json(folder / CONFIG)
+    if (folder / "bank.json").exists():
+        raise FormatError(
+            f"{folder} is a bank, not a model; its models are listed by `hf-metaprune bank show {folder}`"
+        )
+    values = {key: value for key, value in read_json(folder / CONFIG).items() if key in CONFIG_KEYS}
     if values.get("model_type") != MetaPrunedConfig.model_type:
         raise FormatError(f"{folder / CONFIG} is of model_type {values.get('model_type')!r}, not 'metaprune'")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,42 +11,31 @@ from torch import nn
 
 from ..errors import ArchitectureError
 from .architecture import Architecture, PrunableLayer, register
+from .model_args import MAX_DEPTH, MAX_WIDTH, Rule, check_model_args, flag, one_of, share, text, whole, wholes
 from .residual import ConvStep, branch_layers, check_modules
 
-# Arguments of timm's ResNet that a config may carry, with their types. Everything else (above all what makes
-# timm read files or import code) is refused.
-MODEL_ARGS: dict[str, type | tuple[type, ...]] = {
-    "layers": (list, tuple),
-    "channels": (list, tuple),
-    "in_chans": int,
-    "global_pool": str,
-    "base_width": int,
-    "stem_width": int,
-    "stem_type": str,
-    "replace_stem_pool": bool,
-    "avg_down": bool,
-    "down_kernel_size": int,
-    "block_reduce_first": int,
-    "output_stride": int,
-    "act_layer": str,
-    "drop_rate": (int, float),
-    "drop_path_rate": (int, float),
-    "cifar_stem": bool,
+POOLS = ("avg", "max", "avgmax", "catavgmax", "fast", "fastavg", "fastmax", "fastavgmax", "fastcatavgmax")
+
+# Arguments of timm's ResNet that a config may carry. Everything else (above all what makes timm read files or
+# import code) is refused.
+MODEL_ARGS: dict[str, Rule] = {
+    "layers": wholes(1, MAX_DEPTH),
+    "channels": wholes(1, MAX_WIDTH),
+    "in_chans": whole(3, 3),
+    "global_pool": one_of(*POOLS),
+    "base_width": whole(1, MAX_WIDTH),
+    "stem_width": whole(1, MAX_WIDTH),
+    "stem_type": one_of("", "deep", "deep_tiered"),
+    "replace_stem_pool": flag,
+    "avg_down": flag,
+    "down_kernel_size": whole(1, 7),
+    "block_reduce_first": whole(1, 64),
+    "output_stride": lambda value: value in (8, 16, 32),
+    "act_layer": text,
+    "drop_rate": share,
+    "drop_path_rate": share,
+    "cifar_stem": flag,
 }
-
-
-def check_model_args(model_args: Mapping[str, Any], allowed: Mapping[str, type | tuple[type, ...]], what: str) -> None:
-    """Refuse arguments that are not in `allowed` or have another type.
-
-    Raises:
-        ArchitectureError: names the argument.
-    """
-    for name, value in model_args.items():
-        if name not in allowed:
-            raise ArchitectureError(f"{what}: model argument {name!r} is not accepted; accepted: {sorted(allowed)}")
-        items = value if isinstance(value, (list, tuple)) else []
-        if not isinstance(value, allowed[name]) or any(type(item) is not int for item in items):
-            raise ArchitectureError(f"{what}: model argument {name}={value!r} has the wrong type")
 
 
 class TimmResNet(Architecture):
@@ -78,7 +68,7 @@ class TimmResNet(Architecture):
             args["layers"] = list(args["layers"])
         try:
             network = timm.create_model(architecture, pretrained=False, num_classes=num_classes, **args)
-        except (TypeError, ValueError, AssertionError, AttributeError, RuntimeError) as error:
+        except Exception as error:  # whatever timm makes of arguments that do not go together
             raise ArchitectureError(f"timm cannot build {architecture} with {dict(model_args)}: {error}") from error
         if cifar_stem:
             make_cifar_stem(network)
@@ -98,16 +88,18 @@ class TimmResNet(Architecture):
         from timm.layers import adaptive_avgmax_pool as pools
         from timm.models.resnet import BasicBlock, Bottleneck, DropPath
 
+        blocks = {path: m for path, m in network.named_modules() if re.fullmatch(r"layer\d+\.\d+", path)}
+        for path, block in blocks.items():
+            if type(block) not in (BasicBlock, Bottleneck):
+                raise ArchitectureError(f"{type(block).__name__} at {path} is not supported")
+            if block.se is not None:
+                raise ArchitectureError(f"{type(block.se).__name__} at {path}.se (attention) is not supported")
         allowed = [nn.Conv2d, nn.BatchNorm2d, nn.Linear, nn.Identity, nn.MaxPool2d, nn.AvgPool2d]
         allowed += [nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Flatten, DropPath]
         allowed += [pools.FastAdaptiveAvgPool, pools.AdaptiveAvgMaxPool2d, pools.AdaptiveCatAvgMaxPool2d]
         check_modules(network, allowed, type(network).__name__)
         layers: list[PrunableLayer] = []
-        for path, block in network.named_modules():
-            if not isinstance(block, (BasicBlock, Bottleneck)):
-                continue
-            if block.se is not None:
-                raise ArchitectureError(f"attention (SE and its kin) at {path}.se is not supported")
+        for path, block in blocks.items():
             depth = 2 if isinstance(block, BasicBlock) else 3
             steps = [
                 ConvStep(f"{path}.conv{i}", f"{path}.bn{i}", f"{path}.act{i}" if i < depth else f"{path}.bn{i}")

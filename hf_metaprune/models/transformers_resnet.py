@@ -10,18 +10,18 @@ from torch import nn
 
 from ..errors import ArchitectureError
 from .architecture import Architecture, PrunableLayer, register
+from .model_args import MAX_DEPTH, MAX_WIDTH, Rule, check_model_args, flag, one_of, text, whole, wholes
 from .residual import ConvStep, branch_layers, check_modules
-from .timm_resnet import check_model_args
 
-MODEL_ARGS: dict[str, type | tuple[type, ...]] = {
-    "num_channels": int,
-    "embedding_size": int,
-    "hidden_sizes": (list, tuple),
-    "depths": (list, tuple),
-    "layer_type": str,
-    "hidden_act": str,
-    "downsample_in_first_stage": bool,
-    "downsample_in_bottleneck": bool,
+MODEL_ARGS: dict[str, Rule] = {
+    "num_channels": whole(3, 3),
+    "embedding_size": whole(1, MAX_WIDTH),
+    "hidden_sizes": wholes(1, MAX_WIDTH),
+    "depths": wholes(1, MAX_DEPTH),
+    "layer_type": one_of("basic", "bottleneck"),
+    "hidden_act": text,
+    "downsample_in_first_stage": flag,
+    "downsample_in_bottleneck": flag,
 }
 CLASS_NAME = "ResNetForImageClassification"
 

@@ -199,6 +199,10 @@ def edit(folder: Path, **changes: object) -> None:
         ({"model_type": "vit"}, "model_type"),
         ({"id2label": {"0": "a", "1": "b"}}, "shape|labels"),
         ({"ratio": "high"}, "ratio"),
+        ({"base_model": {"library": "timm", "architecture": "resnet18", "model_args": [1]}}, "must be an object"),
+        ({"base_model": {"library": "timm", "architecture": "resnet18", "model_args": {"act_layer": "x"}}}, "timm"),
+        ({"num_labels": 10**9, "id2label": None}, "shape"),
+        ({"id2label": ["a", "b"]}, "config.json"),
     ],
 )
 def test_altered_configs_are_refused(
@@ -210,6 +214,34 @@ def test_altered_configs_are_refused(
     edit(tmp_path, **changes)
     with pytest.raises(MetaPruneError, match=message):
         load_model(tmp_path)
+
+
+def test_a_name_for_each_of_a_billion_labels_is_not_made() -> None:
+    with pytest.raises(FormatError, match="1000000000 labels"):
+        MetaPrunedConfig(num_labels=10**9)
+
+
+def test_what_chooses_code_and_kernels_is_not_read(model: MetaPrunedForImageClassification, tmp_path: Path) -> None:
+    save_model(model, tmp_path)
+    edit(tmp_path, attn_implementation="flash_attention_2", quantization_config={"quant_method": "bitsandbytes"})
+    assert load_model(tmp_path).mask() == model.mask()
+
+
+def test_models_of_several_dtypes_live_in_one_process(
+    base: BaseModel, model: MetaPrunedForImageClassification, tmp_path: Path
+) -> None:
+    """The network that is built once for all of a bank's entries must not bring the first one's dtype along."""
+    from transformers import AutoModelForImageClassification as auto
+
+    for dtype in ("float16", "float32", "bfloat16"):
+        (tmp_path / dtype).mkdir()
+        save_model(model, tmp_path / dtype, dtype)
+    for dtype in ("float16", "float32", "bfloat16", "float16"):
+        found = auto.from_pretrained(tmp_path / dtype)
+        assert {p.dtype for p in found.parameters()} == {getattr(torch, dtype)}
+        assert auto.from_pretrained(tmp_path / dtype, dtype=torch.float32).dtype == torch.float32
+        assert load_model(tmp_path / dtype).dtype == torch.float32
+        assert base.slice(model.config).dtype == torch.float32
 
 
 def test_other_bases_are_refused(model: MetaPrunedForImageClassification, tmp_path: Path) -> None:
@@ -291,6 +323,10 @@ def test_bases_that_cannot_be_used_are_refused(base_folder: Path, tmp_path: Path
     edit(copy(), pretrained_cfg=None)
     with pytest.raises(FormatError, match="preprocessing"):
         BaseModel.load(tmp_path / "base")
+    for names in ({"label_names": 5}, {"label_names": None, "id2label": ["a"]}):
+        edit(copy(), **names)
+        with pytest.raises(FormatError, match="label_names must be"):
+            BaseModel.load(tmp_path / "base")
 
 
 def test_a_base_of_transformers(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def sizes_of(net: nn.Module) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(data=st.data())
 def test_sliced_equals_masked(name: str, data: st.DataObject) -> None:
     net = network(name)
@@ -126,7 +126,7 @@ def test_sliced_equals_masked(name: str, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50d", "transformers-bottleneck"])
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(data=st.data())
 def test_gradients_of_kept_parameters_are_equal(name: str, data: st.DataObject) -> None:
     net = network(name)
@@ -164,7 +164,7 @@ def test_a_mask_of_everything_gives_the_base_exactly(name: str) -> None:
         assert torch.equal(logits(slice_network(net, Mask.full(sizes_of(net))), x), logits(net, x))
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(data=st.data())
 def test_slicing_a_sliced_network_again(data: st.DataObject) -> None:
     net = network("resnet50")
@@ -212,7 +212,11 @@ def test_masks_that_do_not_fit_are_refused() -> None:
 @pytest.mark.parametrize(
     ("make", "named"),
     [
-        (lambda: timm.create_model("seresnet18", num_classes=2), "SE|layer1.0.se"),
+        (lambda: timm.create_model("seresnet18", num_classes=2), "SEModule at layer1.0.se"),
+        (lambda: timm.create_model("ecaresnet26t", num_classes=2), "EcaModule at layer1.0.se"),
+        (lambda: timm.create_model("skresnet18", num_classes=2), "SelectiveKernelBasic at layer1.0"),
+        (lambda: timm.create_model("res2net50_26w_4s", num_classes=2), "Bottle2neck at layer1.0"),
+        (lambda: timm.create_model("resnet50_gn", num_classes=2), "GroupNorm"),
         (lambda: timm.create_model("resnext50_32x4d", num_classes=2), "grouped convolution layer1.0.conv2"),
         (lambda: timm.create_model("resnetblur50", num_classes=2), "BlurPool2d|aa"),
         (lambda: timm.create_model("resnet18", num_classes=2, drop_block_rate=0.1), "DropBlock"),
@@ -236,7 +240,20 @@ def test_unknown_networks_are_refused_with_what_is_supported() -> None:
 
 @pytest.mark.parametrize(
     "args",
-    [{"checkpoint_path": "evil.pth"}, {"pretrained": True}, {"channels": "64"}, {"layers": [2.5]}, {"stem_type": 3}],
+    [
+        {"checkpoint_path": "evil.pth"},
+        {"pretrained": True},
+        {"channels": "64"},
+        {"channels": [10**6] * 4},
+        {"layers": [2.5]},
+        {"layers": [3, 3, 3, 20_000]},
+        {"stem_type": 3},
+        {"stem_type": "steep"},
+        {"global_pool": ""},
+        {"drop_rate": 5},
+        {"in_chans": 1},
+        {"act_layer": "nosuch"},
+    ],
 )
 def test_model_arguments_from_strangers_are_checked(args: dict) -> None:
     with pytest.raises(ArchitectureError, match=next(iter(args))):
