@@ -45,10 +45,15 @@ class Mask(Mapping[str, np.ndarray]):
                 raise OptionError(f"mask layers differ from the sizes' layers: {sorted(set(kept) ^ set(sizes))[:5]}")
             kept = {name: kept[name] for name in sizes}
         self.sizes: dict[str, int] = {name: int(size) for name, size in sizes.items()}
+        if any(size < 0 for size in self.sizes.values()):
+            raise OptionError("a layer cannot have fewer than 0 units")
         self._kept: dict[str, np.ndarray] = {}
         self._hash: int | None = None
         for name, indices in kept.items():
-            array = np.sort(np.asarray(indices, dtype=np.int64).reshape(-1))
+            given = np.asarray(indices).reshape(-1)
+            if given.size and given.dtype.kind not in "iu":
+                raise OptionError(f"layer {name}: kept units must be whole numbers, not {given.dtype} (see from_bools)")
+            array = np.sort(given.astype(np.int64))
             if array.size and (array[0] < 0 or array[-1] >= self.sizes[name] or (np.diff(array) == 0).any()):
                 raise OptionError(
                     f"layer {name}: kept units must be different numbers from 0 to {self.sizes[name] - 1}"

@@ -34,7 +34,8 @@ def read_task_data(
             them, a Hub data set id, a torch data set, or a list of (image, label).
         image_column, label_column: column names, where they cannot be found by type or name.
         synsets: WordNet synset ids in the order of the labels, if known.
-        evaluation_share: what part of each class is held back if the source has no test or validation split.
+        evaluation_share: what part of each class is held back if the source has no test or validation split; 0 to
+            learn from all images, and measure nothing.
 
     Raises:
         DataError: nothing there, unknown columns, fewer than two classes, a class with too few images, or more
@@ -54,17 +55,20 @@ def read_task_data(
         extra = sorted(set(held.labels) - set(names))
         if extra:
             raise DataError(f"split {evaluation_name!r} has classes that {train_name!r} lacks: {', '.join(extra[:5])}")
-    _check_counts(names, train.labels, 1 if held is not None else 2)
+    least = 2 if held is None and evaluation_share else 1
+    _check_counts(names, train.labels, least)
     images = _decode(train, names, preprocessing, progress)
-    _check_counts(names, [names[t] for t in images.targets.tolist()], 1 if held is not None else 2)
+    _check_counts(names, [names[t] for t in images.targets.tolist()], least)
     if held is not None and evaluation_name:
         evaluation = _decode(held, names, preprocessing, progress)
         skipped = images.skipped + evaluation.skipped
         return TaskData(task, images, evaluation, evaluation_name, name, skipped)
+    if not evaluation_share:
+        return TaskData(task, images, images.subset([]), "no image: it learnt from all", name, images.skipped)
     rows = _held_back(images.targets.numpy(), evaluation_share, seed)
     chosen = np.isin(np.arange(len(images)), rows)
     train_set, evaluation = images.subset(np.flatnonzero(~chosen)), images.subset(rows)
-    where = f"a {evaluation_share:.0%} part of {train_name!r} held back at random"
+    where = f"{evaluation_share:.0%} of each class, held back at random"
     return TaskData(task, train_set, evaluation, where, name, images.skipped)
 
 

@@ -12,13 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from .errors import DataError
+from .errors import DataError, OptionError, reason
 
 log = logging.getLogger(__name__)
 
 IMAGE_NAMES = ("image", "img", "pixel_values", "picture", "photo", "jpg", "png")
 LABEL_NAMES = ("label", "labels", "fine_label", "class", "target", "category", "cls")
 TRAIN_NAMES = ("train", "training")
+NUMBERS = frozenset(
+    {"bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64"}
+)
 EVALUATION_NAMES = ("test", "validation", "valid", "val", "dev", "eval")
 
 
@@ -56,11 +59,16 @@ def splits_of(source: Any, image_column: str | None, label_column: str | None) -
     elif isinstance(source, datasets.Dataset):
         name = _own_name(source)
     else:
+        if image_column or label_column:
+            raise OptionError(f"column {(image_column or label_column)!r}: (image, label) pairs have no columns")
         return {"train": _pairs(source)}, "unnamed"
     if isinstance(source, datasets.Dataset):
         source = {"train": source}
     if not isinstance(source, dict) or not any(len(d) for d in source.values()):
-        raise DataError("the data set has no image")
+        raise DataError(f"data set {name} has no image")
+    columns = [c for c in (image_column, label_column) if c is not None]
+    if columns and all(isinstance(d, Split) for d in source.values()):
+        raise OptionError(f"column {columns[0]!r}: a folder of class folders has no columns")
     found = {}
     for split in _chosen([n for n, d in source.items() if len(d)]):
         try:
@@ -110,9 +118,9 @@ def _load(source: str | Path) -> tuple[Any, str]:
     except DataError:
         raise
     except (DatasetNotFoundError, FileNotFoundError, ConnectionError, ValueError, OSError) as error:
-        raise DataError(f"{source} cannot be read as a data set: {_first_line(error)}") from error
+        raise DataError(f"{source} cannot be read as a data set: {reason(error)}") from error
     except datasets.exceptions.DatasetGenerationError as error:
-        raise DataError(f"{source} is damaged: {_first_line(error.__cause__ or error)}") from error
+        raise DataError(f"{source} is damaged: {reason(error.__cause__ or error)}") from error
 
 
 def _load_parquet(paths: Sequence[Path]) -> Any:
@@ -124,10 +132,6 @@ def _load_parquet(paths: Sequence[Path]) -> Any:
         what = f"{others[0]} is a file of unknown kind" if others else "no file has such a name"
         raise DataError(f"{what}: give a folder of class folders, or .parquet files")
     return datasets.DatasetDict(train=datasets.Dataset.from_parquet([str(path) for path in paths]))
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]
 
 
 def _load_folder(path: Path) -> Any:
@@ -166,23 +170,34 @@ def class_folders(path: Path) -> dict[str, Split]:
     return {"train": _class_folders(path)}
 
 
-def _class_folders(path: Path) -> Split:
+def image_files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The image files anywhere below a folder, told by their names, and the other files; hidden ones are neither."""
     from PIL import Image
 
     Image.init()
-    known, files, labels, left_out = set(Image.EXTENSION), [], [], [p for p in path.iterdir() if p.is_file()]
+    images: list[Path] = []
+    others: list[Path] = []
+    for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+        if any(part.startswith(".") for part in file.relative_to(folder).parts[:-1]) or file.name.startswith("."):
+            continue
+        (images if file.suffix.lower() in Image.EXTENSION else others).append(file)
+    return images, others
+
+
+def _class_folders(path: Path) -> Split:
+    files, labels = [], []
+    left_out = [p for p in path.iterdir() if p.is_file() and not p.name.startswith(".")]
     folders = _subfolders(path)
     for folder in folders:
-        for file in sorted(p for p in folder.rglob("*") if p.is_file()):
-            hidden = any(part.startswith(".") for part in file.relative_to(path).parts)
-            if hidden or file.suffix.lower() not in known:
-                left_out.append(file)
-            else:
-                files.append(file)
-                labels.append(folder.name)
-    left_out = [file for file in left_out if not file.name.startswith(".")]
+        images, others = image_files(folder)
+        files += images
+        labels += [folder.name] * len(images)
+        left_out += others
     if left_out:
-        log.warning("%d files in %s are no images of a class, such as %s", len(left_out), path, left_out[0].name)
+        log.warning("left out what is no image of a class in %s: %d, such as %s", path, len(left_out), left_out[0].name)
+    if not files:
+        names = ", ".join(folder.name for folder in folders[:5])
+        raise DataError(f"{path}: no image, such as .jpg or .png, in its folders ({names})")
     describe = [str(file.relative_to(path)) for file in files]
     return Split(files.__getitem__, labels, [folder.name for folder in folders], describe.__getitem__)
 
@@ -196,6 +211,8 @@ def _columns(dataset: Any, image_column: str | None, label_column: str | None) -
     is_label = {n for n, f in features.items() if isinstance(f, datasets.ClassLabel)}
     image = _pick("image", image_column, features, is_image, IMAGE_NAMES)
     label = _pick("label", label_column, features, is_label, LABEL_NAMES)
+    if isinstance(features[image], datasets.ClassLabel) or getattr(features[image], "dtype", "") in NUMBERS:
+        raise DataError(f"column {image!r} holds numbers, not images; columns: {', '.join(features)}")
     if image in is_image:
         dataset = dataset.cast_column(image, datasets.Image(decode=False))
     dataset = dataset.with_format(None)
@@ -250,8 +267,9 @@ def _as_text(values: Sequence[Any]) -> tuple[list[str], list[str]]:
     wrong = next((v for v in plain if not isinstance(v, (str, int, float))), None)
     if wrong is not None:
         raise DataError(f"label {str(wrong)[:60]!r} is neither text nor a number: give one class for each image")
-    numbers = sorted({v for v in plain if not isinstance(v, str)})
-    return [str(v) for v in plain], [str(v) for v in numbers] + sorted({v for v in plain if isinstance(v, str)})
+    numbers = {str(v): v for v in plain if not isinstance(v, str)}
+    names = sorted(numbers, key=numbers.__getitem__)
+    return [str(v) for v in plain], names + sorted({v for v in plain if isinstance(v, str)} - set(names))
 
 
 def _pairs(source: Any) -> Split:
@@ -261,7 +279,7 @@ def _pairs(source: Any) -> Split:
         labels = _pair_labels(source, n)
     except (TypeError, IndexError, KeyError, ValueError, OSError) as error:
         kind = type(source).__name__
-        raise DataError(f"cannot read a {kind} as (image, label) pairs: {_first_line(error)}") from error
+        raise DataError(f"cannot read a {kind} as (image, label) pairs: {reason(error)}") from error
     if not n:
         raise DataError("the data set has no image")
     classes, whole = None, source

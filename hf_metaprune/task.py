@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -14,6 +16,11 @@ from .errors import DataError
 
 MAX_LABEL_LENGTH = 200
 MAX_LABELS = 10_000
+HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+"""Unicode categories of what a reader does not see, or sees where it is not."""
+JOINERS = "\u200c\u200d"  # Persian and Indic words have them, and many emoji
+SYNSET = re.compile(r"\S{1,100}\.[nvars]\.\d{1,3}|n\d{8}")
+"""A WordNet synset (``dog.n.01``) or an ImageNet id (``n02084071``)."""
 
 
 def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
@@ -28,11 +35,11 @@ def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
     for label in labels:
         if not isinstance(label, str) or not label.strip() or len(label) > MAX_LABEL_LENGTH:
             raise DataError(f"label {str(label)[:40]!r}: must be text of 1 to {MAX_LABEL_LENGTH} characters")
-        if any(unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") for c in label):
+        if any(unicodedata.category(c) in HIDDEN and c not in JOINERS for c in label):
             raise DataError(f"label {label[:40]!r} has control characters")
-    repeated = {label for label in labels if labels.count(label) > 1}
+    repeated = sorted(label for label, count in Counter(labels).items() if count > 1)
     if repeated:
-        raise DataError(f"labels must differ; repeated: {', '.join(sorted(repeated)[:5])}")
+        raise DataError(f"labels must differ; repeated: {', '.join(repeated[:5])}")
     return labels
 
 
@@ -48,12 +55,15 @@ class Task:
         synsets = tuple(self.synsets) or (None,) * len(self.labels)
         if len(synsets) != len(self.labels):
             raise DataError(f"{len(synsets)} synsets for {len(self.labels)} labels: give one (or null) for each")
+        for synset in synsets:
+            if synset is not None and not (isinstance(synset, str) and SYNSET.fullmatch(synset)):
+                raise DataError(f"synset {str(synset)[:40]!r}: give ids such as dog.n.01 or n02084071")
         object.__setattr__(self, "synsets", synsets)
 
     def matches(self, other: Task) -> list[list[int]]:
         """For each class, the positions of the classes of `other` that mean the same; usually one, or none.
 
-        They have the same synset, or the same label but for case and underscores.
+        They have the same synset, or the same label but for case and underscores. A label may be a synset's id.
         """
         found: dict[tuple[str, str], list[int]] = {}
         for j in range(len(other.labels)):
@@ -62,9 +72,11 @@ class Task:
         return [sorted({j for name in self._names(i) for j in found.get(name, ())}) for i in range(len(self.labels))]
 
     def _names(self, i: int) -> list[tuple[str, str]]:
-        synset = self.synsets[i]
+        from .similarity.wordnet import canonical
+
         label = self.labels[i].replace("_", " ").strip().casefold()
-        return [("label", label), *([("synset", synset)] if synset else [])]
+        ids = [text for text in (self.synsets[i], self.labels[i]) if text and SYNSET.fullmatch(text)]
+        return [("label", label), *(("synset", canonical(text)) for text in ids)]
 
 
 @dataclass

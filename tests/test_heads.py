@@ -12,6 +12,7 @@ from hf_metaprune.heads import extract_features, make_head, neighbour_rows, ridg
 from hf_metaprune.masks import Mask
 from hf_metaprune.task import Task, TaskData
 from hf_metaprune.training import accuracy
+from tests.conftest import needs_wordnet
 
 CPU = torch.device("cpu")
 
@@ -100,6 +101,13 @@ def test_more_features_than_images_is_fine() -> None:
 )
 def test_classes_are_matched_by_synset_or_by_label(a: Task, b: Task, same: bool) -> None:
     assert a.matches(b) == [[0] if same else [], []]
+
+
+@needs_wordnet
+def test_ids_of_imagenet_and_of_wordnet_are_matched() -> None:
+    ours, theirs = Task(("n01440764", "hound"), (None, "n02084071")), Task(("a", "b"), ("dog.n.01", "tench.n.01"))
+    assert ours.matches(theirs) == [[1], [0]]
+    assert theirs.matches(ours) == [[1], [0]]
 
 
 def test_rows_of_neighbours_are_centred_and_averaged(bank: Bank) -> None:

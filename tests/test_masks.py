@@ -92,6 +92,14 @@ def test_bad_indices_are_refused(kept: list[int]) -> None:
         Mask({"l": kept}, {"l": 4})
 
 
+@pytest.mark.parametrize("kept", [[0.7, 2.9], [True, False]])
+def test_only_whole_numbers_are_units(kept: list) -> None:
+    with pytest.raises(OptionError, match="whole numbers"):
+        Mask({"a": kept}, {"a": 4})
+    with pytest.raises(OptionError, match="fewer than 0"):
+        Mask({"a": []}, {"a": -1})
+
+
 def test_layers_that_differ_are_refused() -> None:
     with pytest.raises(OptionError, match="differ"):
         Mask({"a": [0]}, {"b": 4})

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_metaprune.errors import DataError
+from hf_metaprune.errors import DataError, OptionError
 from hf_metaprune.reading import read_task_data
 from tests.conftest import tiny_preprocessing
 
@@ -209,7 +209,7 @@ def test_everything_below_a_class_folder_is_of_that_class(tmp_path: Path, caplog
     assert found.task.labels == NAMES
     counts = torch.bincount(torch.cat([found.train.targets, found.evaluation.targets]))
     assert counts.tolist() == [7, 6, 6]
-    assert "2 files" in caplog.text  # the note and the loose picture
+    assert "photos: 2, such as loose.png" in caplog.text  # the note and the loose picture
 
 
 def test_splits_of_class_folders(tmp_path: Path) -> None:
@@ -264,6 +264,35 @@ def test_labels_of_other_kinds() -> None:
         read([(picture(0, i), [0, 1]) for i in range(8)])
     with pytest.raises(DataError, match="no label"):
         read([(picture(0, i), None) for i in range(8)])
+
+
+def test_numbers_that_are_equal_may_be_different_labels() -> None:
+    labels = [True, 1, 1.0, 2]
+    assert read([(picture(0, i), labels[i % 4]) for i in range(16)]).task.labels == ("True", "1", "1.0", "2")
+    assert read([(picture(0, i), "1" if i % 2 else 1) for i in range(8)] + [(picture(1, 1), 2)] * 2).task.labels == (
+        "1",
+        "2",
+    )
+
+
+@pytest.mark.parametrize("label", ["\N{WOMAN}\u200d\N{PERSONAL COMPUTER}", "می\u200cخواهم"])
+def test_words_and_pictures_that_need_joiners_are_labels(label: str) -> None:
+    assert read([(picture(0, i), ("x", label)[i % 2]) for i in range(8)]).task.labels[-1] in ("x", label)
+
+
+def test_columns_are_refused_where_there_are_none(tmp_path: Path) -> None:
+    for source in (write_folder(tmp_path / "photos"), [(picture(0, 0), 0)]):
+        for column in ("image_column", "label_column"):
+            with pytest.raises(OptionError, match="columns"):
+                read(source, **{column: "photo"})
+    with pytest.raises(DataError, match="column 'label' holds numbers"):
+        read(dataset(), image_column="label")
+
+
+def test_nothing_is_held_back_if_so_wished() -> None:
+    data = read(dataset(), evaluation_share=0)
+    assert (len(data.train), len(data.evaluation)) == (18, 0)
+    assert read(dataset(per_class=1), evaluation_share=0).train.targets.tolist() == [0, 1, 2]
 
 
 def test_at_most_so_many_images_of_each_class() -> None:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from ..errors import BankError, BaseMismatchError, FormatError, LockedError, MetaPruneError, OptionError
+from ..errors import BankError, BaseMismatchError, FormatError, LockedError, MetaPruneError, OptionError, reason
 from ..masks import check_ratio
 from ..models.base import CONFIG, WEIGHTS, BaseModel, sha256_file
 from ..models.modeling import MetaPrunedForImageClassification
@@ -22,7 +22,7 @@ from ..models.saving import load_config, save_model
 from ..storage import TEMPORARY, fsync_dir, new_folder, read_json, storage_errors, write_bytes, write_json
 from ..task import Task
 from ..version import FORMAT_VERSION, __version__
-from .entry import INDEX_SCHEMA, Entry, check_id, pack_mask
+from .entry import INDEX_SCHEMA, Entry, check_facts, check_id, pack_mask
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +32,7 @@ BASE_FOLDER = "base"
 TASKS_FOLDER = "tasks"
 LOCKS_FOLDER = ".locks"
 LOCK_SECONDS = 60.0
+MAX_INDEX_BYTES = 512 << 20  # a row has about 1 kB
 SHARD_ABOVE = 5_000  # entries in one folder; the Hub asks for fewer than 10,000
 KNOWN_KEYS = {"format_version", "hf_metaprune_version", "name", "base_model", "layers", "defaults"}
 
@@ -58,6 +59,8 @@ class Bank:
             FormatError: there is no bank, it is damaged, or of a newer format version.
         """
         root = Path(path).expanduser()
+        if not root.exists():
+            raise FormatError(f"there is no folder {root} (banks are opened from disk; from the Hub not yet)")
         if not (root / BANK_FILE).is_file():
             raise FormatError(f"{root} is not a bank: it has no {BANK_FILE}")
         meta = read_json(root / BANK_FILE)
@@ -213,6 +216,8 @@ class Bank:
     def _read_index(self) -> dict[str, Entry]:
         path = self.root / INDEX_FILE
         try:
+            if path.stat().st_size > MAX_INDEX_BYTES:
+                raise FormatError(f"{path} has {path.stat().st_size} bytes, more than {MAX_INDEX_BYTES}")
             stored = pq.read_schema(path)
             types = {field.name: field.type for field in INDEX_SCHEMA}
             wrong = [name for name in stored.names if name in types and stored.field(name).type != types[name]]
@@ -221,7 +226,7 @@ class Bank:
             rows = pq.read_table(path, columns=[n for n in stored.names if n in types]).to_pylist()
         except (OSError, pa.ArrowException) as error:
             raise FormatError(
-                f"{path} cannot be read: {error}; `hf-metaprune bank validate --repair` rebuilds it"
+                f"{path} cannot be read: {reason(error)}; `hf-metaprune bank validate --repair` rebuilds it"
             ) from error
         entries = {}
         for row in rows:
@@ -289,6 +294,7 @@ class Bank:
         Raises:
             BaseMismatchError: the model belongs to another base.
             BankError: the id is taken.
+            FormatError: the metrics are not JSON, or the ratio is none.
             StorageError: the folder cannot be written.
         """
         check_id(entry_id)
@@ -300,6 +306,7 @@ class Bank:
             raise BankError(f"{self.root} has an entry {entry_id!r} already: remove it first, or choose another id")
         if metrics is not None:
             model.config.metrics = dict(metrics)
+        check_facts(model.config.ratio, model.config.metrics or {})
         path = self._new_path(entry_id)
         with new_folder(self.root / path, overwrite=True) as work:
             save_model(model, work, dtype)

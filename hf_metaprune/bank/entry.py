@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from safetensors import SafetensorError, safe_open
 
-from ..errors import DataError, FormatError
+from ..errors import DataError, FormatError, reason
 from ..masks import Mask
 from ..models.base import CONFIG, WEIGHTS, sha256_file
 from ..models.modeling import MetaPrunedForImageClassification
@@ -24,6 +24,7 @@ from ..task import Task
 if TYPE_CHECKING:
     from .bank import Bank
 
+MAX_METRICS = 1 << 16  # characters of JSON
 ID_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,95}")
 
 INDEX_SCHEMA = pa.schema(
@@ -78,6 +79,22 @@ def unpack_mask(packed: bytes, sizes: Mapping[str, int]) -> Mask:
     return Mask.from_bools(flags)
 
 
+def check_facts(ratio: Any, metrics: Any) -> None:
+    """Check what an entry says of itself: its ratio, and its metrics, which must be a JSON object.
+
+    Raises:
+        FormatError: says what is wrong.
+    """
+    if ratio is not None and not (isinstance(ratio, (int, float)) and 0 <= ratio < 1):
+        raise FormatError(f"ratio {str(ratio)[:40]} must lie between 0 and 1")
+    try:
+        if not isinstance(metrics, dict) or len(json.dumps(metrics, allow_nan=False)) > MAX_METRICS:
+            raise ValueError(f"must be an object of at most {MAX_METRICS} characters")
+        json.dumps(metrics, ensure_ascii=False).encode()  # half of a surrogate pair cannot be written
+    except (TypeError, ValueError, RecursionError) as error:
+        raise FormatError(f"metrics: {error}") from error
+
+
 @dataclass(frozen=True)
 class Entry:
     """A pruned task model of a bank, read lazily: the row is in memory, the weights are on disk.
@@ -97,6 +114,9 @@ class Entry:
     sha256: str
     repo_id: str | None = None
     revision: str | None = None
+
+    def __post_init__(self) -> None:
+        check_facts(self.ratio, self.metrics)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -146,7 +166,7 @@ class Entry:
         try:
             return safe_open(str(self.folder / WEIGHTS), framework="pt")
         except (OSError, SafetensorError) as error:
-            raise FormatError(f"entry {self.id}: {self.folder / WEIGHTS} cannot be read: {error}") from error
+            raise FormatError(f"entry {self.id}: {self.folder / WEIGHTS} cannot be read: {reason(error)}") from error
 
     def row(self) -> dict[str, Any]:
         """Its row in ``index.parquet``."""
@@ -175,14 +195,8 @@ class Entry:
         try:
             metrics = json.loads(row["metrics"] or "{}")
             path = str(row["path"] or "")
-            if (
-                not isinstance(metrics, dict)
-                or not path
-                or "\0" in path
-                or path.startswith("/")
-                or ".." in path.split("/")
-            ):
-                raise FormatError(f"metrics or path {path[:80]!r} is not acceptable")
+            if not path or "\0" in path or path.startswith("/") or ".." in path.split("/"):
+                raise FormatError(f"path {path[:80]!r} is not acceptable")
             return cls(
                 bank,
                 check_id(row["id"]),
@@ -197,7 +211,7 @@ class Entry:
                 row["repo_id"],
                 row["revision"],
             )
-        except (KeyError, TypeError, ValueError, RecursionError, DataError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError, DataError, FormatError) as error:
             raise FormatError(f"index row of entry {str(row.get('id'))[:80]!r}: {error}") from error
 
 

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
 from ..errors import MetaPruneError
 from ..models.base import CONFIG, WEIGHTS, sha256_file
-from ..models.saving import load_config, load_model
-from ..task import Task
+from ..models.saving import load_model
 from .bank import Bank
 from .entry import Entry
 
 MAX_ENTRY_BYTES = 2 << 30
 MAX_CONFIG_BYTES = 4 << 20
+
+
+SAID_TWICE = {
+    "masks": "packed_mask",
+    "labels or synsets": "task",
+    "method": "method",
+    "ratio": "ratio",
+    "metrics": "metrics",
+}
+"""What both an entry's config and its row in the index say."""
 
 
 @dataclass(frozen=True)
@@ -52,16 +61,14 @@ def check_entry(bank: Bank, entry: Entry) -> Iterator[str]:
         if sha256_file(weights) != entry.sha256:
             yield f"{weights} was altered: its sha256 is not that of the index"
             return
-        model = load_model(folder, expected=bank.base_sha256)
-        if model.mask() != entry.mask:
-            yield f"the masks of {config} are not those of the index"
+        load_model(folder, expected=bank.base_sha256)
         empty = [name for name, kept in entry.mask.items() if not len(kept)]
         if empty:
             yield f"its mask empties layer {empty[0]}"
-        read = load_config(folder)
-        labels = tuple(read.id2label[i] for i in range(read.num_labels))
-        if Task(labels, tuple(read.synsets or ())) != entry.task:
-            yield f"the labels or synsets of {config} are not those of the index"
+        described = bank.describe(entry.id, entry.path)
+        for what, field in SAID_TWICE.items():
+            if getattr(described, field) != getattr(entry, field):
+                yield f"{config} and the index differ in: {what}"
     except MetaPruneError as error:
         yield str(error)
 
@@ -101,9 +108,14 @@ def repair_index(bank_path: str | Path) -> Bank:
     found: dict[str, Entry] = {}
     for entry_id, path in bank.folders().items():
         try:
-            entry = known.get(entry_id) or bank.describe(entry_id, path)
+            entry = bank.describe(entry_id, path)
         except MetaPruneError:
             continue
+        old = known.get(entry_id)
+        if old is not None:
+            if (old.size, old.sha256) != (entry.size, entry.sha256):
+                continue
+            entry = replace(entry, repo_id=old.repo_id, revision=old.revision)
         if not any(check_entry(bank, entry)):
             found[entry_id] = entry
     bank.replace_index(found)

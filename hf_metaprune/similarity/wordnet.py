@@ -10,12 +10,11 @@ from typing import Any
 
 from ..bank.entry import Entry
 from ..errors import WordNetError
-from ..task import Task
+from ..task import SYNSET, Task
 from .similarity import Query, Similarity, register_similarity
 
 GET_WORDNET = "python -m nltk.downloader wordnet"
 IMAGENET_ID = re.compile(r"n(\d{8})")
-SYNSET_ID = re.compile(r".+\.[nvars]\.\d\d")
 
 
 @cache
@@ -47,7 +46,8 @@ def readings(label: str) -> Iterator[str]:
 
 def words_of(label: str) -> Iterator[str]:
     """The words of a label, the last one first: in English the head noun comes last."""
-    yield from reversed(re.sub(r"\(.*?\)|\[.*?\]|[^A-Za-z]+", " ", label).lower().split())
+    words = re.sub(r"\(.*?\)|\[.*?\]|['’]s\b|[\W\d_]+", " ", label).lower().split()
+    yield from (word for word in reversed(words) if len(word) > 1)
 
 
 @cache
@@ -60,7 +60,7 @@ def find_synset(label: str) -> Any | None:
     text = label.strip()
     if match := IMAGENET_ID.fullmatch(text):
         return _by_offset(reader, int(match[1]))
-    if SYNSET_ID.fullmatch(text):
+    if SYNSET.fullmatch(text):
         return _by_name(reader, text)
     if match := re.match(r"n(\d{8})[\s_:-]", text):  # "n01440764 tench"
         return _by_offset(reader, int(match[1])) or find_synset(text[10:])
@@ -72,7 +72,7 @@ def find_synset(label: str) -> Any | None:
 
 def is_guess(label: str) -> bool:
     """Whether the label's synset is that of one of its words, since WordNet lacks the whole."""
-    ids = re.match(r"n\d{8}\b", label.strip()) or SYNSET_ID.fullmatch(label.strip())
+    ids = re.match(r"n\d{8}\b", label.strip()) or SYNSET.fullmatch(label.strip())
     return not ids and not any(wordnet().synsets(r, pos="n") for r in readings(label))
 
 
@@ -108,7 +108,19 @@ def task_synsets(task: Task) -> list[Any | None]:
 
 def is_id(text: str) -> bool:
     """Whether a text has the form of a synset's id (``dog.n.01``) or of ImageNet's (``n02084071``)."""
-    return bool(SYNSET_ID.fullmatch(text) or IMAGENET_ID.fullmatch(text))
+    return bool(SYNSET.fullmatch(text))
+
+
+@cache
+def canonical(text: str) -> str:
+    """A synset's id as its WordNet name; an ImageNet id stays as it is where the WordNet data is missing."""
+    if not IMAGENET_ID.fullmatch(text):
+        return text
+    try:
+        found = find_synset(text)
+    except WordNetError:
+        return text
+    return found.name() if found is not None else text
 
 
 def check_synsets(synsets: Sequence[str | None]) -> None:

@@ -70,7 +70,7 @@ def test_the_index_alone_lists_a_bank(own_bank: Bank) -> None:
     bank = Bank.open(own_bank.root)
     assert len(bank) == 4
     assert first(bank).mask.n_kept > 0
-    with pytest.raises(FormatError, match="cannot be read"):
+    with pytest.raises(FormatError, match="there is no folder"):
         first(bank).load_model()
 
 
@@ -84,6 +84,15 @@ def test_adding_and_removing(own_bank: Bank) -> None:
     own_bank.remove("new-one")
     assert "new-one" not in Bank.open(own_bank.root)
     assert not added.folder.exists()
+
+
+@pytest.mark.parametrize("metrics", [{"accuracy": float("nan")}, {"who": object()}, {"text": "x" * 100_000}])
+def test_metrics_that_could_not_be_read_again_are_refused(own_bank: Bank, metrics: dict) -> None:
+    model = first(own_bank).load_model()
+    with pytest.raises(FormatError, match="metrics"):
+        own_bank.add(model, "another", metrics=metrics)
+    assert not (own_bank.root / "tasks" / "another").exists()
+    assert len(Bank.open(own_bank.root)) == 4
 
 
 def test_large_banks_are_sharded(own_bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,6 +184,11 @@ def test_damaged_indexes_are_refused_and_rebuilt(own_bank: Bank) -> None:
         {"metrics": "[1"},
         {"metrics": "[" * 100_000},
         {"metrics": "[1]"},
+        {"metrics": '{"accuracy": NaN}'},
+        {"metrics": '{"accuracy": "\\ud800"}'},
+        {"ratio": float("nan")},
+        {"ratio": 1.5},
+        {"synsets": ["../evil", None]},
         {"synsets": [None]},
     ],
 )
@@ -226,6 +240,10 @@ def damage_missing(entry: Entry) -> None:
     (entry.folder / "config.json").unlink()
 
 
+def damage_row(entry: Entry) -> None:
+    edit_index(entry.bank, method="magic", metrics='{"accuracy": 1.0}')
+
+
 def damage_link(entry: Entry) -> None:
     path = entry.folder / "model.safetensors"
     path.rename(entry.bank.root / "elsewhere.safetensors")
@@ -242,6 +260,7 @@ def damage_link(entry: Entry) -> None:
         (damage_labels, "labels"),
         (damage_missing, "is missing"),
         (damage_link, "symbolic link"),
+        (damage_row, "differ in: metrics"),
     ],
 )
 def test_validation_names_what_is_wrong_and_where(own_bank: Bank, damage, message: str) -> None:
@@ -250,7 +269,7 @@ def test_validation_names_what_is_wrong_and_where(own_bank: Bank, damage, messag
     problems = validate_bank(Bank.open(own_bank.root))
     assert {p.entry_id for p in problems} == {entry.id}
     assert any(message in p.what for p in problems), problems
-    assert len(repair_index(own_bank.root)) == 3
+    assert len(repair_index(own_bank.root)) == (4 if damage is damage_row else 3)  # a row is made anew from its files
     assert validate_bank(Bank.open(own_bank.root)) == [] or damage is not damage_missing
 
 

@@ -44,7 +44,7 @@ def test_labels_are_understood(label: str, synset: str) -> None:
     assert found.name() == synset
 
 
-@pytest.mark.parametrize("label", ["qzxv", "n99999999", "nosuch.n.01", "123", "???"])
+@pytest.mark.parametrize("label", ["qzxv", "n99999999", "nosuch.n.01", "123", "???", "zqélan", "zqx's"])
 def test_labels_that_are_not_words_have_no_synset(label: str) -> None:
     assert module.find_synset(label) is None
 
