@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from .errors import OptionError
 from .masks import check_ratio
@@ -27,7 +27,10 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "bool": (lambda v: isinstance(v, bool), "True or False"),
     "str": (lambda v: isinstance(v, str), "text"),
     "tuple[int, ...]": (lambda v: isinstance(v, (tuple, list)) and all(map(_is_int, v)), "whole numbers"),
-    "tuple[str, ...]": (lambda v: isinstance(v, (tuple, list)) and all(isinstance(t, str) for t in v), "texts"),
+    "tuple[str | None, ...]": (
+        lambda v: isinstance(v, (tuple, list)) and all(t is None or isinstance(t, str) for t in v),
+        "texts, or None for what is not known",
+    ),
 }
 """What a field of each type accepts, and how to say so."""
 
@@ -56,6 +59,9 @@ def check(options: Any) -> None:
 @dataclass(frozen=True)
 class TrainingOptions:
     """How a sub-network is fine-tuned; the defaults are those of MVP, Section 5.1."""
+
+    panel: ClassVar[str] = "Fine-tuning"
+    by_recipe: ClassVar[bool] = True  # what is left open in an adaptation
 
     steps: int = option(100, "Optimiser steps.", low=0, high=1_000_000)
     batch_size: int = option(128, "Images a step; fewer if the task has fewer.", low=2, high=65536)
@@ -92,6 +98,9 @@ class MethodOptions:
     The paper gives J, r, the learning rate and the batch size, but neither h nor p; h = 25 with p = 10% is what
     its FLOPs column implies (docs/methods.md).
     """
+
+    panel: ClassVar[str] = "Pruning"
+    by_recipe: ClassVar[bool] = False
 
     ratio: float = option(0.9, "r: share of units removed in every layer.")
     steps: int = option(1000, "J: optimiser steps.", low=1, high=1_000_000)
@@ -138,6 +147,9 @@ def unknown_option(name: str, known: Any) -> OptionError:
 class AdaptOptions:
     """How a sub-network for a new task is made from a bank; None means: as the recipe for the task's size says."""
 
+    panel: ClassVar[str] = "Neighbours, vote and classifier"
+    by_recipe: ClassVar[bool] = True  # what is left open in an adaptation
+
     strategy: str = option("mvp", "Where the mask and the weights come from.", choices=("mvp", "no-bank", "random"))
     preset: str = option("default", "Where options left open come from.", choices=("default", "paper"))
     ratio: float | None = option(None, "Share of units removed in every layer; the bank's own if left out.")
@@ -151,11 +163,15 @@ class AdaptOptions:
     head: str | None = option(None, "The classifier's start.", choices=("auto", "ridge", "stitched", "random"))
     recalibrate: bool | None = option(None, "Re-estimate batch norm statistics on the task's images first.")
     leep_samples: int = option(100, "Images that LEEP looks at.", low=2, high=1_000_000)
-    evaluation_share: float = option(0.2, "Part of each class held back if there is no test split.", low=0.01, high=0.9)
-    image_column: str | None = option(None, "The column of images, if it cannot be found.")
+    evaluation_share: float = option(
+        0.2, "Part of each class held back if there is no test split; 0: learn from all.", low=0.0, high=0.9
+    )
+    compare: bool = option(False, "Also adapt without the bank, as well as can be, and report both.")
+    image_column: str | None = option(None, "The column of images in parquet or a data set, if it cannot be found.")
     label_column: str | None = option(None, "The column of labels, if it cannot be found.")
-    synsets: tuple[str, ...] | None = option(
-        None, "WordNet synsets (dog.n.01) or ImageNet ids of the classes, in the order of their labels."
+    synsets: tuple[str | None, ...] | None = option(
+        None,
+        "WordNet synsets (dog.n.01) or ImageNet ids of the classes, in the order of their labels; left empty: unknown.",
     )
     seed: int = option(0, "Seed of every random choice.", low=0, high=2**31 - 1)
     device: str | None = option(None, "Device to run on, such as cpu or cuda:0; the best one if left out.")

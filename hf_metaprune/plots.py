@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .report import AdaptReport
 
 BLUE, ORANGE, GREY, GREEN = "#0072B2", "#D55E00", "#8C8C8C", "#009E73"  # Okabe & Ito
+LEAST_RANGE = 25  # points of accuracy; less would make noise look like news
 MAX_CONFUSION = 60  # classes; a larger matrix cannot be read
 
 
@@ -31,15 +32,13 @@ def curve_picture(curves: dict[str, dict[int, float]]) -> bytes:
     """Accuracy against steps, one line for each name."""
     figure, axes = _figure(6, 3.6)
     for (name, points), color in zip(curves.items(), [BLUE, ORANGE, GREEN, GREY], strict=False):
-        axes.plot(list(points), [100 * a for a in points.values()], "o-", color=color, label=name)
-        last = list(points.items())[-1]
-        axes.annotate(
-            f"{last[1]:.1%}", (last[0], 100 * last[1]), textcoords="offset points", xytext=(4, -12), fontsize=8
-        )
+        last = f"{name}: {list(points.values())[-1]:.1%}"
+        axes.plot(list(points), [100 * a for a in points.values()], "o-", color=color, label=last)
     axes.set(xlabel="optimiser steps", ylabel="accuracy, %")
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(0, min(low, high - LEAST_RANGE)), min(101, max(high, low + LEAST_RANGE)))
     axes.grid(alpha=0.3)
-    if len(curves) > 1:
-        axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="lower right")
     return _png(figure)
 
 
@@ -91,10 +90,11 @@ def report_pictures(report: AdaptReport) -> dict[str, tuple[str, bytes]]:
     """File name and PNG of each picture that a report has data for, by title."""
     out = {}
     if len(report.accuracy_at_step) > 1:
-        out["Accuracy by step"] = ("accuracy.png", curve_picture({"accuracy": report.accuracy_at_step}))
-    if report.confusion and len(report.labels) <= MAX_CONFUSION:
+        curves = {"this model": report.accuracy_at_step, **report.rivals}
+        out["Accuracy by step"] = ("accuracy.png", curve_picture(curves))
+    if np.any(report.confusion) and len(report.labels) <= MAX_CONFUSION:
         out["Confusion matrix"] = ("confusion.png", confusion_picture(report.confusion, report.labels))
-    if report.vote_agreement:
-        voters = len(report.neighbours)
+    voters = len(report.neighbours)
+    if voters > 1 and report.vote_agreement:
         out["Votes"] = ("votes.png", votes_picture(report.vote_agreement, voters))
     return out

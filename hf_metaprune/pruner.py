@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -38,6 +39,7 @@ from .training import (
 )
 from .voting import agreement
 
+RIVAL = "no-bank"
 METHODS = {"mvp": "mvp", "no-bank": "activation", "random": "random"}
 
 
@@ -85,6 +87,23 @@ class MetaPruner:
         self._check_bank(wanted)
         with _timed(phases, "read images"):
             data = self._read(dataset, wanted, progress)
+        result = self._adapt(data, wanted, training_changes, device, phases, callbacks, progress)
+        if wanted.compare:
+            rival = replace(wanted, strategy=RIVAL)
+            compared = self._adapt(data, rival, training_changes, device, {}, (), progress)
+            result.report.rivals["without a bank"] = compared.report.accuracy_at_step
+        return result
+
+    def _adapt(
+        self,
+        data: TaskData,
+        wanted: AdaptOptions,
+        training_changes: dict[str, Any],
+        device: torch.device,
+        phases: dict[str, float],
+        callbacks: Sequence[Callback],
+        progress: bool,
+    ) -> AdaptResult:
         chosen, training = settle_options(wanted, training_changes, data.images_per_class)
         notes: list[str] = []
         with _timed(phases, "find neighbours"):
@@ -101,8 +120,8 @@ class MetaPruner:
             head = make_head(chosen.head or "auto", model, data.train, data.task, [n.entry for n in neighbours], device)
         began = time.perf_counter()
         result = fine_tune(
-            model, data.train, training, evaluation=data.evaluation, device=device, seed=chosen.seed,
-            callbacks=callbacks, progress=progress,
+            model, data.train, training, evaluation=data.evaluation if len(data.evaluation) else None,
+            device=device, seed=chosen.seed, callbacks=callbacks, progress=progress,
         )  # fmt: skip
         phases["fine-tune"] = result.seconds
         phases["evaluate"] = time.perf_counter() - began - result.seconds
@@ -114,7 +133,8 @@ class MetaPruner:
         report.options = _options(chosen, training)
         report.notes, report.skipped_images = notes, data.skipped
         model.config.dataset = data.source
-        model.config.metrics = {"accuracy": round(report.accuracy, 4), "test_images": report.test_images}
+        if report.test_images:
+            model.config.metrics = {"accuracy": round(report.accuracy, 4), "test_images": report.test_images}
         return AdaptResult(model, self.bank.base.preprocessing, report, device)
 
     def nearest(self, query: Query, options: AdaptOptions) -> list[Neighbour]:
@@ -170,7 +190,7 @@ class MetaPruner:
         base = start.base
         full = base.slice(base.config(Mask.full(base.sizes), labels))
         return AdaptReport(
-            accuracy=float((predicted == true).mean()),
+            accuracy=float((predicted == true).mean()) if len(true) else math.nan,
             evaluated_on=data.evaluation_split,
             accuracy_at_step=result.accuracy_at_step,
             accuracy_per_class={label: float(a) for label, a in zip(labels, per_class, strict=True)},

@@ -46,6 +46,12 @@ def default_recipe(images_per_class: float, strategy: str = "mvp") -> dict[str, 
     }
 
 
+def shown_defaults() -> dict[str, str]:
+    """What the default recipe of MVP says, for help texts: one value, or those from few to many images a class."""
+    plans = [default_recipe(n) for n in (5, 20, 100)]
+    return {name: " / ".join(dict.fromkeys(str(plan[name]) for plan in plans)) for name in plans[0]}
+
+
 def recipe(preset: str, images_per_class: float, strategy: str) -> dict[str, Any]:
     """What a preset says about the options that were left open."""
     return dict(PAPER) if preset == "paper" else default_recipe(images_per_class, strategy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -12,12 +13,30 @@ from typing import Any
 from .errors import FormatError
 from .storage import read_json, write_bytes, write_json
 
+USAGE = [
+    "To use it, in any program that has `transformers`:",
+    "",
+    "```python",
+    "import hf_metaprune  # pip install hf-metaprune; makes transformers know the model",
+    "from transformers import pipeline",
+    "",
+    'print(pipeline("image-classification", "THIS FOLDER")("photo.jpg"))',
+    "```",
+]
+CONFIDENCE = 1.96  # standard deviations: 95%
+CHOSEN = (
+    *("neighbours", "by", "vote", "head", "recalibrate"),
+    *("steps", "batch_size", "lr", "warmup_steps", "ema", "freeze_stem"),
+)
+"""Options that a report shows; `options` has them all."""
 
-@dataclass
+
+@dataclass(repr=False)
 class AdaptReport:
     """Everything measured while a model was adapted; plain numbers and text throughout.
 
-    Accuracies are shares in [0, 1]; seconds are wall time; MACs count one image's forward pass at the input size;
+    Accuracies are shares in [0, 1], NaN if nothing was measured; `rivals` holds those of other ways by step. Seconds
+    are wall time; MACs count one image's forward pass at the input size;
     FLOPs are two a MAC: `training_flops` of all training steps, `retrieval_flops` of the ranking of the bank, and
     `preparation_flops` of the forward passes between (the base's activations, batch norm statistics, the classifier).
     """
@@ -25,6 +44,7 @@ class AdaptReport:
     accuracy: float = float("nan")
     evaluated_on: str = ""
     accuracy_at_step: dict[int, float] = field(default_factory=dict)
+    rivals: dict[str, dict[int, float]] = field(default_factory=dict)
     accuracy_per_class: dict[str, float | None] = field(default_factory=dict)
     confusion: list[list[int]] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
@@ -54,9 +74,30 @@ class AdaptReport:
     skipped_images: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    def __repr__(self) -> str:
+        return f"AdaptReport({self.headline()}; {self.params:,} of {self.base_params:,} parameters)"
+
+    @property
+    def accuracy_interval(self) -> tuple[float, float]:
+        """Where the accuracy on ever more images would lie with 95% confidence (Wilson, 1927)."""
+        n, z2 = self.test_images, CONFIDENCE**2
+        if not n or math.isnan(self.accuracy):
+            return 0.0, 1.0
+        middle = (self.accuracy + z2 / (2 * n)) / (1 + z2 / n)
+        half = CONFIDENCE / (1 + z2 / n) * math.sqrt(self.accuracy * (1 - self.accuracy) / n + z2 / (4 * n * n))
+        return max(0.0, middle - half), min(1.0, middle + half)
+
+    def headline(self) -> str:
+        """The accuracy, how sure it is, and on what it was measured, in one line."""
+        if math.isnan(self.accuracy):
+            return f"accuracy not measured, on {self.evaluated_on}"
+        low, high = self.accuracy_interval
+        images = f"{self.test_images} image{'s' if self.test_images != 1 else ''}"
+        return f"{self.accuracy:.1%} ({low:.0%} to {high:.0%} with 95% confidence) on {images}, {self.evaluated_on}"
+
     def to_dict(self) -> dict[str, Any]:
-        """As JSON-ready values; numbers that are not finite become None."""
-        return json.loads(json.dumps(_finite(asdict(self))))
+        """As JSON-ready values, with `accuracy_interval`; numbers that are not finite become None."""
+        return json.loads(json.dumps(finite(asdict(self) | {"accuracy_interval": self.accuracy_interval})))
 
     @classmethod
     def load(cls, path: Path) -> AdaptReport:
@@ -70,6 +111,7 @@ class AdaptReport:
         try:
             report = cls(**{k: v for k, v in values.items() if k in known and v is not None})
             report.accuracy_at_step = {int(k): v for k, v in report.accuracy_at_step.items()}
+            report.rivals = {name: {int(k): v for k, v in steps.items()} for name, steps in report.rivals.items()}
             report.vote_agreement = {
                 layer: {int(k): n for k, n in votes.items()} for layer, votes in report.vote_agreement.items()
             }
@@ -79,50 +121,74 @@ class AdaptReport:
 
     def to_markdown(self, pictures: Mapping[str, str] | None = None) -> str:
         """As a page of Markdown; `pictures` maps titles to file names."""
-        held = "held" if len(self.neighbours) != 1 else "held by the one neighbour"
-        lines = [
-            f"# {len(self.labels)} classes at ratio {self.ratio:g}: {self.accuracy:.1%} on {self.evaluated_on}",
-            "",
-            f"Learnt from {self.train_images} images of {_inline(self.source)}, measured on {self.test_images}.",
-            "",
-            "| | this model | base | share |",
+        parts = [
+            [f"# {len(self.labels)} classes: {', '.join(_inline(label) for label in self.labels[:8])}"],
+            [f"Accuracy {_inline(self.headline())}. Learnt from {self.train_images} images of {_inline(self.source)}."],
+            self._sizes(),
+            self._accuracies(),
+            self._voters(),
+            self._classes(),
+            self._costs(),
+            [f"- {_inline(note)}" for note in self.notes],
+            [f"{len(self.skipped_images)} unreadable images were skipped."] if self.skipped_images else [],
+            *([f"![{title}]({name})"] for title, name in (pictures or {}).items()),
+            USAGE,
+            self._options(),
+        ]
+        return "\n\n".join("\n".join(lines) for lines in parts if lines) + "\n"
+
+    def _sizes(self) -> list[str]:
+        return [
+            f"| ratio {self.ratio:g} | this model | base | share |",
             "| --- | ---: | ---: | ---: |",
             f"| parameters | {self.params:,} | {self.base_params:,} | {self.params / max(1, self.base_params):.1%} |",
             f"| MACs an image | {self.macs:,} | {self.base_macs:,} | {self.macs / max(1, self.base_macs):.1%} |",
-            "",
-            "| step | " + " | ".join(str(s) for s in self.accuracy_at_step) + " |",
-            "| --- |" + " ---: |" * len(self.accuracy_at_step),
-            "| accuracy | " + " | ".join(f"{a:.1%}" for a in self.accuracy_at_step.values()) + " |",
-            "",
         ]
-        if self.neighbours:
-            by = _inline(self.options.get("by") or "similarity")
-            lines += [f"| neighbour | {by} | labels |", "| --- | ---: | --- |"]
-            for n in self.neighbours:
-                lines.append(f"| {_inline(n['id'])} | {n['score']:.3f} | {_inline(', '.join(n['labels']))} |")
-            total = {k: sum(t[k] for t in self.vote_agreement.values()) for k in range(len(self.neighbours) + 1)}
-            shares = ", ".join(f"{v} by {k}" for k, v in total.items())
-            lines += ["", f"Of the kept units, {shares} of the {len(self.neighbours)} neighbours {held}.", ""]
-        lines += ["| class | accuracy |", "| --- | ---: |"]
+
+    def _accuracies(self) -> list[str]:
+        ways = {"this model": self.accuracy_at_step, **self.rivals}
+        steps = sorted({step for way in ways.values() for step in way})
+        if not steps:
+            return []
+        lines = ["| accuracy after step | " + " | ".join(map(str, steps)) + " |", "| --- |" + " ---: |" * len(steps)]
+        for name, way in ways.items():
+            shares = [f"{way[step]:.1%}" if step in way else "" for step in steps]
+            lines.append(f"| {_inline(name)} | " + " | ".join(shares) + " |")
+        return lines
+
+    def _voters(self) -> list[str]:
+        if not self.neighbours:
+            return []
+        lines = [f"| neighbour | {_inline(self.options.get('by') or 'similarity')} | labels |", "| --- | ---: | --- |"]
+        for n in self.neighbours:
+            lines.append(f"| {_inline(n['id'])} | {n['score']:.3f} | {_inline(', '.join(n['labels']))} |")
+        voters = len(self.neighbours)
+        held = {k: sum(votes.get(k, 0) for votes in self.vote_agreement.values()) for k in range(voters, -1, -1)}
+        shares = [f"{n} by {'none' if k == 0 else 'all' if k == voters else k}" for k, n in held.items() if n]
+        if voters == 1:
+            return [*lines, "", f"It keeps {held[1]} of the {sum(held.values())} units that this model keeps."]
+        kept = f"Of the {sum(held.values())} units that this model keeps, its neighbours keep"
+        return [*lines, "", f"{kept}: {', '.join(shares)}."]
+
+    def _classes(self) -> list[str]:
+        lines = ["| class | accuracy |", "| --- | ---: |"]
         for label, a in self.accuracy_per_class.items():
             lines.append(f"| {_inline(label)} | {'no test image' if a is None or math.isnan(a) else f'{a:.1%}'} |")
-        lines += ["", "| phase | seconds |", "| --- | ---: |"]
+        return lines
+
+    def _costs(self) -> list[str]:
+        lines = ["| phase | seconds |", "| --- | ---: |"]
         lines += [f"| {phase} | {s:.2f} |" for phase, s in self.seconds.items()]
         gflops = [self.retrieval_flops, self.preparation_flops, self.training_flops]
         retrieval, preparation, training = (f"{n / 1e9:.1f}" for n in gflops)
-        lines += ["", f"GFLOPs: {retrieval} to rank the bank, {preparation} to prepare, {training} to train."]
-        lines += ["", *(f"- {_inline(note)}" for note in self.notes)]
-        if self.skipped_images:
-            lines += ["", f"{len(self.skipped_images)} unreadable images were skipped."]
+        counted = "two FLOPs a MAC"
+        return [*lines, "", f"GFLOPs ({counted}): {retrieval} to rank, {preparation} to prepare, {training} to train."]
+
+    def _options(self) -> list[str]:
         used = ", ".join(f"{library} {version}" for library, version in self.versions.items())
-        for title, name in (pictures or {}).items():
-            lines += ["", f"![{title}]({name})"]
-        lines += [
-            "",
-            f"Seed {self.seed}, device {self.device}, {_inline(used)}.",
-            "",
-        ]
-        return "\n".join(lines)
+        chosen = [f"{name} {self.options[name]}" for name in CHOSEN if self.options.get(name) is not None]
+        lines = [f"Options: {_inline(', '.join(chosen))}."] if chosen else []
+        return [*lines, f"Seed {self.seed}, device {_inline(self.device)}, {_inline(used)}."]
 
     def save(self, folder: Path) -> None:
         """Write ``report.json``, ``report.md`` and the pictures it shows."""
@@ -137,18 +203,18 @@ class AdaptReport:
         write_bytes(folder / "report.md", self.to_markdown(pictures).encode())
 
 
-def _finite(value: Any) -> Any:
-    """JSON knows no NaN."""
+def finite(value: Any) -> Any:
+    """The value with numbers that are not finite as None: JSON knows no NaN."""
     if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
+        return {k: finite(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
+        return [finite(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+_MARKUP = re.compile(r"[\\`*{}\[\]<>#|!&$~@:]|(?<!\w)_|_(?!\w)|(?<=www)\.")
+
+
 def _inline(text: str) -> str:
-    """Text from others as plain Markdown text: no markup, no line breaks, no table bars."""
-    text = " ".join(str(text).split())
-    for char in "\\`*_{}[]<>#|!&":
-        text = text.replace(char, "&#" + str(ord(char)) + ";") if char in "<>&" else text.replace(char, "\\" + char)
-    return text
+    """Text from others as plain Markdown text: no markup, no links, no line breaks, no table bars."""
+    return _MARKUP.sub(lambda found: "\\" + found[0], " ".join(str(text).split()))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .data import open_image
-from .errors import DataError
+from .errors import DataError, reason
 from .models.modeling import MetaPrunedForImageClassification
 from .models.saving import load_model, save_model
 from .preprocess import Preprocessing
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 PREDICT_BATCH = 64
 MODEL_FILES = frozenset(
     {"config.json", "model.safetensors", "preprocessor_config.json", "mask_scores.safetensors", "README.md"}
-    | {"report.json", "report.md", "accuracy.png", "confusion.png", "votes.png", "comparison.png"}
+    | {"report.json", "report.md", "accuracy.png", "confusion.png", "votes.png"}
 )
 """What a saved model's folder may hold, and so what overwriting may delete."""
 
@@ -44,34 +44,48 @@ class AdaptResult:
     ) -> None:
         self.model, self.preprocessing, self.report, self.device = model, preprocessing, report, device
 
+    def __repr__(self) -> str:
+        labels = ", ".join(self.model.config.id2label[i] for i in range(min(5, self.model.config.num_labels)))
+        more = ", ..." if self.model.config.num_labels > 5 else ""
+        return f"AdaptResult([{labels}{more}], {self.report!r})"
+
     @cached_property
     def processor(self) -> BaseImageProcessor:
         """The transformers image processor the model expects."""
         return self.preprocessing.processor()
 
     @torch.inference_mode()
-    def predict(self, images: Any) -> list[dict[str, Any]]:
+    def predict(self, images: Any, *, strict: bool = True) -> list[dict[str, Any]]:
         """Label, score and all probabilities of each image.
 
         Args:
             images: one image or a list of them: paths, bytes, PIL images, arrays or tensors (before normalisation).
+            strict: whether an image that cannot be read is an error.
 
         Returns:
-            For each image ``{"label": str, "score": float, "probabilities": {label: float}}``.
+            For each image ``{"label": str, "score": float, "probabilities": {label: float}}``, or ``{"error": str}``.
 
         Raises:
-            DataError: an image cannot be read.
+            DataError: an image cannot be read, and `strict` is set.
         """
         many = isinstance(images, Sequence) and not isinstance(images, (str, bytes, bytearray))
         items = list(images) if many or getattr(images, "ndim", 0) == 4 else [images]
         out = []
         for start in range(0, len(items), PREDICT_BATCH):
-            opened = [_open(item) for item in items[start : start + PREDICT_BATCH]]
-            pixels = self.processor(opened, return_tensors="pt")["pixel_values"].to(self.device)
-            for p in self.model(pixels).logits.float().softmax(1).cpu().tolist():
-                named = {self.model.config.id2label[i]: value for i, value in enumerate(p)}
-                label = max(named, key=named.__getitem__)
-                out.append({"label": label, "score": named[label], "probabilities": named})
+            opened = [_open(item, strict) for item in items[start : start + PREDICT_BATCH]]
+            found = iter(self._classify([image for image in opened if not isinstance(image, str)]))
+            out += [{"error": image} if isinstance(image, str) else next(found) for image in opened]
+        return out
+
+    def _classify(self, images: list[Any]) -> list[dict[str, Any]]:
+        if not images:
+            return []
+        pixels = self.processor(images, return_tensors="pt")["pixel_values"].to(self.device)
+        out = []
+        for p in self.model(pixels).logits.float().softmax(1).cpu().tolist():
+            named = {self.model.config.id2label[i]: value for i, value in enumerate(p)}
+            label = max(named, key=named.__getitem__)
+            out.append({"label": label, "score": named[label], "probabilities": named})
         return out
 
     def save_pretrained(self, folder: str | Path, *, dtype: str = "float32", overwrite: bool = False) -> Path:
@@ -92,13 +106,17 @@ class AdaptResult:
         return path
 
 
-def _open(item: Any) -> Any:
+def _open(item: Any, strict: bool) -> Any:
+    """The image, or why it cannot be read."""
     try:
         return open_image(item)
     except MemoryError:
         raise
     except Exception as error:  # decoders raise anything
-        raise DataError(f"{item if isinstance(item, (str, Path)) else 'image'} cannot be read: {error}") from error
+        why = f"{item if isinstance(item, (str, Path)) else 'image'} cannot be read: {reason(error)}"
+        if strict:
+            raise DataError(why) from error
+        return why
 
 
 def load_result(folder: str | Path, device: str | None = None) -> AdaptResult:

@@ -316,7 +316,7 @@ def predict_logits(
 ) -> torch.Tensor:
     """Logits float32 (n, labels) on the CPU, in eval mode."""
     model.eval()
-    out = []
+    out = [torch.empty(0, model.config.num_labels)]
     for x, _ in images.batches(EVAL_BATCH):
         with autocast(device, precision):
             logits = model(x.to(device).contiguous(memory_format=torch.channels_last)).logits

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from hypothesis import settings
 from PIL import Image
 from timm.models._hub import save_for_hf
 
@@ -26,6 +27,9 @@ from hf_metaprune.data import ImageSet
 from hf_metaprune.models.base import BaseModel
 from hf_metaprune.preprocess import Preprocessing
 from hf_metaprune.task import Task, TaskData
+
+settings.register_profile("any machine", deadline=None)  # a busy one is no failure
+settings.load_profile("any machine")
 
 REPO = Path(__file__).resolve().parents[1]
 SHARED = REPO.parent / "shared"

@@ -85,7 +85,7 @@ def slow_average(neighbours: list[Neighbour], base: dict[str, torch.Tensor], mas
     return slice_state(full, LAYERS, mask)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(data=st.data(), n=st.integers(1, 4))
 def test_average_equals_the_slow_reference(data: st.DataObject, n: int) -> None:
     masks = [

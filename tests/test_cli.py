@@ -13,16 +13,14 @@ import pytest
 from hf_metaprune import cli
 from hf_metaprune.bank.bank import Bank
 from hf_metaprune.config import AdaptOptions, TrainingOptions, option_fields
+from tests.conftest import REPO
 
 FAST = ["--steps", "4", "--batch-size", "16", "--neighbours", "2", "--eval-steps", "0"]
 
 
 @pytest.fixture
 def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    from rich.console import Console
-
-    monkeypatch.setattr(cli, "out", Console(width=200))
-    monkeypatch.setattr(cli, "err", Console(width=200, stderr=True))
+    monkeypatch.delenv("COLUMNS", raising=False)
 
     def call(*arguments: object) -> tuple[int, str, str]:
         try:
@@ -49,6 +47,14 @@ def test_adapt_predict_inspect(run, bank_folder: Path, photos: Path, tmp_path: P
     assert "%" in shown
     code, shown, _ = run("predict", out, image, "--json")
     assert json.loads(shown)[0]["image"] == str(image)
+    bad = tmp_path / "shots" / "bad.jpg"
+    bad.parent.mkdir()
+    bad.write_bytes(b"no image")
+    shutil.copy(image, bad.with_name("good.jpg"))
+    code, shown, errors = run("predict", out, bad.parent)  # a folder; what cannot be read keeps nothing else back
+    assert (code, "good.jpg" in shown, "bad.jpg cannot be read" in errors) == (1, True, True)
+    code, shown, _ = run("predict", out, bad.parent, "--json")
+    assert ["error" in row for row in json.loads(shown)] == [True, False]
     code, shown, _ = run("inspect", out)
     assert code == 0
     assert "layer4.1.conv2" in shown
@@ -85,9 +91,8 @@ def test_bank_commands(run, base_folder: Path, photos: Path, tmp_path: Path) -> 
     code, shown, _ = run(*arguments, "--steps", 2, "--ratio", 0.5, "--exclude", "violin")
     assert code == 0
     assert "3 of 3" in shown
-    code, shown, _ = run(*arguments, "--steps", 2, "--ratio", 0.5, "--exclude", "violin")
-    assert "has 3 entries" in shown
-    assert " of 3:" not in shown  # nothing was made again
+    code, shown, _ = run(*arguments, "--steps", 2, "--ratio", 0.5, "--exclude", "violin", "--json")
+    assert json.loads(shown) == {"bank": str(root), "entries": 3, "made": []}
     assert not any("violin" in e.labels for e in Bank.open(root))
     code, shown, _ = run("bank", "show", root)
     assert code == 0
@@ -108,7 +113,7 @@ def test_the_demo(run, bank_folder: Path, photos: Path, tmp_path: Path) -> None:
     assert code == 0
     assert "Entries of the bank know" in shown  # all six classes are in it
     assert "without a bank" in shown
-    assert (tmp_path / "demo" / "comparison.png").exists()
+    assert "| without a bank |" in (tmp_path / "demo" / "report.md").read_text()
     code, shown, _ = run("demo", "--bank", bank_folder, "--data", photos, "--out", tmp_path / "demo", "--json")
     assert {"accuracy", "accuracy_without_bank", "seconds"} <= set(json.loads(shown))
 
@@ -116,11 +121,12 @@ def test_the_demo(run, bank_folder: Path, photos: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["bank", "show", "nosuch"], "is not a bank"),
-        (["adapt", "nosuch", "nosuch", "--out", "x"], "is not a bank"),
-        (["predict", "nosuch", "a.png"], "cannot be read"),
-        (["inspect", "nosuch"], "cannot be read"),
-        (["bank", "build", "b", "d", "--base", "nosuch"], "cannot be read"),
+        (["bank", "show", "nosuch"], "there is no folder nosuch"),
+        (["adapt", "nosuch", "nosuch", "--out", "x"], "there is no folder nosuch"),
+        (["predict", "nosuch", "a.png"], "there is no folder nosuch"),
+        (["inspect", "nosuch"], "there is no folder nosuch"),
+        (["inspect", str(REPO / "space" / "demo_bank")], "is a bank, not a model"),
+        (["bank", "build", "b", "d", "--base", "nosuch"], "there is no folder nosuch"),
         (["demo", "--bank", "nosuch"], "does not exist"),
     ],
 )
@@ -137,6 +143,34 @@ def test_a_mistake_is_one_line_and_exit_code_1(
     assert list(tmp_path.iterdir()) == []  # nothing half written
 
 
+def test_options_of_several_values_are_separated_by_commas(
+    run, bank_folder: Path, photos: Path, tmp_path: Path
+) -> None:
+    base = ["adapt", bank_folder, photos, "--out", tmp_path / "m", "--steps", "3", "--neighbours", "1", "--json"]
+    code, shown, errors = run(*base, "--eval-steps", "0,2", "--compare", "--synsets", "n02121620,,dog.n.01,,,")
+    assert (code, errors) == (0, "")
+    report = json.loads(shown)
+    assert list(report["accuracy_at_step"]) == ["0", "2", "3"] == list(report["rivals"]["without a bank"])
+    code, _, errors = run(*base, "--eval-steps", "0,two")
+    assert (code, "such as 1,2" in errors) == (1, True)
+
+
+def test_json_holds_whatever_others_wrote(run, own_bank: Bank) -> None:
+    from hf_metaprune.cli.output import print_json
+
+    print_json({"a": float("nan"), "b": "\ud800", "c": "ü"})
+    _, shown, _ = run("bank", "show", own_bank.root, "--json")
+    found, end = json.JSONDecoder().raw_decode(shown)
+    assert found == {"a": None, "b": "\ud800", "c": "ü"}
+    assert json.loads(shown[end:])["name"] == own_bank.name
+
+
+def test_what_is_piped_is_not_cut(run, bank_folder: Path) -> None:
+    _, shown, _ = run("bank", "show", bank_folder)
+    assert all(entry.id in shown for entry in Bank.open(bank_folder))
+    assert "…" not in shown
+
+
 def test_wrong_usage_is_exit_code_2(run) -> None:
     assert run("adapt")[0] == 2
     assert run("adapt", "a", "b", "--out", "c", "--steps", "many")[0] == 2
@@ -146,8 +180,9 @@ def test_wrong_usage_is_exit_code_2(run) -> None:
 def test_debug_shows_the_traceback(run, tmp_path: Path) -> None:
     from hf_metaprune.errors import FormatError
 
-    with pytest.raises(FormatError):
-        run("--debug", "bank", "show", tmp_path)
+    for arguments in (("--debug", "bank", "show", tmp_path), ("bank", "show", tmp_path, "--debug")):
+        with pytest.raises(FormatError):
+            run(*arguments)
 
 
 def test_version_and_help(run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +263,7 @@ def test_a_storage_type_is_checked_before_the_work(run, bank_folder: Path, photo
     code, _, errors = run("bank", "build", bank, photos, "--base", bank_folder / "base", "--method", "none")
     assert (code, "none" in errors, bank.exists()) == (1, True, False)
     code, _, errors = run("bank", "build", bank, photos, "--base", bank_folder / "base", "--exclude", "catt")
-    assert (code, "catt" in errors) == (1, True)
+    assert (code, "catt" in errors, bank.exists()) == (1, True, False)
 
 
 def test_a_read_only_folder_is_said(run_python, tmp_path: Path) -> None:

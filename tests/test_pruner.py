@@ -25,6 +25,7 @@ from hf_metaprune.errors import (
     WordNetError,
 )
 from hf_metaprune.masks import Mask, keep_count
+from hf_metaprune.report import AdaptReport
 from hf_metaprune.result import AdaptResult, load_result
 from hf_metaprune.similarity import Neighbour
 from hf_metaprune.strategies import Start, by_vote
@@ -167,6 +168,37 @@ def test_saving_loading_and_predicting(pruner: MetaPruner, target: TaskData, pho
     assert load_result(out).model.mask() == result.model.mask()
 
 
+def test_the_way_without_a_bank_is_reported_beside(pruner: MetaPruner, target: TaskData) -> None:
+    report = pruner.adapt(target, **FAST, compare=True).report
+    alone = pruner.adapt(target, **FAST, strategy="no-bank").report
+    assert report.rivals == {"without a bank": alone.accuracy_at_step}
+    assert report.accuracy_at_step == pruner.adapt(target, **FAST).report.accuracy_at_step
+
+
+def test_all_images_may_be_learnt_from(pruner: MetaPruner, photos: Path, tmp_path: Path) -> None:
+    result = pruner.adapt(photos, **FAST, evaluation_share=0)
+    report = result.report
+    assert (report.test_images, np.isnan(report.accuracy), report.accuracy_at_step) == (0, True, {})
+    assert "not measured" in (result.save_pretrained(tmp_path / "m") / "report.md").read_text()
+    assert load_result(tmp_path / "m").report.to_dict()["accuracy"] is None
+    assert result.model.config.metrics is None
+
+
+def test_a_report_says_how_sure_it_is() -> None:
+    few = AdaptReport(accuracy=0.5, test_images=16)  # Wilson's interval of 8 in 16
+    assert few.accuracy_interval == pytest.approx((0.28, 0.72), abs=0.005)
+    assert AdaptReport(accuracy=1.0, test_images=10).accuracy_interval == pytest.approx((0.722, 1.0), abs=0.001)
+    assert "50.0% (28% to 72% with 95% confidence) on 16 images" in few.to_markdown()
+
+
+def test_markup_of_others_is_shown_as_it_is() -> None:
+    wild = "<img src=x onerror=y> [a](http://b) www.c.de @me _x_ a|b $z$ pine_tree"
+    tame = "\\<img src=x onerror=y\\> \\[a\\](http\\://b) www\\.c.de \\@me \\_x\\_ a\\|b \\$z\\$ pine_tree"
+    page = AdaptReport(labels=[wild], accuracy=1.0, evaluated_on=wild, source=wild, notes=[wild]).to_markdown()
+    assert page.count(tame) == 4
+    assert "<img" not in page.replace("\\<img", "")
+
+
 def test_half_precision_halves_the_file(pruner: MetaPruner, target: TaskData, tmp_path: Path) -> None:
     result = pruner.adapt(target, **FAST)
     full, half = (result.save_pretrained(tmp_path / d, dtype=d) for d in ("float32", "float16"))
@@ -272,7 +304,7 @@ def test_a_loaded_result_can_be_saved_again(pruner: MetaPruner, target: TaskData
 
 
 def test_no_bank_there(tmp_path: Path) -> None:
-    with pytest.raises(MetaPruneError, match="is not a bank"):
+    with pytest.raises(MetaPruneError, match="there is no folder"):
         MetaPruner.from_hub(tmp_path / "nosuch")
 
 

@@ -1,0 +1,186 @@
+"""The commands of `hf-metaprune`: parse, call, print."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..config import AdaptOptions, TrainingOptions
+from ..errors import DataError, MetaPruneError
+from ..version import __version__
+from . import INTERRUPTED
+from .bank import BankArgument, bank_app
+from .options import with_options
+from .output import Json, command, err, note, out, plain, print_json, show_progress, show_report, table
+
+app = typer.Typer(
+    help="Small, task-specific image models by meta-vote pruning.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(bank_app, name="bank")
+
+
+class _Notes(logging.Handler):
+    """Warnings of the library as notes."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        note(record.getMessage())
+
+
+def _version(show: bool) -> None:
+    if show:
+        out.print(f"hf-metaprune {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug messages.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Options of all commands."""
+    handlers = [] if debug else [_Notes()]
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, handlers=handlers or None)
+
+
+@app.command()
+@with_options(AdaptOptions, TrainingOptions)
+def adapt(
+    bank: BankArgument,
+    data: Annotated[
+        str, typer.Argument(help="Folder of class folders, parquet, or a Hub data set id.", metavar="DATA")
+    ],
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder for the model and its report.")],
+    dtype: Annotated[str, typer.Option(help="How weights are stored: float32, float16 or bfloat16.")] = "float32",
+    overwrite: Annotated[bool, typer.Option(help="Replace the folder if it exists.")] = False,
+    as_json: Json = False,
+    **options: Any,
+) -> None:
+    """Make a small model for the classes of DATA from the entries of BANK."""
+    from ..models.saving import check_dtype
+    from ..pruner import MetaPruner
+    from ..result import MODEL_FILES
+    from ..storage import check_writable
+
+    check_dtype(dtype)
+    pruner = MetaPruner.from_hub(bank)
+    check_writable(out_dir, overwrite=overwrite and MODEL_FILES, need=pruner.bank.base_bytes)
+    result = pruner.adapt(data, progress=show_progress(), **options)
+    result.save_pretrained(out_dir, dtype=dtype, overwrite=overwrite)
+    if as_json:
+        print_json(result.report.to_dict() | {"out": str(out_dir)})
+        return
+    show_report(result.report)
+    out.print(f"\nSaved to [bold]{plain(str(out_dir))}[/]; try: {plain(command(f'predict {out_dir} IMAGE'))}")
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="Folder of an adapted model.", metavar="MODEL")],
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.", metavar="IMAGES...")],
+    as_json: Json = False,
+) -> None:
+    """Classify images with an adapted model. Exit code 1 if one cannot be read."""
+    from ..result import load_result
+    from ..sources import image_files
+
+    paths = [file for path in images for file in (image_files(path)[0] if path.is_dir() else [path])]
+    if not paths:
+        raise DataError(f"{images[0]} holds no image, such as .jpg or .png")
+    found = load_result(model).predict(paths, strict=False)
+    if as_json:
+        print_json([{"image": str(p), **f} for p, f in zip(paths, found, strict=True)])
+    else:
+        rows = table("image", "label", "score")
+        for path, f in zip(paths, found, strict=True):
+            if "error" not in f:
+                rows.add_row(plain(str(path)), plain(f["label"]), f"{f['score']:.1%}")
+        if rows.row_count:
+            out.print(rows)
+    failures = [f["error"] for f in found if "error" in f]
+    for failure in failures:
+        err.print(f"[bold red]error:[/] {plain(failure)}")
+    raise typer.Exit(1 if failures else 0)
+
+
+@app.command()
+def inspect(
+    model: Annotated[Path, typer.Argument(help="Folder of an adapted model or of a bank's entry.", metavar="MODEL")],
+    as_json: Json = False,
+) -> None:
+    """Show what a pruned model keeps, layer by layer."""
+    from ..result import load_result
+
+    loaded = load_result(model).model
+    mask, config = loaded.mask(), loaded.config
+    params = sum(p.numel() for p in loaded.parameters())
+    layers = {name: {"kept": len(kept), "size": mask.sizes[name]} for name, kept in mask.items()}
+    labels = [config.id2label[i] for i in range(config.num_labels)]
+    facts = {"labels": labels, "ratio": config.ratio, "method": config.method, "params": params, "layers": layers}
+    facts |= {"base_model": config.base_model, "metrics": config.metrics, "dataset": config.dataset}
+    if as_json:
+        print_json(facts)
+        return
+    out.print(f"[bold]{plain(', '.join(labels))}[/]")
+    base, metrics = config.base_model or {}, config.metrics or {}
+    made = f"{config.method} at ratio {config.ratio} of {base.get('architecture')}"
+    measured = ", ".join(f"{k} {v}" for k, v in metrics.items()) or "nothing"
+    out.print(plain(f"{made}: {params:,} parameters; measured: {measured}"))
+    longest = max(map(len, mask), default=0)
+    cells = max(8, min(48, out.width - longest - 26))
+    rows = table("layer", "kept", "of", "units")
+    for name, kept in mask.items():
+        rows.add_row(plain(name), str(len(kept)), str(mask.sizes[name]), _ticks(kept, mask.sizes[name], cells))
+    out.print(rows)
+
+
+def _ticks(kept: Iterable[int], size: int, width: int) -> str:
+    """Which units stay, as shades over at most `width` cells."""
+    cells = [0.0] * min(width, size)
+    for unit in kept:
+        cells[int(unit) * len(cells) // size] += len(cells) / size
+    return "".join(" ░▒▓█"[min(4, round(4 * c + 0.49))] if c else "·" for c in cells)
+
+
+@app.command()
+def demo(
+    bank: Annotated[
+        Path | None, typer.Option(help="Bank to use; the one that comes with the project if left out.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Example task; the one that comes with the project if left out.")
+    ] = None,
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder for the model and its report.")] = Path("demo_model"),
+    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Adapt the demo bank to an example task that no entry knows, beside the best way without a bank."""
+    from .demo import run_demo
+
+    run_demo(bank, data, out_dir, seed, as_json)
+
+
+def run(arguments: list[str]) -> None:
+    """Run a command line; see `hf_metaprune.cli.main`."""
+    debug = "--debug" in arguments  # wherever it stands
+    if debug:
+        arguments = ["--debug", *(argument for argument in arguments if argument != "--debug")]
+    try:
+        app(arguments)
+    except MetaPruneError as error:
+        if debug:
+            raise
+        err.print(f"[bold red]error:[/] {plain(str(error))}", highlight=False, soft_wrap=True)
+        raise SystemExit(1) from None
+    except SystemExit as done:
+        if done.code == INTERRUPTED:
+            raise KeyboardInterrupt from None
+        raise

@@ -1,0 +1,109 @@
+"""``hf-metaprune bank``: build, list and check banks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..config import MethodOptions, override
+from ..errors import OptionError
+from .options import with_options
+from .output import Json, out, plain, print_json, show_progress, table
+
+bank_app = typer.Typer(help="Build, list and check banks of pruned models.", no_args_is_help=True)
+
+BankArgument = Annotated[str, typer.Argument(help="Folder of a bank.", metavar="BANK")]
+
+
+@bank_app.command("show")
+def bank_show(bank: BankArgument, as_json: Json = False) -> None:
+    """List the entries of a bank."""
+    from ..bank.bank import Bank
+
+    opened = Bank.open(bank)
+    if as_json:
+        rows = [{k: v for k, v in e.row().items() if k != "masks"} | {"metrics": e.metrics} for e in opened]
+        print_json({"name": opened.name, "base_model": opened.meta["base_model"], "entries": rows})
+        return
+    entries = table("entry", "labels", "method", "ratio", "accuracy", "kB", title=plain(repr(opened)))
+    for e in opened:
+        found = e.metrics.get("accuracy")
+        shown = f"{found:.1%}" if isinstance(found, float) else "-"
+        row = (e.id, ", ".join(e.labels), str(e.method), str(e.ratio), shown, f"{e.size / 1000:.0f}")
+        entries.add_row(*map(plain, row))
+    out.print(entries)
+
+
+@bank_app.command("validate")
+def bank_validate(
+    bank: BankArgument,
+    repair: Annotated[bool, typer.Option(help="Make the index anew from the folders of sound entries.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Check every entry: digests, shapes, masks, labels, values. Exit code 1 if anything is wrong."""
+    from ..bank.bank import Bank
+    from ..bank.validation import repair_index, validate_bank
+
+    opened = repair_index(bank) if repair else Bank.open(bank)
+    problems = validate_bank(opened, progress=show_progress())
+    if as_json:
+        print_json({"entries": len(opened), "problems": [{"entry": p.entry_id, "what": p.what} for p in problems]})
+    for problem in [] if as_json else problems:
+        out.print(f"[red]✗[/] {plain(str(problem))}")
+    if not as_json:
+        out.print(f"{len(opened)} entries, {len(problems)} problems")
+    raise typer.Exit(1 if problems else 0)
+
+
+@bank_app.command("build")
+@with_options(MethodOptions)
+def bank_build(
+    bank: BankArgument,
+    data: Annotated[
+        str, typer.Argument(help="Data set with many classes, from which tasks are drawn.", metavar="DATA")
+    ],
+    base: Annotated[Path, typer.Option(help="Folder of the base model (timm or transformers).")],
+    tasks: Annotated[int, typer.Option(help="Number of tasks.", min=1)] = 60,
+    classes: Annotated[int, typer.Option(help="Classes a task.", min=2)] = 5,
+    method: Annotated[str, typer.Option(help="Pruning method.")] = "ifp",
+    seed: Annotated[int, typer.Option(help="Seed of the draw and of all training.")] = 0,
+    dtype: Annotated[str, typer.Option(help="How weights are stored.")] = "float16",
+    exclude: Annotated[list[str] | None, typer.Option(help="A class to keep out of every task; repeatable.")] = None,
+    as_json: Json = False,
+    **options: Any,
+) -> None:
+    """Prune BASE for tasks drawn from DATA; goes on where a killed build stopped, and may run several times at once."""
+    from ..bank.bank import Bank
+    from ..bank.factory import build_bank
+    from ..methods import get_method
+    from ..models.base import BaseModel
+    from ..models.saving import check_dtype
+    from ..reading import read_task_data
+    from ..storage import check_writable
+    from ..task import draw_tasks
+
+    settings = override(MethodOptions(), options)
+    check_dtype(dtype)
+    get_method(method)
+    check_writable(Path(bank).expanduser(), overwrite=True)
+    network = BaseModel.load(base)
+    images = read_task_data(data, network.preprocessing, seed=seed, progress=show_progress())
+    unknown = sorted(set(exclude or ()) - set(images.task.labels))
+    if unknown:
+        raise OptionError(f"--exclude {unknown[0]}: the data has no such class; it has {', '.join(images.task.labels)}")
+    allowed = [i for i, label in enumerate(images.task.labels) if label not in set(exclude or ())]
+    drawn = draw_tasks(allowed, classes, tasks, seed)
+    opened = Bank.create(bank, network, name=Path(bank).name, defaults={"ratio": settings.ratio})
+    made = []
+    for entry in build_bank(
+        opened, images, drawn, method=method, options=settings, seed=seed, dtype=dtype, progress=show_progress()
+    ):
+        made.append(entry.id)
+        if not as_json:
+            out.print(f"{len(opened)} of {tasks}: {plain(entry.id)} {entry.metrics['accuracy']:.1%}")
+    if as_json:
+        print_json({"bank": bank, "entries": len(opened), "made": made})
+    else:
+        out.print(f"{plain(bank)} has {len(opened)} entries")

@@ -1,0 +1,93 @@
+"""The demo: an example task that no entry of the demo bank knows, beside the strongest way without a bank."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from ..errors import BankError
+from ..report import AdaptReport
+from ..storage import check_writable
+from ..task import Task
+from .output import command, out, plain, print_json, show_progress, show_report
+
+ROOT = Path(__file__).resolve().parents[2] / "space"
+
+
+def demo_path(given: Path | None, default: str, option: str) -> Path:
+    """A path given by the user, or the one in the project's ``space`` folder.
+
+    Raises:
+        BankError: neither is there (the package was installed without the repository).
+    """
+    path = given or ROOT / default
+    if not path.exists():
+        raise BankError(f"{path} does not exist: run the demo in a clone of the repository, or pass {option}")
+    return path
+
+
+def run_demo(bank: Path | None, data: Path | None, out_dir: Path, seed: int, as_json: bool) -> None:
+    """Adapt with and without the bank, write the model and its report, and say in three lines what happened."""
+    from ..pruner import MetaPruner
+    from ..reading import read_task_data
+    from ..result import MODEL_FILES
+
+    began = time.perf_counter()
+    bank_path, data_path = demo_path(bank, "demo_bank", "--bank"), demo_path(data, "examples/unseen_five", "--data")
+    check_writable(out_dir, overwrite=MODEL_FILES)
+    pruner = MetaPruner.from_hub(bank_path)
+    task = read_task_data(data_path, pruner.bank.base.preprocessing, progress=show_progress())
+    result = pruner.adapt(task, seed=seed, progress=show_progress(), compare=True)
+    result.save_pretrained(out_dir, overwrite=True)
+    report, seconds = result.report, time.perf_counter() - began
+    (other,) = report.rivals.values()
+    if as_json:
+        print_json(_summary(report, other, seconds) | {"report": str(out_dir / "report.md")})
+        return
+    show_report(report)
+    known = _known_labels(task.task, [entry.task for entry in pruner.bank])
+    for line in _story(report, other, seconds, known):
+        out.print(line)
+    out.print(
+        f"[bold]3.[/] Look at {plain(str(out_dir))}/report.md; then your own photos, a folder a class: "
+        + plain(command(f"adapt {bank_path} PHOTOS --out my_model"))
+    )
+
+
+def _summary(report: AdaptReport, other: dict[int, float], seconds: float) -> dict[str, Any]:
+    return {
+        "accuracy": report.accuracy,
+        "accuracy_without_bank": list(other.values())[-1],
+        "accuracy_at_step": report.accuracy_at_step,
+        "accuracy_at_step_without_bank": other,
+        "macs_share": report.macs / report.base_macs,
+        "params_share": report.params / report.base_params,
+        "seconds": round(seconds, 1),
+    }
+
+
+def _known_labels(task: Task, others: list[Task]) -> list[str]:
+    """The classes of a task that any of the others has."""
+    matches = zip(*(task.matches(other) for other in others), strict=True)
+    return [label for label, same in zip(task.labels, matches, strict=True) if any(same)]
+
+
+def _story(report: AdaptReport, other: dict[int, float], seconds: float, known: list[str]) -> list[str]:
+    """The first two lines: where the units came from, and what was reached."""
+    names = "; ".join(", ".join(n["labels"]) for n in report.neighbours)
+    voters = "task" if len(report.neighbours) == 1 else "tasks"
+    who = f"Entries of the bank know {', '.join(known)}"
+    if not known:
+        who = f"The bank has no entry that knows {', '.join(report.labels)}"
+    kept, steps, work = f"{1 - report.ratio:.0%}", report.options["steps"], f"{report.macs / report.base_macs:.0%}"
+    first = f"the nearest {voters} ({plain(names)}) gave the {kept} of the units to keep"
+    reached = (
+        f"{report.accuracy_at_step.get(0, 0):.1%} before training, [bold]{report.accuracy:.1%}[/] after {steps} steps"
+    )
+    without = f"the best way without a bank: {list(other.values())[-1]:.1%}"
+    cost = f"The model does {work} of the base's work ({seconds:.0f} s in all)"
+    return [
+        f"\n[bold]1.[/] {plain(who)}; {first}.",
+        f"[bold]2.[/] From {report.train_images} images, {reached}; {without}. {cost}.",
+    ]
