@@ -38,7 +38,7 @@ class MetaPrunedForImageClassification(PreTrainedModel):
     def __init__(self, config: MetaPrunedConfig) -> None:
         super().__init__(config)
         self.architecture = config.architecture()
-        outer = torch.get_default_device()
+        outer = torch.empty(0).device
         self.network, self.layers = build_sliced(self.architecture, config)
         if outer.type != "meta":
             self.network.to_empty(device=outer)
