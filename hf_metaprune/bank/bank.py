@@ -218,12 +218,16 @@ class Bank:
         try:
             if path.stat().st_size > MAX_INDEX_BYTES:
                 raise FormatError(f"{path} has {path.stat().st_size} bytes, more than {MAX_INDEX_BYTES}")
-            stored = pq.read_schema(path)
-            types = {field.name: field.type for field in INDEX_SCHEMA}
-            wrong = [name for name in stored.names if name in types and stored.field(name).type != types[name]]
-            if wrong:
-                raise FormatError(f"{path}: column {wrong[0]} is of type {stored.field(wrong[0]).type}")
-            rows = pq.read_table(path, columns=[n for n in stored.names if n in types]).to_pylist()
+            with (
+                open(path, "rb") as handle,
+                pq.ParquetFile(handle) as file,
+            ):  # one file, even if it is replaced meanwhile
+                stored = file.schema_arrow
+                types = {field.name: field.type for field in INDEX_SCHEMA}
+                wrong = [name for name in stored.names if name in types and stored.field(name).type != types[name]]
+                if wrong:
+                    raise FormatError(f"{path}: column {wrong[0]} is of type {stored.field(wrong[0]).type}")
+                rows = file.read(columns=[n for n in stored.names if n in types]).to_pylist()
         except (OSError, pa.ArrowException) as error:
             raise FormatError(
                 f"{path} cannot be read: {reason(error)}; `hf-metaprune bank validate --repair` rebuilds it"

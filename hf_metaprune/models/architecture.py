@@ -101,7 +101,10 @@ class Architecture(ABC):
 
     def classifier(self, network: nn.Module) -> nn.Linear:
         """The final linear layer itself."""
-        return network.get_submodule(self.classifier_name(network))  # type: ignore[return-value]
+        found: Any = network
+        for part in self.classifier_name(network).split("."):  # get_submodule stops torch.compile before torch 2.7
+            found = getattr(found, part)
+        return found
 
     def stem_names(self, network: nn.Module) -> tuple[str, ...]:
         """Module paths of what comes before the first prunable layer; training may freeze it."""

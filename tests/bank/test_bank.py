@@ -171,6 +171,20 @@ def test_damaged_indexes_are_refused_and_rebuilt(own_bank: Bank) -> None:
         len(Bank.open(own_bank.root))
 
 
+def test_an_index_that_is_replaced_while_it_is_read(own_bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By another process, which holds the lock; readers take none."""
+    read = pq.ParquetFile.read
+
+    def slow_read(file: pq.ParquetFile, **options: object) -> pa.Table:
+        Bank.open(own_bank.root)._write_index({})
+        return read(file, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "read", slow_read)
+    assert len(Bank.open(own_bank.root)) == 4
+    monkeypatch.undo()
+    assert len(Bank.open(own_bank.root)) == 0
+
+
 @pytest.mark.parametrize(
     "changes",
     [
