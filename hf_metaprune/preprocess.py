@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}
 CROP_MODES = ("center", "squash")
+PROCESSORS = ("BitImageProcessor", "CLIPImageProcessor", "ConvNextImageProcessor", "ViTImageProcessor")
 CONVNEXT_SQUASHES = 384  # pixels; from there on transformers' ConvNext processor does not crop
 MAX_SIDE = 4096  # pixels; guards memory against a config that asks for more
 
@@ -92,7 +93,7 @@ class Preprocessing:
         from transformers import BitImageProcessor
 
         _, height, width = self.input_size
-        sides, edge = {"height": height, "width": width}, math.floor(min(height, width) / self.crop_pct)
+        sides, edge = {"height": height, "width": width}, math.floor(min(height, width) / self.crop_pct + 1e-6)
         return BitImageProcessor(
             size=sides if self.crop_mode == "squash" else {"shortest_edge": edge},
             do_center_crop=self.crop_mode != "squash",
@@ -121,6 +122,9 @@ def _fields_of_processor(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         FormatError: it does something else than `Preprocessing` can.
     """
+    kind = str(config.get("image_processor_type")).removesuffix("Fast").removesuffix("Pil")
+    if kind not in PROCESSORS:
+        raise FormatError(f"{kind} is not supported; supported: {', '.join(PROCESSORS)}")
     for step in ("do_resize", "do_rescale", "do_normalize"):
         if config.get(step) is not True:
             raise FormatError(f"{step} = {config.get(step)!r} is not supported")
@@ -130,7 +134,7 @@ def _fields_of_processor(config: Mapping[str, Any]) -> dict[str, Any]:
     fields = {"mean": config["image_mean"], "std": config["image_std"], "interpolation": names[int(config["resample"])]}
     size, crop = config["size"], config.get("crop_size")
     edge, sides = size.get("shortest_edge"), (size.get("height"), size.get("width"))
-    if str(config.get("image_processor_type")).startswith("ConvNext"):
+    if kind.startswith("ConvNext"):
         if edge >= CONVNEXT_SQUASHES:
             return fields | {"input_size": (3, edge, edge), "crop_pct": 1.0, "crop_mode": "squash"}
         return fields | {"input_size": (3, edge, edge), "crop_pct": config["crop_pct"]}

@@ -142,6 +142,17 @@ def test_heads_on_a_real_model(bank: Bank, task_data: TaskData, kind: str) -> No
         assert torch.allclose(model.classifier.bias.double(), biases, atol=1e-6)
 
 
+def test_a_neighbour_who_knows_the_classes_is_heard(bank: Bank, task_data: TaskData) -> None:
+    """On its own sub-network and one image a class, its rows are a better guide than so few images."""
+    entry = next(e for e in bank if e.labels == ("cat", "dog", "truck"))
+    few = task_data.select((0, 1, 2), per_class=1)
+    model = entry.load_model()
+    assert ", prior 0," not in make_head("auto", model, few.train, few.task, [entry], CPU)
+    drawn = model.classifier.weight.clone()
+    make_head("ridge", model, few.train, few.task, [entry], CPU)
+    assert not torch.allclose(drawn, model.classifier.weight, atol=1e-3)
+
+
 def test_stitched_heads_take_ridge_rows_for_classes_nobody_knows(bank: Bank, task_data: TaskData) -> None:
     target = task_data.select((0, 3, 4))
     base = bank.base

@@ -82,6 +82,7 @@ def test_preprocessing_survives_its_files(tmp_path: Path) -> None:
         ({"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 384}}, 1.0, "squash"),
         ({"image_processor_type": "ViTImageProcessor", "size": {"height": 48, "width": 40}}, 1.0, "squash"),
         ({"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 60}, "crop_size": 48}, 0.8, "center"),
+        ({"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 50}, "crop_size": 34}, 0.68, "center"),
     ],
 )  # fmt: skip
 def test_processors_of_transformers_are_followed(config: dict, crop_pct: float, crop_mode: str, tmp_path: Path) -> None:
@@ -112,6 +113,7 @@ def test_processors_of_transformers_are_followed(config: dict, crop_pct: float, 
         {"image_mean": "grey"},
         {"do_center_crop": True, "image_processor_type": "ViTImageProcessor", "size": {"height": 9, "width": 9}},
         {"image_processor_type": "NoSuchProcessor"},
+        {"image_processor_type": "PoolFormerImageProcessor"},  # resizes by a rule of its own
     ],
 )
 def test_processors_that_do_something_else_are_refused(change: dict, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from hf_metaprune.errors import (
     WordNetError,
 )
 from hf_metaprune.masks import Mask, keep_count
+from hf_metaprune.pruner import settle_options
 from hf_metaprune.report import AdaptReport
 from hf_metaprune.result import AdaptResult, load_result
 from hf_metaprune.similarity import Neighbour
@@ -238,6 +239,20 @@ def test_wrong_options_are_refused_before_the_data_is_read(pruner: MetaPruner, o
 
     with pytest.raises((OptionError, BankError), match=message):
         pruner.adapt(Unread(), **options)
+
+
+def test_the_recipe_follows_the_number_of_images() -> None:
+    rates = [settle_options(AdaptOptions(), {}, n)[1].lr for n in (5, 20, 500)]
+    assert rates == sorted(set(rates))
+    assert settle_options(AdaptOptions(), {"lr": 0.5}, 20)[1].lr == 0.5
+    assert settle_options(AdaptOptions(preset="paper"), {}, 5)[1].lr == 0.01
+
+
+def test_skipped_images_are_in_the_report(pruner: MetaPruner, target: TaskData, tmp_path: Path) -> None:
+    target.skipped.append("cat/7.jpg: broken")
+    result = pruner.adapt(target, **FAST)
+    assert result.report.skipped_images == ["cat/7.jpg: broken"]
+    assert "1 unreadable images were skipped" in result.report.to_markdown()
 
 
 def test_an_empty_bank_is_refused(own_bank: Bank, target: TaskData) -> None:

@@ -67,7 +67,14 @@ def test_it_learns(model: MetaPrunedForImageClassification, task_data: TaskData)
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"ema": 0.8}, {"mixup": 0.4, "label_smoothing": 0.1}, {"clip_norm": 1.0, "weight_decay": 1e-3}]
+    "changes",
+    [
+        {},
+        {"flip": False, "shift": 0.0},
+        {"ema": 0.8},
+        {"mixup": 0.4, "label_smoothing": 0.1},
+        {"clip_norm": 1.0, "weight_decay": 1e-3},
+    ],
 )
 def test_the_same_seed_gives_the_same_weights(base: BaseModel, task_data: TaskData, changes: dict) -> None:
     def run(seed: int) -> torch.Tensor:
