@@ -192,6 +192,9 @@ def _build(family: Architecture, architecture: str, args: dict[str, Any], state:
         raise FormatError(f"{WEIGHTS} of the base has {head.shape[0]} classes")
     with torch.device("meta"):
         network = family.build(architecture, args, head.shape[0])
+    wrong = [n for n, t in network.state_dict().items() if n in state and t.shape != state[n].shape]
+    if wrong:  # before memory is taken for what the config asks
+        raise FormatError(f"{WEIGHTS} of the base does not fit {architecture}: tensor {wrong[0]} has another shape")
     network.to_empty(device="cpu")
     try:
         network.load_state_dict({n: t.float() if t.is_floating_point() else t for n, t in state.items()})

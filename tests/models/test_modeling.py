@@ -323,6 +323,9 @@ def test_bases_that_cannot_be_used_are_refused(base_folder: Path, tmp_path: Path
     edit(copy(), pretrained_cfg=None)
     with pytest.raises(FormatError, match="preprocessing"):
         BaseModel.load(tmp_path / "base")
+    edit(copy(), model_args={"channels": [65536] * 4})  # 150 GB, if it were made
+    with pytest.raises(FormatError, match="has another shape"):
+        BaseModel.load(tmp_path / "base")
     for names in ({"label_names": 5}, {"label_names": None, "id2label": ["a"]}):
         edit(copy(), **names)
         with pytest.raises(FormatError, match="label_names must be"):
