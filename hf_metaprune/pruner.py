@@ -15,7 +15,7 @@ import torch
 
 from .bank.bank import Bank
 from .config import AdaptOptions, TrainingOptions, override, split_options
-from .errors import BankError
+from .errors import BankError, OptionError
 from .heads import make_head
 from .masks import Mask
 from .models.modeling import MetaPrunedForImageClassification
@@ -40,6 +40,8 @@ from .training import (
 from .voting import agreement
 
 RIVAL = "no-bank"
+SHARED = frozenset({"steps", "batch_size", "flip", "shift", "precision", "eval_steps"})
+"""Training options that hold for what a model is compared with, too; the others are its own recipe's."""
 METHODS = {"mvp": "mvp", "no-bank": "activation", "random": "random"}
 
 
@@ -87,10 +89,13 @@ class MetaPruner:
         self._check_bank(wanted)
         with _timed(phases, "read images"):
             data = self._read(dataset, wanted, progress)
+        if wanted.compare and not len(data.evaluation):
+            raise OptionError("compare=True needs images to measure on: an evaluation_share above 0, or a test split")
         result = self._adapt(data, wanted, training_changes, device, phases, callbacks, progress)
         if wanted.compare:
-            rival = replace(wanted, strategy=RIVAL)
-            compared = self._adapt(data, rival, training_changes, device, {}, (), progress)
+            rival = replace(wanted, strategy=RIVAL, preset="default", head=None, recalibrate=None)
+            shared = {name: value for name, value in training_changes.items() if name in SHARED}
+            compared = self._adapt(data, rival, shared, device, {}, (), progress)
             result.report.rivals["without a bank"] = compared.report.accuracy_at_step
         return result
 
@@ -146,6 +151,8 @@ class MetaPruner:
             raise BankError(f"{self.bank.root} is an empty bank: build entries first (hf-metaprune bank build)")
         if options.neighbours is not None and options.strategy == "mvp" and options.neighbours > len(self.bank):
             raise BankError(f"neighbours={options.neighbours}, but {self.bank.root} has only {len(self.bank)} entries")
+        if options.compare and options.strategy == RIVAL:
+            raise OptionError(f"compare=True compares with strategy {RIVAL!r}, which was chosen already")
         self._ratio(options)
         self.bank.base  # noqa: B018  (loaded and checked now)
 

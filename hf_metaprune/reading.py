@@ -64,7 +64,7 @@ def read_task_data(
         skipped = images.skipped + evaluation.skipped
         return TaskData(task, images, evaluation, evaluation_name, name, skipped)
     if not evaluation_share:
-        return TaskData(task, images, images.subset([]), "no image: it learnt from all", name, images.skipped)
+        return TaskData(task, images, images.subset([]), "the model learnt from all images", name, images.skipped)
     rows = _held_back(images.targets.numpy(), evaluation_share, seed)
     chosen = np.isin(np.arange(len(images)), rows)
     train_set, evaluation = images.subset(np.flatnonzero(~chosen)), images.subset(rows)

@@ -90,7 +90,7 @@ class AdaptReport:
     def headline(self) -> str:
         """The accuracy, how sure it is, and on what it was measured, in one line."""
         if math.isnan(self.accuracy):
-            return f"accuracy not measured, on {self.evaluated_on}"
+            return f"not measured: {self.evaluated_on}"
         low, high = self.accuracy_interval
         images = f"{self.test_images} image{'s' if self.test_images != 1 else ''}"
         return f"{self.accuracy:.1%} ({low:.0%} to {high:.0%} with 95% confidence) on {images}, {self.evaluated_on}"
@@ -171,6 +171,8 @@ class AdaptReport:
         return [*lines, "", f"{kept}: {', '.join(shares)}."]
 
     def _classes(self) -> list[str]:
+        if not self.test_images:
+            return []
         lines = ["| class | accuracy |", "| --- | ---: |"]
         for label, a in self.accuracy_per_class.items():
             lines.append(f"| {_inline(label)} | {'no test image' if a is None or math.isnan(a) else f'{a:.1%}'} |")

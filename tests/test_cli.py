@@ -147,7 +147,7 @@ def test_options_of_several_values_are_separated_by_commas(
     run, bank_folder: Path, photos: Path, tmp_path: Path
 ) -> None:
     base = ["adapt", bank_folder, photos, "--out", tmp_path / "m", "--steps", "3", "--neighbours", "1", "--json"]
-    code, shown, errors = run(*base, "--eval-steps", "0,2", "--compare", "--synsets", "n02121620,,dog.n.01,,,")
+    code, shown, errors = run(*base, "--eval-steps", "0,2", "--compare", "--synsets", "n02121620,, dog.n.01,,,")
     assert (code, errors) == (0, "")
     report = json.loads(shown)
     assert list(report["accuracy_at_step"]) == ["0", "2", "3"] == list(report["rivals"]["without a bank"])

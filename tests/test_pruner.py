@@ -173,6 +173,8 @@ def test_the_way_without_a_bank_is_reported_beside(pruner: MetaPruner, target: T
     report = pruner.adapt(target, **FAST, compare=True).report
     alone = pruner.adapt(target, **FAST, strategy="no-bank").report
     assert report.rivals == {"without a bank": alone.accuracy_at_step}
+    paper = pruner.adapt(target, **FAST, compare=True, preset="paper", head="random").report
+    assert paper.rivals == report.rivals  # at its best, whatever it is compared with
     assert report.accuracy_at_step == pruner.adapt(target, **FAST).report.accuracy_at_step
 
 
@@ -183,6 +185,8 @@ def test_all_images_may_be_learnt_from(pruner: MetaPruner, photos: Path, tmp_pat
     assert "not measured" in (result.save_pretrained(tmp_path / "m") / "report.md").read_text()
     assert load_result(tmp_path / "m").report.to_dict()["accuracy"] is None
     assert result.model.config.metrics is None
+    with pytest.raises(OptionError, match="images to measure on"):
+        pruner.adapt(photos, **FAST, evaluation_share=0, compare=True)
 
 
 def test_a_report_says_how_sure_it_is() -> None:
@@ -230,6 +234,7 @@ def test_half_precision_halves_the_file(pruner: MetaPruner, target: TaskData, tm
         ({"eval_steps": 5}, "must be whole numbers"),
         ({"synsets": "dog.n.01"}, "must be texts"),
         ({"device": "meta"}, "cannot be used"),
+        ({"compare": True, "strategy": "no-bank"}, "chosen already"),
     ],
 )
 def test_wrong_options_are_refused_before_the_data_is_read(pruner: MetaPruner, options: dict, message: str) -> None:

@@ -49,7 +49,7 @@ def _split(name: str, kind: Any, value: Any) -> Any:
         return value
     item = int if typing.get_args(kind)[0] is int else str
     try:
-        return tuple(item(part) if part.strip() else None for part in value.split(","))
+        return tuple(item(part) if part else None for part in map(str.strip, value.split(",")))
     except ValueError:
         raise OptionError(f"--{name.replace('_', '-')} {value}: must be {item.__name__} values, such as 1,2") from None
 
