@@ -22,8 +22,8 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from hf_metaprune.bank.bank import BASE_FOLDER, Bank, subset
-from hf_metaprune.bank.factory import build_bank, entry_id
+from hf_metaprune.bank.bank import BASE_FOLDER, Bank
+from hf_metaprune.bank.factory import build_bank, entry_id, subset
 from hf_metaprune.config import MethodOptions
 from hf_metaprune.models.base import BaseModel
 from hf_metaprune.reading import read_task_data

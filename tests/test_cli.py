@@ -69,7 +69,7 @@ def test_json_is_all_there_is_on_standard_output(run, bank_folder: Path, photos:
     code, shown, _ = run("bank", "show", bank_folder, "--json")
     assert len(json.loads(shown)["entries"]) == 4
     code, shown, _ = run("bank", "validate", bank_folder, "--json")
-    assert json.loads(shown) == {"entries": 4, "problems": []}
+    assert json.loads(shown) == {"entries": 4, "problems": [], "left_out": []}
 
 
 def test_bank_commands(run, base_folder: Path, photos: Path, tmp_path: Path) -> None:
@@ -106,6 +106,7 @@ def test_bank_commands(run, base_folder: Path, photos: Path, tmp_path: Path) -> 
     assert entry.id in shown
     code, shown, _ = run("bank", "validate", root, "--repair")
     assert "2 entries" in shown
+    assert "left out" in shown
 
 
 def test_the_demo(run, bank_folder: Path, photos: Path, tmp_path: Path) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from ..masks import check_ratio
 from ..models.base import CONFIG, WEIGHTS, BaseModel, sha256_file
 from ..models.modeling import MetaPrunedForImageClassification
 from ..models.saving import load_config, save_model
-from ..storage import TEMPORARY, fsync_dir, new_folder, read_json, storage_errors, write_bytes, write_json
+from ..storage import TEMPORARY, new_folder, read_json, storage_errors, write_bytes, write_json
 from ..task import Task
 from ..version import FORMAT_VERSION, __version__
 from .entry import INDEX_SCHEMA, Entry, check_facts, check_id, pack_mask
@@ -31,6 +32,7 @@ INDEX_FILE = "index.parquet"
 BASE_FOLDER = "base"
 TASKS_FOLDER = "tasks"
 LOCKS_FOLDER = ".locks"
+REJECTED_FOLDER = ".rejected"
 LOCK_SECONDS = 60.0
 MAX_INDEX_BYTES = 512 << 20  # a row has about 1 kB
 SHARD_ABOVE = 5_000  # entries in one folder; the Hub asks for fewer than 10,000
@@ -123,7 +125,7 @@ class Bank:
                 with new_folder(root / BASE_FOLDER) as work:
                     base.copy_files(work)
             if not (root / INDEX_FILE).exists():
-                bank._write_index({})
+                bank.write_index({})
             write_json(root / BANK_FILE, meta)
         return bank
 
@@ -264,7 +266,7 @@ class Bank:
         finally:
             lock.release()
 
-    def _write_index(self, entries: Mapping[str, Entry]) -> None:
+    def write_index(self, entries: Mapping[str, Entry]) -> None:
         table = pa.Table.from_pylist([e.row() for _, e in sorted(entries.items())], schema=INDEX_SCHEMA)
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
@@ -276,13 +278,13 @@ class Bank:
             self.reload()
             entries: dict[str, Entry | None] = {**self.entries, **changes}
             kept = {k: e for k, e in entries.items() if e is not None}
-            self._write_index(kept)
+            self.write_index(kept)
             self._entries = dict(sorted(kept.items()))
 
     def replace_index(self, entries: Mapping[str, Entry]) -> None:
         """Write an index of just these entries, whatever was there before."""
         with self.lock():
-            self._write_index(entries)
+            self.write_index(entries)
             self._entries = dict(sorted(entries.items()))
 
     def add(
@@ -360,6 +362,14 @@ class Bank:
             folder.rename(doomed)  # at once, so that no later `recover` takes half of an entry for a whole one
             shutil.rmtree(doomed)
 
+    def set_aside(self, path: str) -> None:
+        """Move an entry's folder out of the way, into ``.rejected``: nothing is deleted, and nothing reads it."""
+        folder, rejected = self.file(path), self.root / REJECTED_FOLDER
+        with self.lock(), storage_errors(rejected, "write"):
+            rejected.mkdir(exist_ok=True)
+            names = (f"{folder.name}.{n}" for n in itertools.count(1))
+            folder.rename(next(rejected / name for name in names if not (rejected / name).exists()))
+
     def folders(self) -> dict[str, str]:
         """Paths of all finished entry folders on disk by id, whether or not the index knows them."""
         found = {}
@@ -384,23 +394,3 @@ class Bank:
             if found:
                 self._update_index(found)
             return sorted(found)
-
-
-def subset(bank: Bank, path: str | Path, ids: Sequence[str], name: str | None = None) -> Bank:
-    """A copy of a bank with only some of its entries.
-
-    Raises:
-        BankError: an id is unknown. StorageError: `path` exists, or cannot be written.
-    """
-    import shutil
-
-    root = Path(path).expanduser()
-    chosen = {i: bank[i] for i in ids}
-    with new_folder(root) as work:
-        shutil.copytree(bank.file(bank.meta["base_model"].get("path", BASE_FOLDER)), work / BASE_FOLDER)
-        for entry in chosen.values():
-            shutil.copytree(entry.folder, work / entry.path)
-        write_json(work / BANK_FILE, bank.meta | ({"name": name} if name else {}))
-        Bank(work, bank.meta)._write_index(chosen)
-        fsync_dir(work)
-    return Bank.open(root)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,10 +18,10 @@ from ..config import MethodOptions
 from ..errors import LockedError
 from ..methods import PruningJob, get_method
 from ..models.saving import check_dtype
-from ..storage import clear_unfinished
+from ..storage import clear_unfinished, fsync_dir, new_folder, write_json
 from ..task import Task, TaskData
 from ..training import accuracy, pick_device
-from .bank import Bank
+from .bank import BANK_FILE, BASE_FOLDER, Bank
 from .entry import Entry
 
 
@@ -119,3 +121,21 @@ def _build_locked(
         clear_unfinished(bank.root / bank._new_path(name))
         model, metrics = build_entry(bank, select(), method, options, task_seed(seed, name), device, progress)
         return bank.add(model, name, dtype=dtype, metrics=metrics)
+
+
+def subset(bank: Bank, path: str | Path, ids: Sequence[str], name: str | None = None) -> Bank:
+    """A copy of a bank with only some of its entries.
+
+    Raises:
+        BankError: an id is unknown. StorageError: `path` exists, or cannot be written.
+    """
+    root = Path(path).expanduser()
+    chosen = {i: bank[i] for i in ids}
+    with new_folder(root) as work:
+        shutil.copytree(bank.file(bank.meta["base_model"].get("path", BASE_FOLDER)), work / BASE_FOLDER)
+        for entry in chosen.values():
+            shutil.copytree(entry.folder, work / entry.path)
+        write_json(work / BANK_FILE, bank.meta | ({"name": name} if name else {}))
+        Bank(work, bank.meta).replace_index(chosen)
+        fsync_dir(work)
+    return Bank.open(root)

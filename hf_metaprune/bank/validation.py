@@ -90,13 +90,16 @@ def validate_bank(bank: Bank, ids: Sequence[str] | None = None, progress: bool =
     if ids is None:
         unknown = sorted(set(bank.folders()) - set(bank.entries))
         problems += [
-            Problem(i, "its folder is not in the index; bank validate --repair puts it there") for i in unknown
+            Problem(i, "its folder is not in the index; bank validate --repair checks it and puts it there")
+            for i in unknown
         ]
     return problems
 
 
-def repair_index(bank_path: str | Path) -> Bank:
-    """Make the index anew from the entries' folders; entries whose files are damaged are left out of it.
+def repair_index(bank_path: str | Path) -> tuple[Bank, list[Problem]]:
+    """Make the index anew from the entries' folders; what was wrong with those that were left out.
+
+    Folders of damaged entries are moved into the bank's ``.rejected``, so that nothing takes them for sound later.
 
     Raises:
         FormatError: ``bank.json`` itself is damaged. StorageError: it cannot be written.
@@ -106,17 +109,29 @@ def repair_index(bank_path: str | Path) -> Bank:
     with contextlib.suppress(MetaPruneError):
         known = bank.entries  # what the old index says of a file's digest still counts
     found: dict[str, Entry] = {}
-    for entry_id, path in bank.folders().items():
+    problems: list[Problem] = []
+    folders = bank.folders()
+    for entry_id, path in folders.items():
         try:
             entry = bank.describe(entry_id, path)
-        except MetaPruneError:
-            continue
-        old = known.get(entry_id)
-        if old is not None:
-            if (old.size, old.sha256) != (entry.size, entry.sha256):
-                continue
-            entry = replace(entry, repo_id=old.repo_id, revision=old.revision)
-        if not any(check_entry(bank, entry)):
+            wrong = [*_altered(known.get(entry_id), entry), *check_entry(bank, entry)]
+        except MetaPruneError as error:
+            wrong = [str(error)]
+        if wrong:
+            problems += [Problem(entry_id, what) for what in wrong]
+        elif old := known.get(entry_id):
+            found[entry_id] = replace(entry, repo_id=old.repo_id, revision=old.revision)
+        else:
             found[entry_id] = entry
+    problems += [Problem(i, "its files are missing") for i in known if i not in folders]
     bank.replace_index(found)
-    return bank
+    for entry_id, path in folders.items():
+        if entry_id not in found:
+            bank.set_aside(path)
+    return bank, problems
+
+
+def _altered(old: Entry | None, entry: Entry) -> list[str]:
+    if old is None or (old.size, old.sha256) == (entry.size, entry.sha256):
+        return []
+    return [f"{entry.folder / WEIGHTS} was altered: its sha256 is not that of the index"]

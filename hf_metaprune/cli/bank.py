@@ -39,21 +39,29 @@ def bank_show(bank: BankArgument, as_json: Json = False) -> None:
 @bank_app.command("validate")
 def bank_validate(
     bank: BankArgument,
-    repair: Annotated[bool, typer.Option(help="Make the index anew from the folders of sound entries.")] = False,
+    repair: Annotated[
+        bool, typer.Option(help="Make the index anew from the folders of sound entries; set the others aside.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Check every entry: digests, shapes, masks, labels, values. Exit code 1 if anything is wrong."""
-    from ..bank.bank import Bank
+    from ..bank.bank import REJECTED_FOLDER, Bank
     from ..bank.validation import repair_index, validate_bank
 
-    opened = repair_index(bank) if repair else Bank.open(bank)
+    opened, left_out = repair_index(bank) if repair else (Bank.open(bank), [])
     problems = validate_bank(opened, progress=show_progress())
     if as_json:
-        print_json({"entries": len(opened), "problems": [{"entry": p.entry_id, "what": p.what} for p in problems]})
-    for problem in [] if as_json else problems:
+        listed = {"problems": problems, "left_out": left_out}
+        rows = {name: [{"entry": p.entry_id, "what": p.what} for p in found] for name, found in listed.items()}
+        print_json({"entries": len(opened)} | rows)
+        raise typer.Exit(1 if problems else 0)
+    for problem in left_out:
+        out.print(f"[yellow]left out[/] {plain(str(problem))}")
+    for problem in problems:
         out.print(f"[red]✗[/] {plain(str(problem))}")
-    if not as_json:
-        out.print(f"{len(opened)} entries, {len(problems)} problems")
+    if left_out:
+        out.print(f"what there is of entries that were left out lies in {plain(str(opened.root / REJECTED_FOLDER))}")
+    out.print(f"{len(opened)} entries, {len(problems)} problems")
     raise typer.Exit(1 if problems else 0)
 
 

@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hf_metaprune.bank import bank as bank_module
-from hf_metaprune.bank.bank import Bank, subset
+from hf_metaprune.bank.bank import Bank
 from hf_metaprune.bank.entry import Entry, check_id
-from hf_metaprune.bank.factory import build_bank, entry_id, task_seed
+from hf_metaprune.bank.factory import build_bank, entry_id, subset, task_seed
 from hf_metaprune.bank.validation import repair_index, validate_bank
 from hf_metaprune.config import MethodOptions
 from hf_metaprune.data import ImageSet
@@ -157,7 +157,8 @@ def test_damaged_indexes_are_refused_and_rebuilt(own_bank: Bank) -> None:
     index.write_bytes(index.read_bytes()[:200])
     with pytest.raises(FormatError, match="index.parquet cannot be read.*--repair"):
         len(Bank.open(own_bank.root))
-    assert [e.row() for e in repair_index(own_bank.root)] == rows
+    repaired, left_out = repair_index(own_bank.root)
+    assert ([e.row() for e in repaired], left_out) == (rows, [])
     table = pq.read_table(index)
     pq.write_table(table.drop_columns(["sha256"]), index)
     with pytest.raises(FormatError, match="sha256"):
@@ -176,7 +177,7 @@ def test_an_index_that_is_replaced_while_it_is_read(own_bank: Bank, monkeypatch:
     read = pq.ParquetFile.read
 
     def slow_read(file: pq.ParquetFile, **options: object) -> pa.Table:
-        Bank.open(own_bank.root)._write_index({})
+        Bank.open(own_bank.root).write_index({})
         return read(file, **options)
 
     monkeypatch.setattr(pq.ParquetFile, "read", slow_read)
@@ -283,8 +284,17 @@ def test_validation_names_what_is_wrong_and_where(own_bank: Bank, damage, messag
     problems = validate_bank(Bank.open(own_bank.root))
     assert {p.entry_id for p in problems} == {entry.id}
     assert any(message in p.what for p in problems), problems
-    assert len(repair_index(own_bank.root)) == (4 if damage is damage_row else 3)  # a row is made anew from its files
-    assert validate_bank(Bank.open(own_bank.root)) == [] or damage is not damage_missing
+    repaired, left_out = repair_index(own_bank.root)
+    if damage is damage_row:  # made anew from its files
+        assert (len(repaired), left_out) == (4, [])
+        return
+    assert len(repaired) == 3
+    assert {p.entry_id for p in left_out} == {entry.id}
+    assert validate_bank(Bank.open(own_bank.root)) == []
+    again, nothing = repair_index(own_bank.root)  # must not take what was refused before
+    assert (len(again), nothing, again.recover()) == (3, [], [])
+    kept = list(own_bank.root.glob(".rejected/*"))
+    assert [folder.name for folder in kept] == ([] if damage is damage_missing else [f"{entry.id}.1"])
 
 
 def test_validation_sees_a_folder_the_index_lacks(own_bank: Bank) -> None:
