@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, Protocol, TypeVar
 
-from .errors import OptionError
+from .errors import OptionError, reason
 
 
 class Named(Protocol):
@@ -33,18 +33,28 @@ class Registry(Generic[T]):
         return part
 
     def names(self) -> list[str]:
-        """All names, those of plugins included, sorted."""
-        for point in entry_points(group=self.group):
-            if point.name not in self._parts:
-                self.register(point.load()())
-        return sorted(self._parts)
+        """All names, those of plugins included, sorted; no plugin is loaded for it."""
+        return sorted({*self._parts, *(point.name for point in entry_points(group=self.group))})
 
     def get(self, name: str) -> T:
-        """The part of that name.
+        """The part of that name; a plugin is loaded when it is first asked for.
 
         Raises:
-            OptionError: there is none; the message lists them.
+            OptionError: there is none (the message lists them), or its plugin is broken.
         """
-        if name not in self.names():
-            raise OptionError(f"there is no {self.kind} {name!r}; there are: {', '.join(self.names())}")
+        if name not in self._parts:
+            points = [point for point in entry_points(group=self.group) if point.name == name]
+            if not points:
+                raise OptionError(f"there is no {self.kind} {name!r}; there are: {', '.join(self.names())}")
+            self.register(self._load(points[0]))
         return self._parts[name]
+
+    def _load(self, point: EntryPoint) -> T:
+        try:
+            part: T = point.load()()
+            if part.name != point.name:
+                raise ValueError(f"it calls itself {part.name!r}")
+        except Exception as error:  # of others' code
+            what = f"{self.kind} {point.name!r} ({point.value})"
+            raise OptionError(f"{what} of an installed plugin cannot be used: {reason(error)}") from error
+        return part

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .errors import FormatError
 from .storage import read_json, write_bytes, write_json
 
@@ -115,7 +117,10 @@ class AdaptReport:
             report.vote_agreement = {
                 layer: {int(k): n for k, n in votes.items()} for layer, votes in report.vote_agreement.items()
             }
-        except (TypeError, ValueError, AttributeError) as error:
+            if np.array(report.confusion, dtype=int).shape not in ((0,), 2 * (len(report.labels),)):
+                raise ValueError("its confusion matrix has another shape")
+            report.to_markdown()  # whatever a stranger wrote is found now
+        except (TypeError, ValueError, AttributeError, KeyError, OverflowError, RecursionError) as error:
             raise FormatError(f"{path} is not a report: {error}") from error
         return report
 

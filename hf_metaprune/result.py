@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .data import open_image
-from .errors import DataError, reason
+from .errors import DataError, FormatError, reason
 from .models.modeling import MetaPrunedForImageClassification
 from .models.saving import load_model, save_model
 from .preprocess import Preprocessing
@@ -20,6 +21,8 @@ from .training import pick_device
 
 if TYPE_CHECKING:
     from transformers import BaseImageProcessor
+
+log = logging.getLogger(__name__)
 
 PREDICT_BATCH = 64
 MODEL_FILES = frozenset(
@@ -129,5 +132,10 @@ def load_result(folder: str | Path, device: str | None = None) -> AdaptResult:
     where = pick_device(device)
     model = load_model(path).to(where)
     preprocessing = Preprocessing.from_config(model.config.preprocessing or {})
-    report = AdaptReport.load(path / "report.json") if (path / "report.json").exists() else AdaptReport()
+    report = AdaptReport()
+    if (path / "report.json").exists():
+        try:
+            report = AdaptReport.load(path / "report.json")
+        except FormatError as error:
+            log.warning("%s; the model is used without it", error)
     return AdaptResult(model, preprocessing, report, where)

@@ -18,6 +18,7 @@ MAX_LABEL_LENGTH = 200
 MAX_LABELS = 10_000
 HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Unicode categories of what a reader does not see, or sees where it is not."""
+IMAGENET_LABEL = re.compile(r"(n\d{8})[\s_:-]")  # "n02084071 dog"
 JOINERS = "\u200c\u200d"  # Persian and Indic words have them, and many emoji
 SYNSET = re.compile(r"\S{1,100}\.[nvars]\.\d{1,3}|n\d{8}")
 """A WordNet synset (``dog.n.01``) or an ImageNet id (``n02084071``)."""
@@ -75,7 +76,10 @@ class Task:
         from .similarity.wordnet import canonical
 
         label = self.labels[i].replace("_", " ").strip().casefold()
-        ids = [text for text in (self.synsets[i], self.labels[i]) if text and SYNSET.fullmatch(text)]
+        told = IMAGENET_LABEL.match(self.labels[i])
+        ids = [
+            text for text in (self.synsets[i], told[1] if told else self.labels[i]) if text and SYNSET.fullmatch(text)
+        ]
         return [("label", label), *(("synset", canonical(text)) for text in ids)]
 
 

@@ -108,6 +108,7 @@ def test_ids_of_imagenet_and_of_wordnet_are_matched() -> None:
     ours, theirs = Task(("n01440764", "hound"), (None, "n02084071")), Task(("a", "b"), ("dog.n.01", "tench.n.01"))
     assert ours.matches(theirs) == [[1], [0]]
     assert theirs.matches(ours) == [[1], [0]]
+    assert Task(("n02084071 some dog", "n01440764_fish")).matches(theirs) == [[0], [1]]
 
 
 def test_rows_of_neighbours_are_centred_and_averaged(bank: Bank) -> None:

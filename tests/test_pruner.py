@@ -204,6 +204,32 @@ def test_markup_of_others_is_shown_as_it_is() -> None:
     assert "<img" not in page.replace("\\<img", "")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"accuracy": 5},
+        {"accuracy": "x"},
+        {"labels": 7},
+        {"rivals": {"other": [1]}},
+        {"neighbours": [1]},
+        {"seconds": {"all": "long"}},
+        {"confusion": [[1, 2, 3]]},
+        {"ratio": "high"},
+        {"accuracy_per_class": {"a": "b"}},
+    ],
+)
+def test_a_report_that_a_stranger_spoilt_is_left_out(
+    pruner: MetaPruner, target: TaskData, tmp_path: Path, change: dict
+) -> None:
+    out = pruner.adapt(target, **(FAST | {"steps": 0})).save_pretrained(tmp_path / "model")
+    spoilt = json.loads((out / "report.json").read_text()) | change
+    (out / "report.json").write_text(json.dumps(spoilt))
+    loaded = load_result(out)
+    assert loaded.report == AdaptReport()
+    assert "not measured" in repr(loaded)
+    loaded.save_pretrained(tmp_path / "again")
+
+
 def test_half_precision_halves_the_file(pruner: MetaPruner, target: TaskData, tmp_path: Path) -> None:
     result = pruner.adapt(target, **FAST)
     full, half = (result.save_pretrained(tmp_path / d, dtype=d) for d in ("float32", "float16"))

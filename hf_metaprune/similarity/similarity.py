@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ import torch
 
 from ..bank.entry import Entry
 from ..data import ImageSet
+from ..errors import BankError
 from ..registry import Registry
 from ..task import Task
 
@@ -54,8 +56,15 @@ class Similarity(ABC):
         return max(score, 1e-6)
 
     def rank(self, query: Query, entries: Sequence[Entry]) -> list[Neighbour]:
-        """Entries from the nearest to the farthest; equal scores are ordered by id."""
+        """Entries from the nearest to the farthest; equal scores are ordered by id.
+
+        Raises:
+            BankError: a score is not finite.
+        """
         scores = self.scores(query, entries)
+        unsure = [name for name, score in scores.items() if not math.isfinite(score)]
+        if unsure:
+            raise BankError(f"similarity {self.name!r} has no finite score for entry {unsure[0]}")
         found = [Neighbour(entry, float(scores[entry.id])) for entry in entries if entry.id in scores]
         return sorted(found, key=lambda n: (-n.score, n.entry.id))
 

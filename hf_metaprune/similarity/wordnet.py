@@ -10,7 +10,7 @@ from typing import Any
 
 from ..bank.entry import Entry
 from ..errors import WordNetError
-from ..task import SYNSET, Task
+from ..task import IMAGENET_LABEL, SYNSET, Task
 from .similarity import Query, Similarity, register_similarity
 
 GET_WORDNET = "python -m nltk.downloader wordnet"
@@ -62,8 +62,8 @@ def find_synset(label: str) -> Any | None:
         return _by_offset(reader, int(match[1]))
     if SYNSET.fullmatch(text):
         return _by_name(reader, text)
-    if match := re.match(r"n(\d{8})[\s_:-]", text):  # "n01440764 tench"
-        return _by_offset(reader, int(match[1])) or find_synset(text[10:])
+    if match := IMAGENET_LABEL.match(text):
+        return find_synset(match[1]) or find_synset(text[match.end() :])
     for reading in (*readings(text), *words_of(text)):
         if found := reader.synsets(reading, pos="n"):
             return found[0]

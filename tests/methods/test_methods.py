@@ -215,6 +215,22 @@ def test_third_party_methods_come_through_an_entry_point(monkeypatch: pytest.Mon
     assert isinstance(get_method("plugin"), Plugin)
 
 
+def test_a_broken_plugin_is_named_and_stops_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib.metadata import EntryPoint
+
+    from hf_metaprune import registry
+
+    broken = EntryPoint("broken", "no_such_package:Method", "hf_metaprune.methods")
+    misnamed = EntryPoint("misnamed", f"{__name__}:Plugin", "hf_metaprune.methods")
+    monkeypatch.setattr(registry, "entry_points", lambda group: [broken, misnamed])
+    assert get_method("ifp").name == "ifp"
+    assert {"broken", "misnamed"} <= set(method_names())
+    with pytest.raises(OptionError, match="'broken'.*no_such_package.*cannot be used"):
+        get_method("broken")
+    with pytest.raises(OptionError, match="calls itself 'plugin'"):
+        get_method("misnamed")
+
+
 def test_unknown_and_repeated_methods_are_refused() -> None:
     with pytest.raises(OptionError, match="'nosuch'; there are: ifp, magnitude, random, taylor"):
         get_method("nosuch")
