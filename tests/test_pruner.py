@@ -279,6 +279,20 @@ def test_the_recipe_follows_the_number_of_images() -> None:
     assert settle_options(AdaptOptions(preset="paper"), {}, 5)[1].lr == 0.01
 
 
+def test_each_class_is_measured_on_its_own_images(pruner: MetaPruner, target: TaskData) -> None:
+    few = [i for i, t in enumerate(target.evaluation.targets.tolist()) if t != 1 or i % 4 == 0]
+    few = [i for i in few if target.evaluation.targets[i] != 2]
+    target.evaluation = target.evaluation.subset(few)
+    report = pruner.adapt(target, **FAST).report
+    rows = dict(zip(report.labels, report.confusion, strict=True))
+    first, second, third = report.labels
+    assert 0 < sum(rows[second]) < sum(rows[first])
+    assert report.accuracy_per_class[first] == rows[first][0] / sum(rows[first])
+    assert report.accuracy_per_class[second] == rows[second][1] / sum(rows[second])
+    assert np.isnan(report.accuracy_per_class[third])
+    assert f"| {third} | no test image |" in report.to_markdown()
+
+
 def test_skipped_images_are_in_the_report(pruner: MetaPruner, target: TaskData, tmp_path: Path) -> None:
     target.skipped.append("cat/7.jpg: broken")
     result = pruner.adapt(target, **FAST)
