@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AutoModelForImageClassification, PreTrainedModel
-from transformers import initialization as init
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
 from ..errors import FormatError
@@ -44,14 +43,17 @@ class MetaPrunedForImageClassification(PreTrainedModel):
             self.network.to_empty(device=outer)
         self.num_labels = config.num_labels
         self.post_init()
+        self.place_outputs()
 
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, ScatterBatchNorm2d):
-            init.copy_(module.index, torch.tensor(module.kept, dtype=torch.long))
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """As transformers', which fills with nothing the buffers that are not stored."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        (loaded[0] if isinstance(loaded, tuple) else loaded).place_outputs()
+        return loaded
 
     def place_outputs(self) -> None:
-        """Set again where branches write into the stream, after ``to_empty`` has emptied all buffers."""
+        """Set again where branches write into the stream, after all buffers were emptied."""
         for module in self.modules():
             if isinstance(module, ScatterBatchNorm2d):
                 module.set_kept(module.kept)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,9 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from hf_metaprune import Bank, MetaPruner
+from hf_metaprune.bank.factory import build_bank
+from hf_metaprune.config import MethodOptions
 from hf_metaprune.errors import BaseMismatchError, FormatError, OptionError
 from hf_metaprune.masks import Mask
 from hf_metaprune.models.base import BaseModel
@@ -19,6 +23,8 @@ from hf_metaprune.models.configuration import MetaPrunedConfig
 from hf_metaprune.models.modeling import MetaPrunedForImageClassification
 from hf_metaprune.models.saving import load_model, save_model
 from hf_metaprune.models.slicing import ScatterBatchNorm2d, slice_network
+from hf_metaprune.task import TaskData, draw_tasks
+from tests.conftest import randomise_norms, tiny_preprocessing
 
 LABELS = ["cat", "dog", "bee"]
 
@@ -348,3 +354,48 @@ def test_a_base_of_transformers(tmp_path: Path) -> None:
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(model(x).logits, network(x).logits)
+
+
+@pytest.mark.parametrize("layer_type", ["basic", "bottleneck"])
+def test_the_whole_way_with_a_base_of_transformers(
+    layer_type: str, task_data: TaskData, tmp_path: Path, run_python: Callable[..., str]
+) -> None:
+    """Its network is a transformers model inside ours, which transformers fills with first values by other ways."""
+    from transformers import AutoModelForImageClassification, ResNetConfig, ResNetForImageClassification
+
+    torch.manual_seed(0)
+    config = ResNetConfig(
+        embedding_size=8, hidden_sizes=[16, 24, 32], depths=[1, 2, 1], layer_type=layer_type, num_labels=4
+    )
+    randomise_norms(ResNetForImageClassification(config)).save_pretrained(tmp_path / "base")
+    tiny_preprocessing().processor().save_pretrained(tmp_path / "base")
+    base = BaseModel.load(tmp_path / "base")
+    mask = Mask.random(base.sizes, 0.5, 1)
+    model = base.slice(base.config(mask, ["a", "b", "c", "d"])).eval()
+    x = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        wanted = slice_network(base.network, mask).eval()(x).logits
+        assert torch.allclose(model(x).logits, wanted, atol=1e-5)
+        save_model(model, tmp_path)
+        for dtype in (torch.float32, torch.float16):
+            again = AutoModelForImageClassification.from_pretrained(tmp_path, dtype=dtype).float()
+            assert torch.allclose(again(x).logits, wanted, atol=1e-5 if dtype == torch.float32 else 0.05)
+    for made in (AutoModelForImageClassification.from_config(model.config), load_model(tmp_path)):
+        norms = [m for m in made.modules() if isinstance(m, ScatterBatchNorm2d)]
+        assert norms
+        assert all(tuple(norm.index.tolist()) == norm.kept for norm in norms)
+    bank = Bank.create(tmp_path / "bank", base, defaults={"ratio": 0.5})
+    tasks = draw_tasks(range(6), 3, 3, 0)
+    list(build_bank(bank, task_data, tasks, method="ifp", options=MethodOptions(ratio=0.5, steps=6, prune_every=2)))
+    result = MetaPruner(bank).adapt(task_data.select((0, 1, 2)), steps=4, neighbours=2, batch_size=16)
+    out = result.save_pretrained(tmp_path / "out")
+    pixels = task_data.evaluation.preprocessing.normalise(task_data.evaluation.images[:4])
+    torch.save((pixels, result.model(pixels).logits), tmp_path / "seen.pt")
+    code = (
+        "import sys, torch, hf_metaprune\n"
+        "from transformers import AutoModelForImageClassification\n"
+        "pixels, logits = torch.load(sys.argv[2])\n"
+        "found = AutoModelForImageClassification.from_pretrained(sys.argv[1])(pixels).logits\n"
+        "print('same' if torch.allclose(found, logits, atol=1e-5) else found - logits)\n"
+    )
+    assert "same" in run_python(code, str(out), str(tmp_path / "seen.pt"))
