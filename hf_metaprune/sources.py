@@ -175,12 +175,13 @@ def image_files(folder: Path) -> tuple[list[Path], list[Path]]:
     from PIL import Image
 
     Image.init()
+    known = {suffix for suffix, kind in Image.EXTENSION.items() if kind in Image.OPEN}  # PDF can only be written
     images: list[Path] = []
     others: list[Path] = []
     for file in sorted(p for p in folder.rglob("*") if p.is_file()):
         if any(part.startswith(".") for part in file.relative_to(folder).parts[:-1]) or file.name.startswith("."):
             continue
-        (images if file.suffix.lower() in Image.EXTENSION else others).append(file)
+        (images if file.suffix.lower() in known else others).append(file)
     return images, others
 
 

@@ -204,7 +204,7 @@ def test_everything_below_a_class_folder_is_of_that_class(tmp_path: Path, caplog
     picture(0, 50).save(folder / "ant" / "more" / "50.JPEG")
     picture(0, 51).save(folder / "loose.png")
     (folder / "ant" / ".DS_Store").write_text("")
-    (folder / "ant" / "notes.txt").write_text("")
+    (folder / "ant" / "notes.pdf").write_text("")
     found = read(folder)
     assert found.task.labels == NAMES
     counts = torch.bincount(torch.cat([found.train.targets, found.evaluation.targets]))

@@ -48,6 +48,7 @@ def options(
 ) -> None:
     """Options of all commands."""
     handlers = [] if debug else [_Notes()]
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it lists every font
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, handlers=handlers or None)
 
 
