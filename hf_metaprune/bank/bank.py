@@ -220,10 +220,8 @@ class Bank:
         try:
             if path.stat().st_size > MAX_INDEX_BYTES:
                 raise FormatError(f"{path} has {path.stat().st_size} bytes, more than {MAX_INDEX_BYTES}")
-            with (
-                open(path, "rb") as handle,
-                pq.ParquetFile(handle) as file,
-            ):  # one file, even if it is replaced meanwhile
+            # Opened once: between two openings another process may replace it.
+            with open(path, "rb") as handle, pq.ParquetFile(handle) as file:
                 stored = file.schema_arrow
                 types = {field.name: field.type for field in INDEX_SCHEMA}
                 wrong = [name for name in stored.names if name in types and stored.field(name).type != types[name]]
@@ -267,6 +265,7 @@ class Bank:
             lock.release()
 
     def write_index(self, entries: Mapping[str, Entry]) -> None:
+        """Write an index of just these entries; for callers who hold the lock, or a folder that nobody else sees yet."""
         table = pa.Table.from_pylist([e.row() for _, e in sorted(entries.items())], schema=INDEX_SCHEMA)
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")

@@ -136,6 +136,6 @@ def subset(bank: Bank, path: str | Path, ids: Sequence[str], name: str | None = 
         for entry in chosen.values():
             shutil.copytree(entry.folder, work / entry.path)
         write_json(work / BANK_FILE, bank.meta | ({"name": name} if name else {}))
-        Bank(work, bank.meta).replace_index(chosen)
+        Bank(work, bank.meta).write_index(chosen)
         fsync_dir(work)
     return Bank.open(root)

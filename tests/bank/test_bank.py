@@ -309,6 +309,7 @@ def test_validation_sees_a_folder_the_index_lacks(own_bank: Bank) -> None:
 def test_subsets_are_banks(own_bank: Bank, tmp_path: Path) -> None:
     ids = list(own_bank.entries)[:2]
     small = subset(own_bank, tmp_path / "small", ids, name="small")
+    assert not (small.root / ".locks").exists()  # what is shipped holds nothing of this machine
     assert list(small.entries) == ids
     assert small.name == "small"
     assert validate_bank(small) == []
