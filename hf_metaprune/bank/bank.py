@@ -265,7 +265,7 @@ class Bank:
             lock.release()
 
     def write_index(self, entries: Mapping[str, Entry]) -> None:
-        """Write an index of just these entries; for callers who hold the lock, or a folder that nobody else sees yet."""
+        """Write an index of just these entries; for those who hold the lock, or alone see the folder."""
         table = pa.Table.from_pylist([e.row() for _, e in sorted(entries.items())], schema=INDEX_SCHEMA)
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")

@@ -10,7 +10,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from ..errors import MetaPruneError
-from ..models.base import CONFIG, WEIGHTS, sha256_file
+from ..models.base import CONFIG, WEIGHTS
 from ..models.saving import load_model
 from .bank import Bank
 from .entry import Entry
@@ -58,14 +58,14 @@ def check_entry(bank: Bank, entry: Entry) -> Iterator[str]:
         if weights.stat().st_size != entry.size:
             yield f"{weights} has {weights.stat().st_size} bytes, the index says {entry.size}"
             return
-        if sha256_file(weights) != entry.sha256:
+        described = bank.describe(entry.id, entry.path)
+        if described.sha256 != entry.sha256:
             yield f"{weights} was altered: its sha256 is not that of the index"
             return
         load_model(folder, expected=bank.base_sha256)
         empty = [name for name, kept in entry.mask.items() if not len(kept)]
         if empty:
             yield f"its mask empties layer {empty[0]}"
-        described = bank.describe(entry.id, entry.path)
         for what, field in SAID_TWICE.items():
             if getattr(described, field) != getattr(entry, field):
                 yield f"{config} and the index differ in: {what}"
