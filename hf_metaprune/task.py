@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -13,15 +12,13 @@ import torch
 
 from .data import ImageSet
 from .errors import DataError
+from .synsets import IMAGENET_LABEL, canonical, is_id
 
 MAX_LABEL_LENGTH = 200
 MAX_LABELS = 10_000
 HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Unicode categories of what a reader does not see, or sees where it is not."""
-IMAGENET_LABEL = re.compile(r"(n\d{8})[\s_:-]")  # "n02084071 dog"
 JOINERS = "\u200c\u200d"  # Persian and Indic words have them, and many emoji
-SYNSET = re.compile(r"\S{1,100}\.[nvars]\.\d{1,3}|n\d{8}")
-"""A WordNet synset (``dog.n.01``) or an ImageNet id (``n02084071``)."""
 
 
 def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
@@ -57,7 +54,7 @@ class Task:
         if len(synsets) != len(self.labels):
             raise DataError(f"{len(synsets)} synsets for {len(self.labels)} labels: give one (or null) for each")
         for synset in synsets:
-            if synset is not None and not (isinstance(synset, str) and SYNSET.fullmatch(synset)):
+            if synset is not None and not (isinstance(synset, str) and is_id(synset)):
                 raise DataError(f"synset {str(synset)[:40]!r}: give ids such as dog.n.01 or n02084071")
         object.__setattr__(self, "synsets", synsets)
 
@@ -73,13 +70,9 @@ class Task:
         return [sorted({j for name in self._names(i) for j in found.get(name, ())}) for i in range(len(self.labels))]
 
     def _names(self, i: int) -> list[tuple[str, str]]:
-        from .similarity.wordnet import canonical
-
         label = self.labels[i].replace("_", " ").strip().casefold()
         told = IMAGENET_LABEL.match(self.labels[i])
-        ids = [
-            text for text in (self.synsets[i], told[1] if told else self.labels[i]) if text and SYNSET.fullmatch(text)
-        ]
+        ids = [text for text in (self.synsets[i], told[1] if told else self.labels[i]) if text and is_id(text)]
         return [("label", label), *(("synset", canonical(text)) for text in ids)]
 
 

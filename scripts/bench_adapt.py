@@ -13,6 +13,10 @@ Options are tried on other targets, which the benchmark never uses:
 
     uv run scripts/bench_adapt.py --tuning --row MVP --set lr=0.02 --out runs/tuning.jsonl
 
+What a larger bank is worth: the same with the first 8, 16, 32 of its entries.
+
+    uv run scripts/bench_adapt.py --tuning --row MVP --entries 16 --images 5,20 --out runs/size.jsonl
+
 Wall time is only comparable with nothing else running: measure it apart, on fewer targets.
 
     uv run scripts/bench_adapt.py --out docs/bench/time.jsonl --targets 1 --seeds 1 --threads 2
@@ -31,9 +35,10 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from build_demo_bank import HELD_OUT, TASK_SIZE, held_out_classes, read_cifar100
+from build_demo_bank import HELD_OUT, TASK_SIZE, covering_tasks, drawn_entries, held_out_classes, read_cifar100
 
 from hf_metaprune import Bank, MetaPruner
+from hf_metaprune.bank.factory import subset
 from hf_metaprune.config import MethodOptions, TrainingOptions
 from hf_metaprune.heads import make_head
 from hf_metaprune.masks import Mask
@@ -45,7 +50,6 @@ from hf_metaprune.training import count_flops, fine_tune, pick_device
 
 log = logging.getLogger("bench_adapt")
 STEPS = (0, 20, 50, 100)
-PER_CLASS = (5, 20, 100, 500)
 N_TARGETS = 5  # of each kind
 
 
@@ -138,6 +142,16 @@ def size(model: Any, data: TaskData) -> dict[str, int]:
     return {"params": count_parameters(model), "macs": count_flops(model, data.train.images[:1])[0] // 2}
 
 
+def first_entries(path: Path, count: int) -> Path:
+    """A copy of the bank beside it, made once, with the first `count` entries of the draw."""
+    smaller = path.with_name(f"{path.name}-{count}")
+    if not smaller.exists():
+        bank = Bank.open(path)
+        names = drawn_entries(bank, covering_tasks(len(bank)), bank.base.label_names, MethodOptions(ratio=0.9))
+        subset(bank, smaller, names[:count])
+    return smaller
+
+
 def parse(value: str) -> Any:
     """A number or a boolean where it reads as one, else text."""
     try:
@@ -160,19 +174,22 @@ def main(
     n_targets: Annotated[int, typer.Option("--targets", help="Targets of each kind.")] = N_TARGETS,
     tuning: Annotated[bool, typer.Option(help="Use the tuning targets.")] = False,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+    images: Annotated[str, typer.Option(help="Images a class, separated by commas.")] = "5,20,100,500",
+    entries: Annotated[int, typer.Option(help="Only the first entries of the bank; 0: all.")] = 0,
     part: Annotated[str, typer.Option(help="The k-th of n equal parts of the work, as k/n.")] = "1/1",
     changes: Annotated[list[str] | None, typer.Option("--set", help="Options of `adapt`, as name=value.")] = None,
 ) -> None:
     """Run what is missing."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     torch.set_num_threads(threads)
-    pruner = MetaPruner.from_hub(bank)
+    pruner = MetaPruner.from_hub(first_entries(bank, entries) if entries else bank)
     cifar = read_cifar100(pruner.bank.base, data)
     out.parent.mkdir(parents=True, exist_ok=True)
     done, (k, n) = finished(out), map(int, part.split("/"))
     changed = {name: parse(value) for name, value in (change.split("=", 1) for change in changes or [])}
+    variant = [*(changes or []), *([f"{entries} entries"] if entries else [])]
     chosen = [
-        replace(row, name="; ".join([row.name, *(changes or [])]), options=row.options | changed)
+        replace(row, name="; ".join([row.name, *variant]), options=row.options | changed)
         for row in rows()
         if not row_names or row.name in row_names
     ]
@@ -182,7 +199,7 @@ def main(
         for seed in range(seeds)
         for row in chosen
         for number, (kind, classes) in enumerate(targets(tuning, n_targets))
-        for per_class in PER_CLASS
+        for per_class in map(int, images.split(","))
     ]
     for seed, row, number, kind, classes, per_class in work:
         key = f"{row.name}|{seed}|{kind}|{'-'.join(map(str, classes))}|{per_class}"

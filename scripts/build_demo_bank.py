@@ -59,14 +59,19 @@ def read_cifar100(base: BaseModel, data: str | None) -> TaskData:
     return cifar
 
 
-def ship(bank: Bank, out: Path, limit: int, tasks: list[tuple[int, ...]], task: Task, options: MethodOptions) -> None:
+def drawn_entries(
+    bank: Bank, tasks: list[tuple[int, ...]], labels: tuple[str, ...], options: MethodOptions
+) -> list[str]:
+    """Ids of the entries that the bank has, in the order of the draw: the first 16 cover every class once."""
+    names = (entry_id(Task(tuple(labels[c] for c in classes)), "ifp", options, 0) for classes in tasks)
+    return [name for name in names if name in bank]
+
+
+def ship(bank: Bank, out: Path, limit: int, names: list[str]) -> None:
     """Copy the first entries that fit into `limit` bytes, the base included."""
     size = sum(f.stat().st_size for f in (bank.root / BASE_FOLDER).iterdir()) + 100_000  # index and card
     ids = []
-    for classes in tasks:
-        name = entry_id(Task(tuple(task.labels[c] for c in classes)), "ifp", options, 0)
-        if name not in bank:
-            continue
+    for name in names:
         size += sum(f.stat().st_size for f in bank[name].folder.iterdir())
         if size > limit:
             break
@@ -91,7 +96,8 @@ def main(
     options = MethodOptions(ratio=0.9, steps=steps)
     drawn = covering_tasks(tasks)
     if ship_to is not None:
-        ship(Bank.open(out), ship_to, int(limit_mb * 1e6), drawn, Task(model.label_names), options)
+        whole = Bank.open(out)
+        ship(whole, ship_to, int(limit_mb * 1e6), drawn_entries(whole, drawn, model.label_names, options))
         return
     bank = Bank.create(out, model, name="CIFAR-100 five-class tasks", defaults={"ratio": 0.9})
     began = time.perf_counter()
