@@ -12,6 +12,7 @@ import torch
 
 from .data import open_image
 from .errors import DataError, FormatError, reason
+from .layout import CONFIG, PREPROCESSOR, WEIGHTS
 from .models.modeling import MetaPrunedForImageClassification
 from .models.saving import load_model, save_model
 from .preprocess import Preprocessing
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 
 PREDICT_BATCH = 64
 MODEL_FILES = frozenset(
-    {"config.json", "model.safetensors", "preprocessor_config.json", "mask_scores.safetensors", "README.md"}
+    {CONFIG, WEIGHTS, PREPROCESSOR, "mask_scores.safetensors", "README.md"}
     | {"report.json", "report.md", "accuracy.png", "confusion.png", "votes.png"}
 )
 """What a saved model's folder may hold, and so what overwriting may delete."""

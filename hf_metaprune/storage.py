@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from .errors import FormatError, StorageError, reason
+from .layout import TEMPORARY
 
 MAX_JSON_BYTES = 32 << 20  # a config of a huge network stays far below
-TEMPORARY = ".tmp-"  # prefix of names that are not finished; readers ignore them, writers clear old ones
 
 
 @contextlib.contextmanager

@@ -1,4 +1,3 @@
-"""Versions of the package and of its format on disk."""
+"""The version of the package."""
 
 __version__ = "0.1.0.dev0"
-FORMAT_VERSION = 1

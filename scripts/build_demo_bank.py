@@ -22,9 +22,10 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from hf_metaprune.bank.bank import BASE_FOLDER, Bank
+from hf_metaprune.bank.bank import Bank
 from hf_metaprune.bank.factory import build_bank, entry_id, subset
 from hf_metaprune.config import MethodOptions
+from hf_metaprune.layout import BASE_FOLDER
 from hf_metaprune.models.base import BaseModel
 from hf_metaprune.reading import read_task_data
 from hf_metaprune.task import Task, TaskData

@@ -16,23 +16,29 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from ..errors import BankError, BaseMismatchError, FormatError, LockedError, MetaPruneError, OptionError, reason
+from ..layout import (
+    BANK_FILE,
+    BASE_FOLDER,
+    CONFIG,
+    FORMAT_VERSION,
+    INDEX_FILE,
+    LOCKS_FOLDER,
+    REJECTED_FOLDER,
+    TASKS_FOLDER,
+    TEMPORARY,
+    WEIGHTS,
+)
 from ..masks import check_ratio
-from ..models.base import CONFIG, WEIGHTS, BaseModel, sha256_file
+from ..models.base import BaseModel, sha256_file
 from ..models.modeling import MetaPrunedForImageClassification
 from ..models.saving import load_config, save_model
-from ..storage import TEMPORARY, new_folder, read_json, storage_errors, write_bytes, write_json
+from ..storage import new_folder, read_json, storage_errors, write_bytes, write_json
 from ..task import Task
-from ..version import FORMAT_VERSION, __version__
+from ..version import __version__
 from .entry import INDEX_SCHEMA, Entry, check_facts, check_id, pack_mask
 
 log = logging.getLogger(__name__)
 
-BANK_FILE = "bank.json"
-INDEX_FILE = "index.parquet"
-BASE_FOLDER = "base"
-TASKS_FOLDER = "tasks"
-LOCKS_FOLDER = ".locks"
-REJECTED_FOLDER = ".rejected"
 LOCK_SECONDS = 60.0
 MAX_INDEX_BYTES = 512 << 20  # a row has about 1 kB
 SHARD_ABOVE = 5_000  # entries in one folder; the Hub asks for fewer than 10,000

@@ -15,8 +15,9 @@ import pyarrow as pa
 from safetensors import SafetensorError, safe_open
 
 from ..errors import DataError, FormatError, reason
+from ..layout import CONFIG, WEIGHTS
 from ..masks import Mask
-from ..models.base import CONFIG, WEIGHTS, sha256_file
+from ..models.base import sha256_file
 from ..models.modeling import MetaPrunedForImageClassification
 from ..models.saving import load_model
 from ..task import Task

@@ -16,12 +16,13 @@ import torch
 
 from ..config import MethodOptions
 from ..errors import LockedError
+from ..layout import BANK_FILE, BASE_FOLDER
 from ..methods import PruningJob, get_method
 from ..models.saving import check_dtype
 from ..storage import clear_unfinished, fsync_dir, new_folder, write_json
 from ..task import Task, TaskData
 from ..training import accuracy, pick_device
-from .bank import BANK_FILE, BASE_FOLDER, Bank
+from .bank import Bank
 from .entry import Entry
 
 

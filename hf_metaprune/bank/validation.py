@@ -9,8 +9,8 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from ..errors import MetaPruneError
-from ..models.base import CONFIG, WEIGHTS
+from ..errors import FormatError, MetaPruneError
+from ..layout import CONFIG, WEIGHTS
 from ..models.saving import load_model
 from .bank import Bank
 from .entry import Entry
@@ -43,18 +43,11 @@ class Problem:
 def check_entry(bank: Bank, entry: Entry) -> Iterator[str]:
     """What is wrong with one entry: files, sizes, digests, masks, labels, shapes, values."""
     try:
-        folder = entry.folder
-        config, weights = folder / CONFIG, folder / WEIGHTS
-        for path, limit in ((config, MAX_CONFIG_BYTES), (weights, MAX_ENTRY_BYTES)):
-            if path.is_symlink() or folder.is_symlink():
-                yield f"{path} is a symbolic link"
-                return
-            if not path.is_file():
-                yield f"{path} is missing"
-                return
-            if path.stat().st_size > limit:
-                yield f"{path} has {path.stat().st_size} bytes, more than {limit}"
-                return
+        wrong = _check_files(entry.folder)
+        if wrong is not None:
+            yield wrong
+            return
+        weights = entry.folder / WEIGHTS
         if weights.stat().st_size != entry.size:
             yield f"{weights} has {weights.stat().st_size} bytes, the index says {entry.size}"
             return
@@ -62,15 +55,30 @@ def check_entry(bank: Bank, entry: Entry) -> Iterator[str]:
         if described.sha256 != entry.sha256:
             yield f"{weights} was altered: its sha256 is not that of the index"
             return
-        load_model(folder, expected=bank.base_sha256)
-        empty = [name for name, kept in entry.mask.items() if not len(kept)]
-        if empty:
-            yield f"its mask empties layer {empty[0]}"
+        yield from _check_model(described)
         for what, field in SAID_TWICE.items():
             if getattr(described, field) != getattr(entry, field):
-                yield f"{config} and the index differ in: {what}"
+                yield f"{entry.folder / CONFIG} and the index differ in: {what}"
     except MetaPruneError as error:
         yield str(error)
+
+
+def _check_files(folder: Path) -> str | None:
+    for path, limit in ((folder / CONFIG, MAX_CONFIG_BYTES), (folder / WEIGHTS, MAX_ENTRY_BYTES)):
+        if path.is_symlink() or folder.is_symlink():
+            return f"{path} is a symbolic link"
+        if not path.is_file():
+            return f"{path} is missing"
+        if path.stat().st_size > limit:
+            return f"{path} has {path.stat().st_size} bytes, more than {limit}"
+    return None
+
+
+def _check_model(entry: Entry) -> Iterator[str]:
+    load_model(entry.folder, expected=entry.bank.base_sha256)
+    empty = [name for name, kept in entry.mask.items() if not len(kept)]
+    if empty:
+        yield f"its mask empties layer {empty[0]}"
 
 
 def validate_bank(bank: Bank, ids: Sequence[str] | None = None, progress: bool = False) -> list[Problem]:
@@ -112,17 +120,13 @@ def repair_index(bank_path: str | Path) -> tuple[Bank, list[Problem]]:
     problems: list[Problem] = []
     folders = bank.folders()
     for entry_id, path in folders.items():
+        old = known.get(entry_id)
         try:
-            entry = bank.describe(entry_id, path)
-            wrong = [*_altered(known.get(entry_id), entry), *check_entry(bank, entry)]
+            entry = _sound(bank, entry_id, path, old)
         except MetaPruneError as error:
-            wrong = [str(error)]
-        if wrong:
-            problems += [Problem(entry_id, what) for what in wrong]
-        elif old := known.get(entry_id):
-            found[entry_id] = replace(entry, repo_id=old.repo_id, revision=old.revision)
-        else:
-            found[entry_id] = entry
+            problems.append(Problem(entry_id, str(error)))
+            continue
+        found[entry_id] = replace(entry, repo_id=old.repo_id, revision=old.revision) if old else entry
     problems += [Problem(i, "its files are missing") for i in known if i not in folders]
     bank.replace_index(found)
     for entry_id, path in folders.items():
@@ -131,7 +135,15 @@ def repair_index(bank_path: str | Path) -> tuple[Bank, list[Problem]]:
     return bank, problems
 
 
-def _altered(old: Entry | None, entry: Entry) -> list[str]:
-    if old is None or (old.size, old.sha256) == (entry.size, entry.sha256):
-        return []
-    return [f"{entry.folder / WEIGHTS} was altered: its sha256 is not that of the index"]
+def _sound(bank: Bank, entry_id: str, path: str, old: Entry | None) -> Entry:
+    """The entry in a folder, or an error that says what is wrong with it."""
+    wrong = _check_files(bank.file(path))
+    if wrong is None:
+        entry = bank.describe(entry_id, path)
+        if old is None or (old.size, old.sha256) == (entry.size, entry.sha256):
+            wrong = next(_check_model(entry), None)
+        else:
+            wrong = f"{entry.folder / WEIGHTS} was altered: its sha256 is not that of the index"
+    if wrong is not None:
+        raise FormatError(wrong)
+    return entry

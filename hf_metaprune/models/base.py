@@ -16,16 +16,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ..errors import FormatError, reason
+from ..layout import CONFIG, PREPROCESSOR, WEIGHTS
 from ..masks import Mask
 from ..preprocess import Preprocessing
 from ..storage import read_json
 from .architecture import Architecture, PrunableLayer, find_architecture, layer_sizes
 from .configuration import MetaPrunedConfig
 from .modeling import MetaPrunedForImageClassification
-
-WEIGHTS = "model.safetensors"
-CONFIG = "config.json"
-PREPROCESSOR = "preprocessor_config.json"
 
 
 def sha256_file(path: Path) -> str:

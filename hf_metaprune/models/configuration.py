@@ -7,9 +7,10 @@ from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
 from ..errors import FormatError
+from ..layout import FORMAT_VERSION
 from ..masks import Mask
 from ..task import MAX_LABELS
-from ..version import FORMAT_VERSION, __version__
+from ..version import __version__
 
 if TYPE_CHECKING:
     from .architecture import Architecture

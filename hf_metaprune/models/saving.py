@@ -13,11 +13,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
 from ..errors import BaseMismatchError, DataError, FormatError, OptionError, reason
+from ..layout import BANK_FILE, CONFIG, FORMAT_VERSION, PREPROCESSOR, WEIGHTS
 from ..preprocess import Preprocessing
 from ..storage import read_json, write_bytes
 from ..task import check_labels
-from ..version import FORMAT_VERSION
-from .base import CONFIG, PREPROCESSOR, WEIGHTS
 from .configuration import MetaPrunedConfig
 from .modeling import MetaPrunedForImageClassification
 
@@ -124,7 +123,7 @@ def load_config(folder: Path) -> MetaPrunedConfig:
     Raises:
         FormatError: missing, malformed, of another kind, or of a newer format version.
     """
-    if (folder / "bank.json").exists():
+    if (folder / BANK_FILE).exists():
         raise FormatError(
             f"{folder} is a bank, not a model; its models are listed by `hf-metaprune bank show {folder}`"
         )

@@ -1,0 +1,127 @@
+"""Building a bank: finished tasks are kept when builds stop, are killed, or run beside each other."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.context
+from pathlib import Path
+
+import pytest
+import torch
+
+from hf_metaprune.bank.bank import Bank
+from hf_metaprune.bank.entry import check_id
+from hf_metaprune.bank.factory import build_bank, entry_id, task_seed
+from hf_metaprune.bank.validation import validate_bank
+from hf_metaprune.config import MethodOptions
+from hf_metaprune.data import ImageSet
+from hf_metaprune.task import Task, TaskData
+from tests.conftest import LABELS, striped_images, tiny_preprocessing
+
+
+def test_builds_do_not_repeat_finished_tasks(own_bank: Bank, task_data: TaskData) -> None:
+    options = MethodOptions(ratio=0.7, steps=2, prune_every=1, batch_size=8)
+    tasks = [(0, 1), (1, 2)]
+    built = list(build_bank(own_bank, task_data, tasks, method="random", options=options))
+    assert len(built) == 2
+    again = list(build_bank(own_bank, task_data, [*tasks, (2, 3)], method="random", options=options))
+    assert [e.labels for e in again] == [("truck", "daisy")]
+    assert len(own_bank) == 7
+    own_bank._update_index({built[0].id: None})  # a builder that died before it wrote the index
+    assert list(build_bank(own_bank, task_data, tasks, method="random", options=options)) == []
+    assert built[0].id in Bank.open(own_bank.root).entries
+
+
+def test_ids_tell_the_labels_and_differ_by_what_shapes_an_entry() -> None:
+    options = MethodOptions()
+    task = Task(("Sweet Pepper", "Dog/Cat"))
+    name = entry_id(task, "ifp", options, 0)
+    assert name.startswith("sweet-pepper-dog-cat-")
+    assert len({name, entry_id(task, "taylor", options, 0), entry_id(task, "ifp", options, 1)}) == 3
+    assert check_id(entry_id(Task(("日本", "中国")), "ifp", options, 0))
+    assert task_seed(0, "a") == task_seed(0, "a") != task_seed(1, "a")
+
+
+def build_in_child(root: str, log: str) -> None:
+    """What a killed process was doing: build, and note each finished entry in a file."""
+    torch.set_num_threads(1)
+    train = ImageSet(*striped_images(4, len(LABELS), 0), tiny_preprocessing())
+    data = TaskData(Task(LABELS), train, train, "train", "stripes")
+    tasks = [(a, b) for a in range(6) for b in range(a + 1, 6)]
+    options = MethodOptions(ratio=0.7, steps=1, prune_every=1, batch_size=8)
+    with open(log, "a") as file:
+        for entry in build_bank(Bank.open(root), data, tasks, method="random", options=options):
+            print(entry.id, file=file, flush=True)
+        print("done", file=file, flush=True)
+
+
+@pytest.fixture(scope="module")
+def processes() -> multiprocessing.context.ForkServerContext:
+    """Fresh processes that need not import everything again."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.bank.test_bank", "timm", "hf_metaprune.models.modeling"])
+    return context
+
+
+def lines(log: Path) -> list[str]:
+    return log.read_text().split() if log.exists() else []
+
+
+@pytest.fixture
+def empty_bank(own_bank: Bank) -> Bank:
+    for name in list(own_bank.entries):
+        own_bank.remove(name)
+    return own_bank
+
+
+def test_two_processes_build_into_one_folder(
+    empty_bank: Bank, tmp_path: Path, processes: multiprocessing.context.ForkServerContext
+) -> None:
+    logs = [tmp_path / "one", tmp_path / "two"]
+    both = [processes.Process(target=build_in_child, args=(str(empty_bank.root), str(log))) for log in logs]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(300)
+    assert [p.exitcode for p in both] == [0, 0]
+    built = [name for log in logs for name in lines(log) if name != "done"]
+    bank = Bank.open(empty_bank.root)
+    assert sorted(built) == list(bank.entries)
+    assert len(built) == 15
+    assert validate_bank(bank) == []
+
+
+def test_nothing_finished_is_lost_when_a_build_is_killed(
+    empty_bank: Bank, tmp_path: Path, processes: multiprocessing.context.ForkServerContext
+) -> None:
+    """kill -9 in the middle of a build, 20 times, at moments spread over the work on an entry."""
+    log, root = tmp_path / "log", empty_bank.root
+    finished: set[str] = set()
+    for kill in range(20):
+        seen = len(lines(log))
+        process = processes.Process(target=build_in_child, args=(str(root), str(log)))
+        process.start()
+        while len(lines(log)) == seen and process.is_alive():  # until an entry is done and the next is under way
+            process.join(0.001)
+        process.join(0.004 * kill)
+        process.kill()
+        process.join()
+        finished |= set(lines(log)) - {"done"}
+        bank = Bank.open(root)
+        assert finished <= set(bank.entries)
+        assert [p for p in validate_bank(bank) if "not in the index" not in p.what] == []
+        if len(bank) > 10:
+            for name in list(bank.entries)[:8]:
+                bank.remove(name)
+            log.write_text("")
+            finished = set(bank.entries)
+    log.write_text("")
+    process = processes.Process(target=build_in_child, args=(str(root), str(log)))
+    process.start()
+    process.join(300)
+    assert process.exitcode == 0
+    assert not finished & set(lines(log))  # what was finished is not made again
+    bank = Bank.open(root)
+    assert len(bank) == 15
+    assert validate_bank(bank) == []
+    assert not list(bank.root.rglob(".tmp-*"))

@@ -1,0 +1,126 @@
+"""Validation: damaged entries are named, and repair sets them aside."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from hf_metaprune.bank.bank import Bank
+from hf_metaprune.bank.entry import Entry
+from hf_metaprune.bank.validation import repair_index, validate_bank
+
+
+def first(bank: Bank) -> Entry:
+    return next(iter(bank))
+
+
+def edit_json(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def edit_index(bank: Bank, **changes: object) -> None:
+    """Change fields of the first row of the index."""
+    table = pq.read_table(bank.root / "index.parquet")
+    rows = table.to_pylist()
+    rows[0] |= changes
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), bank.root / "index.parquet")
+    bank.reload()
+
+
+def damage_truncate(entry: Entry) -> None:
+    path = entry.folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def damage_flip(entry: Entry) -> None:
+    path = entry.folder / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 255
+    path.write_bytes(bytes(data))
+
+
+def damage_nan(entry: Entry) -> None:
+    from hf_metaprune.models.base import sha256_file
+
+    path = entry.folder / "model.safetensors"
+    state = {n: t.clone() for n, t in load_file(path).items()}  # not mapped: the file is written over
+    name = "network.bn1.weight"
+    save_file(state | {name: torch.full_like(state[name], float("nan"))}, path)
+    edit_index(entry.bank, sha256=sha256_file(path), size=path.stat().st_size)
+
+
+def damage_masks(entry: Entry) -> None:
+    config = json.loads((entry.folder / "config.json").read_text())
+    layer = next(name for name, m in config["masks"].items() if m["kept"] < m["size"])
+    other = entry.mask.to_bools()
+    import base64
+
+    import numpy as np
+
+    config["masks"][layer]["bits"] = base64.b64encode(np.packbits(other[layer][::-1])).decode()
+    (entry.folder / "config.json").write_text(json.dumps(config))
+
+
+def damage_labels(entry: Entry) -> None:
+    edit_json(entry.folder / "config.json", id2label={"0": "x", "1": "y", "2": "z"}, label2id={"x": 0, "y": 1, "z": 2})
+
+
+def damage_missing(entry: Entry) -> None:
+    (entry.folder / "config.json").unlink()
+
+
+def damage_row(entry: Entry) -> None:
+    edit_index(entry.bank, method="magic", metrics='{"accuracy": 1.0}')
+
+
+def damage_link(entry: Entry) -> None:
+    path = entry.folder / "model.safetensors"
+    path.rename(entry.bank.root / "elsewhere.safetensors")
+    path.symlink_to(entry.bank.root / "elsewhere.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (damage_truncate, "bytes, the index says"),
+        (damage_flip, "was altered"),
+        (damage_nan, "not finite"),
+        (damage_masks, "masks"),
+        (damage_labels, "labels"),
+        (damage_missing, "is missing"),
+        (damage_link, "symbolic link"),
+        (damage_row, "differ in: metrics"),
+    ],
+)
+def test_validation_names_what_is_wrong_and_where(own_bank: Bank, damage, message: str) -> None:
+    entry = first(own_bank)
+    damage(entry)
+    problems = validate_bank(Bank.open(own_bank.root))
+    assert {p.entry_id for p in problems} == {entry.id}
+    assert any(message in p.what for p in problems), problems
+    repaired, left_out = repair_index(own_bank.root)
+    if damage is damage_row:  # made anew from its files
+        assert (len(repaired), left_out) == (4, [])
+        return
+    assert len(repaired) == 3
+    assert {p.entry_id for p in left_out} == {entry.id}
+    assert validate_bank(Bank.open(own_bank.root)) == []
+    again, nothing = repair_index(own_bank.root)  # must not take what was refused before
+    assert (len(again), nothing, again.recover()) == (3, [], [])
+    kept = list(own_bank.root.glob(".rejected/*"))
+    assert [folder.name for folder in kept] == ([] if damage is damage_missing else [f"{entry.id}.1"])
+
+
+def test_validation_sees_a_folder_the_index_lacks(own_bank: Bank) -> None:
+    entry = first(own_bank)
+    own_bank._update_index({entry.id: None})
+    problems = validate_bank(Bank.open(own_bank.root))
+    assert [p.entry_id for p in problems] == [entry.id]
+    assert Bank.open(own_bank.root).recover() == [entry.id]
+    assert validate_bank(Bank.open(own_bank.root)) == []
