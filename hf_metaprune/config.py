@@ -7,6 +7,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from typing import Any, ClassVar, TypeVar
 
 from .errors import OptionError
+from .hub.client import OWNER, is_repo_id
 from .masks import check_ratio
 
 T = TypeVar("T")
@@ -27,6 +28,10 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "bool": (lambda v: isinstance(v, bool), "True or False"),
     "str": (lambda v: isinstance(v, str), "text"),
     "tuple[int, ...]": (lambda v: isinstance(v, (tuple, list)) and all(map(_is_int, v)), "whole numbers"),
+    "tuple[str, ...]": (
+        lambda v: isinstance(v, (tuple, list)) and all(isinstance(t, str) for t in v),
+        "texts",
+    ),
     "tuple[str | None, ...]": (
         lambda v: isinstance(v, (tuple, list)) and all(t is None or isinstance(t, str) for t in v),
         "texts, or None for what is not known",
@@ -116,6 +121,39 @@ class MethodOptions:
         check_ratio(self.ratio)
 
 
+@dataclass(frozen=True)
+class SearchOptions:
+    """Which single models on the Hub make a bank; owners are named like ``me``, repos like ``me/model``."""
+
+    panel: ClassVar[str] = "Search of the Hub"
+    by_recipe: ClassVar[bool] = False
+
+    author: str | None = option(None, "Only models of this owner.")
+    tags: tuple[str, ...] = option((), "Only models with all of these tags.")
+    limit: int | None = option(None, "Most models.", low=1, high=1_000_000)
+    allow: tuple[str, ...] = option((), "Owners or repos; if there are any, nobody else's models are used.")
+    deny: tuple[str, ...] = option((), "Owners or repos whose models are not used.")
+    trusted: tuple[str, ...] = option((), "Owners or repos, signed off by you, that are looked at before the others.")
+
+    def __post_init__(self) -> None:
+        check(self)
+        for name in (*self.allow, *self.deny, *self.trusted):
+            if not OWNER.fullmatch(name) and not is_repo_id(name):
+                raise OptionError(f"{name[:100]!r} names neither an owner nor a repo (owner/name)")
+
+    def admits(self, repo_id: str) -> bool:
+        """Whether a repo's model may be used."""
+        names = {repo_id.lower(), repo_id.partition("/")[0].lower()}
+        denied, allowed = ({name.lower() for name in some} for some in (self.deny, self.allow))
+        return not names & denied and (not allowed or bool(names & allowed))
+
+    @property
+    def first_owners(self) -> list[str]:
+        """Owners to list before the others: the trusted ones, and those of trusted repos."""
+        owners = dict.fromkeys(name.partition("/")[0] for name in self.trusted)
+        return [owner for owner in owners if self.author in (None, owner)]
+
+
 def option_fields(cls: type) -> dict[str, Field]:
     """The fields of an options dataclass by name."""
     return {f.name: f for f in fields(cls) if f.default is not MISSING}
@@ -157,6 +195,9 @@ class AdaptOptions:
     by: str | None = option(None, "Similarity that finds the neighbours: leep+labels, leep, wordnet, or a plugin's.")
     vote: str | None = option(
         None, "Draw units by Equation 1, or take those with most votes.", choices=("sample", "top")
+    )
+    votes_per_owner: int | None = option(
+        None, "Most neighbours of one owner in a search of the Hub; fewer than half if left out.", low=1, high=100_000
     )
     tau: float = option(1.0, "Temperature of the vote's softmax.", low=1e-6, high=1e6)
     weighted: bool = option(False, "Weight votes by similarity.")

@@ -50,3 +50,19 @@ class StorageError(MetaPruneError, OSError):
 
 class WordNetError(MetaPruneError):
     """The WordNet data is missing, or a label has no synset."""
+
+
+class HubError(MetaPruneError):
+    """The Hub cannot be reached, or does not give or take what was asked."""
+
+
+class MissingFileError(HubError, FormatError):
+    """A repo lacks a file that it should have."""
+
+
+class HubUnreachableError(HubError):
+    """The Hub does not answer, or has trouble; or it may not be asked, and the cache lacks something."""
+
+
+class PublishConflictError(HubError):
+    """Somebody else changed a repo at the same time."""

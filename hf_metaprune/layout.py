@@ -5,6 +5,14 @@ FORMAT_VERSION = 1
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 PREPROCESSOR = "preprocessor_config.json"
+CARD = "README.md"
+REPORT = "report.json"
+UNITS_PICTURE = "units.png"
+MODEL_FILES = frozenset(
+    {CONFIG, WEIGHTS, PREPROCESSOR, "mask_scores.safetensors", CARD, REPORT, "report.md", UNITS_PICTURE}
+    | {"accuracy.png", "confusion.png", "votes.png"}
+)
+"""What a saved model's folder may hold, and so what overwriting may delete."""
 
 BANK_FILE = "bank.json"
 INDEX_FILE = "index.parquet"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from .masks import Mask
     from .report import AdaptReport
 
 BLUE, ORANGE, GREY, GREEN = "#0072B2", "#D55E00", "#8C8C8C", "#009E73"  # Okabe & Ito
@@ -77,6 +78,20 @@ def votes_picture(agreement: dict[str, dict[int, int]], voters: int) -> bytes:
     axes.invert_yaxis()
     axes.set(xlabel="share of the kept units, %", title="Neighbours that keep the chosen units", xlim=(0, 100))
     axes.legend(title="kept by", fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    return _png(figure)
+
+
+def units_picture(mask: Mask) -> bytes:
+    """Which units each layer keeps, in the base's order: a stripe a layer, a mark a unit."""
+    figure, axes = _figure(7, 1.2 + 0.24 * len(mask))
+    for row, (name, kept) in enumerate(mask.items()):
+        size = mask.sizes[name]
+        axes.broken_barh([(0, 1)], (row - 0.38, 0.76), color="#EEEEEE")
+        axes.broken_barh([(unit / size, 1 / size) for unit in kept], (row - 0.38, 0.76), color=BLUE)
+        axes.text(1.01, row, f"{len(kept)} of {size}", va="center", fontsize=7)
+    axes.set_yticks(range(len(mask)), list(mask), fontsize=7)
+    axes.set_xticks([])
+    axes.set(xlim=(0, 1), ylim=(len(mask) - 0.5, -0.5), title="Units kept in each layer, in the base's order")
     return _png(figure)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
@@ -13,8 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from .bank.bank import Bank
+from .bank.bank import Bank, open_bank
 from .config import AdaptOptions, TrainingOptions, override, split_options
+from .costs import latency_ms, machine_kind, measured_energy
+from .data import ImageSet
 from .errors import BankError, OptionError
 from .heads import make_head
 from .masks import Mask
@@ -37,7 +40,7 @@ from .training import (
     recalibrate,
     versions,
 )
-from .voting import agreement
+from .voting import agreement, vote_shares
 
 RIVAL = "no-bank"
 SHARED = frozenset({"steps", "batch_size", "flip", "shift", "precision", "eval_steps"})
@@ -56,13 +59,27 @@ class MetaPruner:
         self.bank = bank
 
     @classmethod
-    def from_hub(cls, bank: str | Path) -> MetaPruner:
-        """From a bank's folder.
+    def from_hub(cls, bank: str | Path, **options: Any) -> MetaPruner:
+        """From a bank on the Hub (``org/resnet50-bank``) or in a folder.
+
+        Of a bank on the Hub the revision is resolved once; its index is fetched now, the base and the weights of
+        entries when they are needed, into the ordinary cache of huggingface_hub.
+
+        Args:
+            bank: a Hub id, or a path.
+            options: `revision`, `token`, `cache_dir`, `local_files_only`, and `strict`: whether a bad entry is an error
+                or left out with a note. See `open_bank`.
 
         Raises:
             FormatError: there is no bank, it is damaged, or of a newer format version.
+            HubError: the Hub cannot be reached, or has no such repo or revision.
         """
-        return cls(Bank.open(bank))
+        return cls(open_bank(bank, **options))
+
+    @classmethod
+    def from_search(cls, base_model: str | Path | Bank, **options: Any) -> MetaPruner:
+        """From single models that anybody has published on the Hub; see `Bank.from_search`."""
+        return cls(Bank.from_search(base_model, **options))
 
     def adapt(
         self, dataset: Any, *, callbacks: Sequence[Callback] = (), progress: bool = False, **options: Any
@@ -111,28 +128,39 @@ class MetaPruner:
     ) -> AdaptResult:
         chosen, training = settle_options(wanted, training_changes, data.images_per_class)
         notes: list[str] = []
-        with _timed(phases, "find neighbours"):
-            query = Query(data.task, data.train, device, chosen.leep_samples, chosen.seed, progress, notes=notes)
-            neighbours = self.nearest(query, chosen) if chosen.strategy == "mvp" else []
-            for neighbour in neighbours:
-                neighbour.entry.verify()
-        start = Start(self.bank.base, data.task, data.train, chosen, self._ratio(chosen), device, neighbours)
-        with _timed(phases, "vote and average"):
-            model = first_model(start, METHODS[chosen.strategy])
-        with _timed(phases, "recalibrate and set the classifier"):
-            if chosen.recalibrate:
-                recalibrate(model, data.train, device, seed=chosen.seed)
-            head = make_head(chosen.head or "auto", model, data.train, data.task, [n.entry for n in neighbours], device)
-        began = time.perf_counter()
-        result = fine_tune(
-            model, data.train, training, evaluation=data.evaluation if len(data.evaluation) else None,
-            device=device, seed=chosen.seed, callbacks=callbacks, progress=progress,
-        )  # fmt: skip
-        phases["fine-tune"] = result.seconds
-        phases["evaluate"] = time.perf_counter() - began - result.seconds
+        energy: dict[str, float] = {}
+        with measured_energy(energy):
+            with _timed(phases, "find neighbours"):
+                query = Query(
+                    data.task,
+                    data.train,
+                    device,
+                    chosen.leep_samples,
+                    chosen.seed,
+                    progress,
+                    self.bank.strict,
+                    notes=notes,
+                )
+                neighbours = self.nearest(query, chosen) if chosen.strategy == "mvp" else []
+            start = Start(self.bank.base, data.task, data.train, chosen, self._ratio(chosen), device, neighbours)
+            with _timed(phases, "vote and average"):
+                model = first_model(start, METHODS[chosen.strategy])
+            with _timed(phases, "recalibrate and set the classifier"):
+                if chosen.recalibrate:
+                    recalibrate(model, data.train, device, seed=chosen.seed)
+                head = make_head(
+                    chosen.head or "auto", model, data.train, data.task, [n.entry for n in neighbours], device
+                )
+            began = time.perf_counter()
+            result = fine_tune(
+                model, data.train, training, evaluation=data.evaluation if len(data.evaluation) else None,
+                device=device, seed=chosen.seed, callbacks=callbacks, progress=progress,
+            )  # fmt: skip
+            phases["fine-tune"] = result.seconds
+            phases["evaluate"] = time.perf_counter() - began - result.seconds
         report = self._report(model, data, start, result, head, device)
         passes = int(chosen.recalibrate or False) + (chosen.head != "random")
-        report.retrieval_flops = query.flops
+        report.emissions, report.retrieval_flops = energy, query.flops
         report.preparation_flops = start.flops + passes * len(data.train) * 2 * report.macs
         report.seconds = {phase: round(s, 3) for phase, s in phases.items()}
         report.options = _options(chosen, training)
@@ -143,8 +171,36 @@ class MetaPruner:
         return AdaptResult(model, self.bank.base.preprocessing, report, device)
 
     def nearest(self, query: Query, options: AdaptOptions) -> list[Neighbour]:
-        """The N entries nearest to the task, nearest first; `options` say which similarity, and N (None: all)."""
-        return get_similarity(options.by or SIMILARITY).rank(query, list(self.bank))[: options.neighbours]
+        """The N entries nearest to the task, nearest first; `options` say which similarity, and N (None: all).
+
+        An entry that is damaged, or not what the index says, is left out with a note; nor has an owner of single
+        models more than ``votes_per_owner`` of them among the N.
+
+        Raises:
+            BankError: fewer than N can be used. MetaPruneError: one is bad, and the bank is strict.
+        """
+        similarity = get_similarity(options.by or SIMILARITY)
+        ranked = similarity.rank(query, list(self.bank))
+        wanted = options.neighbours or len(ranked)
+        allowed = votes_per_owner(options, wanted)
+        found: list[Neighbour] = []
+        owners: Counter[str] = Counter()
+        for neighbour in ranked:
+            owner = neighbour.entry.owner
+            if owner is not None and owners[owner] >= allowed:
+                continue
+            if not query.usable(neighbour.entry, neighbour.entry.verify):
+                continue
+            owners[owner or ""] += 1
+            found.append(neighbour)
+            if len(found) == wanted:
+                break
+        if not found or (options.neighbours and len(found) < options.neighbours):
+            why = "; ".join(query.notes[-3:])
+            raise BankError(
+                f"only {len(found)} of {len(self.bank)} entries of {self.bank.files.name} can be used: {why}"
+            )
+        return found
 
     def _check_bank(self, options: AdaptOptions) -> None:
         if options.strategy == "mvp" and not len(self.bank):
@@ -195,7 +251,8 @@ class MetaPruner:
         overlaps = [mask.iou_per_layer(m) for m in masks]
         image = data.train.images[:1]
         base = start.base
-        full = base.slice(base.config(Mask.full(base.sizes), labels))
+        full = base.slice(base.config(Mask.full(base.sizes), labels)).eval()
+        shares = vote_shares(mask, masks, start.weights)
         return AdaptReport(
             accuracy=float((predicted == true).mean()) if len(true) else math.nan,
             evaluated_on=data.evaluation_split,
@@ -208,8 +265,10 @@ class MetaPruner:
             source=data.source,
             strategy=start.options.strategy,
             ratio=start.ratio,
+            bank=self.bank.reference(),
             neighbours=[
-                {"id": n.entry.id, "labels": list(n.entry.labels), "score": round(n.score, 6)} for n in start.neighbours
+                n.entry.reference() | {"score": round(n.score, 6), "share": round(share, 4)}
+                for n, share in zip(start.neighbours, shares, strict=True)
             ],
             vote_agreement=agreement(mask, masks) if masks else {},
             iou_with_neighbours={name: [round(o[name], 4) for o in overlaps] for name in mask} if masks else {},
@@ -218,6 +277,8 @@ class MetaPruner:
             base_params=count_parameters(full),
             macs=count_flops(model, image)[0] // 2,
             base_macs=count_flops(full, image)[0] // 2,
+            latency_ms={"model": _latency(model, data.train, device), "base": _latency(full, data.train, device)},
+            machine=machine_kind(device),
             training_flops=result.flops,
             losses=[round(loss, 5) for loss in result.losses],
             peak_memory_mb=peak_memory_mb(device),
@@ -225,6 +286,11 @@ class MetaPruner:
             versions=versions(),
             device=str(device),
         )  # fmt: skip
+
+
+def _latency(model: MetaPrunedForImageClassification, images: ImageSet, device: torch.device) -> float:
+    pixels = images.preprocessing.normalise(images.images[:1]).to(device)
+    return round(latency_ms(model.to(device), pixels), 3)
 
 
 @contextmanager
@@ -243,6 +309,11 @@ def settle_options(
     open_ones = {k: v for k, v in plan.items() if k in names and getattr(wanted, k) is None}
     training = {k: v for k, v in plan.items() if k not in names} | training_changes
     return replace(wanted, **open_ones), override(TrainingOptions(), training)
+
+
+def votes_per_owner(options: AdaptOptions, neighbours: int) -> int:
+    """How many of the neighbours may be single models of one owner: as asked, or less than half, but one."""
+    return options.votes_per_owner or max(1, (neighbours - 1) // 2)
 
 
 def _options(chosen: AdaptOptions, training: TrainingOptions) -> dict[str, Any]:

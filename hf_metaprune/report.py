@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from .errors import FormatError
+from .layout import REPORT
+from .markup import inline
 from .storage import read_json, write_bytes, write_json
 
 USAGE = [
@@ -37,6 +38,9 @@ CHOSEN = (
 class AdaptReport:
     """Everything measured while a model was adapted; plain numbers and text throughout.
 
+    `bank` says which bank was used (its name; on the Hub its `repo_id` and `revision`), and each of `neighbours` which
+    entry, how near (`score`), and its `share` of the votes for the units that stay. `latency_ms` has the median time
+    of one image for the `model` and the `base` on `machine`, `emissions` energy and CO2 if CodeCarbon is installed.
     Accuracies are shares in [0, 1], NaN if nothing was measured; `rivals` holds those of other ways by step. Seconds
     are wall time; MACs count one image's forward pass at the input size;
     FLOPs are two a MAC: `training_flops` of all training steps, `retrieval_flops` of the ranking of the bank, and
@@ -55,6 +59,7 @@ class AdaptReport:
     source: str = ""
     strategy: str = ""
     ratio: float = float("nan")
+    bank: dict[str, Any] = field(default_factory=dict)
     neighbours: list[dict[str, Any]] = field(default_factory=list)
     vote_agreement: dict[str, dict[int, int]] = field(default_factory=dict)
     iou_with_neighbours: dict[str, list[float]] = field(default_factory=dict)
@@ -63,6 +68,9 @@ class AdaptReport:
     base_params: int = 0
     macs: int = 0
     base_macs: int = 0
+    latency_ms: dict[str, float] = field(default_factory=dict)
+    machine: str = ""
+    emissions: dict[str, float] = field(default_factory=dict)
     training_flops: int = 0
     retrieval_flops: int = 0
     preparation_flops: int = 0
@@ -127,14 +135,14 @@ class AdaptReport:
     def to_markdown(self, pictures: Mapping[str, str] | None = None) -> str:
         """As a page of Markdown; `pictures` maps titles to file names."""
         parts = [
-            [f"# {len(self.labels)} classes: {', '.join(_inline(label) for label in self.labels[:8])}"],
-            [f"Accuracy {_inline(self.headline())}. Learnt from {self.train_images} images of {_inline(self.source)}."],
+            [f"# {len(self.labels)} classes: {', '.join(inline(label) for label in self.labels[:8])}"],
+            [f"Accuracy {inline(self.headline())}. Learnt from {self.train_images} images of {inline(self.source)}."],
             self._sizes(),
             self._accuracies(),
             self._voters(),
             self._classes(),
             self._costs(),
-            [f"- {_inline(note)}" for note in self.notes],
+            [f"- {inline(note)}" for note in self.notes],
             [f"{len(self.skipped_images)} unreadable images were skipped."] if self.skipped_images else [],
             *([f"![{title}]({name})"] for title, name in (pictures or {}).items()),
             USAGE,
@@ -148,7 +156,14 @@ class AdaptReport:
             "| --- | ---: | ---: | ---: |",
             f"| parameters | {self.params:,} | {self.base_params:,} | {self.params / max(1, self.base_params):.1%} |",
             f"| MACs an image | {self.macs:,} | {self.base_macs:,} | {self.macs / max(1, self.base_macs):.1%} |",
+            *self._latency(),
         ]
+
+    def _latency(self) -> list[str]:
+        if not self.latency_ms:
+            return []
+        mine, base = self.latency_ms["model"], self.latency_ms["base"]
+        return [f"| ms an image, one at a time | {mine:.1f} | {base:.1f} | {mine / max(1e-9, base):.1%} |"]
 
     def _accuracies(self) -> list[str]:
         ways = {"this model": self.accuracy_at_step, **self.rivals}
@@ -158,15 +173,15 @@ class AdaptReport:
         lines = ["| accuracy after step | " + " | ".join(map(str, steps)) + " |", "| --- |" + " ---: |" * len(steps)]
         for name, way in ways.items():
             shares = [f"{way[step]:.1%}" if step in way else "" for step in steps]
-            lines.append(f"| {_inline(name)} | " + " | ".join(shares) + " |")
+            lines.append(f"| {inline(name)} | " + " | ".join(shares) + " |")
         return lines
 
     def _voters(self) -> list[str]:
         if not self.neighbours:
             return []
-        lines = [f"| neighbour | {_inline(self.options.get('by') or 'similarity')} | labels |", "| --- | ---: | --- |"]
+        lines = [f"| neighbour | {inline(self.options.get('by') or 'similarity')} | labels |", "| --- | ---: | --- |"]
         for n in self.neighbours:
-            lines.append(f"| {_inline(n['id'])} | {n['score']:.3f} | {_inline(', '.join(n['labels']))} |")
+            lines.append(f"| {inline(n['id'])} | {n['score']:.3f} | {inline(', '.join(n['labels']))} |")
         voters = len(self.neighbours)
         held = {k: sum(votes.get(k, 0) for votes in self.vote_agreement.values()) for k in range(voters, -1, -1)}
         shares = [f"{n} by {'none' if k == 0 else 'all' if k == voters else k}" for k, n in held.items() if n]
@@ -180,7 +195,7 @@ class AdaptReport:
             return []
         lines = ["| class | accuracy |", "| --- | ---: |"]
         for label, a in self.accuracy_per_class.items():
-            lines.append(f"| {_inline(label)} | {'no test image' if a is None or math.isnan(a) else f'{a:.1%}'} |")
+            lines.append(f"| {inline(label)} | {'no test image' if a is None or math.isnan(a) else f'{a:.1%}'} |")
         return lines
 
     def _costs(self) -> list[str]:
@@ -194,8 +209,8 @@ class AdaptReport:
     def _options(self) -> list[str]:
         used = ", ".join(f"{library} {version}" for library, version in self.versions.items())
         chosen = [f"{name} {self.options[name]}" for name in CHOSEN if self.options.get(name) is not None]
-        lines = [f"Options: {_inline(', '.join(chosen))}."] if chosen else []
-        return [*lines, f"Seed {self.seed}, device {_inline(self.device)}, {_inline(used)}."]
+        lines = [f"Options: {inline(', '.join(chosen))}."] if chosen else []
+        return [*lines, f"Seed {self.seed}, device {inline(self.device)}, {inline(used)}."]
 
     def save(self, folder: Path) -> None:
         """Write ``report.json``, ``report.md`` and the pictures it shows."""
@@ -206,7 +221,7 @@ class AdaptReport:
         for title, (name, png) in report_pictures(self).items():
             write_bytes(folder / name, png)
             pictures[title] = name
-        write_json(folder / "report.json", self.to_dict())
+        write_json(folder / REPORT, self.to_dict())
         write_bytes(folder / "report.md", self.to_markdown(pictures).encode())
 
 
@@ -217,11 +232,3 @@ def finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [finite(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-_MARKUP = re.compile(r"[\\`*{}\[\]<>#|!&$~@:]|(?<!\w)_|_(?!\w)|(?<=www)\.")
-
-
-def _inline(text: str) -> str:
-    """Text from others as plain Markdown text: no markup, no links, no line breaks, no table bars."""
-    return _MARKUP.sub(lambda found: "\\" + found[0], " ".join(str(text).split()))

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .data import open_image
-from .errors import DataError, FormatError, reason
-from .layout import CONFIG, PREPROCESSOR, WEIGHTS
+from .errors import DataError, FormatError, StorageError, reason
+from .layout import CARD, MODEL_FILES, REPORT, UNITS_PICTURE
 from .models.modeling import MetaPrunedForImageClassification
 from .models.saving import load_model, save_model
 from .preprocess import Preprocessing
 from .report import AdaptReport
-from .storage import new_folder
+from .storage import new_folder, write_bytes
 from .training import pick_device
 
 if TYPE_CHECKING:
@@ -26,11 +26,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PREDICT_BATCH = 64
-MODEL_FILES = frozenset(
-    {CONFIG, WEIGHTS, PREPROCESSOR, "mask_scores.safetensors", "README.md"}
-    | {"report.json", "report.md", "accuracy.png", "confusion.png", "votes.png"}
-)
-"""What a saved model's folder may hold, and so what overwriting may delete."""
 
 
 class AdaptResult:
@@ -92,8 +87,10 @@ class AdaptResult:
             out.append({"label": label, "score": named[label], "probabilities": named})
         return out
 
-    def save_pretrained(self, folder: str | Path, *, dtype: str = "float32", overwrite: bool = False) -> Path:
-        """Write the model, its image processor and the report; the folder appears whole or not at all.
+    def save_pretrained(
+        self, folder: str | Path, *, dtype: str = "float32", overwrite: bool = False, licence: str | None = None
+    ) -> Path:
+        """Write the model, its image processor, card and report; the folder appears whole or not at all.
 
         ``AutoModelForImageClassification.from_pretrained(folder)`` and ``pipeline("image-classification", folder)``
         load it after ``import hf_metaprune``.
@@ -107,7 +104,36 @@ class AdaptResult:
             save_model(self.model, work, dtype)
             if self.report.labels:  # a model of others may have come without a report
                 self.report.save(work)
+            self._write_card(work, path.name, licence)
         return path
+
+    def _write_card(self, folder: Path, name: str, licence: str | None) -> None:
+        from .cards.model_card import ModelCard
+        from .plots import units_picture
+
+        try:
+            write_bytes(folder / UNITS_PICTURE, units_picture(self.model.mask()))
+            card = ModelCard.of(self, name, licence, folder)
+            write_bytes(folder / CARD, card.render().encode())
+        except Exception as error:  # a model without a card is better than none
+            if isinstance(error, (StorageError, MemoryError)):
+                raise
+            log.warning("the model card could not be made: %s", reason(error))
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Publish the model with its card and report, in one commit; the address of its page.
+
+        Args:
+            repo_id: ``owner/name``; the repo is made if it is not there.
+            options: `private`, `revision` (a branch), `create_pr`, `token`, `licence`, and `dtype` (``float16``), see
+                `publish_model`.
+
+        Raises:
+            HubError: there is no token, it may not write there, the repo holds a bank, or the Hub cannot be reached.
+        """
+        from .hub.model import publish_model
+
+        return publish_model(self, repo_id, **options)
 
 
 def _open(item: Any, strict: bool) -> Any:
@@ -134,9 +160,9 @@ def load_result(folder: str | Path, device: str | None = None) -> AdaptResult:
     model = load_model(path).to(where)
     preprocessing = Preprocessing.from_config(model.config.preprocessing or {})
     report = AdaptReport()
-    if (path / "report.json").exists():
+    if (path / REPORT).exists():
         try:
-            report = AdaptReport.load(path / "report.json")
+            report = AdaptReport.load(path / REPORT)
         except FormatError as error:
             log.warning("%s; the model is used without it", error)
     return AdaptResult(model, preprocessing, report, where)

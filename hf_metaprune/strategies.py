@@ -35,6 +35,8 @@ class Start:
     ratio: float
     device: torch.device
     neighbours: Sequence[Neighbour] = ()
+    weights: Sequence[float] | None = None
+    """How much each neighbour's vote counts; None: all the same."""
     flops: int = 0
     """Spent on forward passes of the base; a strategy adds here."""
 
@@ -65,7 +67,9 @@ def by_vote(start: Start) -> tuple[Mask, dict[str, torch.Tensor]]:
     """Meta-Vote Pruning: the neighbours' votes and the mean of their weights (MVP, Algorithm 1)."""
     o = start.options
     entries = [n.entry for n in start.neighbours]
-    weights = [get_similarity(o.by or SIMILARITY).weight(n.score) for n in start.neighbours] if o.weighted else None
+    if o.weighted:
+        start.weights = [get_similarity(o.by or SIMILARITY).weight(n.score) for n in start.neighbours]
+    weights = start.weights
     sample = o.vote != "top"
     masks = [entry.mask for entry in entries]
     tie_break = None

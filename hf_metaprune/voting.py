@@ -98,6 +98,13 @@ def is_tied(counts: Mapping[str, np.ndarray], ratio: float) -> bool:
     return False
 
 
+def vote_shares(mask: Mask, masks: Sequence[Mask], weights: Sequence[float] | None = None) -> list[float]:
+    """For each neighbour, its share of all votes that were cast for the kept units; they sum to 1 (or are all 0)."""
+    w = np.ones(len(masks)) if weights is None else np.asarray(weights, dtype=np.float64)
+    votes = w * [sum(len(np.intersect1d(kept, m[name])) for name, kept in mask.items()) for m in masks]
+    return (votes / max(votes.sum(), 1e-300)).tolist()
+
+
 def agreement(mask: Mask, masks: Sequence[Mask]) -> dict[str, dict[int, int]]:
     """For each layer: how many kept units were held by 0, 1, ... all of the neighbours."""
     counts = count_votes(masks)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from ..errors import BankError, BaseMismatchError, FormatError, LockedError, MetaPruneError, OptionError, reason
+from ..config import SearchOptions, override
+from ..errors import BankError, BaseMismatchError, FormatError, LockedError, MissingFileError, OptionError
+from ..hub.client import is_repo_id
+from ..hub.files import Files, HubFiles, LocalFiles
 from ..layout import (
     BANK_FILE,
     BASE_FOLDER,
@@ -23,26 +22,26 @@ from ..layout import (
     FORMAT_VERSION,
     INDEX_FILE,
     LOCKS_FOLDER,
-    REJECTED_FOLDER,
-    TASKS_FOLDER,
+    PREPROCESSOR,
     TEMPORARY,
     WEIGHTS,
 )
-from ..masks import check_ratio
-from ..models.base import BaseModel, sha256_file
+from ..models.base import BaseModel
 from ..models.modeling import MetaPrunedForImageClassification
-from ..models.saving import load_config, save_model
+from ..models.saving import save_model
 from ..storage import new_folder, read_json, storage_errors, write_bytes, write_json
-from ..task import Task
 from ..version import __version__
-from .entry import INDEX_SCHEMA, Entry, check_facts, check_id, pack_mask
+from .entry import Entry, check_facts, check_id
+from .folders import describe, new_path
+from .index import MAX_INDEX_BYTES, index_bytes, merged, read_table, rows_of, stored_meta, table_of
+from .meta import check_meta, read_meta
 
 log = logging.getLogger(__name__)
 
 LOCK_SECONDS = 60.0
-MAX_INDEX_BYTES = 512 << 20  # a row has about 1 kB
-SHARD_ABOVE = 5_000  # entries in one folder; the Hub asks for fewer than 10,000
-KNOWN_KEYS = {"format_version", "hf_metaprune_version", "name", "base_model", "layers", "defaults"}
+MAX_CONFIG_BYTES = 4 << 20
+MAX_ENTRY_BYTES = 2 << 30
+MAX_BASE_BYTES = 16 << 30
 
 
 class Bank:
@@ -52,50 +51,100 @@ class Bank:
     ``bank.json`` and ``index.parquet`` are read until an entry's weights or the base are asked for.
     """
 
-    def __init__(self, root: Path, meta: Mapping[str, Any]) -> None:
-        self.root = root
-        self.meta = dict(meta)
+    def __init__(
+        self,
+        files: Files,
+        meta: Mapping[str, Any],
+        *,
+        strict: bool = True,
+        hub_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.hub_options = dict(hub_options or {})
+        """How entries with a repo of their own are fetched: `token`, `cache_dir`, `local_files_only`."""
+        self.files, self.meta, self.strict = files, dict(meta), strict
+        self.left_out: dict[str, str] = {}
+        """Why rows of the index, or entries, were not used, by id."""
         self._entries: dict[str, Entry] | None = None
+        self._others: dict[tuple[str, str], HubFiles] = {}
+
+    @property
+    def root(self) -> Path:
+        """The bank's folder; of a bank on the Hub, that of its commit in the cache."""
+        return self.files.root
 
     # ---- opening and making
 
     @classmethod
-    def open(cls, path: str | Path) -> Bank:
-        """A bank from its folder.
+    def open(cls, path: str | Path, *, strict: bool = True) -> Bank:
+        """A bank from its folder; a bad entry of one's own bank is an error, unless `strict` is unset.
 
         Raises:
             FormatError: there is no bank, it is damaged, or of a newer format version.
         """
-        root = Path(path).expanduser()
-        if not root.exists():
-            raise FormatError(f"there is no folder {root} (banks are opened from disk; from the Hub not yet)")
-        if not (root / BANK_FILE).is_file():
-            raise FormatError(f"{root} is not a bank: it has no {BANK_FILE}")
-        meta = read_json(root / BANK_FILE)
-        version = meta.get("format_version")
-        if type(version) is not int or version < 1:
-            raise FormatError(f"{root / BANK_FILE}: format_version {version!r} is not a version")
-        if version > FORMAT_VERSION:
-            raise FormatError(
-                f"{root} has format version {version}; this hf_metaprune reads up to {FORMAT_VERSION}: "
-                "upgrade with `pip install -U hf-metaprune`"
-            )
-        unknown = sorted(set(meta) - KNOWN_KEYS)
-        if unknown:
-            log.warning("%s: unknown keys ignored: %s", root / BANK_FILE, ", ".join(unknown))
-        base, layers = meta.get("base_model"), meta.get("layers")
-        if not isinstance(base, dict) or not re.fullmatch(r"[0-9a-f]{64}", str(base.get("sha256"))):
-            raise FormatError(f"{root / BANK_FILE}: base_model has no sha256")
-        if not isinstance(layers, dict) or not all(type(n) is int and 0 < n <= 1 << 20 for n in layers.values()):
-            raise FormatError(f"{root / BANK_FILE}: layers must map each prunable layer to its number of units")
-        defaults = meta.get("defaults", {})
-        if not isinstance(defaults, dict) or not isinstance(defaults.get("ratio", 0.5), float):
-            raise FormatError(f"{root / BANK_FILE}: defaults must be an object, its ratio a number")
+        files = LocalFiles(path)
+        if not files.root.exists():
+            raise FormatError(f"there is no folder {files.root}, and that is no id of the Hub, which is owner/name")
+        if not (files.root / BANK_FILE).is_file():
+            raise FormatError(f"{files.root} is not a bank: it has no {BANK_FILE}")
+        return cls(files, read_meta(files.root / BANK_FILE), strict=strict)
+
+    @classmethod
+    def from_hub(
+        cls,
+        repo_id: str,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        strict: bool = False,
+    ) -> Bank:
+        """A bank on the Hub, at one commit; weights are fetched when they are needed.
+
+        Raises:
+            HubError: there is no such repo or revision, it cannot be reached, or it is not in the cache.
+            FormatError: it is no bank, it is damaged, or of a newer format version.
+        """
+        if not is_repo_id(repo_id):
+            raise OptionError(f"{repo_id[:100]!r} is neither a folder nor an id of the Hub, such as org/resnet50-bank")
+        options: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
         try:
-            check_ratio(defaults.get("ratio", 0.5))
-        except OptionError as error:
-            raise FormatError(f"{root / BANK_FILE}: defaults: {error}") from error
-        return cls(root, meta)
+            files = HubFiles(repo_id, INDEX_FILE, revision=revision, limit=MAX_INDEX_BYTES, **options)
+        except MissingFileError as error:
+            raise FormatError(f"{repo_id} is not a bank: it has no {INDEX_FILE}") from error
+        meta = stored_meta(files.root / INDEX_FILE)
+        if meta is None:
+            files.get({BANK_FILE: MAX_CONFIG_BYTES})
+            meta = read_json(files.root / BANK_FILE)
+        return cls(files, check_meta(meta, files.root / BANK_FILE), strict=strict, hub_options=options)
+
+    @classmethod
+    def from_search(
+        cls,
+        base_model: str | Path | Bank,
+        *,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        strict: bool = False,
+        progress: bool = False,
+        **options: Any,
+    ) -> Bank:
+        """A bank of single models that anybody has published on the Hub; their weights are fetched when they vote.
+
+        Args:
+            base_model: a bank (its folder, its Hub id, or opened) whose base the models must belong to.
+            options: any field of `SearchOptions`.
+
+        Raises:
+            HubError: the Hub cannot be reached, or the token is wrong.
+            FormatError: a model is bad, and `strict` is set; else it is left out, see `left_out`.
+        """
+        from .search import search_hub
+
+        wanted = override(SearchOptions(), options)
+        bank = base_model if isinstance(base_model, Bank) else open_bank(base_model, token=token, cache_dir=cache_dir)
+        bank = cls(bank.files, bank.meta, strict=strict, hub_options={"token": token, "cache_dir": cache_dir})
+        return search_hub(bank, wanted, progress)
 
     @classmethod
     def create(
@@ -123,7 +172,7 @@ class Bank:
             "layers": base.sizes,
             "defaults": dict(defaults or {}),
         }
-        bank = cls(root, meta)
+        bank = cls(LocalFiles(root), meta)
         with bank.lock():
             if (root / BANK_FILE).exists():  # another process was faster
                 return cls.create(root, base)
@@ -140,7 +189,13 @@ class Bank:
     @property
     def name(self) -> str:
         """The bank's name."""
-        return str(self.meta.get("name", self.root.name))
+        return str(self.meta.get("name", self.files.name))
+
+    def reference(self) -> dict[str, Any]:
+        """What names it: on the Hub its repo and commit; of a folder only its name, never the path."""
+        files = self.files
+        on_hub = {"repo_id": files.repo_id, "revision": files.commit} if isinstance(files, HubFiles) else {}
+        return {"name": self.name, **on_hub}
 
     @property
     def base_sha256(self) -> str:
@@ -157,22 +212,42 @@ class Bank:
         """The pruning ratio of the entries, if the bank says so."""
         return self.meta.get("defaults", {}).get("ratio")
 
-    def file(self, relative: str) -> Path:
-        """A file or folder of the bank.
+    def files_of(self, entry: Entry) -> Files:
+        """Where an entry's files are: in the bank, or in a repo of its own."""
+        if entry.repo_id is None or entry.revision is None:
+            return self.files
+        key = entry.repo_id, entry.revision
+        if key not in self._others:
+            self._others[key] = HubFiles(entry.repo_id, CONFIG, revision=entry.revision, **self.hub_options)
+        return self._others[key]
+
+    def fetch(self, entries: Iterable[Entry], progress: bool = False, force: bool = False) -> None:
+        """Make the entries' files be on this machine; several are fetched at a time; anew, if `force` is set.
 
         Raises:
-            FormatError: the path leads out of the bank.
+            HubError, FormatError: one cannot be had, or is larger than the index says.
         """
-        path = self.root / relative
-        if "\0" in relative or not path.resolve().is_relative_to(self.root.resolve()):
-            raise FormatError(f"{relative[:100]!r} leads out of the bank")
-        return path
+        wanted: dict[Files, dict[str, int]] = {}
+        for entry in entries:
+            prefix = "" if entry.path == "." else f"{entry.path}/"
+            limits = {prefix + CONFIG: MAX_CONFIG_BYTES, prefix + WEIGHTS: min(entry.size, MAX_ENTRY_BYTES)}
+            wanted.setdefault(self.files_of(entry), {}).update(limits)
+        for files, limits in wanted.items():
+            files.get(limits, progress, force)
+
+    @property
+    def base_folder(self) -> Path:
+        """The folder of the base model, fetched if the bank is on the Hub."""
+        path = str(self.meta["base_model"].get("path", BASE_FOLDER))
+        self.files.get({f"{path}/{CONFIG}": MAX_CONFIG_BYTES, f"{path}/{WEIGHTS}": MAX_BASE_BYTES})
+        if self.meta["base_model"].get("library") == "transformers":
+            self.files.get({f"{path}/{PREPROCESSOR}": MAX_CONFIG_BYTES})
+        return self.files.path(path)
 
     @property
     def base_bytes(self) -> int:
-        """Size of the base's weights on disk: no sub-network in the same precision is larger."""
-        path = self.file(str(self.meta["base_model"].get("path", BASE_FOLDER))) / WEIGHTS
-        return path.stat().st_size if path.exists() else 0
+        """Size of the base's weights: no sub-network in the same precision is larger."""
+        return (self.base_folder / WEIGHTS).stat().st_size
 
     @cached_property
     def base(self) -> BaseModel:
@@ -181,8 +256,7 @@ class Bank:
         Raises:
             BaseMismatchError: its weights are not those that ``bank.json`` names.
         """
-        block = self.meta["base_model"]
-        base = BaseModel.load(self.file(str(block.get("path", BASE_FOLDER))), repo_id=block.get("repo_id"))
+        base = BaseModel.load(self.base_folder, repo_id=self.meta["base_model"].get("repo_id"))
         if base.sha256 != self.base_sha256:
             raise BaseMismatchError(
                 f"{base.path}: its weights (sha256 {base.sha256[:12]}...) are not those of {BANK_FILE} "
@@ -196,8 +270,12 @@ class Bank:
     def entries(self) -> dict[str, Entry]:
         """All entries by id, sorted by id; read once, see `reload`."""
         if self._entries is None:
-            self._entries = self._read_index()
+            self._entries = self._read_index(self.strict)
         return self._entries
+
+    def use_entries(self, entries: Mapping[str, Entry]) -> None:
+        """Have these entries instead of those of an index."""
+        self._entries = dict(sorted(entries.items()))
 
     def reload(self) -> None:
         """Read the index again when it is next needed."""
@@ -216,36 +294,25 @@ class Bank:
         try:
             return self.entries[entry_id]
         except KeyError:
-            raise BankError(f"{self.root} has no entry {entry_id!r}") from None
+            raise BankError(f"{self.files.name} has no entry {entry_id!r}") from None
 
     def __repr__(self) -> str:
         return f"Bank({self.name!r}, {len(self)} entries, base {self.meta['base_model'].get('architecture')})"
 
-    def _read_index(self) -> dict[str, Entry]:
-        path = self.root / INDEX_FILE
-        try:
-            if path.stat().st_size > MAX_INDEX_BYTES:
-                raise FormatError(f"{path} has {path.stat().st_size} bytes, more than {MAX_INDEX_BYTES}")
-            # Opened once: between two openings another process may replace it.
-            with open(path, "rb") as handle, pq.ParquetFile(handle) as file:
-                stored = file.schema_arrow
-                types = {field.name: field.type for field in INDEX_SCHEMA}
-                wrong = [name for name in stored.names if name in types and stored.field(name).type != types[name]]
-                if wrong:
-                    raise FormatError(f"{path}: column {wrong[0]} is of type {stored.field(wrong[0]).type}")
-                rows = file.read(columns=[n for n in stored.names if n in types]).to_pylist()
-        except (OSError, pa.ArrowException) as error:
-            raise FormatError(
-                f"{path} cannot be read: {reason(error)}; `hf-metaprune bank validate --repair` rebuilds it"
-            ) from error
-        entries = {}
-        for row in rows:
-            if not set(INDEX_SCHEMA.names) <= set(row):
-                raise FormatError(f"{path}: columns {sorted(set(INDEX_SCHEMA.names) - set(row))} are missing")
-            entry = Entry.from_row(self, row)
-            if entry.id in entries:
-                raise FormatError(f"{path}: entry {entry.id} is there twice")
-            entries[entry.id] = entry
+    def _read_index(self, strict: bool) -> dict[str, Entry]:
+        entries: dict[str, Entry] = {}
+        for number, row in enumerate(rows_of(read_table(self.root / INDEX_FILE))):
+            try:
+                entry = Entry.from_row(self, row)
+                if entry.id in entries:
+                    raise FormatError(f"entry {entry.id} is there twice")
+                entries[entry.id] = entry
+            except FormatError as error:
+                why = f"{self.files.name}: {INDEX_FILE}: {error}"
+                if strict:
+                    raise FormatError(why) from error
+                self.left_out[f"row {number}"] = why
+                log.warning("left out: %s", why)
         return dict(sorted(entries.items()))
 
     # ---- writing
@@ -257,6 +324,8 @@ class Bank:
         Raises:
             LockedError: another process holds it for longer than `timeout` seconds (-1: wait for ever).
         """
+        if not self.files.writable:
+            raise BankError(f"{self.files.name} is on the Hub: change it with `hf-metaprune bank add`, remove or sync")
         folder = self.root / LOCKS_FOLDER
         with storage_errors(folder, "write"):
             folder.mkdir(exist_ok=True)
@@ -272,19 +341,16 @@ class Bank:
 
     def write_index(self, entries: Mapping[str, Entry]) -> None:
         """Write an index of just these entries; for those who hold the lock, or alone see the folder."""
-        table = pa.Table.from_pylist([e.row() for _, e in sorted(entries.items())], schema=INDEX_SCHEMA)
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
-        write_bytes(self.root / INDEX_FILE, sink.getvalue().to_pybytes())
+        table = table_of([entry.row() for entry in entries.values()])
+        write_bytes(self.root / INDEX_FILE, index_bytes(table, self.meta))
 
-    def _update_index(self, changes: Mapping[str, Entry | None]) -> None:
+    def update_index(self, changes: Mapping[str, Entry | None]) -> None:
         """Write entries into the index, or drop them (None), on top of what other processes wrote."""
         with self.lock():
+            added = table_of([entry.row() for entry in changes.values() if entry is not None])
+            table = merged(read_table(self.root / INDEX_FILE), added, list(changes))
+            write_bytes(self.root / INDEX_FILE, index_bytes(table, self.meta))
             self.reload()
-            entries: dict[str, Entry | None] = {**self.entries, **changes}
-            kept = {k: e for k, e in entries.items() if e is not None}
-            self.write_index(kept)
-            self._entries = dict(sorted(kept.items()))
 
     def replace_index(self, entries: Mapping[str, Entry]) -> None:
         """Write an index of just these entries, whatever was there before."""
@@ -318,84 +384,54 @@ class Bank:
         if metrics is not None:
             model.config.metrics = dict(metrics)
         check_facts(model.config.ratio, model.config.metrics or {})
-        path = self._new_path(entry_id)
+        path = new_path(entry_id, len(self))
         with new_folder(self.root / path, overwrite=True) as work:
             save_model(model, work, dtype)
-        entry = self.describe(entry_id, path)
-        self._update_index({entry_id: entry})
+        entry = describe(self, entry_id, path)
+        self.update_index({entry_id: entry})
         return entry
-
-    def _new_path(self, entry_id: str) -> str:
-        import hashlib
-
-        if len(self) < SHARD_ABOVE:
-            return f"{TASKS_FOLDER}/{entry_id}"
-        return f"{TASKS_FOLDER}/{hashlib.sha256(entry_id.encode()).hexdigest()[:2]}/{entry_id}"
-
-    def describe(self, entry_id: str, path: str) -> Entry:
-        """The entry that a folder's files make, as for the index.
-
-        Raises:
-            FormatError: its config is malformed. BaseMismatchError: it is of another base.
-        """
-        folder = self.file(path)
-        config = load_config(folder)
-        found = (config.base_model or {}).get("sha256")
-        if found != self.base_sha256:
-            raise BaseMismatchError(f"{folder} belongs to base {str(found)[:12]}..., not to the bank's")
-        mask = config.mask()
-        if mask.sizes != self.sizes:
-            raise FormatError(f"{folder / CONFIG}: its masks do not fit the base's layers")
-        labels = tuple(config.id2label[i] for i in range(config.num_labels))
-        weights = folder / WEIGHTS
-        with storage_errors(weights, "read"):
-            size = weights.stat().st_size
-            sha = sha256_file(weights)
-        task = Task(labels, tuple(config.synsets or ()))
-        metrics = dict(config.metrics or {})
-        packed = pack_mask(mask)
-        return Entry(self, check_id(entry_id), task, packed, config.method, config.ratio, metrics, path, size, sha)
 
     def remove(self, entry_id: str) -> None:
         """Take an entry out of the index, then delete its files."""
         import shutil
 
-        folder = self[entry_id].folder
-        self._update_index({entry_id: None})
+        folder = self.files.path(self[entry_id].path)
+        self.update_index({entry_id: None})
         doomed = folder.with_name(f"{TEMPORARY}{folder.name}-removed")
         with storage_errors(folder, "delete"):
             folder.rename(doomed)  # at once, so that no later `recover` takes half of an entry for a whole one
             shutil.rmtree(doomed)
 
-    def set_aside(self, path: str) -> None:
-        """Move an entry's folder out of the way, into ``.rejected``: nothing is deleted, and nothing reads it."""
-        folder, rejected = self.file(path), self.root / REJECTED_FOLDER
-        with self.lock(), storage_errors(rejected, "write"):
-            rejected.mkdir(exist_ok=True)
-            names = (f"{folder.name}.{n}" for n in itertools.count(1))
-            folder.rename(next(rejected / name for name in names if not (rejected / name).exists()))
 
-    def folders(self) -> dict[str, str]:
-        """Paths of all finished entry folders on disk by id, whether or not the index knows them."""
-        found = {}
-        for config in sorted((self.root / TASKS_FOLDER).glob("**/" + CONFIG)):
-            folder = config.parent
-            relative = folder.relative_to(self.root)
-            if not any(part.startswith(TEMPORARY) for part in relative.parts) and (folder / WEIGHTS).exists():
-                found[folder.name] = relative.as_posix()
-        return found
+def open_bank(
+    bank: str | Path,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    strict: bool | None = None,
+) -> Bank:
+    """A bank from a folder, or, where there is no such folder, from the Hub.
 
-    def recover(self) -> list[str]:
-        """Put finished folders that the index lacks (a writer died in between) into it; their ids."""
-        with self.lock("recover"):
-            self.reload()
-            missing = {i: p for i, p in self.folders().items() if i not in self.entries}
-            found: dict[str, Entry] = {}
-            for entry_id, path in missing.items():
-                try:
-                    found[entry_id] = self.describe(entry_id, path)
-                except MetaPruneError as error:
-                    log.warning("left out %s: %s", path, error)
-            if found:
-                self._update_index(found)
-            return sorted(found)
+    Args:
+        strict: whether a bad entry is an error, or is left out with a note; if left open, it is in a folder, and is not
+            on the Hub, where entries may be anybody's.
+
+    Raises:
+        FormatError: there is no bank, it is damaged, or of a newer format version.
+        HubError: the Hub cannot be reached, or has no such repo.
+    """
+    path = Path(bank).expanduser()
+    if path.exists() or not isinstance(bank, str) or not is_repo_id(bank):
+        if revision is not None:
+            raise OptionError(f"revision={revision!r} is for banks on the Hub, but {path} is a folder of this machine")
+        return Bank.open(path, strict=strict is not False)
+    return Bank.from_hub(
+        bank,
+        revision=revision,
+        token=token,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+        strict=bool(strict),
+    )

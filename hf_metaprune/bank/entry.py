@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 from safetensors import SafetensorError, safe_open
 
 from ..errors import DataError, FormatError, reason
-from ..layout import CONFIG, WEIGHTS
+from ..hub.client import is_repo_id
+from ..hub.files import HubFiles
+from ..layout import WEIGHTS
 from ..masks import Mask
-from ..models.base import sha256_file
+from ..models.base import BaseModel, sha256_file
 from ..models.modeling import MetaPrunedForImageClassification
 from ..models.saving import load_model
 from ..task import Task
@@ -25,25 +26,10 @@ from ..task import Task
 if TYPE_CHECKING:
     from .bank import Bank
 
+OUTLIER, SMALL = 100.0, 1e-2
 MAX_METRICS = 1 << 16  # characters of JSON
+COMMIT = re.compile(r"[0-9a-f]{40}")
 ID_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,95}")
-
-INDEX_SCHEMA = pa.schema(
-    [
-        pa.field("id", pa.string(), nullable=False),
-        pa.field("labels", pa.list_(pa.string()), nullable=False),
-        pa.field("synsets", pa.list_(pa.string()), nullable=False),
-        pa.field("masks", pa.binary(), nullable=False),
-        pa.field("method", pa.string()),
-        pa.field("ratio", pa.float64()),
-        pa.field("metrics", pa.string()),
-        pa.field("path", pa.string()),
-        pa.field("repo_id", pa.string()),
-        pa.field("revision", pa.string()),
-        pa.field("size", pa.int64(), nullable=False),
-        pa.field("sha256", pa.string(), nullable=False),
-    ]
-)
 
 
 def check_id(entry_id: str) -> str:
@@ -96,6 +82,23 @@ def check_facts(ratio: Any, metrics: Any) -> None:
         raise FormatError(f"metrics: {error}") from error
 
 
+def check_magnitudes(model: MetaPrunedForImageClassification, base: BaseModel) -> None:
+    """Refuse weights that no pruning and no training of the base can have led to.
+
+    Raises:
+        FormatError: the root mean square of a tensor is more than `OUTLIER` times that of the base's; the classifier,
+            which is another one for each task, is not looked at.
+    """
+    head = f"{base.family.classifier_name(base.network)}."
+    for name, tensor in model.network.state_dict().items():
+        full = base.state.get(name)
+        if full is None or name.startswith(head) or not tensor.is_floating_point():
+            continue
+        found, usual = (t.double().square().mean().sqrt().item() for t in (tensor, full))
+        if not found <= OUTLIER * max(usual, SMALL):
+            raise FormatError(f"tensor {name} is far out: its root mean square is {found:.3g}, the base's {usual:.3g}")
+
+
 @dataclass(frozen=True)
 class Entry:
     """A pruned task model of a bank, read lazily: the row is in memory, the weights are on disk.
@@ -131,8 +134,26 @@ class Entry:
 
     @property
     def folder(self) -> Path:
-        """Where its files are."""
-        return self.bank.file(self.path)
+        """Where its files are; from the Hub they are fetched first.
+
+        Raises:
+            HubError, FormatError: they cannot be had.
+        """
+        self.bank.fetch([self])
+        return self.bank.files_of(self).path(self.path)
+
+    @property
+    def owner(self) -> str | None:
+        """The owner of a repo of its own; None for an entry whose files are in the bank."""
+        return self.repo_id.partition("/")[0] if self.repo_id else None
+
+    def reference(self) -> dict[str, Any]:
+        """What names it for good: its id and digest; on the Hub also its repo, commit and path there."""
+        named = {"id": self.id, "labels": list(self.labels), "sha256": self.sha256}
+        where = self.bank.files_of(self)
+        if not isinstance(where, HubFiles):
+            return named
+        return named | {"repo_id": where.repo_id, "revision": where.commit, "path": self.path}
 
     def load_model(self) -> MetaPrunedForImageClassification:
         """The model, in float32 and eval mode.
@@ -154,9 +175,14 @@ class Entry:
         weights = self.folder / WEIGHTS
         if not weights.is_file():
             raise FormatError(f"entry {self.id}: {weights} is missing")
-        if weights.stat().st_size != self.size or sha256_file(weights) != self.sha256:
-            raise FormatError(f"entry {self.id}: {weights} was altered: its sha256 is not that of the index")
-        self.load_model()
+        if not self._is(weights):
+            self.bank.fetch([self], force=True)  # the cache of the Hub's client may hold what came wrong over the wire
+            if not self._is(weights):
+                raise FormatError(f"entry {self.id}: {weights} was altered: its sha256 is not that of the index")
+        check_magnitudes(self.load_model(), self.bank.base)
+
+    def _is(self, weights: Path) -> bool:
+        return weights.stat().st_size == self.size and sha256_file(weights) == self.sha256
 
     def open_weights(self) -> AbstractContextManager:
         """Its ``model.safetensors``, open for reading tensor by tensor.
@@ -196,8 +222,9 @@ class Entry:
         try:
             metrics = json.loads(row["metrics"] or "{}")
             path = str(row["path"] or "")
-            if not path or "\0" in path or path.startswith("/") or ".." in path.split("/"):
-                raise FormatError(f"path {path[:80]!r} is not acceptable")
+            bank.files.path(path)
+            if row["repo_id"] is not None and not (is_repo_id(row["repo_id"]) and COMMIT.fullmatch(row["revision"])):
+                raise FormatError("it names another repo, but not by owner/name and commit")
             return cls(
                 bank,
                 check_id(row["id"]),
@@ -214,6 +241,3 @@ class Entry:
             )
         except (KeyError, TypeError, ValueError, RecursionError, DataError, FormatError) as error:
             raise FormatError(f"index row of entry {str(row.get('id'))[:80]!r}: {error}") from error
-
-
-__all__ = ["CONFIG", "INDEX_SCHEMA", "WEIGHTS", "Entry", "check_id", "pack_mask", "unpack_mask"]

@@ -16,6 +16,7 @@ import torch
 
 from ..config import MethodOptions
 from ..errors import LockedError
+from ..hub.files import LocalFiles
 from ..layout import BANK_FILE, BASE_FOLDER
 from ..methods import PruningJob, get_method
 from ..models.saving import check_dtype
@@ -24,6 +25,7 @@ from ..task import Task, TaskData
 from ..training import accuracy, pick_device
 from .bank import Bank
 from .entry import Entry
+from .folders import new_path, recover
 
 
 def entry_id(task: Task, method: str, options: MethodOptions, seed: int) -> str:
@@ -85,7 +87,7 @@ def build_bank(
     get_method(method)
     check_dtype(dtype)
     device = device or pick_device()
-    bank.recover()
+    recover(bank)
     task = data.task
     for wait in (False, True):  # at last wait for other processes: what one leaves undone when it dies is made here
         for classes in tasks:
@@ -119,7 +121,7 @@ def _build_locked(
         bank.reload()
         if name in bank:
             return None
-        clear_unfinished(bank.root / bank._new_path(name))
+        clear_unfinished(bank.root / new_path(name, len(bank)))
         model, metrics = build_entry(bank, select(), method, options, task_seed(seed, name), device, progress)
         return bank.add(model, name, dtype=dtype, metrics=metrics)
 
@@ -133,10 +135,10 @@ def subset(bank: Bank, path: str | Path, ids: Sequence[str], name: str | None = 
     root = Path(path).expanduser()
     chosen = {i: bank[i] for i in ids}
     with new_folder(root) as work:
-        shutil.copytree(bank.file(bank.meta["base_model"].get("path", BASE_FOLDER)), work / BASE_FOLDER)
+        shutil.copytree(bank.base_folder, work / BASE_FOLDER)
         for entry in chosen.values():
             shutil.copytree(entry.folder, work / entry.path)
         write_json(work / BANK_FILE, bank.meta | ({"name": name} if name else {}))
-        Bank(work, bank.meta).write_index(chosen)
+        Bank(LocalFiles(work), bank.meta).write_index(chosen)
         fsync_dir(work)
     return Bank.open(root)

@@ -12,12 +12,9 @@ from tqdm.auto import tqdm
 from ..errors import FormatError, MetaPruneError
 from ..layout import CONFIG, WEIGHTS
 from ..models.saving import load_model
-from .bank import Bank
-from .entry import Entry
-
-MAX_ENTRY_BYTES = 2 << 30
-MAX_CONFIG_BYTES = 4 << 20
-
+from .bank import MAX_CONFIG_BYTES, MAX_ENTRY_BYTES, Bank
+from .entry import Entry, check_magnitudes
+from .folders import describe, entry_folders, set_aside
 
 SAID_TWICE = {
     "masks": "packed_mask",
@@ -43,7 +40,7 @@ class Problem:
 def check_entry(bank: Bank, entry: Entry) -> Iterator[str]:
     """What is wrong with one entry: files, sizes, digests, masks, labels, shapes, values."""
     try:
-        wrong = _check_files(entry.folder)
+        wrong = _check_files(entry.folder, bank.files.writable)
         if wrong is not None:
             yield wrong
             return
@@ -51,7 +48,7 @@ def check_entry(bank: Bank, entry: Entry) -> Iterator[str]:
         if weights.stat().st_size != entry.size:
             yield f"{weights} has {weights.stat().st_size} bytes, the index says {entry.size}"
             return
-        described = bank.describe(entry.id, entry.path)
+        described = describe(bank, entry.id, entry.path)
         if described.sha256 != entry.sha256:
             yield f"{weights} was altered: its sha256 is not that of the index"
             return
@@ -63,9 +60,10 @@ def check_entry(bank: Bank, entry: Entry) -> Iterator[str]:
         yield str(error)
 
 
-def _check_files(folder: Path) -> str | None:
+def _check_files(folder: Path, ours: bool) -> str | None:
+    """What is wrong with an entry's files; only in the cache of the Hub (not `ours`) may they be links."""
     for path, limit in ((folder / CONFIG, MAX_CONFIG_BYTES), (folder / WEIGHTS, MAX_ENTRY_BYTES)):
-        if path.is_symlink() or folder.is_symlink():
+        if ours and (path.is_symlink() or folder.is_symlink()):
             return f"{path} is a symbolic link"
         if not path.is_file():
             return f"{path} is missing"
@@ -75,7 +73,9 @@ def _check_files(folder: Path) -> str | None:
 
 
 def _check_model(entry: Entry) -> Iterator[str]:
-    load_model(entry.folder, expected=entry.bank.base_sha256)
+    model = load_model(entry.folder, expected=entry.bank.base_sha256)
+    if entry.bank.files.has_base:
+        check_magnitudes(model, entry.bank.base)
     empty = [name for name, kept in entry.mask.items() if not len(kept)]
     if empty:
         yield f"its mask empties layer {empty[0]}"
@@ -93,10 +93,11 @@ def validate_bank(bank: Bank, ids: Sequence[str] | None = None, progress: bool =
     except MetaPruneError as error:
         problems.append(Problem("", str(error)))
     entries = [bank[i] for i in ids] if ids is not None else list(bank)
+    problems += [Problem(row, why) for row, why in bank.left_out.items()]
     for entry in tqdm(entries, desc="validating", disable=not progress, leave=False):
         problems += [Problem(entry.id, what) for what in check_entry(bank, entry)]
-    if ids is None:
-        unknown = sorted(set(bank.folders()) - set(bank.entries))
+    if ids is None and bank.files.writable:
+        unknown = sorted(set(entry_folders(bank)) - set(bank.entries))
         problems += [
             Problem(i, "its folder is not in the index; bank validate --repair checks it and puts it there")
             for i in unknown
@@ -118,7 +119,7 @@ def repair_index(bank_path: str | Path) -> tuple[Bank, list[Problem]]:
         known = bank.entries  # what the old index says of a file's digest still counts
     found: dict[str, Entry] = {}
     problems: list[Problem] = []
-    folders = bank.folders()
+    folders = entry_folders(bank)
     for entry_id, path in folders.items():
         old = known.get(entry_id)
         try:
@@ -131,15 +132,15 @@ def repair_index(bank_path: str | Path) -> tuple[Bank, list[Problem]]:
     bank.replace_index(found)
     for entry_id, path in folders.items():
         if entry_id not in found:
-            bank.set_aside(path)
+            set_aside(bank, path)
     return bank, problems
 
 
 def _sound(bank: Bank, entry_id: str, path: str, old: Entry | None) -> Entry:
     """The entry in a folder, or an error that says what is wrong with it."""
-    wrong = _check_files(bank.file(path))
+    wrong = _check_files(bank.files.path(path), True)
     if wrong is None:
-        entry = bank.describe(entry_id, path)
+        entry = describe(bank, entry_id, path)
         if old is None or (old.size, old.sha256) == (entry.size, entry.sha256):
             wrong = next(_check_model(entry), None)
         else:

@@ -9,11 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
-from ..config import AdaptOptions, TrainingOptions
-from ..errors import DataError, MetaPruneError
+from ..config import AdaptOptions, SearchOptions, TrainingOptions, option_fields
+from ..errors import DataError, MetaPruneError, OptionError
 from ..version import __version__
 from . import INTERRUPTED
 from .bank import BankArgument, bank_app
+from .hub import publish
 from .options import with_options
 from .output import Json, command, err, note, out, plain, print_json, show_progress, show_report, table
 
@@ -24,6 +25,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(bank_app, name="bank")
+app.command()(publish)
+
+
+BankRevision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a bank on the Hub.")]
+Strict = Annotated[
+    bool | None,
+    typer.Option("--strict/--lenient", help="Stop at a bad entry, or leave it out; in a folder it stops by default."),
+]
 
 
 class _Notes(logging.Handler):
@@ -53,7 +62,7 @@ def options(
 
 
 @app.command()
-@with_options(AdaptOptions, TrainingOptions)
+@with_options(AdaptOptions, TrainingOptions, SearchOptions)
 def adapt(
     bank: BankArgument,
     data: Annotated[
@@ -62,17 +71,27 @@ def adapt(
     out_dir: Annotated[Path, typer.Option("--out", help="Folder for the model and its report.")],
     dtype: Annotated[str, typer.Option(help="How weights are stored: float32, float16 or bfloat16.")] = "float32",
     overwrite: Annotated[bool, typer.Option(help="Replace the folder if it exists.")] = False,
+    revision: BankRevision = None,
+    strict: Strict = None,
+    commons: Annotated[
+        bool, typer.Option("--commons", help="Of BANK take the base only; its neighbours are models all over the Hub.")
+    ] = False,
     as_json: Json = False,
     **options: Any,
 ) -> None:
     """Make a small model for the classes of DATA from the entries of BANK."""
+    from ..layout import MODEL_FILES
     from ..models.saving import check_dtype
     from ..pruner import MetaPruner
-    from ..result import MODEL_FILES
     from ..storage import check_writable
 
     check_dtype(dtype)
-    pruner = MetaPruner.from_hub(bank)
+    search = {name: options.pop(name) for name in option_fields(SearchOptions) if name in options}
+    if search and not commons:
+        raise OptionError(f"--{next(iter(search))} is for a search of the Hub: pass --commons, too")
+    pruner = MetaPruner.from_hub(bank, revision=revision, strict=strict)
+    if commons:
+        pruner = MetaPruner.from_search(pruner.bank, strict=bool(strict), progress=show_progress(), **search)
     check_writable(out_dir, overwrite=overwrite and MODEL_FILES, need=pruner.bank.base_bytes)
     result = pruner.adapt(data, progress=show_progress(), **options)
     result.save_pretrained(out_dir, dtype=dtype, overwrite=overwrite)

@@ -14,15 +14,15 @@ from .output import Json, out, plain, print_json, show_progress, table
 
 bank_app = typer.Typer(help="Build, list and check banks of pruned models.", no_args_is_help=True)
 
-BankArgument = Annotated[str, typer.Argument(help="Folder of a bank.", metavar="BANK")]
+BankArgument = Annotated[str, typer.Argument(help="Folder of a bank, or its id on the Hub.", metavar="BANK")]
 
 
 @bank_app.command("show")
 def bank_show(bank: BankArgument, as_json: Json = False) -> None:
     """List the entries of a bank."""
-    from ..bank.bank import Bank
+    from ..bank.bank import open_bank
 
-    opened = Bank.open(bank)
+    opened = open_bank(bank)
     if as_json:
         rows = [{k: v for k, v in e.row().items() if k != "masks"} | {"metrics": e.metrics} for e in opened]
         print_json({"name": opened.name, "base_model": opened.meta["base_model"], "entries": rows})
@@ -45,10 +45,11 @@ def bank_validate(
     as_json: Json = False,
 ) -> None:
     """Check every entry: digests, shapes, masks, labels, values. Exit code 1 if anything is wrong."""
-    from ..bank.bank import REJECTED_FOLDER, Bank
+    from ..bank.bank import open_bank
     from ..bank.validation import repair_index, validate_bank
+    from ..layout import REJECTED_FOLDER
 
-    opened, left_out = repair_index(bank) if repair else (Bank.open(bank), [])
+    opened, left_out = repair_index(bank) if repair else (open_bank(bank, strict=False), [])
     problems = validate_bank(opened, progress=show_progress())
     if as_json:
         listed = {"problems": problems, "left_out": left_out}

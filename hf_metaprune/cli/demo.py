@@ -29,9 +29,9 @@ def demo_path(given: Path | None, default: str, option: str) -> Path:
 
 def run_demo(bank: Path | None, data: Path | None, out_dir: Path, seed: int, as_json: bool) -> None:
     """Adapt with and without the bank, write the model and its report, and say in three lines what happened."""
+    from ..layout import MODEL_FILES
     from ..pruner import MetaPruner
     from ..reading import read_task_data
-    from ..result import MODEL_FILES
 
     began = time.perf_counter()
     bank_path, data_path = demo_path(bank, "demo_bank", "--bank"), demo_path(data, "examples/unseen_five", "--data")

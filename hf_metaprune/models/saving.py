@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -97,11 +98,6 @@ def check_header(folder: Path, config: MetaPrunedConfig, model: MetaPrunedForIma
             stored = {n: (tuple((s := file.get_slice(n)).get_shape()), s.get_dtype()) for n in names}
     except (OSError, SafetensorError) as error:
         raise FormatError(f"{path} cannot be read: {reason(error)}; it may be cut short, fetch it again") from error
-    version = metadata.get("format_version", str(FORMAT_VERSION))
-    if not version.isdecimal() or len(version) > 9:
-        raise FormatError(f"{path}: its header's format_version is {version[:40]!r}")
-    if int(version) > FORMAT_VERSION:
-        raise FormatError(f"{path} has a newer format version: upgrade with `pip install -U hf-metaprune`")
     expected = model.state_dict()
     if set(expected) != names:
         raise FormatError(f"{path}: tensors {sorted(set(expected) ^ names)[:3]} are missing or too many")
@@ -111,10 +107,26 @@ def check_header(folder: Path, config: MetaPrunedConfig, model: MetaPrunedForIma
             raise FormatError(f"{path}: tensor {name} has shape {shape}, not {tuple(tensor.shape)}")
         if (dtype in ("F16", "F32", "BF16")) != tensor.is_floating_point():
             raise FormatError(f"{path}: tensor {name} has dtype {dtype}")
-    wanted = header_metadata(config)
+    check_metadata(metadata, header_metadata(config), str(path), CONFIG)
+
+
+def check_metadata(
+    metadata: Mapping[str, str], wanted: Mapping[str, str], what: str, source: str, complete: bool = False
+) -> None:
+    """Check what the header of a file of weights says against what `source` says.
+
+    Raises:
+        FormatError: they differ; the file is of a newer format version; or something is missing that must be
+            there (`complete`).
+    """
+    version = metadata.get("format_version", str(FORMAT_VERSION))
+    if not version.isdecimal() or len(version) > 9:
+        raise FormatError(f"{what}: its header's format_version is {version[:40]!r}")
+    if int(version) > FORMAT_VERSION:
+        raise FormatError(f"{what} has a newer format version: upgrade with `pip install -U hf-metaprune`")
     for key in ("base_model_sha256", "masks_digest", "labels"):
-        if key in metadata and metadata[key] != wanted[key]:
-            raise FormatError(f"{path}: its header's {key} is not that of {CONFIG}")
+        if (complete or key in metadata) and metadata.get(key) != wanted[key]:
+            raise FormatError(f"{what}: its header's {key} is not that of {source}")
 
 
 def load_config(folder: Path) -> MetaPrunedConfig:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
 
 from ..bank.entry import Entry
+from ..errors import FormatError
 from ..training import count_flops, predict_logits
 from .similarity import Query, Similarity, register_similarity
 
@@ -49,12 +51,19 @@ class Leep(Similarity):
     def scores(self, query: Query, entries: Sequence[Entry]) -> Mapping[str, float]:
         images = query.images.stratified(query.samples, query.seed)
         targets = images.targets.numpy()
-        found = {}
-        for entry in tqdm(entries, desc="ranking by LEEP", disable=not query.progress, leave=False):
+        found: dict[str, float] = {}
+
+        def score(entry: Entry) -> None:
             model = entry.load_model().to(device=query.device, memory_format=torch.channels_last)
             probabilities = predict_logits(model, images, query.device, "auto").double().softmax(1).numpy()
+            if not np.isfinite(probabilities).all():
+                raise FormatError("its outputs are not finite")
             found[entry.id] = leep(probabilities, targets)
             query.flops += len(images) * count_flops(model, images.images[:1])[0]
+
+        query.fetch(entries)
+        for entry in tqdm(entries, desc="ranking by LEEP", disable=not query.progress, leave=False):
+            query.usable(entry, partial(score, entry))
         return found
 
 

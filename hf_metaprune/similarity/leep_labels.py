@@ -23,7 +23,7 @@ class LeepWithLabels(Leep):
 
     def scores(self, query: Query, entries: Sequence[Entry]) -> Mapping[str, float]:
         found = super().scores(query, entries)
-        return {entry.id: found[entry.id] + SHARE * known_share(query, entry) for entry in entries}
+        return {e.id: found[e.id] + SHARE * known_share(query, e) for e in entries if e.id in found}
 
 
 def known_share(query: Query, entry: Entry) -> float:

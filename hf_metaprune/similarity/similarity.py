@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -12,9 +13,11 @@ import torch
 
 from ..bank.entry import Entry
 from ..data import ImageSet
-from ..errors import BankError
+from ..errors import BankError, FormatError, HubError, HubUnreachableError
 from ..registry import Registry
 from ..task import Task
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,41 @@ class Query:
     samples: int = 100
     seed: int = 0
     progress: bool = False
+    strict: bool = False
+    """Whether an entry that cannot be used is an error; else it is left out, with a note."""
     flops: int = 0
     """Spent on forward passes; a similarity adds here."""
     notes: list[str] = field(default_factory=list)
     """What the user should know, such as labels that were not understood; a similarity appends here."""
+
+    def fetch(self, entries: Sequence[Entry]) -> None:
+        """Get the files of entries from the Hub, several at a time; `usable` tells later of those that cannot be had.
+
+        Raises:
+            HubUnreachableError: the Hub cannot be reached.
+        """
+        try:
+            if entries:
+                entries[0].bank.fetch(entries, self.progress)
+        except HubUnreachableError:
+            raise
+        except (FormatError, HubError) as error:
+            log.info("%s", error)
+
+    def usable(self, entry: Entry, look: Callable[[], object]) -> bool:
+        """Whether `look` finds nothing wrong with an entry; what is wrong becomes a note.
+
+        Raises:
+            MetaPruneError: something is, and the query is strict.
+        """
+        try:
+            look()
+        except (FormatError, HubError) as error:
+            if self.strict or isinstance(error, HubUnreachableError):
+                raise
+            self.notes.append(f"left out entry {entry.id}: {error}")
+            return False
+        return True
 
 
 class Similarity(ABC):

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file, save_file
 
-from hf_metaprune.bank import bank as bank_module
+from hf_metaprune.bank import folders
 from hf_metaprune.bank.bank import Bank
 from hf_metaprune.bank.entry import Entry, check_id
 from hf_metaprune.bank.factory import subset
@@ -89,11 +89,11 @@ def test_metrics_that_could_not_be_read_again_are_refused(own_bank: Bank, metric
 
 
 def test_large_banks_are_sharded(own_bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bank_module, "SHARD_ABOVE", 4)
+    monkeypatch.setattr(folders, "SHARD_ABOVE", 4)
     entry = own_bank.add(first(own_bank).load_model(), "sharded")
     assert len(Path(entry.path).parts) == 3
     assert Bank.open(own_bank.root)["sharded"].load_model().mask() == entry.mask
-    assert own_bank.folders()["sharded"] == entry.path
+    assert folders.entry_folders(own_bank)["sharded"] == entry.path
     assert validate_bank(own_bank) == []
 
 
@@ -159,6 +159,7 @@ def test_damaged_indexes_are_refused_and_rebuilt(own_bank: Bank) -> None:
     pq.write_table(pa.concat_tables([table, table]), index)
     with pytest.raises(FormatError, match="twice"):
         len(Bank.open(own_bank.root))
+    assert len(Bank.open(own_bank.root, strict=False)) == 4
     numbers = pa.array(range(len(table)), pa.int64())  # bytes(n) would ask for n bytes
     pq.write_table(table.set_column(table.schema.get_field_index("masks"), "masks", numbers), index)
     with pytest.raises(FormatError, match="masks is of type int64"):
@@ -198,12 +199,20 @@ def test_an_index_that_is_replaced_while_it_is_read(own_bank: Bank, monkeypatch:
         {"ratio": 1.5},
         {"synsets": ["../evil", None]},
         {"synsets": [None]},
+        {"repo_id": "../evil", "revision": "0" * 40},
+        {"repo_id": "org/model", "revision": "main"},
+        {"repo_id": "org/model", "revision": None},
     ],
 )
-def test_rows_that_lead_astray_are_refused(own_bank: Bank, changes: dict) -> None:
+def test_rows_that_lead_astray_are_left_out_and_named(own_bank: Bank, changes: dict) -> None:
     edit_index(own_bank, **changes)
     with pytest.raises(MetaPruneError):
         len(own_bank)
+    lenient = Bank.open(own_bank.root, strict=False)
+    assert len(lenient) == 3
+    assert ["row 0"] == list(lenient.left_out) == [p.entry_id for p in validate_bank(lenient)][:1]
+    lenient.update_index({})  # who writes does not lose what he cannot read
+    assert pq.read_table(own_bank.root / "index.parquet").num_rows == 4
 
 
 def test_subsets_are_banks(own_bank: Bank, tmp_path: Path) -> None:

@@ -1,0 +1,91 @@
+"""A bank's entries as folders: where a new one goes, what is in one, and which there are."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import logging
+from typing import TYPE_CHECKING
+
+from ..errors import BaseMismatchError, FormatError, MetaPruneError
+from ..layout import CONFIG, REJECTED_FOLDER, TASKS_FOLDER, TEMPORARY, WEIGHTS
+from ..models.base import sha256_file
+from ..models.saving import load_config
+from ..storage import storage_errors
+from ..task import Task
+from .entry import Entry, check_id, pack_mask
+
+if TYPE_CHECKING:
+    from .bank import Bank
+
+log = logging.getLogger(__name__)
+
+SHARD_ABOVE = 5_000  # entries in one folder; the Hub asks for fewer than 10,000
+
+
+def new_path(entry_id: str, count: int) -> str:
+    """Where an entry goes in a bank of `count` entries: large banks have sub-folders."""
+    if count < SHARD_ABOVE:
+        return f"{TASKS_FOLDER}/{entry_id}"
+    return f"{TASKS_FOLDER}/{hashlib.sha256(entry_id.encode()).hexdigest()[:2]}/{entry_id}"
+
+
+def describe(bank: Bank, entry_id: str, path: str) -> Entry:
+    """The entry that a folder's files make, as for the index.
+
+    Raises:
+        FormatError: its config is malformed. BaseMismatchError: it is of another base.
+    """
+    folder = bank.files.path(path)
+    config = load_config(folder)
+    found = (config.base_model or {}).get("sha256")
+    if found != bank.base_sha256:
+        raise BaseMismatchError(f"{folder} belongs to base {str(found)[:12]}..., not to the bank's")
+    mask = config.mask()
+    if mask.sizes != bank.sizes:
+        raise FormatError(f"{folder / CONFIG}: its masks do not fit the base's layers")
+    labels = tuple(config.id2label[i] for i in range(config.num_labels))
+    weights = folder / WEIGHTS
+    with storage_errors(weights, "read"):
+        size = weights.stat().st_size
+        sha = sha256_file(weights)
+    task = Task(labels, tuple(config.synsets or ()))
+    metrics = dict(config.metrics or {})
+    packed = pack_mask(mask)
+    return Entry(bank, check_id(entry_id), task, packed, config.method, config.ratio, metrics, path, size, sha)
+
+
+def set_aside(bank: Bank, path: str) -> None:
+    """Move an entry's folder out of the way, into ``.rejected``: nothing is deleted, and nothing reads it."""
+    folder, rejected = bank.files.path(path), bank.root / REJECTED_FOLDER
+    with bank.lock(), storage_errors(rejected, "write"):
+        rejected.mkdir(exist_ok=True)
+        names = (f"{folder.name}.{n}" for n in itertools.count(1))
+        folder.rename(next(rejected / name for name in names if not (rejected / name).exists()))
+
+
+def entry_folders(bank: Bank) -> dict[str, str]:
+    """Paths of all finished entry folders on disk by id, whether or not the index knows them."""
+    found = {}
+    for config in sorted((bank.root / TASKS_FOLDER).glob("**/" + CONFIG)):
+        folder = config.parent
+        relative = folder.relative_to(bank.root)
+        if not any(part.startswith(TEMPORARY) for part in relative.parts) and (folder / WEIGHTS).exists():
+            found[folder.name] = relative.as_posix()
+    return found
+
+
+def recover(bank: Bank) -> list[str]:
+    """Put finished folders that the index lacks (a writer died in between) into it; their ids."""
+    with bank.lock("recover"):
+        bank.reload()
+        missing = {i: p for i, p in entry_folders(bank).items() if i not in bank.entries}
+        found: dict[str, Entry] = {}
+        for entry_id, path in missing.items():
+            try:
+                found[entry_id] = describe(bank, entry_id, path)
+            except MetaPruneError as error:
+                log.warning("left out %s: %s", path, error)
+        if found:
+            bank.update_index(found)
+        return sorted(found)

@@ -1,0 +1,144 @@
+"""``index.parquet``: one row an entry; enough to list a bank and to rank it by WordNet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ..errors import FormatError, reason
+
+MAX_INDEX_BYTES = 512 << 20  # a row has about 1 kB
+MAX_UNPACKED_BYTES = 1 << 30
+MAX_ROWS = 1_000_000
+META_KEY = b"metaprune"
+BATCH = 4096  # rows made at a time
+
+INDEX_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("labels", pa.list_(pa.string()), nullable=False),
+        pa.field("synsets", pa.list_(pa.string()), nullable=False),
+        pa.field("masks", pa.binary(), nullable=False),
+        pa.field("method", pa.string()),
+        pa.field("ratio", pa.float64()),
+        pa.field("metrics", pa.string()),
+        pa.field("path", pa.string()),
+        pa.field("repo_id", pa.string()),
+        pa.field("revision", pa.string()),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+    ]
+)
+
+
+def read_table(path: Path) -> pa.Table:
+    """The index as a table, its columns checked, columns unknown here included.
+
+    What a stranger's file unpacks to is bounded before its rows are made: texts stay dictionaries of distinct values
+    until they are counted.
+
+    Raises:
+        FormatError: it is missing, damaged, too large, or has other columns.
+    """
+    try:
+        if path.stat().st_size > MAX_INDEX_BYTES:
+            raise FormatError(f"{path} has {path.stat().st_size} bytes, more than {MAX_INDEX_BYTES}")
+        with open(path, "rb") as handle:  # opened once: between two openings another process may replace it
+            texts = _check_size(pq.read_metadata(handle), path)
+            handle.seek(0)
+            with pq.ParquetFile(handle, read_dictionary=texts) as file:
+                table = file.read()
+        return _plain(table, path)
+    except (OSError, pa.ArrowException, OverflowError) as error:
+        raise FormatError(
+            f"{path} cannot be read: {reason(error)}; `hf-metaprune bank validate --repair` rebuilds it"
+        ) from error
+
+
+def _check_size(metadata: pq.FileMetaData, path: Path) -> list[str]:
+    """The paths of columns of text or bytes, after a look at what the file says of its size."""
+    columns = [
+        metadata.row_group(g).column(c) for g in range(metadata.num_row_groups) for c in range(metadata.num_columns)
+    ]
+    unpacked = sum(max(0, column.total_uncompressed_size) + 8 * max(0, column.num_values) for column in columns)
+    if metadata.num_rows > MAX_ROWS or unpacked > MAX_UNPACKED_BYTES:
+        raise FormatError(f"{path} says that it unpacks to {metadata.num_rows} rows and {unpacked} bytes: too many")
+    leaves = [metadata.schema.column(c) for c in range(metadata.num_columns)]
+    return [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
+
+
+def _plain(table: pa.Table, path: Path) -> pa.Table:
+    """The table with plain columns, after a count of what the texts take once each row has its own."""
+    missing = sorted(set(INDEX_SCHEMA.names) - set(table.column_names))
+    if missing or len(set(table.column_names)) < table.num_columns:
+        raise FormatError(f"{path}: columns {missing} are missing" if missing else f"{path}: columns are repeated")
+    total = sum(_text_bytes(chunk) for column in table.columns for chunk in column.chunks)
+    if total > MAX_UNPACKED_BYTES:
+        raise FormatError(f"{path}: its texts unpack to {total} bytes, more than {MAX_UNPACKED_BYTES}")
+    table = table.cast(pa.schema([field.with_type(_plain_type(field.type)) for field in table.schema]))
+    for field in INDEX_SCHEMA:
+        if table.schema.field(field.name).type != field.type:
+            raise FormatError(f"{path}: column {field.name} is of type {table.schema.field(field.name).type}")
+    return table
+
+
+def _text_bytes(array: pa.Array) -> int:
+    if pa.types.is_list(array.type):
+        return _text_bytes(array.flatten())
+    if not pa.types.is_dictionary(array.type):
+        return 0
+    lengths = pc.binary_length(array.dictionary).cast(pa.int64())
+    return pc.sum(lengths.take(array.indices)).as_py() or 0
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_dictionary(kind):
+        return kind.value_type
+    return pa.list_(_plain_type(kind.value_type)) if pa.types.is_list(kind) else kind
+
+
+def stored_meta(path: Path) -> dict[str, Any] | None:
+    """The copy of ``bank.json`` in an index, or None: it was written by another program.
+
+    Raises:
+        FormatError: the file is damaged.
+    """
+    try:
+        found = (pq.read_schema(path).metadata or {}).get(META_KEY)
+        value = json.loads(found) if found else None
+    except (OSError, pa.ArrowException, ValueError, RecursionError) as error:
+        raise FormatError(f"{path} cannot be read: {reason(error)}") from error
+    return value if isinstance(value, dict) else None
+
+
+def rows_of(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """The rows, as dictionaries of the columns known here."""
+    known = table.select([name for name in table.column_names if name in INDEX_SCHEMA.names])
+    for batch in known.to_batches(max_chunksize=BATCH):
+        yield from batch.to_pylist()
+
+
+def table_of(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """A table of rows, ordered by id."""
+    return pa.Table.from_pylist(sorted(rows, key=lambda row: row["id"]), schema=INDEX_SCHEMA)
+
+
+def merged(table: pa.Table, added: pa.Table, removed: Collection[str] = ()) -> pa.Table:
+    """`table` without `removed`, with `added` in the place of rows of the same id; columns unknown here are kept."""
+    gone = pa.array([*removed, *added["id"].to_pylist()], pa.string())
+    kept = table.filter(pc.invert(pc.is_in(table["id"].cast(pa.string()), gone)))
+    return pa.concat_tables([kept, added], promote_options="permissive").sort_by("id")
+
+
+def index_bytes(table: pa.Table, meta: Mapping[str, Any]) -> bytes:
+    """The file's content; it carries a copy of ``bank.json``, so that a reader on the Hub needs no other file."""
+    table = table.replace_schema_metadata({META_KEY: json.dumps(meta)})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue().to_pybytes()

@@ -1,0 +1,59 @@
+"""``bank.json``: which base a bank belongs to, its prunable layers, its defaults."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+from ..errors import FormatError, OptionError
+from ..layout import FORMAT_VERSION
+from ..masks import check_ratio
+from ..storage import read_json
+
+log = logging.getLogger(__name__)
+
+KNOWN_KEYS = {"format_version", "hf_metaprune_version", "name", "base_model", "layers", "defaults"}
+MAX_UNITS = 1 << 20
+
+
+def read_meta(path: Path) -> dict[str, Any]:
+    """A bank's ``bank.json``, checked.
+
+    Raises:
+        FormatError: it is missing, damaged, or of a newer format version.
+    """
+    return check_meta(read_json(path), path)
+
+
+def check_meta(meta: dict[str, Any], path: Path) -> dict[str, Any]:
+    """What a ``bank.json`` holds, wherever it was read; `path` is for messages.
+
+    Raises:
+        FormatError: see `read_meta`.
+    """
+    version = meta.get("format_version")
+    if type(version) is not int or version < 1:
+        raise FormatError(f"{path}: format_version {version!r} is not a version")
+    if version > FORMAT_VERSION:
+        raise FormatError(
+            f"{path.parent} has format version {version}; this hf_metaprune reads up to {FORMAT_VERSION}: "
+            "upgrade with `pip install -U hf-metaprune`"
+        )
+    unknown = sorted(set(meta) - KNOWN_KEYS)
+    if unknown:
+        log.warning("%s: unknown keys ignored: %s", path, ", ".join(unknown))
+    base, layers = meta.get("base_model"), meta.get("layers")
+    if not isinstance(base, dict) or not re.fullmatch(r"[0-9a-f]{64}", str(base.get("sha256"))):
+        raise FormatError(f"{path}: base_model has no sha256")
+    if not isinstance(layers, dict) or not all(type(n) is int and 0 < n <= MAX_UNITS for n in layers.values()):
+        raise FormatError(f"{path}: layers must map each prunable layer to its number of units")
+    defaults = meta.get("defaults", {})
+    if not isinstance(defaults, dict) or not isinstance(defaults.get("ratio", 0.5), float):
+        raise FormatError(f"{path}: defaults must be an object, its ratio a number")
+    try:
+        check_ratio(defaults.get("ratio", 0.5))
+    except OptionError as error:
+        raise FormatError(f"{path}: defaults: {error}") from error
+    return meta

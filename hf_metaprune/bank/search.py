@@ -1,0 +1,177 @@
+"""The commons: a bank of single pruned models that anybody has published on the Hub.
+
+The Hub lists models by one constant tag; what a model says of itself (masks, labels, digest) is in the YAML of its
+card, and comes with the listing. Each claim is checked against the header of the model's weights, by one range request;
+the weights themselves are only fetched, and checked in full, when the model votes. Headers are kept by commit, so
+that a later search only asks for what is new.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import re
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from itertools import islice
+from typing import Any
+
+from huggingface_hub.errors import NotASafetensorsRepoError, SafetensorsParsingError
+from tqdm.auto import tqdm
+
+from ..config import SearchOptions
+from ..errors import FormatError, HubError, HubUnreachableError, reason
+from ..hub.client import TAG, hub_api, hub_errors, is_repo_id
+from ..hub.files import DOWNLOADS
+from ..hub.memory import Memory
+from ..layout import FORMAT_VERSION, WEIGHTS
+from ..models.saving import check_metadata
+from .bank import Bank
+from .entry import COMMIT, Entry, check_id
+
+log = logging.getLogger(__name__)
+
+EXPAND = ("author", "cardData", "gated", "private", "sha")
+AT_A_TIME = 256
+COMMONS = "models on the Hub"
+HEADER_ERRORS = (
+    *(SafetensorsParsingError, NotASafetensorsRepoError),
+    *(KeyError, TypeError, AttributeError, RecursionError),
+)
+"""What the client raises for a header that is none."""
+
+
+def search_hub(bank: Bank, options: SearchOptions, progress: bool = False) -> Bank:
+    """The bank with entries from all over the Hub instead of its own: published models of the same base.
+
+    Args:
+        bank: has the base, and says how the Hub is asked; its own entries are not used.
+        options: which models.
+
+    Raises:
+        HubError: the Hub cannot be reached, or the token is wrong. FormatError: a model is bad, and the bank is strict.
+    """
+    found: dict[str, Entry] = {}
+    limit, token = options.limit or sys.maxsize, bank.hub_options.get("token")
+    commons = Bank(bank.files, bank.meta | {"name": COMMONS}, strict=bank.strict, hub_options=bank.hub_options)
+    with Memory.open(bank.hub_options.get("cache_dir")) as memory:
+        look, listed = _Look(commons, token, memory), _listed(options, token)
+        bar = tqdm(desc="searching the Hub", unit="model", disable=not progress, total=options.limit)
+        with bar, ThreadPoolExecutor(DOWNLOADS) as pool:
+            while len(found) < limit and (some := list(islice(listed, AT_A_TIME))):
+                for entry in pool.map(look, some):
+                    if entry is not None and len(found) < limit:
+                        found[entry.id] = entry
+                        bar.update()
+    commons.use_entries(found)
+    return commons
+
+
+def _listed(options: SearchOptions, token: str | bool | None) -> Iterator[Any]:
+    """Models that may be used, trusted ones first, each once."""
+    api, seen = hub_api(token), set[str]()
+    wanted, trusted = [TAG, *options.tags], {name.lower() for name in options.trusted}
+    with hub_errors("the Hub", "search"):
+        for owner in [*options.first_owners, options.author]:
+            first = owner is not options.author
+            for model in api.list_models(filter=wanted, author=owner, expand=list(EXPAND)):
+                names = {model.id.lower(), str(owner).lower()}
+                if model.id in seen or not is_repo_id(model.id) or (first and not names & trusted):
+                    continue
+                seen.add(model.id)
+                if options.admits(model.id):
+                    yield model
+
+
+class _Look:
+    """From a listed model to an entry, or None; what was found out is remembered by commit."""
+
+    def __init__(self, bank: Bank, token: str | bool | None, memory: Memory) -> None:
+        self.bank, self.memory, self.api = bank, memory, hub_api(token)
+
+    def __call__(self, model: Any) -> Entry | None:
+        try:
+            facts = self._facts(model)
+            if facts["base_sha256"] != self.bank.base_sha256:
+                return None
+            entry = Entry.from_row(self.bank, _row(model, facts))
+            self._check_header(model, entry)
+            return entry
+        except HubUnreachableError:
+            raise
+        except (FormatError, HubError) as error:
+            if self.bank.strict:
+                raise
+            self.bank.left_out[model.id] = f"left out {model.id}: {error}"
+            return None
+
+    def _facts(self, model: Any) -> dict[str, Any]:
+        """The ``metaprune`` block of a card."""
+        data = model.card_data.to_dict() if model.card_data is not None else {}
+        facts = data.get("metaprune")
+        if not isinstance(facts, dict) or not isinstance(model.sha, str) or not COMMIT.fullmatch(model.sha):
+            raise FormatError("its card has no metaprune block")
+        if type(facts.get("format_version")) is not int or not 1 <= facts["format_version"] <= FORMAT_VERSION:
+            raise FormatError(f"format version {str(facts.get('format_version'))[:20]} is not one that can be read")
+        if not isinstance(facts.get("base_sha256"), str):
+            raise FormatError("its card does not name a base")
+        return facts
+
+    def _check_header(self, model: Any, entry: Entry) -> None:
+        """Check the card against the header of the weights; asked for once a commit, also if it was found wanting."""
+        key = f"{model.id}@{model.sha}"
+        header = self.memory.get(key)
+        if header is None:
+            header = self._header(model)
+            self.memory.put(key, header)
+        wanted = {
+            "base_model_sha256": self.bank.base_sha256,
+            "masks_digest": entry.mask.digest(),
+            "labels": json.dumps(list(entry.labels), ensure_ascii=False),
+        }
+        check_metadata(header, wanted, f"{model.id}: {WEIGHTS}", "its card", complete=True)
+
+    def _header(self, model: Any) -> dict[str, str]:
+        with hub_errors(model.id, f"read the header of {WEIGHTS} of"):
+            try:
+                found = self.api.parse_safetensors_file_metadata(model.id, WEIGHTS, revision=model.sha)
+                return {str(k): str(v) for k, v in (found.metadata or {}).items()}
+            except HEADER_ERRORS as error:
+                raise FormatError(f"the header of its {WEIGHTS} cannot be read: {reason(error)}") from error
+
+
+def _masks(facts: dict[str, Any]) -> bytes:
+    try:
+        return base64.b64decode(facts["masks"], validate=True)
+    except (KeyError, TypeError, ValueError) as error:
+        raise FormatError("the masks of its card cannot be read") from error
+
+
+def _row(model: Any, facts: dict[str, Any]) -> dict[str, Any]:
+    """A row as of an index."""
+    labels, synsets = facts.get("labels"), facts.get("synsets")
+    if not isinstance(labels, list) or not isinstance(synsets, list | None):
+        raise FormatError("the labels of its card are no list")
+    return {
+        "id": entry_id(model.id),
+        "labels": labels,
+        "synsets": synsets or [None] * len(labels),
+        "masks": _masks(facts),
+        "method": facts.get("method"),
+        "ratio": facts.get("ratio"),
+        "metrics": json.dumps(facts.get("metrics") or {}),
+        "path": ".",
+        "repo_id": model.id,
+        "revision": model.sha,
+        "size": facts.get("size"),
+        "sha256": facts.get("sha256"),
+    }
+
+
+def entry_id(repo_id: str) -> str:
+    """The id of the entry that a repo's model is."""
+    name = re.sub(r"[^a-z0-9._-]", "-", repo_id.lower().replace("/", "--"))
+    return check_id(name if len(name) <= 96 else f"{name[:87]}-{sha256(repo_id.lower().encode()).hexdigest()[:8]}")

@@ -1,0 +1,1 @@
+"""Model cards and bank cards: a data class, its YAML, its text."""

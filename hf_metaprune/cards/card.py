@@ -1,0 +1,111 @@
+"""What all cards share: YAML in front, text below, and respect for what people changed by hand."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import yaml
+
+from ..errors import FormatError
+
+MAX_CARD_BYTES = 2 << 20
+FRONT = re.compile(r"\A\ufeff?---[ \t]*\r?\n(.*?)\r?\n?^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
+MARK = re.compile(r"\n*<!-- hf-metaprune card ([0-9a-f]{16}) -->\s*\Z")
+
+
+class Card(ABC):
+    """A card as data; `data` and `text` are pure."""
+
+    own_keys: ClassVar[tuple[str, ...]]
+    """Keys of the YAML that this library writes, and keeps up to date in a card that people have edited."""
+
+    @abstractmethod
+    def data(self) -> dict[str, Any]:
+        """The YAML block."""
+
+    @abstractmethod
+    def text(self) -> str:
+        """The Markdown below it."""
+
+    def render(self, existing: str | None = None) -> str:
+        """The whole file; of an `existing` one that was edited by hand only the YAML's own keys are changed."""
+        body = self.text().strip() + "\n"
+        mark = f"<!-- hf-metaprune card {_digest(body)} -->"
+        fresh = f"{_front(self.data())}\n{body}\n{mark}\n"
+        if existing is None:
+            return fresh
+        try:
+            old, rest = split(existing)
+        except FormatError:
+            return fresh if is_untouched(existing) else existing  # what cannot be parsed is not ours to repair
+        kept = {key: value for key, value in old.items() if key not in self.own_keys}
+        data = kept | {key: value for key, value in self.data().items() if value is not None}
+        theirs = [tag for tag in old.get("tags") or [] if tag not in data["tags"]]
+        data["tags"] = data["tags"] + theirs
+        if is_untouched(existing) or not rest.strip():
+            rest = f"{body}\n{mark}\n"
+        return _front(data) + "\n" + rest.lstrip("\n")
+
+
+def split(content: str) -> tuple[dict[str, Any], str]:
+    """The YAML of a card, and the text below.
+
+    Raises:
+        FormatError: the YAML cannot be read, or is no object.
+    """
+    found = FRONT.match(content)
+    if not found:
+        return {}, content
+    if len(found[1]) > MAX_CARD_BYTES:
+        raise FormatError(f"the card's YAML has more than {MAX_CARD_BYTES} characters")
+    try:
+        data = yaml.load(found[1], Loader=_PlainLoader)
+    except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
+        raise FormatError(f"the card's YAML cannot be read: {str(error).splitlines()[0][:200]}") from error
+    if not isinstance(data, dict | None):
+        raise FormatError("the card's YAML is no object")
+    return dict(data or {}), content[found.end() :]
+
+
+def is_untouched(content: str) -> bool:
+    """Whether the text of a card is as this library wrote it."""
+    mark = MARK.search(content)
+    if not mark:
+        return False
+    found = FRONT.match(content)
+    body = content[found.end() if found else 0 : mark.start()].strip() + "\n"
+    return _digest(body) == mark[1]
+
+
+def table(header: list[str], rows: list[list[str]], numbers: int = 0) -> str:
+    """A Markdown table; the last `numbers` columns are aligned to the right. Cells must be escaped."""
+    dashes = ["---"] * (len(header) - numbers) + ["---:"] * numbers
+    return "\n".join("| " + " | ".join(row) + " |" for row in [header, dashes, *rows])
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without aliases: nested ones make a short text a huge object."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not allowed")
+        return super().compose_node(parent, index)
+
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _front(data: Mapping[str, Any]) -> str:
+    filled = {key: value for key, value in data.items() if value is not None}
+    dumped = yaml.dump(filled, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=4096)
+    return f"---\n{dumped}---\n"
+
+
+def _digest(body: str) -> str:
+    return hashlib.sha256(body.replace("\r\n", "\n").encode()).hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""The Hugging Face Hub: its client, its errors, and writing to it."""

@@ -1,0 +1,121 @@
+"""The Hugging Face Hub: one client, and its errors as ours, with what to do about them."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from ..errors import (
+    HubError,
+    HubUnreachableError,
+    MetaPruneError,
+    MissingFileError,
+    PublishConflictError,
+    StorageError,
+    reason,
+)
+from ..version import __version__
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+LIBRARY = "hf-metaprune"
+"""Named in the client's requests, in cards as ``library_name``."""
+TAG = "metaprune"
+"""Tag of single pruned models: the card writes it, and `Bank.from_search` filters by it."""
+BANK_TAG = "metaprune-bank"
+"""Tag of banks."""
+
+REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+OWNER = re.compile(r"[A-Za-z0-9][\w.-]{0,95}")
+TOKEN = re.compile(r"\b(hf|api|oidc)_[A-Za-z0-9_-]{6,}")
+LOGIN = "log in with `hf auth login`, set HF_TOKEN, or pass token="
+NETWORK_MODULES = frozenset({"httpx", "httpx2", "httpcore", "httpcore2"})
+
+
+def is_repo_id(text: str) -> bool:
+    """Whether a text has the form of a Hub id: ``owner/name``."""
+    return bool(REPO_ID.fullmatch(text)) and ".." not in text and "--" not in text
+
+
+def hub_api(token: str | bool | None = None) -> HfApi:
+    """The Hub's client; without a token, that of the user's login or of HF_TOKEN."""
+    from huggingface_hub import HfApi
+
+    return HfApi(token=token, library_name=LIBRARY, library_version=__version__)
+
+
+@contextmanager
+def hub_errors(repo_id: str, doing: str) -> Iterator[None]:
+    """Turn what the Hub's client raises about a repo into a `MetaPruneError` that says what to do."""
+    try:
+        yield
+    except MetaPruneError:
+        raise
+    except Exception as error:  # the client raises its own, httpx's, OSError and ValueError
+        found = _translated(error, repo_id, doing)
+        if found is None:
+            raise
+        raise found from None  # the client's own message may hold addresses with credentials
+
+
+def _translated(error: Exception, repo_id: str, doing: str) -> MetaPruneError | None:
+    from huggingface_hub import errors as hub
+
+    what = f"cannot {doing} {repo_id}"
+    unreachable: list[tuple[Any, str]] = [
+        (hub.OfflineModeIsEnabled, "offline mode is set (HF_HUB_OFFLINE), and it is not in the cache"),
+        (hub.LocalEntryNotFoundError, "it is not in the cache, and the Hub cannot be reached or may not be asked"),
+    ]
+    known: list[tuple[Any, str]] = [
+        (hub.GatedRepoError, f"it is gated: ask for access on its page on the Hub, then {LOGIN}"),
+        (hub.RepositoryNotFoundError, f"there is no such repo, or it is private: check the name, or {LOGIN}"),
+        (hub.RevisionNotFoundError, "it has no such revision (branch, tag or commit)"),
+        (hub.LocalTokenNotFoundError, f"there is no token: {LOGIN}"),
+        (hub.HFValidationError, "this is no id of a repo; ids are owner/name"),
+    ]
+    if isinstance(error, hub.RemoteEntryNotFoundError):
+        return MissingFileError(f"{what}: it has no such file")
+    for kind, advice in unreachable:
+        if isinstance(error, kind):
+            return HubUnreachableError(f"{what}: {advice}")
+    for kind, advice in known:
+        if isinstance(error, kind):
+            return HubError(f"{what}: {advice}")
+    if isinstance(error, hub.HfHubHTTPError):
+        return _of_status(error, what)
+    if type(error).__module__.partition(".")[0] in NETWORK_MODULES or isinstance(error, ConnectionError):
+        return HubUnreachableError(
+            f"{what}: the Hub cannot be reached ({type(error).__name__}): check the network, try again"
+        )
+    if isinstance(error, OSError):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return StorageError(errno.ENOSPC, f"{what}: the disk is full: free some space, or set HF_HOME to another")
+        return HubError(f"{what}: {scrub(reason(error))}")
+    if isinstance(error, (ValueError, RuntimeError)):
+        return HubError(f"{what}: {scrub(reason(error))}")
+    return None
+
+
+def _of_status(error: Any, what: str) -> HubError:
+    status = getattr(error.response, "status_code", 0)
+    advice = {
+        401: f"the token is missing or wrong: {LOGIN}",
+        403: f"the token may not do that: make one that may (huggingface.co/settings/tokens), and {LOGIN}",
+        413: "the Hub says that it is too large",
+        429: "the Hub asks to wait (too many requests): try again in some minutes; what was sent is kept",
+    }.get(status, "")
+    if status in (409, 412):
+        return PublishConflictError(f"{what}: somebody else changed it meanwhile: try again")
+    if status >= 500:
+        return HubUnreachableError(f"{what}: the Hub has trouble (status {status}): try again later")
+    said = scrub(str(getattr(error, "server_message", None) or ""))[:200]
+    return HubError(f"{what}: {advice or f'status {status}'}" + (f" ({said})" if said else ""))
+
+
+def scrub(text: str) -> str:
+    """The text without tokens."""
+    return TOKEN.sub(r"\1_***", text)

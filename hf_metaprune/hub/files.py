@@ -1,0 +1,182 @@
+"""Where the files of a bank are: a folder, or a commit of a repo on the Hub whose files are fetched when needed."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from ..errors import FormatError, HubUnreachableError
+from ..version import __version__
+from .client import LIBRARY, hub_errors
+
+DOWNLOADS = 8  # at a time
+MAX_SMALL_BYTES = 32 << 20
+"""Most bytes of a file that is no weights: a config, a card."""
+
+
+class Files(ABC):
+    """The files of a bank below `root`; `get` makes sure that some of them are there."""
+
+    name: str
+    """For messages: a path, or a Hub id."""
+    root: Path
+    writable = False
+    has_base = True
+    """Whether the base can be had from here."""
+
+    @abstractmethod
+    def get(self, limits: Mapping[str, int], progress: bool = False, force: bool = False) -> None:
+        """Make files be there, whole.
+
+        Args:
+            limits: the most bytes each file may have, by its path below `root`.
+            force: fetch them anew.
+
+        Raises:
+            HubError, FormatError: a file cannot be had, or is larger.
+        """
+
+    def path(self, relative: str) -> Path:
+        """Where a file or folder is, or would be.
+
+        Raises:
+            FormatError: the path leads out of the bank.
+        """
+        if relative == ".":
+            return self.root
+        parts = relative.split("/")
+        if (
+            not relative
+            or {"\0", "\\", ":"} & set(relative)
+            or relative.startswith("/")
+            or {"", ".", ".."} & set(parts)
+        ):
+            raise FormatError(f"{relative[:100]!r} leads out of the bank")
+        return self.root.joinpath(*parts)
+
+
+class LocalFiles(Files):
+    """A folder on this machine."""
+
+    writable = True
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root).expanduser()
+        self.name = str(self.root)
+
+    def get(self, limits: Mapping[str, int], progress: bool = False, force: bool = False) -> None:
+        """Nothing to do: whoever reads a file says that it is missing, or too large."""
+
+    def path(self, relative: str) -> Path:
+        path = super().path(relative)
+        if not path.resolve().is_relative_to(self.root.resolve()):  # through a symbolic link
+            raise FormatError(f"{relative[:100]!r} leads out of the bank")
+        return path
+
+
+class HubFiles(Files):
+    """One commit of a model repo on the Hub, in the ordinary cache of huggingface_hub.
+
+    The revision is resolved when the object is made, and every later request names that commit.
+    """
+
+    def __init__(
+        self,
+        repo_id: str,
+        first: str,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        limit: int = MAX_SMALL_BYTES,
+    ) -> None:
+        self.name = self.repo_id = repo_id
+        self.options: dict[str, Any] = {
+            "token": token,
+            "cache_dir": cache_dir,
+            "local_files_only": local_files_only,
+            "library_name": LIBRARY,
+            "library_version": __version__,
+        }
+        path = self._download(first, limit, revision or "main")
+        self.root = _snapshot(path, first)
+        self.commit = self.root.name
+        if not _is_named_content(path):  # the branch moved between the client's two requests
+            self._download(first, limit, self.commit, force=True)
+
+    def __repr__(self) -> str:
+        return f"HubFiles({self.repo_id!r}, {self.commit!r})"
+
+    def get(self, limits: Mapping[str, int], progress: bool = False, force: bool = False) -> None:
+        missing = {relative: n for relative, n in limits.items() if force or not self.path(relative).exists()}
+        if not missing:
+            return
+        bar = tqdm(total=len(missing), desc=f"downloading from {self.repo_id}", unit="file", disable=not progress)
+        with bar, ThreadPoolExecutor(min(DOWNLOADS, len(missing))) as pool:
+            jobs = [pool.submit(self._download, path, limit, self.commit, force) for path, limit in missing.items()]
+            try:
+                for job in as_completed(jobs):
+                    bar.update()
+                    if isinstance(error := job.exception(), HubUnreachableError):
+                        raise error  # the others would wait for it, too
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        for job in jobs:
+            job.result()  # what can be had is there; now the first that cannot
+
+    def _download(self, relative: str, limit: int, revision: str, force: bool = False) -> Path:
+        from huggingface_hub import hf_hub_download
+
+        with hub_errors(self.repo_id, f"get {relative} from"):
+            return Path(
+                hf_hub_download(
+                    self.repo_id, relative, revision=revision, tqdm_class=_guard(relative, limit),
+                    force_download=force, **self.options,
+                )
+            )  # fmt: skip
+
+
+def _snapshot(path: Path, relative: str) -> Path:
+    """The folder of a commit in the cache: ``.../snapshots/<commit>``."""
+    return path.parents[relative.count("/")]
+
+
+def _is_named_content(path: Path) -> bool:
+    """Whether a cached file is what the Hub's digest of it says; also where the cache keeps no digest."""
+    try:
+        digest, content = path.readlink().name, path.read_bytes()
+    except OSError:  # no symbolic links here: the file is a copy
+        return True
+    if len(digest) == 64:
+        return hashlib.sha256(content).hexdigest() == digest
+    return len(digest) != 40 or hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() == digest
+
+
+def _guard(relative: str, limit: int) -> type[tqdm]:
+    """The client's progress bar, silent, that stops a file which is, or says to be, too large."""
+
+    class Guard(tqdm):
+        def __init__(self, *args: Any, total: int | None = None, initial: int = 0, **_: Any) -> None:
+            self._bytes = 0
+            super().__init__(disable=True)
+            self._count(max(total or 0, initial))
+            self._bytes = initial
+
+        def update(self, n: float | None = 1) -> bool | None:
+            self._count(int(n or 0))
+            return None
+
+        def _count(self, n: int) -> None:
+            self._bytes += n
+            if self._bytes > limit:
+                raise FormatError(f"{relative} has {self._bytes} bytes or more, not at most {limit}: it is not fetched")
+
+    return Guard

@@ -1,0 +1,57 @@
+"""Publishing one pruned model: its files, its report and its card, in one commit."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..cards.card import MAX_CARD_BYTES
+from ..cards.model_card import ModelCard
+from ..errors import HubError
+from ..layout import BANK_FILE, CARD, MODEL_FILES
+from .repo import Operation, Repo, read_text
+
+if TYPE_CHECKING:
+    from ..result import AdaptResult
+
+
+def publish_model(
+    result: AdaptResult,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+    token: str | bool | None = None,
+    licence: str | None = None,
+    dtype: str = "float16",
+) -> str:
+    """Put a model into a repo of the Hub, made if need be; the address of its page.
+
+    A card that was edited there by hand keeps its text.
+
+    Raises:
+        HubError: there is no token, it may not write there, the repo holds a bank, or the Hub cannot be reached.
+    """
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    repo = Repo(repo_id, token=token, revision=revision, create_pr=create_pr)
+    with tempfile.TemporaryDirectory() as name:
+        folder = result.save_pretrained(Path(name) / "model", dtype=dtype)
+        card = ModelCard.of(result, repo_id, licence, folder)
+        files = {path.name: path for path in sorted(folder.iterdir()) if path.name != CARD}
+        repo.ensure(private)
+
+        def operations(head: str) -> list[Operation]:
+            there = repo.sizes([*MODEL_FILES, BANK_FILE], head)
+            if BANK_FILE in there:
+                raise HubError(f"{repo_id} holds a bank: choose another name, or use `hf-metaprune bank add`")
+            existing = read_text(repo, CARD, head, MAX_CARD_BYTES) if CARD in there else None
+            made: list[Operation] = [CommitOperationAdd(name, path) for name, path in files.items()]
+            made.append(CommitOperationAdd(CARD, card.render(existing).encode()))
+            stale = sorted(there.keys() - files.keys() - {CARD})
+            return made + [CommitOperationDelete(name) for name in stale]
+
+        repo.commit(operations, f"Publish a model for {len(result.report.labels)} classes")
+    return repo.url

@@ -1,0 +1,129 @@
+"""Writing to a repo on the Hub: commits that are whole, name their parent, and are tried again when it has moved."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+import warnings
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from ..errors import HubError, OptionError, PublishConflictError
+from .client import hub_api, hub_errors, is_repo_id, scrub
+from .files import HubFiles
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+Operation: TypeAlias = "CommitOperationAdd | CommitOperationDelete"
+
+log = logging.getLogger(__name__)
+
+TRIES = 8
+FIRST_WAIT = 0.5  # seconds, doubled each time
+
+
+class Repo:
+    """A model repo and the branch (or pull request) that is written to."""
+
+    def __init__(
+        self,
+        repo_id: str,
+        *,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+    ) -> None:
+        if not is_repo_id(repo_id):
+            raise OptionError(f"{repo_id[:100]!r} is no id of a repo: use owner/name, such as me/my-model")
+        if create_pr and revision not in (None, "main"):
+            raise OptionError("create_pr=True opens a pull request against main: leave revision out")
+        self.repo_id, self.token, self.create_pr = repo_id, token, create_pr
+        self.branch = revision or "main"
+        self.api = hub_api(token)
+
+    @property
+    def url(self) -> str:
+        """The repo's page."""
+        return f"{self.api.endpoint}/{self.repo_id}"
+
+    def ensure(self, private: bool | None = None) -> None:
+        """Make the repo and the branch, if they are not there; a pull request needs neither.
+
+        Raises:
+            HubError: there is no token, it may not write there, or the Hub cannot be reached.
+        """
+        if self.create_pr:
+            return
+        with hub_errors(self.repo_id, "write to"):
+            self.api.create_repo(self.repo_id, private=private, exist_ok=True)
+            if self.branch != "main":
+                self.api.create_branch(self.repo_id, branch=self.branch, exist_ok=True)
+
+    def head(self) -> str:
+        """The commit that the branch is at."""
+        with hub_errors(self.repo_id, "read"):
+            sha = self.api.model_info(self.repo_id, revision=self.branch, expand=["sha"]).sha
+        if sha is None:
+            raise HubError(f"the Hub does not say at which commit {self.repo_id} is")
+        return sha
+
+    def sizes(self, paths: Collection[str], commit: str) -> dict[str, int]:
+        """Sizes in bytes of those of the files that are there."""
+        with hub_errors(self.repo_id, "list"):
+            found = self.api.get_paths_info(self.repo_id, list(paths), revision=commit)
+        return {item.path: int(getattr(item, "size", 0)) for item in found}
+
+    def commit(self, make: Callable[[str], list[Operation]], message: str) -> str | None:
+        """Commit what `make` says, given the branch's commit; made anew when somebody else was faster.
+
+        Returns:
+            The new commit, or None if there was nothing to do.
+
+        Raises:
+            PublishConflictError: others were faster every time. HubError: see `hub_errors`.
+        """
+        for attempt in range(TRIES):
+            if attempt:
+                time.sleep(FIRST_WAIT * 2 ** (attempt - 1) * random.uniform(0.5, 1.0))
+            parent = self.head()
+            operations = make(parent)
+            if not operations:
+                return None
+            try:
+                return self._commit(operations, message, parent)
+            except PublishConflictError:
+                log.info("%s was changed by somebody else; trying again", self.repo_id)
+        raise PublishConflictError(f"{self.repo_id} is changed by others all the time: try again later")
+
+    def _commit(self, operations: list[Operation], message: str, parent: str) -> str:
+        with hub_errors(self.repo_id, "write to"), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*data file.*")  # a bank's index is no data set
+            info: Any = self.api.create_commit(
+                self.repo_id,
+                operations,
+                commit_message=message,
+                revision=self.branch,
+                parent_commit=parent,
+                create_pr=self.create_pr,
+            )
+        if self.create_pr and info.pr_revision:  # what follows goes into the same pull request
+            log.info("opened %s", scrub(str(info.pr_url)))
+            self.create_pr, self.branch = False, info.pr_revision
+        return info.oid
+
+
+def read_text(repo: Repo, path: str, commit: str, limit: int) -> str | None:
+    """A small file of a repo as text, or None if it is not there.
+
+    Raises:
+        HubError: the Hub cannot be reached. FormatError: the file is larger than `limit` bytes.
+    """
+    if path not in repo.sizes([path], commit):
+        return None
+    return (
+        HubFiles(repo.repo_id, path, revision=commit, token=repo.token, limit=limit)
+        .path(path)
+        .read_text("utf-8", "replace")
+    )
