@@ -27,7 +27,7 @@ def test_builds_do_not_repeat_finished_tasks(own_bank: Bank, task_data: TaskData
     again = list(build_bank(own_bank, task_data, [*tasks, (2, 3)], method="random", options=options))
     assert [e.labels for e in again] == [("truck", "daisy")]
     assert len(own_bank) == 7
-    own_bank._update_index({built[0].id: None})  # a builder that died before it wrote the index
+    own_bank.update_index({built[0].id: None})  # a builder that died before it wrote the index
     assert list(build_bank(own_bank, task_data, tasks, method="random", options=options)) == []
     assert built[0].id in Bank.open(own_bank.root).entries
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from hf_metaprune.bank.bank import Bank
 from hf_metaprune.bank.entry import Entry
+from hf_metaprune.bank.folders import recover
 from hf_metaprune.bank.validation import repair_index, validate_bank
 
 
@@ -112,15 +113,15 @@ def test_validation_names_what_is_wrong_and_where(own_bank: Bank, damage, messag
     assert {p.entry_id for p in left_out} == {entry.id}
     assert validate_bank(Bank.open(own_bank.root)) == []
     again, nothing = repair_index(own_bank.root)  # must not take what was refused before
-    assert (len(again), nothing, again.recover()) == (3, [], [])
+    assert (len(again), nothing, recover(again)) == (3, [], [])
     kept = list(own_bank.root.glob(".rejected/*"))
     assert [folder.name for folder in kept] == ([] if damage is damage_missing else [f"{entry.id}.1"])
 
 
 def test_validation_sees_a_folder_the_index_lacks(own_bank: Bank) -> None:
     entry = first(own_bank)
-    own_bank._update_index({entry.id: None})
+    own_bank.update_index({entry.id: None})
     problems = validate_bank(Bank.open(own_bank.root))
     assert [p.entry_id for p in problems] == [entry.id]
-    assert Bank.open(own_bank.root).recover() == [entry.id]
+    assert recover(Bank.open(own_bank.root)) == [entry.id]
     assert validate_bank(Bank.open(own_bank.root)) == []

@@ -1,0 +1,166 @@
+"""Publishing a model: its files, its card, hand-made changes of the card, and the snippet that the card shows."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard as HubCard
+from PIL import Image
+
+from hf_metaprune import AdaptResult, Bank, MetaPruner
+from hf_metaprune.bank.publish import publish_bank
+from hf_metaprune.cards.card import split
+from hf_metaprune.errors import HubError, OptionError
+from hf_metaprune.task import TaskData
+from tests.hub import Call, LoopbackHub, run_python
+
+TINY = {"steps": 2, "batch_size": 8, "eval_steps": (0,), "precision": "fp32"}
+
+
+@pytest.fixture
+def result(bank: Bank, task_data: TaskData) -> AdaptResult:
+    return MetaPruner(bank).adapt(task_data.select((0, 1, 3), seed=0), by="leep", neighbours=2, **TINY)
+
+
+def card_of(hub: LoopbackHub, repo_id: str = "me/pets") -> str:
+    return hub.read_files(repo_id)["README.md"].decode()
+
+
+def test_the_published_model_is_the_model(
+    hub: LoopbackHub, result: AdaptResult, tmp_path: Path, task_data: TaskData
+) -> None:
+    from transformers import AutoModelForImageClassification, pipeline
+
+    assert result.push_to_hub("me/pets", dtype="float32") == f"{hub.endpoint}/me/pets"
+    model = AutoModelForImageClassification.from_pretrained("me/pets")
+    image = Image.fromarray(task_data.evaluation.images[0].permute(1, 2, 0).numpy())
+    found = {f["label"]: f["score"] for f in pipeline("image-classification", "me/pets")(image)}
+    assert found == pytest.approx(result.predict(image)[0]["probabilities"], abs=1e-5)
+    assert model.mask() == result.model.mask()
+    everything = b"\n".join(hub.read_files("me/pets").values()).decode("latin-1")
+    assert str(tmp_path.parent) not in everything
+    assert "hf_token" not in everything
+
+
+def test_the_card_says_what_was_measured_and_validates(hub: LoopbackHub, bank: Bank, task_data: TaskData) -> None:
+    publish_bank(bank, "me/bank")
+    pruner = MetaPruner.from_hub("me/bank")
+    result = pruner.adapt(task_data.select((0, 1, 3), seed=0), by="leep", neighbours=2, **TINY)
+    result.push_to_hub("me/pets", licence="apache-2.0")
+    data, text = split(card_of(hub))
+    HubCard(card_of(hub)).validate()
+    assert data["library_name"] == "hf-metaprune"
+    assert (data["base_model"], data["base_model_relation"], data["license"]) == ("me/bank", "finetune", "apache-2.0")
+    (entry,) = data["model-index"]
+    assert entry["results"][0]["metrics"][0]["value"] == pytest.approx(result.report.accuracy, abs=1e-4)
+    facts = data["metaprune"]
+    weights = hub.read_files("me/pets")["model.safetensors"]
+    assert (facts["labels"], facts["size"], facts["ratio"]) == (["cat", "dog", "daisy"], len(weights), 0.7)
+    commit = hub.repo("me/bank").branches["main"]
+    for neighbour in result.report.neighbours:
+        assert f"[{neighbour['id']}](https://huggingface.co/me/bank/tree/{commit}/tasks/{neighbour['id']})" in text
+        assert f"{neighbour['share']:.0%}" in text
+    assert sum(n["share"] for n in result.report.neighbours) == pytest.approx(1, abs=1e-3)
+    assert f"{result.report.params:,}" in text
+    assert f"{result.report.latency_ms['model']:.1f}" in text
+    for picture in re.findall(r"!\[[^]]*\]\(([^)]*)\)", text):
+        assert hub.read_files("me/pets")[picture].startswith(b"\x89PNG")
+
+
+def test_the_snippet_of_the_card_runs_as_shown(
+    hub: LoopbackHub, result: AdaptResult, tmp_path: Path, photos: Path
+) -> None:
+    result.push_to_hub("me/pets")
+    (code,) = re.findall(r"```python\n(.*?)```", card_of(hub), re.DOTALL)
+    (tmp_path / "photo.jpg").write_bytes(next(photos.rglob("*.jpg")).read_bytes())
+    moved = f"import os, sys; sys.path.insert(0, os.getcwd()); os.chdir({str(tmp_path)!r})\n"
+    done = run_python(hub, tmp_path / "another_home", moved + code)
+    assert "'label': 'cat'" in done.stdout
+
+
+def test_the_snippet_of_a_bank_runs_as_shown(hub: LoopbackHub, bank: Bank, tmp_path: Path, photos: Path) -> None:
+    publish_bank(bank, "me/bank")
+    (code,) = re.findall(r"```python\n(.*?)```", card_of(hub, "me/bank"), re.DOTALL)
+    moved = f"import os, sys; sys.path.insert(0, os.getcwd()); os.chdir({str(photos.parent)!r})\n"
+    done = run_python(hub, tmp_path / "another_home", moved + code)
+    assert "AdaptReport(" in done.stdout
+    assert (photos.parent / "model" / "README.md").exists()
+
+
+def test_a_card_that_was_edited_by_hand_keeps_its_text(hub: LoopbackHub, result: AdaptResult) -> None:
+    result.push_to_hub("me/pets")
+    data, _ = split(card_of(hub))
+    mine = card_of(hub).replace("## Limits", "## My own words\n\nBe kind.\n\n## Limits")
+    mine = mine.replace("---\n", "---\nlicense: mit\nauthors: [me]\n", 1).replace("- pruned", "- pruned\n- cats")
+    hub.put_files("me/pets", {"README.md": mine.encode()})
+    result.model.config.ratio = 0.6
+    result.push_to_hub("me/pets")
+    now, body = split(card_of(hub))
+    assert body.strip() == split(mine)[1].strip()
+    assert (now["license"], now["authors"], now["metaprune"]["ratio"]) == ("mit", ["me"], 0.6)
+    assert now["tags"] == [*data["tags"], "cats"]
+
+
+def test_a_card_that_nobody_edited_is_made_anew(hub: LoopbackHub, result: AdaptResult) -> None:
+    result.push_to_hub("me/pets")
+    hub.put_files("me/pets", {"README.md": card_of(hub).replace("---\n", "---\nlicense: mit\n", 1).encode()})
+    result.report.accuracy, result.report.notes = 0.125, []
+    result.push_to_hub("me/pets")
+    assert "Accuracy 12.5%" in card_of(hub)
+    assert split(card_of(hub))[0]["license"] == "mit"
+
+
+def test_a_card_that_is_edited_while_it_is_published(hub: LoopbackHub, result: AdaptResult) -> None:
+    result.push_to_hub("me/pets")
+    mine = card_of(hub).replace("## Limits", "## Mine")
+    hub.faults.add(Call(lambda: hub.put_files("me/pets", {"README.md": mine.encode()})), method="POST", path="/commit/")
+    result.model.config.ratio = 0.6
+    result.push_to_hub("me/pets")
+    assert hub.count(status=412) == 1
+    assert "## Mine" in card_of(hub)
+
+
+def test_publishing_again_leaves_nothing_stale(hub: LoopbackHub, result: AdaptResult) -> None:
+    hub.put_files("me/pets", {"votes.png": b"old", "notes.txt": b"mine"})
+    result.report.vote_agreement = {}
+    result.push_to_hub("me/pets")
+    files = hub.read_files("me/pets")
+    assert "votes.png" not in files
+    assert files["notes.txt"] == b"mine"
+
+
+def test_branches_pull_requests_and_private_repos(hub: LoopbackHub, result: AdaptResult) -> None:
+    result.push_to_hub("me/pets", private=True)
+    assert hub.repo("me/pets").private
+    result.model.config.ratio = 0.6
+    result.push_to_hub("me/pets", revision="smaller")
+    ratios = {b: json.loads(hub.read_files("me/pets", b)["config.json"])["ratio"] for b in ("main", "smaller")}
+    assert ratios == {"main": 0.7, "smaller": 0.6}
+    hub.add_user("lab", token="hf_token_of_lab")
+    hub.put_files("lab/pets", {"README.md": b"---\ntags: [x]\n---\n"})
+    result.push_to_hub("lab/pets", create_pr=True)
+    assert "model.safetensors" not in hub.read_files("lab/pets")
+    assert "model.safetensors" in hub.read_files("lab/pets", "refs/pr/1")
+
+
+def test_what_cannot_be_published_is_said(
+    hub: LoopbackHub, result: AdaptResult, bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.add_user("reader", token="hf_token_of_reader", role="read")
+    for token, message in (("hf_wrong_token", "token is missing or wrong"), ("hf_token_of_reader", "may not do that")):
+        with pytest.raises(HubError, match=message) as caught:
+            result.push_to_hub("me/pets", token=token)
+        assert token not in str(caught.value)
+    with pytest.raises(HubError, match="may not do that"):
+        result.push_to_hub("somebody/pets")
+    with pytest.raises(OptionError, match="owner/name"):
+        result.push_to_hub("pets")
+    publish_bank(bank, "me/bank")
+    with pytest.raises(HubError, match="holds a bank"):
+        result.push_to_hub("me/bank")
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(HubError, match="hf auth login"):
+        result.push_to_hub("me/pets")

@@ -1,0 +1,202 @@
+"""The commons: models of anybody on the Hub as a bank; whom to trust, what is bad, and what a second search asks."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from hf_metaprune import Bank, MetaPruner
+from hf_metaprune.cards.card import split
+from hf_metaprune.errors import FormatError, HubUnreachableError, OptionError
+from hf_metaprune.task import TaskData
+from tests.hub import LoopbackHub, Status
+
+TINY = {"steps": 1, "batch_size": 8, "eval_steps": (0,), "precision": "fp32"}
+Files = dict[str, bytes]
+
+
+@pytest.fixture(scope="session")
+def model_files(bank_folder: Path, task_data: TaskData, tmp_path_factory: pytest.TempPathFactory) -> Files:
+    """A published model's files, of cat, dog and daisy."""
+    pruner = MetaPruner(Bank.open(bank_folder))
+    result = pruner.adapt(task_data.select((0, 1, 3), seed=0), by="leep", neighbours=2, **TINY)
+    folder = result.save_pretrained(tmp_path_factory.mktemp("models") / "me")
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def with_facts(files: Files, **changes: object) -> Files:
+    """The files with another ``metaprune`` block in the card."""
+    data, text = split(files["README.md"].decode())
+    data["metaprune"] |= changes
+    return files | {"README.md": f"---\n{yaml.safe_dump(data)}---\n{text}".encode()}
+
+
+def search(bank: Bank, **options: object) -> Bank:
+    return Bank.from_search(bank, **options)
+
+
+def test_models_of_the_same_base_are_found(hub: LoopbackHub, bank: Bank, model_files: Files) -> None:
+    hub.put_files("ada/pets", model_files)
+    hub.put_files("bob/others", with_facts(model_files, base_sha256="0" * 64))
+    hub.put_files("eve/untagged", model_files | {"README.md": b"---\ntags: [x]\n---\n"})
+    hub.put_files("me/secret", model_files)
+    hub.repo("me/secret").private = True
+    found = search(bank)
+    assert (sorted(found.entries), found.left_out) == (["ada--pets", "me--secret"], {})
+    entry = found["ada--pets"]
+    assert (entry.labels, entry.owner, entry.ratio) == (("cat", "dog", "daisy"), "ada", 0.7)
+    assert entry.revision == hub.repo("ada/pets").branches["main"]
+    assert hub.count("GET", path="model.safetensors", status=200) == 0  # headers only
+    entry.verify()
+
+
+def test_a_second_search_asks_only_for_what_is_new(hub: LoopbackHub, bank: Bank, model_files: Files) -> None:
+    for n in range(5):
+        hub.put_files(f"ada/m{n}", model_files)
+    hub.page_size = 2
+    assert len(search(bank)) == 5
+    assert hub.count("GET", path="/api/models") == 3  # pages
+    hub.reset_log()
+    assert len(search(bank)) == 5
+    assert {seen.path.partition("?")[0] for seen in hub.requests} == {"/api/models"}
+    hub.put_files("ada/m3", {"notes.txt": b"x"})
+    hub.reset_log()
+    assert len(search(bank)) == 5
+    asked = [seen for seen in hub.requests if not seen.path.startswith("/api/models?")]
+    assert asked
+    assert all("m3" in seen.path for seen in asked)
+
+
+def test_whom_to_trust(hub: LoopbackHub, bank: Bank, model_files: Files) -> None:
+    for repo_id in ("ada/a", "ada/b", "bob/a", "eve/a"):
+        hub.put_files(repo_id, model_files)
+    ids = lambda **options: sorted(e.repo_id for e in search(bank, **options))  # noqa: E731
+    assert ids(author="ada") == ["ada/a", "ada/b"]
+    assert ids(allow=("Ada", "bob/a")) == ["ada/a", "ada/b", "bob/a"]
+    assert ids(deny=("ada/b", "eve")) == ["ada/a", "bob/a"]
+    assert ids(allow=("ada",), deny=("ada/b",)) == ["ada/a"]
+    assert ids(trusted=("eve",), limit=1) == ["eve/a"]
+    assert ids(trusted=("ada/b",), limit=1) == ["ada/b"]
+    assert ids(trusted=("eve",)) == ["ada/a", "ada/b", "bob/a", "eve/a"]
+    assert ids(tags=("nobody-has-it",)) == []
+    with pytest.raises(OptionError, match="neither an owner nor a repo"):
+        search(bank, deny=("not a name",))
+    with pytest.raises(OptionError, match="limit"):
+        search(bank, limit=0)
+
+
+def test_no_owner_outvotes_the_others(hub: LoopbackHub, bank: Bank, model_files: Files, task_data: TaskData) -> None:
+    for repo_id in ("eve/1", "eve/2", "eve/3", "eve/4", "zoe/1", "zoe/2"):
+        hub.put_files(repo_id, model_files)
+    pruner = MetaPruner.from_search(bank)
+    task = task_data.select((0, 1, 2), seed=0)
+    report = pruner.adapt(task, by="leep", neighbours=2, **TINY).report
+    assert [n["id"] for n in report.neighbours] == ["eve--1", "zoe--1"]
+    report = pruner.adapt(task, by="leep", neighbours=3, votes_per_owner=2, **TINY).report
+    assert [n["id"] for n in report.neighbours] == ["eve--1", "eve--2", "zoe--1"]
+
+
+def lie_labels(files: Files) -> Files:
+    return with_facts(files, labels=["cat", "dog", "horse"])
+
+
+def lie_masks(files: Files) -> Files:
+    facts = split(files["README.md"].decode())[0]["metaprune"]
+    masks = bytearray(base64.b64decode(facts["masks"]))
+    masks[0] ^= 128
+    return with_facts(files, masks=base64.b64encode(masks).decode())
+
+
+def header(files: Files, **changes: str) -> Files:
+    body = files["model.safetensors"]
+    size = int.from_bytes(body[:8], "little")
+    found = json.loads(body[8 : 8 + size])
+    found["__metadata__"] |= changes
+    new = json.dumps(found).encode()
+    return files | {"model.safetensors": len(new).to_bytes(8, "little") + new + body[8 + size :]}
+
+
+BAD: dict[str, tuple[Callable[[Files], Files], str]] = {
+    "labels that the weights do not have": (lie_labels, "labels"),
+    "masks that the weights do not have": (lie_masks, "masks_digest"),
+    "a header of another base": (lambda f: header(f, base_model_sha256="0" * 64), "base_model_sha256"),
+    "a header of a newer format": (lambda f: header(f, format_version="2"), "newer format version"),
+    "no weights": (lambda f: {n: b for n, b in f.items() if n != "model.safetensors"}, "no such file"),
+    "weights that are none": (lambda f: f | {"model.safetensors": b"12345"}, "cannot be read"),
+    "a header that is huge": (lambda f: f | {"model.safetensors": b"\xff" * 64}, "cannot be read"),
+    "a header that nests": (
+        lambda f: f | {"model.safetensors": (60_000).to_bytes(8, "little") + b"[" * 60_000},
+        "cannot be read",
+    ),
+    "no facts": (lambda f: f | {"README.md": b"---\ntags: [metaprune]\n---\n"}, "metaprune block"),
+    "facts that are no object": (lambda f: f | {"README.md": b"---\ntags: [metaprune]\nmetaprune: 5\n---\n"}, "block"),
+    "a newer format": (lambda f: with_facts(f, format_version=2), "format version 2"),
+    "a format that is no number": (lambda f: with_facts(f, format_version="x" * 1000), "format version xxx"),
+    "labels with control characters": (lambda f: with_facts(f, labels=["a", "b", "c\u202e"]), "control"),
+    "labels that are no list": (lambda f: with_facts(f, labels=5), "label"),
+    "masks that are no base64": (lambda f: with_facts(f, masks="%%%"), "masks"),
+    "masks that are too short": (lambda f: with_facts(f, masks="AAAA"), "does not fit"),
+    "a size that is text": (lambda f: with_facts(f, size="large"), "row"),
+    "a ratio out of range": (lambda f: with_facts(f, ratio=7), "ratio"),
+    "a base that is no text": (lambda f: with_facts(f, base_sha256=[1]), "base"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_models_are_left_out_and_named(hub: LoopbackHub, bank: Bank, model_files: Files, name: str) -> None:
+    spoil, message = BAD[name]
+    hub.put_files("ada/pets", model_files)
+    hub.put_files("eve/pets", spoil(model_files))
+    for _ in range(2):  # asked for, and remembered
+        found = search(bank)
+        assert list(found.entries) == ["ada--pets"]
+        assert list(found.left_out) == ["eve/pets"]
+        assert message in found.left_out["eve/pets"]
+    with pytest.raises(FormatError, match=message):
+        search(bank, strict=True)
+
+
+def test_weights_that_are_bad_are_found_before_they_vote(
+    hub: LoopbackHub, bank: Bank, model_files: Files, task_data: TaskData
+) -> None:
+    body = model_files["model.safetensors"]
+    spoilt = body[:-64] + torch.full((32,), float("nan"), dtype=torch.float16).numpy().tobytes()
+    hub.put_files("ada/pets", model_files)
+    hub.put_files("eve/pets", model_files | {"model.safetensors": spoilt})
+    pruner = MetaPruner.from_search(bank)
+    assert len(pruner.bank) == 2
+    report = pruner.adapt(task_data.select((0, 1, 2), seed=0), by="leep", neighbours=1, **TINY).report
+    assert [n["id"] for n in report.neighbours] == ["ada--pets"]
+
+
+def test_gated_models_are_left_out_until_access_is_given(hub: LoopbackHub, bank: Bank, model_files: Files) -> None:
+    hub.put_files("ada/pets", model_files)
+    hub.repo("ada/pets").gated = "manual"
+    found = search(bank)
+    assert "gated: ask for access" in found.left_out["ada/pets"]
+    hub.grant("ada/pets", "me")
+    assert list(search(bank).entries) == ["ada--pets"]
+
+
+def test_a_hub_in_trouble_is_no_empty_commons(hub: LoopbackHub, bank: Bank, model_files: Files) -> None:
+    hub.put_files("ada/pets", model_files)
+    hub.faults.add(Status(503), path="/api/models", times=100)
+    with pytest.raises(HubUnreachableError):
+        search(bank)
+    hub.faults.clear()
+    hub.faults.add(Status(503), path="model.safetensors", times=100)
+    with pytest.raises(HubUnreachableError):
+        search(bank)
+
+
+def test_a_commons_without_a_cache(hub: LoopbackHub, bank: Bank, model_files: Files, tmp_path: Path) -> None:
+    hub.put_files("ada/pets", model_files)
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "hf-metaprune-commons-1.sqlite").write_bytes(b"no database" * 100)
+    assert len(search(bank, cache_dir=tmp_path / "cache")) == 1
