@@ -19,10 +19,10 @@ from tqdm.auto import tqdm
 
 from ..cards.bank_card import BankCard
 from ..cards.card import MAX_CARD_BYTES
-from ..errors import BankError, BaseMismatchError
+from ..errors import BankError, BaseMismatchError, FormatError
 from ..hub.files import Files, HubFiles
 from ..hub.repo import Operation, Repo, read_text
-from ..layout import BANK_FILE, BASE_FOLDER, CARD, CONFIG, INDEX_FILE, PREPROCESSOR, WEIGHTS
+from ..layout import BANK_FILE, BASE_FOLDER, CARD, CONFIG, INDEX_FILE, PREPROCESSOR, TASKS_FOLDER, WEIGHTS
 from .bank import Bank
 from .entry import Entry, check_id
 from .folders import describe, new_path
@@ -274,8 +274,18 @@ def _additions(folder: Path, path: str) -> list[Operation]:
 
 
 def _deletion(path: str) -> Operation:
+    """Delete an entry's folder.
+
+    Raises:
+        FormatError: the index, which others may have written, says that it is somewhere else than entries are.
+    """
     from huggingface_hub import CommitOperationDelete
 
+    parts = path.split("/")
+    if parts[0] != TASKS_FOLDER or len(parts) < 2 or {"", ".", ".."} & set(parts):
+        raise FormatError(
+            f"the index says that an entry lies in {path[:100]!r}, which is no place for one: mend it first"
+        )
     return CommitOperationDelete(f"{path}/", is_folder=True)
 
 

@@ -16,7 +16,14 @@ from hf_metaprune.bank import publish
 from hf_metaprune.bank.publish import add_entries, publish_bank, remove_entries
 from hf_metaprune.bank.validation import validate_bank
 from hf_metaprune.cards.card import split
-from hf_metaprune.errors import BankError, BaseMismatchError, HubError, MetaPruneError, PublishConflictError
+from hf_metaprune.errors import (
+    BankError,
+    BaseMismatchError,
+    FormatError,
+    HubError,
+    MetaPruneError,
+    PublishConflictError,
+)
 from hf_metaprune.hub import repo as repo_module
 from tests.hub import Call, Drop, LoopbackHub, Status
 
@@ -251,3 +258,17 @@ def test_columns_of_other_programs_are_kept(hub: LoopbackHub, own_bank: Bank, tm
     found = pq.read_table(tmp_path / "index.parquet")
     assert found["stars"].to_pylist() == [1, 2, 3]
     assert Bank.from_hub("me/bank").name == own_bank.name
+
+
+@pytest.mark.parametrize("path", [".", "base", "tasks", "tasks/../base", "tasks//x"])
+def test_a_row_that_leads_astray_deletes_nothing(hub: LoopbackHub, own_bank: Bank, tmp_path: Path, path: str) -> None:
+    publish_bank(own_bank, "me/bank")
+    (tmp_path / "index.parquet").write_bytes(hub.read_files("me/bank")["index.parquet"])
+    table = pq.read_table(tmp_path / "index.parquet")
+    paths = [path, *table["path"].to_pylist()[1:]]
+    pq.write_table(table.set_column(table.schema.get_field_index("path"), "path", [paths]), tmp_path / "index.parquet")
+    hub.put_files("me/bank", {"index.parquet": (tmp_path / "index.parquet").read_bytes()})
+    before = hub.read_files("me/bank")
+    with pytest.raises(FormatError, match="no place for one"):
+        remove_entries("me/bank", [next(iter(own_bank.entries))])
+    assert hub.read_files("me/bank") == before
