@@ -88,7 +88,7 @@ class AdaptResult:
         return out
 
     def save_pretrained(
-        self, folder: str | Path, *, dtype: str = "float32", overwrite: bool = False, licence: str | None = None
+        self, folder: str | Path, *, dtype: str = "float32", overwrite: bool = False, license: str | None = None
     ) -> Path:
         """Write the model, its image processor, card and report; the folder appears whole or not at all.
 
@@ -104,16 +104,16 @@ class AdaptResult:
             save_model(self.model, work, dtype)
             if self.report.labels:  # a model of others may have come without a report
                 self.report.save(work)
-            self._write_card(work, path.name, licence)
+            self._write_card(work, path.name, license)
         return path
 
-    def _write_card(self, folder: Path, name: str, licence: str | None) -> None:
+    def _write_card(self, folder: Path, name: str, license: str | None) -> None:
         from .cards.model_card import ModelCard
         from .plots import units_picture
 
         try:
             write_bytes(folder / UNITS_PICTURE, units_picture(self.model.mask()))
-            card = ModelCard.of(self, name, licence, folder)
+            card = ModelCard.of(self, name, license, folder)
             write_bytes(folder / CARD, card.render().encode())
         except Exception as error:  # a model without a card is better than none
             if isinstance(error, (StorageError, MemoryError)):
@@ -125,7 +125,7 @@ class AdaptResult:
 
         Args:
             repo_id: ``owner/name``; the repo is made if it is not there.
-            options: `private`, `revision` (a branch), `create_pr`, `token`, `licence`, and `dtype` (``float16``), see
+            options: `private`, `revision` (a branch), `create_pr`, `token`, `license`, and `dtype` (``float16``), see
                 `publish_model`.
 
         Raises:

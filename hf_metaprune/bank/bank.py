@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
@@ -35,6 +35,9 @@ from .entry import Entry, check_facts, check_id
 from .folders import describe, new_path
 from .index import MAX_INDEX_BYTES, index_bytes, merged, read_table, rows_of, stored_meta, table_of
 from .meta import check_meta, read_meta
+
+if TYPE_CHECKING:
+    from .publish import Published
 
 log = logging.getLogger(__name__)
 
@@ -390,6 +393,16 @@ class Bank:
         entry = describe(self, entry_id, path)
         self.update_index({entry_id: entry})
         return entry
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> Published:
+        """Publish the bank: what is new or changed there is sent, nothing else; see `publish_bank` for the options.
+
+        Raises:
+            HubError: there is no token, it may not write there, or the Hub cannot be reached.
+        """
+        from .publish import publish_bank
+
+        return publish_bank(self, repo_id, **options)
 
     def remove(self, entry_id: str) -> None:
         """Take an entry out of the index, then delete its files."""

@@ -85,7 +85,7 @@ def publish_bank(
     revision: str | None = None,
     create_pr: bool = False,
     token: str | bool | None = None,
-    licence: str | None = None,
+    license: str | None = None,
     delete: bool = False,
     progress: bool = False,
 ) -> Published:
@@ -107,7 +107,7 @@ def publish_bank(
     entries = [entry for entry in bank if published.get(entry.id) != entry.sha256]
     _check_entries(bank, entries, progress)
     removed = sorted(set(published) - set(bank.entries)) if delete else []
-    return _Writer(repo, bank, licence).write(entries, removed, progress)
+    return _Writer(repo, bank, license).write(entries, removed, progress)
 
 
 def add_entries(
@@ -159,8 +159,8 @@ def remove_entries(
 class _Writer:
     """Makes the commits; `bank` has the base, unless the published bank has it for sure."""
 
-    def __init__(self, repo: Repo, bank: Bank | None, licence: str | None = None, exclusive: bool = False) -> None:
-        self.repo, self.bank, self.licence, self.exclusive = repo, bank, licence, exclusive
+    def __init__(self, repo: Repo, bank: Bank | None, license: str | None = None, exclusive: bool = False) -> None:
+        self.repo, self.bank, self.license, self.exclusive = repo, bank, license, exclusive
 
     def write(self, entries: list[Entry], removed: list[str], progress: bool) -> Published:
         done = Published(self.repo.url)
@@ -213,7 +213,7 @@ class _Writer:
 
     def _card(self, state: _State, table: pa.Table) -> str:
         rows = list(rows_of(table))
-        return BankCard(self.repo.repo_id, state.meta or self._meta(), rows, self.licence).render(state.card)
+        return BankCard(self.repo.repo_id, state.meta or self._meta(), rows, self.license).render(state.card)
 
 
 _NO_REPO = {"repo_id": None, "revision": None}

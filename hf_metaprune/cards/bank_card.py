@@ -43,7 +43,7 @@ or `hf-metaprune adapt {repo_id} photos --out model`. Only the base and the entr
 
 ## Limits
 
-Accuracies are those of each entry on its own test images, as its maker measured them. {licence}
+Accuracies are those of each entry on its own test images, as its maker measured them. {license}
 """
 
 
@@ -56,7 +56,7 @@ class BankCard(Card):
     repo_id: str
     meta: Mapping[str, Any]
     rows: Sequence[Mapping[str, Any]]
-    licence: str | None = None
+    license: str | None = None
 
     @property
     def base(self) -> dict[str, Any]:
@@ -66,7 +66,7 @@ class BankCard(Card):
     def data(self) -> dict[str, Any]:
         base_id = self.base.get("repo_id")
         return {
-            "license": self.licence,
+            "license": self.license,
             "library_name": LIBRARY,
             "pipeline_tag": PIPELINE,
             "base_model": base_id if isinstance(base_id, str) and is_repo_id(base_id) else None,
@@ -89,7 +89,7 @@ class BankCard(Card):
             base=self._base(),
             statistics=self._statistics(),
             tasks=self._tasks(),
-            licence=self._licence(),
+            license=self._license(),
         )
 
     def _base(self) -> str:
@@ -121,10 +121,10 @@ class BankCard(Card):
         note = f"\n\nand {more:,} more, see `index.parquet`." if more > 0 else ""
         return table(["entry", "classes", "method", "accuracy"], rows, numbers=1) + note if rows else ""
 
-    def _licence(self) -> str:
-        if self.licence:
-            return f"Licence: {inline(self.licence)}."
-        return "No licence is stated: those of the base and of the images that the entries learnt from apply."
+    def _license(self) -> str:
+        if self.license:
+            return f"License: {inline(self.license)}."
+        return "No license is stated: those of the base and of the images that the entries learnt from apply."
 
 
 def snippet(bank: str) -> str:

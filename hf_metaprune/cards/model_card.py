@@ -47,11 +47,11 @@ class ModelCard(Card):
     sha256: str
     """Of ``model.safetensors``, as is `size`, in bytes."""
     size: int
-    licence: str | None = None
+    license: str | None = None
     pictures: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, result: AdaptResult, name: str, licence: str | None, folder: Path) -> ModelCard:
+    def of(cls, result: AdaptResult, name: str, license: str | None, folder: Path) -> ModelCard:
         """From an adapted model whose files are in `folder`."""
         config = result.model.config
         shown = {key: getattr(config, key) for key in ("base_model", "synsets", "ratio", "method", "metrics")}
@@ -59,7 +59,7 @@ class ModelCard(Card):
         pictures = {title: file for title, file in PICTURES.items() if (folder / file).exists()}
         weights = folder / WEIGHTS
         sha256, size = sha256_file(weights), weights.stat().st_size
-        return cls(name, shown, pack_mask(result.model.mask()), result.report, sha256, size, licence, pictures)
+        return cls(name, shown, pack_mask(result.model.mask()), result.report, sha256, size, license, pictures)
 
     @property
     def base(self) -> dict[str, Any]:
@@ -80,7 +80,7 @@ class ModelCard(Card):
     def data(self) -> dict[str, Any]:
         source = self.report.source
         return {
-            "license": self.licence,
+            "license": self.license,
             "library_name": LIBRARY,
             "pipeline_tag": PIPELINE,
             "base_model": self.base_id,
@@ -209,13 +209,13 @@ class ModelCard(Card):
         return out
 
     def _limits(self) -> str:
-        licence = f"Licence: {self.licence}." if self.licence else (
-            "No licence is stated: those of the base, the neighbours and the images apply."
+        license = f"License: {inline(self.license)}." if self.license else (
+            "No license is stated: those of the base, the neighbours and the images apply."
         )  # fmt: skip
         return (
             "It knows only the classes above, and gives one of them for whatever it is shown. The accuracy holds for "
             "images like those it was measured on. What the base has learnt of its own training images, faults "
-            f"included, is in its weights. {licence}"
+            f"included, is in its weights. {license}"
         )
 
 

@@ -14,7 +14,7 @@ RepoArgument = Annotated[str, typer.Argument(help="Repo on the Hub: owner/name."
 Private = Annotated[bool | None, typer.Option("--private/--public", help="Who sees a repo that is made.")]
 Revision = Annotated[str | None, typer.Option(help="Branch to write to; main if left out.")]
 PullRequest = Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead of writing.")]
-Licence = Annotated[str | None, typer.Option("--license", help="Licence for the card, such as apache-2.0.")]
+License = Annotated[str | None, typer.Option("--license", help="License for the card, such as apache-2.0.")]
 
 
 def publish(
@@ -23,7 +23,7 @@ def publish(
     private: Private = None,
     revision: Revision = None,
     create_pr: PullRequest = False,
-    licence: Licence = None,
+    license: License = None,
     dtype: Annotated[str, typer.Option(help="How weights are stored: float32, float16 or bfloat16.")] = "float16",
     as_json: Json = False,
 ) -> None:
@@ -33,7 +33,7 @@ def publish(
 
     check_dtype(dtype)
     url = load_result(model).push_to_hub(
-        repo, private=private, revision=revision, create_pr=create_pr, licence=licence, dtype=dtype
+        repo, private=private, revision=revision, create_pr=create_pr, license=license, dtype=dtype
     )
     if as_json:
         print_json({"url": url})
@@ -48,11 +48,11 @@ def bank_publish(
     private: Private = None,
     revision: Revision = None,
     create_pr: PullRequest = False,
-    licence: Licence = None,
+    license: License = None,
     as_json: Json = False,
 ) -> None:
     """Put BANK on the Hub; what is there already is not sent again. A publication that was cut goes on."""
-    _publish(bank, repo, private, revision, create_pr, licence, False, as_json)
+    _publish(bank, repo, private, revision, create_pr, license, False, as_json)
 
 
 @bank_app.command("sync")
@@ -104,7 +104,7 @@ def _publish(
     private: bool | None,
     revision: str | None,
     create_pr: bool,
-    licence: str | None,
+    license: str | None,
     delete: bool,
     as_json: bool,
 ) -> None:
@@ -113,7 +113,7 @@ def _publish(
 
     opened = Bank.open(bank)
     done = publish_bank(
-        opened, repo, private=private, revision=revision, create_pr=create_pr, licence=licence, delete=delete,
+        opened, repo, private=private, revision=revision, create_pr=create_pr, license=license, delete=delete,
         progress=show_progress(),
     )  # fmt: skip
     _show(done, as_json)

@@ -24,7 +24,7 @@ def publish_model(
     revision: str | None = None,
     create_pr: bool = False,
     token: str | bool | None = None,
-    licence: str | None = None,
+    license: str | None = None,
     dtype: str = "float16",
 ) -> str:
     """Put a model into a repo of the Hub, made if need be; the address of its page.
@@ -39,7 +39,7 @@ def publish_model(
     repo = Repo(repo_id, token=token, revision=revision, create_pr=create_pr)
     with tempfile.TemporaryDirectory() as name:
         folder = result.save_pretrained(Path(name) / "model", dtype=dtype)
-        card = ModelCard.of(result, repo_id, licence, folder)
+        card = ModelCard.of(result, repo_id, license, folder)
         files = {path.name: path for path in sorted(folder.iterdir()) if path.name != CARD}
         repo.ensure(private)
 

@@ -54,7 +54,7 @@ def assert_whole(hub: LoopbackHub, repo_id: str, tmp_path: Path) -> None:
 
 
 def test_the_published_bank_is_the_bank(hub: LoopbackHub, bank: Bank, tmp_path: Path) -> None:
-    done = publish_bank(bank, "me/bank", licence="apache-2.0")
+    done = publish_bank(bank, "me/bank", license="apache-2.0")
     assert (sorted(done.added), done.removed, len(done.commits)) == (sorted(bank.entries), [], 1)
     assert done.url == f"{hub.endpoint}/me/bank"
     assert_whole(hub, "me/bank", tmp_path)

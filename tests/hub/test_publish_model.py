@@ -49,7 +49,7 @@ def test_the_card_says_what_was_measured_and_validates(hub: LoopbackHub, bank: B
     publish_bank(bank, "me/bank")
     pruner = MetaPruner.from_hub("me/bank")
     result = pruner.adapt(task_data.select((0, 1, 3), seed=0), by="leep", neighbours=2, **TINY)
-    result.push_to_hub("me/pets", licence="apache-2.0")
+    result.push_to_hub("me/pets", license="apache-2.0")
     data, text = split(card_of(hub))
     HubCard(card_of(hub)).validate()
     assert data["library_name"] == "hf-metaprune"

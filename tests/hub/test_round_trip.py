@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from hf_metaprune import Bank, MetaPruner
-from hf_metaprune.bank.publish import publish_bank
 from hf_metaprune.task import TaskData
 from tests.hub import LoopbackHub
 
@@ -11,7 +10,7 @@ TINY = {"steps": 2, "batch_size": 8, "eval_steps": (0,), "precision": "fp32"}
 
 
 def test_a_model_of_a_published_bank_votes_for_the_next_task(hub: LoopbackHub, bank: Bank, task_data: TaskData) -> None:
-    done = publish_bank(bank, "me/bank")
+    done = bank.push_to_hub("me/bank")
     assert sorted(done.added) == sorted(bank.entries)
     hub.reset_log()
     pruner = MetaPruner.from_hub("me/bank")
