@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,17 +13,14 @@ from filelock import FileLock, Timeout
 from ..config import SearchOptions, override
 from ..errors import BankError, BaseMismatchError, FormatError, LockedError, MissingFileError, OptionError
 from ..hub.client import is_repo_id
-from ..hub.files import Files, HubFiles, LocalFiles
+from ..hub.files import HubFiles, LocalFiles
 from ..layout import (
     BANK_FILE,
     BASE_FOLDER,
-    CONFIG,
     FORMAT_VERSION,
     INDEX_FILE,
     LOCKS_FOLDER,
-    PREPROCESSOR,
     TEMPORARY,
-    WEIGHTS,
 )
 from ..models.base import BaseModel
 from ..models.modeling import MetaPrunedForImageClassification
@@ -33,8 +29,9 @@ from ..storage import new_folder, read_json, storage_errors, write_bytes, write_
 from ..version import __version__
 from .entry import Entry, check_facts, check_id
 from .folders import describe, new_path
-from .index import MAX_INDEX_BYTES, index_bytes, merged, read_table, rows_of, stored_meta, table_of
+from .index import MAX_INDEX_BYTES, index_bytes, merged, read_table, stored_meta, table_of
 from .meta import check_meta, read_meta
+from .reader import MAX_CONFIG_BYTES, BankReader
 
 if TYPE_CHECKING:
     from .publish import Published
@@ -42,40 +39,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOCK_SECONDS = 60.0
-MAX_CONFIG_BYTES = 4 << 20
-MAX_ENTRY_BYTES = 2 << 30
-MAX_BASE_BYTES = 16 << 30
 
 
-class Bank:
+class Bank(BankReader):
     """Entries by id, of one base model; reading is lazy, writing is atomic and safe between processes.
 
-    Open one with `Bank.open`, make one with `Bank.create`. Iteration and ``bank[id]`` give `Entry`; only
-    ``bank.json`` and ``index.parquet`` are read until an entry's weights or the base are asked for.
+    Open one with `Bank.open` or `Bank.from_hub`, make one with `Bank.create`, or search the Hub for one with
+    `Bank.from_search`. Iteration and ``bank[id]`` give `Entry`.
     """
-
-    def __init__(
-        self,
-        files: Files,
-        meta: Mapping[str, Any],
-        *,
-        strict: bool = True,
-        hub_options: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.hub_options = dict(hub_options or {})
-        """How entries with a repo of their own are fetched: `token`, `cache_dir`, `local_files_only`."""
-        self.files, self.meta, self.strict = files, dict(meta), strict
-        self.left_out: dict[str, str] = {}
-        """Why rows of the index, or entries, were not used, by id."""
-        self._entries: dict[str, Entry] | None = None
-        self._others: dict[tuple[str, str], HubFiles] = {}
-
-    @property
-    def root(self) -> Path:
-        """The bank's folder; of a bank on the Hub, that of its commit in the cache."""
-        return self.files.root
-
-    # ---- opening and making
 
     @classmethod
     def open(cls, path: str | Path, *, strict: bool = True) -> Bank:
@@ -186,139 +157,6 @@ class Bank:
                 bank.write_index({})
             write_json(root / BANK_FILE, meta)
         return bank
-
-    # ---- reading
-
-    @property
-    def name(self) -> str:
-        """The bank's name."""
-        return str(self.meta.get("name", self.files.name))
-
-    def reference(self) -> dict[str, Any]:
-        """What names it: on the Hub its repo and commit; of a folder only its name, never the path."""
-        files = self.files
-        on_hub = {"repo_id": files.repo_id, "revision": files.commit} if isinstance(files, HubFiles) else {}
-        return {"name": self.name, **on_hub}
-
-    @property
-    def base_sha256(self) -> str:
-        """sha256 of the base's weights."""
-        return self.meta["base_model"]["sha256"]
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Unit counts of the base's prunable layers."""
-        return self.meta["layers"]
-
-    @property
-    def default_ratio(self) -> float | None:
-        """The pruning ratio of the entries, if the bank says so."""
-        return self.meta.get("defaults", {}).get("ratio")
-
-    def files_of(self, entry: Entry) -> Files:
-        """Where an entry's files are: in the bank, or in a repo of its own."""
-        if entry.repo_id is None or entry.revision is None:
-            return self.files
-        key = entry.repo_id, entry.revision
-        if key not in self._others:
-            self._others[key] = HubFiles(entry.repo_id, CONFIG, revision=entry.revision, **self.hub_options)
-        return self._others[key]
-
-    def fetch(self, entries: Iterable[Entry], progress: bool = False, force: bool = False) -> None:
-        """Make the entries' files be on this machine; several are fetched at a time; anew, if `force` is set.
-
-        Raises:
-            HubError, FormatError: one cannot be had, or is larger than the index says.
-        """
-        wanted: dict[Files, dict[str, int]] = {}
-        for entry in entries:
-            prefix = "" if entry.path == "." else f"{entry.path}/"
-            limits = {prefix + CONFIG: MAX_CONFIG_BYTES, prefix + WEIGHTS: min(entry.size, MAX_ENTRY_BYTES)}
-            wanted.setdefault(self.files_of(entry), {}).update(limits)
-        for files, limits in wanted.items():
-            files.get(limits, progress, force)
-
-    @property
-    def base_folder(self) -> Path:
-        """The folder of the base model, fetched if the bank is on the Hub."""
-        path = str(self.meta["base_model"].get("path", BASE_FOLDER))
-        self.files.get({f"{path}/{CONFIG}": MAX_CONFIG_BYTES, f"{path}/{WEIGHTS}": MAX_BASE_BYTES})
-        if self.meta["base_model"].get("library") == "transformers":
-            self.files.get({f"{path}/{PREPROCESSOR}": MAX_CONFIG_BYTES})
-        return self.files.path(path)
-
-    @property
-    def base_bytes(self) -> int:
-        """Size of the base's weights: no sub-network in the same precision is larger."""
-        return (self.base_folder / WEIGHTS).stat().st_size
-
-    @cached_property
-    def base(self) -> BaseModel:
-        """The base model, loaded and checked on first use.
-
-        Raises:
-            BaseMismatchError: its weights are not those that ``bank.json`` names.
-        """
-        base = BaseModel.load(self.base_folder, repo_id=self.meta["base_model"].get("repo_id"))
-        if base.sha256 != self.base_sha256:
-            raise BaseMismatchError(
-                f"{base.path}: its weights (sha256 {base.sha256[:12]}...) are not those of {BANK_FILE} "
-                f"({self.base_sha256[:12]}...): they were changed, or the bank belongs to another base"
-            )
-        if base.sizes != self.sizes:
-            raise FormatError(f"{self.root / BANK_FILE}: its layers are not those of the base")
-        return base
-
-    @property
-    def entries(self) -> dict[str, Entry]:
-        """All entries by id, sorted by id; read once, see `reload`."""
-        if self._entries is None:
-            self._entries = self._read_index(self.strict)
-        return self._entries
-
-    def use_entries(self, entries: Mapping[str, Entry]) -> None:
-        """Have these entries instead of those of an index."""
-        self._entries = dict(sorted(entries.items()))
-
-    def reload(self) -> None:
-        """Read the index again when it is next needed."""
-        self._entries = None
-
-    def __len__(self) -> int:
-        return len(self.entries)
-
-    def __iter__(self) -> Iterator[Entry]:
-        return iter(self.entries.values())
-
-    def __contains__(self, entry_id: object) -> bool:
-        return entry_id in self.entries
-
-    def __getitem__(self, entry_id: str) -> Entry:
-        try:
-            return self.entries[entry_id]
-        except KeyError:
-            raise BankError(f"{self.files.name} has no entry {entry_id!r}") from None
-
-    def __repr__(self) -> str:
-        return f"Bank({self.name!r}, {len(self)} entries, base {self.meta['base_model'].get('architecture')})"
-
-    def _read_index(self, strict: bool) -> dict[str, Entry]:
-        entries: dict[str, Entry] = {}
-        for number, row in enumerate(rows_of(read_table(self.root / INDEX_FILE))):
-            try:
-                entry = Entry.from_row(self, row)
-                if entry.id in entries:
-                    raise FormatError(f"entry {entry.id} is there twice")
-                entries[entry.id] = entry
-            except FormatError as error:
-                why = f"{self.files.name}: {INDEX_FILE}: {error}"
-                if strict:
-                    raise FormatError(why) from error
-                self.left_out[f"row {number}"] = why
-                log.warning("left out: %s", why)
-        return dict(sorted(entries.items()))
-
-    # ---- writing
 
     @contextlib.contextmanager
     def lock(self, name: str = "bank", timeout: float = LOCK_SECONDS) -> Iterator[None]:

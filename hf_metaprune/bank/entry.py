@@ -24,7 +24,7 @@ from ..models.saving import load_model
 from ..task import Task
 
 if TYPE_CHECKING:
-    from .bank import Bank
+    from .reader import BankReader
 
 OUTLIER, SMALL = 100.0, 1e-2
 MAX_METRICS = 1 << 16  # characters of JSON
@@ -106,7 +106,7 @@ class Entry:
     `metrics` holds what was measured when it was made (``accuracy``, ``test_images``, ...).
     """
 
-    bank: Bank
+    bank: BankReader
     id: str
     task: Task
     packed_mask: bytes
@@ -213,7 +213,7 @@ class Entry:
         }
 
     @classmethod
-    def from_row(cls, bank: Bank, row: Mapping[str, Any]) -> Entry:
+    def from_row(cls, bank: BankReader, row: Mapping[str, Any]) -> Entry:
         """From a row of the index.
 
         Raises:

@@ -12,9 +12,10 @@ from tqdm.auto import tqdm
 from ..errors import FormatError, MetaPruneError
 from ..layout import CONFIG, WEIGHTS
 from ..models.saving import load_model
-from .bank import MAX_CONFIG_BYTES, MAX_ENTRY_BYTES, Bank
+from .bank import Bank
 from .entry import Entry, check_magnitudes
 from .folders import describe, entry_folders, set_aside
+from .reader import MAX_CONFIG_BYTES, MAX_ENTRY_BYTES
 
 SAID_TWICE = {
     "masks": "packed_mask",
