@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import BankError, BaseMismatchError, FormatError
 from ..hub.files import Files, HubFiles
@@ -21,9 +21,6 @@ from ..layout import (
 from ..models.base import BaseModel
 from .entry import Entry
 from .index import read_table, rows_of
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger(__name__)
 
