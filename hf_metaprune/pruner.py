@@ -127,7 +127,7 @@ class MetaPruner:
         progress: bool,
     ) -> AdaptResult:
         chosen, training = settle_options(wanted, training_changes, data.images_per_class)
-        notes: list[str] = []
+        notes = list(self.bank.left_out.values())
         energy: dict[str, float] = {}
         with measured_energy(energy):
             with _timed(phases, "find neighbours"):

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..errors import DataError, FormatError, reason
 from ..hub.client import is_repo_id
-from ..hub.files import HubFiles
+from ..hub.files import HubFiles, check_relative
 from ..layout import WEIGHTS
 from ..masks import Mask
 from ..models.base import BaseModel, sha256_file
@@ -222,7 +222,7 @@ class Entry:
         try:
             metrics = json.loads(row["metrics"] or "{}")
             path = str(row["path"] or "")
-            bank.files.path(path)
+            check_relative(path)
             if row["repo_id"] is not None and not (is_repo_id(row["repo_id"]) and COMMIT.fullmatch(row["revision"])):
                 raise FormatError("it names another repo, but not by owner/name and commit")
             return cls(

@@ -123,16 +123,21 @@ class _Look:
     def _check_header(self, model: Any, entry: Entry) -> None:
         """Check the card against the header of the weights; asked for once a commit, also if it was found wanting."""
         key = f"{model.id}@{model.sha}"
-        header = self.memory.get(key)
-        if header is None:
-            header = self._header(model)
-            self.memory.put(key, header)
+        found = self.memory.get(key)
+        if found is None:
+            try:
+                found = {"header": self._header(model)}
+            except FormatError as error:  # of this commit, for good
+                found = {"wrong": str(error)}
+            self.memory.put(key, found)
+        if "wrong" in found:
+            raise FormatError(found["wrong"])
         wanted = {
             "base_model_sha256": self.bank.base_sha256,
             "masks_digest": entry.mask.digest(),
             "labels": json.dumps(list(entry.labels), ensure_ascii=False),
         }
-        check_metadata(header, wanted, f"{model.id}: {WEIGHTS}", "its card", complete=True)
+        check_metadata(found["header"], wanted, f"{model.id}: {WEIGHTS}", "its card", complete=True)
 
     def _header(self, model: Any) -> dict[str, str]:
         with hub_errors(model.id, f"read the header of {WEIGHTS} of"):

@@ -48,17 +48,19 @@ class Files(ABC):
         Raises:
             FormatError: the path leads out of the bank.
         """
-        if relative == ".":
-            return self.root
-        parts = relative.split("/")
-        if (
-            not relative
-            or {"\0", "\\", ":"} & set(relative)
-            or relative.startswith("/")
-            or {"", ".", ".."} & set(parts)
-        ):
-            raise FormatError(f"{relative[:100]!r} leads out of the bank")
-        return self.root.joinpath(*parts)
+        check_relative(relative)
+        return self.root / relative
+
+
+def check_relative(path: str) -> None:
+    """Refuse a path that could lead out of the folder it is relative to; looks at no file.
+
+    Raises:
+        FormatError: it is absolute, goes up, or is no path everywhere.
+    """
+    odd = not path or bool({"\0", "\\", ":"} & set(path)) or bool({"", ".", ".."} & set(path.split("/")))
+    if odd and path != ".":
+        raise FormatError(f"{path[:100]!r} leads out of the bank")
 
 
 class LocalFiles(Files):
@@ -98,7 +100,7 @@ class HubFiles(Files):
         limit: int = MAX_SMALL_BYTES,
     ) -> None:
         self.name = self.repo_id = repo_id
-        self.options: dict[str, Any] = {
+        self._options: dict[str, Any] = {
             "token": token,
             "cache_dir": cache_dir,
             "local_files_only": local_files_only,
@@ -139,7 +141,7 @@ class HubFiles(Files):
             return Path(
                 hf_hub_download(
                     self.repo_id, relative, revision=revision, tqdm_class=_guard(relative, limit),
-                    force_download=force, **self.options,
+                    force_download=force, **self._options,
                 )
             )  # fmt: skip
 

@@ -14,7 +14,7 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-FILE = "hf-metaprune-commons-1.sqlite"
+FILE = "hf-metaprune-commons-2.sqlite"
 
 
 class Memory:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,28 +11,12 @@ from safetensors.torch import load_file, save_file
 
 from hf_metaprune.bank import folders
 from hf_metaprune.bank.bank import Bank
-from hf_metaprune.bank.entry import Entry, check_id
+from hf_metaprune.bank.entry import check_id
 from hf_metaprune.bank.factory import subset
 from hf_metaprune.bank.validation import repair_index, validate_bank
 from hf_metaprune.errors import BankError, BaseMismatchError, FormatError, MetaPruneError, StorageError
 from hf_metaprune.models.base import BaseModel
-
-
-def first(bank: Bank) -> Entry:
-    return next(iter(bank))
-
-
-def edit_json(path: Path, **changes: object) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
-def edit_index(bank: Bank, **changes: object) -> None:
-    """Change fields of the first row of the index."""
-    table = pq.read_table(bank.root / "index.parquet")
-    rows = table.to_pylist()
-    rows[0] |= changes
-    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), bank.root / "index.parquet")
-    bank.reload()
+from tests.bank.edits import edit_index, edit_json, first
 
 
 def test_reading(bank: Bank) -> None:

@@ -153,8 +153,10 @@ def test_bad_models_are_left_out_and_named(hub: LoopbackHub, bank: Bank, model_f
     spoil, message = BAD[name]
     hub.put_files("ada/pets", model_files)
     hub.put_files("eve/pets", spoil(model_files))
-    for _ in range(2):  # asked for, and remembered
+    for asked in (True, False):  # then remembered
+        hub.reset_log()
         found = search(bank)
+        assert asked or not hub.count(path="/eve/pets/")
         assert list(found.entries) == ["ada--pets"]
         assert list(found.left_out) == ["eve/pets"]
         assert message in found.left_out["eve/pets"]
@@ -173,6 +175,17 @@ def test_weights_that_are_bad_are_found_before_they_vote(
     assert len(pruner.bank) == 2
     report = pruner.adapt(task_data.select((0, 1, 2), seed=0), by="leep", neighbours=1, **TINY).report
     assert [n["id"] for n in report.neighbours] == ["ada--pets"]
+    assert any("eve--pets" in note for note in report.notes)
+
+
+def test_the_report_names_what_the_search_left_out(
+    hub: LoopbackHub, bank: Bank, model_files: Files, task_data: TaskData
+) -> None:
+    hub.put_files("ada/pets", model_files)
+    hub.put_files("eve/pets", lie_labels(model_files))
+    pruner = MetaPruner.from_search(bank)
+    report = pruner.adapt(task_data.select((0, 1, 2), seed=0), by="leep", neighbours=1, **TINY).report
+    assert any("eve/pets" in note and "labels" in note for note in report.notes)
 
 
 def test_gated_models_are_left_out_until_access_is_given(hub: LoopbackHub, bank: Bank, model_files: Files) -> None:
@@ -198,5 +211,5 @@ def test_a_hub_in_trouble_is_no_empty_commons(hub: LoopbackHub, bank: Bank, mode
 def test_a_commons_without_a_cache(hub: LoopbackHub, bank: Bank, model_files: Files, tmp_path: Path) -> None:
     hub.put_files("ada/pets", model_files)
     (tmp_path / "cache").mkdir()
-    (tmp_path / "cache" / "hf-metaprune-commons-1.sqlite").write_bytes(b"no database" * 100)
+    (tmp_path / "cache" / "hf-metaprune-commons-2.sqlite").write_bytes(b"no database" * 100)
     assert len(search(bank, cache_dir=tmp_path / "cache")) == 1
