@@ -35,11 +35,19 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from build_demo_bank import HELD_OUT, TASK_SIZE, covering_tasks, drawn_entries, held_out_classes, read_cifar100
+from build_demo_bank import (
+    HELD_OUT,
+    TASK_SIZE,
+    covering_tasks,
+    drawn_entries,
+    held_out_classes,
+    pruning_schedule,
+    read_cifar100,
+)
 
 from hf_metaprune import Bank, MetaPruner
 from hf_metaprune.bank.factory import subset
-from hf_metaprune.config import MethodOptions, TrainingOptions
+from hf_metaprune.config import TrainingOptions
 from hf_metaprune.heads import make_head
 from hf_metaprune.masks import Mask
 from hf_metaprune.methods import PruningJob, get_method
@@ -114,9 +122,8 @@ def run_adapt(pruner: MetaPruner, data: TaskData, seed: int, options: dict[str, 
 
 
 def run_method(bank: Bank, data: TaskData, seed: int, method: str, steps: int) -> dict[str, Any]:
-    """Prune the base for the task itself; a shorter run has the same schedule, squeezed."""
-    every = max(1, MethodOptions.prune_every * steps // MethodOptions.steps)
-    options = MethodOptions(ratio=bank.default_ratio or 0.9, steps=steps, prune_every=every)
+    """Prune the base for the task itself."""
+    options = pruning_schedule(steps, bank.default_ratio or 0.9)
     job = PruningJob(
         bank.base, data.train, data.task.labels, options, pick_device(), seed, None, data.evaluation, (steps,)
     )
@@ -147,7 +154,7 @@ def first_entries(path: Path, count: int) -> Path:
     smaller = path.with_name(f"{path.name}-{count}")
     if not smaller.exists():
         bank = Bank.open(path)
-        names = drawn_entries(bank, covering_tasks(len(bank)), bank.base.label_names, MethodOptions(ratio=0.9))
+        names = drawn_entries(bank, covering_tasks(len(bank)), bank.base.label_names, pruning_schedule(1000))
         subset(bank, smaller, names[:count])
     return smaller
 
