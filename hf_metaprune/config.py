@@ -192,7 +192,11 @@ class AdaptOptions:
     preset: str = option("default", "Where options left open come from.", choices=("default", "paper"))
     ratio: float | None = option(None, "Share of units removed in every layer; the bank's own if left out.")
     neighbours: int | None = option(None, "N: how many entries vote.", low=1, high=100_000)
-    by: str | None = option(None, "Similarity that finds the neighbours: leep+labels, leep, wordnet, or a plugin's.")
+    by: str | None = option(
+        None,
+        "Similarity that finds the neighbours: auto (leep+labels; in a large bank, of a shortlist), leep+labels, leep, "
+        "wordnet, or a plugin's.",
+    )
     vote: str | None = option(
         None, "Draw units by Equation 1, or take those with most votes.", choices=("sample", "top")
     )

@@ -15,19 +15,19 @@ import numpy as np
 import torch
 
 from .bank.bank import Bank, open_bank
+from .bank.entry import Entry
 from .config import AdaptOptions, TrainingOptions, override, split_options
 from .costs import latency_ms, machine_kind, measured_energy
 from .data import ImageSet
 from .errors import BankError, OptionError
 from .heads import make_head
-from .masks import Mask
 from .models.modeling import MetaPrunedForImageClassification
 from .models.slicing import count_parameters
 from .reading import read_task_data
 from .recipes import SIMILARITY, recipe
 from .report import AdaptReport
 from .result import AdaptResult
-from .similarity import Neighbour, Query, get_similarity
+from .similarity import Neighbour, Query, Similarity, get_similarity
 from .strategies import Start, first_model
 from .task import TaskData
 from .training import (
@@ -179,19 +179,17 @@ class MetaPruner:
         Raises:
             BankError: fewer than N can be used. MetaPruneError: one is bad, and the bank is strict.
         """
-        similarity = get_similarity(options.by or SIMILARITY)
-        ranked = similarity.rank(query, list(self.bank))
-        wanted = options.neighbours or len(ranked)
+        wanted = options.neighbours or len(self.bank)
         allowed = votes_per_owner(options, wanted)
         found: list[Neighbour] = []
-        owners: Counter[str] = Counter()
-        for neighbour in ranked:
+        owners: Counter[str | None] = Counter()
+        for neighbour in _ranked(get_similarity(options.by or SIMILARITY), query, list(self.bank)):
             owner = neighbour.entry.owner
             if owner is not None and owners[owner] >= allowed:
                 continue
             if not query.usable(neighbour.entry, neighbour.entry.verify):
                 continue
-            owners[owner or ""] += 1
+            owners[owner] += 1
             found.append(neighbour)
             if len(found) == wanted:
                 break
@@ -251,7 +249,7 @@ class MetaPruner:
         overlaps = [mask.iou_per_layer(m) for m in masks]
         image = data.train.images[:1]
         base = start.base
-        full = base.slice(base.config(Mask.full(base.sizes), labels)).eval()
+        full = base.whole(labels).eval()
         shares = vote_shares(mask, masks, start.weights)
         return AdaptReport(
             accuracy=float((predicted == true).mean()) if len(true) else math.nan,
@@ -286,6 +284,15 @@ class MetaPruner:
             versions=versions(),
             device=str(device),
         )  # fmt: skip
+
+
+def _ranked(similarity: Similarity, query: Query, entries: list[Entry]) -> Iterator[Neighbour]:
+    """Entries from the nearest on: those of the similarity's shortlist, then, if more are asked for, of its next."""
+    while entries:
+        some = similarity.shortlist(query, entries)
+        yield from similarity.rank(query, some)
+        seen = {entry.id for entry in some}
+        entries = [entry for entry in entries if entry.id not in seen]
 
 
 def _latency(model: MetaPrunedForImageClassification, images: ImageSet, device: torch.device) -> float:

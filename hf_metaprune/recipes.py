@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-SIMILARITY = "leep+labels"
+SIMILARITY = "auto"
 
 PAPER: dict[str, Any] = {
     "neighbours": 3,

@@ -47,8 +47,7 @@ Strategy = Callable[[Start], tuple[Mask, dict[str, torch.Tensor]]]
 
 def base_activations(start: Start, images: ImageSet) -> dict[str, np.ndarray]:
     """Mean absolute activation of every unit of the base on some of the target's images, by layer."""
-    full = start.base.config(Mask.full(start.base.sizes), start.task.labels)
-    model = start.base.slice(full).to(device=start.device, memory_format=torch.channels_last).eval()
+    model = start.base.whole(start.task.labels).to(device=start.device, memory_format=torch.channels_last).eval()
     with torch.inference_mode(), ActivationRecorder(model) as recorder:
         for x, _ in images.batches(EVAL_BATCH):
             with autocast(start.device, "auto"):

@@ -49,7 +49,6 @@ from hf_metaprune import Bank, MetaPruner
 from hf_metaprune.bank.factory import subset
 from hf_metaprune.config import TrainingOptions
 from hf_metaprune.heads import make_head
-from hf_metaprune.masks import Mask
 from hf_metaprune.methods import PruningJob, get_method
 from hf_metaprune.models.slicing import count_parameters
 from hf_metaprune.recipes import default_recipe
@@ -136,7 +135,7 @@ def run_base(bank: Bank, data: TaskData, seed: int) -> dict[str, Any]:
     """The whole base: a closed-form classifier on its features (step 0), then all of it fine-tuned."""
     device, began = pick_device(), time.perf_counter()
     torch.manual_seed(seed)
-    model = bank.base.slice(bank.base.config(Mask.full(bank.base.sizes), data.task.labels))
+    model = bank.base.whole(data.task.labels)
     make_head("ridge", model, data.train, data.task, [], device)
     seconds, plan = time.perf_counter() - began, default_recipe(data.images_per_class)
     training = TrainingOptions(eval_steps=STEPS, **{k: plan[k] for k in ("lr", "momentum", "ema", "warmup_steps")})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -185,11 +186,17 @@ class Bank(BankReader):
         table = table_of([entry.row() for entry in entries.values()])
         write_bytes(self.root / INDEX_FILE, index_bytes(table, self.meta))
 
-    def update_index(self, changes: Mapping[str, Entry | None]) -> None:
-        """Write entries into the index, or drop them (None), on top of what other processes wrote."""
+    def update_index(self, changes: Mapping[str, Entry | None], *, known_only: bool = False) -> None:
+        """Write entries into the index, or drop them (None), on top of what other processes wrote.
+
+        `known_only` leaves out those that another process has removed or changed meanwhile.
+        """
         with self.lock():
-            added = table_of([entry.row() for entry in changes.values() if entry is not None])
-            table = merged(read_table(self.root / INDEX_FILE), added, list(changes))
+            table = read_table(self.root / INDEX_FILE)
+            known = dict(zip(table["id"].to_pylist(), table["sha256"].to_pylist(), strict=True))
+            rows = [entry.row() for entry in changes.values() if entry is not None]
+            added = [row for row in rows if not known_only or known.get(row["id"]) == row["sha256"]]
+            table = merged(table, table_of(added), [i for i, entry in changes.items() if entry is None])
             write_bytes(self.root / INDEX_FILE, index_bytes(table, self.meta))
             self.reload()
 
@@ -206,8 +213,9 @@ class Bank(BankReader):
         *,
         dtype: str = "float16",
         metrics: Mapping[str, Any] | None = None,
+        sketch: bytes | None = None,
     ) -> Entry:
-        """Store a model as an entry: its folder first, then its row in the index.
+        """Store a model as an entry: its folder first, then its row in the index; see `Sketcher` for the sketch.
 
         Raises:
             BaseMismatchError: the model belongs to another base.
@@ -228,7 +236,7 @@ class Bank(BankReader):
         path = new_path(entry_id, len(self))
         with new_folder(self.root / path, overwrite=True) as work:
             save_model(model, work, dtype)
-        entry = describe(self, entry_id, path)
+        entry = replace(describe(self, entry_id, path), sketch=sketch)
         self.update_index({entry_id: entry})
         return entry
 

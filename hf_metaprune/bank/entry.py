@@ -22,6 +22,7 @@ from ..models.base import BaseModel, sha256_file
 from ..models.modeling import MetaPrunedForImageClassification
 from ..models.saving import load_model
 from ..task import Task
+from .sketch import check_sketch
 
 if TYPE_CHECKING:
     from .reader import BankReader
@@ -118,9 +119,13 @@ class Entry:
     sha256: str
     repo_id: str | None = None
     revision: str | None = None
+    sketch: bytes | None = None
+    """What its outputs are guessed from (bank/sketch.py)."""
 
     def __post_init__(self) -> None:
         check_facts(self.ratio, self.metrics)
+        if self.sketch is not None:
+            check_sketch(self.sketch, len(self.labels))
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -210,6 +215,7 @@ class Entry:
             "revision": self.revision,
             "size": self.size,
             "sha256": self.sha256,
+            "sketch": self.sketch,
         }
 
     @classmethod
@@ -238,6 +244,7 @@ class Entry:
                 str(row["sha256"]),
                 row["repo_id"],
                 row["revision"],
+                row.get("sketch"),
             )
         except (KeyError, TypeError, ValueError, RecursionError, DataError, FormatError) as error:
             raise FormatError(f"index row of entry {str(row.get('id'))[:80]!r}: {error}") from error

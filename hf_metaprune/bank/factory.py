@@ -6,26 +6,29 @@ import contextlib
 import hashlib
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm.auto import tqdm
 
 from ..config import MethodOptions
+from ..data import ImageSet
 from ..errors import LockedError
 from ..hub.files import LocalFiles
 from ..layout import BANK_FILE, BASE_FOLDER
 from ..methods import PruningJob, get_method
 from ..models.saving import check_dtype
 from ..storage import clear_unfinished, fsync_dir, new_folder, write_json
-from ..task import Task, TaskData
+from ..task import Task, TaskData, pick_classes
 from ..training import accuracy, pick_device
 from .bank import Bank
 from .entry import Entry
 from .folders import new_path, recover
+from .sketch import IMAGES, Sketcher
 
 
 def entry_id(task: Task, method: str, options: MethodOptions, seed: int) -> str:
@@ -43,24 +46,63 @@ def task_seed(seed: int, name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:4], "big") >> 1
 
 
-def build_entry(
-    bank: Bank, data: TaskData, method: str, options: MethodOptions, seed: int, device: torch.device, progress: bool
-) -> tuple[Any, dict[str, Any]]:
-    """Prune the bank's base for one task: the model, and what was measured."""
-    job = PruningJob(
-        bank.base, data.train, data.task.labels, options, device, seed, data.task.synsets, progress=progress
-    )
-    model, result = get_method(method).prune(job)
-    model.config.dataset, model.config.seed = data.source, seed
-    metrics = {
-        "accuracy": round(accuracy(model, data.evaluation, device), 4),
-        "test_images": len(data.evaluation),
-        "train_images": len(data.train),
-        "steps": options.steps,
-        "training_flops": result.flops,
-        "seconds": round(result.seconds, 2),
-    }
-    return model, metrics
+@dataclass
+class _Build:
+    """What all entries of a build have in common."""
+
+    bank: Bank
+    data: TaskData
+    tasks: Sequence[Sequence[int]]
+    method: str
+    options: MethodOptions
+    seed: int
+    dtype: str
+    device: torch.device
+    progress: bool
+
+    @cached_property
+    def sketcher(self) -> Sketcher:
+        """Fits sketches on images of the classes that tasks have, and of no other."""
+        known, labels = sorted({c for classes in self.tasks for c in classes}), self.data.task.labels
+        few = self.data.train.stratified(IMAGES * len(labels) // len(known), self.seed)
+        return Sketcher(self.bank.base, pick_classes(few, known), self.device)
+
+    def prune(self, data: TaskData, seed: int) -> tuple[Any, dict[str, Any]]:
+        """Prune the bank's base for one task: the model, and what was measured."""
+        task, options = data.task, self.options
+        job = PruningJob(
+            self.bank.base, data.train, task.labels, options, self.device, seed, task.synsets, progress=self.progress
+        )
+        model, result = get_method(self.method).prune(job)
+        model.config.dataset, model.config.seed = data.source, seed
+        metrics = {
+            "accuracy": round(accuracy(model, data.evaluation, self.device), 4),
+            "test_images": len(data.evaluation),
+            "train_images": len(data.train),
+            "steps": options.steps,
+            "training_flops": result.flops,
+            "seconds": round(result.seconds, 2),
+        }
+        return model, metrics
+
+    def make(self, classes: Sequence[int], wait: bool) -> Entry | None:
+        """The entry of a task, unless it is there, or another process is at it (and `wait` is not set)."""
+        bank, task = self.bank, self.data.task
+        chosen = Task(tuple(task.labels[c] for c in classes), tuple(task.synsets[c] for c in classes))
+        name = entry_id(chosen, self.method, self.options, self.seed)
+        if name in bank:
+            return None
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(bank.lock(name, timeout=-1 if wait else 0))
+            except LockedError:
+                return None
+            bank.reload()
+            if name in bank:
+                return None
+            clear_unfinished(bank.root / new_path(name, len(bank)))
+            model, metrics = self.prune(self.data.select(classes), task_seed(self.seed, name))
+            return bank.add(model, name, dtype=self.dtype, metrics=metrics, sketch=self.sketcher(model))
 
 
 def build_bank(
@@ -86,44 +128,35 @@ def build_bank(
     options = options or MethodOptions()
     get_method(method)
     check_dtype(dtype)
-    device = device or pick_device()
     recover(bank)
-    task = data.task
+    build = _Build(bank, data, tasks, method, options, seed, dtype, device or pick_device(), progress)
     for wait in (False, True):  # at last wait for other processes: what one leaves undone when it dies is made here
         for classes in tasks:
-            chosen = Task(tuple(task.labels[c] for c in classes), tuple(task.synsets[c] for c in classes))
-            name = entry_id(chosen, method, options, seed)
-            select = partial(data.select, classes)
-            entry = _build_locked(bank, name, wait, select, method, options, seed, dtype, device, progress)
+            entry = build.make(classes, wait)
             if entry is not None:
                 yield entry
 
 
-def _build_locked(
-    bank: Bank,
-    name: str,
-    wait: bool,
-    select: Callable[[], TaskData],
-    method: str,
-    options: MethodOptions,
-    seed: int,
-    dtype: str,
-    device: torch.device,
-    progress: bool,
-) -> Entry | None:
-    if name in bank:
-        return None
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(bank.lock(name, timeout=-1 if wait else 0))
-        except LockedError:
-            return None  # another process is at it
-        bank.reload()
-        if name in bank:
-            return None
-        clear_unfinished(bank.root / new_path(name, len(bank)))
-        model, metrics = build_entry(bank, select(), method, options, task_seed(seed, name), device, progress)
-        return bank.add(model, name, dtype=dtype, metrics=metrics)
+def sketch_bank(
+    bank: Bank, images: ImageSet, *, device: torch.device | None = None, progress: bool = False
+) -> list[str]:
+    """Make the sketches of entries that have none; their ids.
+
+    Args:
+        images: of as many classes like those of the bank as there are; see `Sketcher`.
+
+    Raises:
+        FormatError: an entry is damaged. StorageError: the folder cannot be written.
+    """
+    todo = [entry for entry in bank if entry.sketch is None]
+    sketcher = Sketcher(bank.base, images, device or pick_device()) if todo else None
+    made: dict[str, Entry] = {}
+    for entry in tqdm(todo, desc="sketching", disable=not progress, leave=False):
+        assert sketcher is not None
+        entry.verify()
+        made[entry.id] = replace(entry, sketch=sketcher(entry.load_model()))
+    bank.update_index(made, known_only=True)
+    return sorted(made)
 
 
 def subset(bank: Bank, path: str | Path, ids: Sequence[str], name: str | None = None) -> Bank:

@@ -33,8 +33,11 @@ INDEX_SCHEMA = pa.schema(
         pa.field("revision", pa.string()),
         pa.field("size", pa.int64(), nullable=False),
         pa.field("sha256", pa.string(), nullable=False),
+        pa.field("sketch", pa.binary()),
     ]
 )
+OPTIONAL = ("sketch",)
+"""Columns that a file need not have."""
 
 
 def read_table(path: Path) -> pa.Table:
@@ -75,12 +78,14 @@ def _check_size(metadata: pq.FileMetaData, path: Path) -> list[str]:
 
 def _plain(table: pa.Table, path: Path) -> pa.Table:
     """The table with plain columns, after a count of what the texts take once each row has its own."""
-    missing = sorted(set(INDEX_SCHEMA.names) - set(table.column_names))
+    missing = sorted(set(INDEX_SCHEMA.names) - set(table.column_names) - set(OPTIONAL))
     if missing or len(set(table.column_names)) < table.num_columns:
         raise FormatError(f"{path}: columns {missing} are missing" if missing else f"{path}: columns are repeated")
     total = sum(_text_bytes(chunk) for column in table.columns for chunk in column.chunks)
     if total > MAX_UNPACKED_BYTES:
         raise FormatError(f"{path}: its texts unpack to {total} bytes, more than {MAX_UNPACKED_BYTES}")
+    for name in set(OPTIONAL) - set(table.column_names):
+        table = table.append_column(INDEX_SCHEMA.field(name), pa.nulls(len(table), INDEX_SCHEMA.field(name).type))
     table = table.cast(pa.schema([field.with_type(_plain_type(field.type)) for field in table.schema]))
     for field in INDEX_SCHEMA:
         if table.schema.field(field.name).type != field.type:

@@ -64,6 +64,13 @@ class _State:
     def paths(self) -> dict[str, str]:
         return dict(zip(self.table["id"].to_pylist(), self.table["path"].to_pylist(), strict=True))
 
+    def news(self, entries: Iterable[Entry]) -> list[Entry]:
+        """Those of the entries that are not there, have other weights there, or a sketch that is not there."""
+        columns = (self.table[name].to_pylist() for name in ("id", "sha256", "sketch"))
+        known = {i: (sha256, sketch) for i, sha256, sketch in zip(*columns, strict=True)}
+        gone = (None, None)
+        return [e for e in entries if known.get(e.id, gone) != (e.sha256, e.sketch or known.get(e.id, gone)[1])]
+
 
 def _read(repo: Repo, commit: str) -> _State:
     there = repo.sizes([BANK_FILE, INDEX_FILE, CARD, CONFIG], commit)
@@ -103,10 +110,9 @@ def publish_bank(
     repo.ensure(private)
     state = _read(repo, repo.head())
     _check_base(state, bank.base_sha256, repo_id)
-    published = state.digests
-    entries = [entry for entry in bank if published.get(entry.id) != entry.sha256]
+    entries = state.news(bank)
     _check_entries(bank, entries, progress)
-    removed = sorted(set(published) - set(bank.entries)) if delete else []
+    removed = sorted(set(state.digests) - set(bank.entries)) if delete else []
     return _Writer(repo, bank, license).write(entries, removed, progress)
 
 
@@ -183,14 +189,16 @@ class _Writer:
             made += self._base_operations()
         elif self.bank is not None:
             _check_base(state, self.bank.base_sha256, self.repo.repo_id)
-        fresh = [entry for entry in batch if published.get(entry.id) != entry.sha256]
-        taken = [entry.id for entry in fresh if entry.id in published]
+        fresh = state.news(batch)
+        sent = {entry.id for entry in fresh if published.get(entry.id) != entry.sha256}
+        taken = [i for i in sent if i in published]
         if self.exclusive and taken:
             raise _taken(self.repo.repo_id, taken[0])
         gone = [i for i in removed if i in published]
-        rows = [entry.row() | {"path": new_path(entry.id, len(published)), **_NO_REPO} for entry in fresh]
-        made += [op for entry, row in zip(fresh, rows, strict=True) for op in _additions(entry.folder, row["path"])]
-        moved = {row["id"] for row in rows if state.paths.get(row["id"], row["path"]) != row["path"]}
+        place = {e.id: new_path(e.id, len(published)) if e.id in sent else state.paths[e.id] for e in fresh}
+        rows = [entry.row() | {"path": place[entry.id], **_NO_REPO} for entry in fresh]
+        made += [op for entry in fresh if entry.id in sent for op in _additions(entry.folder, place[entry.id])]
+        moved = {i for i in sent if state.paths.get(i, place[i]) != place[i]}
         made += [_deletion(state.paths[i]) for i in [*gone, *sorted(moved)]]
         table = merged(state.table, table_of(rows), gone)
         if rows or gone or state.meta is None:

@@ -128,7 +128,9 @@ def repair_index(bank_path: str | Path) -> tuple[Bank, list[Problem]]:
         except MetaPruneError as error:
             problems.append(Problem(entry_id, str(error)))
             continue
-        found[entry_id] = replace(entry, repo_id=old.repo_id, revision=old.revision) if old else entry
+        if old is not None:  # what only the index says
+            entry = replace(entry, repo_id=old.repo_id, revision=old.revision, sketch=old.sketch)
+        found[entry_id] = entry
     problems += [Problem(i, "its files are missing") for i in known if i not in folders]
     bank.replace_index(found)
     for entry_id, path in folders.items():

@@ -14,6 +14,9 @@ from .output import Json, out, plain, print_json, show_progress, table
 
 bank_app = typer.Typer(help="Build, list and check banks of pruned models.", no_args_is_help=True)
 
+BINARY = ("masks", "sketch")
+"""Columns of the index that nobody can read."""
+
 BankArgument = Annotated[str, typer.Argument(help="Folder of a bank, or its id on the Hub.", metavar="BANK")]
 
 
@@ -24,7 +27,7 @@ def bank_show(bank: BankArgument, as_json: Json = False) -> None:
 
     opened = open_bank(bank)
     if as_json:
-        rows = [{k: v for k, v in e.row().items() if k != "masks"} | {"metrics": e.metrics} for e in opened]
+        rows = [{k: v for k, v in e.row().items() if k not in BINARY} | {"metrics": e.metrics} for e in opened]
         print_json({"name": opened.name, "base_model": opened.meta["base_model"], "entries": rows})
         return
     entries = table("entry", "labels", "method", "ratio", "accuracy", "kB", title=plain(repr(opened)))
@@ -64,6 +67,26 @@ def bank_validate(
         out.print(f"what there is of entries that were left out lies in {plain(str(opened.root / REJECTED_FOLDER))}")
     out.print(f"{len(opened)} entries, {len(problems)} problems")
     raise typer.Exit(1 if problems else 0)
+
+
+@bank_app.command("sketch")
+def bank_sketch(
+    bank: BankArgument,
+    data: Annotated[str, typer.Argument(help="Images of the kind that the bank's tasks have.", metavar="DATA")],
+    as_json: Json = False,
+) -> None:
+    """Add what large banks are searched by to entries that lack it; `bank build` does so by itself."""
+    from ..bank.bank import Bank
+    from ..bank.factory import sketch_bank
+    from ..reading import read_task_data
+
+    opened = Bank.open(bank)
+    images = read_task_data(data, opened.base.preprocessing, progress=show_progress())
+    made = sketch_bank(opened, images.train, progress=show_progress())
+    if as_json:
+        print_json({"bank": bank, "entries": len(opened), "sketched": made})
+    else:
+        out.print(f"made {len(made)} sketches; {plain(bank)} has {len(opened)} entries")
 
 
 @bank_app.command("build")

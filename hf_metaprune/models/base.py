@@ -137,6 +137,10 @@ class BaseModel:
         """The sub-network of ``config.masks`` with this base's weights and a new classifier."""
         return MetaPrunedForImageClassification.from_base(self.network, config)
 
+    def whole(self, labels: Sequence[str] = ("any",)) -> MetaPrunedForImageClassification:
+        """All of the base with a new classifier."""
+        return self.slice(self.config(Mask.full(self.sizes), labels))
+
     def copy_files(self, out: Path) -> None:
         """Copy the base's own files into a bank's folder."""
         assert self.path is not None

@@ -49,7 +49,7 @@ class Leep(Similarity):
         return math.exp(score)
 
     def scores(self, query: Query, entries: Sequence[Entry]) -> Mapping[str, float]:
-        images = query.images.stratified(query.samples, query.seed)
+        images = query.sample
         targets = images.targets.numpy()
         found: dict[str, float] = {}
 

@@ -7,6 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -36,6 +37,7 @@ class Query:
     images: ImageSet
     device: torch.device
     samples: int = 100
+    """Images that forward passes are made of."""
     seed: int = 0
     progress: bool = False
     strict: bool = False
@@ -44,6 +46,16 @@ class Query:
     """Spent on forward passes; a similarity adds here."""
     notes: list[str] = field(default_factory=list)
     """What the user should know, such as labels that were not understood; a similarity appends here."""
+
+    def note(self, text: str) -> None:
+        """Tell the user something, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    @cached_property
+    def sample(self) -> ImageSet:
+        """At most `samples` of the images, about equally many of each class."""
+        return self.images.stratified(self.samples, self.seed)
 
     def fetch(self, entries: Sequence[Entry]) -> None:
         """Get the files of entries from the Hub, several at a time; `usable` tells later of those that cannot be had.
@@ -70,7 +82,7 @@ class Query:
         except (FormatError, HubError) as error:
             if self.strict or isinstance(error, HubUnreachableError):
                 raise
-            self.notes.append(f"left out entry {entry.id}: {error}")
+            self.note(f"left out entry {entry.id}: {error}")
             return False
         return True
 
@@ -84,6 +96,13 @@ class Similarity(ABC):
     @abstractmethod
     def scores(self, query: Query, entries: Sequence[Entry]) -> Mapping[str, float]:
         """A score for each entry by id; larger is nearer. An entry may be left out (with a note)."""
+
+    def shortlist(self, query: Query, entries: Sequence[Entry]) -> list[Entry]:
+        """The entries that are worth a score, without fetching any; all of them, unless a measure knows better.
+
+        Asked again for those that are left when the shortlist does not have enough that can be used; never empty.
+        """
+        return list(entries)
 
     def weight(self, score: float) -> float:
         """How much a neighbour of that score counts when votes are weighted; above 0."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -272,3 +273,18 @@ def test_a_row_that_leads_astray_deletes_nothing(hub: LoopbackHub, own_bank: Ban
     with pytest.raises(FormatError, match="no place for one"):
         remove_entries("me/bank", [next(iter(own_bank.entries))])
     assert hub.read_files("me/bank") == before
+
+
+def test_sketches_that_were_made_later_are_sent_alone(hub: LoopbackHub, own_bank: Bank) -> None:
+    first, *others = own_bank
+    sketches = {e.id: e.sketch for e in own_bank}
+    own_bank.update_index({e.id: replace(e, sketch=None) for e in own_bank})
+    publish_bank(own_bank, "me/bank")
+    before = hub.read_files("me/bank")
+    own_bank.update_index({e.id: replace(e, sketch=sketches[e.id]) for e in others})
+    assert publish_bank(own_bank, "me/bank").added == [e.id for e in others]
+    after = hub.read_files("me/bank")
+    assert {path for path in after if after[path] != before.get(path)} == {"index.parquet"}
+    assert {e.id: e.sketch for e in Bank.from_hub("me/bank")} == sketches | {first.id: None}
+    own_bank.update_index({e.id: replace(e, sketch=None) for e in own_bank})
+    assert publish_bank(own_bank, "me/bank").commits == []  # nothing that is there is taken away

@@ -1,0 +1,169 @@
+#!/usr/bin/env python
+"""Benchmark: finding the neighbours in a large bank in two stages, against LEEP of every entry.
+
+A shortlist is made without looking at the entries' weights, by one of several measures; LEEP decides among those. How
+many of LEEP's three best entries are on shortlists of several lengths, and what that costs:
+
+    uv run scripts/bench_retrieval.py --bank runs/bank256 --data ../shared/data/cifar100
+
+The targets are five-class tasks of CIFAR-100, half of them of classes that no entry has, drawn with another seed than
+those of the other benchmarks. Costs are counted in FLOPs; the wall times are of one run, with nothing else running.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from build_demo_bank import TASK_SIZE, held_out_classes, read_cifar100
+
+from hf_metaprune import Bank
+from hf_metaprune.bank.entry import Entry
+from hf_metaprune.bank.factory import sketch_bank
+from hf_metaprune.bank.sketch import IMAGES, BaseFeatures
+from hf_metaprune.data import ImageSet
+from hf_metaprune.similarity import Query, auto, get_similarity
+from hf_metaprune.similarity.auto import guess_scores
+from hf_metaprune.similarity.leep import leep
+from hf_metaprune.similarity.leep_labels import SHARE, known_share
+from hf_metaprune.task import TaskData, pick_classes
+from hf_metaprune.training import count_flops, predict_logits
+
+CPU = torch.device("cpu")
+SHARES = (0.02, 0.04, 0.06, 0.08, 0.1, 0.2, 0.3)
+BEST = 3
+Scores = dict[str, float]
+
+
+def targets(cifar: TaskData, count: int) -> Iterator[tuple[str, int, TaskData]]:
+    """(kind, images a class, task): tasks of seen and of unseen classes, each with few and with many images."""
+    unseen = np.array(held_out_classes())
+    pools = {"seen": np.setdiff1d(np.arange(100), unseen), "unseen": unseen}
+    rng = np.random.default_rng(31)
+    for kind, pool in pools.items():
+        for number in range(count):
+            classes = sorted(rng.choice(pool, TASK_SIZE, replace=False).tolist())
+            for per_class in (5, 20):
+                yield kind, per_class, cifar.select(classes, per_class, seed=number)
+
+
+def exact_scores(entries: list[Entry], queries: list[Query]) -> list[Scores]:
+    """LEEP of every entry for each query; each entry is loaded once."""
+    found: list[Scores] = [{} for _ in queries]
+    images = ImageSet(
+        torch.cat([q.sample.images for q in queries]),
+        torch.cat([q.sample.targets for q in queries]),
+        queries[0].sample.preprocessing,
+    )
+    starts = np.cumsum([0, *(len(q.sample) for q in queries)])
+    for entry in entries:
+        model = entry.load_model().to(memory_format=torch.channels_last)
+        probabilities = predict_logits(model, images, CPU, "auto").double().softmax(1).numpy()
+        for scores, query, start in zip(found, queries, starts, strict=False):
+            scores[entry.id] = leep(probabilities[start : start + len(query.sample)], query.sample.targets.numpy())
+    return found
+
+
+def class_means(features: np.ndarray, targets: torch.Tensor) -> np.ndarray:
+    """Unit vectors (classes, features): the mean of each class."""
+    means = np.stack([features[targets.numpy() == c].mean(0) for c in range(int(targets.max()) + 1)])
+    return means / np.linalg.norm(means, axis=1, keepdims=True)
+
+
+class Embeddings:
+    """The base's class means of the target, against those of every entry's task (Task2Vec's way, but simpler)."""
+
+    def __init__(self, bank: Bank, cifar: TaskData) -> None:
+        self.features = BaseFeatures(bank.base, CPU)
+        few = cifar.train.stratified(100 * len(cifar.task.labels), 0)
+        x = self.features(few)
+        self.centre = x.mean(0)
+        means = class_means(x - self.centre, few.targets)
+        number = {label: i for i, label in enumerate(cifar.task.labels)}
+        self.tasks = {e.id: means[[number[label] for label in e.labels]] for e in bank}
+
+    def __call__(self, query: Query, entries: list[Entry]) -> Scores:
+        own = class_means(self.features(query.sample) - self.centre, query.sample.targets)
+        cosines = {e.id: own @ self.tasks[e.id].T for e in entries}
+        return {i: float(c.max(1).mean() + c.max(0).mean()) / 2 for i, c in cosines.items()}
+
+
+def with_labels(scores: Scores, query: Query, entries: list[Entry]) -> Scores:
+    return {e.id: scores[e.id] + SHARE * known_share(query, e) for e in entries}
+
+
+def recall(guess: Scores, exact: Scores, places: int) -> float:
+    """Share of the best entries that are on the shortlist."""
+    best, some = (sorted(scores, key=lambda i: (-scores[i], i)) for scores in (exact, guess))
+    return len(set(best[:BEST]) & set(some[:places])) / BEST
+
+
+def costs(bank: Bank, image: torch.Tensor, places: int, with_base: bool) -> float:
+    """FLOPs of a shortlist and of LEEP on it, as a share of LEEP of every entry."""
+    each = np.mean([count_flops(e.load_model(), image)[0] for e in bank])
+    base = count_flops(bank.base.whole(), image)[0] if with_base else 0
+    return float((base + places * each) / (len(bank) * each))
+
+
+def wall_times(bank: Bank, queries: list[Query], names: tuple[str, str] = ("leep+labels", "auto")) -> dict[str, float]:
+    """Mean seconds of ranking, by similarity, taken in turn."""
+    seconds: dict[str, float] = defaultdict(float)
+    for query in queries:
+        for name in names:
+            similarity, began = get_similarity(name), time.perf_counter()
+            similarity.rank(query, similarity.shortlist(query, list(bank)))
+            seconds[name] += (time.perf_counter() - began) / len(queries)
+    return dict(seconds)
+
+
+def main(
+    bank: Annotated[Path, typer.Option(help="The bank; entries that lack a sketch get one.")] = Path("runs/bank256"),
+    data: Annotated[str | None, typer.Option(help="Folder of CIFAR-100 parquet; the Hub's copy if left out.")] = None,
+    count: Annotated[int, typer.Option("--targets", help="Targets of each kind.")] = 15,
+    timed: Annotated[int, typer.Option(help="Queries whose wall time is taken.")] = 3,
+) -> None:
+    """Print the tables."""
+    opened = Bank.open(bank)
+    cifar = read_cifar100(opened.base, data)
+    seen = [c for c in range(100) if c not in held_out_classes()]
+    few = pick_classes(cifar.train.stratified(IMAGES * 100 // len(seen), 0), seen)
+    sketch_bank(opened, few, device=CPU)
+    entries = list(opened)
+    asked = [(kind, n, Query(d.task, d.train, CPU)) for kind, n, d in targets(cifar, count)]
+    queries = [query for _, _, query in asked]
+    exact = exact_scores(entries, queries)
+    embeddings, wordnet = Embeddings(opened, cifar), get_similarity("wordnet")
+    measures: dict[str, Callable[[Query], Scores]] = {
+        "chance": lambda q: dict(zip(opened.entries, np.random.default_rng(0).random(len(entries)), strict=True)),
+        "WordNet": lambda q: dict(wordnet.scores(q, entries)),
+        "class means of the base": lambda q: embeddings(q, entries),
+        "sketches": lambda q: guess_scores(q, entries),
+    }
+    places = [int(np.ceil(share * len(entries))) for share in SHARES]
+    image = queries[0].sample.images[:1]
+    print(f"{len(entries)} entries, {len(queries)} queries; recall of the {BEST} best by LEEP with labels\n")
+    print("| shortlist | queries | " + " | ".join(f"{p} ({p / len(entries):.0%})" for p in places) + " |")
+    print("| --- " * (len(places) + 2) + "|")
+    for name, measure in measures.items():
+        groups: dict[str, list[list[float]]] = defaultdict(list)
+        for (kind, n, query), scores in zip(asked, exact, strict=True):
+            true, guess = with_labels(scores, query, entries), measure(query)
+            for group in ("all", f"{kind}, {n} a class"):
+                groups[group].append([recall(guess, true, p) for p in places])
+        for group, rows in sorted(groups.items()):
+            print(f"| {name} | {group} | " + " | ".join(f"{r:.2f}" for r in np.mean(rows, axis=0)) + " |")
+        shares = [costs(opened, image, p, name not in ("chance", "WordNet")) for p in places]
+        print(f"| {name} | cost | " + " | ".join(f"{share:.1%}" for share in shares) + " |")
+    seconds = wall_times(opened, queries[1 : 1 + 2 * timed : 2])
+    print(f"\nseconds of ranking (20 images a class): {', '.join(f'{k} {v:.2f}' for k, v in seconds.items())}")
+    print(f"auto looks at {max(auto.FEWEST, int(np.ceil(auto.PLACES * len(entries))))} entries")
+
+
+if __name__ == "__main__":
+    typer.run(main)
