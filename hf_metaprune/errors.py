@@ -29,6 +29,10 @@ class FormatError(MetaPruneError):
     """A file of a bank or a model is missing, damaged, or of a newer format version."""
 
 
+class NotABankError(FormatError):
+    """A folder or a repo is something else than a bank."""
+
+
 class BaseMismatchError(FormatError):
     """Masks or weights belong to another base model."""
 

@@ -12,18 +12,27 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from ..config import SearchOptions, override
-from ..errors import BankError, BaseMismatchError, FormatError, LockedError, MissingFileError, OptionError
+from ..errors import (
+    BankError,
+    BaseMismatchError,
+    FormatError,
+    LockedError,
+    MissingFileError,
+    NotABankError,
+    OptionError,
+)
 from ..hub.client import is_repo_id
 from ..hub.files import HubFiles, LocalFiles
 from ..layout import (
     BANK_FILE,
     BASE_FOLDER,
+    CONFIG,
     FORMAT_VERSION,
     INDEX_FILE,
     LOCKS_FOLDER,
     TEMPORARY,
 )
-from ..models.base import BaseModel
+from ..models.base import BaseModel, identify
 from ..models.modeling import MetaPrunedForImageClassification
 from ..models.saving import save_model
 from ..storage import new_folder, read_json, storage_errors, write_bytes, write_json
@@ -60,7 +69,7 @@ class Bank(BankReader):
         if not files.root.exists():
             raise FormatError(f"there is no folder {files.root}, and that is no id of the Hub, which is owner/name")
         if not (files.root / BANK_FILE).is_file():
-            raise FormatError(f"{files.root} is not a bank: it has no {BANK_FILE}")
+            raise NotABankError(f"{files.root} is not a bank: it has no {BANK_FILE}")
         return cls(files, read_meta(files.root / BANK_FILE), strict=strict)
 
     @classmethod
@@ -86,7 +95,7 @@ class Bank(BankReader):
         try:
             files = HubFiles(repo_id, INDEX_FILE, revision=revision, limit=MAX_INDEX_BYTES, **options)
         except MissingFileError as error:
-            raise FormatError(f"{repo_id} is not a bank: it has no {INDEX_FILE}") from error
+            raise NotABankError(f"{repo_id} is not a bank: it has no {INDEX_FILE}") from error
         meta = stored_meta(files.root / INDEX_FILE)
         if meta is None:
             files.get({BANK_FILE: MAX_CONFIG_BYTES})
@@ -98,6 +107,7 @@ class Bank(BankReader):
         cls,
         base_model: str | Path | Bank,
         *,
+        revision: str | None = None,
         token: str | bool | None = None,
         cache_dir: str | Path | None = None,
         strict: bool = False,
@@ -107,7 +117,8 @@ class Bank(BankReader):
         """A bank of single models that anybody has published on the Hub; their weights are fetched when they vote.
 
         Args:
-            base_model: a bank (its folder, its Hub id, or opened) whose base the models must belong to.
+            base_model: the base that the models must belong to, as timm or transformers saves it, or a bank of it: a
+                folder, a Hub id, or an opened bank.
             options: any field of `SearchOptions`.
 
         Raises:
@@ -117,9 +128,41 @@ class Bank(BankReader):
         from .search import search_hub
 
         wanted = override(SearchOptions(), options)
-        bank = base_model if isinstance(base_model, Bank) else open_bank(base_model, token=token, cache_dir=cache_dir)
-        bank = cls(bank.files, bank.meta, strict=strict, hub_options={"token": token, "cache_dir": cache_dir})
+        hub_options: dict[str, Any] = {"token": token, "cache_dir": cache_dir}
+        if isinstance(base_model, Bank):
+            bank = base_model
+        else:
+            try:
+                bank = open_bank(base_model, revision=revision, **hub_options)
+            except NotABankError:
+                bank = cls.of_base(base_model, revision=revision, **hub_options)
+        bank = cls(bank.files, bank.meta, strict=strict, hub_options=hub_options)
         return search_hub(bank, wanted, progress)
+
+    @classmethod
+    def of_base(cls, base_model: str | Path, *, revision: str | None = None, **hub_options: Any) -> Bank:
+        """A bank without entries around a base, in a folder or a repo of the Hub as timm or transformers saves it.
+
+        Raises:
+            HubError: there is no such repo, or it cannot be reached.
+            FormatError, ArchitectureError: there is no base model, or none that can be pruned.
+        """
+        folder = Path(base_model).expanduser()
+        local = folder.exists() or not is_repo_id(str(base_model))
+        files = LocalFiles(folder) if local else HubFiles(str(base_model), CONFIG, revision=revision, **hub_options)
+        library, *_ = identify(read_json(files.root / CONFIG), files.root)
+        repo = {"repo_id": files.repo_id, "revision": files.commit} if isinstance(files, HubFiles) else {}
+        bank = cls(files, {"base_model": {"library": library, "path": ".", **repo}}, hub_options=hub_options)
+        base = BaseModel.load(bank.base_folder, **repo)
+        bank.meta = {
+            "format_version": FORMAT_VERSION,
+            "name": base.architecture,
+            "base_model": base.identity() | {"path": "."},
+            "layers": base.sizes,
+            "defaults": {},
+        }
+        bank.use_entries({})
+        return bank
 
     @classmethod
     def create(

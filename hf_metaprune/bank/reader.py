@@ -29,6 +29,11 @@ MAX_ENTRY_BYTES = 2 << 30
 MAX_BASE_BYTES = 16 << 30
 
 
+def inside(folder: str, name: str) -> str:
+    """The path of a file in a folder of a bank; the bank itself is ``.``."""
+    return name if folder == "." else f"{folder}/{name}"
+
+
 class BankReader:
     """Entries by id, of one base model, read lazily.
 
@@ -100,9 +105,9 @@ class BankReader:
         """
         wanted: dict[Files, dict[str, int]] = {}
         for entry in entries:
-            prefix = "" if entry.path == "." else f"{entry.path}/"
-            limits = {prefix + CONFIG: MAX_CONFIG_BYTES, prefix + WEIGHTS: min(entry.size, MAX_ENTRY_BYTES)}
-            wanted.setdefault(self.files_of(entry), {}).update(limits)
+            limits = {CONFIG: MAX_CONFIG_BYTES, WEIGHTS: min(entry.size, MAX_ENTRY_BYTES)}
+            paths = {inside(entry.path, name): limit for name, limit in limits.items()}
+            wanted.setdefault(self.files_of(entry), {}).update(paths)
         for files, limits in wanted.items():
             files.get(limits, progress, force)
 
@@ -110,9 +115,10 @@ class BankReader:
     def base_folder(self) -> Path:
         """The folder of the base model, fetched if the bank is on the Hub."""
         path = str(self.meta["base_model"].get("path", BASE_FOLDER))
-        self.files.get({f"{path}/{CONFIG}": MAX_CONFIG_BYTES, f"{path}/{WEIGHTS}": MAX_BASE_BYTES})
+        limits = {CONFIG: MAX_CONFIG_BYTES, WEIGHTS: MAX_BASE_BYTES}
         if self.meta["base_model"].get("library") == "transformers":
-            self.files.get({f"{path}/{PREPROCESSOR}": MAX_CONFIG_BYTES})
+            limits[PREPROCESSOR] = MAX_CONFIG_BYTES
+        self.files.get({inside(path, name): limit for name, limit in limits.items()})
         return self.files.path(path)
 
     @property
@@ -127,7 +133,8 @@ class BankReader:
         Raises:
             BaseMismatchError: its weights are not those that ``bank.json`` names.
         """
-        base = BaseModel.load(self.base_folder, repo_id=self.meta["base_model"].get("repo_id"))
+        named = self.meta["base_model"]
+        base = BaseModel.load(self.base_folder, repo_id=named.get("repo_id"), revision=named.get("revision"))
         if base.sha256 != self.base_sha256:
             raise BaseMismatchError(
                 f"{base.path}: its weights (sha256 {base.sha256[:12]}...) are not those of {BANK_FILE} "

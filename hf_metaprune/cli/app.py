@@ -74,7 +74,8 @@ def adapt(
     revision: BankRevision = None,
     strict: Strict = None,
     commons: Annotated[
-        bool, typer.Option("--commons", help="Of BANK take the base only; its neighbours are models all over the Hub.")
+        bool,
+        typer.Option("--commons", help="BANK is a bank, or just a base; neighbours are models all over the Hub."),
     ] = False,
     as_json: Json = False,
     **options: Any,
@@ -89,9 +90,11 @@ def adapt(
     search = {name: options.pop(name) for name in option_fields(SearchOptions) if name in options}
     if search and not commons:
         raise OptionError(f"--{next(iter(search))} is for a search of the Hub: pass --commons, too")
-    pruner = MetaPruner.from_hub(bank, revision=revision, strict=strict)
     if commons:
-        pruner = MetaPruner.from_search(pruner.bank, strict=bool(strict), progress=show_progress(), **search)
+        search |= {"strict": bool(strict), "progress": show_progress()}
+        pruner = MetaPruner.from_search(bank, revision=revision, **search)
+    else:
+        pruner = MetaPruner.from_hub(bank, revision=revision, strict=strict)
     check_writable(out_dir, overwrite=overwrite and MODEL_FILES, need=pruner.bank.base_bytes)
     result = pruner.adapt(data, progress=show_progress(), **options)
     result.save_pretrained(out_dir, dtype=dtype, overwrite=overwrite)

@@ -13,7 +13,7 @@ import yaml
 
 from hf_metaprune import Bank, MetaPruner
 from hf_metaprune.cards.card import split
-from hf_metaprune.errors import FormatError, HubUnreachableError, OptionError
+from hf_metaprune.errors import FormatError, HubError, HubUnreachableError, OptionError
 from hf_metaprune.task import TaskData
 from tests.hub import LoopbackHub, Status
 
@@ -37,7 +37,7 @@ def with_facts(files: Files, **changes: object) -> Files:
     return files | {"README.md": f"---\n{yaml.safe_dump(data)}---\n{text}".encode()}
 
 
-def search(bank: Bank, **options: object) -> Bank:
+def search(bank: Bank | str | Path, **options: object) -> Bank:
     return Bank.from_search(bank, **options)
 
 
@@ -213,3 +213,18 @@ def test_a_commons_without_a_cache(hub: LoopbackHub, bank: Bank, model_files: Fi
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "hf-metaprune-commons-2.sqlite").write_bytes(b"no database" * 100)
     assert len(search(bank, cache_dir=tmp_path / "cache")) == 1
+
+
+def test_a_base_on_the_hub_is_enough(hub: LoopbackHub, bank: Bank, base_folder: Path, model_files: Files) -> None:
+    hub.put_folder("timm/tiny", base_folder)
+    hub.put_files("ada/pets", model_files)
+    pruner = MetaPruner.from_search("timm/tiny")
+    assert list(pruner.bank.entries) == ["ada--pets"]
+    base = pruner.bank.base
+    assert (base.repo_id, base.revision) == ("timm/tiny", hub.repo("timm/tiny").branches["main"])
+    assert list(search(base_folder).entries) == ["ada--pets"]
+    with pytest.raises(HubError, match="no such revision"):
+        search("timm/tiny", revision="v9")
+    hub.put_files("ada/notes", {"notes.txt": b"x"})
+    with pytest.raises(FormatError, match=r"cannot get config.json from ada/notes: it has no such file"):
+        search("ada/notes")
