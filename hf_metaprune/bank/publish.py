@@ -113,7 +113,7 @@ def publish_bank(
     entries = state.news(bank)
     _check_entries(bank, entries, progress)
     removed = sorted(set(state.digests) - set(bank.entries)) if delete else []
-    return _Writer(repo, bank, license).write(entries, removed, progress)
+    return _Writer(repo, bank, state, license).write(entries, removed, progress)
 
 
 def add_entries(
@@ -144,7 +144,7 @@ def add_entries(
     for entry in entries:
         if taken.get(entry.id, entry.sha256) != entry.sha256:
             raise _taken(repo_id, entry.id)
-    return _Writer(repo, bank, exclusive=True).write(entries, [], progress)
+    return _Writer(repo, bank, state, exclusive=True).write(entries, [], progress)
 
 
 def remove_entries(
@@ -156,17 +156,20 @@ def remove_entries(
         BankError: there is no such entry. HubError: see `publish_bank`.
     """
     repo = Repo(repo_id, token=token, revision=revision)
-    unknown = sorted(set(ids) - set(_existing(repo).digests))
+    state = _existing(repo)
+    unknown = sorted(set(ids) - set(state.digests))
     if unknown:
         raise BankError(f"{repo_id} has no entry {unknown[0]!r}")
-    return _Writer(repo, None).write([], sorted(ids), False)
+    return _Writer(repo, None, state).write([], sorted(ids), False)
 
 
 class _Writer:
-    """Makes the commits; `bank` has the base, unless the published bank has it for sure."""
+    """Makes the commits; `bank` has the base, unless the published bank has it for sure; `state` was read last."""
 
-    def __init__(self, repo: Repo, bank: Bank | None, license: str | None = None, exclusive: bool = False) -> None:
-        self.repo, self.bank, self.license, self.exclusive = repo, bank, license, exclusive
+    def __init__(
+        self, repo: Repo, bank: Bank | None, state: _State, license: str | None = None, exclusive: bool = False
+    ) -> None:
+        self.repo, self.bank, self.state, self.license, self.exclusive = repo, bank, state, license, exclusive
 
     def write(self, entries: list[Entry], removed: list[str], progress: bool) -> Published:
         done = Published(self.repo.url)
@@ -183,7 +186,9 @@ class _Writer:
         return done
 
     def _operations(self, batch: list[Entry], removed: list[str], last: bool, head: str) -> list[Operation]:
-        state = _read(self.repo, head)
+        if self.state.commit != head:
+            self.state = _read(self.repo, head)
+        state = self.state
         published, made = state.digests, list[Operation]()
         if state.meta is None:
             made += self._base_operations()

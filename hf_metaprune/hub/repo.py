@@ -114,16 +114,11 @@ class Repo:
         return info.oid
 
 
-def read_text(repo: Repo, path: str, commit: str, limit: int) -> str | None:
-    """A small file of a repo as text, or None if it is not there.
+def read_text(repo: Repo, path: str, commit: str, limit: int) -> str:
+    """A small file of a repo as text.
 
     Raises:
-        HubError: the Hub cannot be reached. FormatError: the file is larger than `limit` bytes.
+        HubError: it cannot be had. FormatError: it is larger than `limit` bytes.
     """
-    if path not in repo.sizes([path], commit):
-        return None
-    return (
-        HubFiles(repo.repo_id, path, revision=commit, token=repo.token, limit=limit)
-        .path(path)
-        .read_text("utf-8", "replace")
-    )
+    files = HubFiles(repo.repo_id, path, revision=commit, token=repo.token, limit=limit)
+    return files.path(path).read_text("utf-8", "replace")

@@ -78,6 +78,7 @@ def test_only_what_changed_is_sent(hub: LoopbackHub, own_bank: Bank, tmp_path: P
     hub.reset_log()
     assert publish_bank(own_bank, "me/bank").commits == []
     assert hub.count("PUT") == hub.count("POST", path="/commit/") == 0
+    assert hub.count("POST", path="/paths-info/") == 1  # what is there is asked once
     ids = list(own_bank.entries)
     with torch.no_grad():
         model = own_bank[ids[0]].load_model()

@@ -1,0 +1,84 @@
+#!/usr/bin/env python
+"""The steps that `bench_hub.py` measures: JSON lines of names and options come in, of facts go out.
+
+echo '{"step": "publish", "bank": "space/demo_bank", "repo_id": "me/bank"}' | uv run scripts/hub_client.py
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hf_metaprune import Bank, MetaPruner
+from hf_metaprune.data import ImageSet
+from hf_metaprune.preprocess import Preprocessing
+from hf_metaprune.similarity import Query, get_similarity
+from hf_metaprune.synsets import wordnet
+from hf_metaprune.task import Task
+
+Facts = dict[str, Any]
+TINY = {"steps": 1, "eval_steps": (0,), "precision": "fp32"}
+
+
+def publish(bank: str, repo_id: str) -> Facts:
+    """Publish a bank from its folder."""
+    done = Bank.open(bank).push_to_hub(repo_id)
+    return {"commits": len(done.commits), "added": len(done.added)}
+
+
+def rank(repo_id: str, labels: list[str], synsets: list[str | None]) -> Facts:
+    """Open a published bank and rank all of its entries by WordNet, which looks at no image."""
+    bank = MetaPruner.from_hub(repo_id).bank
+    images = torch.empty(0, 3, 1, 1, dtype=torch.uint8), torch.empty(0, dtype=torch.long)
+    no_images = ImageSet(*images, Preprocessing((3, 1, 1), (0.5,) * 3, (0.5,) * 3, "bilinear", 1.0))
+    query = Query(Task(tuple(labels), tuple(synsets)), no_images, torch.device("cpu"))
+    ranked = get_similarity("wordnet").rank(query, list(bank))
+    return {"entries": len(ranked), "nearest": ranked[0].entry.id}
+
+
+def adapt(repo_id: str, cache_dir: str, data: str, neighbours: int, to: str | None = None) -> Facts:
+    """Adapt from a published bank by WordNet, with one step of training; publish the model if told where to."""
+    pruner = MetaPruner.from_hub(repo_id, cache_dir=cache_dir)
+    result = pruner.adapt(data, by="wordnet", neighbours=neighbours, **TINY)
+    if to is not None:
+        result.push_to_hub(to)
+    return {"voters": [neighbour["path"] for neighbour in result.report.neighbours]}
+
+
+def search(base_model: str, cache_dir: str) -> Facts:
+    """Search the commons."""
+    bank = Bank.from_search(base_model, cache_dir=cache_dir)
+    return {"models": len(bank), "left_out": len(bank.left_out)}
+
+
+STEPS: dict[str, Callable[..., Facts]] = {"publish": publish, "rank": rank, "adapt": adapt, "search": search}
+
+
+def peak_mb() -> float | None:
+    """Most memory this process has held so far; None where the system does not say (getrusage counts the parent's)."""
+    status = Path("/proc/self/status")
+    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
+    return int(found[1]) * 1024 / 1e6 if found else None
+
+
+def main() -> None:
+    """Answer each line; what is imported, and the WordNet data, is loaded before any clock runs."""
+    wordnet()
+    for line in sys.stdin:
+        options = json.loads(line)
+        step = STEPS[options.pop("step")]
+        before, began, cpu = peak_mb(), time.perf_counter(), time.process_time()
+        facts = step(**options)
+        times = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
+        print(json.dumps(facts | times | {"peak_mb": peak_mb(), "peak_mb_before": before}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
