@@ -4,7 +4,7 @@
 A shortlist is made without looking at the entries' weights, by one of several measures; LEEP decides among those. How
 many of LEEP's three best entries are on shortlists of several lengths, and what that costs:
 
-    uv run scripts/bench_retrieval.py --bank runs/bank256 --data ../shared/data/cifar100
+    uv run scripts/bench_retrieval.py --bank runs/bank208 --data ../shared/data/cifar100
 
 The targets are five-class tasks of CIFAR-100, half of them of classes that no entry has, drawn with another seed than
 those of the other benchmarks. Costs are counted in FLOPs; the wall times are of one run, with nothing else running.
@@ -123,7 +123,7 @@ def wall_times(bank: Bank, queries: list[Query], names: tuple[str, str] = ("leep
 
 
 def main(
-    bank: Annotated[Path, typer.Option(help="The bank; entries that lack a sketch get one.")] = Path("runs/bank256"),
+    bank: Annotated[Path, typer.Option(help="The bank; entries that lack a sketch get one.")] = Path("runs/bank208"),
     data: Annotated[str | None, typer.Option(help="Folder of CIFAR-100 parquet; the Hub's copy if left out.")] = None,
     count: Annotated[int, typer.Option("--targets", help="Targets of each kind.")] = 15,
     timed: Annotated[int, typer.Option(help="Queries whose wall time is taken.")] = 3,

@@ -3,10 +3,10 @@
 
 The demo bank's draw of five-class tasks goes on where the bank ends; each further task gets the model that the default
 recipe makes for it from the first entries, with WordNet as the similarity. That costs seconds a task instead of
-minutes, so that retrieval can be measured on hundreds of entries. Goes on where it was stopped; several processes may
+minutes, so that retrieval can be measured on two hundred entries. Goes on where it was stopped; several processes may
 run.
 
-    uv run scripts/grow_bank.py --bank runs/bank --out runs/bank256 --data ../shared/data/cifar100
+    uv run scripts/grow_bank.py --bank runs/bank --out runs/bank208 --data ../shared/data/cifar100
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ log = logging.getLogger("grow_bank")
 
 def main(
     bank: Annotated[Path, typer.Option(help="The bank to start from.")] = Path("runs/bank"),
-    out: Annotated[Path, typer.Option(help="Folder of the larger bank.")] = Path("runs/bank256"),
+    out: Annotated[Path, typer.Option(help="Folder of the larger bank.")] = Path("runs/bank208"),
     data: Annotated[str | None, typer.Option(help="Folder of CIFAR-100 parquet; the Hub's copy if left out.")] = None,
-    entries: Annotated[int, typer.Option(help="Entries of the larger bank.")] = 256,
+    entries: Annotated[int, typer.Option(help="Entries of the larger bank.")] = 208,
     per_class: Annotated[int, typer.Option(help="Images a class that a model is adapted with.")] = 100,
 ) -> None:
     """Grow it (or go on growing it)."""
