@@ -103,7 +103,7 @@ class AdaptReport:
             return f"not measured: {self.evaluated_on}"
         low, high = self.accuracy_interval
         images = f"{self.test_images} image{'s' if self.test_images != 1 else ''}"
-        return f"{self.accuracy:.1%} ({low:.0%} to {high:.0%} with 95% confidence) on {images}, {self.evaluated_on}"
+        return f"{self.accuracy:.1%} ({low:.0%} to {high:.0%} with 95% confidence) on {images} ({self.evaluated_on})"
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-ready values, with `accuracy_interval`; numbers that are not finite become None."""

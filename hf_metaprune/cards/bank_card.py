@@ -131,9 +131,10 @@ def snippet(bank: str) -> str:
     """A program that uses a bank; a test runs it."""
     return "\n".join(
         [
-            "from hf_metaprune import MetaPruner  # pip install hf-metaprune",
+            "# pip install hf-metaprune; photos is a folder with a folder for each class",
+            "from hf_metaprune import MetaPruner",
             "",
-            f'result = MetaPruner.from_hub("{bank}").adapt("photos")  # a folder with a folder for each class',
+            f'result = MetaPruner.from_hub("{bank}").adapt("photos")',
             'result.save_pretrained("model")',
             "print(result.report)",
         ]

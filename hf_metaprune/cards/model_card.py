@@ -223,7 +223,8 @@ def snippet(model: str) -> str:
     """A program that uses a model; a test runs it."""
     return "\n".join(
         [
-            "import hf_metaprune  # pip install hf-metaprune; makes transformers know the model",
+            "# pip install hf-metaprune; its import makes transformers know the model",
+            "import hf_metaprune",
             "from transformers import pipeline",
             "",
             f'classify = pipeline("image-classification", "{model}")',
