@@ -210,6 +210,8 @@ def read_report(corpus: Corpus) -> None:
     report = AdaptReport.load(corpus.model / "report.json")
     repr(report)
     json.dumps(report.to_dict(), allow_nan=False)
+    config = {"base_model": {"sha256": "0" * 64}, "labels": ["a", "b"]}
+    ModelCard("me/model", config, b"", report, "0" * 64, 5).render().encode()
 
 
 def read_model(corpus: Corpus) -> None:
@@ -257,7 +259,7 @@ def _listed(rng: Random, content: bytes) -> bytes:
 
 TRANSFORMERS = (
     *(MetaPruneError, SafetensorError, StrictDataclassError),
-    *(OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError),
+    *(OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError),
 )
 """transformers reads the config and the weights by itself before, and after, it asks us; these are its errors."""
 

@@ -146,6 +146,28 @@ def test_published_rows_that_lack_something(hub: LoopbackHub, own_bank: Bank) ->
             publish_bank(own_bank, "me/bank")
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"bank": "x"},
+        {"bank": {"repo_id": 5}},
+        {"evaluated_on": {"": None}},
+        {"rivals": {"x": {}}},
+        {"emissions": {"x": 1}},
+        {"test_images": "x"},
+        {"neighbours": [{"id": "a", "score": 1.0, "labels": ["a"], "share": "x"}]},
+    ],
+    ids=str,
+)
+def test_reports_of_which_no_card_can_be_made(corpus: Corpus, tmp_path: Path, changes: dict) -> None:
+    path = tmp_path / "report.json"
+    path.write_bytes((corpus.model / "report.json").read_bytes())
+    assert AdaptReport.load(path).labels
+    edit_json(path, **changes)
+    with pytest.raises(FormatError, match="is not a report"):
+        AdaptReport.load(path)
+
+
 def with_header(content: bytes, **changes: object) -> bytes:
     header, body = unpack(content)
     return pack(json.dumps(header | changes).encode(), body)
