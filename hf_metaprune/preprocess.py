@@ -49,7 +49,7 @@ class Preprocessing:
             size = tuple(int(n) for n in config["input_size"])
             mean, std = (tuple(float(v) for v in config[name]) for name in ("mean", "std"))
             interpolation, crop_pct = str(config.get("interpolation", "bicubic")), float(config.get("crop_pct", 0.875))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise FormatError(f"image preprocessing: field {error} is missing or has the wrong type") from error
         crop_mode = config.get("crop_mode") or "center"
         numbers = [*mean, *std, crop_pct]

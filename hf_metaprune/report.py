@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import FormatError
+from .errors import FormatError, reason
 from .layout import REPORT
 from .markup import inline
 from .storage import read_json, write_bytes, write_json
@@ -128,9 +128,19 @@ class AdaptReport:
             if np.array(report.confusion, dtype=int).shape not in ((0,), 2 * (len(report.labels),)):
                 raise ValueError("its confusion matrix has another shape")
             report.to_markdown()  # whatever a stranger wrote is found now
-        except (TypeError, ValueError, AttributeError, KeyError, OverflowError, RecursionError) as error:
-            raise FormatError(f"{path} is not a report: {error}") from error
+            report.check_card()
+        except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
+            raise FormatError(f"{path} is not a report: {reason(error)}") from error
         return report
+
+    def check_card(self) -> None:
+        """Make what is made of a report, to see whether it can be: whatever is wrong with its values is raised."""
+        from .cards.model_card import ModelCard
+
+        for name, usual in vars(AdaptReport()).items():
+            if not isinstance(getattr(self, name), (int, float) if isinstance(usual, float) else type(usual)):
+                raise ValueError(f"its {name} is of another type")
+        ModelCard("model", {"labels": self.labels}, b"", self, "", 0).render()
 
     def to_markdown(self, pictures: Mapping[str, str] | None = None) -> str:
         """As a page of Markdown; `pictures` maps titles to file names."""

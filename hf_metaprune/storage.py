@@ -17,6 +17,7 @@ from .errors import FormatError, StorageError, reason
 from .layout import TEMPORARY
 
 MAX_JSON_BYTES = 32 << 20  # a config of a huge network stays far below
+MAX_DEPTH = 64  # levels of lists and objects in JSON
 
 
 @contextlib.contextmanager
@@ -89,11 +90,40 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise FormatError(f"{path} has {path.stat().st_size} bytes, more than {MAX_JSON_BYTES}")
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        value = parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise FormatError(f"{path} cannot be read: {reason(error)}") from error
     if not isinstance(value, dict):
         raise FormatError(f"{path} must hold a JSON object")
+    return value
+
+
+def parse_json(text: str | bytes) -> Any:
+    """A JSON value; what Python can parse, but not always copy, show or write again, is none.
+
+    Raises:
+        ValueError: it is not JSON, nests too deep, or has halves of surrogate pairs.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise ValueError(f"more than {MAX_DEPTH} levels of lists and objects") from error
+    return check_plain(value)
+
+
+def check_plain(value: Any) -> Any:
+    """The JSON value itself.
+
+    Raises:
+        ValueError: it nests too deep, or has halves of surrogate pairs.
+    """
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        held = [part for part in level if isinstance(part, (dict, list))]
+        level = [below for part in held for below in (part.values() if isinstance(part, dict) else part)]
+    if any(isinstance(part, (dict, list)) for part in level):
+        raise ValueError(f"more than {MAX_DEPTH} levels of lists and objects")
+    json.dumps(value, ensure_ascii=False).encode()  # refuses surrogates
     return value
 
 

@@ -68,14 +68,36 @@ def tiny_preprocessing() -> Preprocessing:
     return Preprocessing((3, SIZE, SIZE), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "bilinear", 1.0)
 
 
-@pytest.fixture(scope="session")
-def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("base") / "base"
+def make_base(folder: Path) -> Path:
+    """A tiny base, as timm saves one."""
     torch.manual_seed(0)
     network = randomise_norms(timm.create_model("resnet18", num_classes=7, **TINY))
     config = {"model_args": TINY, "pretrained_cfg": tiny_preprocessing().to_config() | {"num_classes": 7}}
     save_for_hf(network, folder, model_config=config, safe_serialization=True)
     return folder
+
+
+def make_task_data() -> TaskData:
+    """A tiny task of all labels."""
+    train = ImageSet(*striped_images(12, len(LABELS), 0), tiny_preprocessing())
+    test = ImageSet(*striped_images(8, len(LABELS), 1), tiny_preprocessing())
+    return TaskData(Task(LABELS), train, test, "test", "stripes")
+
+
+def make_bank(folder: Path, base: BaseModel, task_data: TaskData) -> Path:
+    """A tiny bank of four entries."""
+    bank = Bank.create(folder, base, name="tiny", defaults={"ratio": 0.7})
+    options = MethodOptions(
+        ratio=0.7, steps=40, prune_every=3, prune_share=0.2, lr=0.02, batch_size=18, precision="fp32"
+    )
+    tasks = [(0, 1, 2), (2, 3, 4), (1, 4, 5), (0, 3, 5)]
+    assert len(list(build_bank(bank, task_data, tasks, options=options, device=torch.device("cpu")))) == 4
+    return folder
+
+
+@pytest.fixture(scope="session")
+def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_base(tmp_path_factory.mktemp("base") / "base")
 
 
 @pytest.fixture(scope="session")
@@ -85,21 +107,12 @@ def base(base_folder: Path) -> BaseModel:
 
 @pytest.fixture(scope="session")
 def task_data() -> TaskData:
-    train = ImageSet(*striped_images(12, len(LABELS), 0), tiny_preprocessing())
-    test = ImageSet(*striped_images(8, len(LABELS), 1), tiny_preprocessing())
-    return TaskData(Task(LABELS), train, test, "test", "stripes")
+    return make_task_data()
 
 
 @pytest.fixture(scope="session")
 def bank_folder(tmp_path_factory: pytest.TempPathFactory, base: BaseModel, task_data: TaskData) -> Path:
-    folder = tmp_path_factory.mktemp("bank") / "bank"
-    bank = Bank.create(folder, base, name="tiny", defaults={"ratio": 0.7})
-    options = MethodOptions(
-        ratio=0.7, steps=40, prune_every=3, prune_share=0.2, lr=0.02, batch_size=18, precision="fp32"
-    )
-    tasks = [(0, 1, 2), (2, 3, 4), (1, 4, 5), (0, 3, 5)]
-    assert len(list(build_bank(bank, task_data, tasks, options=options, device=torch.device("cpu")))) == 4
-    return folder
+    return make_bank(tmp_path_factory.mktemp("bank") / "bank", base, task_data)
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ from ..models.saving import save_model
 from ..storage import new_folder, read_json, storage_errors, write_bytes, write_json
 from ..version import __version__
 from .entry import Entry, check_facts, check_id
-from .folders import describe, new_path
+from .folders import check_place, describe, new_path
 from .index import MAX_INDEX_BYTES, index_bytes, merged, read_table, stored_meta, table_of
 from .meta import check_meta, read_meta
 from .reader import MAX_CONFIG_BYTES, BankReader
@@ -294,10 +294,16 @@ class Bank(BankReader):
         return publish_bank(self, repo_id, **options)
 
     def remove(self, entry_id: str) -> None:
-        """Take an entry out of the index, then delete its files."""
+        """Take an entry out of the index, then delete its files.
+
+        Raises:
+            FormatError: the index says that its files lie where no entry does.
+        """
         import shutil
 
-        folder = self.files.path(self[entry_id].path)
+        path = self[entry_id].path
+        check_place(path)
+        folder = self.files.path(path)
         self.update_index({entry_id: None})
         doomed = folder.with_name(f"{TEMPORARY}{folder.name}-removed")
         with storage_errors(folder, "delete"):

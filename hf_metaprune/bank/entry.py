@@ -21,6 +21,7 @@ from ..masks import Mask
 from ..models.base import BaseModel, sha256_file
 from ..models.modeling import MetaPrunedForImageClassification
 from ..models.saving import load_model
+from ..storage import parse_json
 from ..task import Task
 from .sketch import check_sketch
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 OUTLIER, SMALL = 100.0, 1e-2
 MAX_METRICS = 1 << 16  # characters of JSON
+MAX_SIZE = 1 << 63  # bytes, as a column of whole numbers can hold
 COMMIT = re.compile(r"[0-9a-f]{40}")
 ID_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,95}")
 
@@ -226,9 +228,11 @@ class Entry:
             FormatError: a field is missing or malformed, or the path leads out of the bank.
         """
         try:
-            metrics = json.loads(row["metrics"] or "{}")
-            path = str(row["path"] or "")
+            metrics = parse_json(row["metrics"] or "{}")
+            path, method, size = str(row["path"] or ""), row["method"], row["size"]
             check_relative(path)
+            if not isinstance(method, str | None) or type(size) is not int or not 0 <= size < MAX_SIZE:
+                raise FormatError("its method is no text, or its size no number of bytes")
             if row["repo_id"] is not None and not (is_repo_id(row["repo_id"]) and COMMIT.fullmatch(row["revision"])):
                 raise FormatError("it names another repo, but not by owner/name and commit")
             return cls(
@@ -236,15 +240,15 @@ class Entry:
                 check_id(row["id"]),
                 Task(tuple(row["labels"]), tuple(row["synsets"])),
                 bytes(row["masks"]),
-                row["method"],
+                method,
                 row["ratio"],
                 metrics,
                 path,
-                int(row["size"]),
+                size,
                 str(row["sha256"]),
                 row["repo_id"],
                 row["revision"],
                 row.get("sketch"),
             )
-        except (KeyError, TypeError, ValueError, RecursionError, DataError, FormatError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, DataError, FormatError) as error:
             raise FormatError(f"index row of entry {str(row.get('id'))[:80]!r}: {error}") from error

@@ -30,6 +30,19 @@ def new_path(entry_id: str, count: int) -> str:
     return f"{TASKS_FOLDER}/{hashlib.sha256(entry_id.encode()).hexdigest()[:2]}/{entry_id}"
 
 
+def check_place(path: str) -> None:
+    """Refuse to delete what an index, which others may have written, has for an entry's folder, but is none.
+
+    Raises:
+        FormatError: entries lie elsewhere.
+    """
+    parts = path.split("/")
+    if parts[0] != TASKS_FOLDER or len(parts) < 2 or {"", ".", ".."} & set(parts):
+        raise FormatError(
+            f"the index says that an entry lies in {path[:100]!r}, which is no place for one: mend it first"
+        )
+
+
 def describe(bank: Bank, entry_id: str, path: str) -> Entry:
     """The entry that a folder's files make, as for the index.
 

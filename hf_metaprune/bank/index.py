@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..errors import FormatError, reason
+from ..storage import parse_json
 
 MAX_INDEX_BYTES = 512 << 20  # a row has about 1 kB
 MAX_UNPACKED_BYTES = 1 << 30
@@ -116,10 +117,27 @@ def stored_meta(path: Path) -> dict[str, Any] | None:
     """
     try:
         found = (pq.read_schema(path).metadata or {}).get(META_KEY)
-        value = json.loads(found) if found else None
-    except (OSError, pa.ArrowException, ValueError, RecursionError) as error:
+        value = parse_json(found) if found else None
+    except (OSError, pa.ArrowException, ValueError) as error:
         raise FormatError(f"{path} cannot be read: {reason(error)}") from error
     return value if isinstance(value, dict) else None
+
+
+def check_complete(table: pa.Table, path: Path) -> pa.Table:
+    """The table itself, for those who go on with all of its rows, which a reader may leave out one by one.
+
+    Raises:
+        FormatError: a value that each row must have is missing.
+    """
+    needed = [field.name for field in INDEX_SCHEMA if not field.nullable]
+    lacking = [name for name in needed if table[name].null_count] or ["labels"] * _has_nulls(table["labels"])
+    if lacking:
+        raise FormatError(f"{path}: a row has no {lacking[0]}; `hf-metaprune bank validate --repair` rebuilds it")
+    return table
+
+
+def _has_nulls(lists: pa.ChunkedArray) -> bool:
+    return any(chunk.flatten().null_count for chunk in lists.chunks)
 
 
 def rows_of(table: pa.Table) -> Iterator[dict[str, Any]]:

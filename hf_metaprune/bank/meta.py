@@ -45,7 +45,8 @@ def check_meta(meta: dict[str, Any], path: Path) -> dict[str, Any]:
     if unknown:
         log.warning("%s: unknown keys ignored: %s", path, ", ".join(unknown))
     base, layers = meta.get("base_model"), meta.get("layers")
-    if not isinstance(base, dict) or not re.fullmatch(r"[0-9a-f]{64}", str(base.get("sha256"))):
+    sha256 = base.get("sha256") if isinstance(base, dict) else None
+    if not isinstance(sha256, str) or not re.fullmatch(r"[0-9a-f]{64}", sha256):
         raise FormatError(f"{path}: base_model has no sha256")
     if not isinstance(layers, dict) or not all(type(n) is int and 0 < n <= MAX_UNITS for n in layers.values()):
         raise FormatError(f"{path}: layers must map each prunable layer to its number of units")

@@ -19,14 +19,14 @@ from tqdm.auto import tqdm
 
 from ..cards.bank_card import BankCard
 from ..cards.card import MAX_CARD_BYTES
-from ..errors import BankError, BaseMismatchError, FormatError
+from ..errors import BankError, BaseMismatchError
 from ..hub.files import Files, HubFiles
 from ..hub.repo import Operation, Repo, read_text
-from ..layout import BANK_FILE, BASE_FOLDER, CARD, CONFIG, INDEX_FILE, PREPROCESSOR, TASKS_FOLDER, WEIGHTS
+from ..layout import BANK_FILE, BASE_FOLDER, CARD, CONFIG, INDEX_FILE, PREPROCESSOR, WEIGHTS
 from .bank import Bank
 from .entry import Entry, check_id
-from .folders import describe, new_path
-from .index import INDEX_SCHEMA, MAX_INDEX_BYTES, index_bytes, merged, read_table, rows_of, table_of
+from .folders import check_place, describe, new_path
+from .index import INDEX_SCHEMA, MAX_INDEX_BYTES, check_complete, index_bytes, merged, read_table, rows_of, table_of
 from .meta import read_meta
 from .validation import check_entry
 
@@ -62,7 +62,8 @@ class _State:
 
     @property
     def paths(self) -> dict[str, str]:
-        return dict(zip(self.table["id"].to_pylist(), self.table["path"].to_pylist(), strict=True))
+        paths = [path or "" for path in self.table["path"].to_pylist()]
+        return dict(zip(self.table["id"].to_pylist(), paths, strict=True))
 
     def news(self, entries: Iterable[Entry]) -> list[Entry]:
         """Those of the entries that are not there, have other weights there, or a sketch that is not there."""
@@ -81,7 +82,8 @@ def _read(repo: Repo, commit: str) -> _State:
         return _State(commit, None, INDEX_SCHEMA.empty_table(), card)
     files = HubFiles(repo.repo_id, BANK_FILE, revision=commit, token=repo.token)
     files.get({INDEX_FILE: MAX_INDEX_BYTES})
-    return _State(commit, read_meta(files.root / BANK_FILE), read_table(files.root / INDEX_FILE), card)
+    index = files.root / INDEX_FILE
+    return _State(commit, read_meta(files.root / BANK_FILE), check_complete(read_table(index), index), card)
 
 
 def publish_bank(
@@ -290,15 +292,11 @@ def _deletion(path: str) -> Operation:
     """Delete an entry's folder.
 
     Raises:
-        FormatError: the index, which others may have written, says that it is somewhere else than entries are.
+        FormatError: see `check_place`.
     """
     from huggingface_hub import CommitOperationDelete
 
-    parts = path.split("/")
-    if parts[0] != TASKS_FOLDER or len(parts) < 2 or {"", ".", ".."} & set(parts):
-        raise FormatError(
-            f"the index says that an entry lies in {path[:100]!r}, which is no place for one: mend it first"
-        )
+    check_place(path)
     return CommitOperationDelete(f"{path}/", is_folder=True)
 
 

@@ -19,6 +19,7 @@ from ..layout import (
     WEIGHTS,
 )
 from ..models.base import BaseModel
+from ..storage import storage_errors
 from .entry import Entry
 from .index import read_table, rows_of
 
@@ -124,7 +125,9 @@ class BankReader:
     @property
     def base_bytes(self) -> int:
         """Size of the base's weights: no sub-network in the same precision is larger."""
-        return (self.base_folder / WEIGHTS).stat().st_size
+        weights = self.base_folder / WEIGHTS
+        with storage_errors(weights, "read"):
+            return weights.stat().st_size
 
     @cached_property
     def base(self) -> BaseModel:

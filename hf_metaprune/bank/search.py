@@ -19,29 +19,27 @@ from hashlib import sha256
 from itertools import islice
 from typing import Any
 
-from huggingface_hub.errors import NotASafetensorsRepoError, SafetensorsParsingError
 from tqdm.auto import tqdm
 
 from ..config import SearchOptions
-from ..errors import FormatError, HubError, HubUnreachableError, reason
-from ..hub.client import TAG, hub_api, hub_errors, is_repo_id
+from ..errors import FormatError, HubError, HubUnreachableError
+from ..hub.client import TAG, is_repo_id
 from ..hub.files import DOWNLOADS
+from ..hub.header import metadata_on_hub
+from ..hub.listing import ListedModel, list_models
 from ..hub.memory import Memory
 from ..layout import FORMAT_VERSION, WEIGHTS
 from ..models.saving import check_metadata
+from ..storage import check_plain
 from .bank import Bank
 from .entry import COMMIT, Entry, check_id
 
 log = logging.getLogger(__name__)
 
-EXPAND = ("author", "cardData", "gated", "private", "sha")
 AT_A_TIME = 256
 COMMONS = "models on the Hub"
-HEADER_ERRORS = (
-    *(SafetensorsParsingError, NotASafetensorsRepoError),
-    *(KeyError, TypeError, AttributeError, RecursionError),
-)
-"""What the client raises for a header that is none."""
+HEADER_KEYS = ("format_version", "base_model_sha256", "masks_digest", "labels")
+"""What is read, and remembered, of a header."""
 
 
 def search_hub(bank: Bank, options: SearchOptions, progress: bool = False) -> Bank:
@@ -70,29 +68,28 @@ def search_hub(bank: Bank, options: SearchOptions, progress: bool = False) -> Ba
     return commons
 
 
-def _listed(options: SearchOptions, token: str | bool | None) -> Iterator[Any]:
+def _listed(options: SearchOptions, token: str | bool | None) -> Iterator[ListedModel]:
     """Models that may be used, trusted ones first, each once."""
-    api, seen = hub_api(token), set[str]()
+    seen = set[str]()
     wanted, trusted = [TAG, *options.tags], {name.lower() for name in options.trusted}
-    with hub_errors("the Hub", "search"):
-        for owner in [*options.first_owners, options.author]:
-            first = owner is not options.author
-            for model in api.list_models(filter=wanted, author=owner, expand=list(EXPAND)):
-                names = {model.id.lower(), str(owner).lower()}
-                if model.id in seen or not is_repo_id(model.id) or (first and not names & trusted):
-                    continue
-                seen.add(model.id)
-                if options.admits(model.id):
-                    yield model
+    for owner in [*options.first_owners, options.author]:
+        first = owner is not options.author
+        for model in list_models(wanted, owner, token):
+            names = {model.id.lower(), str(owner).lower()}
+            if model.id in seen or not is_repo_id(model.id) or (first and not names & trusted):
+                continue
+            seen.add(model.id)
+            if options.admits(model.id):
+                yield model
 
 
 class _Look:
     """From a listed model to an entry, or None; what was found out is remembered by commit."""
 
     def __init__(self, bank: Bank, token: str | bool | None, memory: Memory) -> None:
-        self.bank, self.memory, self.api = bank, memory, hub_api(token)
+        self.bank, self.memory, self.token = bank, memory, token
 
-    def __call__(self, model: Any) -> Entry | None:
+    def __call__(self, model: ListedModel) -> Entry | None:
         try:
             facts = self._facts(model)
             if facts["base_sha256"] != self.bank.base_sha256:
@@ -108,19 +105,22 @@ class _Look:
             self.bank.left_out[model.id] = f"left out {model.id}: {error}"
             return None
 
-    def _facts(self, model: Any) -> dict[str, Any]:
+    def _facts(self, model: ListedModel) -> dict[str, Any]:
         """The ``metaprune`` block of a card."""
-        data = model.card_data.to_dict() if model.card_data is not None else {}
-        facts = data.get("metaprune")
-        if not isinstance(facts, dict) or not isinstance(model.sha, str) or not COMMIT.fullmatch(model.sha):
+        facts = model.card.get("metaprune")
+        if not isinstance(facts, dict) or not COMMIT.fullmatch(model.sha):
             raise FormatError("its card has no metaprune block")
+        try:
+            check_plain(facts)
+        except ValueError as error:
+            raise FormatError(f"its card has {error}") from error
         if type(facts.get("format_version")) is not int or not 1 <= facts["format_version"] <= FORMAT_VERSION:
             raise FormatError(f"format version {str(facts.get('format_version'))[:20]} is not one that can be read")
         if not isinstance(facts.get("base_sha256"), str):
             raise FormatError("its card does not name a base")
         return facts
 
-    def _check_header(self, model: Any, entry: Entry) -> None:
+    def _check_header(self, model: ListedModel, entry: Entry) -> None:
         """Check the card against the header of the weights; asked for once a commit, also if it was found wanting."""
         key = f"{model.id}@{model.sha}"
         found = self.memory.get(key)
@@ -139,13 +139,9 @@ class _Look:
         }
         check_metadata(found["header"], wanted, f"{model.id}: {WEIGHTS}", "its card", complete=True)
 
-    def _header(self, model: Any) -> dict[str, str]:
-        with hub_errors(model.id, f"read the header of {WEIGHTS} of"):
-            try:
-                found = self.api.parse_safetensors_file_metadata(model.id, WEIGHTS, revision=model.sha)
-                return {str(k): str(v) for k, v in (found.metadata or {}).items()}
-            except HEADER_ERRORS as error:
-                raise FormatError(f"the header of its {WEIGHTS} cannot be read: {reason(error)}") from error
+    def _header(self, model: ListedModel) -> dict[str, str]:
+        found = metadata_on_hub(model.id, WEIGHTS, model.sha, self.token)
+        return {key: value for key in HEADER_KEYS if isinstance(value := found.get(key), str)}
 
 
 def _masks(facts: dict[str, Any]) -> bytes:
@@ -155,7 +151,7 @@ def _masks(facts: dict[str, Any]) -> bytes:
         raise FormatError("the masks of its card cannot be read") from error
 
 
-def _row(model: Any, facts: dict[str, Any]) -> dict[str, Any]:
+def _row(model: ListedModel, facts: dict[str, Any]) -> dict[str, Any]:
     """A row as of an index."""
     labels, synsets = facts.get("labels"), facts.get("synsets")
     if not isinstance(labels, list) or not isinstance(synsets, list | None):

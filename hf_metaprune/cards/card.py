@@ -10,11 +10,15 @@ from typing import Any, ClassVar
 
 import yaml
 
-from ..errors import FormatError
+from ..errors import FormatError, reason
 
 MAX_CARD_BYTES = 2 << 20
 FRONT = re.compile(r"\A\ufeff?---[ \t]*\r?\n(.*?)\r?\n?^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
-MARK = re.compile(r"\n*<!-- hf-metaprune card ([0-9a-f]{16}) -->\s*\Z")
+YAML_ERRORS = (
+    *(yaml.YAMLError, ValueError, RecursionError, OverflowError),
+    *(KeyError, IndexError, AttributeError, TypeError),  # of values that do not fit their tag, such as "!!bool 5"
+)
+MARK = re.compile(r"<!-- hf-metaprune card ([0-9a-f]{16}) -->\s*\Z")
 
 
 class Card(ABC):
@@ -40,15 +44,20 @@ class Card(ABC):
             return fresh
         try:
             old, rest = split(existing)
+            front = _front(self._with_theirs(old))
         except FormatError:
             return fresh if is_untouched(existing) else existing  # what cannot be parsed is not ours to repair
-        kept = {key: value for key, value in old.items() if key not in self.own_keys}
-        data = kept | {key: value for key, value in self.data().items() if value is not None}
-        theirs = [tag for tag in old.get("tags") or [] if tag not in data["tags"]]
-        data["tags"] = data["tags"] + theirs
         if is_untouched(existing) or not rest.strip():
             rest = f"{body}\n{mark}\n"
-        return _front(data) + "\n" + rest.lstrip("\n")
+        return front + "\n" + rest.lstrip("\n")
+
+    def _with_theirs(self, old: Mapping[str, Any]) -> dict[str, Any]:
+        """The YAML with what people have added: keys that are not ours, and tags."""
+        kept = {key: value for key, value in old.items() if key not in self.own_keys}
+        data = kept | {key: value for key, value in self.data().items() if value is not None}
+        tags = old.get("tags")
+        theirs = tags if isinstance(tags, list) else [tags]
+        return data | {"tags": data["tags"] + [t for t in theirs if isinstance(t, str) and t not in data["tags"]]}
 
 
 def split(content: str) -> tuple[dict[str, Any], str]:
@@ -64,8 +73,8 @@ def split(content: str) -> tuple[dict[str, Any], str]:
         raise FormatError(f"the card's YAML has more than {MAX_CARD_BYTES} characters")
     try:
         data = yaml.load(found[1], Loader=_PlainLoader)
-    except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
-        raise FormatError(f"the card's YAML cannot be read: {str(error).splitlines()[0][:200]}") from error
+    except YAML_ERRORS as error:
+        raise FormatError(f"the card's YAML cannot be read: {reason(error)}") from error
     if not isinstance(data, dict | None):
         raise FormatError("the card's YAML is no object")
     return dict(data or {}), content[found.end() :]
@@ -103,7 +112,10 @@ class _Dumper(yaml.SafeDumper):
 
 def _front(data: Mapping[str, Any]) -> str:
     filled = {key: value for key, value in data.items() if value is not None}
-    dumped = yaml.dump(filled, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=4096)
+    try:
+        dumped = yaml.dump(filled, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=4096)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # an integer of too many digits
+        raise FormatError(f"the card's YAML cannot be written: {reason(error)}") from error
     return f"---\n{dumped}---\n"
 
 

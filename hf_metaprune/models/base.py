@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
-from ..errors import FormatError, reason
+from ..errors import FormatError
 from ..layout import CONFIG, PREPROCESSOR, WEIGHTS
 from ..masks import Mask
 from ..preprocess import Preprocessing
@@ -23,6 +21,7 @@ from ..storage import read_json
 from .architecture import Architecture, PrunableLayer, find_architecture, layer_sizes
 from .configuration import MetaPrunedConfig
 from .modeling import MetaPrunedForImageClassification
+from .weights import load_weights
 
 
 def sha256_file(path: Path) -> str:
@@ -70,14 +69,7 @@ class BaseModel:
         preprocessing = _read_preprocessing(config, path)
         family = find_architecture(library, architecture)
         weights = path / WEIGHTS
-        try:
-            state = load_file(weights)
-        except (OSError, SafetensorError) as error:
-            raise FormatError(f"{weights} cannot be read: {reason(error)}") from error
-        bad = [n for n, t in state.items() if t.is_floating_point() and not torch.isfinite(t).all()]
-        if bad:
-            raise FormatError(f"{weights}: tensor {bad[0]} has values that are not finite")
-        network = _build(family, architecture, model_args, state)
+        network = _build(family, architecture, model_args, load_weights(weights))
         sha, names = sha256_file(weights), _label_names(config, path)
         return cls(library, architecture, model_args, sha, preprocessing, network, names, repo_id, revision, path)
 
@@ -198,7 +190,7 @@ def _build(family: Architecture, architecture: str, args: dict[str, Any], state:
         raise FormatError(f"{WEIGHTS} of the base does not fit {architecture}: tensor {wrong[0]} has another shape")
     network.to_empty(device="cpu")
     try:
-        network.load_state_dict({n: t.float() if t.is_floating_point() else t for n, t in state.items()})
+        network.load_state_dict(state)
     except RuntimeError as error:
         raise FormatError(f"{WEIGHTS} of the base does not fit {architecture}: {error}") from error
     return network.eval()

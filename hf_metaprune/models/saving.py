@@ -20,6 +20,7 @@ from ..storage import read_json, write_bytes
 from ..task import check_labels
 from .configuration import MetaPrunedConfig
 from .modeling import MetaPrunedForImageClassification
+from .weights import load_weights
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -148,8 +149,8 @@ def load_config(folder: Path) -> MetaPrunedConfig:
         return config
     except DataError as error:
         raise FormatError(f"{folder / CONFIG}: {error}") from error
-    except (TypeError, ValueError, AttributeError, KeyError) as error:
-        raise FormatError(f"{folder / CONFIG}: {str(error).splitlines()[0]}") from error
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
+        raise FormatError(f"{folder / CONFIG}: {reason(error)}") from error
     except Exception as error:
         if type(error).__name__.startswith("StrictDataclass"):
             raise FormatError(f"{folder / CONFIG}: {' '.join(str(error).split())}") from error
@@ -173,10 +174,7 @@ def load_model(folder: Path, expected: str | None = None) -> MetaPrunedForImageC
     with torch.device("meta"):
         model = MetaPrunedForImageClassification(config)
     check_header(folder, config, model)
-    state = {n: t.float() if t.is_floating_point() else t for n, t in load_file(folder / WEIGHTS).items()}
-    bad = [n for n, t in state.items() if t.is_floating_point() and not torch.isfinite(t).all()]
-    if bad:
-        raise FormatError(f"{folder / WEIGHTS}: tensor {bad[0]} has values that are not finite")
+    state = load_weights(folder / WEIGHTS)
     model.to_empty(device="cpu")
     model.load_state_dict(state)
     model.place_outputs()

@@ -1,0 +1,49 @@
+"""The Hub's list of models, with their cards.
+
+The client makes an object of each card, and some cards make it fail: one of them would end the list for everybody. So
+what the Hub sends is taken as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..version import __version__
+from .client import LIBRARY, hub_errors
+
+EXPAND = ("author", "cardData", "gated", "private", "sha")
+
+
+@dataclass(frozen=True)
+class ListedModel:
+    """A model's id, the commit it is at (or nothing), and the YAML of its card."""
+
+    id: str
+    sha: str = ""
+    card: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, item: Any) -> ListedModel:
+        """From an item of the list; whatever is not of its type is left out."""
+        item = item if isinstance(item, dict) else {}
+        named, sha, card = (item.get(key) for key in ("id", "sha", "cardData"))
+        known = named if isinstance(named, str) else "", sha if isinstance(sha, str) else ""
+        return cls(*known, card if isinstance(card, dict) else {})
+
+
+def list_models(tags: Sequence[str], owner: str | None, token: str | bool | None = None) -> Iterator[ListedModel]:
+    """All models that have these tags, of one owner or of all.
+
+    Raises:
+        HubError: the Hub cannot be reached, or the token is wrong.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.utils import build_hf_headers, paginate
+
+    asked: dict[str, Any] = {"filter": list(tags), "expand": list(EXPAND)} | ({"author": owner} if owner else {})
+    with hub_errors("the Hub", "search"):
+        headers = build_hf_headers(token=token, library_name=LIBRARY, library_version=__version__)
+        for item in paginate(f"{constants.ENDPOINT}/api/models", params=asked, headers=headers):
+            yield ListedModel.of(item)

@@ -1,0 +1,34 @@
+"""Tensors from a ``model.safetensors`` of a stranger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from ..errors import FormatError, reason
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
+
+
+def load_weights(path: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a file by name, those of floating point in float32.
+
+    Raises:
+        FormatError: the file is missing or damaged; a tensor is of another type, or has values that are not finite.
+    """
+    try:
+        stored = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise FormatError(f"{path} cannot be read: {reason(error)}; it may be cut short, fetch it again") from error
+    state = {}
+    for name, tensor in stored.items():
+        if tensor.dtype not in FLOATS + WHOLE:
+            raise FormatError(f"{path}: tensor {name[:100]} is of type {tensor.dtype}")
+        state[name] = tensor.float() if tensor.dtype in FLOATS else tensor
+        if tensor.dtype in FLOATS and not torch.isfinite(state[name]).all():
+            raise FormatError(f"{path}: tensor {name[:100]} has values that are not finite")
+    return state

@@ -1,0 +1,88 @@
+#!/usr/bin/env python
+"""Alter real files at random and have them read, for as long as one likes; what fails is kept.
+
+uv run --extra dev scripts/fuzz.py --minutes 10 --seed 1
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from random import Random
+from typing import Annotated
+
+import typer
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the tests are no installed package
+
+from tests.fuzz.corpus import Corpus, make_all
+from tests.fuzz.targets import TARGETS, Fuzzer
+from tests.fuzz.watch import CaseFailure, little_memory
+
+BATCH = {"repair": 3, "remove": 10, "model": 20, "from_pretrained": 20, "base": 30}
+"""Cases of one target before it is the turn of the next; 100 if not told."""
+
+Found = list[tuple[str, str, bytes]]
+
+
+def run_batch(corpus: Path, name: str, seeds: range, folder: Path) -> Found:
+    """Failures of some cases of one target: the seed's name, what happened, and the altered file."""
+    logging.disable(logging.CRITICAL)
+    warnings.simplefilter("error")
+    found: Found = []
+    with tempfile.TemporaryDirectory(dir=folder) as work, little_memory():
+        fuzzer = Fuzzer(TARGETS[name], Corpus(corpus), Path(work))
+        for seed in seeds:
+            try:
+                fuzzer.case(Random(f"{name}:{seed}"))
+            except CaseFailure as failure:
+                found.append((f"{name}-{seed}-{Path(fuzzer.altered[0]).name}", str(failure), fuzzer.altered[1]))
+    return found
+
+
+def new_pool() -> ProcessPoolExecutor:
+    """One process beside this one, which a fault of native code may end."""
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+
+
+def main(
+    minutes: Annotated[float, typer.Option(help="How long.")] = 10.0,
+    seed: Annotated[int, typer.Option(help="Another seed, other cases.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for the files that fail.")] = Path("fuzz-failures"),
+    only: Annotated[str, typer.Option(help="Only this target.")] = "",
+) -> None:
+    """Print how many cases were tried; exit 1 if any failed."""
+    names, counts, failures, turn = [only] if only else list(TARGETS), Counter[str](), 0, 0
+    with tempfile.TemporaryDirectory() as work:
+        corpus = make_all(Path(work)).root
+        pool, end = new_pool(), time.monotonic() + 60 * minutes
+        while time.monotonic() < end:
+            name = names[turn % len(names)]
+            size = BATCH.get(name, 100)
+            start = seed * 10**9 + turn // len(names) * size
+            try:
+                found = pool.submit(run_batch, corpus, name, range(start, start + size), Path(work)).result()
+            except BrokenProcessPool:
+                found = [(f"{name}-{start}-died", f"a case of {start} to {start + size - 1} ended the process", b"")]
+                pool = new_pool()
+            for title, what, content in found:
+                out.mkdir(parents=True, exist_ok=True)
+                (out / title.replace(" ", "_")).write_bytes(content)
+                print(f"{title}: {what}", flush=True)
+            counts[name], failures, turn = counts[name] + size, failures + len(found), turn + 1
+        pool.shutdown()
+    print(", ".join(f"{name} {count}" for name, count in counts.items()))
+    print(f"{counts.total()} cases, {failures} failures{f', see {out}' if failures else ''}")
+    raise typer.Exit(int(failures > 0))
+
+
+if __name__ == "__main__":
+    typer.run(main)

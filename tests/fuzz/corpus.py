@@ -1,0 +1,74 @@
+"""The real files: the tiny bank, and a model saved with its card and report."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from hf_metaprune import Bank, MetaPruner
+from hf_metaprune.cards.card import split
+from hf_metaprune.models.base import BaseModel
+from hf_metaprune.task import TaskData
+from tests.conftest import make_bank, make_base, make_task_data
+
+TINY = {"steps": 1, "batch_size": 8, "eval_steps": (0,), "precision": "fp32"}
+
+
+@dataclass
+class Corpus:
+    """Sound files: `bank`, `model`, `other_base`, saved by transformers, and ``listed.json``, as the Hub has it."""
+
+    root: Path
+
+    @property
+    def bank(self) -> Path:
+        return self.root / "bank"
+
+    @property
+    def model(self) -> Path:
+        return self.root / "model"
+
+    @property
+    def other_base(self) -> Path:
+        return self.root / "other_base"
+
+    def first(self, pattern: str) -> str:
+        """The path of the first file, or folder, that a pattern fits."""
+        return sorted(self.root.glob(pattern))[0].relative_to(self.root).as_posix()
+
+    def copy(self, to: Path) -> Corpus:
+        """Files that may be altered."""
+        shutil.copytree(self.root, to)
+        return Corpus(to)
+
+
+def make_corpus(root: Path, bank: Path, task_data: TaskData) -> Corpus:
+    """From a bank that is there."""
+    shutil.copytree(bank, root / "bank", ignore=shutil.ignore_patterns(".locks"))
+    task = task_data.select((0, 1, 3), seed=0)
+    result = MetaPruner(Bank.open(bank)).adapt(task, by="leep", neighbours=2, **TINY)
+    result.save_pretrained(root / "model")
+    for picture in (root / "model").glob("*.png"):
+        picture.unlink()
+    _save_other_base(root / "other_base")
+    card = split((root / "model" / "README.md").read_text())[0]
+    (root / "listed.json").write_text(json.dumps({"id": "eve/model", "sha": "a" * 40, "cardData": card}))
+    return Corpus(root)
+
+
+def make_all(root: Path) -> Corpus:
+    """From nothing."""
+    task_data = make_task_data()
+    bank = make_bank(root / "first", BaseModel.load(make_base(root / "base")), task_data)
+    return make_corpus(root / "corpus", bank, task_data)
+
+
+def _save_other_base(folder: Path) -> None:
+    from transformers import BitImageProcessor, ResNetConfig, ResNetForImageClassification
+
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=3)
+    ResNetForImageClassification(config).save_pretrained(folder)
+    sides = {"height": 32, "width": 32}
+    BitImageProcessor(size={"shortest_edge": 32}, crop_size=sides, do_center_crop=True).save_pretrained(folder)

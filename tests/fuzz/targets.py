@@ -1,0 +1,306 @@
+"""The reading paths: which files of a corpus are altered how, and who reads them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import sqlite3
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from unittest import mock
+
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+
+from hf_metaprune import Bank
+from hf_metaprune.bank import index
+from hf_metaprune.bank.entry import check_magnitudes
+from hf_metaprune.bank.folders import recover
+from hf_metaprune.bank.index import check_complete, index_bytes, merged, read_table, rows_of, stored_meta, table_of
+from hf_metaprune.bank.meta import check_meta
+from hf_metaprune.bank.search import _Look
+from hf_metaprune.bank.validation import check_entry, repair_index, validate_bank
+from hf_metaprune.cards.bank_card import BankCard
+from hf_metaprune.cards.card import is_untouched
+from hf_metaprune.cards.model_card import ModelCard
+from hf_metaprune.errors import HubError, MetaPruneError
+from hf_metaprune.hub.header import read_metadata
+from hf_metaprune.hub.listing import ListedModel
+from hf_metaprune.hub.memory import Memory
+from hf_metaprune.models.base import BaseModel
+from hf_metaprune.models.saving import load_model
+from hf_metaprune.report import AdaptReport
+from hf_metaprune.result import load_result
+from tests.fuzz.cards import mutate_card, mutate_facts
+from tests.fuzz.corpus import Corpus
+from tests.fuzz.formats import lfs_pointer, mutate_safetensors
+from tests.fuzz.mutators import BytesMutation, json_bytes, mutate_json, mutate_value
+from tests.fuzz.tables import mutate_index, mutate_places
+from tests.fuzz.watch import MB, CaseFailure, Watch
+
+ENTRY = "bank/tasks/*"
+"""The first entry's folder."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Files of the corpus, how each is altered, and what then reads them; `writes` names what it may change."""
+
+    name: str
+    files: dict[str, BytesMutation]
+    read: Callable[[Corpus], object]
+    errors: tuple[type[Exception], ...] = (MetaPruneError,)
+    writes: str | None = None
+
+
+class Fuzzer:
+    """Runs cases of one target in a copy of the corpus, in a folder of its own."""
+
+    def __init__(self, target: Target, corpus: Corpus, folder: Path) -> None:
+        self.target, self.sound, self.folder = target, corpus, folder
+        self.corpus = corpus.copy(folder / "files")
+        self.cases = self.refused = 0
+
+    def case(self, rng: Random) -> None:
+        """Alter one file, have it read, and put it back.
+
+        Raises:
+            CaseFailure: says what reading did; `altered` has the file.
+        """
+        pattern = rng.choice(list(self.target.files))
+        name = self.sound.first(pattern)
+        mutate = lfs_pointer if rng.random() < 0.04 else self.target.files[pattern]
+        self.altered = name, mutate(rng, (self.sound.root / name).read_bytes())
+        path = self.corpus.root / name
+        path.unlink()  # who writes over a file that is mapped ends the process
+        path.write_bytes(self.altered[1])
+        writes = self.target.writes
+        watch = Watch(self.target.errors, self.corpus.root / writes if writes else None)
+        self.cases += 1
+        try:
+            with mock.patch.object(index, "MAX_UNPACKED_BYTES", 8 * MB):
+                self.refused += watch.run(lambda: self.target.read(self.corpus), self.folder)
+        except CaseFailure as failure:
+            raise CaseFailure(
+                f"{self.target.name}: {name}, {self.altered[1][:120]!r}: {failure}"
+            ) from failure.__cause__
+        finally:
+            self._restore(path, name)
+
+    def _restore(self, path: Path, name: str) -> None:
+        if self.target.writes:
+            shutil.rmtree(self.corpus.root)
+            self.corpus = self.sound.copy(self.folder / "files")
+        else:
+            path.unlink()
+            shutil.copyfile(self.sound.root / name, path)
+
+
+def read_bank(corpus: Corpus) -> None:
+    """As all commands that list a bank."""
+    bank = Bank.open(corpus.bank, strict=False)
+    assert repr(bank)
+    json.dumps(bank.reference())
+    list_entries(bank)
+    assert bank.default_ratio is None or 0 < bank.default_ratio < 1
+    bank.base_bytes  # noqa: B018
+    _render(bank, bank.meta)
+
+
+def list_entries(bank: Bank) -> None:
+    """What ranking and voting ask of entries before they read their files."""
+    for entry in bank:
+        assert len(entry.mask) == len(bank.sizes)
+        json.dumps(entry.reference())
+        bank.files_of(entry).path(entry.path)
+        f"{entry.method} {entry.owner}".encode()
+        table_of([entry.row()])
+    f"{bank.left_out}".encode()
+
+
+def read_index(corpus: Corpus) -> None:
+    """As from a folder, and as from the Hub, where the index has the copy of ``bank.json``."""
+    path = corpus.bank / "index.parquet"
+    list_entries(Bank.open(corpus.bank, strict=False))
+    meta = stored_meta(path)
+    bank = Bank.open(corpus.bank)
+    if meta is not None:
+        list_entries(Bank(bank.files, check_meta(meta, path), strict=False))
+        _render(bank, meta)
+
+
+def _render(bank: Bank, meta: dict) -> None:
+    """The index and the card that publishing into such a bank would make."""
+    table = check_complete(read_table(bank.root / "index.parquet"), bank.root)
+    content = index_bytes(merged(table, table_of(list(rows_of(table))[:1]), ["x"]), meta)
+    BankCard("me/bank", meta, list(rows_of(table))).render().encode()
+    assert content
+
+
+def read_card(corpus: Corpus) -> None:
+    """As publishing does with the card that is there."""
+    existing = (corpus.model / "README.md").read_text("utf-8", "replace")
+    config = {"base_model": {"sha256": "0" * 64}, "labels": ["a", "b"]}
+    card = ModelCard("me/model", config, b"", AdaptReport(labels=["a", "b"]), "0" * 64, 5)
+    rendered = card.render(existing)
+    rendered.encode()
+    is_untouched(existing)
+
+
+def read_header(corpus: Corpus) -> None:
+    """The header by ranges, as a search reads it."""
+    content = (corpus.model / "model.safetensors").read_bytes()
+    read_metadata(lambda start, stop: content[start:stop])
+
+
+def read_listed(corpus: Corpus) -> None:
+    """A model from the Hub's list, up to the check of its header; a model that is bad is left out, never an error."""
+    try:
+        item = json.loads((corpus.root / "listed.json").read_bytes())
+    except (ValueError, RecursionError) as error:  # the client's, for the list as a whole
+        raise HubError("this is no list") from error
+    content = (corpus.model / "model.safetensors").read_bytes()
+    commons = Bank(Bank.open(corpus.bank).files, Bank.open(corpus.bank).meta, strict=False)
+
+    def part(*_: object) -> dict:
+        return read_metadata(lambda start, stop: content[start:stop])
+
+    memory = Memory(sqlite3.connect(":memory:"))
+    with mock.patch("hf_metaprune.bank.search.metadata_on_hub", part):
+        entry = _Look(commons, None, memory)(ListedModel.of(item))
+    if entry is not None:
+        commons.use_entries({entry.id: entry})
+        assert len(entry.mask) == len(commons.sizes)
+        table_of([entry.row()])
+        f"{entry.method} {commons.left_out}".encode()
+
+
+def read_entry(corpus: Corpus) -> None:
+    """As before an entry votes, and as `bank validate` does."""
+    bank = Bank.open(corpus.bank)
+    bank.base = BASES.get(corpus.root) or BASES.setdefault(corpus.root, bank.base)  # type: ignore[misc]
+    entry = bank[Path(corpus.first(ENTRY)).name]
+    if not list(check_entry(bank, entry)):
+        return
+    check_magnitudes(load_model(entry.folder), bank.base)  # had the index another digest
+    with entry.open_weights() as weights:
+        for name in weights.keys():  # noqa: SIM118
+            weights.get_tensor(name)
+
+
+BASES: dict[Path, BaseModel] = {}
+
+
+def read_base(corpus: Corpus) -> None:
+    """A base that timm saved."""
+    assert BaseModel.load(corpus.bank / "base").sizes
+
+
+def read_other_base(corpus: Corpus) -> None:
+    """A base that transformers saved."""
+    assert BaseModel.load(corpus.other_base).sizes
+
+
+def read_report(corpus: Corpus) -> None:
+    """A saved model's report, and what is made of it."""
+    report = AdaptReport.load(corpus.model / "report.json")
+    repr(report)
+    json.dumps(report.to_dict(), allow_nan=False)
+    config = {"base_model": {"sha256": "0" * 64}, "labels": ["a", "b"]}
+    ModelCard("me/model", config, b"", report, "0" * 64, 5).render().encode()
+
+
+def read_model(corpus: Corpus) -> None:
+    """A saved model, as `predict` reads it."""
+    result = load_result(corpus.model, device="cpu")
+    repr(result)
+    ModelCard.of(result, "me/model", None, corpus.model).render().encode()
+
+
+def read_pretrained(corpus: Corpus) -> None:
+    """Through transformers."""
+    from transformers import AutoModelForImageClassification
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        AutoModelForImageClassification.from_pretrained(corpus.model)
+
+
+def repair(corpus: Corpus) -> None:
+    """What writes into a bank."""
+    validate_bank(Bank.open(corpus.bank, strict=False))
+    repair_index(corpus.bank)
+    bank = Bank.open(corpus.bank, strict=False)
+    recover(bank)
+
+
+def remove(corpus: Corpus) -> None:
+    """Taking entries out of a bank, wherever its index says that they lie."""
+    bank = Bank.open(corpus.bank, strict=False)
+    for entry_id in list(bank.entries):
+        with contextlib.suppress(MetaPruneError):
+            bank.remove(entry_id)
+    assert (corpus.bank / "bank.json").exists()
+    assert (corpus.bank / "base" / "model.safetensors").exists()
+    assert (corpus.bank / "tasks").exists()
+
+
+def _listed(rng: Random, content: bytes) -> bytes:
+    """An item of the Hub's list."""
+    item = json.loads(content)
+    if rng.random() < 0.1:
+        return json_bytes(rng, mutate_value(rng, item))
+    return json_bytes(rng, item | {"cardData": mutate_facts(rng, item["cardData"])})
+
+
+TRANSFORMERS = (
+    *(MetaPruneError, SafetensorError, StrictDataclassError),
+    *(OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError),
+)
+"""transformers reads the config and the weights by itself before, and after, it asks us; these are its errors."""
+
+TARGETS = {
+    target.name: target
+    for target in [
+        Target("bank.json", {"bank/bank.json": mutate_json}, read_bank),
+        Target("index", {"bank/index.parquet": mutate_index}, read_index),
+        Target("card", {"model/README.md": mutate_card}, read_card),
+        Target("header", {"model/model.safetensors": mutate_safetensors}, read_header),
+        Target("listed", {"listed.json": _listed}, read_listed),
+        Target("entry config", {f"{ENTRY}/config.json": mutate_json}, read_entry),
+        Target("entry weights", {f"{ENTRY}/model.safetensors": mutate_safetensors}, read_entry),
+        Target(
+            "base", {"bank/base/config.json": mutate_json, "bank/base/model.safetensors": mutate_safetensors}, read_base
+        ),
+        Target(
+            "transformers base",
+            {f"other_base/{name}.json": mutate_json for name in ("config", "preprocessor_config")}
+            | {"other_base/model.safetensors": mutate_safetensors},
+            read_other_base,
+        ),
+        Target("report", {"model/report.json": mutate_json}, read_report),
+        Target(
+            "model",
+            {f"model/{name}.json": mutate_json for name in ("config", "preprocessor_config", "report")}
+            | {"model/model.safetensors": mutate_safetensors},
+            read_model,
+        ),
+        Target(
+            "from_pretrained",
+            {"model/config.json": mutate_json, "model/model.safetensors": mutate_safetensors},
+            read_pretrained,
+            TRANSFORMERS,
+        ),
+        Target(
+            "repair",
+            {"bank/index.parquet": mutate_index, f"{ENTRY}/config.json": mutate_json, "bank/bank.json": mutate_json},
+            repair,
+            writes="bank",
+        ),
+        Target("remove", {"bank/index.parquet": mutate_places}, remove, writes="bank"),
+    ]
+}

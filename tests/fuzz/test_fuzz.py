@@ -1,0 +1,112 @@
+"""At least 5,000 altered files: each is read, or refused by a `MetaPruneError`; and nothing else happens."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from hf_metaprune.errors import FormatError
+from tests.fuzz.corpus import Corpus
+from tests.fuzz.targets import TARGETS, Fuzzer
+from tests.fuzz.watch import MB, CaseFailure, Watch, little_memory
+
+CASES = {
+    "bank.json": 800,
+    "index": 800,
+    "card": 700,
+    "header": 1000,
+    "listed": 1000,
+    "entry config": 250,
+    "entry weights": 200,
+    "base": 120,
+    "transformers base": 150,
+    "report": 500,
+    "model": 40,
+    "from_pretrained": 40,
+    "repair": 10,
+    "remove": 20,
+}
+
+
+def test_there_are_enough_cases() -> None:
+    assert set(CASES) == set(TARGETS)
+    assert sum(CASES.values()) >= 5000
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_nothing_but_our_errors_comes_out(name: str, corpus: Corpus, tmp_path: Path) -> None:
+    fuzzer = Fuzzer(TARGETS[name], corpus, tmp_path)
+
+    @settings(
+        max_examples=CASES[name],
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate, Phase.shrink],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.randoms(use_true_random=False))
+    def cases(rng) -> None:
+        fuzzer.case(rng)
+
+    with little_memory():
+        cases()
+    assert fuzzer.cases >= CASES[name]
+    if name not in ("card", "listed", "remove"):  # which leave out, or leave alone, what is bad
+        assert 0 < fuzzer.refused < fuzzer.cases
+
+
+def test_sound_files_are_read(corpus: Corpus, tmp_path: Path) -> None:
+    copy = corpus.copy(tmp_path / "files")
+    for target in TARGETS.values():
+        writes = copy.root / target.writes if target.writes else None
+        assert target.name == "remove" or not Watch((), writes).run(lambda t=target: t.read(copy), tmp_path), (
+            target.name
+        )
+
+
+def do_write(folder: Path) -> None:
+    (folder / "outside").write_text("x")
+
+
+def do_hide_a_write(folder: Path) -> None:
+    os.utime(folder / "there", (0, 0))
+
+
+def do_allocate(_: Path) -> None:
+    try:
+        bytearray(10 << 30)
+    except MemoryError as error:
+        raise FormatError("10 GB do not fit") from error
+
+
+def do_fill(_: Path) -> None:
+    bytearray(b"x") * (600 * MB)
+
+
+def do_start(_: Path) -> None:
+    os.system("true")
+
+
+def do_fail(_: Path) -> None:
+    raise KeyError("x")
+
+
+@pytest.mark.parametrize(
+    ("do", "message"),
+    [
+        (do_write, "open"),
+        (do_hide_a_write, "changed"),
+        (do_allocate, "more memory"),
+        (do_fill, r"took \d+ MB"),
+        (do_start, "os.system"),
+        (do_fail, "KeyError"),
+    ],
+)
+def test_what_reading_may_not_do_is_seen(do, message: str, tmp_path: Path) -> None:
+    (tmp_path / "there").write_text("x")
+    with little_memory(), pytest.raises(CaseFailure, match=message):
+        Watch().run(lambda: do(tmp_path), tmp_path)

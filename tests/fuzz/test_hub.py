@@ -1,0 +1,74 @@
+"""Altered files on a Hub, over HTTP: a bad model is left out of a search, a bad bank is refused."""
+
+from __future__ import annotations
+
+import contextlib
+from random import Random
+
+import yaml  # type: ignore[import-untyped]
+
+from hf_metaprune import Bank
+from hf_metaprune.bank.publish import publish_bank
+from hf_metaprune.cards.card import split
+from hf_metaprune.errors import MetaPruneError
+from tests.fuzz.cards import mutate_facts
+from tests.fuzz.corpus import Corpus
+from tests.fuzz.formats import lfs_pointer, mutate_safetensors
+from tests.fuzz.mutators import mutate_json
+from tests.fuzz.tables import mutate_index
+from tests.hub import LoopbackHub
+
+MODELS, BANKS = 100, 30
+
+
+def card_of(rng: Random, content: str) -> bytes:
+    """A card with other values; the Hub lists it, for it has the tag."""
+    data, text = split(content)
+    data = mutate_facts(rng, data)
+    data = (data if isinstance(data, dict) else {}) | {"tags": ["metaprune"]}
+    return f"---\n{yaml.safe_dump(data)}---\n{text}".encode("utf-8", "surrogatepass")
+
+
+def test_no_model_spoils_a_search(hub: LoopbackHub, corpus: Corpus) -> None:
+    files = {name: (corpus.model / name).read_bytes() for name in ("README.md", "config.json", "model.safetensors")}
+    for n in range(MODELS):
+        rng, name = Random(n), f"eve/m{n}"
+        if n % 2:
+            hub.put_files(name, files | {"README.md": card_of(rng, files["README.md"].decode())})
+        else:
+            mutate = rng.choice((mutate_safetensors, mutate_safetensors, mutate_safetensors, lfs_pointer))
+            hub.put_files(name, files | {"model.safetensors": mutate(rng, files["model.safetensors"])})
+    odd = files["README.md"].replace(b"metaprune:\n", b"ignore_metadata_errors: 1\nmodel-index: [5]\nmetaprune:\n", 1)
+    hub.put_files("eve/odd", files | {"README.md": odd})
+    hub.put_files("zoe/good", files)
+    found = Bank.from_search(corpus.bank)
+    assert "zoe--good" in found.entries
+    assert 10 < len(found.left_out) < MODELS
+    for entry in list(found):
+        with contextlib.suppress(MetaPruneError):
+            entry.verify()
+    found["zoe--good"].verify()
+
+
+def test_banks_are_refused_or_read(hub: LoopbackHub, corpus: Corpus) -> None:
+    publish_bank(Bank.open(corpus.bank), "me/bank")
+    entry = corpus.first("bank/tasks/*").removeprefix("bank/")
+    altered = {
+        "index.parquet": mutate_index,
+        f"{entry}/config.json": mutate_json,
+        f"{entry}/model.safetensors": mutate_safetensors,
+        "base/config.json": mutate_json,
+    }
+    sound, refused = hub.read_files("me/bank"), 0
+    for n in range(BANKS):
+        rng = Random(n)
+        name = rng.choice(list(altered))
+        mutate = rng.choice((altered[name], altered[name], altered[name], lfs_pointer))
+        hub.put_files("me/bank", sound | {name: mutate(rng, sound[name])})
+        try:
+            bank = Bank.from_hub("me/bank")
+            for found in list(bank)[:1]:
+                found.verify()
+        except MetaPruneError:
+            refused += 1
+    assert 0 < refused < BANKS
