@@ -13,6 +13,7 @@ from pathlib import Path
 from random import Random
 from unittest import mock
 
+import numpy as np
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
@@ -23,11 +24,12 @@ from hf_metaprune.bank.folders import recover
 from hf_metaprune.bank.index import check_complete, index_bytes, merged, read_table, rows_of, stored_meta, table_of
 from hf_metaprune.bank.meta import check_meta
 from hf_metaprune.bank.search import _Look
+from hf_metaprune.bank.sketch import unpack_sketch
 from hf_metaprune.bank.validation import check_entry, repair_index, validate_bank
 from hf_metaprune.cards.bank_card import BankCard
 from hf_metaprune.cards.card import is_untouched
 from hf_metaprune.cards.model_card import ModelCard
-from hf_metaprune.errors import HubError, MetaPruneError
+from hf_metaprune.errors import FormatError, HubError, MetaPruneError
 from hf_metaprune.hub.header import read_metadata
 from hf_metaprune.hub.listing import ListedModel
 from hf_metaprune.hub.memory import Memory
@@ -119,6 +121,9 @@ def list_entries(bank: Bank) -> None:
         bank.files_of(entry).path(entry.path)
         f"{entry.method} {entry.owner}".encode()
         table_of([entry.row()])
+        if entry.sketch is not None:
+            with contextlib.suppress(FormatError):  # as in a ranking, which leaves the entry out
+                assert np.isfinite(unpack_sketch(entry.sketch, len(entry.labels))).all()
     f"{bank.left_out}".encode()
 
 
