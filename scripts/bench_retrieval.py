@@ -36,7 +36,7 @@ from hf_metaprune.task import TaskData, pick_classes
 from hf_metaprune.training import count_flops, predict_logits
 
 CPU = torch.device("cpu")
-SHARES = (0.02, 0.04, 0.06, 0.08, 0.1, 0.2, 0.3)
+SHARES = (0.02, 0.05, 0.07, 0.09, 0.1, 0.15, 0.2, 0.3)
 BEST = 3
 Scores = dict[str, float]
 
