@@ -98,10 +98,11 @@ def with_labels(scores: Scores, query: Query, entries: list[Entry]) -> Scores:
     return {e.id: scores[e.id] + SHARE * known_share(query, e) for e in entries}
 
 
-def recall(guess: Scores, exact: Scores, places: int) -> float:
-    """Share of the best entries that are on the shortlist."""
+def recall(guess: Scores, exact: Scores, places: int) -> tuple[float, float]:
+    """Share of the best entries that are on the shortlist, and by how much its best one is worse, in nats."""
     best, some = (sorted(scores, key=lambda i: (-scores[i], i)) for scores in (exact, guess))
-    return len(set(best[:BEST]) & set(some[:places])) / BEST
+    found = max(exact[i] for i in some[:places])
+    return len(set(best[:BEST]) & set(some[:places])) / BEST, exact[best[0]] - found
 
 
 def costs(bank: Bank, image: torch.Tensor, places: int, with_base: bool) -> float:
@@ -125,7 +126,7 @@ def wall_times(bank: Bank, queries: list[Query], names: tuple[str, str] = ("leep
 def main(
     bank: Annotated[Path, typer.Option(help="The bank; entries that lack a sketch get one.")] = Path("runs/bank208"),
     data: Annotated[str | None, typer.Option(help="Folder of CIFAR-100 parquet; the Hub's copy if left out.")] = None,
-    count: Annotated[int, typer.Option("--targets", help="Targets of each kind.")] = 15,
+    count: Annotated[int, typer.Option("--targets", help="Targets of each kind.")] = 10,
     timed: Annotated[int, typer.Option(help="Queries whose wall time is taken.")] = 3,
 ) -> None:
     """Print the tables."""
@@ -147,17 +148,19 @@ def main(
     }
     places = [int(np.ceil(share * len(entries))) for share in SHARES]
     image = queries[0].sample.images[:1]
-    print(f"{len(entries)} entries, {len(queries)} queries; recall of the {BEST} best by LEEP with labels\n")
+    print(f"{len(entries)} entries, {len(queries)} queries")
+    print(f"recall of the {BEST} best by LEEP with labels (nats that the best of the shortlist is worse)\n")
     print("| shortlist | queries | " + " | ".join(f"{p} ({p / len(entries):.0%})" for p in places) + " |")
     print("| --- " * (len(places) + 2) + "|")
     for name, measure in measures.items():
-        groups: dict[str, list[list[float]]] = defaultdict(list)
+        groups: dict[str, list[list[tuple[float, float]]]] = defaultdict(list)
         for (kind, n, query), scores in zip(asked, exact, strict=True):
             true, guess = with_labels(scores, query, entries), measure(query)
             for group in ("all", f"{kind}, {n} a class"):
                 groups[group].append([recall(guess, true, p) for p in places])
         for group, rows in sorted(groups.items()):
-            print(f"| {name} | {group} | " + " | ".join(f"{r:.2f}" for r in np.mean(rows, axis=0)) + " |")
+            means = np.mean(rows, axis=0)
+            print(f"| {name} | {group} | " + " | ".join(f"{share:.2f} ({lost:.3f})" for share, lost in means) + " |")
         shares = [costs(opened, image, p, name not in ("chance", "WordNet")) for p in places]
         print(f"| {name} | cost | " + " | ".join(f"{share:.1%}" for share in shares) + " |")
     seconds = wall_times(opened, queries[1 : 1 + 2 * timed : 2])
