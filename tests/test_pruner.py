@@ -244,7 +244,7 @@ def test_half_precision_halves_the_file(pruner: MetaPruner, target: TaskData, tm
         ({"ratio": 0}, "between 0 and 1"),
         ({"neighbours": 9}, "neighbours=9, but .* has only 4 entries"),
         ({"neighbours": 0}, "at least 1|between"),
-        ({"by": "magic"}, "no similarity 'magic'; there are: leep, leep.labels, wordnet"),
+        ({"by": "magic"}, "no similarity 'magic'; there are: auto, leep, leep.labels, wordnet"),
         ({"strategy": "luck"}, "one of mvp"),
         ({"lerning_rate": 1}, "there is no option 'lerning_rate'"),
         ({"neighbors": 3}, "did you mean neighbours"),

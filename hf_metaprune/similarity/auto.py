@@ -15,7 +15,7 @@ from .similarity import Query, get_similarity, register_similarity
 
 SMALL = 100
 """Entries that are all looked at: a shortlist would cost as much."""
-PLACES = 0.09
+PLACES = 0.1
 """Share of the entries that LEEP looks at, where they have sketches (docs/findings.md)."""
 FEWEST = 10
 PLACES_BLIND = 0.3
