@@ -189,7 +189,8 @@ class AdaptReport:
     def _voters(self) -> list[str]:
         if not self.neighbours:
             return []
-        lines = [f"| neighbour | {inline(self.options.get('by') or 'similarity')} | labels |", "| --- | ---: | --- |"]
+        score = inline(f"score ({self.options.get('by')})")
+        lines = [f"| neighbour | {score} | labels |", "| --- | ---: | --- |"]
         for n in self.neighbours:
             lines.append(f"| {inline(n['id'])} | {n['score']:.3f} | {inline(', '.join(n['labels']))} |")
         voters = len(self.neighbours)

@@ -203,7 +203,7 @@ class ModelCard(Card):
                 [_voter(n), inline(", ".join(n["labels"])), f"{n['score']:.3f}", f"{n.get('share', 0):.0%}"]
                 for n in r.neighbours
             ]
-            by = inline(str(r.options.get("by") or "similarity"))
+            by = inline(f"score ({r.options.get('by')})")
             out.append("Its mask was voted, and its first weights averaged, by:")
             out.append(table(["model", "classes", by, "share of the votes"], rows, numbers=2))
         return out
