@@ -202,9 +202,10 @@ class MetaPruner:
 
     def _check_bank(self, options: AdaptOptions) -> None:
         if options.strategy == "mvp" and not len(self.bank):
-            raise BankError(f"{self.bank.root} is an empty bank: build entries first (hf-metaprune bank build)")
+            raise BankError(f"{self.bank.files.name} is an empty bank: build entries first (hf-metaprune bank build)")
         if options.neighbours is not None and options.strategy == "mvp" and options.neighbours > len(self.bank):
-            raise BankError(f"neighbours={options.neighbours}, but {self.bank.root} has only {len(self.bank)} entries")
+            has = f"{self.bank.files.name} has only {len(self.bank)} entries"
+            raise BankError(f"neighbours={options.neighbours}, but {has}")
         if options.compare and options.strategy == RIVAL:
             raise OptionError(f"compare=True compares with strategy {RIVAL!r}, which was chosen already")
         self._ratio(options)
@@ -213,7 +214,7 @@ class MetaPruner:
     def _ratio(self, options: AdaptOptions) -> float:
         ratio = options.ratio if options.ratio is not None else self.bank.default_ratio
         if ratio is None:
-            raise BankError(f"{self.bank.root} names no default ratio: pass ratio=")
+            raise BankError(f"{self.bank.files.name} names no default ratio: pass ratio= (--ratio)")
         return ratio
 
     def _read(self, dataset: Any, options: AdaptOptions, progress: bool) -> TaskData:

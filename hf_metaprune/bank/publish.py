@@ -101,7 +101,7 @@ def publish_bank(
     """Put a bank into a repo of the Hub, made if need be: what is new or changed there is sent, nothing else.
 
     Args:
-        delete: also remove published entries that this bank does not have (``bank sync``).
+        delete: also remove published entries that this bank does not have (``bank sync``); the bank must be there.
 
     Raises:
         BankError: an entry is damaged, or the repo holds something else.
@@ -109,8 +109,11 @@ def publish_bank(
         HubError: there is no token, it may not write there, or the Hub cannot be reached.
     """
     repo = Repo(repo_id, token=token, revision=revision, create_pr=create_pr)
-    repo.ensure(private)
-    state = _read(repo, repo.head())
+    if delete:
+        state = _existing(repo)  # a misspelt name is no reason to make a repo
+    else:
+        repo.ensure(private)
+        state = _read(repo, repo.head())
     _check_base(state, bank.base_sha256, repo_id)
     entries = state.news(bank)
     _check_entries(bank, entries, progress)

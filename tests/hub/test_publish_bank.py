@@ -211,6 +211,15 @@ def test_sync_removes_what_the_folder_lacks(hub: LoopbackHub, own_bank: Bank, tm
     assert_whole(hub, "me/bank", tmp_path)
 
 
+def test_sync_makes_no_repo(hub: LoopbackHub, bank: Bank) -> None:
+    with pytest.raises(HubError, match="no such repo"):
+        publish_bank(bank, "me/bnak", delete=True)
+    hub.put_files("me/empty", {"notes.txt": b"x"})
+    with pytest.raises(BankError, match="holds no bank"):
+        publish_bank(bank, "me/empty", delete=True)
+    assert list(hub.store.repos) == [("models", "me/empty")]
+
+
 def test_a_pull_request_leaves_main_as_it_is(hub: LoopbackHub, own_bank: Bank, tmp_path: Path) -> None:
     hub.add_user("lab", token="hf_token_of_lab")
     publish_bank(own_bank, "lab/bank", token="hf_token_of_lab")
