@@ -105,11 +105,10 @@ def recall(guess: Scores, exact: Scores, places: int) -> tuple[float, float]:
     return len(set(best[:BEST]) & set(some[:places])) / BEST, exact[best[0]] - found
 
 
-def costs(bank: Bank, image: torch.Tensor, places: int, with_base: bool) -> float:
-    """FLOPs of a shortlist and of LEEP on it, as a share of LEEP of every entry."""
+def base_cost(bank: Bank, image: torch.Tensor) -> float:
+    """FLOPs of the base, in those of a mean entry."""
     each = np.mean([count_flops(e.load_model(), image)[0] for e in bank])
-    base = count_flops(bank.base.whole(), image)[0] if with_base else 0
-    return float((base + places * each) / (len(bank) * each))
+    return float(count_flops(bank.base.whole(), image)[0] / each)
 
 
 def wall_times(bank: Bank, queries: list[Query], names: tuple[str, str] = ("leep+labels", "auto")) -> dict[str, float]:
@@ -147,7 +146,7 @@ def main(
         "sketches": lambda q: guess_scores(q, entries),
     }
     places = [int(np.ceil(share * len(entries))) for share in SHARES]
-    image = queries[0].sample.images[:1]
+    base = base_cost(opened, queries[0].sample.images[:1])
     print(f"{len(entries)} entries, {len(queries)} queries")
     print(f"recall of the {BEST} best by LEEP with labels (nats that the best of the shortlist is worse)\n")
     print("| shortlist | queries | " + " | ".join(f"{p} ({p / len(entries):.0%})" for p in places) + " |")
@@ -161,7 +160,7 @@ def main(
         for group, rows in sorted(groups.items()):
             means = np.mean(rows, axis=0)
             print(f"| {name} | {group} | " + " | ".join(f"{share:.2f} ({lost:.3f})" for share, lost in means) + " |")
-        shares = [costs(opened, image, p, name not in ("chance", "WordNet")) for p in places]
+        shares = [(p + (0 if name in ("chance", "WordNet") else base)) / len(entries) for p in places]
         print(f"| {name} | cost | " + " | ".join(f"{share:.1%}" for share in shares) + " |")
     seconds = wall_times(opened, queries[1 : 1 + 2 * timed : 2])
     print(f"\nseconds of ranking (20 images a class): {', '.join(f'{k} {v:.2f}' for k, v in seconds.items())}")

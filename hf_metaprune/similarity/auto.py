@@ -17,13 +17,14 @@ SMALL = 100
 """Entries that are all looked at: a shortlist would cost as much."""
 PLACES = 0.1
 """Share of the entries that LEEP looks at, where they have sketches (docs/findings.md)."""
-FEWEST = 10
 PLACES_BLIND = 0.3
 """The same of entries without a sketch, which WordNet shortlists, and much less well."""
+FEWEST = 10
+"""Entries on a shortlist, if there are as many."""
 
 
 class Auto(LeepWithLabels):
-    """LEEP with labels of a shortlist: by sketches (similarity/sketch.py), by WordNet for entries that have none.
+    """LEEP with labels of a shortlist: by sketches (bank/sketch.py), by WordNet for entries that have none.
 
     In a bank of at most `SMALL` entries, and where there is neither a sketch nor WordNet, it looks at all of them.
     """

@@ -58,7 +58,6 @@ def test_features_of_large_bases_are_projected_in_the_same_way_for_ever() -> Non
     assert found @ found.T * 2048 / MAX_FEATURES == pytest.approx(x @ x.T, abs=500)  # 2048 on the diagonal
     one = project(np.eye(2048, dtype=np.float32)[:1]) * 2048**0.5
     assert one[0, :8].round().astype(int).tolist() == [-1, 1, 1, -1, 1, 1, 1, 1]
-    assert project(x[:, :MAX_FEATURES]) is not None
     assert (project(x[:, :MAX_FEATURES]) == x[:, :MAX_FEATURES]).all()
 
 
