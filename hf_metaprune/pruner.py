@@ -21,6 +21,7 @@ from .costs import latency_ms, machine_kind, measured_energy
 from .data import ImageSet
 from .errors import BankError, OptionError
 from .heads import make_head
+from .markup import counted
 from .models.modeling import MetaPrunedForImageClassification
 from .models.slicing import count_parameters
 from .reading import read_task_data
@@ -67,8 +68,9 @@ class MetaPruner:
 
         Args:
             bank: a Hub id, or a path.
-            options: `revision`, `token`, `cache_dir`, `local_files_only`, and `strict`: whether a bad entry is an error
-                or left out with a note. See `open_bank`.
+            options: `revision` (a branch, tag or commit), `token` (if left out, that of the user's login or of
+                ``HF_TOKEN``), `cache_dir`, `local_files_only` (ask nothing of the Hub), and `strict`: whether a bad
+                entry is an error or left out with a note. See `open_bank`.
 
         Raises:
             FormatError: there is no bank, it is damaged, or of a newer format version.
@@ -78,7 +80,17 @@ class MetaPruner:
 
     @classmethod
     def from_search(cls, base_model: str | Path | Bank, **options: Any) -> MetaPruner:
-        """From single models that anybody has published on the Hub; see `Bank.from_search`."""
+        """From single models that anybody has published on the Hub.
+
+        Args:
+            base_model: the base that they must belong to, or a bank of it: a folder, a Hub id, or an opened bank.
+            options: `author`, `tags`, `limit`, `allow`, `deny` and `trusted` (see `SearchOptions`), `revision`,
+                `token`, `cache_dir`, `strict` and `progress` (see `Bank.from_search`).
+
+        Raises:
+            HubError: the Hub cannot be reached, or the token is wrong.
+            FormatError: there is no such base; or a model is bad, and `strict` is set.
+        """
         return cls(Bank.from_search(base_model, **options))
 
     def adapt(
@@ -195,26 +207,27 @@ class MetaPruner:
                 break
         if not found or (options.neighbours and len(found) < options.neighbours):
             why = "; ".join(query.notes[-3:])
-            raise BankError(
-                f"only {len(found)} of {len(self.bank)} entries of {self.bank.files.name} can be used: {why}"
-            )
+            raise BankError(f"only {len(found)} of {self._entries()} of {self.bank.title} can be used: {why}")
         return found
 
     def _check_bank(self, options: AdaptOptions) -> None:
         if options.strategy == "mvp" and not len(self.bank):
-            raise BankError(f"{self.bank.files.name} is an empty bank: build entries first (hf-metaprune bank build)")
+            raise BankError(f"{self.bank.title}: there is no entry that could vote: {self.bank.why_empty}")
         if options.neighbours is not None and options.strategy == "mvp" and options.neighbours > len(self.bank):
-            has = f"{self.bank.files.name} has only {len(self.bank)} entries"
+            has = f"{self.bank.title} has only {self._entries()}"
             raise BankError(f"neighbours={options.neighbours}, but {has}")
         if options.compare and options.strategy == RIVAL:
             raise OptionError(f"compare=True compares with strategy {RIVAL!r}, which was chosen already")
         self._ratio(options)
         self.bank.base  # noqa: B018  (loaded and checked now)
 
+    def _entries(self) -> str:
+        return counted(len(self.bank), "entry", "entries")
+
     def _ratio(self, options: AdaptOptions) -> float:
         ratio = options.ratio if options.ratio is not None else self.bank.default_ratio
         if ratio is None:
-            raise BankError(f"{self.bank.files.name} names no default ratio: pass ratio= (--ratio)")
+            raise BankError(f"{self.bank.title} names no default ratio: pass ratio= (--ratio)")
         return ratio
 
     def _read(self, dataset: Any, options: AdaptOptions, progress: bool) -> TaskData:

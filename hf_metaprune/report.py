@@ -192,7 +192,7 @@ class AdaptReport:
         score = inline(f"score ({self.options.get('by')})")
         lines = [f"| neighbour | {score} | labels |", "| --- | ---: | --- |"]
         for n in self.neighbours:
-            lines.append(f"| {inline(n['id'])} | {n['score']:.3f} | {inline(', '.join(n['labels']))} |")
+            lines.append(f"| {inline(voter_name(n))} | {n['score']:.3f} | {inline(', '.join(n['labels']))} |")
         voters = len(self.neighbours)
         held = {k: sum(votes.get(k, 0) for votes in self.vote_agreement.values()) for k in range(voters, -1, -1)}
         shares = [f"{n} by {'none' if k == 0 else 'all' if k == voters else k}" for k, n in held.items() if n]
@@ -234,6 +234,12 @@ class AdaptReport:
             pictures[title] = name
         write_json(folder / REPORT, self.to_dict())
         write_bytes(folder / "report.md", self.to_markdown(pictures).encode())
+
+
+def voter_name(neighbour: dict[str, Any]) -> str:
+    """What people call a neighbour: its entry's id, or the repo of a single model on the Hub."""
+    repo = neighbour.get("repo_id")
+    return repo if isinstance(repo, str) and neighbour.get("path") == "." else neighbour["id"]
 
 
 def finite(value: Any) -> Any:

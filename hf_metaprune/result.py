@@ -121,7 +121,7 @@ class AdaptResult:
             log.warning("the model card could not be made: %s", reason(error))
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Publish the model with its card and report, in one commit; the address of its page.
+        """Publish the model with its card and report, in one commit; the address of its page, or pull request.
 
         Args:
             repo_id: ``owner/name``; the repo is made if it is not there.
@@ -133,7 +133,7 @@ class AdaptResult:
         """
         from .hub.model import publish_model
 
-        return publish_model(self, repo_id, **options)
+        return publish_model(self, repo_id, **options).url
 
 
 def _open(item: Any, strict: bool) -> Any:

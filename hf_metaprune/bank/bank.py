@@ -67,9 +67,10 @@ class Bank(BankReader):
         """
         files = LocalFiles(path)
         if not files.root.exists():
-            raise FormatError(f"there is no folder {files.root}, and that is no id of the Hub, which is owner/name")
+            raise FormatError(f"there is no folder {files.root}")
         if not (files.root / BANK_FILE).is_file():
-            raise NotABankError(f"{files.root} is not a bank: it has no {BANK_FILE}")
+            what = "is a model, not a bank" if (files.root / CONFIG).is_file() else "is not a bank"
+            raise NotABankError(f"{files.root} {what}: it has no {BANK_FILE}")
         return cls(files, read_meta(files.root / BANK_FILE), strict=strict)
 
     @classmethod
@@ -85,6 +86,14 @@ class Bank(BankReader):
     ) -> Bank:
         """A bank on the Hub, at one commit; weights are fetched when they are needed.
 
+        Args:
+            repo_id: ``owner/name``.
+            revision: a branch, tag or commit; resolved once.
+            token: if left out, that of the user's login or of ``HF_TOKEN``.
+            cache_dir: instead of huggingface_hub's.
+            local_files_only: ask nothing of the Hub; what is not in the cache is an error.
+            strict: whether a bad entry is an error, or left out with a note.
+
         Raises:
             HubError: there is no such repo or revision, it cannot be reached, or it is not in the cache.
             FormatError: it is no bank, it is damaged, or of a newer format version.
@@ -95,7 +104,8 @@ class Bank(BankReader):
         try:
             files = HubFiles(repo_id, INDEX_FILE, revision=revision, limit=MAX_INDEX_BYTES, **options)
         except MissingFileError as error:
-            raise NotABankError(f"{repo_id} is not a bank: it has no {INDEX_FILE}") from error
+            advice = "a single model votes through a search (from_search, --commons)"
+            raise NotABankError(f"{repo_id} is not a bank: it has no {INDEX_FILE}; {advice}") from error
         meta = stored_meta(files.root / INDEX_FILE)
         if meta is None:
             files.get({BANK_FILE: MAX_CONFIG_BYTES})
@@ -119,6 +129,11 @@ class Bank(BankReader):
         Args:
             base_model: the base that the models must belong to, as timm or transformers saves it, or a bank of it: a
                 folder, a Hub id, or an opened bank.
+            revision: a branch, tag or commit of `base_model` on the Hub.
+            token: if left out, that of the user's login or of ``HF_TOKEN``.
+            cache_dir: for weights, and for what is found out about models; instead of huggingface_hub's.
+            strict: whether a bad model is an error, or left out with a note.
+            progress: show a progress bar.
             options: any field of `SearchOptions`.
 
         Raises:
@@ -284,7 +299,12 @@ class Bank(BankReader):
         return entry
 
     def push_to_hub(self, repo_id: str, **options: Any) -> Published:
-        """Publish the bank: what is new or changed there is sent, nothing else; see `publish_bank` for the options.
+        """Publish the bank: what is new or changed there is sent, nothing else.
+
+        Args:
+            repo_id: ``owner/name``; the repo is made if it is not there.
+            options: `private`, `revision` (a branch), `create_pr`, `token`, `license`, `delete` and `progress`, see
+                `publish_bank`.
 
         Raises:
             HubError: there is no token, it may not write there, or the Hub cannot be reached.
@@ -294,9 +314,10 @@ class Bank(BankReader):
         return publish_bank(self, repo_id, **options)
 
     def remove(self, entry_id: str) -> None:
-        """Take an entry out of the index, then delete its files.
+        """Take an entry out of the index, then delete its files, if they are there.
 
         Raises:
+            BankError: there is no such entry.
             FormatError: the index says that its files lie where no entry does.
         """
         import shutil
@@ -306,7 +327,7 @@ class Bank(BankReader):
         folder = self.files.path(path)
         self.update_index({entry_id: None})
         doomed = folder.with_name(f"{TEMPORARY}{folder.name}-removed")
-        with storage_errors(folder, "delete"):
+        with storage_errors(folder, "delete"), contextlib.suppress(FileNotFoundError):
             folder.rename(doomed)  # at once, so that no later `recover` takes half of an entry for a whole one
             shutil.rmtree(doomed)
 
@@ -334,6 +355,8 @@ def open_bank(
     if path.exists() or not isinstance(bank, str) or not is_repo_id(bank):
         if revision is not None:
             raise OptionError(f"revision={revision!r} is for banks on the Hub, but {path} is a folder of this machine")
+        if not path.exists():
+            raise FormatError(f"there is no folder {path}, and that is no id of the Hub, which is owner/name")
         return Bank.open(path, strict=strict is not False)
     return Bank.from_hub(
         bank,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,30 +21,21 @@ from ..cards.bank_card import BankCard
 from ..cards.card import MAX_CARD_BYTES
 from ..errors import BankError, BaseMismatchError
 from ..hub.files import Files, HubFiles
-from ..hub.repo import Operation, Repo, read_text
+from ..hub.repo import Operation, Published, Repo, read_text
 from ..layout import BANK_FILE, BASE_FOLDER, CARD, CONFIG, INDEX_FILE, PREPROCESSOR, WEIGHTS
+from ..markup import counted
 from .bank import Bank
 from .entry import Entry, check_id
 from .folders import check_place, describe, new_path
 from .index import INDEX_SCHEMA, MAX_INDEX_BYTES, check_complete, index_bytes, merged, read_table, rows_of, table_of
 from .meta import read_meta
-from .validation import check_entry
+from .validation import check_entry, check_files
 
 log = logging.getLogger(__name__)
 
 COMMIT_ENTRIES = 250
 COMMIT_BYTES = 1 << 30
 ENTRY_FILES = (CONFIG, WEIGHTS, PREPROCESSOR)
-
-
-@dataclass
-class Published:
-    """What a publication did: the repo's page, ids that were added (or replaced) and removed, and commits."""
-
-    url: str
-    added: list[str] = field(default_factory=list)
-    removed: list[str] = field(default_factory=list)
-    commits: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -101,6 +92,12 @@ def publish_bank(
     """Put a bank into a repo of the Hub, made if need be: what is new or changed there is sent, nothing else.
 
     Args:
+        repo_id: ``owner/name``.
+        private: whether a repo that is made is private; if left out, as its owner has set it.
+        revision: a branch to write to, made if need be; ``main`` if left out.
+        create_pr: open a pull request instead of writing.
+        token: with write access; if left out, that of the user's login or of ``HF_TOKEN``.
+        license: for the card, such as ``apache-2.0``.
         delete: also remove published entries that this bank does not have (``bank sync``); the bank must be there.
 
     Raises:
@@ -115,6 +112,7 @@ def publish_bank(
         repo.ensure(private)
         state = _read(repo, repo.head())
     _check_base(state, bank.base_sha256, repo_id)
+    _check_presence(bank)
     entries = state.news(bank)
     _check_entries(bank, entries, progress)
     removed = sorted(set(state.digests) - set(bank.entries)) if delete else []
@@ -188,6 +186,7 @@ class _Writer:
                 done.commits.append(commit)
                 done.added += self.sent
                 done.removed += gone
+        done.url = self.repo.url  # of a pull request, once it is open
         return done
 
     def _operations(self, batch: list[Entry], removed: list[str], last: bool, head: str) -> list[Operation]:
@@ -214,7 +213,8 @@ class _Writer:
         if rows or gone or state.meta is None:
             made.append(_addition(INDEX_FILE, index_bytes(table, state.meta or self._meta())))
         card = self._card(state, table) if last else state.card
-        if card != state.card:
+        for_card = not self.repo.create_pr or made or self.license  # nobody is asked to merge a new look alone
+        if card != state.card and for_card:
             made.append(_addition(CARD, (card or "").encode()))
         self.sent = [entry.id for entry in fresh]
         return made
@@ -257,6 +257,19 @@ def _check_entries(bank: Bank, entries: Iterable[Entry], progress: bool) -> None
             raise BankError(f"entry {entry.id} cannot be published: {wrong}; see `hf-metaprune bank validate`")
 
 
+def _check_presence(bank: Bank) -> None:
+    """Refuse a folder that lacks files which its index names, also where they are published already."""
+    if not bank.files.writable:
+        return
+    for entry in bank:
+        wrong = check_files(entry.folder, ours=True)
+        if wrong is not None:
+            raise BankError(
+                f"entry {entry.id} is damaged: {wrong}; take it out (hf-metaprune bank remove {bank.files.name} "
+                f"{entry.id}), or bring its files back"
+            )
+
+
 def _taken(repo_id: str, entry_id: str) -> BankError:
     return BankError(f"{repo_id} has another entry {entry_id!r}: choose another id, or remove it first")
 
@@ -276,7 +289,7 @@ def _batches(entries: list[Entry]) -> Iterator[list[Entry]]:
 
 
 def _message(added: list[Entry], removed: list[str]) -> str:
-    parts = [f"add {len(added)} entries"] if added else []
+    parts = [f"add {counted(len(added), 'entry', 'entries')}"] if added else []
     parts += [f"remove {len(removed)}"] if removed else []
     return (" and ".join(parts) or "update the card").capitalize()
 

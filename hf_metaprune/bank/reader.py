@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -55,6 +56,10 @@ class BankReader:
         self.files, self.meta, self.strict = files, dict(meta), strict
         self.left_out: dict[str, str] = {}
         """Why rows of the index, or entries, were not used, by id."""
+        self.title = files.name
+        """What messages call it: a path, or a Hub id."""
+        self.why_empty = "build entries first (hf-metaprune bank build)"
+        """What to do if there are no entries."""
         self._entries: dict[str, Entry] | None = None
         self._others: dict[tuple[str, str], HubFiles] = {}
 
@@ -86,8 +91,10 @@ class BankReader:
 
     @property
     def default_ratio(self) -> float | None:
-        """The pruning ratio of the entries, if the bank says so."""
-        return self.meta.get("defaults", {}).get("ratio")
+        """The pruning ratio that the bank names, else the one that most of its entries have; None if none says."""
+        named = self.meta.get("defaults", {}).get("ratio")
+        ratios = Counter(entry.ratio for entry in self if entry.ratio) if named is None else Counter([named])
+        return ratios.most_common(1)[0][0] if ratios else None
 
     def files_of(self, entry: Entry) -> Files:
         """Where an entry's files are: in the bank, or in a repo of its own."""

@@ -13,6 +13,7 @@ import json
 import logging
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
@@ -29,6 +30,7 @@ from ..hub.header import metadata_on_hub
 from ..hub.listing import ListedModel, list_models
 from ..hub.memory import Memory
 from ..layout import FORMAT_VERSION, WEIGHTS
+from ..markup import counted
 from ..models.saving import check_metadata
 from ..storage import check_plain
 from .bank import Bank
@@ -56,7 +58,8 @@ def search_hub(bank: Bank, options: SearchOptions, progress: bool = False) -> Ba
     limit, token = options.limit or sys.maxsize, bank.hub_options.get("token")
     commons = Bank(bank.files, bank.meta | {"name": COMMONS}, strict=bank.strict, hub_options=bank.hub_options)
     with Memory.open(bank.hub_options.get("cache_dir")) as memory:
-        look, listed = _Look(commons, token, memory), _listed(options, token)
+        look = _Look(commons, token, memory)
+        listed = _listed(options, token, look.seen)
         bar = tqdm(desc="searching the Hub", unit="model", disable=not progress, total=options.limit)
         with bar, ThreadPoolExecutor(DOWNLOADS) as pool:
             while len(found) < limit and (some := list(islice(listed, AT_A_TIME))):
@@ -65,12 +68,14 @@ def search_hub(bank: Bank, options: SearchOptions, progress: bool = False) -> Ba
                         found[entry.id] = entry
                         bar.update()
     commons.use_entries(found)
+    commons.title, commons.why_empty = COMMONS, look.summary()
+    if not found:
+        log.warning("the search found no model that may vote: %s", commons.why_empty)
     return commons
 
 
-def _listed(options: SearchOptions, token: str | bool | None) -> Iterator[ListedModel]:
-    """Models that may be used, trusted ones first, each once."""
-    seen = set[str]()
+def _listed(options: SearchOptions, token: str | bool | None, seen: dict[str, str]) -> Iterator[ListedModel]:
+    """Models that may be used, trusted ones first, each once; what becomes of each is noted in `seen`."""
     wanted, trusted = [TAG, *options.tags], {name.lower() for name in options.trusted}
     for owner in [*options.first_owners, options.author]:
         first = owner is not options.author
@@ -78,8 +83,9 @@ def _listed(options: SearchOptions, token: str | bool | None) -> Iterator[Listed
             names = {model.id.lower(), str(owner).lower()}
             if model.id in seen or not is_repo_id(model.id) or (first and not names & trusted):
                 continue
-            seen.add(model.id)
-            if options.admits(model.id):
+            admitted = options.admits(model.id)
+            seen[model.id] = "used" if admitted else "not allowed"
+            if admitted:
                 yield model
 
 
@@ -88,11 +94,22 @@ class _Look:
 
     def __init__(self, bank: Bank, token: str | bool | None, memory: Memory) -> None:
         self.bank, self.memory, self.token = bank, memory, token
+        self.seen: dict[str, str] = {}
+        """What became of each model that was listed."""
+
+    def summary(self) -> str:
+        """How many models were found, and why none of them is used, if none is."""
+        fates = Counter(self.seen.values())
+        del fates["used"]
+        what = ", ".join(f"{n} {fate}" for fate, n in fates.most_common())
+        listed = counted(len(self.seen), "model")
+        return f"the Hub lists {listed}" + (f" ({what})" if what else " yet: publish one, or take a bank")
 
     def __call__(self, model: ListedModel) -> Entry | None:
         try:
             facts = self._facts(model)
             if facts["base_sha256"] != self.bank.base_sha256:
+                self.seen[model.id] = "of another base"
                 return None
             entry = Entry.from_row(self.bank, _row(model, facts))
             self._check_header(model, entry)
@@ -103,6 +120,7 @@ class _Look:
             if self.bank.strict:
                 raise
             self.bank.left_out[model.id] = f"left out {model.id}: {error}"
+            self.seen[model.id] = "left out"
             return None
 
     def _facts(self, model: ListedModel) -> dict[str, Any]:

@@ -41,7 +41,7 @@ class Problem:
 def check_entry(bank: Bank, entry: Entry) -> Iterator[str]:
     """What is wrong with one entry: files, sizes, digests, masks, labels, shapes, values."""
     try:
-        wrong = _check_files(entry.folder, bank.files.writable)
+        wrong = check_files(entry.folder, bank.files.writable)
         if wrong is not None:
             yield wrong
             return
@@ -61,8 +61,8 @@ def check_entry(bank: Bank, entry: Entry) -> Iterator[str]:
         yield str(error)
 
 
-def _check_files(folder: Path, ours: bool) -> str | None:
-    """What is wrong with an entry's files; only in the cache of the Hub (not `ours`) may they be links."""
+def check_files(folder: Path, ours: bool) -> str | None:
+    """What is wrong with an entry's files, unread; only in the cache of the Hub (not `ours`) may they be links."""
     for path, limit in ((folder / CONFIG, MAX_CONFIG_BYTES), (folder / WEIGHTS, MAX_ENTRY_BYTES)):
         if ours and (path.is_symlink() or folder.is_symlink()):
             return f"{path} is a symbolic link"
@@ -141,7 +141,7 @@ def repair_index(bank_path: str | Path) -> tuple[Bank, list[Problem]]:
 
 def _sound(bank: Bank, entry_id: str, path: str, old: Entry | None) -> Entry:
     """The entry in a folder, or an error that says what is wrong with it."""
-    wrong = _check_files(bank.files.path(path), True)
+    wrong = check_files(bank.files.path(path), True)
     if wrong is None:
         entry = describe(bank, entry_id, path)
         if old is None or (old.size, old.sha256) == (entry.size, entry.sha256):

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..bank.entry import pack_mask
 from ..hub.client import LIBRARY, TAG, is_repo_id
-from ..layout import FORMAT_VERSION, UNITS_PICTURE, WEIGHTS
+from ..layout import CONFIG, FORMAT_VERSION, UNITS_PICTURE, WEIGHTS
 from ..markup import inline
 from ..models.base import sha256_file
-from ..report import AdaptReport
+from ..report import AdaptReport, voter_name
+from ..storage import read_json
 from .card import Card, table
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ The weights are the base's, cut out, averaged over its fine-tuned sub-networks a
 made of whole models, without training.
 """
 SHOWN_LABELS = 50
-PICTURES = {"Units kept in each layer": UNITS_PICTURE, "Accuracy by step": "accuracy.png"}
+UNITS = "Units kept in each layer"
+PICTURES = {UNITS: UNITS_PICTURE, "Accuracy by step": "accuracy.png", "Confusion matrix": "confusion.png"}
 
 
 @dataclass
@@ -59,6 +61,7 @@ class ModelCard(Card):
         pictures = {title: file for title, file in PICTURES.items() if (folder / file).exists()}
         weights = folder / WEIGHTS
         sha256, size = sha256_file(weights), weights.stat().st_size
+        shown["dtype"] = read_json(folder / CONFIG).get("dtype")
         return cls(name, shown, pack_mask(result.model.mask()), result.report, sha256, size, license, pictures)
 
     @property
@@ -160,7 +163,7 @@ class ModelCard(Card):
         if not report.test_images:
             return ["It was not measured."]
         learnt = f"Learnt from {report.train_images} images of {inline(report.source)}."
-        lines = [f"Accuracy {inline(report.headline())}. {learnt}"]
+        lines = [f"Accuracy {inline(report.headline())}. {learnt}{self._precision()}"]
         rows = [
             [inline(label), f"{share:.1%}"] for label, share in report.accuracy_per_class.items() if share is not None
         ]
@@ -168,7 +171,11 @@ class ModelCard(Card):
             lines.append(table(["class", "accuracy"], rows, numbers=1))
         for name, steps in report.rivals.items():
             lines.append(f"For comparison, {inline(name)}: {list(steps.values())[-1]:.1%}.")
-        return lines
+        return lines + [f"![{title}]({name})" for title, name in self.pictures.items() if title != UNITS]
+
+    def _precision(self) -> str:
+        dtype = self.config.get("dtype") or "float32"
+        return "" if dtype == "float32" else f" It was measured in float32; the weights are stored as {inline(dtype)}."
 
     def _sizes(self) -> str:
         r = self.report
@@ -179,10 +186,10 @@ class ModelCard(Card):
         if r.latency_ms:
             rows.append(["milliseconds an image", *(f"{r.latency_ms[k]:.1f}" for k in ("model", "base"))])
         where = f"\n\nTime: one image at a time, median, on {inline(r.machine)}." if r.latency_ms else ""
-        return table(["", "this model", "base"], rows, numbers=2) + where + self._picture()
+        return table(["", "this model", "base"], rows, numbers=2) + where + self._units()
 
-    def _picture(self) -> str:
-        return "".join(f"\n\n![{title}]({name})" for title, name in self.pictures.items())
+    def _units(self) -> str:
+        return f"\n\n![{UNITS}]({self.pictures[UNITS]})" if UNITS in self.pictures else ""
 
     def _lineage(self) -> list[str]:
         r = self.report
@@ -235,9 +242,10 @@ def snippet(model: str) -> str:
 
 def _voter(neighbour: dict[str, Any]) -> str:
     """A neighbour's name, linked to the commit that voted if it is on the Hub."""
-    name, repo, revision = inline(neighbour["id"]), neighbour.get("repo_id"), str(neighbour.get("revision") or "")
+    name, repo, revision = inline(voter_name(neighbour)), neighbour.get("repo_id"), str(neighbour.get("revision") or "")
     if not (isinstance(repo, str) and is_repo_id(repo) and revision.isalnum()):
         return name
     path = neighbour.get("path") or "."
     where = f"https://huggingface.co/{repo}/tree/{revision}" + ("" if path == "." else f"/{path}")
-    return f"[{name}]({where}) of {repo} at `{revision[:12]}`"
+    whose = "" if path == "." else f" of {repo}"
+    return f"[{name}]({where}){whose} at `{revision[:12]}`"

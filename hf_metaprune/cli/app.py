@@ -13,7 +13,7 @@ from ..config import AdaptOptions, SearchOptions, TrainingOptions, option_fields
 from ..errors import DataError, MetaPruneError, OptionError
 from ..version import __version__
 from . import INTERRUPTED
-from .bank import BankArgument, bank_app
+from .bank import BankArgument, BankRevision, bank_app
 from .hub import publish
 from .options import with_options
 from .output import Json, command, err, note, out, plain, print_json, show_progress, show_report, table
@@ -28,7 +28,6 @@ app.add_typer(bank_app, name="bank")
 app.command()(publish)
 
 
-BankRevision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a bank on the Hub.")]
 Strict = Annotated[
     bool | None,
     typer.Option("--strict/--lenient", help="Stop at a bad entry, or leave it out; in a folder it stops by default."),
@@ -58,6 +57,7 @@ def options(
     """Options of all commands."""
     handlers = [] if debug else [_Notes()]
     logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it lists every font
+    logging.getLogger("huggingface_hub").propagate = False  # it prints its warnings itself
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, handlers=handlers or None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 
 from ..config import MethodOptions, override
 from ..errors import OptionError
+from ..markup import counted
 from .options import with_options
 from .output import Json, out, plain, print_json, show_progress, table
 
@@ -17,15 +19,16 @@ bank_app = typer.Typer(help="Build, list and check banks of pruned models.", no_
 BINARY = ("masks", "sketch")
 """Columns of the index that nobody can read."""
 
+BankRevision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a bank on the Hub.")]
 BankArgument = Annotated[str, typer.Argument(help="Folder of a bank, or its id on the Hub.", metavar="BANK")]
 
 
 @bank_app.command("show")
-def bank_show(bank: BankArgument, as_json: Json = False) -> None:
+def bank_show(bank: BankArgument, revision: BankRevision = None, as_json: Json = False) -> None:
     """List the entries of a bank."""
     from ..bank.bank import open_bank
 
-    opened = open_bank(bank)
+    opened = open_bank(bank, revision=revision)
     if as_json:
         rows = [{k: v for k, v in e.row().items() if k not in BINARY} | {"metrics": e.metrics} for e in opened]
         print_json({"name": opened.name, "base_model": opened.meta["base_model"], "entries": rows})
@@ -65,7 +68,7 @@ def bank_validate(
         out.print(f"[red]✗[/] {plain(str(problem))}")
     if left_out:
         out.print(f"what there is of entries that were left out lies in {plain(str(opened.root / REJECTED_FOLDER))}")
-    out.print(f"{len(opened)} entries, {len(problems)} problems")
+    out.print(f"{_entries(opened)}, {counted(len(problems), 'problem')}")
     raise typer.Exit(1 if problems else 0)
 
 
@@ -86,7 +89,7 @@ def bank_sketch(
     if as_json:
         print_json({"bank": bank, "entries": len(opened), "sketched": made})
     else:
-        out.print(f"made {len(made)} sketches; {plain(bank)} has {len(opened)} entries")
+        out.print(f"made {counted(len(made), 'sketch', 'sketches')}; {plain(bank)} has {_entries(opened)}")
 
 
 @bank_app.command("build")
@@ -138,4 +141,8 @@ def bank_build(
     if as_json:
         print_json({"bank": bank, "entries": len(opened), "made": made})
     else:
-        out.print(f"{plain(bank)} has {len(opened)} entries")
+        out.print(f"{plain(bank)} has {_entries(opened)}")
+
+
+def _entries(bank: Sized) -> str:
+    return counted(len(bank), "entry", "entries")

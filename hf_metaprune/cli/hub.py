@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .bank import bank_app
-from .output import Json, note, out, plain, print_json, show_progress
+from ..errors import OptionError
+from ..markup import counted
+from .bank import BankArgument, bank_app
+from .output import Json, out, plain, print_json, show_progress
+
+if TYPE_CHECKING:
+    from ..bank.bank import Bank
 
 RepoArgument = Annotated[str, typer.Argument(help="Repo on the Hub: owner/name.", metavar="REPO")]
 Private = Annotated[bool | None, typer.Option("--private/--public", help="Who sees a repo that is made.")]
@@ -28,17 +33,20 @@ def publish(
     as_json: Json = False,
 ) -> None:
     """Put MODEL with its card on the Hub. Needs a token: `hf auth login`, or HF_TOKEN."""
+    from ..hub.model import publish_model
     from ..models.saving import check_dtype
     from ..result import load_result
 
     check_dtype(dtype)
-    url = load_result(model).push_to_hub(
-        repo, private=private, revision=revision, create_pr=create_pr, license=license, dtype=dtype
+    done = publish_model(
+        load_result(model), repo, private=private, revision=revision, create_pr=create_pr, license=license, dtype=dtype
     )
     if as_json:
-        print_json({"url": url})
+        print_json({"url": done.url, "commits": done.commits})
+    elif done.commits:
+        out.print(f"Published: {plain(done.url)}")
     else:
-        out.print(f"Published: {plain(url)}")
+        out.print(f"Nothing had changed: {plain(done.url)}")
 
 
 @bank_app.command("publish")
@@ -68,7 +76,7 @@ def bank_sync(
 
 @bank_app.command("add")
 def bank_add(
-    repo: RepoArgument,
+    bank: BankArgument,
     models: Annotated[
         list[Path], typer.Argument(help="Folders of models; their names become ids.", metavar="MODEL...")
     ],
@@ -76,26 +84,64 @@ def bank_add(
     create_pr: PullRequest = False,
     as_json: Json = False,
 ) -> None:
-    """Add models to the bank REPO on the Hub, without downloading it."""
+    """Add models to BANK; one on the Hub is not downloaded."""
+    from ..bank.entry import check_id
     from ..bank.publish import add_entries
+    from ..models.saving import load_model
 
     folders = {path.resolve().name.lower(): path for path in models}
     if len(folders) < len(models):
         raise typer.BadParameter("two of the folders have the same name, and would become one entry")
-    _show(add_entries(repo, folders, revision=revision, create_pr=create_pr, progress=show_progress()), as_json)
+    own = _own_bank(bank, revision, create_pr)
+    if own is None:
+        _show(add_entries(bank, folders, revision=revision, create_pr=create_pr, progress=show_progress()), as_json)
+        return
+    loaded = {check_id(name): load_model(folder) for name, folder in folders.items()}
+    for name, model in loaded.items():
+        own.add(model, name)
+    _show_own(own, f"{counted(len(loaded), 'entry', 'entries')} added", {"added": list(loaded)}, as_json)
 
 
 @bank_app.command("remove")
 def bank_remove(
-    repo: RepoArgument,
+    bank: BankArgument,
     entries: Annotated[list[str], typer.Argument(help="Ids of entries.", metavar="ENTRY...")],
     revision: Revision = None,
     as_json: Json = False,
 ) -> None:
-    """Remove entries from the bank REPO on the Hub, without downloading it."""
+    """Remove entries from BANK; one on the Hub is not downloaded."""
     from ..bank.publish import remove_entries
 
-    _show(remove_entries(repo, entries, revision=revision), as_json)
+    own = _own_bank(bank, revision)
+    if own is None:
+        _show(remove_entries(bank, entries, revision=revision), as_json)
+        return
+    for entry_id in entries:
+        own[entry_id]  # all are known before any goes
+    for entry_id in entries:
+        own.remove(entry_id)
+    _show_own(own, f"{counted(len(entries), 'entry', 'entries')} removed", {"removed": entries}, as_json)
+
+
+def _own_bank(bank: str, revision: str | None, create_pr: bool = False) -> Bank | None:
+    """The bank in a folder of this machine; None for the id of one on the Hub."""
+    from ..bank.bank import Bank
+    from ..hub.client import is_repo_id
+
+    if not Path(bank).expanduser().exists() and is_repo_id(bank):
+        return None
+    if revision is not None or create_pr:
+        raise OptionError(
+            f"--revision and --create-pr are for banks on the Hub, but {bank} is a folder of this machine"
+        )
+    return Bank.open(bank)
+
+
+def _show_own(bank: Bank, done: str, ids: dict[str, list[str]], as_json: bool) -> None:
+    if as_json:
+        print_json({"bank": bank.title, "entries": len(bank)} | ids)
+    else:
+        out.print(f"{done}; {plain(bank.title)} has {counted(len(bank), 'entry', 'entries')}")
 
 
 def _publish(
@@ -129,6 +175,7 @@ def _show(done: object, as_json: bool) -> None:
         print_json(asdict(done))
         return
     if not done.commits:
-        note("nothing had changed")
-    commits = f"{len(done.commits)} commit{'s' if len(done.commits) != 1 else ''}"
-    out.print(f"{len(done.added)} entries added, {len(done.removed)} removed in {commits}: {plain(done.url)}")
+        out.print(f"Nothing had changed: {plain(done.url)}")
+        return
+    added, commits = counted(len(done.added), "entry", "entries"), counted(len(done.commits), "commit")
+    out.print(f"{added} added, {len(done.removed)} removed in {commits}: {plain(done.url)}")

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ..report import AdaptReport, finite
+from ..report import AdaptReport, finite, voter_name
 
 PIPE_WIDTH = 10_000  # columns; what is piped is not cut
 
@@ -69,7 +69,7 @@ def show_report(report: AdaptReport) -> None:
     """Print the main figures of a report."""
     voters = table("neighbour", "similarity", "labels", title="Neighbours that voted")
     for n in report.neighbours:
-        voters.add_row(plain(n["id"]), f"{n['score']:.3f}", plain(", ".join(n["labels"])))
+        voters.add_row(plain(voter_name(n)), f"{n['score']:.3f}", plain(", ".join(n["labels"])))
     if report.neighbours:
         out.print(voters)
     out.print(f"Accuracy [bold]{plain(report.headline())}[/]")

@@ -32,7 +32,7 @@ BANK_TAG = "metaprune-bank"
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 OWNER = re.compile(r"[A-Za-z0-9][\w.-]{0,95}")
 TOKEN = re.compile(r"\b(hf|api|oidc)_[A-Za-z0-9_-]{6,}")
-LOGIN = "log in with `hf auth login`, set HF_TOKEN, or pass token="
+LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
 NETWORK_MODULES = frozenset({"httpx", "httpx2", "httpcore", "httpcore2"})
 
 
@@ -63,12 +63,15 @@ def hub_errors(repo_id: str, doing: str) -> Iterator[None]:
 
 
 def _translated(error: Exception, repo_id: str, doing: str) -> MetaPruneError | None:
+    from huggingface_hub import constants
     from huggingface_hub import errors as hub
 
     what = f"cannot {doing} {repo_id}"
+    offline = "offline mode is set (HF_HUB_OFFLINE)"
+    why = offline if constants.HF_HUB_OFFLINE else "the Hub cannot be reached, or may not be asked (local_files_only)"
     unreachable: list[tuple[Any, str]] = [
-        (hub.OfflineModeIsEnabled, "offline mode is set (HF_HUB_OFFLINE), and it is not in the cache"),
-        (hub.LocalEntryNotFoundError, "it is not in the cache, and the Hub cannot be reached or may not be asked"),
+        (hub.OfflineModeIsEnabled, offline),
+        (hub.LocalEntryNotFoundError, f"it is not in the cache, and {why}"),
     ]
     known: list[tuple[Any, str]] = [
         (hub.GatedRepoError, f"it is gated: ask for access on its page on the Hub, then {LOGIN}"),
@@ -104,7 +107,8 @@ def _of_status(error: Any, what: str) -> HubError:
     status = getattr(error.response, "status_code", 0)
     advice = {
         401: f"the token is missing or wrong: {LOGIN}",
-        403: f"the token may not do that: make one that may (huggingface.co/settings/tokens), and {LOGIN}",
+        403: f"the token may not do that: in a repo of your own, make one that may (huggingface.co/settings/tokens), "
+        f"and {LOGIN}; in another's, open a pull request (create_pr=True, --create-pr)",
         413: "the Hub says that it is too large",
         429: "the Hub asks to wait (too many requests): try again in some minutes; what was sent is kept",
     }.get(status, "")

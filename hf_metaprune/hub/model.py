@@ -10,7 +10,7 @@ from ..cards.card import MAX_CARD_BYTES
 from ..cards.model_card import ModelCard
 from ..errors import HubError
 from ..layout import BANK_FILE, CARD, MODEL_FILES
-from .repo import Operation, Repo, read_text
+from .repo import Operation, Published, Repo, read_text
 
 if TYPE_CHECKING:
     from ..result import AdaptResult
@@ -26,10 +26,19 @@ def publish_model(
     token: str | bool | None = None,
     license: str | None = None,
     dtype: str = "float16",
-) -> str:
-    """Put a model into a repo of the Hub, made if need be; the address of its page.
+) -> Published:
+    """Put a model into a repo of the Hub, made if need be, in one commit; none if it is there already.
 
     A card that was edited there by hand keeps its text.
+
+    Args:
+        repo_id: ``owner/name``.
+        private: whether a repo that is made is private; if left out, as its owner has set it.
+        revision: a branch to write to, made if need be; ``main`` if left out.
+        create_pr: open a pull request instead of writing.
+        token: with write access; if left out, that of the user's login or of ``HF_TOKEN``.
+        license: for the card, such as ``apache-2.0``.
+        dtype: how the weights are stored: ``float32``, ``float16`` or ``bfloat16``.
 
     Raises:
         HubError: there is no token, it may not write there, the repo holds a bank, or the Hub cannot be reached.
@@ -53,5 +62,5 @@ def publish_model(
             stale = sorted(there.keys() - files.keys() - {CARD})
             return made + [CommitOperationDelete(name) for name in stale]
 
-        repo.commit(operations, f"Publish a model for {len(result.report.labels)} classes")
-    return repo.url
+        commit = repo.commit(operations, f"Publish a model for {len(result.report.labels)} classes")
+    return Published(repo.url, commits=[commit] if commit else [])

@@ -7,6 +7,7 @@ import random
 import time
 import warnings
 from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..errors import HubError, OptionError, PublishConflictError
@@ -22,6 +23,19 @@ log = logging.getLogger(__name__)
 
 TRIES = 8
 FIRST_WAIT = 0.5  # seconds, doubled each time
+
+
+@dataclass
+class Published:
+    """What a publication did; no commit means that nothing had changed."""
+
+    url: str
+    """The page of the repo, or of the pull request."""
+    added: list[str] = field(default_factory=list)
+    """Ids of a bank's entries that were added or replaced."""
+    removed: list[str] = field(default_factory=list)
+    """Ids of entries that were removed."""
+    commits: list[str] = field(default_factory=list)
 
 
 class Repo:
@@ -40,13 +54,15 @@ class Repo:
         if create_pr and revision not in (None, "main"):
             raise OptionError("create_pr=True opens a pull request against main: leave revision out")
         self.repo_id, self.token, self.create_pr = repo_id, token, create_pr
+        self.pull_request: str | None = None
+        """Address of the pull request that was opened."""
         self.branch = revision or "main"
         self.api = hub_api(token)
 
     @property
     def url(self) -> str:
-        """The repo's page."""
-        return f"{self.api.endpoint}/{self.repo_id}"
+        """The page of the repo, or of the pull request that was opened."""
+        return self.pull_request or f"{self.api.endpoint}/{self.repo_id}"
 
     def ensure(self, private: bool | None = None) -> None:
         """Make the repo and the branch, if they are not there; a pull request needs neither.
@@ -79,7 +95,7 @@ class Repo:
         """Commit what `make` says, given the branch's commit; made anew when somebody else was faster.
 
         Returns:
-            The new commit, or None if there was nothing to do.
+            The new commit, or None if nothing had changed.
 
         Raises:
             PublishConflictError: others were faster every time. HubError: see `hub_errors`.
@@ -97,7 +113,7 @@ class Repo:
                 log.info("%s was changed by somebody else; trying again", self.repo_id)
         raise PublishConflictError(f"{self.repo_id} is changed by others all the time: try again later")
 
-    def _commit(self, operations: list[Operation], message: str, parent: str) -> str:
+    def _commit(self, operations: list[Operation], message: str, parent: str) -> str | None:
         with hub_errors(self.repo_id, "write to"), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*data file.*")  # a bank's index is no data set
             info: Any = self.api.create_commit(
@@ -109,9 +125,9 @@ class Repo:
                 create_pr=self.create_pr,
             )
         if self.create_pr and info.pr_revision:  # what follows goes into the same pull request
-            log.info("opened %s", scrub(str(info.pr_url)))
+            self.pull_request = scrub(str(info.pr_url))
             self.create_pr, self.branch = False, info.pr_revision
-        return info.oid
+        return info.oid if info.oid != parent else None  # the client makes no commit of files that are there already
 
 
 def read_text(repo: Repo, path: str, commit: str, limit: int) -> str:

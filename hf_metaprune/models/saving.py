@@ -68,7 +68,7 @@ def save_model(model: MetaPrunedForImageClassification, folder: Path, dtype: str
             if not torch.isfinite(tensor).all():
                 raise FormatError(f"{name} has values that are not finite in {dtype}: store it as float32")
         state[name] = tensor.contiguous()
-    write_bytes(folder / WEIGHTS, save(state, metadata=header_metadata(model.config)))
+    write_bytes(folder / WEIGHTS, _serialised(state, model.config))
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
     config.dtype = dtype
@@ -83,7 +83,21 @@ def add_metadata(folder: Path, config: MetaPrunedConfig) -> None:
     """
     path = folder / WEIGHTS
     if path.exists():
-        write_bytes(path, save(load_file(path), metadata=header_metadata(config)))
+        write_bytes(path, _serialised(load_file(path), config))
+
+
+def _serialised(state: Mapping[str, torch.Tensor], config: MetaPrunedConfig) -> bytes:
+    """Tensors and `header_metadata` as a safetensors file; the same ones give the same bytes.
+
+    safetensors writes the metadata in another order each time, and a model that is the same would have a new digest.
+    """
+    made = save(dict(state), metadata=header_metadata(config))
+    start = 8 + int.from_bytes(made[:8], "little")
+    header = json.loads(made[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + made[start:]
 
 
 def check_header(folder: Path, config: MetaPrunedConfig, model: MetaPrunedForImageClassification) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -60,6 +61,13 @@ def test_adding_and_removing(own_bank: Bank) -> None:
     own_bank.remove("new-one")
     assert "new-one" not in Bank.open(own_bank.root)
     assert not added.folder.exists()
+
+
+def test_an_entry_whose_files_are_gone_can_be_removed(own_bank: Bank) -> None:
+    entry = first(own_bank)
+    shutil.rmtree(entry.folder)
+    own_bank.remove(entry.id)
+    assert entry.id not in Bank.open(own_bank.root)
 
 
 @pytest.mark.parametrize("metrics", [{"accuracy": float("nan")}, {"who": object()}, {"text": "x" * 100_000}])

@@ -35,6 +35,16 @@ def test_without_a_network_it_is_said(
     assert TOKEN not in str(caught.value)
 
 
+def test_offline_mode_is_named(hub: LoopbackHub, bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    for what, ask in ASKING.items():
+        with pytest.raises(HubUnreachableError, match=r"offline mode is set \(HF_HUB_OFFLINE\)") as caught:
+            ask(bank)
+        assert ("in the cache" in str(caught.value)) == (what == "read")
+
+
 def test_a_full_disk_is_said_and_leaves_no_file_that_is_taken_for_whole(
     hub: LoopbackHub, bank: Bank, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -28,20 +29,38 @@ def test_from_a_bank_to_a_voter(
     hub: LoopbackHub, own_bank: Bank, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "4 entries added, 0 removed in 1 commit" in run(capsys, "bank", "publish", own_bank.root, "me/bank")
-    assert "0 entries added" in run(capsys, "bank", "publish", own_bank.root, "me/bank")
+    assert "Nothing had changed" in run(capsys, "bank", "publish", own_bank.root, "me/bank")
     shown = json.loads(run(capsys, "bank", "show", "me/bank", "--json"))
     assert len(shown["entries"]) == 4
     run(capsys, "adapt", "me/bank", photos, "--out", tmp_path / "pets", *FAST)
     assert hub.endpoint in run(capsys, "publish", tmp_path / "pets", "me/pets", "--license", "mit")
     run(capsys, "adapt", "me/bank", photos, "--out", tmp_path / "again", "--commons", "--allow", "me", *FAST)
+    assert "Nothing had changed" in run(capsys, "publish", tmp_path / "pets", "me/pets", "--license", "mit")
     report = json.loads((tmp_path / "again" / "report.json").read_text())
     assert [n["id"] for n in report["neighbours"]] == ["me--pets"]
     added = json.loads(run(capsys, "bank", "add", "me/bank", tmp_path / "pets", "--json"))
     assert added["added"] == ["pets"]
-    assert "0 entries added, 1 removed" in run(capsys, "bank", "remove", "me/bank", "pets")
+    assert "0 entries added, 1 removed in 1 commit:" in run(capsys, "bank", "remove", "me/bank", "pets")
+    before = hub.history("me/bank")[1].oid
+    assert "pets" in run(capsys, "bank", "show", "me/bank", "--revision", before)
+    assert "model, not a bank" in run(capsys, "bank", "show", tmp_path / "pets", code=1)
+    assert "from_search" in run(capsys, "bank", "show", "me/pets", code=1)
     gone = next(iter(own_bank.entries))
     own_bank.remove(gone)
     assert "0 entries added, 1 removed" in run(capsys, "bank", "sync", own_bank.root, "me/bank")
+
+
+def test_a_bank_of_ones_own_takes_and_loses_entries(
+    own_bank: Bank, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry = next(iter(own_bank))
+    model = shutil.copytree(entry.folder, tmp_path / "Another-One")
+    assert "1 entry added" in run(capsys, "bank", "add", own_bank.root, model)
+    assert len(Bank.open(own_bank.root)) == 5
+    assert "no entry 'nobody'" in run(capsys, "bank", "remove", own_bank.root, "another-one", "nobody", code=1)
+    shown = json.loads(run(capsys, "bank", "remove", own_bank.root, "another-one", "--json"))
+    assert (shown["removed"], shown["entries"]) == (["another-one"], 4)
+    assert "banks on the Hub" in run(capsys, "bank", "add", own_bank.root, model, "--create-pr", code=1)
 
 
 def test_mistakes_are_told_in_one_line(

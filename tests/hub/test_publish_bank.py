@@ -223,12 +223,14 @@ def test_sync_makes_no_repo(hub: LoopbackHub, bank: Bank) -> None:
 def test_a_pull_request_leaves_main_as_it_is(hub: LoopbackHub, own_bank: Bank, tmp_path: Path) -> None:
     hub.add_user("lab", token="hf_token_of_lab")
     publish_bank(own_bank, "lab/bank", token="hf_token_of_lab")
-    before = hub.read_files("lab/bank")
     new = shutil.copytree(own_bank[next(iter(own_bank.entries))].folder, tmp_path / "new-entry")
-    with pytest.raises(HubError, match="token may not do that"):
+    hub.put_files("lab/bank", {"README.md": b"---\ntags: [x]\n---\nOurs.\n"})
+    assert publish_bank(own_bank, "lab/bank", create_pr=True).commits == []  # nobody asked for a card alone
+    with pytest.raises(HubError, match=r"token may not do that.*--create-pr"):
         add_entries("lab/bank", {"new-entry": new})
+    before = hub.read_files("lab/bank")
     done = add_entries("lab/bank", {"new-entry": new}, create_pr=True)
-    assert done.added == ["new-entry"]
+    assert (done.added, done.url) == (["new-entry"], f"{hub.endpoint}/lab/bank/discussions/1")
     assert hub.read_files("lab/bank") == before
     assert "new-entry" in Bank.from_hub("lab/bank", revision="refs/pr/1").entries
 
@@ -240,6 +242,17 @@ def test_damaged_entries_are_not_published(hub: LoopbackHub, own_bank: Bank) -> 
     with pytest.raises(BankError, match=rf"{entry.id} cannot be published"):
         publish_bank(own_bank, "me/bank")
     assert hub.count("POST", path="/commit/") == 0
+
+
+def test_an_unchanged_entry_whose_files_are_gone_is_said(hub: LoopbackHub, own_bank: Bank) -> None:
+    publish_bank(own_bank, "me/bank")
+    entry = next(iter(own_bank))
+    shutil.rmtree(entry.folder)
+    for delete in (False, True):
+        with pytest.raises(BankError, match=rf"{entry.id} is damaged: .* is missing; take it out"):
+            publish_bank(own_bank, "me/bank", delete=delete)
+    own_bank.remove(entry.id)
+    assert publish_bank(own_bank, "me/bank", delete=True).removed == [entry.id]
 
 
 def test_repos_that_hold_something_else_are_left_alone(hub: LoopbackHub, bank: Bank, own_bank: Bank) -> None:

@@ -14,6 +14,8 @@ from hf_metaprune import AdaptResult, Bank, MetaPruner
 from hf_metaprune.bank.publish import publish_bank
 from hf_metaprune.cards.card import split
 from hf_metaprune.errors import HubError, OptionError
+from hf_metaprune.hub.model import publish_model
+from hf_metaprune.result import load_result
 from hf_metaprune.task import TaskData
 from tests.hub import Call, LoopbackHub, run_python
 
@@ -51,6 +53,8 @@ def test_the_card_says_what_was_measured_and_validates(hub: LoopbackHub, bank: B
     result = pruner.adapt(task_data.select((0, 1, 3), seed=0), by="leep", neighbours=2, **TINY)
     result.push_to_hub("me/pets", license="apache-2.0")
     data, text = split(card_of(hub))
+    assert "measured in float32; the weights are stored as float16" in text
+    assert "(confusion.png)" in text
     HubCard(card_of(hub)).validate()
     assert data["library_name"] == "hf-metaprune"
     assert (data["base_model"], data["base_model_relation"], data["license"]) == ("me/bank", "finetune", "apache-2.0")
@@ -123,6 +127,14 @@ def test_a_card_that_is_edited_while_it_is_published(hub: LoopbackHub, result: A
     assert "## Mine" in card_of(hub)
 
 
+def test_publishing_the_same_model_again_changes_nothing(hub: LoopbackHub, result: AdaptResult, tmp_path: Path) -> None:
+    saved = result.save_pretrained(tmp_path / "model")
+    assert len(publish_model(load_result(saved), "me/pets").commits) == 1
+    assert publish_model(load_result(saved), "me/pets").commits == []
+    assert publish_model(load_result(saved), "me/pets", create_pr=True).commits == []
+    assert len(hub.history("me/pets")) == 2  # with that which made the repo
+
+
 def test_publishing_again_leaves_nothing_stale(hub: LoopbackHub, result: AdaptResult) -> None:
     hub.put_files("me/pets", {"votes.png": b"old", "notes.txt": b"mine"})
     result.report.vote_agreement = {}
@@ -141,7 +153,7 @@ def test_branches_pull_requests_and_private_repos(hub: LoopbackHub, result: Adap
     assert ratios == {"main": 0.7, "smaller": 0.6}
     hub.add_user("lab", token="hf_token_of_lab")
     hub.put_files("lab/pets", {"README.md": b"---\ntags: [x]\n---\n"})
-    result.push_to_hub("lab/pets", create_pr=True)
+    assert result.push_to_hub("lab/pets", create_pr=True) == f"{hub.endpoint}/lab/pets/discussions/1"
     assert "model.safetensors" not in hub.read_files("lab/pets")
     assert "model.safetensors" in hub.read_files("lab/pets", "refs/pr/1")
 

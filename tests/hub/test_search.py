@@ -13,7 +13,7 @@ import yaml
 
 from hf_metaprune import Bank, MetaPruner
 from hf_metaprune.cards.card import split
-from hf_metaprune.errors import FormatError, HubError, HubUnreachableError, OptionError
+from hf_metaprune.errors import BankError, FormatError, HubError, HubUnreachableError, OptionError
 from hf_metaprune.task import TaskData
 from tests.hub import LoopbackHub, Status
 
@@ -188,6 +188,22 @@ def test_the_report_names_what_the_search_left_out(
     assert any("eve/pets" in note and "labels" in note for note in report.notes)
 
 
+def test_a_search_that_finds_nothing_says_why(
+    hub: LoopbackHub, bank: Bank, model_files: Files, task_data: TaskData, caplog: pytest.LogCaptureFixture
+) -> None:
+    pruner = MetaPruner.from_search(bank)
+    with pytest.raises(BankError, match=r"models on the Hub: .* lists 0 models yet: publish one"):
+        pruner.adapt(task_data, **TINY)
+    hub.put_files("ada/pets", model_files)
+    hub.put_files("bob/others", with_facts(model_files, base_sha256="0" * 64))
+    hub.put_files("eve/pets", lie_labels(model_files))
+    pruner = MetaPruner.from_search(bank, deny=("ada",))
+    assert "the search found no model that may vote" in caplog.text
+    with pytest.raises(BankError, match=r"lists 3 models \(.*1 not allowed.*\)") as caught:
+        pruner.adapt(task_data, **TINY)
+    assert all(fate in str(caught.value) for fate in ("1 of another base", "1 left out"))
+
+
 def test_gated_models_are_left_out_until_access_is_given(hub: LoopbackHub, bank: Bank, model_files: Files) -> None:
     hub.put_files("ada/pets", model_files)
     hub.repo("ada/pets").gated = "manual"
@@ -220,6 +236,7 @@ def test_a_base_on_the_hub_is_enough(hub: LoopbackHub, bank: Bank, base_folder: 
     hub.put_files("ada/pets", model_files)
     pruner = MetaPruner.from_search("timm/tiny")
     assert list(pruner.bank.entries) == ["ada--pets"]
+    assert pruner.bank.default_ratio == 0.7  # that of the models
     base = pruner.bank.base
     assert (base.repo_id, base.revision) == ("timm/tiny", hub.repo("timm/tiny").branches["main"])
     assert list(search(base_folder).entries) == ["ada--pets"]

@@ -106,6 +106,15 @@ def test_altered_weights_are_refused(model: MetaPrunedForImageClassification, tm
         load_model(tmp_path)
 
 
+def test_the_same_model_has_the_same_bytes(model: MetaPrunedForImageClassification, tmp_path: Path) -> None:
+    digests = set()
+    for n in range(6):  # safetensors shuffles its metadata
+        (tmp_path / str(n)).mkdir()
+        save_model(model, tmp_path / str(n))
+        digests.add((tmp_path / str(n) / "model.safetensors").read_bytes())
+    assert len(digests) == 1
+
+
 def test_values_that_do_not_fit_a_dtype_are_refused(model: MetaPrunedForImageClassification, tmp_path: Path) -> None:
     with torch.no_grad():
         model.classifier.bias[0] = 1e6
