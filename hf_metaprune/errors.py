@@ -4,7 +4,18 @@ from __future__ import annotations
 
 
 class MetaPruneError(Exception):
-    """Base of all errors raised on purpose; the message says what was wrong and what to do."""
+    """Base of all errors raised on purpose; the message says what was wrong and what to do.
+
+    It may quote what strangers wrote, and is one line without control characters, wherever it is shown.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(printable(arg) if isinstance(arg, str) else arg for arg in args))
+
+
+def printable(text: str) -> str:
+    """The text with what no terminal should see replaced: control characters, line breaks, changes of direction."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def reason(error: BaseException) -> str:

@@ -192,12 +192,14 @@ class MetaPruner:
             BankError: fewer than N can be used. MetaPruneError: one is bad, and the bank is strict.
         """
         wanted = options.neighbours or len(self.bank)
-        allowed = votes_per_owner(options, wanted)
+        allowed = votes_per_owner(options, wanted, list(self.bank))
         found: list[Neighbour] = []
         owners: Counter[str | None] = Counter()
+        capped = False
         for neighbour in _ranked(get_similarity(options.by or SIMILARITY), query, list(self.bank)):
             owner = neighbour.entry.owner
             if owner is not None and owners[owner] >= allowed:
+                capped = True
                 continue
             if not query.usable(neighbour.entry, neighbour.entry.verify):
                 continue
@@ -205,7 +207,9 @@ class MetaPruner:
             found.append(neighbour)
             if len(found) == wanted:
                 break
-        if not found or (options.neighbours and len(found) < options.neighbours):
+        if found and capped and len(found) < wanted:
+            query.note(f"{len(found)} vote, not {wanted}: an owner has at most {allowed} (votes_per_owner)")
+        elif not found or (options.neighbours and len(found) < options.neighbours):
             why = "; ".join(query.notes[-3:])
             raise BankError(f"only {len(found)} of {self._entries()} of {self.bank.title} can be used: {why}")
         return found
@@ -332,8 +336,13 @@ def settle_options(
     return replace(wanted, **open_ones), override(TrainingOptions(), training)
 
 
-def votes_per_owner(options: AdaptOptions, neighbours: int) -> int:
-    """How many of the neighbours may be single models of one owner: as asked, or less than half, but one."""
+def votes_per_owner(options: AdaptOptions, neighbours: int, entries: Sequence[Entry]) -> int:
+    """How many of the neighbours may be single models of one owner.
+
+    As asked; else fewer than half, but at least one; as many as there are if nobody else has any.
+    """
+    if options.votes_per_owner is None and len({entry.owner for entry in entries}) == 1:
+        return neighbours
     return options.votes_per_owner or max(1, (neighbours - 1) // 2)
 
 

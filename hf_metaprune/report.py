@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from .errors import FormatError, reason
 from .layout import REPORT
-from .markup import inline
+from .markup import counted, inline
 from .storage import read_json, write_bytes, write_json
 
 USAGE = [
@@ -127,6 +128,7 @@ class AdaptReport:
             }
             if np.array(report.confusion, dtype=int).shape not in ((0,), 2 * (len(report.labels),)):
                 raise ValueError("its confusion matrix has another shape")
+            _check_values(report)
             report.to_markdown()  # whatever a stranger wrote is found now
             report.check_card()
         except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
@@ -211,7 +213,7 @@ class AdaptReport:
 
     def _costs(self) -> list[str]:
         lines = ["| phase | seconds |", "| --- | ---: |"]
-        lines += [f"| {phase} | {s:.2f} |" for phase, s in self.seconds.items()]
+        lines += [f"| {inline(phase)} | {s:.2f} |" for phase, s in self.seconds.items()]
         gflops = [self.retrieval_flops, self.preparation_flops, self.training_flops]
         retrieval, preparation, training = (f"{n / 1e9:.1f}" for n in gflops)
         counted = "two FLOPs a MAC"
@@ -222,6 +224,12 @@ class AdaptReport:
         chosen = [f"{name} {self.options[name]}" for name in CHOSEN if self.options.get(name) is not None]
         lines = [f"Options: {inline(', '.join(chosen))}."] if chosen else []
         return [*lines, f"Seed {self.seed}, device {inline(self.device)}, {inline(used)}."]
+
+    def public(self) -> AdaptReport:
+        """What others may see of it: no path of this machine, and no name of a photo that could not be read."""
+        skipped = counted(len(self.skipped_images), "unreadable image")
+        notes = [without_paths(note) for note in self.notes] + ([f"skipped {skipped}"] if self.skipped_images else [])
+        return replace(self, notes=notes, skipped_images=[])
 
     def save(self, folder: Path) -> None:
         """Write ``report.json``, ``report.md`` and the pictures it shows."""
@@ -236,10 +244,33 @@ class AdaptReport:
         write_bytes(folder / "report.md", self.to_markdown(pictures).encode())
 
 
+ABSOLUTE = re.compile(r"""(?:^|(?<=[\s'"(=:,]))(?:~?/|[A-Za-z]:[\\/]|\\\\)(?=[^\s/])""")
+
+
+def without_paths(text: str) -> str:
+    """The text up to the first absolute path in it: what follows may be a name with spaces, of a user."""
+    found = ABSOLUTE.search(text)
+    return text if found is None else text[: found.start()].rstrip(" '\"(=:,") + " ..."
+
+
 def voter_name(neighbour: dict[str, Any]) -> str:
     """What people call a neighbour: its entry's id, or the repo of a single model on the Hub."""
     repo = neighbour.get("repo_id")
     return repo if isinstance(repo, str) and neighbour.get("path") == "." else neighbour["id"]
+
+
+def _check_values(report: AdaptReport) -> None:
+    """Raise a ValueError where a field holds what it cannot: text that is no text, a text for a number."""
+    plain = (str, int, float, bool, type(None))
+    for name in ("options", "bank", "versions"):
+        for key, value in getattr(report, name).items():
+            values = value if isinstance(value, list) else [value]
+            if not isinstance(key, str) or not all(isinstance(item, plain) for item in values):
+                raise ValueError(f"its {name} hold {str(key)[:40]!r}, which is no plain value")
+    for name in ("seconds", "latency_ms", "emissions"):
+        for key, value in getattr(report, name).items():
+            if not isinstance(key, str) or not isinstance(value, (int, float)):
+                raise ValueError(f"its {name} hold {str(key)[:40]!r}, which is no number")
 
 
 def finite(value: Any) -> Any:

@@ -318,12 +318,12 @@ class Bank(BankReader):
 
         Raises:
             BankError: there is no such entry.
-            FormatError: the index says that its files lie where no entry does.
+            FormatError: the index says that its files lie where no entry does, or another one does, too.
         """
         import shutil
 
         path = self[entry_id].path
-        check_place(path)
+        check_place(path, (e.path for e in self if e.id != entry_id and e.repo_id is None))
         folder = self.files.path(path)
         self.update_index({entry_id: None})
         doomed = folder.with_name(f"{TEMPORARY}{folder.name}-removed")

@@ -19,6 +19,7 @@ from ..hub.files import HubFiles, check_relative
 from ..layout import WEIGHTS
 from ..masks import Mask
 from ..models.base import BaseModel, sha256_file
+from ..models.configuration import MetaPrunedConfig
 from ..models.modeling import MetaPrunedForImageClassification
 from ..models.saving import load_model
 from ..storage import parse_json
@@ -29,9 +30,11 @@ if TYPE_CHECKING:
     from .reader import BankReader
 
 OUTLIER, SMALL = 100.0, 1e-2
+MAX_PATH = 400  # characters
 MAX_METRICS = 1 << 16  # characters of JSON
 MAX_SIZE = 1 << 63  # bytes, as a column of whole numbers can hold
 COMMIT = re.compile(r"[0-9a-f]{40}")
+PATH = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
 ID_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,95}")
 
 
@@ -83,6 +86,18 @@ def check_facts(ratio: Any, metrics: Any) -> None:
         json.dumps(metrics, ensure_ascii=False).encode()  # half of a surrogate pair cannot be written
     except (TypeError, ValueError, RecursionError) as error:
         raise FormatError(f"metrics: {error}") from error
+
+
+def check_network(config: MetaPrunedConfig, base: Mapping[str, Any], what: str) -> None:
+    """Refuse a config that describes another network than the base, though it names the base's weights.
+
+    Raises:
+        FormatError: names the first part of the description that differs.
+    """
+    for key in ("library", "architecture", "model_args"):
+        own, wanted = ((block or {}).get(key) for block in (config.base_model, base))
+        if json.dumps(own, sort_keys=True) != json.dumps(wanted, sort_keys=True):
+            raise FormatError(f"{what}: its {key} are not those of the base")
 
 
 def check_magnitudes(model: MetaPrunedForImageClassification, base: BaseModel) -> None:
@@ -169,6 +184,7 @@ class Entry:
             FormatError: its files are missing, damaged, or not what the index says.
         """
         model = load_model(self.folder, expected=self.bank.base_sha256)
+        check_network(model.config, self.bank.meta["base_model"], f"entry {self.id}")
         if model.mask() != self.mask:
             raise FormatError(f"entry {self.id}: its config's masks are not those of the index; run bank validate")
         return model
@@ -231,6 +247,8 @@ class Entry:
             metrics = parse_json(row["metrics"] or "{}")
             path, method, size = str(row["path"] or ""), row["method"], row["size"]
             check_relative(path)
+            if not PATH.fullmatch(path) or len(path) > MAX_PATH:
+                raise FormatError(f"its path {path[:100]!r} has characters that no entry's has")
             if not isinstance(method, str | None) or type(size) is not int or not 0 <= size < MAX_SIZE:
                 raise FormatError("its method is no text, or its size no number of bytes")
             if row["repo_id"] is not None and not (is_repo_id(row["repo_id"]) and COMMIT.fullmatch(row["revision"])):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import logging
+import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ..errors import BaseMismatchError, FormatError, MetaPruneError
@@ -13,34 +15,42 @@ from ..models.base import sha256_file
 from ..models.saving import load_config
 from ..storage import storage_errors
 from ..task import Task
-from .entry import Entry, check_id, pack_mask
+from .entry import Entry, check_id, check_network, pack_mask
 
 if TYPE_CHECKING:
     from .bank import Bank
 
 log = logging.getLogger(__name__)
 
+SHARD = re.compile(r"[0-9a-f]{2}")
+"""Names of sub-folders; an entry of such a name goes into one, since one folder cannot be both."""
 SHARD_ABOVE = 5_000  # entries in one folder; the Hub asks for fewer than 10,000
 
 
 def new_path(entry_id: str, count: int) -> str:
     """Where an entry goes in a bank of `count` entries: large banks have sub-folders."""
-    if count < SHARD_ABOVE:
+    if count < SHARD_ABOVE and not SHARD.fullmatch(entry_id):
         return f"{TASKS_FOLDER}/{entry_id}"
     return f"{TASKS_FOLDER}/{hashlib.sha256(entry_id.encode()).hexdigest()[:2]}/{entry_id}"
 
 
-def check_place(path: str) -> None:
-    """Refuse to delete what an index, which others may have written, has for an entry's folder, but is none.
+def check_place(path: str, others: Iterable[str] = ()) -> None:
+    """Refuse to delete what an index, which others may have written, has for an entry's folder, but is not its alone.
+
+    Args:
+        others: paths of the entries that stay.
 
     Raises:
-        FormatError: entries lie elsewhere.
+        FormatError: entries lie elsewhere, or another entry lies there, too.
     """
     parts = path.split("/")
     if parts[0] != TASKS_FOLDER or len(parts) < 2 or {"", ".", ".."} & set(parts):
         raise FormatError(
             f"the index says that an entry lies in {path[:100]!r}, which is no place for one: mend it first"
         )
+    shared = next((other for other in others if other == path or other.startswith(f"{path}/")), None)
+    if shared is not None:
+        raise FormatError(f"the index says that another entry lies in {shared[:100]!r}, too: mend it first")
 
 
 def describe(bank: Bank, entry_id: str, path: str) -> Entry:
@@ -54,6 +64,7 @@ def describe(bank: Bank, entry_id: str, path: str) -> Entry:
     found = (config.base_model or {}).get("sha256")
     if found != bank.base_sha256:
         raise BaseMismatchError(f"{folder} belongs to base {str(found)[:12]}..., not to the bank's")
+    check_network(config, bank.meta["base_model"], str(folder))
     mask = config.mask()
     if mask.sizes != bank.sizes:
         raise FormatError(f"{folder / CONFIG}: its masks do not fit the base's layers")

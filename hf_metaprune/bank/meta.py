@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ..errors import FormatError, OptionError
+from ..errors import FormatError, OptionError, printable
 from ..layout import FORMAT_VERSION
 from ..masks import check_ratio
 from ..storage import read_json
@@ -43,7 +43,7 @@ def check_meta(meta: dict[str, Any], path: Path) -> dict[str, Any]:
         )
     unknown = sorted(set(meta) - KNOWN_KEYS)
     if unknown:
-        log.warning("%s: unknown keys ignored: %s", path, ", ".join(unknown))
+        log.warning("%s: unknown keys ignored: %s", path, printable(", ".join(unknown))[:200])
     base, layers = meta.get("base_model"), meta.get("layers")
     sha256 = base.get("sha256") if isinstance(base, dict) else None
     if not isinstance(sha256, str) or not re.fullmatch(r"[0-9a-f]{64}", sha256):

@@ -21,7 +21,7 @@ from ..cards.bank_card import BankCard
 from ..cards.card import MAX_CARD_BYTES
 from ..errors import BankError, BaseMismatchError
 from ..hub.files import Files, HubFiles
-from ..hub.repo import Operation, Published, Repo, read_text
+from ..hub.repo import Operation, Published, Repo, holds_weights, read_text
 from ..layout import BANK_FILE, BASE_FOLDER, CARD, CONFIG, INDEX_FILE, PREPROCESSOR, WEIGHTS
 from ..markup import counted
 from .bank import Bank
@@ -70,6 +70,8 @@ def _read(repo: Repo, commit: str) -> _State:
         raise BankError(f"{repo.repo_id} holds a model, not a bank: choose another name")
     card = read_text(repo, CARD, commit, MAX_CARD_BYTES) if CARD in there else None
     if BANK_FILE not in there:
+        if holds_weights(repo.names(commit)):
+            raise BankError(f"{repo.repo_id} holds a model, not a bank: choose another name")
         return _State(commit, None, INDEX_SCHEMA.empty_table(), card)
     files = HubFiles(repo.repo_id, BANK_FILE, revision=commit, token=repo.token)
     files.get({INDEX_FILE: MAX_INDEX_BYTES})
@@ -208,7 +210,8 @@ class _Writer:
         rows = [entry.row() | {"path": place[entry.id], **_NO_REPO} for entry in fresh]
         made += [op for entry in fresh if entry.id in sent for op in _additions(entry.folder, place[entry.id])]
         moved = {i for i in sent if state.paths.get(i, place[i]) != place[i]}
-        made += [_deletion(state.paths[i]) for i in [*gone, *sorted(moved)]]
+        left = [path for i, path in state.paths.items() if i not in moved and i not in gone]
+        made += [_deletion(state.paths[i], [*left, *place.values()]) for i in [*gone, *sorted(moved)]]
         table = merged(state.table, table_of(rows), gone)
         if rows or gone or state.meta is None:
             made.append(_addition(INDEX_FILE, index_bytes(table, state.meta or self._meta())))
@@ -304,15 +307,15 @@ def _additions(folder: Path, path: str) -> list[Operation]:
     return [_addition(f"{path}/{name}", folder / name) for name in ENTRY_FILES if (folder / name).exists()]
 
 
-def _deletion(path: str) -> Operation:
-    """Delete an entry's folder.
+def _deletion(path: str, others: Collection[str]) -> Operation:
+    """Delete an entry's folder, in which none of the others' lies.
 
     Raises:
         FormatError: see `check_place`.
     """
     from huggingface_hub import CommitOperationDelete
 
-    check_place(path)
+    check_place(path, others)
     return CommitOperationDelete(f"{path}/", is_folder=True)
 
 

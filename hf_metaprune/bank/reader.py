@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 MAX_CONFIG_BYTES = 4 << 20
 MAX_ENTRY_BYTES = 2 << 30
+MAX_HEADER_BYTES = 2 << 20
 MAX_BASE_BYTES = 16 << 30
 
 
@@ -113,11 +114,25 @@ class BankReader:
         """
         wanted: dict[Files, dict[str, int]] = {}
         for entry in entries:
-            limits = {CONFIG: MAX_CONFIG_BYTES, WEIGHTS: min(entry.size, MAX_ENTRY_BYTES)}
+            limits = {CONFIG: MAX_CONFIG_BYTES, WEIGHTS: self._most_bytes(entry)}
             paths = {inside(entry.path, name): limit for name, limit in limits.items()}
             wanted.setdefault(self.files_of(entry), {}).update(paths)
         for files, limits in wanted.items():
             files.get(limits, progress, force)
+
+    def _most_bytes(self, entry: Entry) -> int:
+        """What an entry's weights may have: what the index says, if a slice of the base could be that large.
+
+        Raises:
+            FormatError: it could not.
+        """
+        most = MAX_ENTRY_BYTES
+        if "base" in self.__dict__:  # it is loaded before any entry is fetched to vote
+            head = (len(entry.labels) + 1) * (self.base.family.classifier(self.base.network).in_features + 1)
+            most = MAX_HEADER_BYTES + 4 * (sum(t.numel() for t in self.base.state.values()) + head)
+        if entry.size > most:
+            raise FormatError(f"entry {entry.id}: its weights have {entry.size} bytes, more than any slice of the base")
+        return entry.size
 
     @property
     def base_folder(self) -> Path:
@@ -189,12 +204,16 @@ class BankReader:
 
     def _read_index(self, strict: bool) -> dict[str, Entry]:
         entries: dict[str, Entry] = {}
+        places: dict[tuple[str | None, str], str] = {}
         for number, row in enumerate(rows_of(read_table(self.root / INDEX_FILE))):
             try:
                 entry = Entry.from_row(self, row)
                 if entry.id in entries:
                     raise FormatError(f"entry {entry.id} is there twice")
-                entries[entry.id] = entry
+                place = (entry.repo_id, entry.path)
+                if place in places:
+                    raise FormatError(f"entry {entry.id} lies where {places[place]} does")
+                entries[entry.id], places[place] = entry, entry.id
             except FormatError as error:
                 why = f"{self.files.name}: {INDEX_FILE}: {error}"
                 if strict:

@@ -39,6 +39,11 @@ from .entry import COMMIT, Entry, check_id
 log = logging.getLogger(__name__)
 
 AT_A_TIME = 256
+MOST_WAITING = 10_000
+"""Models of owners who have had their share that are remembered."""
+MOST_TROUBLES = 3
+"""Models whose files may fail to come; more of them mean that the Hub is in trouble, and no search is better than half
+a one."""
 COMMONS = "models on the Hub"
 HEADER_KEYS = ("format_version", "base_model_sha256", "masks_digest", "labels")
 """What is read, and remembered, of a header."""
@@ -67,6 +72,8 @@ def search_hub(bank: Bank, options: SearchOptions, progress: bool = False) -> Ba
                     if entry is not None and len(found) < limit:
                         found[entry.id] = entry
                         bar.update()
+    if look.trouble is not None and not found:
+        raise look.trouble
     commons.use_entries(found)
     commons.title, commons.why_empty = COMMONS, look.summary()
     if not found:
@@ -75,7 +82,28 @@ def search_hub(bank: Bank, options: SearchOptions, progress: bool = False) -> Ba
 
 
 def _listed(options: SearchOptions, token: str | bool | None, seen: dict[str, str]) -> Iterator[ListedModel]:
-    """Models that may be used, trusted ones first, each once; what becomes of each is noted in `seen`."""
+    """Models that may be used, trusted ones first, each once; what becomes of each is noted in `seen`.
+
+    Where only some are wanted (`limit`), nobody who is not trusted fills more than a quarter of the places before
+    everybody else was asked.
+    """
+    waiting: list[ListedModel] = []
+    places = max(1, (options.limit or sys.maxsize) // 4)
+    owners: Counter[str] = Counter()
+    for model, trusted in _admitted(options, token, seen):
+        owner = model.id.partition("/")[0].lower()
+        owners[owner] += 1
+        if trusted or options.author is not None or owners[owner] <= places:
+            yield model
+        elif len(waiting) < MOST_WAITING:
+            waiting.append(model)
+    yield from waiting
+
+
+def _admitted(
+    options: SearchOptions, token: str | bool | None, seen: dict[str, str]
+) -> Iterator[tuple[ListedModel, bool]]:
+    """Models that may be used, each once, and whether they are trusted; those that are come first."""
     wanted, trusted = [TAG, *options.tags], {name.lower() for name in options.trusted}
     for owner in [*options.first_owners, options.author]:
         first = owner is not options.author
@@ -86,7 +114,7 @@ def _listed(options: SearchOptions, token: str | bool | None, seen: dict[str, st
             admitted = options.admits(model.id)
             seen[model.id] = "used" if admitted else "not allowed"
             if admitted:
-                yield model
+                yield model, first
 
 
 class _Look:
@@ -94,8 +122,10 @@ class _Look:
 
     def __init__(self, bank: Bank, token: str | bool | None, memory: Memory) -> None:
         self.bank, self.memory, self.token = bank, memory, token
+        self.trouble: HubUnreachableError | None
         self.seen: dict[str, str] = {}
         """What became of each model that was listed."""
+        self.troubles, self.trouble = 0, None
 
     def summary(self) -> str:
         """How many models were found, and why none of them is used, if none is."""
@@ -114,14 +144,19 @@ class _Look:
             entry = Entry.from_row(self.bank, _row(model, facts))
             self._check_header(model, entry)
             return entry
-        except HubUnreachableError:
-            raise
         except (FormatError, HubError) as error:
-            if self.bank.strict:
+            if isinstance(error, HubUnreachableError):
+                self.trouble = error
+            if self.bank.strict or (isinstance(error, HubUnreachableError) and self._is_down()):
                 raise
             self.bank.left_out[model.id] = f"left out {model.id}: {error}"
             self.seen[model.id] = "left out"
             return None
+
+    def _is_down(self) -> bool:
+        """Whether the trouble is the Hub's, rather than that of one model's files."""
+        self.troubles += 1
+        return self.troubles > MOST_TROUBLES
 
     def _facts(self, model: ListedModel) -> dict[str, Any]:
         """The ``metaprune`` block of a card."""

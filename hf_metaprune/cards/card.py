@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import yaml
@@ -18,6 +18,7 @@ YAML_ERRORS = (
     *(yaml.YAMLError, ValueError, RecursionError, OverflowError),
     *(KeyError, IndexError, AttributeError, TypeError),  # of values that do not fit their tag, such as "!!bool 5"
 )
+KEY = re.compile(r"([A-Za-z_][\w-]*):(?:\s|\Z)")
 MARK = re.compile(r"<!-- hf-metaprune card ([0-9a-f]{16}) -->\s*\Z")
 
 
@@ -26,6 +27,8 @@ class Card(ABC):
 
     own_keys: ClassVar[tuple[str, ...]]
     """Keys of the YAML that this library writes, and keeps up to date in a card that people have edited."""
+    measured: ClassVar[tuple[str, ...]] = ("model-index", "metaprune")
+    """Those that say what is true of one model only: of another they are not kept."""
 
     @abstractmethod
     def data(self) -> dict[str, Any]:
@@ -44,7 +47,7 @@ class Card(ABC):
             return fresh
         try:
             old, rest = split(existing)
-            front = _front(self._with_theirs(old))
+            front = _edited(existing, self._with_theirs(old))
         except FormatError:
             return fresh if is_untouched(existing) else existing  # what cannot be parsed is not ours to repair
         if is_untouched(existing) or not rest.strip():
@@ -52,9 +55,9 @@ class Card(ABC):
         return front + "\n" + rest.lstrip("\n")
 
     def _with_theirs(self, old: Mapping[str, Any]) -> dict[str, Any]:
-        """The YAML with what people have added: keys that are not ours, and tags."""
-        kept = {key: value for key, value in old.items() if key not in self.own_keys}
-        data = kept | {key: value for key, value in self.data().items() if value is not None}
+        """The YAML with what people have added: keys that are not ours, or of which we know nothing, and tags."""
+        ours = {key: value for key, value in self.data().items() if value is not None}
+        data = {key: value for key, value in old.items() if key not in self.measured} | ours
         tags = old.get("tags")
         theirs = tags if isinstance(tags, list) else [tags]
         return data | {"tags": data["tags"] + [t for t in theirs if isinstance(t, str) and t not in data["tags"]]}
@@ -117,6 +120,50 @@ def _front(data: Mapping[str, Any]) -> str:
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # an integer of too many digits
         raise FormatError(f"the card's YAML cannot be written: {reason(error)}") from error
     return f"---\n{dumped}---\n"
+
+
+def _edited(existing: str, data: Mapping[str, Any]) -> str:
+    """The front of a card with these data; lines whose data stay the same stay as they are, comments included."""
+    found = FRONT.match(existing)
+    lines, done = list[str](), set[str]()
+    for key, block in _blocks(found[1] if found else ""):
+        if key is None:
+            lines += block
+        elif key in data and key not in done:
+            lines += block if _says("\n".join(block), {key: data[key]}) else _front({key: data[key]}).splitlines()[1:-1]
+            done.add(key)
+    if rest := {key: value for key, value in data.items() if key not in done}:
+        lines += _front(rest).splitlines()[1:-1]
+    made = "\n".join(["---", *lines, "---", ""])
+    try:
+        if split(made)[0] == {key: value for key, value in data.items() if value is not None}:
+            return made
+    except FormatError:  # a style in which keys are no lines
+        pass
+    return _front(data)
+
+
+def _says(text: str, data: Mapping[str, Any]) -> bool:
+    try:
+        return yaml.load(text, Loader=_PlainLoader) == data
+    except YAML_ERRORS:
+        return False
+
+
+def _blocks(front: str) -> Iterator[tuple[str | None, list[str]]]:
+    """Lines of YAML by the key at the top that they belong to; those that belong to none by themselves."""
+    key: str | None = None
+    block: list[str] = []
+    for line in front.splitlines():
+        begins = KEY.match(line)
+        if begins or (not line.strip() or line.startswith("#")):
+            if block:
+                yield key, block
+            key, block = (begins[1] if begins else None), [line]
+        else:
+            block.append(line)
+    if block:
+        yield key, block
 
 
 def _digest(body: str) -> str:

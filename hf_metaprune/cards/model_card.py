@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import quote
 
 from ..bank.entry import pack_mask
 from ..hub.client import LIBRARY, TAG, is_repo_id
@@ -144,15 +146,16 @@ class ModelCard(Card):
     def _summary(self) -> str:
         shown = ", ".join(inline(label) for label in self.labels[:SHOWN_LABELS])
         more = f" and {len(self.labels) - SHOWN_LABELS} more" if len(self.labels) > SHOWN_LABELS else ""
-        kept = self.report.params / max(1, self.report.base_params)
+        r = self.report
+        kept = f": {r.params / r.base_params:.1%} of the parameters" if r.base_params else ""
         return (
             f"Tells {len(self.labels)} classes of images apart: {shown}{more}. It is a sub-network of "
-            f"{self._base_name()}, really cut out: {kept:.1%} of the parameters. Made with "
+            f"{self._base_name()}, really cut out{kept}. Made with "
             "[hf-metaprune](https://pypi.org/project/hf-metaprune/) by meta-vote pruning (arXiv 2307.04365)."
         )
 
     def _base_name(self) -> str:
-        name = f"`{self.base.get('architecture')}` ({inline(self.base.get('library') or '')})".replace("``", "`")
+        name = f"{inline(str(self.base.get('architecture')))} ({inline(str(self.base.get('library') or ''))})"
         return f"{name} of [{self.base_id}](https://huggingface.co/{self.base_id})" if self.base_id else name
 
     def _usage(self) -> str:
@@ -161,7 +164,7 @@ class ModelCard(Card):
     def _accuracy(self) -> list[str]:
         report = self.report
         if not report.test_images:
-            return ["It was not measured."]
+            return [self._claimed()]
         learnt = f"Learnt from {report.train_images} images of {inline(report.source)}."
         lines = [f"Accuracy {inline(report.headline())}. {learnt}{self._precision()}"]
         rows = [
@@ -172,6 +175,14 @@ class ModelCard(Card):
         for name, steps in report.rivals.items():
             lines.append(f"For comparison, {inline(name)}: {list(steps.values())[-1]:.1%}.")
         return lines + [f"![{title}]({name})" for title, name in self.pictures.items() if title != UNITS]
+
+    def _claimed(self) -> str:
+        """What the config says was measured, of a model that came without a report."""
+        measured = self.config.get("metrics") or {}
+        found, images = measured.get("accuracy"), measured.get("test_images")
+        if not isinstance(found, (int, float)) or not 0 <= found <= 1:
+            return "It was not measured."
+        return f"Accuracy {found:.1%}" + (f" on {images} images." if isinstance(images, int) else ".")
 
     def _precision(self) -> str:
         dtype = self.config.get("dtype") or "float32"
@@ -186,21 +197,24 @@ class ModelCard(Card):
         if r.latency_ms:
             rows.append(["milliseconds an image", *(f"{r.latency_ms[k]:.1f}" for k in ("model", "base"))])
         where = f"\n\nTime: one image at a time, median, on {inline(r.machine)}." if r.latency_ms else ""
-        return table(["", "this model", "base"], rows, numbers=2) + where + self._units()
+        sizes = table(["", "this model", "base"], rows, numbers=2) + where if r.params else ""
+        return (sizes + self._units()).strip()
 
     def _units(self) -> str:
         return f"\n\n![{UNITS}]({self.pictures[UNITS]})" if UNITS in self.pictures else ""
 
     def _lineage(self) -> list[str]:
         r = self.report
-        lines = [f"- Base: {self._base_name()}, weights' sha256 `{str(self.base.get('sha256'))[:64]}`"]
+        lines = [f"- Base: {self._base_name()}, weights' sha256 {inline(str(self.base.get('sha256'))[:64])}"]
         bank = r.bank.get("repo_id")
         if bank and is_repo_id(bank):
-            lines.append(f"- Bank: [{bank}](https://huggingface.co/{bank}) at `{str(r.bank.get('revision'))[:40]}`")
+            lines.append(f"- Bank: [{bank}](https://huggingface.co/{bank}) at {_commit(r.bank.get('revision'))}")
         lines.append(
-            f"- Method: {inline(str(self.config.get('method')))}, ratio {self.config.get('ratio')}, seed {r.seed}"
+            f"- Method: {inline(str(self.config.get('method')))}, ratio {inline(str(self.config.get('ratio')))}, "
+            f"seed {inline(str(r.seed))}"
         )
-        lines.append(f"- Training: {r.options.get('steps', '?')} steps, {r.training_flops / 1e12:.2f} TFLOPs")
+        steps = inline(str(r.options.get("steps", "?")))
+        lines.append(f"- Training: {steps} steps, {r.training_flops / 1e12:.2f} TFLOPs")
         if r.emissions:
             kwh, grams = r.emissions["energy_kwh"], 1000 * r.emissions["co2_kg"]
             lines.append(f"- Energy: {kwh:.5f} kWh, {grams:.2f} g of CO2 equivalent (measured by CodeCarbon)")
@@ -246,6 +260,10 @@ def _voter(neighbour: dict[str, Any]) -> str:
     if not (isinstance(repo, str) and is_repo_id(repo) and revision.isalnum()):
         return name
     path = neighbour.get("path") or "."
-    where = f"https://huggingface.co/{repo}/tree/{revision}" + ("" if path == "." else f"/{path}")
+    where = f"https://huggingface.co/{repo}/tree/{revision}" + ("" if path == "." else f"/{quote(str(path))}")
     whose = "" if path == "." else f" of {repo}"
-    return f"[{name}]({where}){whose} at `{revision[:12]}`"
+    return f"[{name}]({where}){whose} at {_commit(revision[:12])}"
+
+
+def _commit(revision: Any) -> str:
+    return f"`{revision}`" if re.fullmatch(r"[0-9a-f]{1,40}", str(revision)) else inline(str(revision)[:40])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -41,6 +42,12 @@ class _Notes(logging.Handler):
         note(record.getMessage())
 
 
+def _without_signatures(record: logging.LogRecord) -> bool:
+    """Take the query, which may be a right to write, off addresses that the Hub's client tells of."""
+    record.msg, record.args = re.sub(r"(https?://[^\s?]*)\?[^\s']*", r"\1", record.getMessage()), None
+    return True
+
+
 def _version(show: bool) -> None:
     if show:
         out.print(f"hf-metaprune {__version__}")
@@ -58,6 +65,7 @@ def options(
     handlers = [] if debug else [_Notes()]
     logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it lists every font
     logging.getLogger("huggingface_hub").propagate = False  # it prints its warnings itself
+    logging.getLogger("huggingface_hub.utils._http").addFilter(_without_signatures)
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, handlers=handlers or None)
 
 

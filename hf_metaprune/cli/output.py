@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ..errors import printable
 from ..report import AdaptReport, finite, voter_name
 
 PIPE_WIDTH = 10_000  # columns; what is piped is not cut
@@ -29,7 +30,7 @@ out, err = _console(False), _console(True)
 
 def plain(text: str) -> str:
     """Text of others for the terminal: no markup, no control characters."""
-    return escape("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text))
+    return escape(printable(text))
 
 
 def note(text: str) -> None:

@@ -32,6 +32,10 @@ BANK_TAG = "metaprune-bank"
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 OWNER = re.compile(r"[A-Za-z0-9][\w.-]{0,95}")
 TOKEN = re.compile(r"\b(hf|api|oidc)_[A-Za-z0-9_-]{6,}")
+WRITING = (
+    "the token may not do that: in a repo of your own, make one that may (huggingface.co/settings/tokens), and "
+    "log in with it; in another's, open a pull request (create_pr=True, --create-pr)"
+)
 LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
 NETWORK_MODULES = frozenset({"httpx", "httpx2", "httpcore", "httpcore2"})
 
@@ -67,6 +71,9 @@ def _translated(error: Exception, repo_id: str, doing: str) -> MetaPruneError | 
     from huggingface_hub import errors as hub
 
     what = f"cannot {doing} {repo_id}"
+    cause = error.__cause__
+    if isinstance(error, (hub.LocalEntryNotFoundError, RuntimeError)) and isinstance(cause, hub.HfHubHTTPError):
+        error = cause  # the Hub was reached, and said no
     offline = "offline mode is set (HF_HUB_OFFLINE)"
     why = offline if constants.HF_HUB_OFFLINE else "the Hub cannot be reached, or may not be asked (local_files_only)"
     unreachable: list[tuple[Any, str]] = [
@@ -89,7 +96,7 @@ def _translated(error: Exception, repo_id: str, doing: str) -> MetaPruneError | 
         if isinstance(error, kind):
             return HubError(f"{what}: {advice}")
     if isinstance(error, hub.HfHubHTTPError):
-        return _of_status(error, what)
+        return _of_status(error, what, "write" in doing)
     if type(error).__module__.partition(".")[0] in NETWORK_MODULES or isinstance(error, ConnectionError):
         return HubUnreachableError(
             f"{what}: the Hub cannot be reached ({type(error).__name__}): check the network, try again"
@@ -99,16 +106,17 @@ def _translated(error: Exception, repo_id: str, doing: str) -> MetaPruneError | 
             return StorageError(errno.ENOSPC, f"{what}: the disk is full: free some space, or set HF_HOME to another")
         return HubError(f"{what}: {scrub(reason(error))}")
     if isinstance(error, (ValueError, RuntimeError)):
-        return HubError(f"{what}: {scrub(reason(error))}")
+        why = f" ({scrub(reason(cause))})" if cause is not None else ""
+        return HubError(f"{what}: {scrub(reason(error))}{why}: try again; what was sent is kept")
     return None
 
 
-def _of_status(error: Any, what: str) -> HubError:
+def _of_status(error: Any, what: str, writing: bool) -> HubError:
     status = getattr(error.response, "status_code", 0)
     advice = {
         401: f"the token is missing or wrong: {LOGIN}",
-        403: f"the token may not do that: in a repo of your own, make one that may (huggingface.co/settings/tokens), "
-        f"and {LOGIN}; in another's, open a pull request (create_pr=True, --create-pr)",
+        403: WRITING if writing else "you may not, or it is disabled: look at its page on the Hub",
+        404: "it is not there",
         413: "the Hub says that it is too large",
         429: "the Hub asks to wait (too many requests): try again in some minutes; what was sent is kept",
     }.get(status, "")

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
+from ..errors import HubError
 from ..version import __version__
 from .client import LIBRARY, hub_errors
 
@@ -40,10 +42,32 @@ def list_models(tags: Sequence[str], owner: str | None, token: str | bool | None
         HubError: the Hub cannot be reached, or the token is wrong.
     """
     from huggingface_hub import constants
-    from huggingface_hub.utils import build_hf_headers, paginate
+    from huggingface_hub.utils import build_hf_headers
 
     asked: dict[str, Any] = {"filter": list(tags), "expand": list(EXPAND)} | ({"author": owner} if owner else {})
     with hub_errors("the Hub", "search"):
         headers = build_hf_headers(token=token, library_name=LIBRARY, library_version=__version__)
-        for item in paginate(f"{constants.ENDPOINT}/api/models", params=asked, headers=headers):
+        for item in _pages(f"{constants.ENDPOINT}/api/models", asked, headers):
             yield ListedModel.of(item)
+
+
+def _pages(url: str, asked: dict[str, Any], headers: dict[str, str]) -> Iterator[Any]:
+    """The items of all pages of a list; unlike the client's, a link that leaves the Hub is not followed.
+
+    Raises:
+        HubError: there is such a link, which would get the token; or what comes is no list.
+    """
+    from huggingface_hub.utils import hf_raise_for_status, http_backoff
+
+    host, seen, params = urlsplit(url)[:2], set[str](), {"params": asked}
+    while url and url not in seen:
+        seen.add(url)
+        response = http_backoff("GET", url, headers=headers, **params)
+        hf_raise_for_status(response)
+        items = response.json()
+        if not isinstance(items, list):
+            raise HubError("the Hub's list of models is none")
+        yield from items
+        url, params = str(response.links.get("next", {}).get("url") or ""), {}  # the link has its own query
+        if url and urlsplit(url)[:2] != host:
+            raise HubError("the Hub's list of models goes on at another address, which is not asked")

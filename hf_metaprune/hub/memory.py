@@ -28,10 +28,10 @@ class Memory:
     @classmethod
     @contextmanager
     def open(cls, cache_dir: str | Path | None = None) -> Iterator[Memory]:
-        """The memory in a cache folder, that of huggingface_hub if left out."""
+        """The memory in a cache folder; beside that of huggingface_hub if left out."""
         from huggingface_hub import constants
 
-        folder = Path(cache_dir or constants.HF_HUB_CACHE).expanduser()
+        folder = Path(cache_dir or constants.HF_HOME).expanduser()  # not among the repos, where it would be in the way
         try:
             folder.mkdir(parents=True, exist_ok=True)
             memory = cls(sqlite3.connect(folder / FILE, timeout=10, check_same_thread=False))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..cards.card import MAX_CARD_BYTES
 from ..cards.model_card import ModelCard
 from ..errors import HubError
-from ..layout import BANK_FILE, CARD, MODEL_FILES
-from .repo import Operation, Published, Repo, read_text
+from ..layout import BANK_FILE, CARD, CONFIG, MODEL_FILES
+from ..models.configuration import MetaPrunedConfig
+from ..storage import parse_json
+from .files import MAX_SMALL_BYTES
+from .repo import Operation, Published, Repo, holds_weights, read_text
 
 if TYPE_CHECKING:
     from ..result import AdaptResult
@@ -45,10 +49,13 @@ def publish_model(
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
+    from ..result import AdaptResult
+
     repo = Repo(repo_id, token=token, revision=revision, create_pr=create_pr)
     with tempfile.TemporaryDirectory() as name:
-        folder = result.save_pretrained(Path(name) / "model", dtype=dtype)
-        card = ModelCard.of(result, repo_id, license, folder)
+        shown = AdaptResult(result.model, result.preprocessing, result.report.public(), result.device)
+        folder = shown.save_pretrained(Path(name) / "model", dtype=dtype)
+        card = ModelCard.of(shown, repo_id, license, folder)
         files = {path.name: path for path in sorted(folder.iterdir()) if path.name != CARD}
         repo.ensure(private)
 
@@ -56,6 +63,7 @@ def publish_model(
             there = repo.sizes([*MODEL_FILES, BANK_FILE], head)
             if BANK_FILE in there:
                 raise HubError(f"{repo_id} holds a bank: choose another name, or use `hf-metaprune bank add`")
+            _check_ours(repo, head)
             existing = read_text(repo, CARD, head, MAX_CARD_BYTES) if CARD in there else None
             made: list[Operation] = [CommitOperationAdd(name, path) for name, path in files.items()]
             made.append(CommitOperationAdd(CARD, card.render(existing).encode()))
@@ -64,3 +72,19 @@ def publish_model(
 
         commit = repo.commit(operations, f"Publish a model for {len(result.report.labels)} classes")
     return Published(repo.url, commits=[commit] if commit else [])
+
+
+def _check_ours(repo: Repo, head: str) -> None:
+    """Refuse to write over somebody's model that is none of this library's.
+
+    Raises:
+        HubError: there is one.
+    """
+    names = repo.names(head)
+    kind: Any = None
+    if CONFIG in names:
+        with suppress(ValueError):
+            found = parse_json(read_text(repo, CONFIG, head, MAX_SMALL_BYTES))
+            kind = found.get("model_type") if isinstance(found, dict) else None
+    if kind != MetaPrunedConfig.model_type and (CONFIG in names or holds_weights(names)):
+        raise HubError(f"{repo.repo_id} holds a model of another kind: choose another name")

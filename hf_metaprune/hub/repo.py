@@ -21,6 +21,7 @@ Operation: TypeAlias = "CommitOperationAdd | CommitOperationDelete"
 
 log = logging.getLogger(__name__)
 
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".onnx", ".gguf", ".h5", ".msgpack", ".pkl")
 TRIES = 8
 FIRST_WAIT = 0.5  # seconds, doubled each time
 
@@ -91,6 +92,11 @@ class Repo:
             found = self.api.get_paths_info(self.repo_id, list(paths), revision=commit)
         return {item.path: int(getattr(item, "size", 0)) for item in found}
 
+    def names(self, commit: str) -> set[str]:
+        """Names of the files and folders at the top."""
+        with hub_errors(self.repo_id, "list"):
+            return {item.path for item in self.api.list_repo_tree(self.repo_id, revision=commit)}
+
     def commit(self, make: Callable[[str], list[Operation]], message: str) -> str | None:
         """Commit what `make` says, given the branch's commit; made anew when somebody else was faster.
 
@@ -128,6 +134,11 @@ class Repo:
             self.pull_request = scrub(str(info.pr_url))
             self.create_pr, self.branch = False, info.pr_revision
         return info.oid if info.oid != parent else None  # the client makes no commit of files that are there already
+
+
+def holds_weights(names: Collection[str]) -> bool:
+    """Whether one of the files looks like weights of a model."""
+    return any(name.lower().endswith(WEIGHT_SUFFIXES) for name in names)
 
 
 def read_text(repo: Repo, path: str, commit: str, limit: int) -> str:
