@@ -15,9 +15,7 @@ from .similarity import Query, get_similarity, register_similarity
 
 SMALL = 100
 """Entries that are all looked at: a shortlist would cost as much."""
-GUESS_IMAGES = 50
-"""Images that the base looks at for a shortlist: more make it dearer, but no better."""
-PLACES = 0.09
+PLACES = 0.1
 """Share of the entries that LEEP looks at, where they have sketches (docs/findings.md)."""
 PLACES_BLIND = 0.3
 """The same of entries without a sketch, which WordNet shortlists, and much less well."""
@@ -55,10 +53,7 @@ class Auto(LeepWithLabels):
 
 def guess_scores(query: Query, entries: Sequence[Entry]) -> dict[str, float]:
     """LEEP (with labels) as the sketches guess it, from one forward pass of the base; a bad sketch has no score."""
-    images, features = (
-        query.sample.stratified(GUESS_IMAGES, query.seed),
-        BaseFeatures(entries[0].bank.base, query.device),
-    )
+    images, features = query.sample, BaseFeatures(entries[0].bank.base, query.device)
     x, targets = features(images), images.targets.numpy()
     query.flops += features.flops(images)
     found: dict[str, float] = {}

@@ -55,7 +55,11 @@ def card(existing: str) -> str:
 
 
 def test_yaml_that_cannot_be_written_again_is_left_alone() -> None:
-    mine = f"---\nx: 0x{'f' * 5000}\n---\nMy words.\n"
+    huge = f"x: 0x{'f' * 5000}"
+    made = card(f"---\n{huge}\n---\nMy words.\n")
+    assert made.startswith(f"---\n{huge}\nlibrary_name: hf-metaprune\n")
+    assert made.endswith("---\n\nMy words.\n")
+    mine = f"---\n{{{huge}}}\n---\nMy words.\n"  # in one piece: there is no line to leave
     assert card(mine) == mine
 
 
