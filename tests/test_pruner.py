@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -303,13 +304,15 @@ def test_skipped_images_are_in_the_report(pruner: MetaPruner, target: TaskData, 
 def test_an_empty_bank_is_refused(own_bank: Bank, target: TaskData) -> None:
     for name in list(own_bank.entries):
         own_bank.remove(name)
-    with pytest.raises(BankError, match="empty bank"):
+    with pytest.raises(BankError, match=r"no entry that could vote: build entries first"):
         MetaPruner(own_bank).adapt(target)
     assert MetaPruner(own_bank).adapt(target, **FAST, strategy="no-bank").report.accuracy >= 0
 
 
-def test_a_bank_without_a_ratio_asks_for_one(own_bank: Bank, target: TaskData) -> None:
+def test_a_bank_without_a_ratio_takes_that_of_its_entries_or_asks_for_one(own_bank: Bank, target: TaskData) -> None:
     own_bank.meta["defaults"] = {}
+    assert own_bank.default_ratio == 0.7
+    own_bank.use_entries({name: replace(entry, ratio=None) for name, entry in own_bank.entries.items()})
     with pytest.raises(BankError, match="pass ratio="):
         MetaPruner(own_bank).adapt(target)
 
