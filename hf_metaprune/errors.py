@@ -79,5 +79,9 @@ class HubUnreachableError(HubError):
     """The Hub does not answer, or has trouble; or it may not be asked, and the cache lacks something."""
 
 
+class HubTroubleError(HubUnreachableError):
+    """The Hub answers, but has trouble, or asks to wait: with one file, or with everything."""
+
+
 class PublishConflictError(HubError):
     """Somebody else changed a repo at the same time."""

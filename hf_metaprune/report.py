@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -226,9 +225,9 @@ class AdaptReport:
         return [*lines, f"Seed {self.seed}, device {inline(self.device)}, {inline(used)}."]
 
     def public(self) -> AdaptReport:
-        """What others may see of it: no path of this machine, and no name of a photo that could not be read."""
-        skipped = counted(len(self.skipped_images), "unreadable image")
-        notes = [without_paths(note) for note in self.notes] + ([f"skipped {skipped}"] if self.skipped_images else [])
+        """What others may see of it: notes, and names of photos that could not be read, may tell of this machine."""
+        told = {"note": len(self.notes), "unreadable image": len(self.skipped_images)}
+        notes = [f"{counted(n, what)}: see the report where it was made" for what, n in told.items() if n]
         return replace(self, notes=notes, skipped_images=[])
 
     def save(self, folder: Path) -> None:
@@ -242,15 +241,6 @@ class AdaptReport:
             pictures[title] = name
         write_json(folder / REPORT, self.to_dict())
         write_bytes(folder / "report.md", self.to_markdown(pictures).encode())
-
-
-ABSOLUTE = re.compile(r"""(?:^|(?<=[\s'"(=:,]))(?:~?/|[A-Za-z]:[\\/]|\\\\)(?=[^\s/])""")
-
-
-def without_paths(text: str) -> str:
-    """The text up to the first absolute path in it: what follows may be a name with spaces, of a user."""
-    found = ABSOLUTE.search(text)
-    return text if found is None else text[: found.start()].rstrip(" '\"(=:,") + " ..."
 
 
 def voter_name(neighbour: dict[str, Any]) -> str:

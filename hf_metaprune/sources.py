@@ -107,7 +107,8 @@ def _load(source: str | Path) -> tuple[Any, str]:
     path = Path(source).expanduser()
     try:
         if path.is_dir():
-            return _load_folder(path), path.resolve().name
+            folder = path.resolve()
+            return _load_folder(path), "images" if folder == Path.home().resolve() else folder.name  # no user's name
         if path.is_file():
             return _load_parquet([path]), path.stem
         if isinstance(source, str) and glob.has_magic(source):

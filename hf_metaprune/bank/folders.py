@@ -7,6 +7,7 @@ import itertools
 import logging
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import BaseMismatchError, FormatError, MetaPruneError
@@ -53,13 +54,13 @@ def check_place(path: str, others: Iterable[str] = ()) -> None:
         raise FormatError(f"the index says that another entry lies in {shared[:100]!r}, too: mend it first")
 
 
-def describe(bank: Bank, entry_id: str, path: str) -> Entry:
-    """The entry that a folder's files make, as for the index.
+def describe(bank: Bank, entry_id: str, path: str, folder: Path | None = None) -> Entry:
+    """The entry that a folder's files make, as for the index; the folder is that of the path, if left out.
 
     Raises:
         FormatError: its config is malformed. BaseMismatchError: it is of another base.
     """
-    folder = bank.files.path(path)
+    folder = folder or bank.files.path(path)
     config = load_config(folder)
     found = (config.base_model or {}).get("sha256")
     if found != bank.base_sha256:

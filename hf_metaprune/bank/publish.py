@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from ..cards.bank_card import BankCard
 from ..cards.card import MAX_CARD_BYTES
 from ..errors import BankError, BaseMismatchError
 from ..hub.files import Files, HubFiles
-from ..hub.repo import Operation, Published, Repo, holds_weights, read_text
-from ..layout import BANK_FILE, BASE_FOLDER, CARD, CONFIG, INDEX_FILE, PREPROCESSOR, WEIGHTS
+from ..hub.repo import NOBODYS, Operation, Published, Repo, read_text
+from ..layout import BANK_FILE, BASE_FOLDER, CARD, CONFIG, INDEX_FILE, PREPROCESSOR, TASKS_FOLDER, WEIGHTS
 from ..markup import counted
 from .bank import Bank
 from .entry import Entry, check_id
@@ -46,37 +46,43 @@ class _State:
     meta: dict[str, Any] | None
     table: pa.Table
     card: str | None
+    card_is_ours: bool = True
+    """Whether the card may be written."""
 
-    @property
-    def digests(self) -> dict[str, str]:
-        return dict(zip(self.table["id"].to_pylist(), self.table["sha256"].to_pylist(), strict=True))
+    @cached_property
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """The rows of the index by id."""
+        return {row["id"]: row for row in rows_of(self.table)}
 
     @property
     def paths(self) -> dict[str, str]:
-        paths = [path or "" for path in self.table["path"].to_pylist()]
-        return dict(zip(self.table["id"].to_pylist(), paths, strict=True))
+        """Where the entries' files lie in this repo; of those that have a repo of their own, nowhere."""
+        return {i: row["path"] or "" for i, row in self.rows.items() if row["repo_id"] is None}
 
     def news(self, entries: Iterable[Entry]) -> list[Entry]:
-        """Those of the entries that are not there, have other weights there, or a sketch that is not there."""
-        columns = (self.table[name].to_pylist() for name in ("id", "sha256", "sketch"))
-        known = {i: (sha256, sketch) for i, sha256, sketch in zip(*columns, strict=True)}
-        gone = (None, None)
-        return [e for e in entries if known.get(e.id, gone) != (e.sha256, e.sketch or known.get(e.id, gone)[1])]
+        """Those of the entries that are not there, are others there, or have a sketch that is not there."""
+        return [
+            e for e in entries if self.differs(e) or (e.sketch is not None and e.sketch != self.rows[e.id]["sketch"])
+        ]
+
+    def differs(self, entry: Entry) -> bool:
+        """Whether the entry's files, or what the index says of them, are others than what is there."""
+        there, own = self.rows.get(entry.id), entry.row()
+        return there is None or any(there[key] != own[key] for key in own if key not in _OF_THE_PLACE)
 
 
 def _read(repo: Repo, commit: str) -> _State:
     there = repo.sizes([BANK_FILE, INDEX_FILE, CARD, CONFIG], commit)
     if CONFIG in there:
         raise BankError(f"{repo.repo_id} holds a model, not a bank: choose another name")
-    card = read_text(repo, CARD, commit, MAX_CARD_BYTES) if CARD in there else None
+    ours = there.get(CARD, 0) <= MAX_CARD_BYTES  # a larger card is left alone
+    card = read_text(repo, CARD, commit, MAX_CARD_BYTES) if CARD in there and ours else None
     if BANK_FILE not in there:
-        if holds_weights(repo.names(commit)):
-            raise BankError(f"{repo.repo_id} holds a model, not a bank: choose another name")
-        return _State(commit, None, INDEX_SCHEMA.empty_table(), card)
+        return _State(commit, None, INDEX_SCHEMA.empty_table(), card, ours)
     files = HubFiles(repo.repo_id, BANK_FILE, revision=commit, token=repo.token)
     files.get({INDEX_FILE: MAX_INDEX_BYTES})
     index = files.root / INDEX_FILE
-    return _State(commit, read_meta(files.root / BANK_FILE), check_complete(read_table(index), index), card)
+    return _State(commit, read_meta(files.root / BANK_FILE), check_complete(read_table(index), index), card, ours)
 
 
 def publish_bank(
@@ -108,17 +114,24 @@ def publish_bank(
         HubError: there is no token, it may not write there, or the Hub cannot be reached.
     """
     repo = Repo(repo_id, token=token, revision=revision, create_pr=create_pr)
+    _check_presence(bank)
     if delete:
         state = _existing(repo)  # a misspelt name is no reason to make a repo
     else:
+        if not repo.exists():  # nor is a bank that is damaged
+            _check_entries(bank, bank, progress)
         repo.ensure(private)
         state = _read(repo, repo.head())
+        if state.meta is None and (others := sorted(repo.names(state.commit) - NOBODYS)):
+            raise BankError(f"{repo_id} holds something else ({others[0]}): choose another name")
     _check_base(state, bank.base_sha256, repo_id)
-    _check_presence(bank)
     entries = state.news(bank)
     _check_entries(bank, entries, progress)
-    removed = sorted(set(state.digests) - set(bank.entries)) if delete else []
-    return _Writer(repo, bank, state, license).write(entries, removed, progress)
+    lost = _lost(repo, state, bank)
+    removed = sorted(set(state.rows) - set(bank.entries)) if delete else []
+    writer = _Writer(repo, bank, state, license, meta=bank.meta, lost=lost)
+    new = {entry.id for entry in entries}
+    return writer.write([*entries, *(bank[i] for i in sorted(lost - new))], removed, progress)
 
 
 def add_entries(
@@ -141,13 +154,12 @@ def add_entries(
     """
     repo = Repo(repo_id, token=token, revision=revision, create_pr=create_pr)
     state = _existing(repo)
-    taken = state.digests
     paths = {new_path(check_id(entry_id), 0): Path(folder).expanduser() for entry_id, folder in folders.items()}
     bank = Bank(_ModelFolders(paths), state.meta or {})
     entries = [describe(bank, path.rpartition("/")[2], path) for path in paths]
     _check_entries(bank, entries, progress)
     for entry in entries:
-        if taken.get(entry.id, entry.sha256) != entry.sha256:
+        if entry.id in state.rows and state.rows[entry.id]["sha256"] != entry.sha256:
             raise _taken(repo_id, entry.id)
     return _Writer(repo, bank, state, exclusive=True).write(entries, [], progress)
 
@@ -162,7 +174,7 @@ def remove_entries(
     """
     repo = Repo(repo_id, token=token, revision=revision)
     state = _existing(repo)
-    unknown = sorted(set(ids) - set(state.digests))
+    unknown = sorted(set(ids) - set(state.rows))
     if unknown:
         raise BankError(f"{repo_id} has no entry {unknown[0]!r}")
     return _Writer(repo, None, state).write([], sorted(ids), False)
@@ -172,9 +184,21 @@ class _Writer:
     """Makes the commits; `bank` has the base, unless the published bank has it for sure; `state` was read last."""
 
     def __init__(
-        self, repo: Repo, bank: Bank | None, state: _State, license: str | None = None, exclusive: bool = False
+        self,
+        repo: Repo,
+        bank: Bank | None,
+        state: _State,
+        license: str | None = None,
+        *,
+        exclusive: bool = False,
+        meta: Mapping[str, Any] | None = None,
+        lost: Collection[str] = (),
     ) -> None:
         self.repo, self.bank, self.state, self.license, self.exclusive = repo, bank, state, license, exclusive
+        self.wanted = {key: meta[key] for key in ("name", "defaults") if key in meta} if meta else {}
+        """What ``bank.json`` is to say besides."""
+        self.lost = frozenset(lost)
+        """Entries whose files are not there, though the index names them."""
 
     def write(self, entries: list[Entry], removed: list[str], progress: bool) -> Published:
         done = Published(self.repo.url)
@@ -195,13 +219,18 @@ class _Writer:
         if self.state.commit != head:
             self.state = _read(self.repo, head)
         state = self.state
-        published, made = state.digests, list[Operation]()
+        published, made = state.rows, list[Operation]()
+        meta = (state.meta or self._meta()) | self.wanted
         if state.meta is None:
             made += self._base_operations()
         elif self.bank is not None:
             _check_base(state, self.bank.base_sha256, self.repo.repo_id)
+        if state.meta is not None and meta != state.meta:
+            made.append(_addition(BANK_FILE, _json(meta)))
         fresh = state.news(batch)
-        sent = {entry.id for entry in fresh if published.get(entry.id) != entry.sha256}
+        new = {entry.id for entry in fresh}
+        fresh += [entry for entry in batch if entry.id in self.lost - new]
+        sent = {entry.id for entry in fresh if state.differs(entry) or entry.id in self.lost}
         taken = [i for i in sent if i in published]
         if self.exclusive and taken:
             raise _taken(self.repo.repo_id, taken[0])
@@ -209,34 +238,48 @@ class _Writer:
         place = {e.id: new_path(e.id, len(published)) if e.id in sent else state.paths[e.id] for e in fresh}
         rows = [entry.row() | {"path": place[entry.id], **_NO_REPO} for entry in fresh]
         made += [op for entry in fresh if entry.id in sent for op in _additions(entry.folder, place[entry.id])]
-        moved = {i for i in sent if state.paths.get(i, place[i]) != place[i]}
-        left = [path for i, path in state.paths.items() if i not in moved and i not in gone]
-        made += [_deletion(state.paths[i], [*left, *place.values()]) for i in [*gone, *sorted(moved)]]
+        paths = state.paths
+        moved = {i for i in sent if paths.get(i, place[i]) != place[i]}
+        left = [path for i, path in paths.items() if i not in moved and i not in gone and i not in sent]
+        for i in sent:
+            check_place(place[i], left)
+        made += self._deletions(
+            [paths[i] for i in [*gone, *sorted(moved)] if i in paths], [*left, *place.values()], head
+        )
         table = merged(state.table, table_of(rows), gone)
-        if rows or gone or state.meta is None:
-            made.append(_addition(INDEX_FILE, index_bytes(table, state.meta or self._meta())))
-        card = self._card(state, table) if last else state.card
+        if rows or gone or meta != state.meta:
+            made.append(_addition(INDEX_FILE, index_bytes(table, meta)))
+        card = self._card(state, table, meta) if last and state.card_is_ours else state.card
         for_card = not self.repo.create_pr or made or self.license  # nobody is asked to merge a new look alone
         if card != state.card and for_card:
             made.append(_addition(CARD, (card or "").encode()))
         self.sent = [entry.id for entry in fresh]
         return made
 
+    def _deletions(self, folders: list[str], others: Collection[str], head: str) -> list[Operation]:
+        """Delete entries' folders, those that are there."""
+        for folder in folders:
+            check_place(folder, others)
+        there = (
+            self.repo.sizes([f"{folder}/{name}" for folder in folders for name in ENTRY_FILES], head) if folders else {}
+        )
+        return [_deletion(folder) for folder in folders if any(path.startswith(f"{folder}/") for path in there)]
+
     def _base_operations(self) -> list[Operation]:
         assert self.bank is not None  # who only removes has seen that there is a bank
-        content = json.dumps(self._meta(), indent=2, ensure_ascii=False) + "\n"
-        return [_addition(BANK_FILE, content.encode()), *_additions(self.bank.base_folder, BASE_FOLDER)]
+        return [_addition(BANK_FILE, _json(self._meta())), *_additions(self.bank.base_folder, BASE_FOLDER)]
 
     def _meta(self) -> dict[str, Any]:
         """``bank.json`` of a bank that is new on the Hub."""
         assert self.bank is not None
         return self.bank.meta | {"base_model": self.bank.meta["base_model"] | {"path": BASE_FOLDER}}
 
-    def _card(self, state: _State, table: pa.Table) -> str:
-        rows = list(rows_of(table))
-        return BankCard(self.repo.repo_id, state.meta or self._meta(), rows, self.license).render(state.card)
+    def _card(self, state: _State, table: pa.Table, meta: Mapping[str, Any]) -> str:
+        return BankCard(self.repo.repo_id, meta, list(rows_of(table)), self.license).render(state.card)
 
 
+_OF_THE_PLACE = ("path", "repo_id", "revision", "sketch")
+"""Columns that do not say which model an entry is."""
 _NO_REPO = {"repo_id": None, "revision": None}
 
 
@@ -260,8 +303,24 @@ def _check_entries(bank: Bank, entries: Iterable[Entry], progress: bool) -> None
             raise BankError(f"entry {entry.id} cannot be published: {wrong}; see `hf-metaprune bank validate`")
 
 
+def _lost(repo: Repo, state: _State, bank: Bank) -> set[str]:
+    """Entries of the bank that the published index names, but whose weights are not there."""
+    paths = {i: path for i, path in state.paths.items() if i in bank}
+    there = repo.files(TASKS_FOLDER, state.commit) if paths else set()
+    return {i for i, path in paths.items() if f"{path}/{WEIGHTS}" not in there or f"{path}/{CONFIG}" not in there}
+
+
 def _check_presence(bank: Bank) -> None:
-    """Refuse a folder that lacks files which its index names, also where they are published already."""
+    """Refuse a folder that lacks files which its index names, also where they are published already.
+
+    Raises:
+        BankError: it does; or its entries lie in repos of their own.
+    """
+    if elsewhere := next((entry for entry in bank if entry.repo_id is not None), None):
+        raise BankError(
+            f"entry {elsewhere.id} lies in {elsewhere.repo_id}: what a search found is published there already; add "
+            "models to a bank from their folders (hf-metaprune bank add)"
+        )
     if not bank.files.writable:
         return
     for entry in bank:
@@ -307,15 +366,13 @@ def _additions(folder: Path, path: str) -> list[Operation]:
     return [_addition(f"{path}/{name}", folder / name) for name in ENTRY_FILES if (folder / name).exists()]
 
 
-def _deletion(path: str, others: Collection[str]) -> Operation:
-    """Delete an entry's folder, in which none of the others' lies.
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
-    Raises:
-        FormatError: see `check_place`.
-    """
+
+def _deletion(path: str) -> Operation:
     from huggingface_hub import CommitOperationDelete
 
-    check_place(path, others)
     return CommitOperationDelete(f"{path}/", is_folder=True)
 
 

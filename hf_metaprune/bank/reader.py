@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ..errors import BankError, BaseMismatchError, FormatError
-from ..hub.files import Files, HubFiles
+from ..hub.files import DOWNLOADS, Files, HubFiles
 from ..layout import (
     BANK_FILE,
     BASE_FOLDER,
@@ -112,13 +113,24 @@ class BankReader:
         Raises:
             HubError, FormatError: one cannot be had, or is larger than the index says.
         """
-        wanted: dict[Files, dict[str, int]] = {}
+        groups: dict[tuple[str | None, str | None], list[Entry]] = {}
         for entry in entries:
-            limits = {CONFIG: MAX_CONFIG_BYTES, WEIGHTS: self._most_bytes(entry)}
-            paths = {inside(entry.path, name): limit for name, limit in limits.items()}
-            wanted.setdefault(self.files_of(entry), {}).update(paths)
-        for files, limits in wanted.items():
-            files.get(limits, progress, force)
+            groups.setdefault((entry.repo_id, entry.revision), []).append(entry)
+
+        def get(some: list[Entry]) -> None:
+            wanted: dict[str, int] = {}
+            for entry in some:
+                limits = {CONFIG: MAX_CONFIG_BYTES, WEIGHTS: self._most_bytes(entry)}
+                wanted |= {inside(entry.path, name): limit for name, limit in limits.items()}
+            self.files_of(some[0]).get(wanted, progress, force)
+
+        if len(groups) == 1:
+            get(*groups.values())
+        elif groups:
+            with ThreadPoolExecutor(min(DOWNLOADS, len(groups))) as pool:
+                jobs = [pool.submit(get, some) for some in groups.values()]
+            for job in jobs:
+                job.result()  # what can be had is there; now the first that cannot
 
     def _most_bytes(self, entry: Entry) -> int:
         """What an entry's weights may have: what the index says, if a slice of the base could be that large.

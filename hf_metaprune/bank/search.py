@@ -23,8 +23,8 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from ..config import SearchOptions
-from ..errors import FormatError, HubError, HubUnreachableError
-from ..hub.client import TAG, is_repo_id
+from ..errors import FormatError, HubError, HubTroubleError, HubUnreachableError
+from ..hub.client import MOST_TROUBLES, TAG, is_repo_id
 from ..hub.files import DOWNLOADS
 from ..hub.header import metadata_on_hub
 from ..hub.listing import ListedModel, list_models
@@ -41,9 +41,6 @@ log = logging.getLogger(__name__)
 AT_A_TIME = 256
 MOST_WAITING = 10_000
 """Models of owners who have had their share that are remembered."""
-MOST_TROUBLES = 3
-"""Models whose files may fail to come; more of them mean that the Hub is in trouble, and no search is better than half
-a one."""
 COMMONS = "models on the Hub"
 HEADER_KEYS = ("format_version", "base_model_sha256", "masks_digest", "labels")
 """What is read, and remembered, of a header."""
@@ -147,16 +144,17 @@ class _Look:
         except (FormatError, HubError) as error:
             if isinstance(error, HubUnreachableError):
                 self.trouble = error
-            if self.bank.strict or (isinstance(error, HubUnreachableError) and self._is_down()):
+            if self.bank.strict or self._is_down(error):
                 raise
             self.bank.left_out[model.id] = f"left out {model.id}: {error}"
             self.seen[model.id] = "left out"
             return None
 
-    def _is_down(self) -> bool:
+    def _is_down(self, error: Exception) -> bool:
         """Whether the trouble is the Hub's, rather than that of one model's files."""
-        self.troubles += 1
-        return self.troubles > MOST_TROUBLES
+        self.troubles += isinstance(error, HubTroubleError)
+        one = isinstance(error, HubTroubleError) and self.troubles <= MOST_TROUBLES
+        return isinstance(error, HubUnreachableError) and not one
 
     def _facts(self, model: ListedModel) -> dict[str, Any]:
         """The ``metaprune`` block of a card."""
@@ -174,17 +172,12 @@ class _Look:
         return facts
 
     def _check_header(self, model: ListedModel, entry: Entry) -> None:
-        """Check the card against the header of the weights; asked for once a commit, also if it was found wanting."""
+        """Check the card against the header of the weights; asked for once a commit."""
         key = f"{model.id}@{model.sha}"
         found = self.memory.get(key)
         if found is None:
-            try:
-                found = {"header": self._header(model)}
-            except FormatError as error:  # of this commit, for good
-                found = {"wrong": str(error)}
-            self.memory.put(key, found)
-        if "wrong" in found:
-            raise FormatError(found["wrong"])
+            found = {"header": self._header(model)}  # what cannot be read is not remembered: it may be on the way that
+            self.memory.put(key, found)  # it was spoilt
         wanted = {
             "base_model_sha256": self.bank.base_sha256,
             "masks_digest": entry.mask.digest(),

@@ -41,7 +41,7 @@ class Problem:
 def check_entry(bank: Bank, entry: Entry) -> Iterator[str]:
     """What is wrong with one entry: files, sizes, digests, masks, labels, shapes, values."""
     try:
-        wrong = check_files(entry.folder, bank.files.writable)
+        wrong = check_files(entry.folder, bank.files_of(entry).writable)
         if wrong is not None:
             yield wrong
             return
@@ -49,7 +49,8 @@ def check_entry(bank: Bank, entry: Entry) -> Iterator[str]:
         if weights.stat().st_size != entry.size:
             yield f"{weights} has {weights.stat().st_size} bytes, the index says {entry.size}"
             return
-        described = describe(bank, entry.id, entry.path)
+        described = describe(bank, entry.id, entry.path, entry.folder)
+        described = replace(described, repo_id=entry.repo_id, revision=entry.revision)
         if described.sha256 != entry.sha256:
             yield f"{weights} was altered: its sha256 is not that of the index"
             return
@@ -97,7 +98,7 @@ def validate_bank(bank: Bank, ids: Sequence[str] | None = None, progress: bool =
     problems += [Problem(row, why) for row, why in bank.left_out.items()]
     for entry in tqdm(entries, desc="validating", disable=not progress, leave=False):
         problems += [Problem(entry.id, what) for what in check_entry(bank, entry)]
-    if ids is None and bank.files.writable:
+    if ids is None and bank.files.writable and all(entry.repo_id is None for entry in bank):
         unknown = sorted(set(entry_folders(bank)) - set(bank.entries))
         problems += [
             Problem(i, "its folder is not in the index; bank validate --repair checks it and puts it there")

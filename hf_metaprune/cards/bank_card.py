@@ -15,6 +15,7 @@ from .card import Card, table
 from .model_card import PIPELINE
 
 SHOWN_TASKS = 200
+MOST_SHOWN = 100  # characters of a label
 TEMPLATE = """\
 # {name}
 
@@ -116,7 +117,10 @@ class BankCard(Card):
         for row in self.rows[:SHOWN_TASKS]:
             accuracy = _metrics(row).get("accuracy")
             shown = f"{accuracy:.1%}" if isinstance(accuracy, float) else ""
-            rows.append([inline(row["id"]), inline(", ".join(row["labels"][:20])), inline(str(row["method"])), shown])
+            labels = ", ".join(str(label)[:MOST_SHOWN] for label in row["labels"][:20])
+            rows.append(
+                [inline(row["id"][:MOST_SHOWN]), inline(labels), inline(str(row["method"])[:MOST_SHOWN]), shown]
+            )
         more = len(self.rows) - SHOWN_TASKS
         note = f"\n\nand {more:,} more, see `index.parquet`." if more > 0 else ""
         return table(["entry", "classes", "method", "accuracy"], rows, numbers=1) + note if rows else ""

@@ -27,6 +27,7 @@ class Card(ABC):
 
     own_keys: ClassVar[tuple[str, ...]]
     """Keys of the YAML that this library writes, and keeps up to date in a card that people have edited."""
+    license: str | None
     measured: ClassVar[tuple[str, ...]] = ("model-index", "metaprune")
     """Those that say what is true of one model only: of another they are not kept."""
 
@@ -40,6 +41,7 @@ class Card(ABC):
 
     def render(self, existing: str | None = None) -> str:
         """The whole file; of an `existing` one that was edited by hand only the YAML's own keys are changed."""
+        self.license = self.license or _license(existing)
         body = self.text().strip() + "\n"
         mark = f"<!-- hf-metaprune card {_digest(body)} -->"
         fresh = f"{_front(self.data())}\n{body}\n{mark}\n"
@@ -52,7 +54,7 @@ class Card(ABC):
             return fresh if is_untouched(existing) else existing  # what cannot be parsed is not ours to repair
         if is_untouched(existing) or not rest.strip():
             rest = f"{body}\n{mark}\n"
-        return front + "\n" + rest.lstrip("\n")
+        return front + ("\r\n" if front.endswith("\r\n") else "\n") + rest.lstrip("\r\n")
 
     def _with_theirs(self, old: Mapping[str, Any]) -> dict[str, Any]:
         """The YAML with what people have added: keys that are not ours, or of which we know nothing, and tags."""
@@ -61,6 +63,15 @@ class Card(ABC):
         tags = old.get("tags")
         theirs = tags if isinstance(tags, list) else [tags]
         return data | {"tags": data["tags"] + [t for t in theirs if isinstance(t, str) and t not in data["tags"]]}
+
+
+def _license(existing: str | None) -> str | None:
+    """The licence that a card states already."""
+    try:
+        found = split(existing or "")[0].get("license")
+    except FormatError:
+        return None
+    return found if isinstance(found, str) and len(found) <= 100 else None
 
 
 def split(content: str) -> tuple[dict[str, Any], str]:
@@ -134,7 +145,8 @@ def _edited(existing: str, data: Mapping[str, Any]) -> str:
             done.add(key)
     if rest := {key: value for key, value in data.items() if key not in done}:
         lines += _front(rest).splitlines()[1:-1]
-    made = "\n".join(["---", *lines, "---", ""])
+    end = "\r\n" if found and "\r\n" in found[0] else "\n"
+    made = end.join(["---", *lines, "---", ""])
     try:
         if split(made)[0] == {key: value for key, value in data.items() if value is not None}:
             return made
@@ -154,9 +166,11 @@ def _blocks(front: str) -> Iterator[tuple[str | None, list[str]]]:
     """Lines of YAML by the key at the top that they belong to; those that belong to none by themselves."""
     key: str | None = None
     block: list[str] = []
-    for line in front.splitlines():
-        begins = KEY.match(line)
-        if begins or (not line.strip() or line.startswith("#")):
+    lines = front.splitlines()
+    for n, line in enumerate(lines):
+        begins, after = KEY.match(line), next((later for later in lines[n:] if later.strip()), "")
+        inside = not line.strip() and after.startswith((" ", "\t", "- "))  # an empty line of a text, or of a list
+        if begins or line.startswith("#") or (not line.strip() and not inside):
             if block:
                 yield key, block
             key, block = (begins[1] if begins else None), [line]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import (
     HubError,
+    HubTroubleError,
     HubUnreachableError,
     MetaPruneError,
     MissingFileError,
@@ -37,6 +38,8 @@ WRITING = (
     "log in with it; in another's, open a pull request (create_pr=True, --create-pr)"
 )
 LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
+MOST_TROUBLES = 3
+"""Files that the Hub may fail to give; more mean that all of it is in trouble: half an answer is worse than none."""
 NETWORK_MODULES = frozenset({"httpx", "httpx2", "httpcore", "httpcore2"})
 
 
@@ -107,7 +110,8 @@ def _translated(error: Exception, repo_id: str, doing: str) -> MetaPruneError | 
         return HubError(f"{what}: {scrub(reason(error))}")
     if isinstance(error, (ValueError, RuntimeError)):
         why = f" ({scrub(reason(cause))})" if cause is not None else ""
-        return HubError(f"{what}: {scrub(reason(error))}{why}: try again; what was sent is kept")
+        kept = "; what was sent is kept" if "write" in doing else ""
+        return HubError(f"{what}: {scrub(reason(error))}{why}: try again{kept}")
     return None
 
 
@@ -118,12 +122,14 @@ def _of_status(error: Any, what: str, writing: bool) -> HubError:
         403: WRITING if writing else "you may not, or it is disabled: look at its page on the Hub",
         404: "it is not there",
         413: "the Hub says that it is too large",
-        429: "the Hub asks to wait (too many requests): try again in some minutes; what was sent is kept",
     }.get(status, "")
     if status in (409, 412):
         return PublishConflictError(f"{what}: somebody else changed it meanwhile: try again")
     if status >= 500:
-        return HubUnreachableError(f"{what}: the Hub has trouble (status {status}): try again later")
+        return HubTroubleError(f"{what}: the Hub has trouble (status {status}): try again later")
+    if status == 429:
+        kept = "; what was sent is kept" if writing else ""
+        return HubTroubleError(f"{what}: the Hub asks to wait (too many requests): try again in some minutes{kept}")
     said = scrub(str(getattr(error, "server_message", None) or ""))[:200]
     return HubError(f"{what}: {advice or f'status {status}'}" + (f" ({said})" if said else ""))
 

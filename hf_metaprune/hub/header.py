@@ -14,7 +14,7 @@ from ..errors import FormatError, reason
 from ..version import __version__
 from .client import LIBRARY, hub_errors
 
-FIRST_BYTES = 100_000  # most headers are shorter
+FIRST_BYTES = 1 << 14  # the header of a ResNet-18 is shorter; of a longer one the rest is asked for
 MAX_HEADER_BYTES = 2 << 20  # a ResNet-152 of 1,000 labels has 150 kB
 
 
@@ -25,11 +25,11 @@ def metadata_on_hub(repo_id: str, path: str, commit: str, token: str | bool | No
         FormatError: there is no header that can be read. HubError: the file cannot be had.
     """
     from huggingface_hub import constants, hf_hub_url
-    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_backoff
 
     def part(start: int, stop: int) -> bytes:
         sent = headers | {"range": f"bytes={start}-{stop - 1}"}
-        response = get_session().get(url, headers=sent, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
+        response = http_backoff("GET", url, headers=sent, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
         hf_raise_for_status(response)
         return response.content
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from ..errors import HubError
 from ..version import __version__
@@ -68,6 +68,7 @@ def _pages(url: str, asked: dict[str, Any], headers: dict[str, str]) -> Iterator
         if not isinstance(items, list):
             raise HubError("the Hub's list of models is none")
         yield from items
-        url, params = str(response.links.get("next", {}).get("url") or ""), {}  # the link has its own query
+        link, params = str(response.links.get("next", {}).get("url") or ""), {}  # which has its own query
+        url = urljoin(url, link) if link else ""
         if url and urlsplit(url)[:2] != host:
             raise HubError("the Hub's list of models goes on at another address, which is not asked")

@@ -7,14 +7,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..cards.card import MAX_CARD_BYTES
+from ..cards.card import MAX_CARD_BYTES, split
 from ..cards.model_card import ModelCard
-from ..errors import HubError
+from ..errors import FormatError, HubError
 from ..layout import BANK_FILE, CARD, CONFIG, MODEL_FILES
 from ..models.configuration import MetaPrunedConfig
 from ..storage import parse_json
 from .files import MAX_SMALL_BYTES
-from .repo import Operation, Published, Repo, holds_weights, read_text
+from .repo import NOBODYS, Operation, Published, Repo, read_text
 
 if TYPE_CHECKING:
     from ..result import AdaptResult
@@ -66,7 +66,9 @@ def publish_model(
             _check_ours(repo, head)
             existing = read_text(repo, CARD, head, MAX_CARD_BYTES) if CARD in there else None
             made: list[Operation] = [CommitOperationAdd(name, path) for name, path in files.items()]
-            made.append(CommitOperationAdd(CARD, card.render(existing).encode()))
+            content = card.render(existing)
+            _check_card(content, card.facts(), repo_id)
+            made.append(CommitOperationAdd(CARD, content.encode()))
             stale = sorted(there.keys() - files.keys() - {CARD})
             return made + [CommitOperationDelete(name) for name in stale]
 
@@ -75,16 +77,34 @@ def publish_model(
 
 
 def _check_ours(repo: Repo, head: str) -> None:
-    """Refuse to write over somebody's model that is none of this library's.
+    """Refuse to write where something lies that is no model of this library.
 
     Raises:
-        HubError: there is one.
+        HubError: there is something.
     """
     names = repo.names(head)
+    if names <= NOBODYS:
+        return
     kind: Any = None
     if CONFIG in names:
         with suppress(ValueError):
             found = parse_json(read_text(repo, CONFIG, head, MAX_SMALL_BYTES))
             kind = found.get("model_type") if isinstance(found, dict) else None
-    if kind != MetaPrunedConfig.model_type and (CONFIG in names or holds_weights(names)):
-        raise HubError(f"{repo.repo_id} holds a model of another kind: choose another name")
+    if kind != MetaPrunedConfig.model_type:
+        other = next(iter(sorted(names - NOBODYS)))
+        raise HubError(f"{repo.repo_id} holds something else ({other}): choose another name")
+
+
+def _check_card(content: str, facts: dict[str, Any], repo_id: str) -> None:
+    """Refuse a card that was edited so that it cannot say what the new model is: no search would take the model.
+
+    Raises:
+        HubError: says so.
+    """
+    with suppress(FormatError):
+        if split(content)[0].get("metaprune") == facts:
+            return
+    raise HubError(
+        f"the README.md of {repo_id} cannot be brought up to date, since its YAML cannot be read: mend it there, or "
+        "delete it, and publish again"
+    )

@@ -10,7 +10,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ..errors import HubError, OptionError, PublishConflictError
+from ..errors import HubError, MissingFileError, OptionError, PublishConflictError
+from ..layout import CARD
 from .client import hub_api, hub_errors, is_repo_id, scrub
 from .files import HubFiles
 
@@ -21,7 +22,8 @@ Operation: TypeAlias = "CommitOperationAdd | CommitOperationDelete"
 
 log = logging.getLogger(__name__)
 
-WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".onnx", ".gguf", ".h5", ".msgpack", ".pkl")
+NOBODYS = frozenset({".gitattributes", ".gitignore", CARD, "LICENSE", "LICENSE.md", "LICENSE.txt"})
+"""Files of a repo that holds nothing yet."""
 TRIES = 8
 FIRST_WAIT = 0.5  # seconds, doubled each time
 
@@ -75,6 +77,11 @@ class Repo:
             return
         with hub_errors(self.repo_id, "write to"):
             self.api.create_repo(self.repo_id, private=private, exist_ok=True)
+            if private and not self.api.model_info(self.repo_id, expand=["private"]).private:
+                raise HubError(
+                    f"{self.repo_id} is there already, and public: make it private in its settings on the Hub, or "
+                    "choose another name"
+                )
             if self.branch != "main":
                 self.api.create_branch(self.repo_id, branch=self.branch, exist_ok=True)
 
@@ -96,6 +103,25 @@ class Repo:
         """Names of the files and folders at the top."""
         with hub_errors(self.repo_id, "list"):
             return {item.path for item in self.api.list_repo_tree(self.repo_id, revision=commit)}
+
+    def files(self, folder: str, commit: str) -> set[str]:
+        """Paths of all files in a folder; none if it is not there."""
+        try:
+            with hub_errors(self.repo_id, "list"):
+                found = self.api.list_repo_tree(self.repo_id, folder, recursive=True, revision=commit)
+                return {item.path for item in found if hasattr(item, "blob_id")}
+        except MissingFileError:
+            return set()
+
+    def exists(self) -> bool:
+        """Whether the repo is there; a token that is missing or wrong is found out now.
+
+        Raises:
+            HubError: there is no token, or it is wrong.
+        """
+        with hub_errors(self.repo_id, "write to"):
+            self.api.whoami()
+            return self.api.repo_exists(self.repo_id)
 
     def commit(self, make: Callable[[str], list[Operation]], message: str) -> str | None:
         """Commit what `make` says, given the branch's commit; made anew when somebody else was faster.
@@ -136,11 +162,6 @@ class Repo:
         return info.oid if info.oid != parent else None  # the client makes no commit of files that are there already
 
 
-def holds_weights(names: Collection[str]) -> bool:
-    """Whether one of the files looks like weights of a model."""
-    return any(name.lower().endswith(WEIGHT_SUFFIXES) for name in names)
-
-
 def read_text(repo: Repo, path: str, commit: str, limit: int) -> str:
     """A small file of a repo as text.
 
@@ -148,4 +169,4 @@ def read_text(repo: Repo, path: str, commit: str, limit: int) -> str:
         HubError: it cannot be had. FormatError: it is larger than `limit` bytes.
     """
     files = HubFiles(repo.repo_id, path, revision=commit, token=repo.token, limit=limit)
-    return files.path(path).read_text("utf-8", "replace")
+    return files.path(path).read_bytes().decode("utf-8", "replace")  # line ends stay as they are

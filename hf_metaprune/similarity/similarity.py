@@ -14,7 +14,8 @@ import torch
 
 from ..bank.entry import Entry
 from ..data import ImageSet
-from ..errors import BankError, FormatError, HubError, HubUnreachableError
+from ..errors import BankError, FormatError, HubError, HubTroubleError, HubUnreachableError
+from ..hub.client import MOST_TROUBLES
 from ..registry import Registry
 from ..task import Task
 
@@ -44,6 +45,8 @@ class Query:
     """Whether an entry that cannot be used is an error; else it is left out, with a note."""
     flops: int = 0
     """Spent on forward passes; a similarity adds here."""
+    troubles: int = 0
+    """Entries whose files the Hub failed to give."""
     notes: list[str] = field(default_factory=list)
     """What the user should know, such as labels that were not understood; a similarity appends here."""
 
@@ -66,9 +69,9 @@ class Query:
         try:
             if entries:
                 entries[0].bank.fetch(entries, self.progress)
-        except HubUnreachableError:
-            raise
         except (FormatError, HubError) as error:
+            if isinstance(error, HubUnreachableError) and not isinstance(error, HubTroubleError):
+                raise
             log.info("%s", error)
 
     def usable(self, entry: Entry, look: Callable[[], object]) -> bool:
@@ -80,9 +83,11 @@ class Query:
         try:
             look()
         except (FormatError, HubError) as error:
-            if self.strict or isinstance(error, HubUnreachableError):
+            self.troubles += isinstance(error, HubTroubleError)
+            one = isinstance(error, HubTroubleError) and self.troubles <= MOST_TROUBLES
+            if self.strict or (isinstance(error, HubUnreachableError) and not one):
                 raise
-            self.note(f"left out entry {entry.id}: {error}")
+            self.note(f"left out entry {entry.id}: {str(error).removeprefix(f'entry {entry.id}: ')}")
             return False
         return True
 

@@ -161,8 +161,8 @@ def test_many_publishers_at_once(hub: LoopbackHub, bank: Bank, own_bank: Bank, t
 
 
 def test_who_is_always_overtaken_is_told(hub: LoopbackHub, bank: Bank) -> None:
-    hub.put_files("me/bank", {"a": b""})
-    overtake = Call(lambda: hub.put_files("me/bank", {"a": str(len(hub.history("me/bank"))).encode()}))
+    hub.put_files("me/bank", {"README.md": b""})
+    overtake = Call(lambda: hub.put_files("me/bank", {"README.md": str(len(hub.history("me/bank"))).encode()}))
     hub.faults.add(overtake, method="POST", path="/commit/", times=100)
     with pytest.raises(PublishConflictError, match="by others all the time"):
         publish_bank(bank, "me/bank")

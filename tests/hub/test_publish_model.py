@@ -136,6 +136,7 @@ def test_publishing_the_same_model_again_changes_nothing(hub: LoopbackHub, resul
 
 
 def test_publishing_again_leaves_nothing_stale(hub: LoopbackHub, result: AdaptResult) -> None:
+    result.push_to_hub("me/pets")
     hub.put_files("me/pets", {"votes.png": b"old", "notes.txt": b"mine"})
     result.report.vote_agreement = {}
     result.push_to_hub("me/pets")
