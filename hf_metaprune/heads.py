@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from .averaging import PREFIX
 from .data import ImageSet
+from .errors import DataError
 from .models.modeling import MetaPrunedForImageClassification
 from .task import Task
 from .training import EVAL_BATCH, autocast
@@ -128,6 +129,10 @@ def make_head(
     if kind == "random":
         return "random"
     features = extract_features(model, images, device)
+    if not torch.isfinite(features).all():
+        raise DataError(
+            "the sub-network's features of the images are not finite: choose other neighbours, or recalibrate"
+        )
     name = model.architecture.classifier_name(model.network)
     rows, biases, counts = (None, None, [0] * len(task.labels))
     if entries and kind != "ridge":

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from safetensors import SafetensorError, safe_open
 
 from ..errors import DataError, FormatError, reason
@@ -109,6 +110,8 @@ def check_magnitudes(model: MetaPrunedForImageClassification, base: BaseModel) -
     """
     head = f"{base.family.classifier_name(base.network)}."
     for name, tensor in model.network.state_dict().items():
+        if name.endswith("running_var") and bool((tensor < 0).any()):
+            raise FormatError(f"tensor {name} has variances below 0")
         full = base.state.get(name)
         if full is None or name.startswith(head) or not tensor.is_floating_point():
             continue
@@ -187,7 +190,21 @@ class Entry:
         check_network(model.config, self.bank.meta["base_model"], f"entry {self.id}")
         if model.mask() != self.mask:
             raise FormatError(f"entry {self.id}: its config's masks are not those of the index; run bank validate")
+        self._check_row(model.config)
         return model
+
+    def _check_row(self, config: MetaPrunedConfig) -> None:
+        """Refuse a config that says something else than the index, or the card, which has ranked the entry."""
+        labels = tuple(config.id2label[i] for i in range(config.num_labels))
+        said = {
+            "labels or synsets": (self.task, Task(labels, tuple(config.synsets or ()))),
+            "method": (self.method, config.method),
+            "ratio": (self.ratio, config.ratio),
+            "metrics": (self.metrics, dict(config.metrics or {})),
+        }
+        for what, (own, other) in said.items():
+            if own != other:
+                raise FormatError(f"entry {self.id}: its config's {what} are not those of the index; run bank validate")
 
     def verify(self) -> None:
         """Check that its files are whole, sound, and those of the index; done before its weights are used.
@@ -202,7 +219,12 @@ class Entry:
             self.bank.fetch([self], force=True)  # the cache of the Hub's client may hold what came wrong over the wire
             if not self._is(weights):
                 raise FormatError(f"entry {self.id}: {weights} was altered: its sha256 is not that of the index")
-        check_magnitudes(self.load_model(), self.bank.base)
+        model = self.load_model()
+        check_magnitudes(model, self.bank.base)
+        noise = torch.randn(2, *self.bank.base.preprocessing.input_size, generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            if not torch.isfinite(model(noise).logits).all():
+                raise FormatError(f"entry {self.id}: its outputs are not finite")
 
     def _is(self, weights: Path) -> bool:
         return weights.stat().st_size == self.size and sha256_file(weights) == self.sha256

@@ -6,8 +6,10 @@ names the commit it builds on; when somebody else was faster, the index is read 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -20,15 +22,29 @@ from tqdm.auto import tqdm
 from ..cards.bank_card import BankCard
 from ..cards.card import MAX_CARD_BYTES
 from ..errors import BankError, BaseMismatchError
+from ..hub.client import is_repo_id
 from ..hub.files import Files, HubFiles
 from ..hub.repo import NOBODYS, Operation, Published, Repo, read_text
 from ..layout import BANK_FILE, BASE_FOLDER, CARD, CONFIG, INDEX_FILE, PREPROCESSOR, TASKS_FOLDER, WEIGHTS
 from ..markup import counted
+from ..models.configuration import MetaPrunedConfig
+from ..models.saving import CONFIG_KEYS
+from ..storage import read_json
 from .bank import Bank
 from .entry import Entry, check_id
 from .folders import check_place, describe, new_path
-from .index import INDEX_SCHEMA, MAX_INDEX_BYTES, check_complete, index_bytes, merged, read_table, rows_of, table_of
-from .meta import read_meta
+from .index import (
+    INDEX_SCHEMA,
+    MAX_INDEX_BYTES,
+    check_complete,
+    index_bytes,
+    merged,
+    read_table,
+    rows_of,
+    stored_meta,
+    table_of,
+)
+from .meta import KNOWN_KEYS, check_meta, read_meta
 from .validation import check_entry, check_files
 
 log = logging.getLogger(__name__)
@@ -48,6 +64,8 @@ class _State:
     card: str | None
     card_is_ours: bool = True
     """Whether the card may be written."""
+    missing: tuple[str, ...] = ()
+    """Of ``bank.json`` and the index, what a bank lacks."""
 
     @cached_property
     def rows(self) -> dict[str, dict[str, Any]]:
@@ -77,12 +95,17 @@ def _read(repo: Repo, commit: str) -> _State:
         raise BankError(f"{repo.repo_id} holds a model, not a bank: choose another name")
     ours = there.get(CARD, 0) <= MAX_CARD_BYTES  # a larger card is left alone
     card = read_text(repo, CARD, commit, MAX_CARD_BYTES) if CARD in there and ours else None
-    if BANK_FILE not in there:
+    missing = tuple(name for name in (BANK_FILE, INDEX_FILE) if name not in there)
+    if len(missing) == 2:
         return _State(commit, None, INDEX_SCHEMA.empty_table(), card, ours)
-    files = HubFiles(repo.repo_id, BANK_FILE, revision=commit, token=repo.token)
-    files.get({INDEX_FILE: MAX_INDEX_BYTES})
-    index = files.root / INDEX_FILE
-    return _State(commit, read_meta(files.root / BANK_FILE), check_complete(read_table(index), index), card, ours)
+    first = INDEX_FILE if BANK_FILE in missing else BANK_FILE
+    files = HubFiles(repo.repo_id, first, revision=commit, token=repo.token, limit=MAX_INDEX_BYTES)
+    index, table = files.root / INDEX_FILE, INDEX_SCHEMA.empty_table()  # an index that was lost is made anew
+    if INDEX_FILE not in missing:
+        files.get({INDEX_FILE: MAX_INDEX_BYTES})
+        table = check_complete(read_table(index), index)
+    meta = stored_meta(index) if BANK_FILE in missing else read_meta(files.root / BANK_FILE)
+    return _State(commit, check_meta(meta or {}, index), table, card, ours, missing)
 
 
 def publish_bank(
@@ -127,7 +150,10 @@ def publish_bank(
     _check_base(state, bank.base_sha256, repo_id)
     entries = state.news(bank)
     _check_entries(bank, entries, progress)
-    lost = _lost(repo, state, bank)
+    lost = _stale(repo, state, bank)
+    if delete and bank.left_out:
+        why = next(iter(bank.left_out.values()))
+        raise BankError(f"an entry could not be read, and would be removed from {repo_id}: {why}")
     removed = sorted(set(state.rows) - set(bank.entries)) if delete else []
     writer = _Writer(repo, bank, state, license, meta=bank.meta, lost=lost)
     new = {entry.id for entry in entries}
@@ -161,7 +187,8 @@ def add_entries(
     for entry in entries:
         if entry.id in state.rows and state.rows[entry.id]["sha256"] != entry.sha256:
             raise _taken(repo_id, entry.id)
-    return _Writer(repo, bank, state, exclusive=True).write(entries, [], progress)
+    lost = _stale(repo, state, entries)
+    return _Writer(repo, bank, state, exclusive=True, lost=lost).write(entries, [], progress)
 
 
 def remove_entries(
@@ -177,7 +204,7 @@ def remove_entries(
     unknown = sorted(set(ids) - set(state.rows))
     if unknown:
         raise BankError(f"{repo_id} has no entry {unknown[0]!r}")
-    return _Writer(repo, None, state).write([], sorted(ids), False)
+    return _Writer(repo, None, state).write([], sorted(set(ids)), False)
 
 
 class _Writer:
@@ -198,7 +225,7 @@ class _Writer:
         self.wanted = {key: meta[key] for key in ("name", "defaults") if key in meta} if meta else {}
         """What ``bank.json`` is to say besides."""
         self.lost = frozenset(lost)
-        """Entries whose files are not there, though the index names them."""
+        """Entries whose files are others there, or none, though the index names them."""
 
     def write(self, entries: list[Entry], removed: list[str], progress: bool) -> Published:
         done = Published(self.repo.url)
@@ -225,13 +252,18 @@ class _Writer:
             made += self._base_operations()
         elif self.bank is not None:
             _check_base(state, self.bank.base_sha256, self.repo.repo_id)
-        if state.meta is not None and meta != state.meta:
+        if state.meta is not None and (meta != state.meta or BANK_FILE in state.missing):
             made.append(_addition(BANK_FILE, _json(meta)))
+        if state.meta is not None and self.wanted and last:
+            there = self.repo.files(BASE_FOLDER, head)
+            lost = {f"{BASE_FOLDER}/{CONFIG}", f"{BASE_FOLDER}/{WEIGHTS}"} - there.keys()
+            made += self._base_files() if lost else []
         fresh = state.news(batch)
         new = {entry.id for entry in fresh}
         fresh += [entry for entry in batch if entry.id in self.lost - new]
         sent = {entry.id for entry in fresh if state.differs(entry) or entry.id in self.lost}
-        taken = [i for i in sent if i in published]
+        sent |= {entry.id for entry in fresh if entry.id not in state.paths}  # it had a repo of its own
+        taken = [i for i in sent - self.lost if i in published]
         if self.exclusive and taken:
             raise _taken(self.repo.repo_id, taken[0])
         gone = [i for i in removed if i in published]
@@ -247,7 +279,7 @@ class _Writer:
             [paths[i] for i in [*gone, *sorted(moved)] if i in paths], [*left, *place.values()], head
         )
         table = merged(state.table, table_of(rows), gone)
-        if rows or gone or meta != state.meta:
+        if rows or gone or meta != state.meta or INDEX_FILE in state.missing:
             made.append(_addition(INDEX_FILE, index_bytes(table, meta)))
         card = self._card(state, table, meta) if last and state.card_is_ours else state.card
         for_card = not self.repo.create_pr or made or self.license  # nobody is asked to merge a new look alone
@@ -266,13 +298,17 @@ class _Writer:
         return [_deletion(folder) for folder in folders if any(path.startswith(f"{folder}/") for path in there)]
 
     def _base_operations(self) -> list[Operation]:
+        return [_addition(BANK_FILE, _json(self._meta())), *self._base_files()]
+
+    def _base_files(self) -> list[Operation]:
         assert self.bank is not None  # who only removes has seen that there is a bank
-        return [_addition(BANK_FILE, _json(self._meta())), *_additions(self.bank.base_folder, BASE_FOLDER)]
+        return _additions(self.bank.base_folder, BASE_FOLDER)
 
     def _meta(self) -> dict[str, Any]:
         """``bank.json`` of a bank that is new on the Hub."""
         assert self.bank is not None
-        return self.bank.meta | {"base_model": self.bank.meta["base_model"] | {"path": BASE_FOLDER}}
+        known = {key: value for key, value in self.bank.meta.items() if key in KNOWN_KEYS}
+        return known | {"base_model": self.bank.meta["base_model"] | {"path": BASE_FOLDER}}
 
     def _card(self, state: _State, table: pa.Table, meta: Mapping[str, Any]) -> str:
         return BankCard(self.repo.repo_id, meta, list(rows_of(table)), self.license).render(state.card)
@@ -303,11 +339,35 @@ def _check_entries(bank: Bank, entries: Iterable[Entry], progress: bool) -> None
             raise BankError(f"entry {entry.id} cannot be published: {wrong}; see `hf-metaprune bank validate`")
 
 
-def _lost(repo: Repo, state: _State, bank: Bank) -> set[str]:
-    """Entries of the bank that the published index names, but whose weights are not there."""
-    paths = {i: path for i, path in state.paths.items() if i in bank}
-    there = repo.files(TASKS_FOLDER, state.commit) if paths else set()
-    return {i for i, path in paths.items() if f"{path}/{WEIGHTS}" not in there or f"{path}/{CONFIG}" not in there}
+def _stale(repo: Repo, state: _State, entries: Iterable[Entry]) -> set[str]:
+    """Entries that the published index names, but whose weights are not there, or whose small files are others."""
+    known = {entry.id: entry for entry in entries if entry.id in state.paths}
+    there = repo.files(TASKS_FOLDER, state.commit) if known else {}
+    found = set()
+    for i, entry in known.items():
+        path = state.paths[i]
+        small = {name: entry.folder / name for name in (CONFIG, PREPROCESSOR) if (entry.folder / name).exists()}
+        wanted = {f"{path}/{name}": _git_digest(_content(file)) for name, file in small.items()}
+        if f"{path}/{WEIGHTS}" not in there or any(there.get(p) != digest for p, digest in wanted.items()):
+            found.add(i)
+    return found
+
+
+def _git_digest(content: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def _content(path: Path) -> bytes:
+    """A small JSON file as it is published: nothing that tells of the machine where it was written."""
+    content = path.read_bytes()
+    if path.name != CONFIG:
+        return content
+    values = read_json(path)
+    ours = values.get("model_type") == MetaPrunedConfig.model_type
+    kept = {key: value for key, value in values.items() if key in CONFIG_KEYS or (not ours and key != "_name_or_path")}
+    if isinstance(dataset := kept.get("dataset"), str) and ours:
+        kept["dataset"] = dataset if is_repo_id(dataset) else re.split(r"[\\/]", dataset)[-1]
+    return content if kept == values else _json(kept)
 
 
 def _check_presence(bank: Bank) -> None:
@@ -363,7 +423,8 @@ def _addition(path: str, content: bytes | Path) -> Operation:
 
 
 def _additions(folder: Path, path: str) -> list[Operation]:
-    return [_addition(f"{path}/{name}", folder / name) for name in ENTRY_FILES if (folder / name).exists()]
+    files = [folder / name for name in ENTRY_FILES if (folder / name).exists()]
+    return [_addition(f"{path}/{f.name}", f if f.name == WEIGHTS else _content(f)) for f in files]
 
 
 def _json(value: Any) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, ClassVar
 
 import yaml
@@ -19,7 +19,7 @@ YAML_ERRORS = (
     *(KeyError, IndexError, AttributeError, TypeError),  # of values that do not fit their tag, such as "!!bool 5"
 )
 KEY = re.compile(r"([A-Za-z_][\w-]*):(?:\s|\Z)")
-MARK = re.compile(r"<!-- hf-metaprune card ([0-9a-f]{16}) -->\s*\Z")
+MARK = re.compile(r"<!-- hf-metaprune card ([0-9a-f]{16})(?: ([\w,-]*))? -->\s*\Z")
 
 
 class Card(ABC):
@@ -43,26 +43,36 @@ class Card(ABC):
         """The whole file; of an `existing` one that was edited by hand only the YAML's own keys are changed."""
         self.license = self.license or _license(existing)
         body = self.text().strip() + "\n"
-        mark = f"<!-- hf-metaprune card {_digest(body)} -->"
+        wrote = ",".join(key for key in self.own_keys if self.data().get(key) is not None)
+        mark = f"<!-- hf-metaprune card {_digest(body)} {wrote} -->"
         fresh = f"{_front(self.data())}\n{body}\n{mark}\n"
         if existing is None:
             return fresh
         try:
             old, rest = split(existing)
-            front = _edited(existing, self._with_theirs(old))
+            front = _edited(existing, self._with_theirs(old, _written(existing)))
         except FormatError:
             return fresh if is_untouched(existing) else existing  # what cannot be parsed is not ours to repair
+        end = "\r\n" if front.endswith("\r\n") else "\n"
         if is_untouched(existing) or not rest.strip():
             rest = f"{body}\n{mark}\n"
-        return front + ("\r\n" if front.endswith("\r\n") else "\n") + rest.lstrip("\r\n")
+        else:
+            rest = MARK.sub(lambda found: f"<!-- hf-metaprune card {found[1]} {wrote} -->{end}", rest)
+        return front + end + rest.lstrip("\r\n")
 
-    def _with_theirs(self, old: Mapping[str, Any]) -> dict[str, Any]:
+    def _with_theirs(self, old: Mapping[str, Any], written: Collection[str]) -> dict[str, Any]:
         """The YAML with what people have added: keys that are not ours, or of which we know nothing, and tags."""
         ours = {key: value for key, value in self.data().items() if value is not None}
-        data = {key: value for key, value in old.items() if key not in self.measured} | ours
+        data = {key: value for key, value in old.items() if key not in {*self.measured, *written}} | ours
         tags = old.get("tags")
         theirs = tags if isinstance(tags, list) else [tags]
         return data | {"tags": data["tags"] + [t for t in theirs if isinstance(t, str) and t not in data["tags"]]}
+
+
+def _written(content: str) -> list[str]:
+    """The keys of a card's YAML that this library wrote when it last did: of another model they need not hold."""
+    mark = MARK.search(content)
+    return [key for key in (mark[2] or "").split(",") if key != "tags"] if mark else []
 
 
 def _license(existing: str | None) -> str | None:

@@ -74,6 +74,8 @@ class Repo:
             HubError: there is no token, it may not write there, or the Hub cannot be reached.
         """
         if self.create_pr:
+            if private:
+                raise OptionError("private=True is for a repo that is made: a pull request goes into one that is there")
             return
         with hub_errors(self.repo_id, "write to"):
             self.api.create_repo(self.repo_id, private=private, exist_ok=True)
@@ -104,14 +106,15 @@ class Repo:
         with hub_errors(self.repo_id, "list"):
             return {item.path for item in self.api.list_repo_tree(self.repo_id, revision=commit)}
 
-    def files(self, folder: str, commit: str) -> set[str]:
-        """Paths of all files in a folder; none if it is not there."""
+    def files(self, folder: str, commit: str) -> dict[str, str | None]:
+        """All files in a folder, by path, with git's digest of each (LFS: None); none if it is not there."""
         try:
             with hub_errors(self.repo_id, "list"):
-                found = self.api.list_repo_tree(self.repo_id, folder, recursive=True, revision=commit)
-                return {item.path for item in found if hasattr(item, "blob_id")}
+                found = list(self.api.list_repo_tree(self.repo_id, folder, recursive=True, revision=commit))
         except MissingFileError:
-            return set()
+            return {}
+        files = [item for item in found if hasattr(item, "blob_id")]
+        return {item.path: None if getattr(item, "lfs", None) else item.blob_id for item in files}
 
     def exists(self) -> bool:
         """Whether the repo is there; a token that is missing or wrong is found out now.

@@ -19,7 +19,7 @@ from hf_metaprune.bank import folders
 from hf_metaprune.bank.publish import add_entries, publish_bank, remove_entries
 from hf_metaprune.bank.validation import repair_index, validate_bank
 from hf_metaprune.cards.card import split
-from hf_metaprune.errors import BankError, FormatError, HubError, MetaPruneError
+from hf_metaprune.errors import BankError, FormatError, HubError, MetaPruneError, OptionError
 from hf_metaprune.models.base import sha256_file
 from hf_metaprune.report import AdaptReport
 from hf_metaprune.task import TaskData
@@ -503,3 +503,107 @@ def test_files_come_several_at_a_time(
     hub.faults.add(Call(lambda: together.wait()), method="GET", host="storage", times=2)
     found.fetch(entries)  # one at a time, the first would wait in vain for the second
     assert not together.broken
+
+
+def spoil(bank: Bank, entry_id: str, **changes: Any) -> None:
+    """Change tensors of an entry, and the index with them."""
+    path = bank[entry_id].folder / "model.safetensors"
+    state = {n: t.float().clone() if t.is_floating_point() else t.clone() for n, t in load_file(path).items()}
+    for name, change in changes.items():
+        for key in state:
+            if key.endswith(name):
+                state[key] = change(state[key])
+    path.unlink()
+    save_file(state, path, {"format": "pt"})
+    rows = pq.read_table(bank.root / "index.parquet")
+    new = {"sha256": sha256_file(path), "size": path.stat().st_size}
+    changed = [row | (new if row["id"] == entry_id else {}) for row in rows.to_pylist()]
+    pq.write_table(rows.from_pylist(changed, schema=rows.schema), bank.root / "index.parquet")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("running_var", lambda t: -t, "variances below 0"),
+        ("fc.weight", lambda t: t * 0 + 3e38, "outputs are not finite"),
+    ],
+)
+def test_weights_that_give_nonsense_do_not_vote(own_bank: Bank, name: str, change: Any, message: str) -> None:
+    spoil(own_bank, first(own_bank).id, **{name: change})
+    entry = first(Bank.open(own_bank.root))
+    with pytest.raises(FormatError, match=message):
+        entry.verify()
+
+
+def test_a_row_that_lies_of_its_files_does_not_vote(
+    hub: LoopbackHub, own_bank: Bank, task: TaskData, tmp_path: Path
+) -> None:
+    publish_bank(own_bank, "me/bank")
+    victim = first(own_bank)
+    lies = {"labels": list(task.task.labels), "method": "zzz", "ratio": 0.01, "metrics": '{"accuracy": 1.0}'}
+    honest = victim.row()
+    for key, lie in lies.items():
+        put_index(hub, tmp_path, lambda rows, key=key, lie=lie: rows[0].update(honest | {key: lie}))
+        assert honest[key] != lie
+        there = Bank.from_hub("me/bank")
+        with pytest.raises(FormatError, match=f"{key}.* not those of the index"):
+            there[victim.id].verify()
+
+
+def test_what_a_bank_has_lost_is_put_there_again(hub: LoopbackHub, own_bank: Bank) -> None:
+    publish_bank(own_bank, "me/bank")
+    whole = hub.read_files("me/bank")
+    for path in ("base/model.safetensors", "index.parquet", "bank.json", f"{first(own_bank).path}/config.json"):
+        lose(hub, path)
+        assert publish_bank(own_bank, "me/bank").commits, path
+        assert hub.read_files("me/bank").keys() == whole.keys(), path
+        assert publish_bank(own_bank, "me/bank").commits == []
+    entry = first(own_bank)
+    lose(hub, f"{entry.path}/model.safetensors")
+    assert add_entries("me/bank", {entry.id: entry.folder}).added == [entry.id]
+    assert hub.read_files("me/bank").keys() == whole.keys()
+
+
+def test_what_only_the_config_says_is_brought_up_to_date(hub: LoopbackHub, own_bank: Bank) -> None:
+    publish_bank(own_bank, "me/bank")
+    entry = first(own_bank)
+    edit_json(entry.folder / "config.json", seed=99)
+    assert publish_bank(own_bank, "me/bank").added == [entry.id]
+    assert json.loads(hub.read_files("me/bank")[f"{entry.path}/config.json"])["seed"] == 99
+    assert publish_bank(own_bank, "me/bank").commits == []
+
+
+def test_no_path_in_a_config_is_published(hub: LoopbackHub, own_bank: Bank) -> None:
+    for folder in (own_bank.base_folder, first(own_bank).folder):
+        edit_json(folder / "config.json", _name_or_path="/home/alice/x")
+    edit_json(first(own_bank).folder / "config.json", dataset="/home/alice/cats", mine="/home/alice/y")
+    edit_json(own_bank.root / "bank.json", mine="/home/alice/z")
+    publish_bank(Bank.open(own_bank.root), "me/bank")
+    assert "alice" not in everything(hub, "me/bank")
+    assert publish_bank(Bank.open(own_bank.root), "me/bank").commits == []
+    Bank.from_hub("me/bank")[first(own_bank).id].verify()
+
+
+def test_what_was_true_of_another_model_goes_and_what_was_written_by_hand_stays(
+    hub: LoopbackHub, result: AdaptResult
+) -> None:
+    result.report.source = "me/cats"
+    result.push_to_hub("me/pets")
+    assert split(hub.read_files("me/pets")["README.md"].decode())[0]["datasets"] == ["me/cats"]
+    result.report.source = "dogs"
+    result.push_to_hub("me/pets")
+    assert "datasets" not in split(hub.read_files("me/pets")["README.md"].decode())[0]
+
+
+def test_a_sync_removes_nothing_that_could_not_be_read(hub: LoopbackHub, own_bank: Bank) -> None:
+    publish_bank(own_bank, "me/bank")
+    edit_index(own_bank, ratio=7.0)
+    with pytest.raises(BankError, match="could not be read, and would be removed"):
+        publish_bank(Bank.open(own_bank.root, strict=False), "me/bank", delete=True)
+    assert len(Bank.from_hub("me/bank")) == 4
+
+
+def test_a_pull_request_cannot_be_private(hub: LoopbackHub, result: AdaptResult) -> None:
+    hub.put_files("bob/pets", {"README.md": b"x"})
+    with pytest.raises(OptionError, match="private=True is for a repo that is made"):
+        result.push_to_hub("bob/pets", private=True, create_pr=True)
