@@ -6,13 +6,9 @@ names the commit it builds on; when somebody else was faster, the index is read 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,31 +16,17 @@ import pyarrow as pa
 from tqdm.auto import tqdm
 
 from ..cards.bank_card import BankCard
-from ..cards.card import MAX_CARD_BYTES
 from ..errors import BankError, BaseMismatchError
-from ..hub.client import is_repo_id
-from ..hub.files import Files, HubFiles
-from ..hub.repo import NOBODYS, Operation, Published, Repo, read_text
-from ..layout import BANK_FILE, BASE_FOLDER, CARD, CONFIG, INDEX_FILE, PREPROCESSOR, TASKS_FOLDER, WEIGHTS
+from ..hub.files import Files
+from ..hub.repo import NOBODYS, Operation, Published, Repo
+from ..layout import BANK_FILE, BASE_FOLDER, CARD, CONFIG, INDEX_FILE, PREPROCESSOR, WEIGHTS
 from ..markup import counted
-from ..models.configuration import MetaPrunedConfig
-from ..models.saving import CONFIG_KEYS
-from ..storage import read_json
 from .bank import Bank
 from .entry import Entry, check_id
 from .folders import check_place, describe, new_path
-from .index import (
-    INDEX_SCHEMA,
-    MAX_INDEX_BYTES,
-    check_complete,
-    index_bytes,
-    merged,
-    read_table,
-    rows_of,
-    stored_meta,
-    table_of,
-)
-from .meta import KNOWN_KEYS, check_meta, read_meta
+from .index import index_bytes, merged, rows_of, table_of
+from .meta import KNOWN_KEYS
+from .published import State, public_content, read_state, stale_entries, to_json
 from .validation import check_entry, check_files
 
 log = logging.getLogger(__name__)
@@ -52,60 +34,6 @@ log = logging.getLogger(__name__)
 COMMIT_ENTRIES = 250
 COMMIT_BYTES = 1 << 30
 ENTRY_FILES = (CONFIG, WEIGHTS, PREPROCESSOR)
-
-
-@dataclass
-class _State:
-    """What the repo holds at one commit."""
-
-    commit: str
-    meta: dict[str, Any] | None
-    table: pa.Table
-    card: str | None
-    card_is_ours: bool = True
-    """Whether the card may be written."""
-    missing: tuple[str, ...] = ()
-    """Of ``bank.json`` and the index, what a bank lacks."""
-
-    @cached_property
-    def rows(self) -> dict[str, dict[str, Any]]:
-        """The rows of the index by id."""
-        return {row["id"]: row for row in rows_of(self.table)}
-
-    @property
-    def paths(self) -> dict[str, str]:
-        """Where the entries' files lie in this repo; of those that have a repo of their own, nowhere."""
-        return {i: row["path"] or "" for i, row in self.rows.items() if row["repo_id"] is None}
-
-    def news(self, entries: Iterable[Entry]) -> list[Entry]:
-        """Those of the entries that are not there, are others there, or have a sketch that is not there."""
-        return [
-            e for e in entries if self.differs(e) or (e.sketch is not None and e.sketch != self.rows[e.id]["sketch"])
-        ]
-
-    def differs(self, entry: Entry) -> bool:
-        """Whether the entry's files, or what the index says of them, are others than what is there."""
-        there, own = self.rows.get(entry.id), entry.row()
-        return there is None or any(there[key] != own[key] for key in own if key not in _OF_THE_PLACE)
-
-
-def _read(repo: Repo, commit: str) -> _State:
-    there = repo.sizes([BANK_FILE, INDEX_FILE, CARD, CONFIG], commit)
-    if CONFIG in there:
-        raise BankError(f"{repo.repo_id} holds a model, not a bank: choose another name")
-    ours = there.get(CARD, 0) <= MAX_CARD_BYTES  # a larger card is left alone
-    card = read_text(repo, CARD, commit, MAX_CARD_BYTES) if CARD in there and ours else None
-    missing = tuple(name for name in (BANK_FILE, INDEX_FILE) if name not in there)
-    if len(missing) == 2:
-        return _State(commit, None, INDEX_SCHEMA.empty_table(), card, ours)
-    first = INDEX_FILE if BANK_FILE in missing else BANK_FILE
-    files = HubFiles(repo.repo_id, first, revision=commit, token=repo.token, limit=MAX_INDEX_BYTES)
-    index, table = files.root / INDEX_FILE, INDEX_SCHEMA.empty_table()  # an index that was lost is made anew
-    if INDEX_FILE not in missing:
-        files.get({INDEX_FILE: MAX_INDEX_BYTES})
-        table = check_complete(read_table(index), index)
-    meta = stored_meta(index) if BANK_FILE in missing else read_meta(files.root / BANK_FILE)
-    return _State(commit, check_meta(meta or {}, index), table, card, ours, missing)
 
 
 def publish_bank(
@@ -144,13 +72,13 @@ def publish_bank(
         if not repo.exists():  # nor is a bank that is damaged
             _check_entries(bank, bank, progress)
         repo.ensure(private)
-        state = _read(repo, repo.head())
+        state = read_state(repo, repo.head())
         if state.meta is None and (others := sorted(repo.names(state.commit) - NOBODYS)):
             raise BankError(f"{repo_id} holds something else ({others[0]}): choose another name")
     _check_base(state, bank.base_sha256, repo_id)
     entries = state.news(bank)
     _check_entries(bank, entries, progress)
-    lost = _stale(repo, state, bank)
+    lost = stale_entries(repo, state, bank)
     if delete and bank.left_out:
         why = next(iter(bank.left_out.values()))
         raise BankError(f"an entry could not be read, and would be removed from {repo_id}: {why}")
@@ -187,7 +115,7 @@ def add_entries(
     for entry in entries:
         if entry.id in state.rows and state.rows[entry.id]["sha256"] != entry.sha256:
             raise _taken(repo_id, entry.id)
-    lost = _stale(repo, state, entries)
+    lost = stale_entries(repo, state, entries)
     return _Writer(repo, bank, state, exclusive=True, lost=lost).write(entries, [], progress)
 
 
@@ -214,7 +142,7 @@ class _Writer:
         self,
         repo: Repo,
         bank: Bank | None,
-        state: _State,
+        state: State,
         license: str | None = None,
         *,
         exclusive: bool = False,
@@ -244,7 +172,7 @@ class _Writer:
 
     def _operations(self, batch: list[Entry], removed: list[str], last: bool, head: str) -> list[Operation]:
         if self.state.commit != head:
-            self.state = _read(self.repo, head)
+            self.state = read_state(self.repo, head)
         state = self.state
         published, made = state.rows, list[Operation]()
         meta = (state.meta or self._meta()) | self.wanted
@@ -253,7 +181,7 @@ class _Writer:
         elif self.bank is not None:
             _check_base(state, self.bank.base_sha256, self.repo.repo_id)
         if state.meta is not None and (meta != state.meta or BANK_FILE in state.missing):
-            made.append(_addition(BANK_FILE, _json(meta)))
+            made.append(_addition(BANK_FILE, to_json(meta)))
         if state.meta is not None and self.wanted and last:
             there = self.repo.files(BASE_FOLDER, head)
             lost = {f"{BASE_FOLDER}/{CONFIG}", f"{BASE_FOLDER}/{WEIGHTS}"} - there.keys()
@@ -298,7 +226,7 @@ class _Writer:
         return [_deletion(folder) for folder in folders if any(path.startswith(f"{folder}/") for path in there)]
 
     def _base_operations(self) -> list[Operation]:
-        return [_addition(BANK_FILE, _json(self._meta())), *self._base_files()]
+        return [_addition(BANK_FILE, to_json(self._meta())), *self._base_files()]
 
     def _base_files(self) -> list[Operation]:
         assert self.bank is not None  # who only removes has seen that there is a bank
@@ -310,23 +238,21 @@ class _Writer:
         known = {key: value for key, value in self.bank.meta.items() if key in KNOWN_KEYS}
         return known | {"base_model": self.bank.meta["base_model"] | {"path": BASE_FOLDER}}
 
-    def _card(self, state: _State, table: pa.Table, meta: Mapping[str, Any]) -> str:
+    def _card(self, state: State, table: pa.Table, meta: Mapping[str, Any]) -> str:
         return BankCard(self.repo.repo_id, meta, list(rows_of(table)), self.license).render(state.card)
 
 
-_OF_THE_PLACE = ("path", "repo_id", "revision", "sketch")
-"""Columns that do not say which model an entry is."""
 _NO_REPO = {"repo_id": None, "revision": None}
 
 
-def _existing(repo: Repo) -> _State:
-    state = _read(repo, repo.head())
+def _existing(repo: Repo) -> State:
+    state = read_state(repo, repo.head())
     if state.meta is None:
         raise BankError(f"{repo.repo_id} holds no bank: publish one first (hf-metaprune bank publish)")
     return state
 
 
-def _check_base(state: _State, sha256: str, repo_id: str) -> None:
+def _check_base(state: State, sha256: str, repo_id: str) -> None:
     found = state.meta["base_model"]["sha256"] if state.meta else sha256
     if found != sha256:
         raise BaseMismatchError(f"{repo_id} is a bank of another base ({found[:12]}...): choose another name")
@@ -337,37 +263,6 @@ def _check_entries(bank: Bank, entries: Iterable[Entry], progress: bool) -> None
         wrong = next(check_entry(bank, entry), None)
         if wrong is not None:
             raise BankError(f"entry {entry.id} cannot be published: {wrong}; see `hf-metaprune bank validate`")
-
-
-def _stale(repo: Repo, state: _State, entries: Iterable[Entry]) -> set[str]:
-    """Entries that the published index names, but whose weights are not there, or whose small files are others."""
-    known = {entry.id: entry for entry in entries if entry.id in state.paths}
-    there = repo.files(TASKS_FOLDER, state.commit) if known else {}
-    found = set()
-    for i, entry in known.items():
-        path = state.paths[i]
-        small = {name: entry.folder / name for name in (CONFIG, PREPROCESSOR) if (entry.folder / name).exists()}
-        wanted = {f"{path}/{name}": _git_digest(_content(file)) for name, file in small.items()}
-        if f"{path}/{WEIGHTS}" not in there or any(there.get(p) != digest for p, digest in wanted.items()):
-            found.add(i)
-    return found
-
-
-def _git_digest(content: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-
-
-def _content(path: Path) -> bytes:
-    """A small JSON file as it is published: nothing that tells of the machine where it was written."""
-    content = path.read_bytes()
-    if path.name != CONFIG:
-        return content
-    values = read_json(path)
-    ours = values.get("model_type") == MetaPrunedConfig.model_type
-    kept = {key: value for key, value in values.items() if key in CONFIG_KEYS or (not ours and key != "_name_or_path")}
-    if isinstance(dataset := kept.get("dataset"), str) and ours:
-        kept["dataset"] = dataset if is_repo_id(dataset) else re.split(r"[\\/]", dataset)[-1]
-    return content if kept == values else _json(kept)
 
 
 def _check_presence(bank: Bank) -> None:
@@ -424,11 +319,7 @@ def _addition(path: str, content: bytes | Path) -> Operation:
 
 def _additions(folder: Path, path: str) -> list[Operation]:
     files = [folder / name for name in ENTRY_FILES if (folder / name).exists()]
-    return [_addition(f"{path}/{f.name}", f if f.name == WEIGHTS else _content(f)) for f in files]
-
-
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+    return [_addition(f"{path}/{f.name}", f if f.name == WEIGHTS else public_content(f)) for f in files]
 
 
 def _deletion(path: str) -> Operation:
