@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable
@@ -91,20 +90,18 @@ def read_state(repo: Repo, commit: str) -> State:
 
 def stale_entries(repo: Repo, state: State, entries: Iterable[Entry]) -> set[str]:
     """Entries that the published index names, but whose weights are not there, or whose small files are others."""
+    from huggingface_hub.utils.sha import git_hash
+
     known = {entry.id: entry for entry in entries if entry.id in state.paths}
     there = repo.files(TASKS_FOLDER, state.commit) if known else {}
     found = set()
     for i, entry in known.items():
         path = state.paths[i]
         small = {name: entry.folder / name for name in (CONFIG, PREPROCESSOR) if (entry.folder / name).exists()}
-        wanted = {f"{path}/{name}": _git_digest(public_content(file)) for name, file in small.items()}
+        wanted = {f"{path}/{name}": git_hash(public_content(file)) for name, file in small.items()}
         if f"{path}/{WEIGHTS}" not in there or any(there.get(p) != digest for p, digest in wanted.items()):
             found.add(i)
     return found
-
-
-def _git_digest(content: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 def public_content(path: Path) -> bytes:

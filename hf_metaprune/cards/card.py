@@ -6,6 +6,7 @@ import hashlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping
+from itertools import accumulate
 from typing import Any, ClassVar
 
 import yaml
@@ -177,9 +178,10 @@ def _blocks(front: str) -> Iterator[tuple[str | None, list[str]]]:
     key: str | None = None
     block: list[str] = []
     lines = front.splitlines()
-    for n, line in enumerate(lines):
-        begins, after = KEY.match(line), next((later for later in lines[n:] if later.strip()), "")
-        inside = not line.strip() and after.startswith((" ", "\t", "- "))  # an empty line of a text, or of a list
+    after = list(accumulate(reversed(lines), lambda later, line: line if line.strip() else later))[::-1]
+    for line, filled in zip(lines, after, strict=True):  # each with the next line, or itself, that has something
+        begins = KEY.match(line)
+        inside = not line.strip() and filled.startswith((" ", "\t", "- "))  # an empty line of a text, or of a list
         if begins or line.startswith("#") or (not line.strip() and not inside):
             if block:
                 yield key, block

@@ -153,13 +153,15 @@ def _snapshot(path: Path, relative: str) -> Path:
 
 def _is_named_content(path: Path) -> bool:
     """Whether a cached file is what the Hub's digest of it says; also where the cache keeps no digest."""
+    from huggingface_hub.utils.sha import git_hash
+
     try:
         digest, content = path.readlink().name, path.read_bytes()
     except OSError:  # no symbolic links here: the file is a copy
         return True
     if len(digest) == 64:
         return hashlib.sha256(content).hexdigest() == digest
-    return len(digest) != 40 or hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() == digest
+    return len(digest) != 40 or git_hash(content) == digest
 
 
 def _guard(relative: str, limit: int) -> type[tqdm]:
