@@ -6,7 +6,6 @@ import hashlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping
-from itertools import accumulate
 from typing import Any, ClassVar
 
 import yaml
@@ -178,8 +177,11 @@ def _blocks(front: str) -> Iterator[tuple[str | None, list[str]]]:
     key: str | None = None
     block: list[str] = []
     lines = front.splitlines()
-    after = list(accumulate(reversed(lines), lambda later, line: line if line.strip() else later))[::-1]
-    for line, filled in zip(lines, after, strict=True):  # each with the next line, or itself, that has something
+    after, filled = list[str](), ""
+    for line in reversed(lines):
+        filled = line if line.strip() else filled
+        after.append(filled)
+    for line, filled in zip(lines, reversed(after), strict=True):  # each with the next line, or itself, that is filled
         begins = KEY.match(line)
         inside = not line.strip() and filled.startswith((" ", "\t", "- "))  # an empty line of a text, or of a list
         if begins or line.startswith("#") or (not line.strip() and not inside):
