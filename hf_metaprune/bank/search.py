@@ -23,8 +23,8 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from ..config import SearchOptions
-from ..errors import FormatError, HubError, HubTroubleError, HubUnreachableError
-from ..hub.client import MOST_TROUBLES, TAG, is_repo_id
+from ..errors import FormatError, HubError, HubUnreachableError
+from ..hub.client import TAG, Patience, is_repo_id
 from ..hub.files import DOWNLOADS
 from ..hub.header import metadata_on_hub
 from ..hub.listing import ListedModel, list_models
@@ -119,10 +119,10 @@ class _Look:
 
     def __init__(self, bank: Bank, token: str | bool | None, memory: Memory) -> None:
         self.bank, self.memory, self.token = bank, memory, token
-        self.trouble: HubUnreachableError | None
+        self.trouble: HubUnreachableError | None = None
         self.seen: dict[str, str] = {}
         """What became of each model that was listed."""
-        self.troubles, self.trouble = 0, None
+        self.patience = Patience()
 
     def summary(self) -> str:
         """How many models were found, and why none of them is used, if none is."""
@@ -144,17 +144,11 @@ class _Look:
         except (FormatError, HubError) as error:
             if isinstance(error, HubUnreachableError):
                 self.trouble = error
-            if self.bank.strict or self._is_down(error):
+            if self.patience.ends(error) or self.bank.strict:
                 raise
             self.bank.left_out[model.id] = f"left out {model.id}: {error}"
             self.seen[model.id] = "left out"
             return None
-
-    def _is_down(self, error: Exception) -> bool:
-        """Whether the trouble is the Hub's, rather than that of one model's files."""
-        self.troubles += isinstance(error, HubTroubleError)
-        one = isinstance(error, HubTroubleError) and self.troubles <= MOST_TROUBLES
-        return isinstance(error, HubUnreachableError) and not one
 
     def _facts(self, model: ListedModel) -> dict[str, Any]:
         """The ``metaprune`` block of a card."""

@@ -41,6 +41,21 @@ LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
 MOST_TROUBLES = 3
 """Files that the Hub may fail to give; more mean that all of it is in trouble: half an answer is worse than none."""
 NETWORK_MODULES = frozenset({"httpx", "httpx2", "httpcore", "httpcore2"})
+NO_CONNECTION = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol"})
+"""What these modules raise when nobody was reached; the rest is raised in the middle of an answer."""
+
+
+class Patience:
+    """Where one goes on without what cannot be had: tells trouble with a few files from that of the whole Hub."""
+
+    def __init__(self) -> None:
+        self.troubles = 0
+
+    def ends(self, error: Exception) -> bool:
+        """Whether it is no use to go on: the Hub cannot be reached, or failed to give more than `MOST_TROUBLES`."""
+        self.troubles += isinstance(error, HubTroubleError)
+        one = isinstance(error, HubTroubleError) and self.troubles <= MOST_TROUBLES
+        return isinstance(error, HubUnreachableError) and not one
 
 
 def is_repo_id(text: str) -> bool:
@@ -75,8 +90,9 @@ def _translated(error: Exception, repo_id: str, doing: str) -> MetaPruneError | 
 
     what = f"cannot {doing} {repo_id}"
     cause = error.__cause__
-    if isinstance(error, (hub.LocalEntryNotFoundError, RuntimeError)) and isinstance(cause, hub.HfHubHTTPError):
-        error = cause  # the Hub was reached, and said no
+    fetching = isinstance(error, (hub.LocalEntryNotFoundError, RuntimeError))
+    if fetching and (isinstance(cause, hub.HfHubHTTPError) or _was_cut(cause)):
+        error = cause  # the Hub was reached, and said no, or too little
     offline = "offline mode is set (HF_HUB_OFFLINE)"
     why = offline if constants.HF_HUB_OFFLINE else "the Hub cannot be reached, or may not be asked (local_files_only)"
     unreachable: list[tuple[Any, str]] = [
@@ -100,7 +116,9 @@ def _translated(error: Exception, repo_id: str, doing: str) -> MetaPruneError | 
             return HubError(f"{what}: {advice}")
     if isinstance(error, hub.HfHubHTTPError):
         return _of_status(error, what, "write" in doing)
-    if type(error).__module__.partition(".")[0] in NETWORK_MODULES or isinstance(error, ConnectionError):
+    if _was_cut(error):
+        return HubTroubleError(f"{what}: the connection was lost ({type(error).__name__}): try again")
+    if _is_of_network(error) or isinstance(error, ConnectionError):
         return HubUnreachableError(
             f"{what}: the Hub cannot be reached ({type(error).__name__}): check the network, try again"
         )
@@ -113,6 +131,15 @@ def _translated(error: Exception, repo_id: str, doing: str) -> MetaPruneError | 
         kept = "; what was sent is kept" if "write" in doing else ""
         return HubError(f"{what}: {scrub(reason(error))}{why}: try again{kept}")
     return None
+
+
+def _is_of_network(error: BaseException | None) -> bool:
+    return type(error).__module__.partition(".")[0] in NETWORK_MODULES
+
+
+def _was_cut(error: BaseException | None) -> bool:
+    """Whether a connection was made, and lost or silent before the end of the answer."""
+    return _is_of_network(error) and type(error).__name__ not in NO_CONNECTION
 
 
 def _of_status(error: Any, what: str, writing: bool) -> HubError:

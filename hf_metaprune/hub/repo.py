@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import time
 import warnings
 from collections.abc import Callable, Collection
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 
 NOBODYS = frozenset({".gitattributes", ".gitignore", CARD, "LICENSE", "LICENSE.md", "LICENSE.txt"})
 """Files of a repo that holds nothing yet."""
+PULL_REQUEST = re.compile(r"refs/pr/(\d+)")
 TRIES = 8
 FIRST_WAIT = 0.5  # seconds, doubled each time
 
@@ -65,7 +67,8 @@ class Repo:
     @property
     def url(self) -> str:
         """The page of the repo, or of the pull request that was opened."""
-        return self.pull_request or f"{self.api.endpoint}/{self.repo_id}"
+        one = PULL_REQUEST.fullmatch(self.branch)
+        return self.pull_request or f"{self.api.endpoint}/{self.repo_id}" + (f"/discussions/{one[1]}" if one else "")
 
     def ensure(self, private: bool | None = None) -> None:
         """Make the repo and the branch, if they are not there; a pull request needs neither.
@@ -84,7 +87,7 @@ class Repo:
                     f"{self.repo_id} is there already, and public: make it private in its settings on the Hub, or "
                     "choose another name"
                 )
-            if self.branch != "main":
+            if self.branch != "main" and not PULL_REQUEST.fullmatch(self.branch):  # which is there, or cannot be made
                 self.api.create_branch(self.repo_id, branch=self.branch, exist_ok=True)
 
     def head(self) -> str:

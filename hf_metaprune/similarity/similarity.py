@@ -15,7 +15,7 @@ import torch
 from ..bank.entry import Entry
 from ..data import ImageSet
 from ..errors import BankError, FormatError, HubError, HubTroubleError, HubUnreachableError
-from ..hub.client import MOST_TROUBLES
+from ..hub.client import Patience
 from ..registry import Registry
 from ..task import Task
 
@@ -45,8 +45,8 @@ class Query:
     """Whether an entry that cannot be used is an error; else it is left out, with a note."""
     flops: int = 0
     """Spent on forward passes; a similarity adds here."""
-    troubles: int = 0
-    """Entries whose files the Hub failed to give."""
+    patience: Patience = field(default_factory=Patience)
+    """With files that the Hub fails to give."""
     notes: list[str] = field(default_factory=list)
     """What the user should know, such as labels that were not understood; a similarity appends here."""
 
@@ -83,9 +83,7 @@ class Query:
         try:
             look()
         except (FormatError, HubError) as error:
-            self.troubles += isinstance(error, HubTroubleError)
-            one = isinstance(error, HubTroubleError) and self.troubles <= MOST_TROUBLES
-            if self.strict or (isinstance(error, HubUnreachableError) and not one):
+            if self.patience.ends(error) or self.strict:
                 raise
             self.note(f"left out entry {entry.id}: {str(error).removeprefix(f'entry {entry.id}: ')}")
             return False

@@ -37,12 +37,13 @@ approximations. There is no Xet, no multipart upload, no copying between reposit
 """
 
 from tests.hub.client import environment, point_at, quick_retries, run_python
-from tests.hub.faults import Call, Content, CutShort, Drop, Fault, Header, Redirect, Status, Wait, WrongLength
+from tests.hub.faults import Action, Call, Content, CutShort, Drop, Fault, Header, Redirect, Status, Wait, WrongLength
 from tests.hub.server import LoopbackHub
 from tests.hub.store import Blob, Commit, Repo
 from tests.hub.wire import Seen
 
 __all__ = [
+    "Action",
     "Blob",
     "Call",
     "Commit",

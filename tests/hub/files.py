@@ -99,7 +99,8 @@ def lfs_batch(hub: LoopbackHub, request: Request, kind: str | None, repo: str) -
     """Say where to put each object; nowhere if the repository holds it."""
     kind, asked = kind or "models", request.json()
     # An upload for a pull request names no revision
-    found = hub.store.find_own(request.token, kind, repo, pull="ref" not in asked)
+    revision = asked.get("ref", {}).get("name")
+    found = hub.store.find_own(request.token, kind, repo, revision is None, revision)
     objects = []
     for item in asked["objects"]:
         oid, size = item["oid"], item["size"]

@@ -142,6 +142,10 @@ class Repo:
         found = [oid for oid in self.commits if oid.startswith(revision)] if len(revision) >= 7 else []
         return found[0] if len(found) == 1 else None
 
+    def pulls_of(self, user: str) -> set[str]:
+        """The pull requests that a user has opened."""
+        return {f"refs/pr/{n}" for n, oid in self.pulls.items() if self.commits[oid].author == user}
+
     def at(self, revision: str) -> Commit:
         """The commit a revision points to, or an answer of RevisionNotFound."""
         oid = self.target(revision)
@@ -260,8 +264,11 @@ class Store:
             raise HubError(403 if token else 401, message, "GatedRepo")
         return repo
 
-    def find_own(self, token: Token | None, kind: str, repo_id: str, pull: bool = False) -> Repo:
-        """The same, for writing; anybody who may write somewhere may open a pull request (`pull`)."""
+    def find_own(
+        self, token: Token | None, kind: str, repo_id: str, pull: bool = False, revision: str | None = None
+    ) -> Repo:
+        """The same, for writing; who may write somewhere may open a pull request (`pull`), and go on with their own."""
+        pull = pull or (token is not None and revision in self.find_open(token, kind, repo_id).pulls_of(token.user))
         repo = self.find_open(token, kind, repo_id) if pull else self.find(token, kind, repo_id)
         self.check_writes(token, None if pull else repo.owner)
         return repo

@@ -157,6 +157,9 @@ def test_branches_pull_requests_and_private_repos(hub: LoopbackHub, result: Adap
     assert result.push_to_hub("lab/pets", create_pr=True) == f"{hub.endpoint}/lab/pets/discussions/1"
     assert "model.safetensors" not in hub.read_files("lab/pets")
     assert "model.safetensors" in hub.read_files("lab/pets", "refs/pr/1")
+    result.model.config.ratio = 0.5
+    assert result.push_to_hub("lab/pets", revision="refs/pr/1") == f"{hub.endpoint}/lab/pets/discussions/1"
+    assert json.loads(hub.read_files("lab/pets", "refs/pr/1")["config.json"])["ratio"] == 0.5
 
 
 def test_what_cannot_be_published_is_said(

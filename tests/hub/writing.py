@@ -88,7 +88,7 @@ def validate_yaml(hub: LoopbackHub, request: Request) -> Reply:
 @route("POST", REPO_API + r"/preupload/(?P<rev>[^/]+)")
 def preupload(hub: LoopbackHub, request: Request, kind: str, repo: str, rev: str) -> Reply:
     """Say for each file whether it goes to LFS, and what is there now."""
-    found = hub.store.find_own(request.token, kind, repo, pull=request.flag("create_pr"))
+    found = hub.store.find_own(request.token, kind, repo, request.flag("create_pr"), unquote(rev))
     commit, asked, answers = found.at(unquote(rev)), request.json(), []
     ignored = asked.get("gitIgnore")
     if ignored is None and ".gitignore" in commit.files:
@@ -113,7 +113,7 @@ def _ignored(path: str, ignored: str) -> bool:
 def commit(hub: LoopbackHub, request: Request, kind: str, repo: str, rev: str) -> Reply:
     """Commit at once, or open a pull request; refuse when somebody else was faster."""
     revision, pull = unquote(rev), request.flag("create_pr")
-    found = hub.store.find_own(request.token, kind, repo, pull=pull)
+    found = hub.store.find_own(request.token, kind, repo, pull, revision)
     lines = [json.loads(line) for line in request.body.splitlines() if line]
     header = next(line["value"] for line in lines if line["key"] == "header")
     parent = _parent(found, revision, header.get("parentCommit"), pull)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 import torch
 
@@ -9,7 +11,7 @@ from hf_metaprune.bank.bank import Bank
 from hf_metaprune.errors import WordNetError
 from hf_metaprune.similarity import Query, get_similarity
 from hf_metaprune.similarity import wordnet as module
-from hf_metaprune.synsets import find_synset
+from hf_metaprune.synsets import find_synset, wordnet
 from hf_metaprune.task import Task, TaskData
 from tests.conftest import needs_wordnet
 
@@ -29,6 +31,18 @@ def test_task_similarity_is_symmetric_and_1_for_the_same_task() -> None:
     pets = module.task_synsets(Task(("tiger", "fox")))
     assert module.task_similarity(animals, pets) > module.task_similarity(animals, things)
     assert module.task_similarity(animals, [None, None]) == 0.0
+
+
+def test_wu_and_palmer_is_that_of_nltk_in_both_directions() -> None:
+    rng = random.Random(0)
+    nouns, verbs = (list(wordnet().all_synsets(pos)) for pos in "nv")
+    some = rng.sample(nouns, 60)
+    pairs = [(a, rng.choice(nouns)) for a in some] + [(a, rng.choice(a.hypernyms() or [a])) for a in some]
+    pairs += [(a, rng.choice([c for b in a.hypernyms() for c in b.hyponyms()] or [a])) for a in some]
+    pairs += [(rng.choice(verbs), rng.choice(verbs + nouns)) for _ in range(20)]
+    for a, b in pairs:
+        slow = max(a.wup_similarity(b) or 0.0, b.wup_similarity(a) or 0.0)
+        assert module.wup(a, b) == pytest.approx(1.0 if a == b else slow), (a, b)
 
 
 def test_a_class_without_a_match_lowers_the_similarity() -> None:

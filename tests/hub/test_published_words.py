@@ -1,0 +1,108 @@
+"""What of a machine, of a report and of a path gets into what is published, and what must not."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from hf_metaprune import AdaptResult, Bank, MetaPruner
+from hf_metaprune.bank.publish import publish_bank
+from hf_metaprune.cards.card import split
+from hf_metaprune.errors import BankError, FormatError, HubError, MetaPruneError, OptionError
+from hf_metaprune.report import AdaptReport
+from hf_metaprune.task import TaskData
+from tests.bank.edits import edit_json, first
+from tests.hub import LoopbackHub
+from tests.hub.edits import TINY, everything, put_index
+
+
+def test_no_path_of_this_machine_is_published(hub: LoopbackHub, result: AdaptResult, tmp_path: Path) -> None:
+    home = tmp_path / "Alice Smith"
+    result.report.notes = [f"left out entry x: {home}/model.safetensors was altered", "plain"]
+    result.report.skipped_images = [f"cat/grandma.jpg: cannot identify image file '{home}/cat/grandma.jpg'"]
+    result.push_to_hub("me/pets")
+    public = everything(hub, "me/pets")
+    for private in ("Alice", "Smith", str(tmp_path), "grandma"):
+        assert private not in public
+    report = json.loads(hub.read_files("me/pets")["report.json"])
+    told = ["2 notes: see the report where it was made", "1 unreadable image: see the report where it was made"]
+    assert report["notes"] == told
+    assert "Smith" in result.report.notes[0]  # one's own report tells all
+
+
+def test_no_path_in_a_config_is_published(hub: LoopbackHub, own_bank: Bank) -> None:
+    for folder in (own_bank.base_folder, first(own_bank).folder):
+        edit_json(folder / "config.json", _name_or_path="/home/alice/x")
+    edit_json(first(own_bank).folder / "config.json", dataset="/home/alice/cats", mine="/home/alice/y")
+    edit_json(own_bank.root / "bank.json", mine="/home/alice/z")
+    publish_bank(Bank.open(own_bank.root), "me/bank")
+    assert "alice" not in everything(hub, "me/bank")
+    assert publish_bank(Bank.open(own_bank.root), "me/bank").commits == []
+    Bank.from_hub("me/bank")[first(own_bank).id].verify()
+
+
+def test_a_path_cannot_bring_markup_into_a_card(
+    hub: LoopbackHub, own_bank: Bank, task: TaskData, tmp_path: Path
+) -> None:
+    publish_bank(own_bank, "me/bank")
+    path = 'tasks/x) <b>PWNED</b> <a href="https&#58;&#47;&#47;evil.com">weights</a> [y](z'
+    put_index(hub, tmp_path, lambda rows: rows[0].update(path=path))
+    pruner = MetaPruner.from_hub("me/bank")
+    assert len(pruner.bank) == 3
+    assert "characters" in next(iter(pruner.bank.left_out.values()))
+    result = pruner.adapt(task, neighbours=2, **TINY)
+    result.report.neighbours[0]["path"] = path  # whatever way it came
+    result.push_to_hub("me/pets")
+    text = split(hub.read_files("me/pets")["README.md"].decode())[1]
+    assert not re.search(r"(?<!\\)(<b>|<a |\]\(z)", text)
+
+
+def test_a_report_cannot_bring_markup_into_a_card(hub: LoopbackHub, result: AdaptResult, tmp_path: Path) -> None:
+    bad = "<img src=x onerror=alert(1)> [click](https://evil.com)"
+    folder = result.save_pretrained(tmp_path / "model")
+    for changes in (
+        {"options": {"steps": bad, bad: 1, "by": bad}},
+        {"bank": {"name": "x", "repo_id": "me/bank", "revision": bad}},
+        {"seconds": {bad: 1.0}},
+        {"versions": {bad: bad}},
+    ):
+        edit_json(folder / "report.json", **changes)
+        report = AdaptReport.load(folder / "report.json")
+        shown = AdaptResult(result.model, result.preprocessing, report, result.device)
+        shown.push_to_hub("me/pets")
+        for name in ("README.md", "report.md"):
+            text = hub.read_files("me/pets")[name].decode()
+            assert not re.search(r"(?<!\\)(<img|\[click\])", text), (name, changes)
+    for changes in ({"options": {"steps": {"a": [bad]}}}, {"seconds": {"a": bad}}, {"bank": {"name": {"x": 1}}}):
+        edit_json(folder / "report.json", **changes)
+        with pytest.raises(FormatError, match="is not a report"):
+            AdaptReport.load(folder / "report.json")
+
+
+def test_terminal_codes_of_strangers_are_not_passed_on(own_bank: Bank, caplog: pytest.LogCaptureFixture) -> None:
+    edit_json(own_bank.root / "bank.json", **{"\x1b]0;PWNED\x07\x1b[2J": 1})
+    Bank.open(own_bank.root)
+    assert "PWNED" in caplog.text
+    assert "\x1b" not in caplog.text
+    assert "\x1b" not in str(MetaPruneError("bad base \x1b[31mEVIL\x1b]0\nerror: all is lost"))
+    assert "\n" not in str(MetaPruneError("bad\nerror: all is lost"))
+
+
+def test_what_is_to_be_private_is_not_published_for_all(hub: LoopbackHub, result: AdaptResult, own_bank: Bank) -> None:
+    hub.put_files("me/pets", {"README.md": b"x"})
+    with pytest.raises(HubError, match="is there already, and public"):
+        result.push_to_hub("me/pets", private=True)
+    path = first(own_bank).folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(BankError, match="cannot be published"):
+        publish_bank(own_bank, "me/damaged")
+    assert ("models", "me/damaged") not in hub.store.repos
+
+
+def test_a_pull_request_cannot_be_private(hub: LoopbackHub, result: AdaptResult) -> None:
+    hub.put_files("bob/pets", {"README.md": b"x"})
+    with pytest.raises(OptionError, match="private=True is for a repo that is made"):
+        result.push_to_hub("bob/pets", private=True, create_pr=True)
