@@ -84,14 +84,14 @@ def hub_errors(repo_id: str, doing: str) -> Iterator[None]:
         raise found from None  # the client's own message may hold addresses with credentials
 
 
-def _translated(error: Exception, repo_id: str, doing: str) -> MetaPruneError | None:
+def _translated(error: BaseException, repo_id: str, doing: str) -> MetaPruneError | None:
     from huggingface_hub import constants
     from huggingface_hub import errors as hub
 
     what = f"cannot {doing} {repo_id}"
     cause = error.__cause__
     fetching = isinstance(error, (hub.LocalEntryNotFoundError, RuntimeError))
-    if fetching and (isinstance(cause, hub.HfHubHTTPError) or _was_cut(cause)):
+    if fetching and cause is not None and (isinstance(cause, hub.HfHubHTTPError) or _was_cut(cause)):
         error = cause  # the Hub was reached, and said no, or too little
     offline = "offline mode is set (HF_HUB_OFFLINE)"
     why = offline if constants.HF_HUB_OFFLINE else "the Hub cannot be reached, or may not be asked (local_files_only)"
