@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -60,7 +60,7 @@ def bank_publish(
     as_json: Json = False,
 ) -> None:
     """Put BANK on the Hub; what is there already is not sent again. A publication that was cut goes on."""
-    _publish(bank, repo, private, revision, create_pr, license, False, as_json)
+    _publish(bank, repo, as_json, private=private, revision=revision, create_pr=create_pr, license=license)
 
 
 @bank_app.command("sync")
@@ -71,7 +71,7 @@ def bank_sync(
     as_json: Json = False,
 ) -> None:
     """Make REPO have the entries of BANK and no others."""
-    _publish(bank, repo, None, revision, False, None, True, as_json)
+    _publish(bank, repo, as_json, revision=revision, delete=True)
 
 
 @bank_app.command("add")
@@ -144,25 +144,12 @@ def _show_own(bank: Bank, done: str, ids: dict[str, list[str]], as_json: bool) -
         out.print(f"{done}; {plain(bank.title)} has {counted(len(bank), 'entry', 'entries')}")
 
 
-def _publish(
-    bank: Path,
-    repo: str,
-    private: bool | None,
-    revision: str | None,
-    create_pr: bool,
-    license: str | None,
-    delete: bool,
-    as_json: bool,
-) -> None:
+def _publish(bank: Path, repo: str, as_json: bool, **options: Any) -> None:
+    """`options`: those of `publish_bank`."""
     from ..bank.bank import Bank
     from ..bank.publish import publish_bank
 
-    opened = Bank.open(bank)
-    done = publish_bank(
-        opened, repo, private=private, revision=revision, create_pr=create_pr, license=license, delete=delete,
-        progress=show_progress(),
-    )  # fmt: skip
-    _show(done, as_json)
+    _show(publish_bank(Bank.open(bank), repo, progress=show_progress(), **options), as_json)
 
 
 def _show(done: object, as_json: bool) -> None:
