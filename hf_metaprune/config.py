@@ -137,6 +137,8 @@ class SearchOptions:
 
     def __post_init__(self) -> None:
         check(self)
+        if self.author is not None and not OWNER.fullmatch(self.author):
+            raise OptionError(f"author={self.author[:100]!r} is no owner: name one like me, not me/model")
         for name in (*self.allow, *self.deny, *self.trusted):
             if not OWNER.fullmatch(name) and not is_repo_id(name):
                 raise OptionError(f"{name[:100]!r} names neither an owner nor a repo (owner/name)")

@@ -79,6 +79,10 @@ class HubUnreachableError(HubError):
     """The Hub does not answer, or has trouble; or it may not be asked, and the cache lacks something."""
 
 
+class NotCachedError(HubUnreachableError):
+    """The Hub may not be asked (offline mode, ``local_files_only``), and the cache lacks a file."""
+
+
 class HubTroubleError(HubUnreachableError):
     """The Hub answers, but has trouble, or asks to wait: with one file, or with everything."""
 

@@ -98,7 +98,7 @@ def check_network(config: MetaPrunedConfig, base: Mapping[str, Any], what: str) 
     for key in ("library", "architecture", "model_args"):
         own, wanted = ((block or {}).get(key) for block in (config.base_model, base))
         if json.dumps(own, sort_keys=True) != json.dumps(wanted, sort_keys=True):
-            raise FormatError(f"{what}: its {key} are not those of the base")
+            raise FormatError(f"{what}: its {key} is not that of the base")
 
 
 def check_magnitudes(model: MetaPrunedForImageClassification, base: BaseModel) -> None:

@@ -17,6 +17,7 @@ from ..storage import parse_json
 MAX_INDEX_BYTES = 512 << 20  # a row has about 1 kB
 MAX_UNPACKED_BYTES = 1 << 30
 MAX_ROWS = 1_000_000
+MAX_NULLS = 10_000_000
 META_KEY = b"metaprune"
 BATCH = 4096  # rows made at a time
 
@@ -87,15 +88,48 @@ def _plain(table: pa.Table, path: Path) -> pa.Table:
         raise FormatError(f"{path}: its texts unpack to {total} bytes, more than {MAX_UNPACKED_BYTES}")
     for name in set(OPTIONAL) - set(table.column_names):
         table = table.append_column(INDEX_SCHEMA.field(name), pa.nulls(len(table), INDEX_SCHEMA.field(name).type))
-    table = table.cast(pa.schema([field.with_type(_plain_type(field.type)) for field in table.schema]))
-    for field in INDEX_SCHEMA:
-        if table.schema.field(field.name).type != field.type:
-            raise FormatError(f"{path}: column {field.name} is of type {table.schema.field(field.name).type}")
+    for number, field in enumerate(table.schema):
+        known = INDEX_SCHEMA.field(field.name) if field.name in INDEX_SCHEMA.names else None
+        wanted = known.type if known is not None else _plain_type(field.type)
+        if known is not None and not _is_alike(field.type, wanted):
+            raise FormatError(f"{path}: column {field.name} is of type {_plain_type(field.type)}, not {wanted}")
+        try:
+            table = table.set_column(number, known or field.with_type(wanted), _as(table[field.name], wanted))
+        except ValueError as error:
+            raise FormatError(f"{path}: column {field.name}: {reason(error)}") from error
     return table
 
 
+def _is_alike(kind: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether a column can stand for one of another type: other programs write other widths, and guess types."""
+    kinds = pa.types
+    if kinds.is_dictionary(kind):
+        kind = kind.value_type
+    if kinds.is_list(wanted):
+        lists = kinds.is_list(kind) or kinds.is_large_list(kind)
+        return kinds.is_null(kind) or (lists and _is_alike(kind.value_type, wanted.value_type))
+    same = {
+        pa.string(): (kinds.is_string, kinds.is_large_string, kinds.is_string_view),
+        pa.binary(): (kinds.is_binary, kinds.is_large_binary, kinds.is_binary_view),
+        pa.float64(): (kinds.is_floating, kinds.is_integer),
+        pa.int64(): (kinds.is_integer,),
+    }
+    return kinds.is_null(kind) or any(test(kind) for test in same[wanted])
+
+
+def _as(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
+    if column.type == wanted:
+        return column
+    lists = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
+    if lists and pa.types.is_null(column.type.value_type):  # which pyarrow cannot cast
+        if (count := pc.sum(pc.list_value_length(column)).as_py() or 0) > MAX_NULLS:
+            raise ValueError(f"{count} nulls are too many")
+        return pa.chunked_array([pa.array(chunk.to_pylist(), wanted) for chunk in column.chunks], wanted)
+    return column.cast(wanted)
+
+
 def _text_bytes(array: pa.Array) -> int:
-    if pa.types.is_list(array.type):
+    if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
         return _text_bytes(array.flatten())
     if not pa.types.is_dictionary(array.type):
         return 0

@@ -120,14 +120,19 @@ def add_entries(
 
 
 def remove_entries(
-    repo_id: str, ids: Collection[str], *, revision: str | None = None, token: str | bool | None = None
+    repo_id: str,
+    ids: Collection[str],
+    *,
+    revision: str | None = None,
+    create_pr: bool = False,
+    token: str | bool | None = None,
 ) -> Published:
     """Remove entries from a published bank: their rows and their files.
 
     Raises:
         BankError: there is no such entry. HubError: see `publish_bank`.
     """
-    repo = Repo(repo_id, token=token, revision=revision)
+    repo = Repo(repo_id, token=token, revision=revision, create_pr=create_pr)
     state = _existing(repo)
     unknown = sorted(set(ids) - set(state.rows))
     if unknown:
@@ -150,7 +155,8 @@ class _Writer:
         lost: Collection[str] = (),
     ) -> None:
         self.repo, self.bank, self.state, self.license, self.exclusive = repo, bank, state, license, exclusive
-        self.wanted = {key: meta[key] for key in ("name", "defaults") if key in meta} if meta else {}
+        own = {"base_model": meta["base_model"] | {"path": BASE_FOLDER}} if meta else {}
+        self.wanted = {key: meta[key] for key in ("name", "defaults", "layers") if key in meta} | own if meta else {}
         """What ``bank.json`` is to say besides."""
         self.lost = frozenset(lost)
         """Entries whose files are others there, or none, though the index names them."""
@@ -183,9 +189,7 @@ class _Writer:
         if state.meta is not None and (meta != state.meta or BANK_FILE in state.missing):
             made.append(_addition(BANK_FILE, to_json(meta)))
         if state.meta is not None and self.wanted and last:
-            there = self.repo.files(BASE_FOLDER, head)
-            lost = {f"{BASE_FOLDER}/{CONFIG}", f"{BASE_FOLDER}/{WEIGHTS}"} - there.keys()
-            made += self._base_files() if lost else []
+            made += self._base_files() if self._base_differs(head) else []
         fresh = state.news(batch)
         new = {entry.id for entry in fresh}
         fresh += [entry for entry in batch if entry.id in self.lost - new]
@@ -227,6 +231,15 @@ class _Writer:
 
     def _base_operations(self) -> list[Operation]:
         return [_addition(BANK_FILE, to_json(self._meta())), *self._base_files()]
+
+    def _base_differs(self, head: str) -> bool:
+        """Whether files of the base are missing there, or its config is another one."""
+        from huggingface_hub.utils.sha import git_hash
+
+        assert self.bank is not None
+        there, config = self.repo.files(BASE_FOLDER, head), self.bank.base_folder / CONFIG
+        lost = f"{BASE_FOLDER}/{WEIGHTS}" not in there
+        return lost or there.get(f"{BASE_FOLDER}/{CONFIG}") != git_hash(public_content(config))
 
     def _base_files(self) -> list[Operation]:
         assert self.bank is not None  # who only removes has seen that there is a bank

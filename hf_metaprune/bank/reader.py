@@ -60,7 +60,8 @@ class BankReader:
         """Why rows of the index, or entries, were not used, by id."""
         self.title = files.name
         """What messages call it: a path, or a Hub id."""
-        self.why_empty = "build entries first (hf-metaprune bank build)"
+        build, add = "build entries first (hf-metaprune bank build)", "it was published empty (hf-metaprune bank add)"
+        self.why_empty = build if files.writable else add
         """What to do if there are no entries."""
         self._entries: dict[str, Entry] | None = None
         self._others: dict[tuple[str, str], HubFiles] = {}

@@ -72,7 +72,7 @@ def search_hub(bank: Bank, options: SearchOptions, progress: bool = False) -> Ba
     if look.trouble is not None and not found:
         raise look.trouble
     commons.use_entries(found)
-    commons.title, commons.why_empty = COMMONS, look.summary()
+    commons.title, commons.why_empty = COMMONS, look.summary(options)
     if not found:
         log.warning("the search found no model that may vote: %s", commons.why_empty)
     return commons
@@ -124,8 +124,11 @@ class _Look:
         """What became of each model that was listed."""
         self.patience = Patience()
 
-    def summary(self) -> str:
+    def summary(self, options: SearchOptions) -> str:
         """How many models were found, and why none of them is used, if none is."""
+        asked = [f"of {options.author}"] * bool(options.author) + [f"tagged {tag}" for tag in options.tags]
+        if not self.seen and asked:
+            return f"the Hub lists no model {' and '.join(asked)}: check the spelling"
         fates = Counter(self.seen.values())
         del fates["used"]
         what = ", ".join(f"{n} {fate}" for fate, n in fates.most_common())

@@ -97,9 +97,9 @@ class BankCard(Card):
         layers = self.meta.get("layers") or {}
         base_id = self.base.get("repo_id")
         where = f", from [{base_id}](https://huggingface.co/{base_id})" if is_repo_id(str(base_id)) else ""
-        name = f"`{self.base.get('architecture')}` of {inline(str(self.base.get('library')))}{where}"
+        name = f"{inline(str(self.base.get('architecture')))} of {inline(str(self.base.get('library')))}{where}"
         units = f"{len(layers)} prunable layers with {sum(layers.values()):,} units"
-        return f"{name}; {units}. The weights are in `base/` (sha256 `{self.base.get('sha256')}`)."
+        return f"{name}; {units}. The weights are in `base/` (sha256 {inline(str(self.base.get('sha256')))})."
 
     def _statistics(self) -> str:
         found = [a for row in self.rows if isinstance(a := _metrics(row).get("accuracy"), float)]

@@ -41,7 +41,7 @@ class Card(ABC):
 
     def render(self, existing: str | None = None) -> str:
         """The whole file; of an `existing` one that was edited by hand only the YAML's own keys are changed."""
-        self.license = self.license or _license(existing)
+        self.license = self.license or stated_license(existing)
         body = self.text().strip() + "\n"
         wrote = ",".join(key for key in self.own_keys if self.data().get(key) is not None)
         mark = f"<!-- hf-metaprune card {_digest(body)} {wrote} -->"
@@ -75,7 +75,7 @@ def _written(content: str) -> list[str]:
     return [key for key in (mark[2] or "").split(",") if key != "tags"] if mark else []
 
 
-def _license(existing: str | None) -> str | None:
+def stated_license(existing: str | None) -> str | None:
     """The licence that a card states already."""
     try:
         found = split(existing or "")[0].get("license")

@@ -21,6 +21,7 @@ BINARY = ("masks", "sketch")
 
 BankRevision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a bank on the Hub.")]
 BankArgument = Annotated[str, typer.Argument(help="Folder of a bank, or its id on the Hub.", metavar="BANK")]
+OwnBankArgument = Annotated[str, typer.Argument(help="Folder of a bank.", metavar="BANK")]
 
 
 @bank_app.command("show")
@@ -74,7 +75,7 @@ def bank_validate(
 
 @bank_app.command("sketch")
 def bank_sketch(
-    bank: BankArgument,
+    bank: OwnBankArgument,
     data: Annotated[str, typer.Argument(help="Images of the kind that the bank's tasks have.", metavar="DATA")],
     as_json: Json = False,
 ) -> None:
@@ -95,7 +96,7 @@ def bank_sketch(
 @bank_app.command("build")
 @with_options(MethodOptions)
 def bank_build(
-    bank: BankArgument,
+    bank: OwnBankArgument,
     data: Annotated[
         str, typer.Argument(help="Data set with many classes, from which tasks are drawn.", metavar="DATA")
     ],

@@ -68,10 +68,11 @@ def bank_sync(
     bank: Annotated[Path, typer.Argument(help="Folder of a bank.", metavar="BANK")],
     repo: RepoArgument,
     revision: Revision = None,
+    create_pr: PullRequest = False,
     as_json: Json = False,
 ) -> None:
     """Make REPO have the entries of BANK and no others."""
-    _publish(bank, repo, as_json, revision=revision, delete=True)
+    _publish(bank, repo, as_json, revision=revision, create_pr=create_pr, delete=True)
 
 
 @bank_app.command("add")
@@ -107,14 +108,15 @@ def bank_remove(
     bank: BankArgument,
     entries: Annotated[list[str], typer.Argument(help="Ids of entries.", metavar="ENTRY...")],
     revision: Revision = None,
+    create_pr: PullRequest = False,
     as_json: Json = False,
 ) -> None:
     """Remove entries from BANK; one on the Hub is not downloaded."""
     from ..bank.publish import remove_entries
 
-    own = _own_bank(bank, revision)
+    own = _own_bank(bank, revision, create_pr)
     if own is None:
-        _show(remove_entries(bank, entries, revision=revision), as_json)
+        _show(remove_entries(bank, entries, revision=revision, create_pr=create_pr), as_json)
         return
     for entry_id in entries:
         own[entry_id]  # all are known before any goes
@@ -123,7 +125,7 @@ def bank_remove(
     _show_own(own, f"{counted(len(entries), 'entry', 'entries')} removed", {"removed": entries}, as_json)
 
 
-def _own_bank(bank: str, revision: str | None, create_pr: bool = False) -> Bank | None:
+def _own_bank(bank: str, revision: str | None, create_pr: bool) -> Bank | None:
     """The bank in a folder of this machine; None for the id of one on the Hub."""
     from ..bank.bank import Bank
     from ..hub.client import is_repo_id

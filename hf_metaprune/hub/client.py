@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from ..errors import (
     HubUnreachableError,
     MetaPruneError,
     MissingFileError,
+    NotCachedError,
     PublishConflictError,
     StorageError,
     reason,
@@ -22,6 +24,8 @@ from ..version import __version__
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
+
+log = logging.getLogger(__name__)
 
 LIBRARY = "hf-metaprune"
 """Named in the client's requests, in cards as ``library_name``."""
@@ -52,10 +56,13 @@ class Patience:
         self.troubles = 0
 
     def ends(self, error: Exception) -> bool:
-        """Whether it is no use to go on: the Hub cannot be reached, or failed to give more than `MOST_TROUBLES`."""
+        """Whether it is no use to go on: the Hub cannot be reached, or failed to give more than `MOST_TROUBLES`.
+
+        What may not be asked for is no trouble: the cache has what it has.
+        """
         self.troubles += isinstance(error, HubTroubleError)
         one = isinstance(error, HubTroubleError) and self.troubles <= MOST_TROUBLES
-        return isinstance(error, HubUnreachableError) and not one
+        return isinstance(error, HubUnreachableError) and not one and not isinstance(error, NotCachedError)
 
 
 def is_repo_id(text: str) -> bool:
@@ -99,6 +106,8 @@ def _translated(error: BaseException, repo_id: str, doing: str) -> MetaPruneErro
         (hub.OfflineModeIsEnabled, offline),
         (hub.LocalEntryNotFoundError, f"it is not in the cache, and {why}"),
     ]
+    if isinstance(error, hub.LocalEntryNotFoundError) and isinstance(cause, hub.OfflineModeIsEnabled | None):
+        return NotCachedError(f"{what}: it is not in the cache, and {why}")
     known: list[tuple[Any, str]] = [
         (hub.GatedRepoError, f"it is gated: ask for access on its page on the Hub, then {LOGIN}"),
         (hub.RepositoryNotFoundError, f"there is no such repo, or it is private: check the name, or {LOGIN}"),
@@ -126,6 +135,9 @@ def _translated(error: BaseException, repo_id: str, doing: str) -> MetaPruneErro
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return StorageError(errno.ENOSPC, f"{what}: the disk is full: free some space, or set HF_HOME to another")
         return HubError(f"{what}: {scrub(reason(error))}")
+    if isinstance(error, (KeyError, AttributeError, TypeError)):  # the client takes answers as they should be
+        log.debug("%s", what, exc_info=error)
+        return HubError(f"{what}: the Hub's answer is not what it should be ({type(error).__name__}): try again later")
     if isinstance(error, (ValueError, RuntimeError)):
         why = f" ({scrub(reason(cause))})" if cause is not None else ""
         kept = "; what was sent is kept" if "write" in doing else ""

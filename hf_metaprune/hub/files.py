@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from ..errors import FormatError, HubUnreachableError
+from ..errors import FormatError, HubUnreachableError, NotCachedError
 from ..version import __version__
 from .client import LIBRARY, hub_errors
 
@@ -126,7 +126,8 @@ class HubFiles(Files):
             try:
                 for job in as_completed(jobs):
                     bar.update()
-                    if isinstance(error := job.exception(), HubUnreachableError):
+                    error = job.exception()
+                    if isinstance(error, HubUnreachableError) and not isinstance(error, NotCachedError):
                         raise error  # the others would wait for it, too
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..cards.card import MAX_CARD_BYTES, split
+from ..cards.card import MAX_CARD_BYTES, is_untouched, split, stated_license
 from ..cards.model_card import ModelCard
 from ..errors import FormatError, HubError
-from ..layout import BANK_FILE, CARD, CONFIG, MODEL_FILES
+from ..layout import BANK_FILE, CARD, CONFIG, MODEL_FILES, WEIGHTS
 from ..models.configuration import MetaPrunedConfig
 from ..storage import parse_json
+from .client import is_repo_id
 from .files import MAX_SMALL_BYTES
 from .repo import NOBODYS, Operation, Published, Repo, read_text
 
 if TYPE_CHECKING:
     from ..result import AdaptResult
+
+log = logging.getLogger(__name__)
 
 
 def publish_model(
@@ -33,7 +37,7 @@ def publish_model(
 ) -> Published:
     """Put a model into a repo of the Hub, made if need be, in one commit; none if it is there already.
 
-    A card that was edited there by hand keeps its text.
+    A card that was edited by hand keeps its text: the one there, or that of the folder the model was loaded from.
 
     Args:
         repo_id: ``owner/name``.
@@ -55,7 +59,8 @@ def publish_model(
     with tempfile.TemporaryDirectory() as name:
         shown = AdaptResult(result.model, result.preprocessing, result.report.public(), result.device)
         folder = shown.save_pretrained(Path(name) / "model", dtype=dtype)
-        card = ModelCard.of(shown, repo_id, license, folder)
+        card = ModelCard.of(shown, repo_id, license or stated_license(result.card), folder)
+        _check_base_id(card, repo)
         files = {path.name: path for path in sorted(folder.iterdir()) if path.name != CARD}
         repo.ensure(private)
 
@@ -64,7 +69,7 @@ def publish_model(
             if BANK_FILE in there:
                 raise HubError(f"{repo_id} holds a bank: choose another name, or use `hf-metaprune bank add`")
             _check_ours(repo, head)
-            existing = read_text(repo, CARD, head, MAX_CARD_BYTES) if CARD in there else None
+            existing = _card_to_keep(read_text(repo, CARD, head, MAX_CARD_BYTES) if CARD in there else None, result)
             made: list[Operation] = [CommitOperationAdd(name, path) for name, path in files.items()]
             content = card.render(existing)
             _check_card(content, card.facts(), repo_id)
@@ -74,6 +79,30 @@ def publish_model(
 
         commit = repo.commit(operations, f"Publish a model for {len(result.report.labels)} classes")
     return Published(repo.url, commits=[commit] if commit else [])
+
+
+def _card_to_keep(published: str | None, result: AdaptResult) -> str | None:
+    """The card whose text stays: the published one, or that of the model's folder, if only that was edited."""
+    own = result.card
+    if own is None or (published is not None and is_untouched(own)):
+        return published
+    if published is not None and not is_untouched(published):
+        log.warning("the card on the Hub was edited there and keeps its text; that of the folder is not sent")
+        return published
+    return own
+
+
+def _check_base_id(card: ModelCard, repo: Repo) -> None:
+    """Name the base's repo only if its weights are those of the base: a bank's maker may say anything."""
+    base_id = card.base.get("repo_id")
+    if not isinstance(base_id, str) or not is_repo_id(base_id):
+        return
+    found = None
+    with suppress(HubError):
+        found = repo.digest_of(base_id, WEIGHTS, card.base.get("revision"))
+    if found != card.base.get("sha256"):
+        log.warning("the card does not name %s: its weights are not known to be the base's", base_id)
+        card.config["base_model"] = card.base | {"repo_id": None}
 
 
 def _check_ours(repo: Repo, head: str) -> None:

@@ -104,6 +104,13 @@ class Repo:
             found = self.api.get_paths_info(self.repo_id, list(paths), revision=commit)
         return {item.path: int(getattr(item, "size", 0)) for item in found}
 
+    def digest_of(self, repo_id: str, path: str, revision: str | None) -> str | None:
+        """sha256 of a large file of another repo; None if there is none, or it is not large."""
+        with hub_errors(repo_id, "read"):
+            found = self.api.get_paths_info(repo_id, [path], revision=revision)
+        large = [getattr(item, "lfs", None) for item in found]
+        return large[0].sha256 if large and large[0] is not None else None
+
     def names(self, commit: str) -> set[str]:
         """Names of the files and folders at the top."""
         with hub_errors(self.repo_id, "list"):

@@ -14,12 +14,16 @@ import torch
 
 from ..bank.entry import Entry
 from ..data import ImageSet
-from ..errors import BankError, FormatError, HubError, HubTroubleError, HubUnreachableError
+from ..errors import BankError, FormatError, HubError, HubTroubleError, HubUnreachableError, NotCachedError
 from ..hub.client import Patience
+from ..markup import counted
 from ..registry import Registry
 from ..task import Task
 
 log = logging.getLogger(__name__)
+
+SHOWN = 20
+"""Entries that a note names."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,8 @@ class Query:
     """Spent on forward passes; a similarity adds here."""
     patience: Patience = field(default_factory=Patience)
     """With files that the Hub fails to give."""
+    uncached: list[str] = field(default_factory=list)
+    """Ids of entries that are not in the cache, where the Hub may not be asked."""
     notes: list[str] = field(default_factory=list)
     """What the user should know, such as labels that were not understood; a similarity appends here."""
 
@@ -54,6 +60,20 @@ class Query:
         """Tell the user something, once."""
         if text not in self.notes:
             self.notes.append(text)
+
+    def _note_uncached(self, entry_id: str) -> None:
+        """One note for all entries that cannot be had without a network."""
+        if self.uncached:
+            self.notes.remove(self._uncached_note())
+        self.uncached.append(entry_id)
+        self.note(self._uncached_note())
+
+    def _uncached_note(self) -> str:
+        first, more = ", ".join(self.uncached[:SHOWN]), len(self.uncached) - SHOWN
+        what = counted(len(self.uncached), "entry", "entries")
+        return f"left out {what} not in the cache, for the Hub may not be asked: {first}" + (
+            f" and {more} more" if more > 0 else ""
+        )
 
     @cached_property
     def sample(self) -> ImageSet:
@@ -70,7 +90,7 @@ class Query:
             if entries:
                 entries[0].bank.fetch(entries, self.progress)
         except (FormatError, HubError) as error:
-            if isinstance(error, HubUnreachableError) and not isinstance(error, HubTroubleError):
+            if isinstance(error, HubUnreachableError) and not isinstance(error, (HubTroubleError, NotCachedError)):
                 raise
             log.info("%s", error)
 
@@ -85,6 +105,9 @@ class Query:
         except (FormatError, HubError) as error:
             if self.patience.ends(error) or self.strict:
                 raise
+            if isinstance(error, NotCachedError):
+                self._note_uncached(entry.id)
+                return False
             self.note(f"left out entry {entry.id}: {str(error).removeprefix(f'entry {entry.id}: ')}")
             return False
         return True

@@ -14,6 +14,7 @@ from hf_metaprune.bank import folders
 from hf_metaprune.bank.bank import Bank
 from hf_metaprune.bank.entry import check_id
 from hf_metaprune.bank.factory import subset
+from hf_metaprune.bank.index import INDEX_SCHEMA, read_table
 from hf_metaprune.bank.validation import repair_index, validate_bank
 from hf_metaprune.errors import BankError, BaseMismatchError, FormatError, MetaPruneError, StorageError
 from hf_metaprune.models.base import BaseModel
@@ -153,8 +154,31 @@ def test_damaged_indexes_are_refused_and_rebuilt(own_bank: Bank) -> None:
     assert len(Bank.open(own_bank.root, strict=False)) == 4
     numbers = pa.array(range(len(table)), pa.int64())  # bytes(n) would ask for n bytes
     pq.write_table(table.set_column(table.schema.get_field_index("masks"), "masks", numbers), index)
-    with pytest.raises(FormatError, match="masks is of type int64"):
+    with pytest.raises(FormatError, match="masks is of type int64, not binary"):
         len(Bank.open(own_bank.root))
+
+
+def test_other_programs_guess_types(own_bank: Bank) -> None:
+    """An index without a schema, as pandas or Polars might write it."""
+    index = own_bank.root / "index.parquet"
+    rows = pq.read_table(index).to_pylist()
+    rows = [row | {"synsets": [None] * len(row["labels"]), "sketch": None} for row in rows]
+    expected = pa.Table.from_pylist(rows, schema=INDEX_SCHEMA)
+    large = {
+        pa.string(): pa.large_string(),
+        pa.binary(): pa.large_binary(),
+        pa.list_(pa.string()): pa.large_list(pa.large_string()),
+        pa.int64(): pa.int32(),
+    }
+    wide = pa.schema([field.with_type(large.get(field.type, field.type)) for field in INDEX_SCHEMA])
+    for table in (pa.Table.from_pylist(rows), pa.Table.from_pylist(rows, schema=wide)):
+        pq.write_table(table, index)
+        found = read_table(index)
+        assert found.select(INDEX_SCHEMA.names).cast(INDEX_SCHEMA).equals(expected)
+        assert len(Bank.open(own_bank.root)) == 4
+    pq.write_table(pa.Table.from_pylist([row | {"labels": "cat"} for row in rows]), index)
+    with pytest.raises(FormatError, match="labels is of type string, not list"):
+        read_table(index)
 
 
 def test_an_index_that_is_replaced_while_it_is_read(own_bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:

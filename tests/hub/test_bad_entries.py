@@ -89,9 +89,9 @@ def test_a_model_of_another_network_does_not_stop_the_others(
     assert sorted(pruner.bank.entries) == ["eve--bad", "me--good"]
     report = pruner.adapt(task, neighbours=1, **TINY).report
     assert [n["id"] for n in report.neighbours] == ["me--good"]
-    assert any("eve--bad" in note and "model_args are not those of the base" in note for note in report.notes)
+    assert any("eve--bad" in note and "model_args is not that of the base" in note for note in report.notes)
     publish_bank(own_bank, "me/bank")
-    with pytest.raises(FormatError, match="model_args are not those"):
+    with pytest.raises(FormatError, match="model_args is not that"):
         add_entries("me/bank", {"bad": folder})
 
 

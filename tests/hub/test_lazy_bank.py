@@ -11,6 +11,7 @@ from hf_metaprune import Bank, MetaPruner
 from hf_metaprune.bank import bank as bank_module
 from hf_metaprune.bank.publish import publish_bank, remove_entries
 from hf_metaprune.errors import (
+    BankError,
     BaseMismatchError,
     FormatError,
     HubError,
@@ -158,6 +159,29 @@ def test_without_a_network_what_is_cached_is_used(
     Bank.from_hub("me/bank")[used[1].id].verify()
     with pytest.raises(HubUnreachableError):
         Bank.from_hub("me/other")
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("by", ["leep", "auto", "leep+labels"])
+def test_without_a_network_those_that_are_cached_vote(
+    hub: LoopbackHub, published: Bank, task_data: TaskData, by: str
+) -> None:
+    online = Bank.from_hub("me/bank")
+    there, gone = list(online)[:2], [entry.id for entry in list(online)[2:]]
+    online.fetch(there)
+    online.base_folder  # noqa: B018
+    hub.reset_log()
+    task, options = task_data.select((0, 1, 2), seed=0), {**TINY, "by": by}
+    pruner = MetaPruner.from_hub("me/bank", local_files_only=True)
+    report = pruner.adapt(task, neighbours=2, **options).report
+    assert {n["id"] for n in report.neighbours} == {entry.id for entry in there}
+    (note,) = (text for text in report.notes if "not in the cache" in text)
+    assert "left out 2 entries" in note
+    assert all(name in note for name in gone)
+    with pytest.raises(BankError, match="only 2 of 4 entries.*not in the cache"):
+        pruner.adapt(task, neighbours=3, **options)
+    with pytest.raises(HubUnreachableError, match="not in the cache"):
+        MetaPruner.from_hub("me/bank", local_files_only=True, strict=True).adapt(task, neighbours=2, **options)
     assert hub.requests == []
 
 

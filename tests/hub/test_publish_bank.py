@@ -239,6 +239,10 @@ def test_a_pull_request_leaves_main_as_it_is(hub: LoopbackHub, own_bank: Bank, t
     assert "notes.txt" not in hub.read_files("lab/bank", "refs/pr/1")
     with pytest.raises(HubError, match="no such revision"):
         publish_bank(own_bank, "lab/bank", revision="refs/pr/7")
+    gone = next(iter(own_bank.entries))
+    assert remove_entries("lab/bank", [gone], create_pr=True).url.endswith("/discussions/2")
+    assert gone in Bank.from_hub("lab/bank").entries
+    assert gone not in Bank.from_hub("lab/bank", revision="refs/pr/2").entries
 
 
 def test_damaged_entries_are_not_published(hub: LoopbackHub, own_bank: Bank) -> None:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
-from hf_metaprune import AdaptResult, Bank
+from hf_metaprune import AdaptResult, Bank, MetaPruner
 from hf_metaprune.bank.publish import add_entries, publish_bank, remove_entries
 from hf_metaprune.bank.validation import repair_index
 from hf_metaprune.cards.card import split
 from hf_metaprune.errors import BankError, HubError
+from hf_metaprune.hub.model import publish_model
+from hf_metaprune.result import load_result
+from hf_metaprune.task import TaskData
 from tests.bank.edits import edit_index, edit_json, first
-from tests.hub import LoopbackHub, Status
-from tests.hub.edits import lose
+from tests.hub import Content, LoopbackHub, Status
+from tests.hub.edits import TINY, lose
 
 
 @pytest.mark.parametrize(
@@ -173,6 +178,69 @@ def test_what_a_bank_has_lost_is_put_there_again(hub: LoopbackHub, own_bank: Ban
     lose(hub, f"{entry.path}/model.safetensors")
     assert add_entries("me/bank", {entry.id: entry.folder}).added == [entry.id]
     assert hub.read_files("me/bank").keys() == whole.keys()
+
+
+def test_what_others_wrote_into_a_banks_description_is_put_right(
+    hub: LoopbackHub, own_bank: Bank, task: TaskData
+) -> None:
+    publish_bank(own_bank, "me/bank")
+    sound = hub.read_files("me/bank")
+    meta = json.loads(sound["bank.json"])
+    bad = "resnet18`, see [the fixed weights](http://evil.example) <img src=x>"
+    meta["base_model"] |= {"architecture": bad, "repo_id": "evil/base"}
+    hub.put_files("me/bank", {"bank.json": json.dumps(meta).encode(), "base/config.json": b"{}"})
+    remove_entries("me/bank", [first(own_bank).id])  # which writes the card anew
+    card = hub.read_files("me/bank")["README.md"].decode()
+    assert not re.search(r"(?<!\\)(\]\(http://evil|<img)", card)
+    publish_bank(own_bank, "me/bank", delete=True)
+    now = hub.read_files("me/bank")
+    assert json.loads(now["bank.json"]) == json.loads(sound["bank.json"])
+    assert now["base/config.json"] == sound["base/config.json"]
+    assert MetaPruner.from_hub("me/bank").adapt(task, neighbours=2, **TINY).report.neighbours
+    assert publish_bank(own_bank, "me/bank").commits == []
+
+
+def test_a_card_that_was_edited_before_it_is_published_is_kept(
+    hub: LoopbackHub, result: AdaptResult, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = result.save_pretrained(tmp_path / "model")
+    card = folder / "README.md"
+    card.write_text(card.read_text().replace("---\n", "---\nlicense: mit\n", 1))
+    publish_model(load_result(folder), "me/pets")
+    text = hub.read_files("me/pets")["README.md"].decode()
+    assert split(text)[0]["license"] == "mit"
+    assert ("License: mit." in text, "me/pets" in text) == (True, True)
+    card.write_text(card.read_text().replace("## Limits", "## My own words"))
+    publish_model(load_result(folder), "me/pets")
+    assert "## My own words" in hub.read_files("me/pets")["README.md"].decode()
+    theirs = hub.read_files("me/pets")["README.md"].decode().replace("My own words", "Words on the Hub")
+    hub.put_files("me/pets", {"README.md": theirs.encode()})
+    publish_model(load_result(folder), "me/pets")
+    assert "## Words on the Hub" in hub.read_files("me/pets")["README.md"].decode()
+    assert "that of the folder is not sent" in caplog.text
+
+
+def test_a_base_is_named_only_if_its_repo_has_it(hub: LoopbackHub, result: AdaptResult, base_folder: Path) -> None:
+    hub.put_files("big/resnet", {"model.safetensors": b"x" * 5000})
+    result.model.config.base_model |= {"repo_id": "big/resnet"}
+    result.push_to_hub("me/pets")
+    text = hub.read_files("me/pets")["README.md"].decode()
+    assert "big/resnet" not in text
+    assert "base_model" not in split(text)[0]
+    hub.put_folder("big/resnet", base_folder)
+    result.push_to_hub("me/pets")
+    assert split(hub.read_files("me/pets")["README.md"].decode())[0]["base_model"] == "big/resnet"
+
+
+@pytest.mark.parametrize("answer", [b"{}", b"[]"])
+@pytest.mark.parametrize("path", ["/repos/create", "/preupload/", "/commit/", "/api/models/me/bank"])
+def test_answers_of_another_kind_are_said(hub: LoopbackHub, own_bank: Bank, path: str, answer: bytes) -> None:
+    hub.faults.add(Content(answer), path=path, times=1000)
+    with pytest.raises(HubError, match="not what it should be|try again|does not say"):
+        publish_bank(own_bank, "me/bank")
+    hub.faults.clear()
+    publish_bank(own_bank, "me/bank")
+    assert len(Bank.from_hub("me/bank")) == 4
 
 
 def test_a_sync_removes_nothing_that_could_not_be_read(hub: LoopbackHub, own_bank: Bank) -> None:
