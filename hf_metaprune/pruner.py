@@ -21,6 +21,7 @@ from .costs import latency_ms, machine_kind, measured_energy
 from .data import ImageSet
 from .errors import BankError, OptionError
 from .heads import make_head
+from .hub.client import public_name
 from .markup import counted
 from .models.modeling import MetaPrunedForImageClassification
 from .models.slicing import count_parameters
@@ -177,7 +178,7 @@ class MetaPruner:
         report.seconds = {phase: round(s, 3) for phase, s in phases.items()}
         report.options = _options(chosen, training)
         report.notes, report.skipped_images = notes, data.skipped
-        model.config.dataset = data.source
+        model.config.dataset = public_name(data.source)
         if report.test_images:
             model.config.metrics = {"accuracy": round(report.accuracy, 4), "test_images": report.test_images}
         return AdaptResult(model, self.bank.base.preprocessing, report, device)
@@ -278,7 +279,7 @@ class MetaPruner:
             labels=list(labels),
             train_images=len(data.train),
             test_images=len(data.evaluation),
-            source=data.source,
+            source=public_name(data.source),
             strategy=start.options.strategy,
             ratio=start.ratio,
             bank=self.bank.reference(),

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .cards.card import MAX_CARD_BYTES
 from .data import open_image
 from .errors import DataError, FormatError, StorageError, reason
 from .layout import CARD, MODEL_FILES, REPORT, UNITS_PICTURE
@@ -43,8 +42,8 @@ class AdaptResult:
         device: torch.device,
     ) -> None:
         self.model, self.preprocessing, self.report, self.device = model, preprocessing, report, device
-        self.card: str | None = None
-        """The card in the folder that it was loaded from, which people may have edited."""
+        self.folder: Path | None = None
+        """The folder that it was loaded from, whose card people may have edited."""
 
     def __repr__(self) -> str:
         labels = ", ".join(self.model.config.id2label[i] for i in range(min(5, self.model.config.num_labels)))
@@ -169,7 +168,5 @@ def load_result(folder: str | Path, device: str | None = None) -> AdaptResult:
         except FormatError as error:
             log.warning("%s; the model is used without it", error)
     result = AdaptResult(model, preprocessing, report, where)
-    card = path / CARD
-    if card.is_file() and card.stat().st_size <= MAX_CARD_BYTES:
-        result.card = card.read_bytes().decode("utf-8", "replace")
+    result.folder = path.resolve()
     return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -120,6 +121,11 @@ def check_magnitudes(model: MetaPrunedForImageClassification, base: BaseModel) -
             raise FormatError(f"tensor {name} is far out: its root mean square is {found:.3g}, the base's {usual:.3g}")
 
 
+def _nearly(one: Any, other: Any) -> bool:
+    """Whether two ratios are the same, one of which another program wrote as a float32."""
+    return isinstance(one, float) and isinstance(other, (int, float)) and math.isclose(one, other, rel_tol=1e-6)
+
+
 @dataclass(frozen=True)
 class Entry:
     """A pruned task model of a bank, read lazily: the row is in memory, the weights are on disk.
@@ -203,7 +209,7 @@ class Entry:
             "metrics": (self.metrics, dict(config.metrics or {})),
         }
         for what, (own, other) in said.items():
-            if own != other:
+            if own != other and not _nearly(own, other):
                 raise FormatError(f"entry {self.id}: its config's {what} are not those of the index; run bank validate")
 
     def verify(self) -> None:

@@ -26,7 +26,7 @@ from .entry import Entry, check_id
 from .folders import check_place, describe, new_path
 from .index import index_bytes, merged, rows_of, table_of
 from .meta import KNOWN_KEYS
-from .published import State, public_content, read_state, stale_entries, to_json
+from .published import State, has_content, public_content, read_state, stale_entries, to_json
 from .validation import check_entry, check_files
 
 log = logging.getLogger(__name__)
@@ -233,13 +233,14 @@ class _Writer:
         return [_addition(BANK_FILE, to_json(self._meta())), *self._base_files()]
 
     def _base_differs(self, head: str) -> bool:
-        """Whether files of the base are missing there, or its config is another one."""
+        """Whether files of the base are missing there, or are others."""
         from huggingface_hub.utils.sha import git_hash
 
         assert self.bank is not None
         there, config = self.repo.files(BASE_FOLDER, head), self.bank.base_folder / CONFIG
-        lost = f"{BASE_FOLDER}/{WEIGHTS}" not in there
-        return lost or there.get(f"{BASE_FOLDER}/{CONFIG}") != git_hash(public_content(config))
+        weights = there.get(f"{BASE_FOLDER}/{WEIGHTS}")
+        same = has_content(weights, self.bank.base_folder / WEIGHTS, self.bank.base_sha256)
+        return not same or there.get(f"{BASE_FOLDER}/{CONFIG}") != git_hash(public_content(config))
 
     def _base_files(self) -> list[Operation]:
         assert self.bank is not None  # who only removes has seen that there is a bank

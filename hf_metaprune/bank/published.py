@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 
 from ..cards.card import MAX_CARD_BYTES
-from ..errors import BankError
-from ..hub.client import is_repo_id
+from ..errors import BankError, FormatError
+from ..hub.client import public_name
 from ..hub.files import HubFiles
 from ..hub.repo import Repo, read_text
 from ..layout import BANK_FILE, CARD, CONFIG, INDEX_FILE, PREPROCESSOR, TASKS_FOLDER, WEIGHTS
@@ -73,6 +72,18 @@ def read_state(repo: Repo, commit: str) -> State:
     there = repo.sizes([BANK_FILE, INDEX_FILE, CARD, CONFIG], commit)
     if CONFIG in there:
         raise BankError(f"{repo.repo_id} holds a model, not a bank: choose another name")
+    try:
+        return _read(repo, commit, there)
+    except BankError:
+        raise
+    except FormatError as error:
+        raise FormatError(
+            f"{repo.repo_id} holds a damaged bank: {error}. Revert the commit that did it (on its page, under History) "
+            "or delete that file there, and publish again"
+        ) from error
+
+
+def _read(repo: Repo, commit: str, there: Mapping[str, int]) -> State:
     ours = there.get(CARD, 0) <= MAX_CARD_BYTES  # a larger card is left alone
     card = read_text(repo, CARD, commit, MAX_CARD_BYTES) if CARD in there and ours else None
     missing = tuple(name for name in (BANK_FILE, INDEX_FILE) if name not in there)
@@ -89,7 +100,7 @@ def read_state(repo: Repo, commit: str) -> State:
 
 
 def stale_entries(repo: Repo, state: State, entries: Iterable[Entry]) -> set[str]:
-    """Entries that the published index names, but whose weights are not there, or whose small files are others."""
+    """Entries that the published index names, but whose files are not there, or are others."""
     from huggingface_hub.utils.sha import git_hash
 
     known = {entry.id: entry for entry in entries if entry.id in state.paths}
@@ -99,9 +110,19 @@ def stale_entries(repo: Repo, state: State, entries: Iterable[Entry]) -> set[str
         path = state.paths[i]
         small = {name: entry.folder / name for name in (CONFIG, PREPROCESSOR) if (entry.folder / name).exists()}
         wanted = {f"{path}/{name}": git_hash(public_content(file)) for name, file in small.items()}
-        if f"{path}/{WEIGHTS}" not in there or any(there.get(p) != digest for p, digest in wanted.items()):
+        weights = has_content(there.get(f"{path}/{WEIGHTS}"), entry.folder / WEIGHTS, entry.sha256)
+        if not weights or any(there.get(p) != digest for p, digest in wanted.items()):
             found.add(i)
     return found
+
+
+def has_content(digest: str | None, path: Path, sha256: str) -> bool:
+    """Whether a published file, of which the Hub tells a digest, is a file of this machine with that sha256."""
+    from huggingface_hub.utils.sha import git_hash
+
+    if digest is None or len(digest) == 64:
+        return digest == sha256
+    return digest == git_hash(path.read_bytes())  # no LFS: a small file
 
 
 def public_content(path: Path) -> bytes:
@@ -113,7 +134,7 @@ def public_content(path: Path) -> bytes:
     ours = values.get("model_type") == MetaPrunedConfig.model_type
     kept = {key: value for key, value in values.items() if key in CONFIG_KEYS or (not ours and key != "_name_or_path")}
     if isinstance(dataset := kept.get("dataset"), str) and ours:
-        kept["dataset"] = dataset if is_repo_id(dataset) else re.split(r"[\\/]", dataset)[-1]
+        kept["dataset"] = public_name(dataset)
     return content if kept == values else to_json(kept)
 
 

@@ -133,7 +133,9 @@ class _Look:
         del fates["used"]
         what = ", ".join(f"{n} {fate}" for fate, n in fates.most_common())
         listed = counted(len(self.seen), "model")
-        return f"the Hub lists {listed}" + (f" ({what})" if what else " yet: publish one, or take a bank")
+        if not self.seen:
+            return f"the Hub lists {listed} yet: publish one, or take a bank"
+        return f"the Hub lists {listed}" + (f" ({what})" if what else "")
 
     def __call__(self, model: ListedModel) -> Entry | None:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import yaml
@@ -19,7 +19,8 @@ YAML_ERRORS = (
     *(KeyError, IndexError, AttributeError, TypeError),  # of values that do not fit their tag, such as "!!bool 5"
 )
 KEY = re.compile(r"([A-Za-z_][\w-]*):(?:\s|\Z)")
-MARK = re.compile(r"<!-- hf-metaprune card ([0-9a-f]{16})(?: ([\w,-]*))? -->\s*\Z")
+MARK = re.compile(r"<!-- hf-metaprune card ([0-9a-f]{16})(?: ([\w,-]*))?(?: sent ([0-9a-f]{16}))? -->\s*\Z")
+"""Digest of the text as it was made, keys that were written, digest of the text that a folder's card had instead."""
 
 
 class Card(ABC):
@@ -39,34 +40,88 @@ class Card(ABC):
     def text(self) -> str:
         """The Markdown below it."""
 
-    def render(self, existing: str | None = None) -> str:
-        """The whole file; of an `existing` one that was edited by hand only the YAML's own keys are changed."""
-        self.license = self.license or stated_license(existing)
+    def render(self, existing: str | None = None, own: str | None = None, own_name: str = "") -> str:
+        """The whole file.
+
+        Args:
+            existing: the card that is there. Of one that was edited by hand only the YAML's own keys are changed.
+            own: the card in the folder that the model was loaded from. What people have added to it is taken over, its
+                text only where nobody has edited the existing one's.
+            own_name: what `own` calls the model.
+        """
+        own = own if own is not None and _is_readable(own) else None
+        self.license = self.license or stated_license(existing) or stated_license(own)
         body = self.text().strip() + "\n"
         wrote = ",".join(key for key in self.own_keys if self.data().get(key) is not None)
         mark = f"<!-- hf-metaprune card {_digest(body)} {wrote} -->"
         fresh = f"{_front(self.data())}\n{body}\n{mark}\n"
-        if existing is None:
+        first = existing if existing is not None else own
+        if first is None:
             return fresh
         try:
-            old, rest = split(existing)
-            front = _edited(existing, self._with_theirs(old, _written(existing)))
+            rest = split(first)[1]
+            front = _edited(first, self._with_theirs(*(card for card in (existing, own) if card is not None)))
         except FormatError:
-            return fresh if is_untouched(existing) else existing  # what cannot be parsed is not ours to repair
+            return fresh if is_untouched(first) else first  # what cannot be parsed is not ours to repair
         end = "\r\n" if front.endswith("\r\n") else "\n"
-        if is_untouched(existing) or not rest.strip():
+        if own is not None and takes_own(existing, own):
+            text = self.renamed(_body(own), own_name)
+            mark = f"<!-- hf-metaprune card {_digest(body)} {wrote} sent {_digest(text)} -->"
+            rest = f"{text}\n{mark}\n".replace("\n", end)
+        elif is_untouched(first) or not rest.strip():
             rest = f"{body}\n{mark}\n"
         else:
-            rest = MARK.sub(lambda found: f"<!-- hf-metaprune card {found[1]} {wrote} -->{end}", rest)
+            rest = MARK.sub(lambda found: f"<!-- hf-metaprune card {found[1]} {wrote}{_sent(found)} -->{end}", rest)
         return front + end + rest.lstrip("\r\n")
 
-    def _with_theirs(self, old: Mapping[str, Any], written: Collection[str]) -> dict[str, Any]:
-        """The YAML with what people have added: keys that are not ours, or of which we know nothing, and tags."""
+    def renamed(self, text: str, name: str) -> str:
+        """The text of a card that calls the model by another name, with its own."""
+        return text
+
+    def _with_theirs(self, *cards: str) -> dict[str, Any]:
+        """The YAML with what people have added to cards, the first of which counts more.
+
+        That is: keys that are not ours, or of which we know nothing, and tags.
+        """
         ours = {key: value for key, value in self.data().items() if value is not None}
-        data = {key: value for key, value in old.items() if key not in {*self.measured, *written}} | ours
-        tags = old.get("tags")
-        theirs = tags if isinstance(tags, list) else [tags]
-        return data | {"tags": data["tags"] + [t for t in theirs if isinstance(t, str) and t not in data["tags"]]}
+        data, tags = dict[str, Any](), list(ours["tags"])
+        for n, card in enumerate(cards):
+            gone = {*self.measured, *_written(card), *(self.own_keys if n else ())}
+            old = split(card)[0]
+            data |= {key: value for key, value in old.items() if key not in gone and key not in data}
+            theirs = old.get("tags")
+            some = theirs if isinstance(theirs, list) else [theirs]
+            tags += [tag for tag in some if isinstance(tag, str) and tag not in tags]
+        return data | ours | {"tags": tags}
+
+
+def takes_own(existing: str | None, own: str) -> bool:
+    """Whether the text of the card in a model's folder goes out: it was edited, the one that is there was not."""
+    if is_untouched(own) or not _body(own).strip():
+        return False
+    if existing is None or is_untouched(existing):
+        return True
+    mark = MARK.search(existing)
+    return bool(mark and mark[3] == _digest(_body(existing)))  # as it was sent from a folder
+
+
+def _body(content: str) -> str:
+    """The text of a card, without its mark."""
+    mark, found = MARK.search(content), FRONT.match(content)
+    text = content[found.end() if found else 0 : mark.start() if mark else len(content)]
+    return text.replace("\r\n", "\n").strip() + "\n"
+
+
+def _sent(mark: re.Match[str]) -> str:
+    return f" sent {mark[3]}" if mark[3] else ""
+
+
+def _is_readable(content: str) -> bool:
+    try:
+        split(content)
+    except FormatError:
+        return False
+    return True
 
 
 def _written(content: str) -> list[str]:
@@ -107,11 +162,7 @@ def split(content: str) -> tuple[dict[str, Any], str]:
 def is_untouched(content: str) -> bool:
     """Whether the text of a card is as this library wrote it."""
     mark = MARK.search(content)
-    if not mark:
-        return False
-    found = FRONT.match(content)
-    body = content[found.end() if found else 0 : mark.start()].strip() + "\n"
-    return _digest(body) == mark[1]
+    return bool(mark) and _digest(_body(content)) == mark[1]  # type: ignore[index]
 
 
 def table(header: list[str], rows: list[list[str]], numbers: int = 0) -> str:

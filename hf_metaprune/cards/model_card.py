@@ -97,6 +97,10 @@ class ModelCard(Card):
             "metaprune": self.facts(),
         }
 
+    def renamed(self, text: str, name: str) -> str:
+        old, new = (f'"image-classification", "{known}"' for known in (name, self.name))
+        return text.replace(f"# {inline(name)}\n", f"# {inline(self.name)}\n", 1).replace(old, new)
+
     def facts(self) -> dict[str, Any]:
         """The ``metaprune`` block: what a bank's row has, so that a search reads no file."""
         config = self.config

@@ -70,6 +70,11 @@ def is_repo_id(text: str) -> bool:
     return bool(REPO_ID.fullmatch(text)) and ".." not in text and "--" not in text
 
 
+def public_name(source: str) -> str:
+    """What others may know of where images come from: a data set's id, or the last part of a path."""
+    return source if is_repo_id(source) else re.split(r"[\\/]", source.rstrip("\\/"))[-1]
+
+
 def hub_api(token: str | bool | None = None) -> HfApi:
     """The Hub's client; without a token, that of the user's login or of HF_TOKEN."""
     from huggingface_hub import HfApi

@@ -136,8 +136,9 @@ class HubFiles(Files):
             job.result()  # what can be had is there; now the first that cannot
 
     def _download(self, relative: str, limit: int, revision: str, force: bool = False) -> Path:
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import constants, hf_hub_download
 
+        force = force and not (self._options["local_files_only"] or constants.HF_HUB_OFFLINE)
         with hub_errors(self.repo_id, f"get {relative} from"):
             return Path(
                 hf_hub_download(

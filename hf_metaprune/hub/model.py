@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..cards.card import MAX_CARD_BYTES, is_untouched, split, stated_license
+from ..cards.card import MAX_CARD_BYTES, is_untouched, split, takes_own
 from ..cards.model_card import ModelCard
 from ..errors import FormatError, HubError
 from ..layout import BANK_FILE, CARD, CONFIG, MODEL_FILES, WEIGHTS
@@ -59,8 +59,9 @@ def publish_model(
     with tempfile.TemporaryDirectory() as name:
         shown = AdaptResult(result.model, result.preprocessing, result.report.public(), result.device)
         folder = shown.save_pretrained(Path(name) / "model", dtype=dtype)
-        card = ModelCard.of(shown, repo_id, license or stated_license(result.card), folder)
+        card = ModelCard.of(shown, repo_id, license, folder)
         _check_base_id(card, repo)
+        own, own_name = _own_card(result)
         files = {path.name: path for path in sorted(folder.iterdir()) if path.name != CARD}
         repo.ensure(private)
 
@@ -69,9 +70,11 @@ def publish_model(
             if BANK_FILE in there:
                 raise HubError(f"{repo_id} holds a bank: choose another name, or use `hf-metaprune bank add`")
             _check_ours(repo, head)
-            existing = _card_to_keep(read_text(repo, CARD, head, MAX_CARD_BYTES) if CARD in there else None, result)
+            existing = read_text(repo, CARD, head, MAX_CARD_BYTES) if CARD in there else None
+            if own is not None and existing is not None and not is_untouched(own) and not takes_own(existing, own):
+                log.warning("the card on the Hub was edited there and keeps its text; that of the folder is not sent")
             made: list[Operation] = [CommitOperationAdd(name, path) for name, path in files.items()]
-            content = card.render(existing)
+            content = card.render(existing, own, own_name)
             _check_card(content, card.facts(), repo_id)
             made.append(CommitOperationAdd(CARD, content.encode()))
             stale = sorted(there.keys() - files.keys() - {CARD})
@@ -81,15 +84,12 @@ def publish_model(
     return Published(repo.url, commits=[commit] if commit else [])
 
 
-def _card_to_keep(published: str | None, result: AdaptResult) -> str | None:
-    """The card whose text stays: the published one, or that of the model's folder, if only that was edited."""
-    own = result.card
-    if own is None or (published is not None and is_untouched(own)):
-        return published
-    if published is not None and not is_untouched(published):
-        log.warning("the card on the Hub was edited there and keeps its text; that of the folder is not sent")
-        return published
-    return own
+def _own_card(result: AdaptResult) -> tuple[str | None, str]:
+    """The card in the folder that a model was loaded from, which people may have edited, and the folder's name."""
+    path = result.folder / CARD if result.folder is not None else None
+    if path is None or not path.is_file() or path.stat().st_size > MAX_CARD_BYTES:
+        return None, ""
+    return path.read_bytes().decode("utf-8", "replace"), path.parent.name
 
 
 def _check_base_id(card: ModelCard, repo: Repo) -> None:

@@ -116,15 +116,15 @@ class Repo:
         with hub_errors(self.repo_id, "list"):
             return {item.path for item in self.api.list_repo_tree(self.repo_id, revision=commit)}
 
-    def files(self, folder: str, commit: str) -> dict[str, str | None]:
-        """All files in a folder, by path, with git's digest of each (LFS: None); none if it is not there."""
+    def files(self, folder: str, commit: str) -> dict[str, str]:
+        """All files in a folder, by path, with git's digest of each, or sha256 (LFS); none if it is not there."""
         try:
             with hub_errors(self.repo_id, "list"):
                 found = list(self.api.list_repo_tree(self.repo_id, folder, recursive=True, revision=commit))
         except MissingFileError:
             return {}
         files = [item for item in found if hasattr(item, "blob_id")]
-        return {item.path: None if getattr(item, "lfs", None) else item.blob_id for item in files}
+        return {item.path: item.lfs.sha256 if getattr(item, "lfs", None) else item.blob_id for item in files}
 
     def exists(self) -> bool:
         """Whether the repo is there; a token that is missing or wrong is found out now.

@@ -12,7 +12,7 @@ from hf_metaprune import AdaptResult, Bank, MetaPruner
 from hf_metaprune.bank.publish import add_entries, publish_bank, remove_entries
 from hf_metaprune.bank.validation import repair_index
 from hf_metaprune.cards.card import split
-from hf_metaprune.errors import BankError, HubError
+from hf_metaprune.errors import BankError, FormatError, HubError
 from hf_metaprune.hub.model import publish_model
 from hf_metaprune.result import load_result
 from hf_metaprune.task import TaskData
@@ -203,21 +203,49 @@ def test_what_others_wrote_into_a_banks_description_is_put_right(
 def test_a_card_that_was_edited_before_it_is_published_is_kept(
     hub: LoopbackHub, result: AdaptResult, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder = result.save_pretrained(tmp_path / "model")
+    folder = result.save_pretrained(tmp_path / "mine")
     card = folder / "README.md"
-    card.write_text(card.read_text().replace("---\n", "---\nlicense: mit\n", 1))
-    publish_model(load_result(folder), "me/pets")
-    text = hub.read_files("me/pets")["README.md"].decode()
-    assert split(text)[0]["license"] == "mit"
-    assert ("License: mit." in text, "me/pets" in text) == (True, True)
-    card.write_text(card.read_text().replace("## Limits", "## My own words"))
-    publish_model(load_result(folder), "me/pets")
-    assert "## My own words" in hub.read_files("me/pets")["README.md"].decode()
-    theirs = hub.read_files("me/pets")["README.md"].decode().replace("My own words", "Words on the Hub")
-    hub.put_files("me/pets", {"README.md": theirs.encode()})
-    publish_model(load_result(folder), "me/pets")
-    assert "## Words on the Hub" in hub.read_files("me/pets")["README.md"].decode()
+
+    def publish(local: tuple[str, str] | None = None, there: tuple[str, str] | None = None) -> tuple[dict, str]:
+        if local:
+            card.write_text(card.read_text().replace(*local, 1))
+        if there:
+            hub.put_files("me/pets", {"README.md": hub.read_files("me/pets")["README.md"].decode().replace(*there, 1)})
+        publish_model(load_result(folder), "me/pets")
+        assert publish_model(load_result(folder), "me/pets").commits == []
+        return split(hub.read_files("me/pets")["README.md"].decode())
+
+    yaml, text = publish(local=("---\n", "---\nlicense: mit\n"))
+    assert yaml["license"] == "mit"
+    assert ("License: mit." in text, '"me/pets"' in text) == (True, True)
+    yaml, text = publish(local=("## Limits", "## My words"), there=("---\n", "---\nlanguage: en\n"))
+    assert ("## My words" in text, yaml["language"], yaml["license"]) == (True, "en", "mit")
+    assert ("# me/pets" in text, '"me/pets"' in text, "mine" in text) == (True, True, False)
+    yaml, text = publish(local=("## My words", "## Better words"), there=("license: mit", "license: apache-2.0"))
+    assert ("## Better words" in text, yaml["license"]) == (True, "apache-2.0")
+    yaml, _ = publish(local=("---\n", "---\nthumbnail: x.png\n"))
+    assert (yaml["thumbnail"], yaml["language"]) == ("x.png", "en")
+    assert "hf_metaprune" not in {record.name.partition(".")[0] for record in caplog.records}
+    yaml, text = publish(there=("## Better words", "## Words on the Hub"))
+    assert ("## Words on the Hub" in text, yaml["thumbnail"]) == (True, "x.png")
     assert "that of the folder is not sent" in caplog.text
+
+
+def test_weights_that_others_changed_on_the_hub_are_sent_again(hub: LoopbackHub, own_bank: Bank) -> None:
+    publish_bank(own_bank, "me/bank")
+    whole, entry = hub.read_files("me/bank"), first(own_bank)
+    for path in ("base/model.safetensors", f"{entry.path}/model.safetensors"):
+        hub.put_files("me/bank", {path: whole[path][:-1] + b"\x7f"})
+        assert len(publish_bank(own_bank, "me/bank").commits) == 1, path
+        assert hub.read_files("me/bank") == whole, path
+    Bank.from_hub("me/bank")[entry.id].verify()
+    for path in ("bank.json", "index.parquet"):
+        hub.put_files("me/bank", {path: b"nonsense"})
+        with pytest.raises(FormatError, match="me/bank holds a damaged bank.*Revert the commit"):
+            publish_bank(own_bank, "me/bank")
+        lose(hub, path)
+        publish_bank(own_bank, "me/bank")
+        assert hub.read_files("me/bank") == whole, path
 
 
 def test_a_base_is_named_only_if_its_repo_has_it(hub: LoopbackHub, result: AdaptResult, base_folder: Path) -> None:
