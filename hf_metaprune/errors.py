@@ -40,6 +40,10 @@ class FormatError(MetaPruneError):
     """A file of a bank or a model is missing, damaged, or of a newer format version."""
 
 
+class NewerFormatError(FormatError):
+    """Files are of a newer format version."""
+
+
 class NotABankError(FormatError):
     """A folder or a repo is something else than a bank."""
 

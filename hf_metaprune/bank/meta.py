@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ..errors import FormatError, OptionError, printable
+from ..errors import FormatError, NewerFormatError, OptionError, printable
 from ..layout import FORMAT_VERSION
 from ..masks import check_ratio
 from ..storage import read_json
@@ -37,7 +37,7 @@ def check_meta(meta: dict[str, Any], path: Path) -> dict[str, Any]:
     if type(version) is not int or version < 1:
         raise FormatError(f"{path}: format_version {version!r} is not a version")
     if version > FORMAT_VERSION:
-        raise FormatError(
+        raise NewerFormatError(
             f"{path.parent} has format version {version}; this hf_metaprune reads up to {FORMAT_VERSION}: "
             "upgrade with `pip install -U hf-metaprune`"
         )

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..cards.card import MAX_CARD_BYTES
-from ..errors import BankError, FormatError
+from ..errors import BankError, FormatError, NewerFormatError
 from ..hub.client import public_name
 from ..hub.files import HubFiles
 from ..hub.repo import Repo, read_text
@@ -74,7 +74,7 @@ def read_state(repo: Repo, commit: str) -> State:
         raise BankError(f"{repo.repo_id} holds a model, not a bank: choose another name")
     try:
         return _read(repo, commit, there)
-    except BankError:
+    except (BankError, NewerFormatError):
         raise
     except FormatError as error:
         raise FormatError(

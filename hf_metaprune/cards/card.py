@@ -40,17 +40,16 @@ class Card(ABC):
     def text(self) -> str:
         """The Markdown below it."""
 
-    def render(self, existing: str | None = None, own: str | None = None, own_name: str = "") -> str:
+    def render(self, existing: str | None = None, own: str | None = None) -> str:
         """The whole file.
 
         Args:
             existing: the card that is there. Of one that was edited by hand only the YAML's own keys are changed.
             own: the card in the folder that the model was loaded from. What people have added to it is taken over, its
                 text only where nobody has edited the existing one's.
-            own_name: what `own` calls the model.
         """
-        own = own if own is not None and _is_readable(own) else None
-        self.license = self.license or stated_license(existing) or stated_license(own)
+        existing, own = (card if card and card.strip() else None for card in (existing, own))
+        self.license = self.license or stated_license(existing) or (None if _states(existing) else stated_license(own))
         body = self.text().strip() + "\n"
         wrote = ",".join(key for key in self.own_keys if self.data().get(key) is not None)
         mark = f"<!-- hf-metaprune card {_digest(body)} {wrote} -->"
@@ -62,10 +61,10 @@ class Card(ABC):
             rest = split(first)[1]
             front = _edited(first, self._with_theirs(*(card for card in (existing, own) if card is not None)))
         except FormatError:
-            return fresh if is_untouched(first) else first  # what cannot be parsed is not ours to repair
+            return first  # what cannot be parsed is not ours to repair
         end = "\r\n" if front.endswith("\r\n") else "\n"
         if own is not None and takes_own(existing, own):
-            text = self.renamed(_body(own), own_name)
+            text = self.renamed(_body(own))
             mark = f"<!-- hf-metaprune card {_digest(body)} {wrote} sent {_digest(text)} -->"
             rest = f"{text}\n{mark}\n".replace("\n", end)
         elif is_untouched(first) or not rest.strip():
@@ -74,8 +73,8 @@ class Card(ABC):
             rest = MARK.sub(lambda found: f"<!-- hf-metaprune card {found[1]} {wrote}{_sent(found)} -->{end}", rest)
         return front + end + rest.lstrip("\r\n")
 
-    def renamed(self, text: str, name: str) -> str:
-        """The text of a card that calls the model by another name, with its own."""
+    def renamed(self, text: str) -> str:
+        """The text of a card that may call the model by another name, with its own."""
         return text
 
     def _with_theirs(self, *cards: str) -> dict[str, Any]:
@@ -85,9 +84,8 @@ class Card(ABC):
         """
         ours = {key: value for key, value in self.data().items() if value is not None}
         data, tags = dict[str, Any](), list(ours["tags"])
-        for n, card in enumerate(cards):
-            gone = {*self.measured, *_written(card), *(self.own_keys if n else ())}
-            old = split(card)[0]
+        for card in cards:
+            gone, old = {*self.measured, *_written(card)}, split(card)[0]
             data |= {key: value for key, value in old.items() if key not in gone and key not in data}
             theirs = old.get("tags")
             some = theirs if isinstance(theirs, list) else [theirs]
@@ -95,11 +93,16 @@ class Card(ABC):
         return data | ours | {"tags": tags}
 
 
+def is_edited(content: str) -> bool:
+    """Whether a card has a text that people have written or changed."""
+    return bool(_body(content).strip()) and not is_untouched(content)
+
+
 def takes_own(existing: str | None, own: str) -> bool:
     """Whether the text of the card in a model's folder goes out: it was edited, the one that is there was not."""
-    if is_untouched(own) or not _body(own).strip():
+    if not is_edited(own):
         return False
-    if existing is None or is_untouched(existing):
+    if not existing or not existing.strip() or is_untouched(existing):
         return True
     mark = MARK.search(existing)
     return bool(mark and mark[3] == _digest(_body(existing)))  # as it was sent from a folder
@@ -116,12 +119,12 @@ def _sent(mark: re.Match[str]) -> str:
     return f" sent {mark[3]}" if mark[3] else ""
 
 
-def _is_readable(content: str) -> bool:
+def _states(existing: str | None) -> bool:
+    """Whether a card states some licence, or a list of them."""
     try:
-        split(content)
+        return split(existing or "")[0].get("license") is not None
     except FormatError:
-        return False
-    return True
+        return True
 
 
 def _written(content: str) -> list[str]:

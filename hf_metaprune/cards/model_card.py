@@ -29,6 +29,8 @@ The weights are the base's, cut out, averaged over its fine-tuned sub-networks a
 made of whole models, without training.
 """
 SHOWN_LABELS = 50
+NAMED = re.compile(r'"image-classification", "([^"\n]+)"')
+"""What the snippet calls the model."""
 UNITS = "Units kept in each layer"
 PICTURES = {UNITS: UNITS_PICTURE, "Accuracy by step": "accuracy.png", "Confusion matrix": "confusion.png"}
 
@@ -97,9 +99,12 @@ class ModelCard(Card):
             "metaprune": self.facts(),
         }
 
-    def renamed(self, text: str, name: str) -> str:
-        old, new = (f'"image-classification", "{known}"' for known in (name, self.name))
-        return text.replace(f"# {inline(name)}\n", f"# {inline(self.name)}\n", 1).replace(old, new)
+    def renamed(self, text: str) -> str:
+        found = NAMED.search(text)
+        if found is None:
+            return text
+        text = text.replace(f"# {inline(found[1])}\n", f"# {inline(self.name)}\n", 1)
+        return text.replace(found[0], f'"image-classification", "{self.name}"')
 
     def facts(self) -> dict[str, Any]:
         """The ``metaprune`` block: what a bank's row has, so that a search reads no file."""

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..cards.card import MAX_CARD_BYTES, is_untouched, split, takes_own
+from ..cards.card import MAX_CARD_BYTES, is_edited, split, takes_own
 from ..cards.model_card import ModelCard
 from ..errors import FormatError, HubError
 from ..layout import BANK_FILE, CARD, CONFIG, MODEL_FILES, WEIGHTS
@@ -61,7 +61,7 @@ def publish_model(
         folder = shown.save_pretrained(Path(name) / "model", dtype=dtype)
         card = ModelCard.of(shown, repo_id, license, folder)
         _check_base_id(card, repo)
-        own, own_name = _own_card(result)
+        own = _own_card(result)
         files = {path.name: path for path in sorted(folder.iterdir()) if path.name != CARD}
         repo.ensure(private)
 
@@ -71,10 +71,10 @@ def publish_model(
                 raise HubError(f"{repo_id} holds a bank: choose another name, or use `hf-metaprune bank add`")
             _check_ours(repo, head)
             existing = read_text(repo, CARD, head, MAX_CARD_BYTES) if CARD in there else None
-            if own is not None and existing is not None and not is_untouched(own) and not takes_own(existing, own):
+            if own is not None and existing is not None and is_edited(own) and not takes_own(existing, own):
                 log.warning("the card on the Hub was edited there and keeps its text; that of the folder is not sent")
             made: list[Operation] = [CommitOperationAdd(name, path) for name, path in files.items()]
-            content = card.render(existing, own, own_name)
+            content = card.render(existing, own)
             _check_card(content, card.facts(), repo_id)
             made.append(CommitOperationAdd(CARD, content.encode()))
             stale = sorted(there.keys() - files.keys() - {CARD})
@@ -84,12 +84,20 @@ def publish_model(
     return Published(repo.url, commits=[commit] if commit else [])
 
 
-def _own_card(result: AdaptResult) -> tuple[str | None, str]:
-    """The card in the folder that a model was loaded from, which people may have edited, and the folder's name."""
+def _own_card(result: AdaptResult) -> str | None:
+    """The card in the folder that a model was loaded from, which people may have edited."""
     path = result.folder / CARD if result.folder is not None else None
-    if path is None or not path.is_file() or path.stat().st_size > MAX_CARD_BYTES:
-        return None, ""
-    return path.read_bytes().decode("utf-8", "replace"), path.parent.name
+    if path is None or not path.is_file():
+        return None
+    try:
+        if path.stat().st_size > MAX_CARD_BYTES:
+            raise FormatError(f"it has more than {MAX_CARD_BYTES} bytes")
+        content = path.read_bytes().decode("utf-8", "replace")
+        split(content)
+    except FormatError as error:
+        log.warning("%s is not sent: %s", path, error)
+        return None
+    return content
 
 
 def _check_base_id(card: ModelCard, repo: Repo) -> None:

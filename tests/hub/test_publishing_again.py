@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -223,12 +224,25 @@ def test_a_card_that_was_edited_before_it_is_published_is_kept(
     assert ("# me/pets" in text, '"me/pets"' in text, "mine" in text) == (True, True, False)
     yaml, text = publish(local=("## My words", "## Better words"), there=("license: mit", "license: apache-2.0"))
     assert ("## Better words" in text, yaml["license"]) == (True, "apache-2.0")
-    yaml, _ = publish(local=("---\n", "---\nthumbnail: x.png\n"))
-    assert (yaml["thumbnail"], yaml["language"]) == ("x.png", "en")
+    yaml, _ = publish(local=("---\n", "---\nthumbnail: x.png\ndatasets: [cifar100]\n"))
+    assert (yaml["thumbnail"], yaml["language"], yaml["datasets"]) == ("x.png", "en", ["cifar100"])
     assert "hf_metaprune" not in {record.name.partition(".")[0] for record in caplog.records}
     yaml, text = publish(there=("## Better words", "## Words on the Hub"))
     assert ("## Words on the Hub" in text, yaml["thumbnail"]) == (True, "x.png")
     assert "that of the folder is not sent" in caplog.text
+    yaml, _ = publish(there=("license: apache-2.0", "license: [mit, apache-2.0]"))
+    assert yaml["license"] == ["mit", "apache-2.0"]
+    hub.put_files("me/pets", {"README.md": b"---\n{ bad\n---\nOurs."})
+    with pytest.raises(HubError, match="cannot be brought up to date"):
+        publish_model(load_result(folder), "me/pets")
+    moved = shutil.copytree(folder, tmp_path / "elsewhere")
+    publish_model(load_result(moved), "me/others")
+    card.write_text("---\n{ bad\n---\nMine.")
+    publish_model(load_result(folder), "me/new")
+    assert "is not sent: the card's YAML" in caplog.text
+    for repo in ("me/others", "me/new"):
+        text = split(hub.read_files(repo)["README.md"].decode())[1]
+        assert (f'"{repo}"' in text, "mine" in text) == (True, False)
 
 
 def test_weights_that_others_changed_on_the_hub_are_sent_again(hub: LoopbackHub, own_bank: Bank) -> None:
