@@ -151,8 +151,8 @@ def read_card(corpus: Corpus) -> None:
     existing = (corpus.model / "README.md").read_text("utf-8", "replace")
     config = {"base_model": {"sha256": "0" * 64}, "labels": ["a", "b"]}
     card = ModelCard("me/model", config, b"", AdaptReport(labels=["a", "b"]), "0" * 64, 5)
-    rendered = card.render(existing)
-    rendered.encode()
+    for there, own in ((existing, None), (None, existing), (existing, existing)):
+        card.render(there, own).encode()
     is_untouched(existing)
 
 
