@@ -66,18 +66,21 @@ def publish_bank(
     """
     repo = Repo(repo_id, token=token, revision=revision, create_pr=create_pr)
     _check_presence(bank)
+    checked = False
     if delete:
         state = _existing(repo)  # a misspelt name is no reason to make a repo
     else:
         if not repo.exists():  # nor is a bank that is damaged
             _check_entries(bank, bank, progress)
+            checked = True
         repo.ensure(private)
         state = read_state(repo, repo.head())
         if state.meta is None and (others := sorted(repo.names(state.commit) - NOBODYS)):
             raise BankError(f"{repo_id} holds something else ({others[0]}): choose another name")
     _check_base(state, bank.base_sha256, repo_id)
     entries = state.news(bank)
-    _check_entries(bank, entries, progress)
+    if not checked:
+        _check_entries(bank, entries, progress)
     lost = stale_entries(repo, state, bank)
     if delete and bank.left_out:
         why = next(iter(bank.left_out.values()))

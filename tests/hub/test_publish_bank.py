@@ -245,6 +245,16 @@ def test_a_pull_request_leaves_main_as_it_is(hub: LoopbackHub, own_bank: Bank, t
     assert gone not in Bank.from_hub("lab/bank", revision="refs/pr/2").entries
 
 
+def test_each_entry_is_checked_once(hub: LoopbackHub, own_bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    check = publish.check_entry
+    monkeypatch.setattr(publish, "check_entry", lambda bank, entry: seen.append(entry.id) or check(bank, entry))
+    publish_bank(own_bank, "me/bank")
+    assert sorted(seen) == list(own_bank.entries)
+    publish_bank(own_bank, "me/bank")
+    assert len(seen) == len(own_bank)
+
+
 def test_damaged_entries_are_not_published(hub: LoopbackHub, own_bank: Bank) -> None:
     entry = next(iter(own_bank))
     path = entry.folder / "model.safetensors"
