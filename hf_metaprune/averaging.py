@@ -9,7 +9,7 @@ import torch
 
 from .errors import FormatError
 from .masks import Mask
-from .models.architecture import Axis, PrunableLayer, kept_indices, tensor_axes
+from .models.architecture import Axis, PrunableLayer, kept_indices, removed_tensors, tensor_axes
 
 PREFIX = "network."
 
@@ -41,20 +41,25 @@ def average_weights(
     axes = tensor_axes(layers)
     sums: dict[str, torch.Tensor] = {}
     shares: dict[str, torch.Tensor] = {}
-    names = [n for n in base if n not in skip and base[n].is_floating_point()]
+    gone = removed_tensors(base, layers, mask)
+    wanted = [n for n in base if n not in skip and n not in gone]
+    names = [n for n in wanted if base[n].is_floating_point()]
     targets = {n: kept_indices(axes.get(n, []), mask) for n in names}
     for n in names:
         sums[n] = torch.zeros_like(_take(base[n], targets[n]), dtype=torch.float32)
         shares[n] = torch.zeros_like(sums[n])
     for entry in entries:
         own_mask = entry.mask
+        lacks = removed_tensors(names, layers, own_mask)
         with entry.open_weights() as file:
             stored = set(file.keys())
             for n in names:
+                if n in lacks:
+                    continue
                 if PREFIX + n not in stored:
                     raise FormatError(f"entry {entry.id} has no tensor {n}")
                 _add(sums[n], shares[n], file.get_tensor(PREFIX + n), axes.get(n, []), mask, own_mask, entry.id)
-    out = {n: t for n, t in base.items() if n not in skip and not t.is_floating_point()}
+    out = {n: base[n] for n in wanted if not base[n].is_floating_point()}
     for n in names:
         fallback = _take(base[n], targets[n]).float()
         out[n] = torch.where(shares[n] > 0, sums[n] / shares[n].clamp(min=1e-12), fallback)

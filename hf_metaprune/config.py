@@ -70,7 +70,8 @@ class TrainingOptions:
 
     steps: int = option(100, "Optimiser steps.", low=0, high=1_000_000)
     batch_size: int = option(128, "Images a step; fewer if the task has fewer.", low=2, high=65536)
-    lr: float = option(0.01, "Peak learning rate of SGD.", low=0.0, high=100.0)
+    optimizer: str = option("sgd", "Optimiser of the weights.", choices=("sgd", "adamw"))
+    lr: float = option(0.01, "Peak learning rate.", low=0.0, high=100.0)
     momentum: float = option(0.9, "Momentum of SGD.", low=0.0, high=0.9999)
     weight_decay: float = option(0.0, "Weight decay, on weights but not on biases and norms.", low=0.0, high=1.0)
     schedule: str = option("cosine", "Learning rate after warm-up.", choices=("cosine", "constant"))
@@ -100,8 +101,8 @@ class TrainingOptions:
 class MethodOptions:
     """How a bank entry is pruned from the base model; defaults of MVP, Section 3.1 and Algorithm 2.
 
-    The paper gives J, r, the learning rate and the batch size, but neither h nor p; h = 25 with p = 10% is what
-    its FLOPs column implies (docs/methods.md).
+    The paper gives J, r, the learning rates and the batch size, but neither h, p, tau nor the weight of the L1 loss;
+    h = 25 with p = 10% is what its FLOPs column implies (docs/methods.md).
     """
 
     panel: ClassVar[str] = "Pruning"
@@ -111,10 +112,17 @@ class MethodOptions:
     steps: int = option(1000, "J: optimiser steps.", low=1, high=1_000_000)
     prune_every: int = option(25, "h: steps between two prunings.", low=1, high=1_000_000)
     prune_share: float = option(0.1, "p: share of a layer's remaining units pruned at a time.", low=0.001, high=1.0)
-    lr: float = option(0.005, "Learning rate.", low=0.0, high=100.0)
+    lr: float = option(0.005, "Learning rate of SGD.", low=0.0, high=100.0)
     momentum: float = option(0.9, "Momentum of SGD.", low=0.0, high=0.9999)
     batch_size: int = option(128, "Images a step.", low=2, high=65536)
     precision: str = option("auto", "Arithmetic of forward passes.", choices=("auto", "fp32", "bf16"))
+    weight_lr: float = option(0.0005, "Learning rate of AdamW for weights (ahnp, amp).", low=0.0, high=100.0)
+    score_lr: float = option(0.05, "Learning rate of AdamW for scores (ahnp, amp).", low=0.0, high=100.0)
+    score_l1: float = option(1.0, "Weight of the L1 loss, the mean absolute score (ahnp, amp).", low=0.0, high=1e6)
+    score_share: float = option(
+        0.5, "Part of the steps in which scores are learnt, at most (ahnp), or all in all (amp).", low=0.0, high=1.0
+    )
+    threshold: float = option(0.1, "tau: units whose score is smaller are pruned (ahnp).", low=0.0, high=1e6)
 
     def __post_init__(self) -> None:
         check(self)
@@ -190,9 +198,27 @@ class AdaptOptions:
     panel: ClassVar[str] = "Neighbours, vote and classifier"
     by_recipe: ClassVar[bool] = True  # what is left open in an adaptation
 
-    strategy: str = option("mvp", "Where the mask and the weights come from.", choices=("mvp", "no-bank", "random"))
+    strategy: str = option(
+        "mvp",
+        "Where the mask and the weights come from: votes of masks, votes of score masks, the base, chance.",
+        choices=("mvp", "smsp", "no-bank", "random"),
+    )
     preset: str = option("default", "Where options left open come from.", choices=("default", "paper"))
     ratio: float | None = option(None, "Share of units removed in every layer; the bank's own if left out.")
+    max_params: int | None = option(None, "Most parameters, instead of a ratio.", low=1)
+    max_macs: int | None = option(None, "Most MACs an image, instead of a ratio.", low=1)
+    max_latency_ms: float | None = option(
+        None, "Most milliseconds an image, one at a time on this device, instead of a ratio.", low=1e-6
+    )
+    split: str = option(
+        "layer",
+        "What is removed: the same share of each layer, or the units that score lowest of all layers.",
+        choices=("layer", "global"),
+    )
+    layer_ratios: tuple[str, ...] = option(
+        (), "Ratios of single layers, such as layer1.*=0.5; 0 keeps a layer whole, 1 leaves as little as can be."
+    )
+    round_to: int = option(1, "Multiple that widths are rounded to, but for attention heads.", low=1, high=1024)
     neighbours: int | None = option(None, "N: how many entries vote.", low=1, high=100_000)
     by: str | None = option(
         None,
@@ -207,6 +233,16 @@ class AdaptOptions:
     )
     tau: float = option(1.0, "Temperature of the vote's softmax.", low=1e-6, high=1e6)
     weighted: bool = option(False, "Weight votes by similarity.")
+    normalise: str = option(
+        "layer",
+        "How score masks are made comparable: by each layer's mean, by the mean of all layers, or not at all.",
+        choices=("layer", "global", "none"),
+    )
+    weights: str | None = option(
+        None,
+        "First weights of voted units: the neighbours' where they hold a unit and the base's elsewhere, or the base's.",
+        choices=("neighbours", "base"),
+    )
     head: str | None = option(None, "The classifier's start.", choices=("auto", "ridge", "stitched", "random"))
     recalibrate: bool | None = option(None, "Re-estimate batch norm statistics on the task's images first.")
     leep_samples: int = option(100, "Images that LEEP looks at.", low=2, high=1_000_000)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 
-from .models.architecture import PrunableLayer
+from .models.architecture import Axis, PrunableLayer
 from .models.modeling import MetaPrunedForImageClassification
 from .models.slicing import ScatterBatchNorm2d
 
@@ -26,9 +26,14 @@ class ActivationRecorder:
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
 
     def __enter__(self) -> ActivationRecorder:
-        for layer in self.model.layers:
-            module = self.model.network.get_submodule(layer.output)
-            self._handles.append(module.register_forward_hook(self._hook(layer)))
+        for layer in held_layers(self.model):
+            module = self.model.network.get_submodule(layer.probe.module)
+            if layer.probe.at_input:
+                hook = self._record(layer)
+                self._handles.append(module.register_forward_pre_hook(lambda m, args, hook=hook: hook(m, args[0])))
+            else:
+                hook = self._record(layer)
+                self._handles.append(module.register_forward_hook(lambda m, _args, out, hook=hook: hook(m, out)))
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -36,13 +41,14 @@ class ActivationRecorder:
             handle.remove()
         self._handles.clear()
 
-    def _hook(self, layer: PrunableLayer):
-        def record(module: nn.Module, _args: object, out: torch.Tensor) -> None:
-            values = out.detach().abs().mean(dim=tuple(range(2, out.ndim)), dtype=torch.float32).sum(0)
+    def _record(self, layer: PrunableLayer) -> Callable[[nn.Module, torch.Tensor], None]:
+        def record(module: nn.Module, seen: torch.Tensor) -> None:
+            values = seen.detach().abs().movedim(layer.probe.dim, 1).unflatten(1, (-1, layer.probe.inner))
+            means = values.mean(dim=tuple(range(2, values.ndim)), dtype=torch.float32).sum(0)
             if isinstance(module, ScatterBatchNorm2d) and len(module.kept) < module.width:
-                values = values[module.index]
-            self.sums[layer.name] = self.sums.get(layer.name, 0) + values
-            self.images[layer.name] = self.images.get(layer.name, 0) + out.shape[0]
+                means = means[module.index]
+            self.sums[layer.name] = self.sums.get(layer.name, 0) + means
+            self.images[layer.name] = self.images.get(layer.name, 0) + seen.shape[0]
 
         return record
 
@@ -54,8 +60,9 @@ class ActivationRecorder:
 class TaylorRecorder:
     """Squared first-order effect on the loss of removing each held unit, averaged over backward passes.
 
-    The gates of a unit (its batch norm's weight and bias) scale its output, so that weight * gradient, summed over
-    them, is the derivative of the loss by a gate on the whole unit (Molchanov et al., 2019, Section 3).
+    The gates of a unit (its batch norm's weight and bias; its columns of what reads it) scale its output, so that
+    weight * gradient, summed over them, is the derivative of the loss by a gate on the whole unit (Molchanov et al.,
+    2019, Section 3).
     """
 
     def __init__(self, model: MetaPrunedForImageClassification) -> None:
@@ -66,10 +73,10 @@ class TaylorRecorder:
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
 
     def __enter__(self) -> TaylorRecorder:
-        for layer in self.model.layers:
-            for name in layer.gates:
-                parameter = self.model.network.get_parameter(name)
-                self._handles.append(parameter.register_post_accumulate_grad_hook(self._hook(layer)))
+        for layer in held_layers(self.model):
+            for gate in layer.gates:
+                parameter = self.model.network.get_parameter(gate.tensor)
+                self._handles.append(parameter.register_post_accumulate_grad_hook(self._hook(layer, gate)))
         self._handles.append(self.model.register_forward_pre_hook(lambda *_: self._close()))
         return self
 
@@ -78,9 +85,9 @@ class TaylorRecorder:
             handle.remove()
         self._handles.clear()
 
-    def _hook(self, layer: PrunableLayer):
+    def _hook(self, layer: PrunableLayer, gate: Axis) -> Callable[[torch.Tensor], None]:
         def record(parameter: torch.Tensor) -> None:
-            effect = (parameter.detach() * parameter.grad).float()  # type: ignore[operator]
+            effect = gate.by_unit((parameter.detach() * parameter.grad).float())  # type: ignore[operator]
             self._effects[layer.name] = self._effects.get(layer.name, 0) + effect
 
         return record
@@ -99,8 +106,21 @@ class TaylorRecorder:
         return {name: (total / self.passes).cpu() for name, total in self.squares.items()}
 
 
+def held_layers(model: MetaPrunedForImageClassification) -> list[PrunableLayer]:
+    """The layers of which the model holds any unit."""
+    mask = model.mask()
+    return [layer for layer in model.layers if len(mask[layer.name])]
+
+
 def magnitude_scores(network: nn.Module, layers: Sequence[PrunableLayer]) -> dict[str, torch.Tensor]:
-    """L1 norm of every filter's weights (Li et al., 2017): float32 (units,) by layer."""
+    """L1 norm of the weights that compute each unit (Li et al., 2017): float32 (units,) by layer."""
     return {
-        layer.name: network.get_parameter(layer.filters).detach().float().flatten(1).abs().sum(1) for layer in layers
+        layer.name: sum(
+            (
+                axis.by_unit(network.get_parameter(axis.tensor).detach().float().abs())
+                for axis in layer.filters
+            ),
+            torch.zeros(()),
+        )
+        for layer in layers
     }

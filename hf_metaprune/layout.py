@@ -5,11 +5,12 @@ FORMAT_VERSION = 1
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 PREPROCESSOR = "preprocessor_config.json"
+SCORES = "mask_scores.safetensors"
 CARD = "README.md"
 REPORT = "report.json"
 UNITS_PICTURE = "units.png"
 MODEL_FILES = frozenset(
-    {CONFIG, WEIGHTS, PREPROCESSOR, "mask_scores.safetensors", CARD, REPORT, "report.md", UNITS_PICTURE}
+    {CONFIG, WEIGHTS, PREPROCESSOR, SCORES, CARD, REPORT, "report.md", UNITS_PICTURE}
     | {"accuracy.png", "confusion.png", "votes.png"}
 )
 """What a saved model's folder may hold, and so what overwriting may delete."""

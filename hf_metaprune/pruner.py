@@ -2,52 +2,53 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from .bank.bank import Bank, open_bank
-from .bank.entry import Entry
+from .budgets import Budget
 from .config import AdaptOptions, TrainingOptions, override, split_options
-from .costs import latency_ms, machine_kind, measured_energy
-from .data import ImageSet
+from .costs import measured_energy
 from .errors import BankError, OptionError
+from .fitting import cut
 from .heads import make_head
 from .hub.client import public_name
 from .markup import counted
-from .models.modeling import MetaPrunedForImageClassification
-from .models.slicing import count_parameters
+from .measuring import make_report
+from .neighbours import nearest
 from .reading import read_task_data
-from .recipes import SIMILARITY, recipe
-from .report import AdaptReport
+from .recipes import recipe
 from .result import AdaptResult
-from .similarity import Neighbour, Query, Similarity, get_similarity
-from .strategies import Start, first_model
+from .similarity import Neighbour, Query, get_similarity
+from .sizes import Order, layer_exceptions
+from .strategies import STRATEGIES, VOTED, Start, first_model
 from .task import TaskData
-from .training import (
-    Callback,
-    TrainingResult,
-    count_flops,
-    fine_tune,
-    pick_device,
-    predict_logits,
-    recalibrate,
-    versions,
-)
-from .voting import agreement, vote_shares
+from .training import Callback, fine_tune, pick_device, recalibrate
 
 RIVAL = "no-bank"
 SHARED = frozenset({"steps", "batch_size", "flip", "shift", "precision", "eval_steps"})
 """Training options that hold for what a model is compared with, too; the others are its own recipe's."""
-METHODS = {"mvp": "mvp", "no-bank": "activation", "random": "random"}
+
+
+@dataclass
+class Plan:
+    """What one vote has settled: from here on models of any size can be made."""
+
+    data: TaskData
+    options: AdaptOptions
+    training: TrainingOptions
+    start: Start
+    order: Order
+    retrieval_flops: int
+    notes: list[str]
+    phases: dict[str, float]
+    energy: dict[str, float] = field(default_factory=dict)
 
 
 class MetaPruner:
@@ -109,131 +110,151 @@ class MetaPruner:
         Raises:
             MetaPruneError: an option, the data, or the bank cannot be used; raised before any training.
         """
+        data, wanted, training, phases = self._prepare(dataset, options, progress)
+        result = self._make(self._plan(data, wanted, training, phases, progress), callbacks, progress)
+        if wanted.compare:
+            rival = replace(wanted, strategy=RIVAL, preset="default", head=None, recalibrate=None)
+            shared = {name: value for name, value in training.items() if name in SHARED}
+            compared = self._make(self._plan(data, rival, shared, {}, progress), (), progress)
+            result.report.rivals["without a bank"] = compared.report.accuracy_at_step
+        return result
+
+    def sweep(
+        self, dataset: Any, ratios: Sequence[float] = (0.5, 0.7, 0.8, 0.9, 0.95), *, progress: bool = False,
+        **options: Any,
+    ) -> list[AdaptResult]:  # fmt: skip
+        """Models of several sizes, from one vote: what accuracy costs, to pick from.
+
+        Args:
+            dataset: as of `adapt`.
+            ratios: shares of units to remove, one for each model.
+            options: any field of `AdaptOptions` but a ratio or a budget, and of `TrainingOptions`.
+
+        Raises:
+            MetaPruneError: as of `adapt`.
+        """
+        given = sorted({"ratio", "max_params", "max_macs", "max_latency_ms", "compare"} & set(options))
+        if given:
+            raise OptionError(f"{given[0]} is not for a sweep, which has sizes of its own: pass ratios")
+        if not ratios:
+            raise OptionError("a sweep needs at least one ratio")
+        plans = [replace(AdaptOptions(), ratio=ratio) for ratio in ratios]  # each is checked now
+        data, wanted, training, phases = self._prepare(dataset, options | {"ratio": plans[0].ratio}, progress)
+        plan = self._plan(data, wanted, training, phases, progress, any_size=True)
+        results = []
+        for ratio in ratios:
+            one = replace(plan, options=replace(plan.options, ratio=ratio), notes=list(plan.notes))
+            one.start, one.phases = replace(plan.start, options=one.options, ratio=ratio), dict(plan.phases)
+            results.append(self._make(one, (), progress))
+        return results
+
+    def nearest(self, query: Query, options: AdaptOptions) -> list[Neighbour]:
+        """The entries that would vote, nearest first; see `neighbours.nearest`."""
+        return nearest(self.bank, query, options)
+
+    def _prepare(
+        self, dataset: Any, options: dict[str, Any], progress: bool
+    ) -> tuple[TaskData, AdaptOptions, dict[str, Any], dict[str, float]]:
+        """The data, the options, and the phases' seconds so far, after all checks that need no training."""
         phases: dict[str, float] = {}
-        adapt_changes, training_changes = split_options(options)
+        adapt_changes, training = split_options(options)
         wanted = override(AdaptOptions(), adapt_changes)
-        override(TrainingOptions(), training_changes)  # a wrong option is found before images are read
+        override(TrainingOptions(), training)  # a wrong option is found before images are read
         if wanted.by is not None:
             get_similarity(wanted.by)
-        device = pick_device(wanted.device)
+        pick_device(wanted.device)
         self._check_bank(wanted)
         with _timed(phases, "read images"):
             data = self._read(dataset, wanted, progress)
         if wanted.compare and not len(data.evaluation):
             raise OptionError("compare=True needs images to measure on: an evaluation_share above 0, or a test split")
-        result = self._adapt(data, wanted, training_changes, device, phases, callbacks, progress)
-        if wanted.compare:
-            rival = replace(wanted, strategy=RIVAL, preset="default", head=None, recalibrate=None)
-            shared = {name: value for name, value in training_changes.items() if name in SHARED}
-            compared = self._adapt(data, rival, shared, device, {}, (), progress)
-            result.report.rivals["without a bank"] = compared.report.accuracy_at_step
-        return result
+        return data, wanted, training, phases
 
-    def _adapt(
+    def _plan(
         self,
         data: TaskData,
         wanted: AdaptOptions,
         training_changes: dict[str, Any],
-        device: torch.device,
         phases: dict[str, float],
-        callbacks: Sequence[Callback],
         progress: bool,
-    ) -> AdaptResult:
-        chosen, training = settle_options(wanted, training_changes, data.images_per_class)
+        any_size: bool = False,
+    ) -> Plan:
+        """Find neighbours, and let them vote."""
+        base, device = self.bank.base, pick_device(wanted.device)
+        chosen, training = settle_options(wanted, training_changes, data.images_per_class, base.family.optimizer)
         notes = list(self.bank.left_out.values())
         energy: dict[str, float] = {}
         with measured_energy(energy):
             with _timed(phases, "find neighbours"):
                 query = Query(
-                    data.task,
-                    data.train,
-                    device,
-                    chosen.leep_samples,
-                    chosen.seed,
-                    progress,
-                    self.bank.strict,
+                    data.task, data.train, device, chosen.leep_samples, chosen.seed, progress, self.bank.strict,
                     notes=notes,
-                )
-                neighbours = self.nearest(query, chosen) if chosen.strategy == "mvp" else []
-            start = Start(self.bank.base, data.task, data.train, chosen, self._ratio(chosen), device, neighbours)
+                )  # fmt: skip
+                neighbours = self.nearest(query, chosen) if chosen.strategy in VOTED else []
+            even = chosen.split == "layer" and not budget_of(chosen) and not any_size and not chosen.layer_ratios
+            ratio = self._ratio(chosen) if even else None
+            start = Start(base, data.task, data.train, chosen, ratio, device, neighbours)
             with _timed(phases, "vote and average"):
-                model = first_model(start, METHODS[chosen.strategy])
+                order = STRATEGIES[chosen.strategy](start)
+        return Plan(data, chosen, training, start, order, query.flops, notes, phases, energy)
+
+    def _make(self, plan: Plan, callbacks: Sequence[Callback], progress: bool) -> AdaptResult:
+        """One model: cut, its classifier set, fine-tuned, measured."""
+        data, chosen, start, phases, notes = plan.data, plan.options, plan.start, plan.phases, plan.notes
+        device, began = start.device, time.perf_counter()
+        energy: dict[str, float] = {}
+        with measured_energy(energy):
+            mask, ratio = cut(start, plan.order, budget_of(chosen), self._ratio(chosen), notes)
+            model = first_model(start, mask, plan.order.scores, ratio)
+            phases["vote and average"] += time.perf_counter() - began
             with _timed(phases, "recalibrate and set the classifier"):
                 if chosen.recalibrate:
                     recalibrate(model, data.train, device, seed=chosen.seed)
-                head = make_head(
-                    chosen.head or "auto", model, data.train, data.task, [n.entry for n in neighbours], device
-                )
+                entries = [n.entry for n in start.neighbours]
+                head = make_head(chosen.head or "auto", model, data.train, data.task, entries, device)
             began = time.perf_counter()
             result = fine_tune(
-                model, data.train, training, evaluation=data.evaluation if len(data.evaluation) else None,
+                model, data.train, plan.training, evaluation=data.evaluation if len(data.evaluation) else None,
                 device=device, seed=chosen.seed, callbacks=callbacks, progress=progress,
             )  # fmt: skip
             phases["fine-tune"] = result.seconds
             phases["evaluate"] = time.perf_counter() - began - result.seconds
-        report = self._report(model, data, start, result, head, device)
+        report = make_report(model, data, start, result, head, self.bank.reference())
         passes = int(chosen.recalibrate or False) + (chosen.head != "random")
-        report.emissions, report.retrieval_flops = energy, query.flops
+        report.emissions = {name: plan.energy.get(name, 0.0) + value for name, value in energy.items()}
+        report.retrieval_flops = plan.retrieval_flops
         report.preparation_flops = start.flops + passes * len(data.train) * 2 * report.macs
         report.seconds = {phase: round(s, 3) for phase, s in phases.items()}
-        report.options = _options(chosen, training)
+        report.options = _options(chosen, plan.training)
         report.notes, report.skipped_images = notes, data.skipped
         model.config.dataset = public_name(data.source)
         if report.test_images:
             model.config.metrics = {"accuracy": round(report.accuracy, 4), "test_images": report.test_images}
         return AdaptResult(model, self.bank.base.preprocessing, report, device)
 
-    def nearest(self, query: Query, options: AdaptOptions) -> list[Neighbour]:
-        """The N entries nearest to the task, nearest first; `options` say which similarity, and N (None: all).
-
-        An entry that is damaged, or not what the index says, is left out with a note; nor has an owner of single
-        models more than ``votes_per_owner`` of them among the N.
-
-        Raises:
-            BankError: fewer than N can be used. MetaPruneError: one is bad, and the bank is strict.
-        """
-        wanted = options.neighbours or len(self.bank)
-        allowed = votes_per_owner(options, wanted, list(self.bank))
-        found: list[Neighbour] = []
-        owners: Counter[str | None] = Counter()
-        capped = False
-        for neighbour in _ranked(get_similarity(options.by or SIMILARITY), query, list(self.bank)):
-            owner = neighbour.entry.owner
-            if owner is not None and owners[owner] >= allowed:
-                capped = True
-                continue
-            if not query.usable(neighbour.entry, neighbour.entry.verify):
-                continue
-            owners[owner] += 1
-            found.append(neighbour)
-            if len(found) == wanted:
-                break
-        if found and capped and len(found) < wanted:
-            query.note(f"{len(found)} vote, not {wanted}: an owner has at most {allowed} (votes_per_owner)")
-        elif not found or (options.neighbours and len(found) < options.neighbours):
-            why = "; ".join(query.notes[-3:])
-            raise BankError(f"only {len(found)} of {self._entries()} of {self.bank.title} can be used: {why}")
-        return found
-
     def _check_bank(self, options: AdaptOptions) -> None:
-        if options.strategy == "mvp" and not len(self.bank):
+        voted = options.strategy in VOTED
+        if voted and not len(self.bank):
             raise BankError(f"{self.bank.title}: there is no entry that could vote: {self.bank.why_empty}")
-        if options.neighbours is not None and options.strategy == "mvp" and options.neighbours > len(self.bank):
-            has = f"{self.bank.title} has only {self._entries()}"
+        if options.neighbours is not None and voted and options.neighbours > len(self.bank):
+            has = f"{self.bank.title} has only {counted(len(self.bank), 'entry', 'entries')}"
             raise BankError(f"neighbours={options.neighbours}, but {has}")
         if options.compare and options.strategy == RIVAL:
             raise OptionError(f"compare=True compares with strategy {RIVAL!r}, which was chosen already")
-        self._ratio(options)
-        self.bank.base  # noqa: B018  (loaded and checked now)
-
-    def _entries(self) -> str:
-        return counted(len(self.bank), "entry", "entries")
+        if budget_of(options):
+            if options.ratio is not None:
+                raise OptionError(f"ratio={options.ratio} and a budget: pass one of them")
+        else:
+            self._ratio(options)
+        layer_exceptions(options.layer_ratios, self.bank.base.layers)  # the base is loaded and checked now, too
 
     def _ratio(self, options: AdaptOptions) -> float:
-        ratio = options.ratio if options.ratio is not None else self.bank.default_ratio
-        if ratio is None:
+        if options.ratio is not None:
+            return options.ratio
+        ratio = self.bank.default_ratio
+        if ratio is None and not budget_of(options):
             raise BankError(f"{self.bank.title} names no default ratio: pass ratio= (--ratio)")
-        return ratio
+        return ratio if ratio is not None else 0.5
 
     def _read(self, dataset: Any, options: AdaptOptions, progress: bool) -> TaskData:
         if isinstance(dataset, TaskData):
@@ -249,74 +270,10 @@ class MetaPruner:
             progress=progress,
         )
 
-    def _report(
-        self,
-        model: MetaPrunedForImageClassification,
-        data: TaskData,
-        start: Start,
-        result: TrainingResult,
-        head: str,
-        device: torch.device,
-    ) -> AdaptReport:
-        predicted = predict_logits(model, data.evaluation, device, "fp32").argmax(1).numpy()
-        true, labels = data.evaluation.targets.numpy(), data.task.labels
-        confusion = np.zeros((len(labels), len(labels)), dtype=int)
-        np.add.at(confusion, (true, predicted), 1)
-        tested = confusion.sum(1)
-        per_class = np.where(tested, confusion.diagonal() / tested.clip(1), np.nan)
-        mask, masks = model.mask(), [n.entry.mask for n in start.neighbours]
-        overlaps = [mask.iou_per_layer(m) for m in masks]
-        image = data.train.images[:1]
-        base = start.base
-        full = base.whole(labels).eval()
-        shares = vote_shares(mask, masks, start.weights)
-        return AdaptReport(
-            accuracy=float((predicted == true).mean()) if len(true) else math.nan,
-            evaluated_on=data.evaluation_split,
-            accuracy_at_step=result.accuracy_at_step,
-            accuracy_per_class={label: float(a) for label, a in zip(labels, per_class, strict=True)},
-            confusion=confusion.tolist(),
-            labels=list(labels),
-            train_images=len(data.train),
-            test_images=len(data.evaluation),
-            source=public_name(data.source),
-            strategy=start.options.strategy,
-            ratio=start.ratio,
-            bank=self.bank.reference(),
-            neighbours=[
-                n.entry.reference() | {"score": round(n.score, 6), "share": round(share, 4)}
-                for n, share in zip(start.neighbours, shares, strict=True)
-            ],
-            vote_agreement=agreement(mask, masks) if masks else {},
-            iou_with_neighbours={name: [round(o[name], 4) for o in overlaps] for name in mask} if masks else {},
-            head=head,
-            params=count_parameters(model),
-            base_params=count_parameters(full),
-            macs=count_flops(model, image)[0] // 2,
-            base_macs=count_flops(full, image)[0] // 2,
-            latency_ms={"model": _latency(model, data.train, device), "base": _latency(full, data.train, device)},
-            machine=machine_kind(device),
-            training_flops=result.flops,
-            losses=[round(loss, 5) for loss in result.losses],
-            peak_memory_mb=peak_memory_mb(device),
-            seed=start.options.seed,
-            versions=versions(),
-            device=str(device),
-        )  # fmt: skip
 
-
-def _ranked(similarity: Similarity, query: Query, entries: list[Entry]) -> Iterator[Neighbour]:
-    """Entries from the nearest on: those of the similarity's shortlist, then, if more are asked for, of its next."""
-    while entries:
-        some = similarity.shortlist(query, entries)
-        yield from similarity.rank(query, some)
-        seen = {entry.id for entry in some}
-        entries = [entry for entry in entries if entry.id not in seen]
-
-
-def _latency(model: MetaPrunedForImageClassification, images: ImageSet, device: torch.device) -> float:
-    pixels = images.preprocessing.normalise(images.images[:1]).to(device)
-    return round(latency_ms(model.to(device), pixels), 3)
+def budget_of(options: AdaptOptions) -> Budget:
+    """The bounds that the options name."""
+    return Budget(options.max_params, options.max_macs, options.max_latency_ms)
 
 
 @contextmanager
@@ -327,39 +284,15 @@ def _timed(phases: dict[str, float], name: str) -> Iterator[None]:
 
 
 def settle_options(
-    wanted: AdaptOptions, training_changes: dict[str, Any], images_per_class: float
+    wanted: AdaptOptions, training_changes: dict[str, Any], images_per_class: float, optimizer: str = "sgd"
 ) -> tuple[AdaptOptions, TrainingOptions]:
     """Fill what was left open from the preset's recipe; what the user set stands."""
-    plan = recipe(wanted.preset, images_per_class, wanted.strategy)
+    plan = recipe(wanted.preset, images_per_class, wanted.strategy, optimizer)
     names = {f.name for f in fields(AdaptOptions)}
     open_ones = {k: v for k, v in plan.items() if k in names and getattr(wanted, k) is None}
     training = {k: v for k, v in plan.items() if k not in names} | training_changes
     return replace(wanted, **open_ones), override(TrainingOptions(), training)
 
 
-def votes_per_owner(options: AdaptOptions, neighbours: int, entries: Sequence[Entry]) -> int:
-    """How many of the neighbours may be single models of one owner.
-
-    As asked; else fewer than half, but at least one; as many as there are if nobody else has any.
-    """
-    if options.votes_per_owner is None and len({entry.owner for entry in entries}) == 1:
-        return neighbours
-    return options.votes_per_owner or max(1, (neighbours - 1) // 2)
-
-
 def _options(chosen: AdaptOptions, training: TrainingOptions) -> dict[str, Any]:
     return {k: list(v) if isinstance(v, tuple) else v for k, v in (asdict(chosen) | asdict(training)).items()}
-
-
-def peak_memory_mb(device: torch.device) -> float:
-    """Most memory held so far, in MB: of the device's allocator on CUDA, of the process elsewhere."""
-    if device.type == "cuda":
-        return round(torch.cuda.max_memory_allocated(device) / 1e6, 1)
-    try:
-        import resource
-        import sys
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
-    except ImportError:  # Windows
-        return float("nan")

@@ -1,4 +1,4 @@
-"""Where a sub-network's mask and first weights come from: a vote of neighbours, the base alone, or chance."""
+"""Where a sub-network's mask and first weights come from: votes of neighbours, the base alone, or chance."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from .averaging import average_weights
 from .config import AdaptOptions
 from .data import ImageSet
 from .importance import ActivationRecorder
-from .masks import Mask
-from .methods.iterative import next_mask
+from .masks import Mask, keep_count
 from .models.base import BaseModel
 from .models.modeling import MetaPrunedForImageClassification
 from .models.slicing import slice_state
 from .recipes import SIMILARITY
+from .scores import ScoreMask, sum_scores
 from .similarity import Neighbour, get_similarity
+from .sizes import Order
 from .task import Task
 from .training import EVAL_BATCH, autocast, count_flops
-from .voting import count_votes, is_tied, vote
+from .voting import count_votes, is_tied, vote_order
 
 
 @dataclass
@@ -32,7 +33,8 @@ class Start:
     task: Task
     images: ImageSet
     options: AdaptOptions
-    ratio: float
+    ratio: float | None
+    """The share of units to remove in every layer; None: sizes follow from something else."""
     device: torch.device
     neighbours: Sequence[Neighbour] = ()
     weights: Sequence[float] | None = None
@@ -40,9 +42,15 @@ class Start:
     flops: int = 0
     """Spent on forward passes of the base; a strategy adds here."""
 
+    def weigh(self) -> None:
+        """Let the similarities weigh the votes, if they are to."""
+        if self.options.weighted:
+            similarity = get_similarity(self.options.by or SIMILARITY)
+            self.weights = [similarity.weight(n.score) for n in self.neighbours]
 
-Strategy = Callable[[Start], tuple[Mask, dict[str, torch.Tensor]]]
-"""From a `Start` to the mask and the sliced weights, the classifier left out."""
+
+Strategy = Callable[[Start], Order]
+"""From a `Start` to the order in which units stay."""
 
 
 def base_activations(start: Start, images: ImageSet) -> dict[str, np.ndarray]:
@@ -56,50 +64,83 @@ def base_activations(start: Start, images: ImageSet) -> dict[str, np.ndarray]:
     return {name: scores.numpy() for name, scores in recorder.scores().items()}
 
 
-def _from_base(start: Start, mask: Mask) -> tuple[Mask, dict[str, torch.Tensor]]:
-    head = start.base.family.classifier_name(start.base.network)
-    state = {n: t for n, t in start.base.state.items() if not n.startswith(f"{head}.")}
-    return mask, slice_state(state, start.base.layers, mask)
-
-
-def by_vote(start: Start) -> tuple[Mask, dict[str, torch.Tensor]]:
-    """Meta-Vote Pruning: the neighbours' votes and the mean of their weights (MVP, Algorithm 1)."""
+def by_vote(start: Start) -> Order:
+    """Meta-Vote Pruning: the neighbours' votes (MVP, Algorithm 1)."""
     o = start.options
-    entries = [n.entry for n in start.neighbours]
-    if o.weighted:
-        start.weights = [get_similarity(o.by or SIMILARITY).weight(n.score) for n in start.neighbours]
-    weights = start.weights
-    sample = o.vote != "top"
-    masks = [entry.mask for entry in entries]
+    start.weigh()
+    masks = [n.entry.mask for n in start.neighbours]
+    sample, counts = o.vote != "top", count_votes(masks, start.weights)
     tie_break = None
-    if not sample and is_tied(count_votes(masks, weights), start.ratio):
-        tie_break = base_activations(start, start.images.stratified(o.leep_samples, o.seed))
-    mask = vote(masks, start.ratio, tau=o.tau, sample=sample, weights=weights, tie_break=tie_break, seed=o.seed)
-    head = start.base.family.classifier_name(start.base.network)
-    skip = [f"{head}.weight", f"{head}.bias"]
-    return mask, average_weights(entries, mask, start.base.state, start.base.layers, skip)
+    if not sample and (start.ratio is None or is_tied(counts, _even(start.base.sizes, start.ratio))):
+        tie_break = _few_activations(start)
+    order = vote_order(
+        masks, tau=o.tau, sample=sample, weights=start.weights, tie_break=tie_break, seed=o.seed
+    )
+    return Order(order, ScoreMask(counts))
 
 
-def by_activation(start: Start) -> tuple[Mask, dict[str, torch.Tensor]]:
-    """No bank: the base's units with the largest mean activation on the target's images, with its own weights."""
-    scores = {name: torch.from_numpy(values) for name, values in base_activations(start, start.images).items()}
-    return _from_base(start, next_mask(Mask.full(start.base.sizes), scores, 1.0, start.ratio))
+def by_score_vote(start: Start) -> Order:
+    """SMSP: the sum of the neighbours' score masks; units that nobody scores in the order of the base's activations."""
+    o = start.options
+    start.weigh()
+    scores = sum_scores([n.entry.score_mask() for n in start.neighbours], start.weights, o.normalise)
+    if start.ratio is not None and not is_tied(scores, _even(start.base.sizes, start.ratio)):
+        return Order.by_scores(scores)
+    return Order.by_scores(scores, _few_activations(start))
 
 
-def by_chance(start: Start) -> tuple[Mask, dict[str, torch.Tensor]]:
-    """A random mask with the base's weights (MVP, Section 5.2)."""
-    return _from_base(start, Mask.random(start.base.sizes, start.ratio, start.options.seed))
+def by_activation(start: Start) -> Order:
+    """No bank: the base's units with the largest mean activation on the target's images."""
+    scores = ScoreMask(base_activations(start, start.images))
+    return Order.by_scores(scores.normalised("layer"))
 
 
-STRATEGIES: dict[str, Strategy] = {"mvp": by_vote, "no-bank": by_activation, "random": by_chance}
+def by_chance(start: Start) -> Order:
+    """Random units (MVP, Section 5.2)."""
+    rng = np.random.default_rng(start.options.seed)
+    return Order.by_scores(ScoreMask({name: rng.random(size) for name, size in start.base.sizes.items()}))
 
 
-def first_model(start: Start, method: str) -> MetaPrunedForImageClassification:
+def _few_activations(start: Start) -> dict[str, np.ndarray]:
+    return base_activations(start, start.images.stratified(start.options.leep_samples, start.options.seed))
+
+
+def _even(sizes: dict[str, int], ratio: float) -> dict[str, int]:
+    return {name: keep_count(size, ratio) for name, size in sizes.items()}
+
+
+STRATEGIES: dict[str, Strategy] = {
+    "mvp": by_vote,
+    "smsp": by_score_vote,
+    "no-bank": by_activation,
+    "random": by_chance,
+}
+VOTED = ("mvp", "smsp")
+"""Those that need neighbours."""
+METHODS = {"mvp": "mvp", "smsp": "smsp", "no-bank": "activation", "random": "random"}
+"""What a model's config calls them."""
+
+
+def first_weights(start: Start, mask: Mask) -> dict[str, torch.Tensor]:
+    """The sliced weights to start from, the classifier left out: the neighbours' mean where they hold a unit, or the base's."""
+    base = start.base
+    head = base.family.classifier_name(base.network)
+    if start.options.strategy in VOTED and start.options.weights == "neighbours":
+        entries = [n.entry for n in start.neighbours]
+        return average_weights(entries, mask, base.state, base.layers, [f"{head}.weight", f"{head}.bias"])
+    return slice_state({n: t for n, t in base.state.items() if not n.startswith(f"{head}.")}, base.layers, mask)
+
+
+def first_model(start: Start, mask: Mask, scores: ScoreMask, ratio: float) -> MetaPrunedForImageClassification:
     """The sub-network that ``options.strategy`` starts from, with a new random classifier."""
-    mask, state = STRATEGIES[start.options.strategy](start)
-    config = start.base.config(mask, start.task.labels, synsets=start.task.synsets, ratio=start.ratio, method=method)
-    config.seed = start.options.seed
-    torch.manual_seed(start.options.seed)  # the classifier's first weights
+    o = start.options
+    config = start.base.config(
+        mask, start.task.labels, synsets=start.task.synsets, ratio=ratio, method=METHODS[o.strategy]
+    )
+    config.seed = o.seed
+    torch.manual_seed(o.seed)  # the classifier's first weights
     model = MetaPrunedForImageClassification(config)
-    model.network.load_state_dict(state, strict=False)
+    model.network.load_state_dict(first_weights(start, mask), strict=False)
+    if o.strategy == "smsp":
+        model.score_mask = scores
     return model

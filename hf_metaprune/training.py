@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from .config import TrainingOptions
 from .data import ImageSet, augment
 from .errors import DataError, OptionError
+from .gates import Gates
 from .models.modeling import MetaPrunedForImageClassification
 
 EVAL_BATCH = 256
@@ -58,6 +59,16 @@ class TrainingResult:
     images: int = 0
     flops: int = 0
     seconds: float = 0.0
+
+    def __add__(self, later: TrainingResult) -> TrainingResult:
+        """Two phases of one training."""
+        return TrainingResult(
+            self.accuracy_at_step | later.accuracy_at_step,
+            self.losses + later.losses,
+            self.images + later.images,
+            self.flops + later.flops,
+            self.seconds + later.seconds,
+        )
 
 
 def pick_device(device: str | torch.device | None = None) -> torch.device:
@@ -136,12 +147,14 @@ def freeze_stem(model: MetaPrunedForImageClassification) -> None:
         model.network.get_submodule(name).requires_grad_(False).eval()
 
 
-def make_optimizer(model: nn.Module, lr: float, momentum: float, weight_decay: float) -> torch.optim.SGD:
-    """SGD over the parameters that need gradients; no decay on biases and norms."""
+def make_optimizer(model: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
+    """SGD or AdamW over the parameters that need gradients; no decay on biases and norms."""
     params = [p for p in model.parameters() if p.requires_grad]
     decay, plain = [p for p in params if p.ndim > 1], [p for p in params if p.ndim <= 1]
-    groups = [{"params": decay, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.SGD(groups, lr=lr, momentum=momentum)
+    groups = [{"params": decay, "weight_decay": options.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    if options.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=options.lr)
+    return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum)
 
 
 def lr_factor(step: int, options: TrainingOptions) -> float:
@@ -163,9 +176,10 @@ def fine_tune(
     device: torch.device | None = None,
     seed: int = 0,
     callbacks: Sequence[Callback] = (),
+    gates: Gates | None = None,
     progress: bool = False,
 ) -> TrainingResult:
-    """Train `model` in place; it ends on `device` in eval mode, with its averaged weights if `options.ema` is set.
+    """Train `model` in place, and the scores of `gates` with it, if there are any; it ends on `device` in eval mode, with its averaged weights if `options.ema` is set.
 
     With several processes (``accelerate launch``) each takes its share of every batch.
 
@@ -174,7 +188,7 @@ def fine_tune(
     """
     if not len(train):
         raise DataError("there is no image to train on")
-    run = _Run(model, train, options, evaluation, device or pick_device(), seed, callbacks)
+    run = _Run(model, train, options, evaluation, device or pick_device(), seed, callbacks, gates)
     for step in tqdm(range(options.steps), desc="fine-tuning", disable=not progress, leave=False):
         run.step(step)
         if run.state.stop:
@@ -194,15 +208,18 @@ class _Run:
         device: torch.device,
         seed: int,
         callbacks: Sequence[Callback],
+        gates: Gates | None,
     ) -> None:
         self.model, self.train, self.options, self.evaluation = model, train, options, evaluation
-        self.device, self.callbacks = device, callbacks
+        self.device, self.callbacks, self.gates = device, callbacks, gates
         self.accelerator = Accelerator(device_placement=False)
         model.to(device=device, memory_format=torch.channels_last)
         self.trainable = {p: p.requires_grad for p in model.parameters()}
         self._train_mode()
-        self.optimizer = make_optimizer(model, options.lr, options.momentum, options.weight_decay)
-        self.parallel = self.accelerator.prepare(model) if self.accelerator.num_processes > 1 else model
+        self.optimizer = make_optimizer(model, options)
+        self.parallel: Any = self.accelerator.prepare(model) if self.accelerator.num_processes > 1 else model
+        if gates is not None:
+            self._learn_scores(gates)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda s: lr_factor(s, options))
         self.rows = batch_rows(len(train), options.batch_size, seed)
         self.generator = torch.Generator().manual_seed(seed)
@@ -222,6 +239,12 @@ class _Run:
         self.best, self.flat = -1.0, 0
         if 0 in options.eval_steps or options.steps == 0:
             self._evaluate(0)
+
+    def _learn_scores(self, gates: Gates) -> None:
+        if self.accelerator.num_processes > 1:
+            raise OptionError("scores are learnt by one process: start it without `accelerate launch`")
+        self.parallel = gates
+        self.optimizer.add_param_group({"params": gates.parameters, "lr": gates.lr, "weight_decay": 0.0})
 
     def _train_mode(self) -> None:
         self.model.train()
@@ -248,7 +271,7 @@ class _Run:
         loss = F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
         if weight < 1.0:
             loss = weight * loss + (1 - weight) * F.cross_entropy(logits.float(), other, label_smoothing=smoothing)
-        return loss
+        return loss if self.gates is None else loss + self.gates.penalty()
 
     def _count(self, x: torch.Tensor) -> None:
         params = sum(p.numel() for p in self.model.parameters())
@@ -287,7 +310,8 @@ class _Run:
         if self.evaluation is None:
             return
         shown: Any = self.average.module if self.average is not None else self.model
-        self.state.accuracy = accuracy(shown, self.evaluation, self.device, self.options.precision)
+        with self.gates.applied() if self.gates is not None else contextlib.nullcontext():
+            self.state.accuracy = accuracy(shown, self.evaluation, self.device, self.options.precision)
         self.result.accuracy_at_step[step] = self.state.accuracy
         self._train_mode()
         for callback in self.callbacks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -43,57 +44,69 @@ def vote_probabilities(counts: np.ndarray, tau: float) -> np.ndarray:
     return p / p.sum()
 
 
-def sample_without_replacement(logits: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
-    """`k` different indices, drawn one after the other with probability softmax(logits) among those left.
+def draw_order(logits: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """All indices, drawn one after the other with probability softmax(logits) among those left.
 
-    By the Gumbel top-k trick (Kool et al., 2019): the k largest of logits plus Gumbel noise.
+    By the Gumbel top-k trick (Kool et al., 2019): in the order of logits plus Gumbel noise.
     """
     keys = logits + rng.gumbel(size=len(logits))
-    return np.sort(np.argsort(-keys, kind="stable")[:k])
+    return np.argsort(-keys, kind="stable")
 
 
-def vote(
+def vote_order(
     masks: Sequence[Mask],
-    ratio: float,
     *,
     tau: float = 1.0,
     sample: bool = True,
     weights: Sequence[float] | None = None,
     tie_break: Mapping[str, np.ndarray] | None = None,
     seed: int = 0,
-) -> Mask:
+) -> dict[str, np.ndarray]:
+    """By layer, all units from the first to stay to the last: one vote, whose first k are a mask of any size.
+
+    Args:
+        masks: one of each neighbour, of one base.
+        tau: temperature of the softmax; small values leave little to chance.
+        sample: draw from Equation 1 without replacement; if False, units are ordered by their votes.
+        weights: a weight for each neighbour's vote, such as its similarity.
+        tie_break: scores (units,) by layer that order units of equal count when not sampling; else lower indices win.
+        seed: of the draw; the same seed gives the same order.
+
+    Raises:
+        OptionError, BankError: see `count_votes`.
+    """
+    counts, rng, order = count_votes(masks, weights), np.random.default_rng(seed), {}
+    for name, votes in counts.items():
+        if sample:
+            vote_probabilities(votes, tau)  # checks tau
+            order[name] = draw_order(votes / tau, rng)
+        else:
+            second = -np.asarray(tie_break[name]) if tie_break is not None else np.arange(len(votes))
+            order[name] = np.lexsort((second, -votes))
+    return order
+
+
+def vote(masks: Sequence[Mask], ratio: float, **options: Any) -> Mask:
     """The mask of a new task from its neighbours' masks (Algorithm 1, lines 2 and 3).
 
     Args:
         masks: one of each neighbour, of one base.
         ratio: share of units to remove; ``keep_count`` units of each layer stay.
-        tau: temperature of the softmax; small values leave little to chance.
-        sample: draw from Equation 1 without replacement; if False, the units with most votes stay.
-        weights: a weight for each neighbour's vote, such as its similarity.
-        tie_break: scores (units,) by layer that order units of equal count when not sampling; else lower indices win.
-        seed: of the draw; the same seed gives the same mask.
+        options: as of `vote_order`.
 
     Raises:
         OptionError, BankError: see `count_votes`; ratio outside (0, 1).
     """
     check_ratio(ratio)
-    counts, rng, kept = count_votes(masks, weights), np.random.default_rng(seed), {}
-    for name, votes in counts.items():
-        k = keep_count(len(votes), ratio)
-        if sample:
-            vote_probabilities(votes, tau)  # checks tau
-            kept[name] = sample_without_replacement(votes / tau, k, rng)
-        else:
-            second = -np.asarray(tie_break[name]) if tie_break is not None else np.arange(len(votes))
-            kept[name] = np.lexsort((second, -votes))[:k]
-    return Mask(kept, masks[0].sizes)
+    order = vote_order(masks, **options)
+    return Mask({n: units[: keep_count(len(units), ratio)] for n, units in order.items()}, masks[0].sizes)
 
 
-def is_tied(counts: Mapping[str, np.ndarray], ratio: float) -> bool:
+def is_tied(counts: Mapping[str, np.ndarray], keep: Mapping[str, int]) -> bool:
     """Whether, in some layer, the last unit with enough votes to stay has as many as the first that must go."""
-    for votes in counts.values():
-        k, order = keep_count(len(votes), ratio), np.sort(votes)[::-1]
-        if k < len(votes) and order[k - 1] == order[k]:
+    for name, votes in counts.items():
+        k, order = keep[name], np.sort(votes)[::-1]
+        if 0 < k < len(votes) and order[k - 1] == order[k]:
             return True
     return False
 

@@ -35,6 +35,7 @@ REPO = Path(__file__).resolve().parents[1]
 SHARED = REPO.parent / "shared"
 LABELS = ("cat", "dog", "truck", "daisy", "violin", "teapot")
 SIZE = 32
+TINY_VIT = {"img_size": SIZE, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 4, "mlp_ratio": 2.0}
 TINY = {"channels": [8, 16, 24, 32], "stem_type": "deep", "stem_width": 8}
 
 
@@ -77,6 +78,15 @@ def make_base(folder: Path) -> Path:
     return folder
 
 
+def make_vit_base(folder: Path) -> Path:
+    """A tiny vision transformer, as timm saves one."""
+    torch.manual_seed(0)
+    network = timm.create_model("vit_tiny_patch16_224", num_classes=7, **TINY_VIT)
+    config = {"model_args": TINY_VIT, "pretrained_cfg": tiny_preprocessing().to_config() | {"num_classes": 7}}
+    save_for_hf(network, folder, model_config=config, safe_serialization=True)
+    return folder
+
+
 def make_task_data() -> TaskData:
     """A tiny task of all labels."""
     train = ImageSet(*striped_images(12, len(LABELS), 0), tiny_preprocessing())
@@ -103,6 +113,11 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def base(base_folder: Path) -> BaseModel:
     return BaseModel.load(base_folder)
+
+
+@pytest.fixture(scope="session")
+def vit_base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
+    return BaseModel.load(make_vit_base(tmp_path_factory.mktemp("vit") / "base"))
 
 
 @pytest.fixture(scope="session")

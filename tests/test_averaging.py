@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from hf_metaprune.averaging import average_weights
 from hf_metaprune.errors import FormatError
 from hf_metaprune.masks import Mask
-from hf_metaprune.models.architecture import Axis, PrunableLayer
+from hf_metaprune.models.architecture import Axis, PrunableLayer, Probe
 from hf_metaprune.models.slicing import slice_state
 
 # Two layers: a (4 units) feeds b (3 heads of width 2 in a fused projection with 2 parts).
 LAYERS = [
-    PrunableLayer("a", 4, (Axis("a.weight", 0), Axis("a.bias", 0), Axis("b.weight", 1)), "a", ("a.bias",), "a.weight"),
-    PrunableLayer("b", 3, (Axis("b.weight", 0, 2, 2), Axis("c.weight", 1, 1, 2)), "b", (), "b.weight"),
+    PrunableLayer("a", 4, (Axis("a.weight", 0), Axis("a.bias", 0), Axis("b.weight", 1)), Probe("a"), (), ()),
+    PrunableLayer("b", 3, (Axis("b.weight", 0, 2, 2), Axis("c.weight", 1, 1, 2)), Probe("b"), (), ()),
 ]
 SHAPES = {
     "a.weight": (4, 5),

@@ -131,7 +131,8 @@ def test_weighted_votes_follow_the_scores(pruner: MetaPruner, target: TaskData) 
 
     def winner(weighted: bool) -> Mask:
         options = AdaptOptions(vote="top", weighted=weighted, by="leep")
-        return by_vote(Start(pruner.bank.base, target.task, target.train, options, 0.7, CPU, neighbours))[0]
+        order = by_vote(Start(pruner.bank.base, target.task, target.train, options, 0.7, CPU, neighbours))
+        return order.mask({name: keep_count(size, 0.7) for name, size in pruner.bank.sizes.items()})
 
     assert winner(weighted=True) == near.mask
     assert winner(weighted=False) != near.mask

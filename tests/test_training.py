@@ -142,7 +142,7 @@ def test_the_schedule_warms_up_and_falls() -> None:
 
 def test_weights_decay_and_biases_and_norms_do_not(model: MetaPrunedForImageClassification) -> None:
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    optimizer = make_optimizer(model, lr=0.1, momentum=0.0, weight_decay=0.5)
+    optimizer = make_optimizer(model, TrainingOptions(lr=0.1, momentum=0.0, weight_decay=0.5))
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()

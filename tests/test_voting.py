@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hf_metaprune.errors import BankError, OptionError
 from hf_metaprune.masks import Mask, keep_count
-from hf_metaprune.voting import agreement, count_votes, is_tied, sample_without_replacement, vote, vote_probabilities
+from hf_metaprune.voting import agreement, count_votes, draw_order, is_tied, vote, vote_order, vote_probabilities
 
 SIZES = {"a": 12, "b": 7}
 
@@ -55,7 +55,7 @@ def test_inclusion_frequencies_match_the_exact_ones(k: int) -> None:
     rng, draws = np.random.default_rng(0), 20_000
     counts = np.zeros(5)
     for _ in range(draws):
-        counts[sample_without_replacement(logits, k, rng)] += 1
+        counts[draw_order(logits, rng)[:k]] += 1
     exact = exact_inclusion(p, k)
     error = np.sqrt(exact * (1 - exact) / draws)
     assert exact.sum() == pytest.approx(k)
@@ -81,6 +81,15 @@ def test_a_vote_keeps_the_asked_share_and_follows_its_seed(n: int, ratio: float,
     assert mask == vote(voters, ratio, sample=sample, seed=seed)
 
 
+@given(st.integers(1, 4), st.booleans(), st.integers(0, 99))
+def test_one_vote_serves_all_sizes(n: int, sample: bool, seed: int) -> None:
+    voters = masks(n, seed)
+    order = vote_order(voters, sample=sample, seed=seed)
+    assert {name: sorted(units) for name, units in order.items()} == {n: list(range(s)) for n, s in SIZES.items()}
+    larger, smaller = (vote(voters, ratio, sample=sample, seed=seed) for ratio in (0.4, 0.8))
+    assert smaller <= larger
+
+
 def test_the_top_vote_takes_the_units_with_most_votes_and_breaks_ties_as_told() -> None:
     sizes = {"l": 5}
     voters = [Mask({"l": kept}, sizes) for kept in ([0, 3], [3, 4], [3, 1])]
@@ -95,12 +104,13 @@ def test_a_tie_is_what_a_tie_break_can_decide(n: int, ratio: float, seed: int) -
     one_way = {name: np.arange(size, dtype=float) for name, size in voters[0].sizes.items()}
     other = {name: -scores for name, scores in one_way.items()}
     first, second = (vote(voters, ratio, sample=False, tie_break=t) for t in (one_way, other))
-    assert is_tied(count_votes(voters), ratio) == (first != second)
+    keep = {name: keep_count(size, ratio) for name, size in SIZES.items()}
+    assert is_tied(count_votes(voters), keep) == (first != second)
 
 
 def test_a_single_voter_at_its_own_ratio_is_not_tied() -> None:
     voter = masks(1, 0, ratio=0.6)
-    assert not is_tied(count_votes(voter), 0.6)
+    assert not is_tied(count_votes(voter), {name: keep_count(size, 0.6) for name, size in SIZES.items()})
     assert vote(voter, 0.6, sample=False) == voter[0]
 
 

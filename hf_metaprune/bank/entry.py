@@ -18,12 +18,14 @@ from safetensors import SafetensorError, safe_open
 from ..errors import DataError, FormatError, reason
 from ..hub.client import is_repo_id
 from ..hub.files import HubFiles, check_relative
-from ..layout import WEIGHTS
+from ..layout import SCORES, WEIGHTS
 from ..masks import Mask
 from ..models.base import BaseModel, sha256_file
 from ..models.configuration import MetaPrunedConfig
 from ..models.modeling import MetaPrunedForImageClassification
 from ..models.saving import load_model
+from ..models.score_file import load_scores
+from ..scores import ScoreMask
 from ..storage import parse_json
 from ..task import Task
 from .sketch import check_sketch
@@ -36,6 +38,7 @@ MAX_PATH = 400  # characters
 MAX_METRICS = 1 << 16  # characters of JSON
 MAX_SIZE = 1 << 63  # bytes, as a column of whole numbers can hold
 COMMIT = re.compile(r"[0-9a-f]{40}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
 PATH = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
 ID_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,95}")
 
@@ -147,11 +150,15 @@ class Entry:
     revision: str | None = None
     sketch: bytes | None = None
     """What its outputs are guessed from (bank/sketch.py)."""
+    scores_sha256: str | None = None
+    """Of its ``mask_scores.safetensors``, if it has one."""
 
     def __post_init__(self) -> None:
         check_facts(self.ratio, self.metrics)
         if self.sketch is not None:
             check_sketch(self.sketch, len(self.labels))
+        if self.scores_sha256 is not None and not SHA256.fullmatch(self.scores_sha256):
+            raise FormatError(f"scores_sha256 {self.scores_sha256[:80]!r} is no digest")
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -246,6 +253,21 @@ class Entry:
         except (OSError, SafetensorError) as error:
             raise FormatError(f"entry {self.id}: {self.folder / WEIGHTS} cannot be read: {reason(error)}") from error
 
+    def score_mask(self) -> ScoreMask:
+        """How much each unit of the base matters to it; of an entry without scores, 1 for the kept units and 0 for others.
+
+        Raises:
+            FormatError: its file is missing, damaged, or not that of the index. HubError: it cannot be had.
+        """
+        if self.scores_sha256 is None:
+            return ScoreMask.of_mask(self.mask)
+        for force in (False, True):  # the cache of the Hub's client may hold what came wrong over the wire
+            self.bank.fetch_scores(self, force)
+            path = self.folder / SCORES
+            if path.is_file() and sha256_file(path) == self.scores_sha256:
+                return load_scores(path, self.bank.sizes, self.bank.base_sha256)
+        raise FormatError(f"entry {self.id}: {path} is missing, or its sha256 is not that of the index")
+
     def row(self) -> dict[str, Any]:
         """Its row in ``index.parquet``."""
         return {
@@ -262,6 +284,7 @@ class Entry:
             "size": self.size,
             "sha256": self.sha256,
             "sketch": self.sketch,
+            "scores_sha256": self.scores_sha256,
         }
 
     @classmethod
@@ -295,6 +318,7 @@ class Entry:
                 row["repo_id"],
                 row["revision"],
                 row.get("sketch"),
+                row.get("scores_sha256"),
             )
         except (KeyError, TypeError, ValueError, OverflowError, DataError, FormatError) as error:
             raise FormatError(f"index row of entry {str(row.get('id'))[:80]!r}: {error}") from error

@@ -7,7 +7,7 @@ import hashlib
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,13 +31,24 @@ from .folders import new_path, recover
 from .sketch import IMAGES, Sketcher
 
 
+FIRST_OPTIONS = frozenset(
+    {"ratio", "steps", "prune_every", "prune_share", "lr", "momentum", "batch_size", "precision"}
+)
+"""Options that every entry's id has counted; those that came later count where they differ from their defaults."""
+
+
 def entry_id(task: Task, method: str, options: MethodOptions, seed: int) -> str:
     """A readable id from the labels, made unique by a digest of labels, method, options and seed.
 
     The images are not in it: other images of the same labels belong in another bank.
     """
     text = "-".join(re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-") for label in task.labels)
-    key = repr((task.labels, method, sorted(asdict(options).items()), seed))
+    chosen = {
+        f.name: getattr(options, f.name)
+        for f in fields(options)
+        if f.name in FIRST_OPTIONS or getattr(options, f.name) != f.default
+    }
+    key = repr((task.labels, method, sorted(chosen.items()), seed))
     return f"{text[:80].strip('-') or 'task'}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
 
 

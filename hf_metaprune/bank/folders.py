@@ -7,11 +7,12 @@ import itertools
 import logging
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import BaseMismatchError, FormatError, MetaPruneError
-from ..layout import CONFIG, REJECTED_FOLDER, TASKS_FOLDER, TEMPORARY, WEIGHTS
+from ..layout import CONFIG, REJECTED_FOLDER, SCORES, TASKS_FOLDER, TEMPORARY, WEIGHTS
 from ..models.base import sha256_file
 from ..models.saving import load_config
 from ..storage import storage_errors
@@ -74,10 +75,12 @@ def describe(bank: Bank, entry_id: str, path: str, folder: Path | None = None) -
     with storage_errors(weights, "read"):
         size = weights.stat().st_size
         sha = sha256_file(weights)
+        scores = sha256_file(folder / SCORES) if (folder / SCORES).exists() else None
     task = Task(labels, tuple(config.synsets or ()))
     metrics = dict(config.metrics or {})
     packed = pack_mask(mask)
-    return Entry(bank, check_id(entry_id), task, packed, config.method, config.ratio, metrics, path, size, sha)
+    made = Entry(bank, check_id(entry_id), task, packed, config.method, config.ratio, metrics, path, size, sha)
+    return replace(made, scores_sha256=scores)
 
 
 def set_aside(bank: Bank, path: str) -> None:

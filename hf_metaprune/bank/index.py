@@ -36,9 +36,10 @@ INDEX_SCHEMA = pa.schema(
         pa.field("size", pa.int64(), nullable=False),
         pa.field("sha256", pa.string(), nullable=False),
         pa.field("sketch", pa.binary()),
+        pa.field("scores_sha256", pa.string()),
     ]
 )
-OPTIONAL = ("sketch",)
+OPTIONAL = ("sketch", "scores_sha256")
 """Columns that a file need not have."""
 
 

@@ -19,7 +19,7 @@ from ..cards.bank_card import BankCard
 from ..errors import BankError, BaseMismatchError
 from ..hub.files import Files
 from ..hub.repo import NOBODYS, Operation, Published, Repo
-from ..layout import BANK_FILE, BASE_FOLDER, CARD, CONFIG, INDEX_FILE, PREPROCESSOR, WEIGHTS
+from ..layout import BANK_FILE, BASE_FOLDER, CARD, CONFIG, INDEX_FILE, PREPROCESSOR, SCORES, WEIGHTS
 from ..markup import counted
 from .bank import Bank
 from .entry import Entry, check_id
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 COMMIT_ENTRIES = 250
 COMMIT_BYTES = 1 << 30
-ENTRY_FILES = (CONFIG, WEIGHTS, PREPROCESSOR)
+ENTRY_FILES = (CONFIG, WEIGHTS, PREPROCESSOR, SCORES)
 
 
 def publish_bank(
@@ -336,7 +336,7 @@ def _addition(path: str, content: bytes | Path) -> Operation:
 
 def _additions(folder: Path, path: str) -> list[Operation]:
     files = [folder / name for name in ENTRY_FILES if (folder / name).exists()]
-    return [_addition(f"{path}/{f.name}", f if f.name == WEIGHTS else public_content(f)) for f in files]
+    return [_addition(f"{path}/{f.name}", f if f.name in (WEIGHTS, SCORES) else public_content(f)) for f in files]
 
 
 def _deletion(path: str) -> Operation:

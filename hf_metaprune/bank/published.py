@@ -16,7 +16,7 @@ from ..errors import BankError, FormatError, NewerFormatError
 from ..hub.client import public_name
 from ..hub.files import HubFiles
 from ..hub.repo import Repo, read_text
-from ..layout import BANK_FILE, CARD, CONFIG, INDEX_FILE, PREPROCESSOR, TASKS_FOLDER, WEIGHTS
+from ..layout import BANK_FILE, CARD, CONFIG, INDEX_FILE, PREPROCESSOR, SCORES, TASKS_FOLDER, WEIGHTS
 from ..models.configuration import MetaPrunedConfig
 from ..models.saving import CONFIG_KEYS
 from ..storage import read_json
@@ -111,7 +111,10 @@ def stale_entries(repo: Repo, state: State, entries: Iterable[Entry]) -> set[str
         small = {name: entry.folder / name for name in (CONFIG, PREPROCESSOR) if (entry.folder / name).exists()}
         wanted = {f"{path}/{name}": git_hash(public_content(file)) for name, file in small.items()}
         weights = has_content(there.get(f"{path}/{WEIGHTS}"), entry.folder / WEIGHTS, entry.sha256)
-        if not weights or any(there.get(p) != digest for p, digest in wanted.items()):
+        scores = entry.scores_sha256 is None or has_content(
+            there.get(f"{path}/{SCORES}"), entry.folder / SCORES, entry.scores_sha256
+        )
+        if not weights or not scores or any(there.get(p) != digest for p, digest in wanted.items()):
             found.add(i)
     return found
 

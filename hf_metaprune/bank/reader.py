@@ -18,9 +18,11 @@ from ..layout import (
     CONFIG,
     INDEX_FILE,
     PREPROCESSOR,
+    SCORES,
     WEIGHTS,
 )
 from ..models.base import BaseModel
+from ..models.score_file import most_score_bytes
 from ..storage import storage_errors
 from .entry import Entry
 from .index import read_table, rows_of
@@ -132,6 +134,14 @@ class BankReader:
                 jobs = [pool.submit(get, some) for some in groups.values()]
             for job in jobs:
                 job.result()  # what can be had is there; now the first that cannot
+
+    def fetch_scores(self, entry: Entry, force: bool = False) -> None:
+        """Make an entry's score mask be on this machine.
+
+        Raises:
+            HubError, FormatError: it cannot be had, or is larger than scores of the base can be.
+        """
+        self.files_of(entry).get({inside(entry.path, SCORES): most_score_bytes(self.sizes)}, False, force)
 
     def _most_bytes(self, entry: Entry) -> int:
         """What an entry's weights may have: what the index says, if a slice of the base could be that large.

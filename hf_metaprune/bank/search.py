@@ -214,6 +214,7 @@ def _row(model: ListedModel, facts: dict[str, Any]) -> dict[str, Any]:
         "revision": model.sha,
         "size": facts.get("size"),
         "sha256": facts.get("sha256"),
+        "scores_sha256": facts.get("scores_sha256"),
     }
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from ..errors import FormatError, MetaPruneError
-from ..layout import CONFIG, WEIGHTS
+from ..layout import CONFIG, SCORES, WEIGHTS
 from ..models.saving import load_model
+from ..models.score_file import load_scores
 from .bank import Bank
 from .entry import Entry, check_magnitudes
 from .folders import describe, entry_folders, set_aside
@@ -23,6 +24,7 @@ SAID_TWICE = {
     "method": "method",
     "ratio": "ratio",
     "metrics": "metrics",
+    "scores": "scores_sha256",
 }
 """What both an entry's config and its row in the index say."""
 
@@ -54,7 +56,7 @@ def check_entry(bank: Bank, entry: Entry) -> Iterator[str]:
         if described.sha256 != entry.sha256:
             yield f"{weights} was altered: its sha256 is not that of the index"
             return
-        yield from _check_model(described)
+        _check_model(described)
         for what, field in SAID_TWICE.items():
             if getattr(described, field) != getattr(entry, field):
                 yield f"{entry.folder / CONFIG} and the index differ in: {what}"
@@ -64,7 +66,11 @@ def check_entry(bank: Bank, entry: Entry) -> Iterator[str]:
 
 def check_files(folder: Path, ours: bool) -> str | None:
     """What is wrong with an entry's files, unread; only in the cache of the Hub (not `ours`) may they be links."""
-    for path, limit in ((folder / CONFIG, MAX_CONFIG_BYTES), (folder / WEIGHTS, MAX_ENTRY_BYTES)):
+    limits = {CONFIG: MAX_CONFIG_BYTES, WEIGHTS: MAX_ENTRY_BYTES, SCORES: MAX_ENTRY_BYTES}
+    for name, limit in limits.items():
+        path = folder / name
+        if name == SCORES and not path.exists() and not path.is_symlink():
+            continue
         if ours and (path.is_symlink() or folder.is_symlink()):
             return f"{path} is a symbolic link"
         if not path.is_file():
@@ -74,13 +80,12 @@ def check_files(folder: Path, ours: bool) -> str | None:
     return None
 
 
-def _check_model(entry: Entry) -> Iterator[str]:
+def _check_model(entry: Entry) -> None:
     model = load_model(entry.folder, expected=entry.bank.base_sha256)
+    if entry.scores_sha256 is not None:
+        load_scores(entry.folder / SCORES, entry.bank.sizes, entry.bank.base_sha256)
     if entry.bank.files.has_base:
         check_magnitudes(model, entry.bank.base)
-    empty = [name for name, kept in entry.mask.items() if not len(kept)]
-    if empty:
-        yield f"its mask empties layer {empty[0]}"
 
 
 def validate_bank(bank: Bank, ids: Sequence[str] | None = None, progress: bool = False) -> list[Problem]:
@@ -146,7 +151,7 @@ def _sound(bank: Bank, entry_id: str, path: str, old: Entry | None) -> Entry:
     if wrong is None:
         entry = describe(bank, entry_id, path)
         if old is None or (old.size, old.sha256) == (entry.size, entry.sha256):
-            wrong = next(_check_model(entry), None)
+            _check_model(entry)
         else:
             wrong = f"{entry.folder / WEIGHTS} was altered: its sha256 is not that of the index"
     if wrong is not None:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from ..bank.entry import pack_mask
 from ..hub.client import LIBRARY, TAG, is_repo_id
-from ..layout import CONFIG, FORMAT_VERSION, UNITS_PICTURE, WEIGHTS
+from ..layout import CONFIG, FORMAT_VERSION, SCORES, UNITS_PICTURE, WEIGHTS
 from ..markup import inline
 from ..models.base import sha256_file
 from ..report import AdaptReport, voter_name
@@ -54,6 +54,8 @@ class ModelCard(Card):
     """Of ``model.safetensors``, as is `size`, in bytes."""
     size: int
     license: str | None = None
+    scores_sha256: str | None = None
+    """Of ``mask_scores.safetensors``, if there is one."""
     pictures: dict[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -66,7 +68,9 @@ class ModelCard(Card):
         weights = folder / WEIGHTS
         sha256, size = sha256_file(weights), weights.stat().st_size
         shown["dtype"] = read_json(folder / CONFIG).get("dtype")
-        return cls(name, shown, pack_mask(result.model.mask()), result.report, sha256, size, license, pictures)
+        scores = sha256_file(folder / SCORES) if (folder / SCORES).exists() else None
+        packed = pack_mask(result.model.mask())
+        return cls(name, shown, packed, result.report, sha256, size, license, scores, pictures)
 
     @property
     def base(self) -> dict[str, Any]:
@@ -120,6 +124,7 @@ class ModelCard(Card):
             "metrics": config.get("metrics") or {},
             "size": self.size,
             "sha256": self.sha256,
+            **({"scores_sha256": self.scores_sha256} if self.scores_sha256 else {}),
         }
 
     def _results(self) -> list[dict[str, Any]] | None:

@@ -25,6 +25,9 @@ def next_mask(held: Mask, scores: dict[str, torch.Tensor], share: float, ratio: 
     kept = {}
     for name, units in held.items():
         target = keep_count(held.sizes[name], ratio)
+        if len(units) <= target:
+            kept[name] = units
+            continue
         remain = max(target, len(units) - max(1, round(share * len(units))))
         order = torch.argsort(scores[name], descending=True, stable=True)[:remain]
         kept[name] = units[order.numpy()]

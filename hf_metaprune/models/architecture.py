@@ -7,7 +7,7 @@ here and above (slicing, averaging, importance, checks) works from the `Prunable
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,6 +17,7 @@ from torch import nn
 
 from ..errors import ArchitectureError, OptionError
 from ..masks import Mask
+from .model_args import Rule
 
 
 @dataclass(frozen=True)
@@ -38,25 +39,82 @@ class Axis:
         blocks = np.arange(self.outer)[:, None, None] * size + kept[None, :, None]
         return (blocks * self.inner + np.arange(self.inner)[None, None, :]).reshape(-1)
 
+    def by_unit(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum of a tensor's entries over each unit that it holds: (units,)."""
+        rest = values.movedim(self.dim, 0).flatten(1).sum(1) if values.ndim > 1 else values
+        return rest.view(self.outer, -1, self.inner).sum((0, 2))
+
+    def spread(self, scores: torch.Tensor, ndim: int) -> torch.Tensor:
+        """A number for each unit, (units,), as a tensor of `ndim` dimensions to multiply this one by."""
+        along = scores[None, :, None].expand(self.outer, -1, self.inner).reshape(-1)
+        return along.view([-1 if dim == self.dim else 1 for dim in range(ndim)])
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Where the activations of a layer's units are seen: at a module's output, or input.
+
+    Dimension `dim` has `inner` entries a unit, one unit after the other.
+    """
+
+    module: str
+    dim: int = 1
+    inner: int = 1
+    at_input: bool = False
+
+
+@dataclass(frozen=True)
+class Counter:
+    """A number that a module keeps for itself, and that changes with its units: `per_unit` for each.
+
+    One that this version of the library does not have is none.
+    """
+
+    module: str
+    attribute: str
+    per_unit: int = 1
+
+
+@dataclass(frozen=True)
+class Branch:
+    """What becomes of a branch of the residual stream that has no unit left: a constant.
+
+    The module `module` is taken out, and of its tensors only `bias` stays, if there is one (by its path inside); nor is
+    `norm` left, which nothing else reads. `as_tuple`: whether the module's output is the first of several.
+    """
+
+    module: str
+    bias: str | None
+    norm: str
+    as_tuple: bool = False
+
+    def removes(self, tensor: str) -> bool:
+        """Whether a tensor of the network is gone with the branch's last unit."""
+        if tensor == f"{self.module}.{self.bias}":
+            return False
+        return tensor.startswith((f"{self.module}.", f"{self.norm}."))
+
 
 @dataclass(frozen=True)
 class PrunableLayer:
     """A layer whose units can be removed: its name (module path in the base), unit count, and parameters.
 
-    `axes` lists every tensor that loses entries with a unit, as output or as input. `output` is the module
-    whose output carries one channel (dim 1) per unit: activations are measured there. `gates` are the parameters
-    (one entry a unit) in which the unit's output is linear: at zero the unit is gone, which is what a mask means.
-    `filters` is the weight whose dim 0 makes the units. `writer` names the module whose output is added into the
-    residual stream and must be put back in place there, if any.
+    `axes` lists every tensor that loses entries with a unit, as output or as input. `probe` says where activations are
+    measured. `gates` are the entries in which the unit's output is linear: at zero the unit is gone, which is what
+    a mask means. `filters` are those that compute it. `counters` are numbers to keep right. `writer` names the batch norm
+    whose output is added into the residual stream and must be put back in place there, if any. A layer with a
+    `branch` may lose all of its units; of another one, one at least stays.
     """
 
     name: str
     size: int
     axes: tuple[Axis, ...]
-    output: str
-    gates: tuple[str, ...]
-    filters: str
+    probe: Probe
+    gates: tuple[Axis, ...]
+    filters: tuple[Axis, ...]
+    counters: tuple[Counter, ...] = ()
     writer: str | None = None
+    branch: Branch | None = None
 
 
 class Architecture(ABC):
@@ -66,6 +124,12 @@ class Architecture(ABC):
     """``timm`` or ``transformers``."""
     family: ClassVar[str]
     """Short name, unique within the library."""
+    model_args: ClassVar[Mapping[str, Rule]]
+    """Arguments of networks that a config file may carry, each with what it may be; any other is refused."""
+    optimizer: ClassVar[str] = "sgd"
+    """What the papers fine-tune such networks with."""
+    ignored: ClassVar[tuple[str, ...]] = ()
+    """Beginnings of the names of tensors that a base may have, and that no sub-network needs."""
 
     @abstractmethod
     def matches(self, architecture: str) -> bool:
@@ -116,6 +180,7 @@ class Architecture(ABC):
 
 
 _FAMILIES: list[Architecture] = []
+HOW_TO_ADD = "docs/add-an-architecture.md tells how to add one"
 
 
 def register(family: Architecture) -> Architecture:
@@ -128,14 +193,20 @@ def register(family: Architecture) -> Architecture:
 
 def families() -> list[Architecture]:
     """All families, in the order of their registration."""
-    from . import timm_resnet, transformers_resnet  # noqa: F401  (each registers its families)
+    from . import (  # noqa: F401  (each registers its families)
+        timm_efficientnet,
+        timm_resnet,
+        timm_vit,
+        transformers_resnet,
+        transformers_vit,
+    )
 
     return _FAMILIES
 
 
 def supported() -> str:
     """The supported families, for messages."""
-    return ", ".join(f"{f.library}/{f.family}" for f in families())
+    return ", ".join(sorted(f"{f.library}/{f.family}" for f in families()))
 
 
 def find_architecture(library: str, architecture: str) -> Architecture:
@@ -147,7 +218,9 @@ def find_architecture(library: str, architecture: str) -> Architecture:
     for family in families():
         if family.library == library and family.matches(architecture):
             return family
-    raise ArchitectureError(f"{library} architecture {architecture!r} is not supported; supported: {supported()}")
+    raise ArchitectureError(
+        f"{library} architecture {architecture!r} is not supported; supported: {supported()}; {HOW_TO_ADD}"
+    )
 
 
 def architecture_of(network: nn.Module) -> Architecture:
@@ -160,7 +233,7 @@ def architecture_of(network: nn.Module) -> Architecture:
         if family.recognises(network):
             return family
     name = f"{type(network).__module__}.{type(network).__name__}"
-    raise ArchitectureError(f"{name} is not supported; supported: {supported()}")
+    raise ArchitectureError(f"{name} is not supported; supported: {supported()}; {HOW_TO_ADD}")
 
 
 def layer_sizes(layers: list[PrunableLayer]) -> dict[str, int]:
@@ -175,6 +248,12 @@ def tensor_axes(layers: list[PrunableLayer]) -> dict[str, list[tuple[Axis, Pruna
         for axis in layer.axes:
             table.setdefault(axis.tensor, []).append((axis, layer))
     return table
+
+
+def removed_tensors(names: Iterable[str], layers: list[PrunableLayer], mask: Mask) -> set[str]:
+    """Of tensors of a full network by name: those that a sub-network lacks, since a whole branch is gone."""
+    gone = [layer.branch for layer in layers if layer.branch is not None and not len(mask[layer.name])]
+    return {name for name in names if any(branch.removes(name) for branch in gone)} if gone else set()
 
 
 def kept_indices(axes: list[tuple[Axis, PrunableLayer]], mask: Mask) -> dict[int, np.ndarray]:

@@ -153,9 +153,8 @@ def identify(config: Mapping[str, Any], path: Path) -> tuple[str, str, dict[str,
         return "timm", architecture, {k: v for k, v in args.items() if k != "num_classes"}
     names = config.get("architectures")
     if isinstance(names, list) and names and isinstance(names[0], str):
-        from .transformers_resnet import MODEL_ARGS
-
-        return "transformers", names[0], {k: config[k] for k in MODEL_ARGS if k in config}
+        known = find_architecture("transformers", names[0]).model_args
+        return "transformers", names[0], {k: config[k] for k in known if k in config}
     raise FormatError(f"{path / CONFIG} says neither 'architecture' (timm) nor 'architectures' (transformers)")
 
 
@@ -176,6 +175,7 @@ def _read_preprocessing(config: Mapping[str, Any], path: Path) -> Preprocessing:
 
 
 def _build(family: Architecture, architecture: str, args: dict[str, Any], state: dict[str, torch.Tensor]) -> nn.Module:
+    state = {name: tensor for name, tensor in state.items() if not name.startswith(family.ignored)}
     with torch.device("meta"):
         empty = family.build(architecture, args, 1)
     head = state.get(f"{family.classifier_name(empty)}.weight")

@@ -25,9 +25,20 @@ def wholes(low: int, high: int) -> Rule:
     return lambda value: isinstance(value, (list, tuple)) and 1 <= len(value) <= 8 and all(map(item, value))
 
 
+def sides(low: int, high: int) -> Rule:
+    """Such a number for both sides of an image, or one for each."""
+    item = whole(low, high)
+    return lambda value: item(value) or (isinstance(value, (list, tuple)) and len(value) == 2 and all(map(item, value)))
+
+
 def share(value: Any) -> bool:
     """A number from 0 to below 1."""
     return type(value) in (int, float) and 0 <= value < 1
+
+
+def positive(high: float) -> Rule:
+    """A number above 0, up to a bound."""
+    return lambda value: type(value) in (int, float) and 0 < value <= high
 
 
 def flag(value: Any) -> bool:

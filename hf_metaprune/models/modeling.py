@@ -16,6 +16,7 @@ from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
 from ..errors import FormatError
 from ..masks import Mask
+from ..scores import ScoreMask
 from .architecture import Architecture, PrunableLayer, layer_sizes
 from .configuration import MetaPrunedConfig
 from .slicing import ScatterBatchNorm2d, shrink, slice_state
@@ -33,6 +34,8 @@ class MetaPrunedForImageClassification(PreTrainedModel):
     base_model_prefix = "network"
     main_input_name = "pixel_values"
     input_modalities = ("image",)
+    score_mask: ScoreMask | None = None
+    """How much each unit of the base matters to the model's task, if that was learnt or voted (SMSP)."""
 
     def __init__(self, config: MetaPrunedConfig) -> None:
         super().__init__(config)
@@ -59,13 +62,13 @@ class MetaPrunedForImageClassification(PreTrainedModel):
                 module.set_kept(module.kept)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """As transformers', plus the header metadata of format version 1."""
+        """As transformers', plus the header metadata of format version 1, and the score mask if there is one."""
         super().save_pretrained(save_directory, **kwargs)
         if not kwargs.get("is_main_process", True):
             return
-        from .saving import add_metadata
+        from .saving import add_own
 
-        add_metadata(Path(save_directory), self.config)
+        add_own(Path(save_directory), self)
 
     @classmethod
     def from_base(cls, network: nn.Module, config: MetaPrunedConfig) -> MetaPrunedForImageClassification:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..errors import ArchitectureError
-from .architecture import Axis, PrunableLayer
+from .architecture import Axis, PrunableLayer, Probe
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ def check_modules(network: nn.Module, allowed: Sequence[type[nn.Module]], what: 
             raise ArchitectureError(f"{what}: grouped convolution {path} is not supported")
         if isinstance(module, tuple(allowed)):
             continue
-        if next(module.parameters(), None) is None and _keeps_zero(module):
+        if next(module.parameters(), None) is None and keeps_zero(module):
             continue
         raise ArchitectureError(f"{what}: {type(module).__name__} at {path} is not supported")
 
 
-def _keeps_zero(module: nn.Module) -> bool:
+def keeps_zero(module: nn.Module) -> bool:
     """Whether an element-wise module maps 0 to 0 and keeps shapes: true of ReLU and its kin, false of a sigmoid."""
     if not type(module).__module__.startswith(
         ("torch.nn.modules.activation", "timm.layers.activations", "transformers.activations")
@@ -59,13 +59,21 @@ def branch_layers(network: nn.Module, steps: Sequence[ConvStep]) -> list[Prunabl
         if not isinstance(conv, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d) or not norm.affine:
             raise ArchitectureError(f"{step.conv}: expected a Conv2d followed by an affine BatchNorm2d, found {norm}")
         names = [f"{step.conv}.weight"] + ([f"{step.conv}.bias"] if conv.bias is not None else [])
-        names += [f"{step.norm}.{n}" for n in ("weight", "bias", "running_mean", "running_var")]
+        gates = tuple(Axis(f"{step.norm}.{name}", 0) for name in ("weight", "bias"))
         axes = [Axis(name, 0) for name in names]
+        axes += [*gates, *(Axis(f"{step.norm}.{name}", 0) for name in ("running_mean", "running_var"))]
         last = i + 1 == len(steps)
         if not last:
             axes.append(Axis(f"{steps[i + 1].conv}.weight", 1))
-        writer = step.norm if last else None
-        gates = (f"{step.norm}.weight", f"{step.norm}.bias")
-        filters = f"{step.conv}.weight"
-        layers.append(PrunableLayer(step.conv, conv.out_channels, tuple(axes), step.output, gates, filters, writer))
+        layers.append(
+            PrunableLayer(
+                step.conv,
+                conv.out_channels,
+                tuple(axes),
+                Probe(step.output),
+                gates,
+                (axes[0],),
+                writer=step.norm if last else None,
+            )
+        )
     return layers

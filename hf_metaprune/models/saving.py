@@ -14,13 +14,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
 from ..errors import BaseMismatchError, DataError, FormatError, OptionError, reason
-from ..layout import BANK_FILE, CONFIG, FORMAT_VERSION, PREPROCESSOR, WEIGHTS
+from ..layout import BANK_FILE, CONFIG, FORMAT_VERSION, PREPROCESSOR, SCORES, WEIGHTS
 from ..preprocess import Preprocessing
 from ..storage import read_json, write_bytes
 from ..task import check_labels
 from .configuration import MetaPrunedConfig
 from .modeling import MetaPrunedForImageClassification
-from .weights import load_weights
+from .score_file import load_scores, save_scores
+from .weights import load_weights, stable_bytes
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -54,6 +55,8 @@ def check_dtype(dtype: str) -> None:
 def save_model(model: MetaPrunedForImageClassification, folder: Path, dtype: str = "float32") -> None:
     """Write ``config.json``, ``model.safetensors`` and ``preprocessor_config.json`` into an existing folder.
 
+    The score mask of a model that has one goes into ``mask_scores.safetensors``.
+
     Batch norm statistics are stored in `dtype` like the rest; counters stay integers.
 
     Raises:
@@ -69,6 +72,7 @@ def save_model(model: MetaPrunedForImageClassification, folder: Path, dtype: str
                 raise FormatError(f"{name} has values that are not finite in {dtype}: store it as float32")
         state[name] = tensor.contiguous()
     write_bytes(folder / WEIGHTS, _serialised(state, model.config))
+    _save_scores(folder, model)
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
     config.dtype = dtype
@@ -76,28 +80,25 @@ def save_model(model: MetaPrunedForImageClassification, folder: Path, dtype: str
     Preprocessing.from_config(model.config.preprocessing or {}).processor().save_pretrained(folder)
 
 
-def add_metadata(folder: Path, config: MetaPrunedConfig) -> None:
-    """Put `header_metadata` into a ``model.safetensors`` that transformers wrote.
+def add_own(folder: Path, model: MetaPrunedForImageClassification) -> None:
+    """Put `header_metadata` into a ``model.safetensors`` that transformers wrote, and the score mask beside it.
 
     Models beyond one shard (5 GB) keep transformers' own header.
     """
     path = folder / WEIGHTS
     if path.exists():
-        write_bytes(path, _serialised(load_file(path), config))
+        write_bytes(path, _serialised(load_file(path), model.config))
+    _save_scores(folder, model)
+
+
+def _save_scores(folder: Path, model: MetaPrunedForImageClassification) -> None:
+    if model.score_mask is not None:
+        save_scores(model.score_mask, folder / SCORES, str((model.config.base_model or {}).get("sha256")))
 
 
 def _serialised(state: Mapping[str, torch.Tensor], config: MetaPrunedConfig) -> bytes:
-    """Tensors and `header_metadata` as a safetensors file; the same ones give the same bytes.
-
-    safetensors writes the metadata in another order each time, and a model that is the same would have a new digest.
-    """
-    made = save(dict(state), metadata=header_metadata(config))
-    start = 8 + int.from_bytes(made[:8], "little")
-    header = json.loads(made[8:start])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + made[start:]
+    """Tensors and `header_metadata` as a safetensors file."""
+    return stable_bytes(save(dict(state), metadata=header_metadata(config)))
 
 
 def check_header(folder: Path, config: MetaPrunedConfig, model: MetaPrunedForImageClassification) -> None:
@@ -193,6 +194,8 @@ def load_model(folder: Path, expected: str | None = None) -> MetaPrunedForImageC
     model.load_state_dict(state)
     model.place_outputs()
     model.config.dtype = "float32"
+    if (folder / SCORES).exists():
+        model.score_mask = load_scores(folder / SCORES, model.mask().sizes, str(found))
     return model.eval()
 
 

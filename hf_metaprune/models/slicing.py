@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+import functools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,15 @@ from torch import nn
 
 from ..errors import OptionError
 from ..masks import Mask
-from .architecture import PrunableLayer, architecture_of, kept_indices, layer_sizes, tensor_axes
+from .architecture import (
+    Branch,
+    PrunableLayer,
+    architecture_of,
+    kept_indices,
+    layer_sizes,
+    removed_tensors,
+    tensor_axes,
+)
 
 
 class ScatterBatchNorm2d(nn.BatchNorm2d):
@@ -52,6 +61,30 @@ class ScatterBatchNorm2d(nn.BatchNorm2d):
         return f"{super().extra_repr()}, width={self.width}"
 
 
+class EmptyBranch(nn.Module):
+    """What is left of a branch without units: its bias, for whatever it is given; input and output (batch, ..., width).
+
+    The bias keeps its path inside the branch, and so its name in state dicts.
+    """
+
+    def __init__(self, module: nn.Module, branch: Branch) -> None:
+        super().__init__()
+        self.as_tuple, self.path = branch.as_tuple, branch.bias
+        if self.path is not None:
+            holder: nn.Module = self
+            *parents, name = self.path.split(".")
+            for part in parents:
+                holder.add_module(part, nn.Module())
+                holder = holder.get_submodule(part)
+            holder.register_parameter(name, module.get_parameter(self.path))
+
+    def forward(self, x: torch.Tensor, *_args: Any, **_kwargs: Any) -> Any:
+        out = torch.zeros_like(x)
+        if self.path is not None:
+            out = out + functools.reduce(getattr, self.path.split("."), self).to(x.dtype)
+        return (out, None) if self.as_tuple else out
+
+
 def _take(tensor: torch.Tensor, positions: Mapping[int, np.ndarray]) -> torch.Tensor:
     for dim, index in positions.items():
         if len(index) != tensor.shape[dim]:
@@ -60,9 +93,10 @@ def _take(tensor: torch.Tensor, positions: Mapping[int, np.ndarray]) -> torch.Te
 
 
 def slice_state(state: Mapping[str, torch.Tensor], layers: list[PrunableLayer], mask: Mask) -> dict[str, torch.Tensor]:
-    """The tensors of a full network with only the kept units' entries; other tensors pass through."""
-    axes = tensor_axes(layers)
-    return {name: _take(t, kept_indices(axes[name], mask)) if name in axes else t for name, t in state.items()}
+    """The tensors of a full network with only the kept units' entries, without those of branches that are gone."""
+    axes, gone = tensor_axes(layers), removed_tensors(state, layers, mask)
+    kept = {name: tensor for name, tensor in state.items() if name not in gone}
+    return {name: _take(t, kept_indices(axes[name], mask)) if name in axes else t for name, t in kept.items()}
 
 
 def shrink(
@@ -78,15 +112,18 @@ def shrink(
     per-parameter state (momentum) is sliced along if it is given.
 
     Raises:
-        OptionError: `target` keeps a unit that `current` lacks, or empties a layer.
+        OptionError: `target` keeps a unit that `current` lacks, or empties a layer that must keep one.
     """
-    empty = [name for name in target if not len(target[name])]
-    if empty:
-        raise OptionError(f"a layer must keep at least one unit; the mask empties {', '.join(empty[:3])}")
+    check_no_layer_empty(layers, target)
     relative = target.positions_in(current)
     counts = {name: len(current[name]) for name in current}
+    for layer in layers:
+        if layer.branch is not None and counts[layer.name] and not len(target[layer.name]):
+            _empty(network, layer.branch)
+    gone = [layer for layer in layers if layer.branch is not None and not len(target[layer.name])]
+    left = [layer for layer in layers if layer not in gone]
     states = getattr(optimizer, "state", {})
-    for tensor_name, axes in tensor_axes(layers).items():
+    for tensor_name, axes in tensor_axes(left).items():
         owner_name, _, attribute = tensor_name.rpartition(".")
         owner = network.get_submodule(owner_name)
         tensor = getattr(owner, attribute)
@@ -103,15 +140,46 @@ def shrink(
             else:
                 setattr(owner, attribute, _take(tensor, positions).clone())
         _update_widths(owner)
-    for layer in layers:
+    for layer in left:
+        for counter in layer.counters:
+            module = network.get_submodule(counter.module)
+            if hasattr(module, counter.attribute):
+                setattr(module, counter.attribute, counter.per_unit * len(target[layer.name]))
         if layer.writer is not None:
             _place(network, layer, target[layer.name])
+
+
+def check_no_layer_empty(layers: Sequence[PrunableLayer], mask: Mask) -> None:
+    """Refuse a mask that leaves nothing of a layer that needs a unit.
+
+    Raises:
+        OptionError: names such layers.
+    """
+    empty = [layer.name for layer in layers if layer.branch is None and not len(mask[layer.name])]
+    if empty:
+        raise OptionError(f"a layer must keep at least one unit; the mask empties {', '.join(empty[:3])}")
+
+
+def _empty(network: nn.Module, branch: Branch) -> None:
+    """Leave nothing of a branch but its bias."""
+    for path, made in (
+        (branch.module, EmptyBranch(network.get_submodule(branch.module), branch)),
+        (branch.norm, nn.Identity()),
+    ):
+        for parameter in network.get_submodule(path).parameters():
+            parameter.grad = None  # an optimiser that holds what is gone passes it over
+        parent, _, attribute = path.rpartition(".")
+        setattr(network.get_submodule(parent), attribute, made)
 
 
 def _update_widths(module: nn.Module) -> None:
     """Make a module's width attributes agree with its tensors."""
     if isinstance(module, nn.Conv2d):
-        module.out_channels, module.in_channels = module.weight.shape[:2]
+        module.out_channels = module.weight.shape[0]
+        if module.groups == 1:
+            module.in_channels = module.weight.shape[1]
+        else:  # depthwise: each channel has its own filter
+            module.groups = module.in_channels = module.out_channels
     elif isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
     elif isinstance(module, nn.BatchNorm2d):

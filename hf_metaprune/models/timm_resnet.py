@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
-import torch
 from torch import nn
 
 from ..errors import ArchitectureError
-from .architecture import Architecture, PrunableLayer, register
-from .model_args import MAX_DEPTH, MAX_WIDTH, Rule, check_model_args, flag, one_of, share, text, whole, wholes
+from .architecture import PrunableLayer, register
+from .model_args import MAX_DEPTH, MAX_WIDTH, Rule, flag, one_of, share, text, whole, wholes
 from .residual import ConvStep, branch_layers, check_modules
+from .timm_family import TimmFamily
 
 POOLS = ("avg", "max", "avgmax", "catavgmax", "fast", "fastavg", "fastmax", "fastavgmax", "fastcatavgmax")
 
@@ -38,51 +36,19 @@ MODEL_ARGS: dict[str, Rule] = {
 }
 
 
-class TimmResNet(Architecture):
+class TimmResNet(TimmFamily):
     """timm's ``ResNet`` class (He et al., 2016, and its variants without attention, grouping or anti-aliasing)."""
 
-    library = "timm"
     family = "resnet"
+    model_args = MODEL_ARGS
+    modules = ("timm.models.resnet",)
+    classes = ("ResNet",)
+    what = "a ResNet"
+    own_args = frozenset({"cifar_stem"})
 
-    def matches(self, architecture: str) -> bool:
-        import timm
-
-        if not timm.is_model(architecture):
-            return False
-        return timm.model_entrypoint(architecture).__module__ == "timm.models.resnet"
-
-    def recognises(self, network: nn.Module) -> bool:
-        from timm.models.resnet import ResNet
-
-        return isinstance(network, ResNet)
-
-    def build(self, architecture: str, model_args: Mapping[str, Any], num_classes: int) -> nn.Module:
-        import timm
-
-        check_model_args(model_args, MODEL_ARGS, architecture)
-        if not self.matches(architecture):
-            raise ArchitectureError(f"{architecture!r} is not a ResNet of timm")
-        args = dict(model_args)
-        cifar_stem = args.pop("cifar_stem", False)
-        if isinstance(args.get("layers"), tuple):
-            args["layers"] = list(args["layers"])
-        try:
-            network = timm.create_model(architecture, pretrained=False, num_classes=num_classes, **args)
-        except Exception as error:  # whatever timm makes of arguments that do not go together
-            raise ArchitectureError(f"timm cannot build {architecture} with {dict(model_args)}: {error}") from error
+    def finish(self, network: nn.Module, cifar_stem: bool = False) -> None:
         if cifar_stem:
             make_cifar_stem(network)
-        network.metaprune_args = (architecture, dict(model_args))
-        return network
-
-    def describe(self, network: nn.Module) -> tuple[str, dict[str, Any]]:
-        known = getattr(network, "metaprune_args", None)
-        if known is not None:
-            return known
-        name = (getattr(network, "pretrained_cfg", None) or {}).get("architecture")
-        if not name:
-            raise ArchitectureError("this timm network does not say its architecture; make it with timm.create_model")
-        return name, {}
 
     def layers(self, network: nn.Module) -> list[PrunableLayer]:
         from timm.layers import adaptive_avgmax_pool as pools
@@ -117,9 +83,6 @@ class TimmResNet(Architecture):
         norm = children[-1][0]
         base = f"{path}.downsample"
         return branch_layers(network, [ConvStep(f"{base}.{conv}", f"{base}.{norm}", f"{base}.{norm}")])
-
-    def features(self, network: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
-        return network.forward_head(network.forward_features(pixel_values), pre_logits=True)  # type: ignore[operator]
 
     def stem_names(self, network: nn.Module) -> tuple[str, ...]:
         return ("conv1", "bn1")

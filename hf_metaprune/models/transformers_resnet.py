@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, cast
-
 import torch
 from torch import nn
 
-from ..errors import ArchitectureError
-from .architecture import Architecture, PrunableLayer, register
-from .model_args import MAX_DEPTH, MAX_WIDTH, Rule, check_model_args, flag, one_of, text, whole, wholes
+from .architecture import PrunableLayer, register
+from .model_args import MAX_DEPTH, MAX_WIDTH, Rule, flag, one_of, text, whole, wholes
 from .residual import ConvStep, branch_layers, check_modules
+from .transformers_family import TransformersFamily
 
 MODEL_ARGS: dict[str, Rule] = {
     "num_channels": whole(3, 3),
@@ -23,38 +20,19 @@ MODEL_ARGS: dict[str, Rule] = {
     "downsample_in_first_stage": flag,
     "downsample_in_bottleneck": flag,
 }
-CLASS_NAME = "ResNetForImageClassification"
 
 
-class TransformersResNet(Architecture):
+class TransformersResNet(TransformersFamily):
     """transformers' ``ResNetForImageClassification`` (He et al., 2016, v1.5)."""
 
-    library = "transformers"
     family = "resnet"
-
-    def matches(self, architecture: str) -> bool:
-        return architecture == CLASS_NAME
-
-    def recognises(self, network: nn.Module) -> bool:
-        return type(network).__name__ == CLASS_NAME and type(network).__module__.startswith("transformers.")
-
-    def build(self, architecture: str, model_args: Mapping[str, Any], num_classes: int) -> nn.Module:
-        from transformers import ResNetConfig, ResNetForImageClassification
-
-        check_model_args(model_args, MODEL_ARGS, architecture)
-        try:
-            network = ResNetForImageClassification(ResNetConfig(num_labels=num_classes, **model_args))
-        except Exception as error:  # transformers' strict configs raise their own kinds
-            raise ArchitectureError(f"transformers cannot build {architecture}: {error}") from error
-        return network
-
-    def describe(self, network: nn.Module) -> tuple[str, dict[str, Any]]:
-        config = cast("Any", network).config.to_dict()
-        return CLASS_NAME, {name: config[name] for name in MODEL_ARGS}
+    model_args = MODEL_ARGS
+    class_name = "ResNetForImageClassification"
+    config_name = "ResNetConfig"
 
     def layers(self, network: nn.Module) -> list[PrunableLayer]:
         allowed = (nn.Conv2d, nn.BatchNorm2d, nn.Linear, nn.Identity, nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.Flatten)
-        check_modules(network, allowed, CLASS_NAME)
+        check_modules(network, allowed, self.class_name)
         layers: list[PrunableLayer] = []
         for path, block in network.named_modules():
             if type(block).__name__ not in ("ResNetBasicLayer", "ResNetBottleNeckLayer"):

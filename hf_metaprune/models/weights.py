@@ -1,7 +1,8 @@
-"""Tensors from a ``model.safetensors`` of a stranger."""
+"""Files of tensors: bytes that follow from what is in them, and tensors from a stranger's ``model.safetensors``."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -32,3 +33,16 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
         if tensor.dtype in FLOATS and not torch.isfinite(state[name]).all():
             raise FormatError(f"{path}: tensor {name[:100]} has values that are not finite")
     return state
+
+
+def stable_bytes(made: bytes) -> bytes:
+    """A safetensors file with its metadata in order; the same tensors and metadata give the same bytes.
+
+    safetensors writes the metadata in another order each time, and a model that is the same would have a new digest.
+    """
+    start = 8 + int.from_bytes(made[:8], "little")
+    header = json.loads(made[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + made[start:]

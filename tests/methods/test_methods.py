@@ -39,7 +39,7 @@ def test_every_method_reaches_the_ratio_and_follows_its_seed(base: BaseModel, ta
         assert torch.equal(a, b)
     assert models[0].config.method == name
     for layer in models[0].layers:
-        assert models[0].network.get_parameter(layer.filters).shape[0] == counts[layer.name]
+        assert models[0].network.get_parameter(layer.filters[0].tensor).shape[0] == counts[layer.name]
 
 
 @pytest.mark.parametrize("name", ["ifp", "taylor"])
@@ -102,7 +102,7 @@ def test_recorded_activations_are_those_of_the_units(base: BaseModel, task_data:
     model = base.slice(base.config(Mask.random(base.sizes, 0.5, 0), task_data.task.labels)).eval()
     seen: dict[str, list[torch.Tensor]] = {}
     handles = [
-        model.network.get_submodule(layer.output).register_forward_hook(
+        model.network.get_submodule(layer.probe.module).register_forward_hook(
             lambda _m, _a, out, name=layer.name: seen.setdefault(name, []).append(out.clone())
         )
         for layer in model.layers
@@ -136,7 +136,7 @@ def test_taylor_scores_are_the_derivative_by_a_gate(base: BaseModel, task_data: 
     for name in ("layer1.0.conv1", "layer2.0.conv2", "layer3.0.downsample.0"):
         layer = next(item for item in model.layers if item.name == name)
         unit, eps, losses = 2, 1e-2, []
-        gates = [model.network.get_parameter(g) for g in layer.gates]
+        gates = [model.network.get_parameter(g.tensor) for g in layer.gates]
         saved = [g.detach().clone() for g in gates]
         for scale in (1 + eps, 1 - eps):  # central difference of a gate on the whole unit
             with torch.no_grad():

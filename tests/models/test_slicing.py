@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from functools import cache
 
 import numpy as np
 import pytest
@@ -11,103 +11,16 @@ import timm
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from timm.layers import SwiGLUPacked
+from timm.models.vision_transformer import ParallelScalingBlock
 from torch import nn
-from transformers import ResNetConfig, ResNetForImageClassification
+from torch.utils.flop_counter import FlopCounterMode
 
 from hf_metaprune.errors import ArchitectureError, OptionError
 from hf_metaprune.masks import Mask
-from hf_metaprune.models.architecture import (
-    Axis,
-    architecture_of,
-    find_architecture,
-    layer_sizes,
-    register,
-    tensor_axes,
-)
-from hf_metaprune.models.slicing import count_parameters, shrink, slice_network, slice_state
-from tests.conftest import randomise_norms
-
-NARROW = {"channels": (8, 12, 16, 20), "num_classes": 5}
-
-
-def timm_net(name: str, **args: object) -> nn.Module:
-    return timm.create_model(name, **{**NARROW, **args})
-
-
-def built(name: str, **args: object) -> nn.Module:
-    return find_architecture("timm", name).build(name, {"channels": [8, 12, 16, 20], **args}, 5)
-
-
-def hf_net(**args: object) -> nn.Module:
-    sizes = {"embedding_size": 8, "hidden_sizes": [16, 24, 32, 40], "depths": [1, 2, 1, 1], "num_labels": 5}
-    return ResNetForImageClassification(ResNetConfig(**{**sizes, **args}))
-
-
-NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    "resnet18": lambda: timm_net("resnet18"),
-    "resnet18-deep-stem": lambda: timm_net("resnet18", stem_type="deep", stem_width=8),
-    "resnet18-tiered-stem": lambda: timm_net("resnet18", stem_type="deep_tiered", stem_width=8, avg_down=True),
-    "resnet18-cifar-stem": lambda: built("resnet18", cifar_stem=True),
-    "resnet18-pool-stem": lambda: timm_net("resnet18", replace_stem_pool=True),
-    "resnet18-silu": lambda: timm_net("resnet18", act_layer="silu"),
-    "resnet34": lambda: timm_net("resnet34"),
-    "resnet50": lambda: timm_net("resnet50"),
-    "resnet50d": lambda: timm_net("resnet50d"),
-    "resnet101": lambda: timm_net("resnet101"),
-    "wide_resnet50_2": lambda: timm_net("wide_resnet50_2"),
-    "resnet50-catavgmax": lambda: timm_net("resnet50", global_pool="catavgmax"),
-    "resnet26t": lambda: timm_net("resnet26t"),
-    "resnet18-drop-path": lambda: timm_net("resnet18", drop_path_rate=0.1),
-    "resnet18-dilated": lambda: timm_net("resnet18", output_stride=8),
-    "transformers-bottleneck": lambda: hf_net(),
-    "transformers-basic": lambda: hf_net(layer_type="basic"),
-    "transformers-stem-stride": lambda: hf_net(downsample_in_first_stage=True),
-    "transformers-v1": lambda: hf_net(downsample_in_bottleneck=True),
-}
-
-
-@cache
-def network(name: str) -> nn.Module:
-    torch.manual_seed(1)
-    return randomise_norms(NETWORKS[name]()).eval()
-
-
-def zeroing(keep: torch.Tensor) -> Callable[..., torch.Tensor]:
-    return lambda _module, _args, out: out * keep.to(out)
-
-
-def masked(net: nn.Module, mask: Mask, x: torch.Tensor) -> torch.Tensor:
-    """The logits of the full network with the outputs of removed units set to zero by hooks."""
-    family, handles = architecture_of(net), []
-    for layer in family.layers(net):
-        norm = net.get_submodule(layer.gates[0].rpartition(".")[0])
-        keep = torch.zeros(layer.size)
-        keep[mask[layer.name].tolist()] = 1
-        handles.append(norm.register_forward_hook(zeroing(keep.view(1, -1, 1, 1))))
-    out = logits(net, x)
-    for handle in handles:
-        handle.remove()
-    return out
-
-
-def logits(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    family = architecture_of(net)
-    return family.classifier(net)(family.features(net, x))
-
-
-@st.composite
-def random_masks(draw: st.DrawFn, sizes: dict[str, int]) -> Mask:
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    kept = {}
-    for name, size in sizes.items():
-        count = draw(st.sampled_from(["one", "few", "all", "any"]))
-        n = {"one": 1, "few": max(1, size // 10), "all": size, "any": int(rng.integers(1, size + 1))}[count]
-        kept[name] = rng.choice(size, n, replace=False)
-    return Mask(kept, sizes)
-
-
-def sizes_of(net: nn.Module) -> dict[str, int]:
-    return layer_sizes(architecture_of(net).layers(net))
+from hf_metaprune.models.architecture import Axis, architecture_of, find_architecture, register, tensor_axes
+from hf_metaprune.models.slicing import EmptyBranch, count_parameters, shrink, slice_network, slice_state
+from tests.models.networks import NETWORKS, logits, masked, network, random_masks, sizes_of
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -115,7 +28,7 @@ def sizes_of(net: nn.Module) -> dict[str, int]:
 @given(data=st.data())
 def test_sliced_equals_masked(name: str, data: st.DataObject) -> None:
     net = network(name)
-    mask = data.draw(random_masks(sizes_of(net)))
+    mask = data.draw(random_masks(net))
     x = torch.randn(data.draw(st.integers(1, 3)), 3, 32, 32, generator=torch.Generator().manual_seed(0))
     sliced = slice_network(net, mask)
     with torch.no_grad():
@@ -125,12 +38,18 @@ def test_sliced_equals_masked(name: str, data: st.DataObject) -> None:
         assert count_parameters(sliced) < count_parameters(net)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50d", "transformers-bottleneck"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("resnet18", "resnet50d", "transformers-bottleneck", "vit", "vit-layer-scale", "deit-distilled"),
+        *("transformers-vit", "mobilenetv3-small", "efficientnet-v2"),
+    ],
+)
 @settings(max_examples=5)
 @given(data=st.data())
 def test_gradients_of_kept_parameters_are_equal(name: str, data: st.DataObject) -> None:
     net = network(name)
-    mask = data.draw(random_masks(sizes_of(net)))
+    mask = data.draw(random_masks(net))
     sliced, layers = slice_network(net, mask), architecture_of(net).layers(net)
     x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     net.zero_grad()
@@ -169,7 +88,7 @@ def test_a_mask_of_everything_gives_the_base_exactly(name: str) -> None:
 def test_slicing_a_sliced_network_again(data: st.DataObject) -> None:
     net = network("resnet50")
     layers, sizes = architecture_of(net).layers(net), sizes_of(net)
-    outer = data.draw(random_masks(sizes))
+    outer = data.draw(random_masks(net))
     rng = np.random.default_rng(0)
     inner = Mask({n: rng.choice(k, max(1, len(k) // 2), replace=False) for n, k in outer.items()}, sizes)
     twice = slice_network(net, outer)
@@ -223,6 +142,16 @@ def test_masks_that_do_not_fit_are_refused() -> None:
         (lambda: timm.create_model("resnet18", num_classes=2, act_layer="sigmoid"), "igmoid"),
         (lambda: timm.create_model("resnet18", num_classes=2, act_layer="prelu"), "PReLU"),
         (lambda: timm.create_model("resnet18", num_classes=2, norm_layer=nn.InstanceNorm2d), "InstanceNorm2d"),
+        (lambda: timm.create_model("vit_tiny_patch16_224", depth=1, block_fn=ParallelScalingBlock), "ParallelScalingBl"),
+        (lambda: timm.create_model("vit_tiny_patch16_224", depth=1, scale_attn_norm=True), r"Norm at blocks.0.attn.norm"),
+        (lambda: timm.create_model("vit_tiny_patch16_224", depth=1, scale_mlp_norm=True), r"Norm at blocks.0.mlp.norm"),
+        (lambda: timm.create_model("vit_tiny_patch16_224", depth=1, mlp_layer=SwiGLUPacked), "at blocks.0.mlp"),
+        (lambda: timm.create_model("vit_tiny_patch16_224", depth=1, global_pool="map"), "AttentionPoolLatent"),
+        (lambda: timm.create_model("mixnet_s"), "MixedConv2d at blocks.1.0"),
+        (lambda: timm.create_model("mobilenetv4_conv_small"), "UniversalInvertedResidual at blocks"),
+        (lambda: timm.create_model("efficientnet_b0", aa_layer="blur"), "anti-aliasing"),
+        (lambda: timm.create_model("efficientnet_b0_gn"), "GroupNormAct at blocks"),
+        (lambda: timm.create_model("efficientnet_b0", act_layer="sigmoid"), "igmoid at blocks"),
     ],
 )
 def test_what_is_not_understood_is_refused_by_name(make: Callable[[], nn.Module], named: str) -> None:
@@ -232,7 +161,7 @@ def test_what_is_not_understood_is_refused_by_name(make: Callable[[], nn.Module]
 
 
 def test_unknown_networks_are_refused_with_what_is_supported() -> None:
-    with pytest.raises(ArchitectureError, match="supported: timm/resnet, transformers/resnet"):
+    with pytest.raises(ArchitectureError, match="supported: timm/efficientnet, timm/resnet.*add-an-architecture"):
         architecture_of(nn.Linear(2, 2))
     with pytest.raises(ArchitectureError, match="'vgg99'.*timm/resnet"):
         find_architecture("timm", "vgg99")
@@ -268,6 +197,41 @@ def test_networks_are_described_so_that_they_can_be_built_again() -> None:
         again.load_state_dict(net.state_dict())
         x = torch.randn(1, 3, 32, 32)
         assert torch.equal(logits(again.eval(), x), logits(net, x))
+
+
+@pytest.mark.parametrize("name", ["vit", "vit-no-bias", "deit3", "transformers-vit"])
+def test_a_branch_without_units_is_its_bias_and_costs_nothing(name: str) -> None:
+    net = network(name)
+    layers, sizes = architecture_of(net).layers(net), sizes_of(net)
+    nothing = slice_network(net, Mask({layer: [] for layer in sizes}, sizes))
+    x = torch.randn(2, 3, 32, 32)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        found = logits(nothing, x)
+    assert torch.allclose(found, masked(net, Mask({layer: [] for layer in sizes}, sizes), x), atol=1e-5)
+    assert counter.get_total_flops() > 0
+    assert not any(re.search("attn|attention|mlp", name) for name in counter.get_flop_counts())
+    left = {name for name in nothing.state_dict() if name.startswith((layers[0].name, layers[1].name))}
+    assert left == {f"{layer.branch.module}.{layer.branch.bias}" for layer in layers[:2] if layer.branch.bias}
+    assert slice_state(net.state_dict(), layers, Mask({layer: [] for layer in sizes}, sizes)).keys() == (
+        nothing.state_dict().keys()
+    )
+
+
+def test_a_branch_may_lose_its_last_unit_while_it_is_trained() -> None:
+    net = slice_network(network("vit"), Mask.full(sizes_of(network("vit"))))
+    layers, sizes = architecture_of(network("vit")).layers(network("vit")), sizes_of(network("vit"))
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
+    some = Mask({name: [] if name == "blocks.0.attn" else range(2) for name in sizes}, sizes)
+    for before, after in ((Mask.full(sizes), some), (some, Mask({name: [] for name in sizes}, sizes))):
+        logits(net, torch.randn(2, 3, 32, 32)).square().sum().backward()
+        optimizer.step()
+        shrink(net, layers, before, after, optimizer)
+        expected = slice_network(network("vit"), after)
+        assert {n: p.shape for n, p in net.named_parameters()} == {n: p.shape for n, p in expected.named_parameters()}
+    optimizer.zero_grad()
+    logits(net, torch.randn(2, 3, 32, 32)).square().sum().backward()
+    optimizer.step()
+    assert isinstance(net.get_submodule("blocks.1.mlp"), EmptyBranch)
 
 
 def test_an_axis_of_heads_owns_blocks() -> None:

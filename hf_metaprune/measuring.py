@@ -1,0 +1,96 @@
+"""What an adapted model is and costs, measured: the numbers of a report."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+
+from .costs import latency_ms, machine_kind
+from .data import ImageSet
+from .hub.client import public_name
+from .models.modeling import MetaPrunedForImageClassification
+from .models.slicing import count_parameters
+from .report import AdaptReport
+from .strategies import Start
+from .task import TaskData
+from .training import TrainingResult, count_flops, predict_logits, versions
+from .voting import agreement, vote_shares
+
+
+def make_report(
+    model: MetaPrunedForImageClassification,
+    data: TaskData,
+    start: Start,
+    result: TrainingResult,
+    head: str,
+    bank: dict[str, Any],
+) -> AdaptReport:
+    """The report of a model that was adapted from `start`; `head` and `bank` say how and from where."""
+    device, labels = start.device, data.task.labels
+    predicted = predict_logits(model, data.evaluation, device, "fp32").argmax(1).numpy()
+    true = data.evaluation.targets.numpy()
+    confusion = np.zeros((len(labels), len(labels)), dtype=int)
+    np.add.at(confusion, (true, predicted), 1)
+    tested = confusion.sum(1)
+    per_class = np.where(tested, confusion.diagonal() / tested.clip(1), np.nan)
+    mask, masks = model.mask(), [n.entry.mask for n in start.neighbours]
+    overlaps = [mask.iou_per_layer(m) for m in masks]
+    image = data.train.images[:1]
+    full = start.base.whole(labels).eval()
+    shares = vote_shares(mask, masks, start.weights)
+    return AdaptReport(
+        accuracy=float((predicted == true).mean()) if len(true) else math.nan,
+        evaluated_on=data.evaluation_split,
+        accuracy_at_step=result.accuracy_at_step,
+        accuracy_per_class={label: float(a) for label, a in zip(labels, per_class, strict=True)},
+        confusion=confusion.tolist(),
+        labels=list(labels),
+        train_images=len(data.train),
+        test_images=len(data.evaluation),
+        source=public_name(data.source),
+        strategy=start.options.strategy,
+        ratio=model.config.ratio,
+        bank=bank,
+        neighbours=[
+            n.entry.reference() | {"score": round(n.score, 6), "share": round(share, 4)}
+            for n, share in zip(start.neighbours, shares, strict=True)
+        ],
+        vote_agreement=agreement(mask, masks) if masks else {},
+        iou_with_neighbours={name: [round(o[name], 4) for o in overlaps] for name in mask} if masks else {},
+        head=head,
+        params=count_parameters(model),
+        base_params=count_parameters(full),
+        macs=count_flops(model, image)[0] // 2,
+        base_macs=count_flops(full, image)[0] // 2,
+        latency_ms={"model": one_image_ms(model, data.train, device), "base": one_image_ms(full, data.train, device)},
+        machine=machine_kind(device),
+        training_flops=result.flops,
+        losses=[round(loss, 5) for loss in result.losses],
+        peak_memory_mb=peak_memory_mb(device),
+        seed=start.options.seed,
+        versions=versions(),
+        device=str(device),
+    )
+
+
+def one_image_ms(model: MetaPrunedForImageClassification, images: ImageSet, device: torch.device) -> float:
+    """Median milliseconds of one of the images, one at a time."""
+    pixels = images.preprocessing.normalise(images.images[:1]).to(device)
+    return round(latency_ms(model.to(device), pixels), 3)
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Most memory held so far, in MB: of the device's allocator on CUDA, of the process elsewhere."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 1e6, 1)
+    try:
+        import resource
+        import sys
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
+    except ImportError:  # Windows
+        return float("nan")

@@ -1,0 +1,31 @@
+"""Automatic head and node pruning by learnt scores and a threshold (MVP, Algorithm 3)."""
+
+from __future__ import annotations
+
+import torch
+
+from ..masks import Mask
+from .learnt import LearntPruning, ScoreTraining
+from .method import register_method
+
+
+class AutomaticPruning(LearntPruning):
+    """Units whose score falls below tau go after each step, until each layer has reached the ratio."""
+
+    name = "ahnp"
+    reference = "Meta-Vote Pruning, Algorithm 3; after Yu et al., 2022, Width & Depth Pruning for Vision Transformers"
+
+    def kept(self, training: ScoreTraining, scores: dict[str, torch.Tensor]) -> Mask:
+        kept = {}
+        for name, units in training.mask.items():
+            if name not in scores:
+                kept[name] = units
+                continue
+            above = int((scores[name] >= training.options.threshold).sum())
+            remain = min(len(units), max(training.goal[name], above))
+            order = torch.argsort(scores[name], descending=True, stable=True)[:remain]
+            kept[name] = units[order.numpy()]
+        return Mask(kept, training.mask.sizes)
+
+
+register_method(AutomaticPruning())

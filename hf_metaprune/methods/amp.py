@@ -1,0 +1,22 @@
+"""Automatic mask pruning: scores learnt for all units of the whole network, then one cut (SMSP's AMP; docs/methods.md)."""
+
+from __future__ import annotations
+
+import torch
+
+from ..masks import Mask
+from .learnt import LearntPruning, ScoreTraining
+from .method import register_method
+
+
+class AutomaticMaskPruning(LearntPruning):
+    """All units stay while scores are learnt, so that those of all are of one moment; then the lowest go at once."""
+
+    name = "amp"
+    reference = "SMSP (arXiv 2307.04365), of whose AMP only a summary was to be had: see docs/methods.md"
+
+    def kept(self, training: ScoreTraining, scores: dict[str, torch.Tensor]) -> Mask:
+        return training.mask
+
+
+register_method(AutomaticMaskPruning())

@@ -1,0 +1,99 @@
+"""Shared by the methods that learn a score for every unit: two phases of training, with scores and without."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+
+from ..config import TrainingOptions
+from ..gates import Gates, ScoreKeeper
+from ..masks import Mask, keep_count
+from ..models.modeling import MetaPrunedForImageClassification
+from ..models.slicing import shrink
+from ..training import TrainingResult, TrainingState, fine_tune
+from .iterative import next_mask
+from .method import Method, PruningJob
+
+
+class ScoreTraining:
+    """Training callback: learn scores, prune by `kept`, and in the last step of the phase cut down to the ratio.
+
+    `keeper` has what each unit's score was when it was last held.
+    """
+
+    def __init__(self, model: MetaPrunedForImageClassification, job: PruningJob, method: LearntPruning) -> None:
+        self.options, self.method = job.options, method
+        self.mask = model.mask()
+        self.goal = {name: keep_count(size, self.options.ratio) for name, size in self.mask.sizes.items()}
+        self.gates = Gates(model, self.options.score_lr, self.options.score_l1)
+        self.keeper = ScoreKeeper(self.mask.sizes)
+
+    @property
+    def done(self) -> bool:
+        """Whether every layer has reached its target."""
+        return all(len(self.mask[name]) <= count for name, count in self.goal.items())
+
+    def on_step(self, state: TrainingState) -> None:
+        scores = self.gates.values()
+        self.keeper.note(self.mask, scores)
+        last = state.step == state.steps
+        target = next_mask(self.mask, scores, 1.0, self.options.ratio) if last else self.method.kept(self, scores)
+        if target != self.mask:
+            shrink(state.model.network, state.model.layers, self.mask, target, state.optimizer)
+            self.gates.shrink(self.mask, target, state.optimizer)
+            self.mask = target
+            state.model.config.masks = target.pack()
+        state.stop = self.done
+
+    def on_eval(self, state: TrainingState) -> None:
+        """Nothing to do."""
+
+
+class LearntPruning(Method):
+    """AdamW on weights and scores for at most `score_share` of the steps, then on the sliced network's weights."""
+
+    @abstractmethod
+    def kept(self, training: ScoreTraining, scores: dict[str, torch.Tensor]) -> Mask:
+        """The units that stay after a step which is not the phase's last; scores by layer, of the units held."""
+
+    def prune(self, job: PruningJob) -> tuple[MetaPrunedForImageClassification, TrainingResult]:
+        o, full = job.options, Mask.full(job.base.sizes)
+        config = job.base.config(full, job.labels, synsets=job.synsets, ratio=o.ratio, method=self.name)
+        torch.manual_seed(job.seed)  # the classifier's first weights
+        model = job.base.slice(config).to(job.device)
+        training = ScoreTraining(model, job, self)
+        steps = max(1, round(o.score_share * o.steps))
+        learnt = self._train(job, model, steps, 0, callbacks=[training], gates=training.gates)
+        training.gates.fold()
+        tuned = self._train(job, model, o.steps - len(learnt.losses), len(learnt.losses))
+        model.score_mask = training.keeper.score_mask()
+        return model, learnt + tuned
+
+    def _train(
+        self, job: PruningJob, model: MetaPrunedForImageClassification, steps: int, done: int, **others: Any
+    ) -> TrainingResult:
+        """`steps` further steps after those that are `done`."""
+        o = job.options
+        options = TrainingOptions(
+            steps=steps,
+            batch_size=o.batch_size,
+            optimizer="adamw",
+            lr=o.weight_lr,
+            schedule="constant",
+            precision=o.precision,
+            eval_steps=tuple(step - done for step in job.eval_steps if 0 <= step - done <= steps),
+        )
+        result = fine_tune(
+            model,
+            job.train,
+            options,
+            evaluation=job.evaluation,
+            device=job.device,
+            seed=job.seed + done,
+            progress=job.progress,
+            **others,
+        )
+        result.accuracy_at_step = {step + done: share for step, share in result.accuracy_at_step.items()}
+        return result

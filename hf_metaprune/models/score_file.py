@@ -1,0 +1,58 @@
+"""``mask_scores.safetensors``: the score mask of a model, a tensor a layer (format version 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from ..errors import BaseMismatchError, FormatError, OptionError, reason
+from ..layout import FORMAT_VERSION
+from ..scores import ScoreMask
+from ..storage import write_bytes
+from .weights import stable_bytes
+
+BYTES_A_UNIT, HEADER_BYTES = 8, 2 << 20
+
+
+def most_score_bytes(sizes: Mapping[str, int]) -> int:
+    """How large the file of a base with these layers may be."""
+    return HEADER_BYTES + BYTES_A_UNIT * sum(sizes.values())
+
+
+def save_scores(scores: ScoreMask, path: Path, base_sha256: str) -> None:
+    """Write a score mask in float32; the same scores give the same bytes."""
+    metadata = {"format": "np", "format_version": str(FORMAT_VERSION), "base_model_sha256": base_sha256}
+    write_bytes(path, stable_bytes(save({name: np.ascontiguousarray(scores[name]) for name in scores}, metadata)))
+
+
+def load_scores(path: Path, sizes: Mapping[str, int], base_sha256: str) -> ScoreMask:
+    """The score mask in a file of a stranger, checked.
+
+    Raises:
+        FormatError: the file is missing, damaged, too large or of a newer version; its layers are not those of the
+            base; or a score is not finite, or below 0.
+        BaseMismatchError: it is of another base.
+    """
+    try:
+        if path.stat().st_size > most_score_bytes(sizes):
+            raise FormatError(f"{path} has {path.stat().st_size} bytes, more than scores of the base can have")
+        with safe_open(str(path), framework="np") as file:
+            metadata, stored = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, TypeError, ValueError) as error:
+        raise FormatError(f"{path} cannot be read: {reason(error)}; it may be cut short, fetch it again") from error
+    if metadata.get("format_version", str(FORMAT_VERSION)) != str(FORMAT_VERSION):
+        raise FormatError(f"{path} is of another format version: upgrade with `pip install -U hf-metaprune`")
+    if metadata.get("base_model_sha256") != base_sha256:
+        raise BaseMismatchError(f"{path}: its scores are of another base")
+    if {name: values.shape for name, values in stored.items()} != {name: (size,) for name, size in sizes.items()}:
+        raise FormatError(f"{path}: its layers are not those of the base")
+    if any(values.dtype.kind != "f" for values in stored.values()):
+        raise FormatError(f"{path}: its scores are no numbers of floating point")
+    try:
+        return ScoreMask({name: stored[name] for name in sizes})
+    except OptionError as error:
+        raise FormatError(f"{path}: {error}") from error

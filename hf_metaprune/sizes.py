@@ -1,0 +1,112 @@
+"""How many units each layer keeps: by a ratio, by a ratio for each layer, or by scores over all layers together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+import numpy as np
+
+from .errors import OptionError
+from .masks import Mask, keep_count
+from .models.architecture import PrunableLayer
+from .scores import ScoreMask
+
+Counts = dict[str, int]
+"""Units to keep, by layer."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """The units of each layer from the first to stay to the last, and how much each matters.
+
+    `units` are permutations (units,) by layer; `scores` are what layers are compared by when they share a budget.
+    """
+
+    units: dict[str, np.ndarray]
+    scores: ScoreMask
+
+    def mask(self, counts: Mapping[str, int]) -> Mask:
+        """The mask that keeps the first units of each layer."""
+        sizes = {name: len(units) for name, units in self.units.items()}
+        return Mask({name: units[: counts[name]] for name, units in self.units.items()}, sizes)
+
+    @classmethod
+    def by_scores(cls, scores: ScoreMask, tie_break: Mapping[str, np.ndarray] | None = None) -> Order:
+        """The highest score first; of equal ones the larger `tie_break`, then the lower index."""
+        second = {n: np.zeros(len(v)) for n, v in scores.items()} if tie_break is None else tie_break
+        return cls({n: np.lexsort((-np.asarray(second[n]), -values)) for n, values in scores.items()}, scores)
+
+
+@dataclass(frozen=True)
+class Sizing:
+    """How sizes are chosen.
+
+    `split`: "layer" removes the same share of each layer, "global" the units that score lowest of all layers together.
+    `exceptions` are ratios of single layers; `multiple` is what counts are rounded to, but for heads.
+    """
+
+    layers: Sequence[PrunableLayer]
+    order: Order
+    split: str = "layer"
+    exceptions: Mapping[str, float] = field(default_factory=dict)
+    multiple: int = 1
+
+    def counts(self, ratio: float) -> Counts:
+        """Units to keep where the share `ratio` of them goes; from 0 (all stay) to 1 (as few as can be)."""
+        wanted = self._global(ratio) if self.split == "global" else self._even(ratio)
+        return {layer.name: self._rounded(layer, wanted[layer.name]) for layer in self.layers}
+
+    def _even(self, ratio: float) -> Counts:
+        ratios = {layer.name: self.exceptions.get(layer.name, ratio) for layer in self.layers}
+        return {
+            layer.name: _least(layer) if ratios[layer.name] == 1 else keep_count(layer.size, ratios[layer.name])
+            for layer in self.layers
+        }
+
+    def _global(self, ratio: float) -> Counts:
+        fixed = self.exceptions
+        free = [layer for layer in self.layers if layer.name not in fixed]
+        counts = {name: count for name, count in self._even(ratio).items() if name in fixed}
+        ranked = []  # every unit's score, and its place in its layer: units stay in the order of their layer
+        for number, layer in enumerate(free):
+            scores = np.asarray(self.order.scores[layer.name], dtype=np.float64)[self.order.units[layer.name]]
+            lowest = np.minimum.accumulate(scores)
+            ranked += [(-s, place / layer.size, number) for place, s in enumerate(lowest)]
+        ranked.sort()
+        total = round((1.0 - ratio) * sum(layer.size for layer in free))
+        stay = np.bincount([number for *_, number in ranked[:total]], minlength=len(free))
+        return counts | {layer.name: max(_least(layer), int(n)) for layer, n in zip(free, stay, strict=True)}
+
+    def _rounded(self, layer: PrunableLayer, count: int) -> int:
+        if self.multiple == 1 or any(axis.inner > 1 for axis in layer.axes) or count in (0, layer.size):
+            return count
+        return min(layer.size, max(self.multiple, round(count / self.multiple) * self.multiple))
+
+
+def _least(layer: PrunableLayer) -> int:
+    return 1 if layer.branch is None else 0
+
+
+def layer_exceptions(texts: Sequence[str], layers: Sequence[PrunableLayer]) -> dict[str, float]:
+    """Ratios by layer from texts such as ``layer1.*=0.5``, of which later ones win; 1 leaves as little as can be.
+
+    Raises:
+        OptionError: a text is malformed, its ratio lies outside [0, 1], or it names no layer.
+    """
+    found: dict[str, float] = {}
+    for text in texts:
+        pattern, _, value = text.rpartition("=")
+        try:
+            ratio = float(value)
+        except ValueError:
+            ratio = float("nan")
+        if not pattern or not 0 <= ratio <= 1:
+            raise OptionError(f"layer_ratios: {text!r} must be a layer and a ratio from 0 to 1, such as layer1.*=0.5")
+        names = [layer.name for layer in layers if fnmatchcase(layer.name, pattern)]
+        if not names:
+            known = ", ".join(layer.name for layer in layers[:3])
+            raise OptionError(f"layer_ratios: {pattern!r} names no prunable layer of the base, such as {known}")
+        found |= dict.fromkeys(names, ratio)
+    return found

@@ -1,0 +1,172 @@
+"""Methods that learn a score for every unit: AHNP and AMP."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from hf_metaprune.config import MethodOptions, TrainingOptions
+from hf_metaprune.errors import OptionError
+from hf_metaprune.gates import Gates
+from hf_metaprune.masks import Mask, keep_count
+from hf_metaprune.methods import PruningJob, get_method
+from hf_metaprune.models.base import BaseModel
+from hf_metaprune.models.modeling import MetaPrunedForImageClassification
+from hf_metaprune.models.slicing import shrink
+from hf_metaprune.task import TaskData
+from hf_metaprune.training import TrainingState, fine_tune
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(params=["resnet", "vit"])
+def any_base(request: pytest.FixtureRequest, base: BaseModel, vit_base: BaseModel) -> BaseModel:
+    return {"resnet": base, "vit": vit_base}[request.param]
+
+
+def whole(base: BaseModel, data: TaskData) -> MetaPrunedForImageClassification:
+    torch.manual_seed(0)
+    return base.slice(base.config(Mask.full(base.sizes), data.task.labels)).eval()
+
+
+def job(base: BaseModel, data: TaskData, **options: object) -> PruningJob:
+    chosen = MethodOptions(**{"ratio": 0.7, "steps": 12, "batch_size": 24, "weight_lr": 0.001, **options})
+    return PruningJob(base, data.train, data.task.labels, chosen, CPU, seed=3)
+
+
+@pytest.mark.parametrize("name", ["ahnp", "amp"])
+def test_they_reach_the_ratio_follow_their_seed_and_leave_scores(
+    any_base: BaseModel, task_data: TaskData, name: str
+) -> None:
+    models = [get_method(name).prune(job(any_base, task_data))[0] for _ in range(2)]
+    mask, scores = models[0].mask(), models[0].score_mask
+    assert {layer: len(kept) for layer, kept in mask.items()} == {
+        layer: keep_count(size, 0.7) for layer, size in any_base.sizes.items()
+    }
+    assert mask == models[1].mask()
+    assert scores == models[1].score_mask
+    for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert scores.sizes == any_base.sizes
+    for layer, kept in mask.items():
+        gone = np.setdiff1d(np.arange(len(scores[layer])), kept)
+        assert (scores[layer] > 0).all()
+        if name == "amp":  # all scores are of one moment, and the cut is by them alone
+            assert scores[layer][kept].min() >= scores[layer][gone].max()
+
+
+@torch.no_grad()
+def test_scores_of_zero_are_the_mask(any_base: BaseModel, task_data: TaskData) -> None:
+    model = whole(any_base, task_data)
+    mask = Mask.random(any_base.sizes, 0.5, 1)
+    gates = Gates(model, 0.05, 1.0)
+    for name, score in gates.scores.items():
+        score.data.zero_()
+        score.data[mask[name].tolist()] = 1.0
+    x = next(task_data.train.batches(4))[0]
+    sliced = any_base.slice(any_base.config(mask, task_data.task.labels)).eval()
+    sliced.classifier.load_state_dict(model.classifier.state_dict())
+    assert torch.allclose(gates(x).logits, sliced(x).logits, atol=1e-5)
+
+
+@torch.no_grad()
+def test_folding_changes_nothing_but_the_weights(any_base: BaseModel, task_data: TaskData) -> None:
+    model = whole(any_base, task_data)
+    gates = Gates(model, 0.05, 1.0)
+    generator = torch.Generator().manual_seed(0)
+    for score in gates.parameters:
+        score.data.uniform_(0.2, 2.0, generator=generator)
+    x = next(task_data.train.batches(4))[0]
+    before, scaled = model(x).logits, gates(x).logits
+    assert not torch.allclose(before, scaled, atol=1e-3)
+    with gates.applied():
+        assert torch.allclose(model(x).logits, scaled, atol=1e-6)
+    assert torch.equal(model(x).logits, before)
+    gates.fold()
+    assert torch.allclose(model(x).logits, scaled, atol=1e-6)
+
+
+def test_scores_follow_what_is_sliced(any_base: BaseModel, task_data: TaskData) -> None:
+    """A unit whose score is zero may go at any time: nothing else changes, and momentum stays where it was."""
+    model = whole(any_base, task_data)
+    gates = Gates(model, 0.05, 1.0)
+    optimizer = torch.optim.AdamW([{"params": list(model.parameters())}, {"params": gates.parameters, "lr": 0.05}])
+    x = next(task_data.train.batches(8))[0]
+    gates(x).logits.square().sum().backward()
+    optimizer.step()
+    full, mask = model.mask(), Mask.random(any_base.sizes, 0.5, 1)
+    for name, score in gates.scores.items():
+        score.data[np.setdiff1d(full[name], mask[name]).tolist()] = 0.0
+    expected = {name: optimizer.state[score]["exp_avg"][mask[name].tolist()] for name, score in gates.scores.items()}
+    with torch.no_grad():
+        before = gates(x).logits
+        shrink(model.network, model.layers, full, mask, optimizer)
+        gates.shrink(full, mask, optimizer)
+        model.config.masks = mask.pack()
+        assert torch.allclose(gates(x).logits, before, atol=1e-4)
+    for name, score in gates.scores.items():
+        assert torch.equal(optimizer.state[score]["exp_avg"], expected[name])
+    gates(x).logits.sum().backward()
+    optimizer.step()
+
+
+def test_the_l1_loss_is_the_mean_score_of_the_layers(any_base: BaseModel, task_data: TaskData) -> None:
+    gates = Gates(whole(any_base, task_data), 0.05, 3.0)
+    assert gates.penalty().item() == pytest.approx(3.0)
+    first = next(iter(gates.scores))
+    gates.scores[first].data.fill_(-2.0)
+    assert gates.penalty().item() == pytest.approx(3.0 * (1 + 1 / len(any_base.sizes)))
+
+
+def test_ahnp_removes_what_falls_below_the_threshold_and_never_more_than_the_ratio(
+    vit_base: BaseModel, task_data: TaskData
+) -> None:
+    from hf_metaprune.methods.learnt import ScoreTraining
+
+    options = job(vit_base, task_data, ratio=0.5, threshold=0.5)
+    model = whole(vit_base, task_data)
+    training = ScoreTraining(model, options, get_method("ahnp"))
+    heads, nodes = "blocks.0.attn", "blocks.0.mlp"
+    training.gates.scores[heads].data.copy_(torch.tensor([0.1, 0.2, 0.3, 0.6]))
+    training.gates.scores[nodes].data[:3] = 0.4
+    training.on_step(TrainingState(model, torch.optim.SGD(model.parameters(), 0.1), steps=10, step=1))
+    assert training.mask[heads].tolist() == [2, 3]  # half of four stay, whatever the threshold
+    assert training.mask[nodes].tolist() == list(range(3, 48))
+    assert len(training.mask["blocks.1.attn"]) == 4
+    assert not training.done
+    assert model.network.get_submodule(heads).num_heads == 2
+    assert training.keeper.found[heads].tolist() == pytest.approx([0.1, 0.2, 0.3, 0.6])
+
+
+def test_ahnp_gets_cheaper_as_it_goes(vit_base: BaseModel, task_data: TaskData) -> None:
+    dense = fine_tune(
+        whole(vit_base, task_data), task_data.train, TrainingOptions(steps=30, batch_size=24, eval_steps=()), device=CPU
+    )
+    model, pruned = get_method("ahnp").prune(job(vit_base, task_data, steps=30, score_l1=50.0, score_share=1.0))
+    assert pruned.images == dense.images
+    assert pruned.flops < 0.8 * dense.flops
+    assert len(pruned.losses) == 30
+    assert model.mask().ratio == pytest.approx(0.7, abs=0.05)
+
+
+def test_accuracy_while_scores_are_learnt_is_that_of_the_scaled_network(
+    vit_base: BaseModel, task_data: TaskData
+) -> None:
+    model = whole(vit_base, task_data)
+    gates = Gates(model, 0.0, 0.0)
+    for score in gates.parameters:
+        score.data.fill_(3.0)
+    options = TrainingOptions(steps=1, lr=0.0, batch_size=24, eval_steps=(0,))
+    found = fine_tune(
+        model, task_data.train, options, evaluation=task_data.evaluation, device=CPU, gates=gates
+    ).accuracy_at_step[0]
+    gates.fold()
+    plain = fine_tune(model, task_data.train, options, evaluation=task_data.evaluation, device=CPU).accuracy_at_step[0]
+    assert found == plain
+
+
+def test_options_of_scores_are_checked() -> None:
+    for name, value in (("score_lr", -1.0), ("score_share", 1.5), ("threshold", -0.1), ("score_l1", float("nan"))):
+        with pytest.raises(OptionError, match=name):
+            MethodOptions(**{name: value})
