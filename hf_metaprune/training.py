@@ -208,7 +208,7 @@ class _Run:
         device: torch.device,
         seed: int,
         callbacks: Sequence[Callback],
-        gates: Gates | None,
+        gates: Gates | None = None,
     ) -> None:
         self.model, self.train, self.options, self.evaluation = model, train, options, evaluation
         self.device, self.callbacks, self.gates = device, callbacks, gates
