@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .errors import OptionError
-from .models.architecture import PrunableLayer, tensor_axes
+from .models.architecture import Branch, PrunableLayer, tensor_axes
 from .models.modeling import MetaPrunedForImageClassification
 from .sizes import Counts, Sizing
 
@@ -35,8 +34,8 @@ class CostModel:
     """Parameters and MACs of every sub-network of a base, from its own: exact, without making one.
 
     Parameters follow from the shapes. A convolution or linear layer has as many MACs as its weight has entries, times
-    the places where it is applied; what attention computes between tokens is so much a head. All of that is read off one
-    forward pass of the whole network.
+    the places where it is applied; what attention computes between tokens is so much a head. All of that is read off
+    one forward pass of the whole network.
     """
 
     def __init__(self, whole: MetaPrunedForImageClassification, image: torch.Tensor) -> None:
@@ -48,12 +47,15 @@ class CostModel:
 
     def shape(self, tensor: str, counts: Mapping[str, int]) -> tuple[int, ...]:
         """The shape of a parameter in a sub-network; without entries if it is gone."""
-        if any(l.branch is not None and not counts[l.name] and l.branch.removes(tensor) for l in self.layers):
+        if any(b.removes(tensor) for b in self._gone(counts)):
             return (0,)
         shape = list(self.shapes[tensor])
         for axis, layer in self.axes.get(tensor, []):
             shape[axis.dim] = counts[layer.name] * axis.outer * axis.inner
         return tuple(shape)
+
+    def _gone(self, counts: Mapping[str, int]) -> list[Branch]:
+        return [layer.branch for layer in self.layers if layer.branch is not None and not counts[layer.name]]
 
     def params(self, counts: Mapping[str, int]) -> int:
         """Trainable numbers."""
@@ -73,7 +75,7 @@ def _measure(
     with torch.device("meta"):
         shadow = MetaPrunedForImageClassification(whole.config).eval()
         pixels = torch.zeros(1, *image.shape[-3:])
-    with FlopCounterMode(display=False, depth=None) as counter, torch.no_grad():
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
         shadow(pixels)
     found = {name.partition(".")[2]: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
     total, prefix = counter.get_total_flops(), "network."
@@ -139,5 +141,3 @@ def largest(
 def ratio_of(counts: Mapping[str, int], layers: list[PrunableLayer]) -> float:
     """The share of all units that is gone."""
     return 1.0 - sum(counts.values()) / max(1, sum(layer.size for layer in layers))
-
-

@@ -71,6 +71,10 @@ class WordNetError(MetaPruneError):
     """The WordNet data is missing, or a label has no synset."""
 
 
+class MissingPackageError(MetaPruneError):
+    """An optional package is not installed."""
+
+
 class HubError(MetaPruneError):
     """The Hub cannot be reached, or does not give or take what was asked."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from .budgets import Budget, CostModel, largest, ratio_of
 from .latency import LatencyTable
 from .masks import Mask
@@ -41,7 +43,7 @@ def _within(start: Start, sizing: Sizing, budget: Budget) -> Counts:
     table.check_reach(bound)
     best = sizing.counts(1.0)
     for _ in range(LATENCY_TRIES):
-        counts = largest(sizing, budget, costs, lambda c, s=scale: s * table(c))[0]
+        counts = largest(sizing, budget, costs, partial(_scaled, table, scale))[0]
         found = table.measure(counts)
         if found <= bound and costs.macs(counts) >= costs.macs(best):
             best = counts
@@ -49,6 +51,10 @@ def _within(start: Start, sizing: Sizing, budget: Budget) -> Counts:
             break
         scale = MARGIN * found / table(counts)
     return best
+
+
+def _scaled(table: LatencyTable, scale: float, counts: Counts) -> float:
+    return scale * table(counts)
 
 
 def _note_unheld(start: Start, mask: Mask, notes: list[str]) -> None:
@@ -59,5 +65,6 @@ def _note_unheld(start: Start, mask: Mask, notes: list[str]) -> None:
     unheld = (mask - held).n_kept
     if unheld:
         notes.append(
-            f"{unheld} of the {mask.n_kept} units that stay are held by no neighbour: they start with the base's weights"
+            f"{unheld} of the {mask.n_kept} units that stay are held by no neighbour: "
+            "they start with the base's weights"
         )

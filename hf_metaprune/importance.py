@@ -116,10 +116,7 @@ def magnitude_scores(network: nn.Module, layers: Sequence[PrunableLayer]) -> dic
     """L1 norm of the weights that compute each unit (Li et al., 2017): float32 (units,) by layer."""
     return {
         layer.name: sum(
-            (
-                axis.by_unit(network.get_parameter(axis.tensor).detach().float().abs())
-                for axis in layer.filters
-            ),
+            (axis.by_unit(network.get_parameter(axis.tensor).detach().float().abs()) for axis in layer.filters),
             torch.zeros(()),
         )
         for layer in layers

@@ -11,7 +11,7 @@ REPORT = "report.json"
 UNITS_PICTURE = "units.png"
 MODEL_FILES = frozenset(
     {CONFIG, WEIGHTS, PREPROCESSOR, SCORES, CARD, REPORT, "report.md", UNITS_PICTURE}
-    | {"accuracy.png", "confusion.png", "votes.png"}
+    | {"accuracy.png", "confusion.png", "votes.png", "model.onnx", "model_int8.onnx"}
 )
 """What a saved model's folder may hold, and so what overwriting may delete."""
 

@@ -43,6 +43,20 @@ def curve_picture(curves: dict[str, dict[int, float]]) -> bytes:
     return _png(figure)
 
 
+def cost_picture(rows: list[dict[str, Any]], base_macs: int) -> bytes:
+    """Accuracy against the share of the base's MACs, with the 95% interval of each model."""
+    figure, axes = _figure(6, 3.6)
+    shares = [100 * row["macs"] / base_macs for row in rows]
+    accuracies = [100 * row["accuracy"] for row in rows]
+    spans = [[100 * abs(row["accuracy"] - bound) for bound in row["accuracy_interval"]] for row in rows]
+    axes.errorbar(shares, accuracies, list(zip(*spans, strict=True)), fmt="o-", color=BLUE, capsize=3)
+    for row, x, y in zip(rows, shares, accuracies, strict=True):
+        axes.annotate(f"r = {row['ratio']:g}", (x, y), textcoords="offset points", xytext=(6, -12), fontsize=8)
+    axes.set(xlabel="MACs, % of the base's", ylabel="accuracy, %", xlim=(0, None))
+    axes.grid(alpha=0.3)
+    return _png(figure)
+
+
 def confusion_picture(confusion: list[list[int]], labels: list[str]) -> bytes:
     """Counts of true (rows) against predicted (columns) classes."""
     matrix = np.array(confusion, dtype=float)

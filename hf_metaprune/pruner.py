@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from .bank.bank import Bank, open_bank
 from .budgets import Budget
 from .config import AdaptOptions, TrainingOptions, override, split_options

@@ -63,7 +63,7 @@ class ScoreMask(Mapping[str, np.ndarray]):
         return {name: len(values) for name, values in self._scores.items()}
 
     def normalised(self, over: str) -> ScoreMask:
-        """Scores divided by their mean in each layer ("layer"), by that of all units ("global"), or as they are ("none").
+        """Scores divided by their mean in each layer ("layer"), or in all ("global"), or as they are ("none").
 
         Where all are 0 they stay so.
         """
@@ -94,4 +94,6 @@ def sum_scores(
     if w.shape != (len(masks),) or not np.isfinite(w).all() or (w < 0).any() or w.sum() <= 0:
         raise OptionError("vote weights must be finite, at least 0, not all 0, and one for each neighbour")
     shares, even = w / w.sum(), [mask.normalised(normalise) for mask in masks]
-    return ScoreMask({name: sum(s * m[name].astype(np.float64) for s, m in zip(shares, even, strict=True)) for name in masks[0]})
+    return ScoreMask(
+        {name: sum(s * m[name].astype(np.float64) for s, m in zip(shares, even, strict=True)) for name in masks[0]}
+    )

@@ -73,9 +73,7 @@ def by_vote(start: Start) -> Order:
     tie_break = None
     if not sample and (start.ratio is None or is_tied(counts, _even(start.base.sizes, start.ratio))):
         tie_break = _few_activations(start)
-    order = vote_order(
-        masks, tau=o.tau, sample=sample, weights=start.weights, tie_break=tie_break, seed=o.seed
-    )
+    order = vote_order(masks, tau=o.tau, sample=sample, weights=start.weights, tie_break=tie_break, seed=o.seed)
     return Order(order, ScoreMask(counts))
 
 
@@ -122,7 +120,7 @@ METHODS = {"mvp": "mvp", "smsp": "smsp", "no-bank": "activation", "random": "ran
 
 
 def first_weights(start: Start, mask: Mask) -> dict[str, torch.Tensor]:
-    """The sliced weights to start from, the classifier left out: the neighbours' mean where they hold a unit, or the base's."""
+    """The sliced weights to start from, without the classifier: the neighbours' mean, or the base's."""
     base = start.base
     head = base.family.classifier_name(base.network)
     if start.options.strategy in VOTED and start.options.weights == "neighbours":

@@ -179,7 +179,9 @@ def fine_tune(
     gates: Gates | None = None,
     progress: bool = False,
 ) -> TrainingResult:
-    """Train `model` in place, and the scores of `gates` with it, if there are any; it ends on `device` in eval mode, with its averaged weights if `options.ema` is set.
+    """Train `model` in place, and the scores of `gates` with it, if there are any.
+
+    It ends on `device` in eval mode, with its averaged weights if `options.ema` is set.
 
     With several processes (``accelerate launch``) each takes its share of every batch.
 

@@ -34,6 +34,32 @@ def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     return call
 
 
+def test_a_sweep_writes_models_and_the_curve(run, bank_folder: Path, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "sizes"
+    code, shown, _ = run("sweep", bank_folder, photos, "--out", out, "--ratios", "0.4,0.8", *FAST)
+    assert code == 0
+    assert "0.4" in shown
+    assert sorted(path.name for path in out.iterdir()) == ["r0.4", "r0.8", "sweep.json", "sweep.md", "sweep.png"]
+    models = json.loads((out / "sweep.json").read_text())["models"]
+    assert [model["ratio"] for model in models] == [0.4, 0.8]
+    assert models[0]["macs"] > models[1]["macs"]
+    assert "| 0.8 |" in (out / "sweep.md").read_text()
+    assert (out / "r0.8" / "report.md").exists()
+    code, _, errors = run("sweep", bank_folder, photos, "--out", tmp_path / "x", "--ratios", "many")
+    assert (code, "must be numbers" in errors) == (1, True)
+    code, _, errors = run("sweep", bank_folder, photos, "--out", out, "--ratios", "0.5")
+    assert (code, "not empty" in errors or "exists" in errors) == (1, True)
+
+
+def test_budgets_on_the_command_line(run, bank_folder: Path, photos: Path, tmp_path: Path) -> None:
+    code, shown, _ = run("adapt", bank_folder, photos, "--out", tmp_path / "m", *FAST, "--max-params", 20000, "--json")
+    assert code == 0
+    assert json.loads(shown)["params"] <= 20000
+    code, _, errors = run("adapt", bank_folder, photos, "--out", tmp_path / "n", *FAST, "--max-macs", 5)
+    assert code == 1
+    assert "the smallest sub-network of this base has" in errors
+
+
 def test_adapt_predict_inspect(run, bank_folder: Path, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "model"
     code, shown, _ = run("adapt", bank_folder, photos, "--out", out, *FAST)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hf_metaprune.errors import BankError, OptionError
 from hf_metaprune.masks import Mask, keep_count
-from hf_metaprune.models.architecture import Axis, Branch, PrunableLayer, Probe
+from hf_metaprune.models.architecture import Axis, Branch, Probe, PrunableLayer
 from hf_metaprune.scores import ScoreMask, sum_scores
 from hf_metaprune.sizes import Order, Sizing, layer_exceptions
 

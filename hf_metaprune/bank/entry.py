@@ -254,7 +254,7 @@ class Entry:
             raise FormatError(f"entry {self.id}: {self.folder / WEIGHTS} cannot be read: {reason(error)}") from error
 
     def score_mask(self) -> ScoreMask:
-        """How much each unit of the base matters to it; of an entry without scores, 1 for the kept units and 0 for others.
+        """How much each unit of the base matters to it; without scores, 1 for the kept units and 0 for the others.
 
         Raises:
             FormatError: its file is missing, damaged, or not that of the index. HubError: it cannot be had.

@@ -30,10 +30,7 @@ from .entry import Entry
 from .folders import new_path, recover
 from .sketch import IMAGES, Sketcher
 
-
-FIRST_OPTIONS = frozenset(
-    {"ratio", "steps", "prune_every", "prune_share", "lr", "momentum", "batch_size", "precision"}
-)
+FIRST_OPTIONS = frozenset({"ratio", "steps", "prune_every", "prune_share", "lr", "momentum", "batch_size", "precision"})
 """Options that every entry's id has counted; those that came later count where they differ from their defaults."""
 
 

@@ -16,6 +16,7 @@ from ..version import __version__
 from . import INTERRUPTED
 from .bank import BankArgument, BankRevision, bank_app
 from .hub import publish
+from .models import export, sweep
 from .options import with_options
 from .output import Json, command, err, note, out, plain, print_json, show_progress, show_report, table
 
@@ -27,6 +28,8 @@ app = typer.Typer(
 )
 app.add_typer(bank_app, name="bank")
 app.command()(publish)
+app.command()(export)
+app.command()(sweep)
 
 
 Strict = Annotated[

@@ -1,4 +1,4 @@
-"""Automatic mask pruning: scores learnt for all units of the whole network, then one cut (SMSP's AMP; docs/methods.md)."""
+"""Automatic mask pruning (SMSP's AMP): scores learnt for all units of the whole network, then one cut."""
 
 from __future__ import annotations
 

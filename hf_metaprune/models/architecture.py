@@ -101,8 +101,8 @@ class PrunableLayer:
 
     `axes` lists every tensor that loses entries with a unit, as output or as input. `probe` says where activations are
     measured. `gates` are the entries in which the unit's output is linear: at zero the unit is gone, which is what
-    a mask means. `filters` are those that compute it. `counters` are numbers to keep right. `writer` names the batch norm
-    whose output is added into the residual stream and must be put back in place there, if any. A layer with a
+    a mask means. `filters` are those that compute it. `counters` are numbers to keep right. `writer` names the batch
+    norm whose output is added into the residual stream and must be put back in place there, if any. A layer with a
     `branch` may lose all of its units; of another one, one at least stays.
     """
 

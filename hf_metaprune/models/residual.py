@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..errors import ArchitectureError
-from .architecture import Axis, PrunableLayer, Probe
+from .architecture import Axis, Probe, PrunableLayer
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,8 @@ class EmptyBranch(nn.Module):
     def forward(self, x: torch.Tensor, *_args: Any, **_kwargs: Any) -> Any:
         out = torch.zeros_like(x)
         if self.path is not None:
-            out = out + functools.reduce(getattr, self.path.split("."), self).to(x.dtype)
+            bias: Any = functools.reduce(getattr, self.path.split("."), self)
+            out = out + bias.to(x.dtype)
         return (out, None) if self.as_tuple else out
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from ..errors import ArchitectureError
-from .architecture import Axis, Counter, PrunableLayer, Probe, register
+from .architecture import Axis, Counter, Probe, PrunableLayer, register
 from .model_args import Rule, one_of, share, text, whole
 from .residual import keeps_zero
 from .timm_family import TimmFamily
@@ -25,7 +27,7 @@ WHOLE = ("DepthwiseSeparableConv", "ConvBnAct")
 
 
 class TimmEfficientNet(TimmFamily):
-    """timm's ``EfficientNet`` and ``MobileNetV3`` classes: EfficientNet (V2), MobileNetV2 and V3, MNASNet and their kin.
+    """timm's ``EfficientNet`` and ``MobileNetV3`` classes: EfficientNet (V2), MobileNetV2, V3, MNASNet and their kin.
 
     A unit is an expanded channel: its filter of the expansion, its depthwise filter, its place in the squeeze and
     excitation, and its column of the projection. What the projection writes into the stream keeps its full width.
@@ -60,11 +62,12 @@ class TimmEfficientNet(TimmFamily):
         if not isinstance(block.se, nn.Identity):
             axes += [Axis(f"{path}.se.conv_reduce.weight", 1), *_conv(block, f"{path}", "se.conv_expand")]
         axes.append(Axis(f"{path}.conv_pwl.weight", 1))
-        size = block.get_submodule(conv).out_channels
+        expansion: Any = block.get_submodule(conv)
         gates = (Axis(f"{path}.{last}.weight", 0), Axis(f"{path}.{last}.bias", 0))
         filters = (Axis(f"{path}.{conv}.weight", 0),)
         probe = Probe(f"{path}.{last}")
-        return PrunableLayer(f"{path}.{conv}", int(size), tuple(axes), probe, gates, filters, tuple(counters))
+        size = int(expansion.out_channels)
+        return PrunableLayer(f"{path}.{conv}", size, tuple(axes), probe, gates, filters, tuple(counters))
 
     @staticmethod
     def _check(path: str, block: nn.Module) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from torch import nn
 
@@ -46,8 +47,8 @@ class TimmResNet(TimmFamily):
     what = "a ResNet"
     own_args = frozenset({"cifar_stem"})
 
-    def finish(self, network: nn.Module, cifar_stem: bool = False) -> None:
-        if cifar_stem:
+    def finish(self, network: nn.Module, **own: Any) -> None:
+        if own.get("cifar_stem"):
             make_cifar_stem(network)
 
     def layers(self, network: nn.Module) -> list[PrunableLayer]:

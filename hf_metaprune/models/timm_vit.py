@@ -71,8 +71,8 @@ class TimmViT(TimmFamily):
             if type(block).__name__ != "Block":
                 raise ArchitectureError(f"{type(block).__name__} at {path} is not supported")
             self._check(path, block)
-            heads = block.get_submodule("attn").num_heads
-            layers.append(head_layer(network, f"{path}.attn", f"{path}.norm1", int(heads), ATTENTION))
+            attention: Any = block.get_submodule("attn")
+            layers.append(head_layer(network, f"{path}.attn", f"{path}.norm1", int(attention.num_heads), ATTENTION))
             layers.append(node_layer(network, f"{path}.mlp", f"{path}.norm2"))
         return layers
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from ..errors import ArchitectureError
-from .architecture import Axis, Branch, Counter, PrunableLayer, Probe
+from .architecture import Axis, Branch, Counter, Probe, PrunableLayer
 
 NORMS = ("LayerNorm", "RmsNorm", "SimpleNorm", "RMSNorm", "LayerNormFp32")
 
@@ -84,7 +84,9 @@ def _linear(network: nn.Module, path: str) -> nn.Linear:
     try:
         found = network.get_submodule(path)
     except AttributeError as error:
-        raise ArchitectureError(f"{path} is missing: this version of its library is not supported, upgrade it") from error
+        raise ArchitectureError(
+            f"{path} is missing: this version of its library is not supported, upgrade it"
+        ) from error
     if not isinstance(found, nn.Linear):
         raise ArchitectureError(f"{type(found).__name__} at {path} is not supported")
     return found

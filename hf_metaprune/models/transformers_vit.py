@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -47,9 +49,10 @@ class TransformersViT(TransformersFamily):
         for name, block in blocks.items():
             path = f"{self.inner}.layers.{name}"
             attention = f"{path}.attention"
-            heads = int(block.attention.num_attention_heads)
-            check_parts(attention, block.attention, (), (*ATTENTION.projections, ATTENTION.output))
-            check_parts(f"{path}.mlp", block.mlp, ("activation_fn",), ("fc1", "fc2"))
+            module: Any = block.get_submodule("attention")
+            heads = int(module.num_attention_heads)
+            check_parts(attention, module, (), (*ATTENTION.projections, ATTENTION.output))
+            check_parts(f"{path}.mlp", block.get_submodule("mlp"), ("activation_fn",), ("fc1", "fc2"))
             layers.append(head_layer(network, attention, f"{path}.layernorm_before", heads, ATTENTION))
             layers.append(node_layer(network, f"{path}.mlp", f"{path}.layernorm_after"))
         return layers

@@ -142,8 +142,14 @@ def test_masks_that_do_not_fit_are_refused() -> None:
         (lambda: timm.create_model("resnet18", num_classes=2, act_layer="sigmoid"), "igmoid"),
         (lambda: timm.create_model("resnet18", num_classes=2, act_layer="prelu"), "PReLU"),
         (lambda: timm.create_model("resnet18", num_classes=2, norm_layer=nn.InstanceNorm2d), "InstanceNorm2d"),
-        (lambda: timm.create_model("vit_tiny_patch16_224", depth=1, block_fn=ParallelScalingBlock), "ParallelScalingBl"),
-        (lambda: timm.create_model("vit_tiny_patch16_224", depth=1, scale_attn_norm=True), r"Norm at blocks.0.attn.norm"),
+        (
+            lambda: timm.create_model("vit_tiny_patch16_224", depth=1, block_fn=ParallelScalingBlock),
+            "ParallelScalingBl",
+        ),
+        (
+            lambda: timm.create_model("vit_tiny_patch16_224", depth=1, scale_attn_norm=True),
+            r"Norm at blocks.0.attn.norm",
+        ),
         (lambda: timm.create_model("vit_tiny_patch16_224", depth=1, scale_mlp_norm=True), r"Norm at blocks.0.mlp.norm"),
         (lambda: timm.create_model("vit_tiny_patch16_224", depth=1, mlp_layer=SwiGLUPacked), "at blocks.0.mlp"),
         (lambda: timm.create_model("vit_tiny_patch16_224", depth=1, global_pool="map"), "AttentionPoolLatent"),

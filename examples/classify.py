@@ -1,0 +1,24 @@
+"""Classify photos with a model of `hf-metaprune export`, also on a Raspberry Pi: classify.py model.onnx photo.jpg"""
+
+import json
+import sys
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+facts = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
+labels, how = facts["labels"], facts["preprocessing"]
+(_, height, width), squash = how["input_size"], how.get("crop_mode") == "squash"
+for path in sys.argv[2:]:
+    image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    scale = max(height / image.height, width / image.width) / how["crop_pct"]
+    size = (width, height) if squash else (round(image.width * scale), round(image.height * scale))
+    image = image.resize(size, getattr(Image.Resampling, how["interpolation"].upper()))
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    pixels = np.asarray(image.crop((left, top, left + width, top + height)), np.float32) / 255
+    pixels = ((pixels - np.float32(how["mean"])) / np.float32(how["std"])).transpose(2, 0, 1)[None]
+    logits = session.run(None, {"pixel_values": pixels})[0][0]
+    shares = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    print(path, *(f"{labels[i]} {shares[i]:.1%}" for i in np.argsort(-shares)[:3]), sep="\t")

@@ -1,0 +1,101 @@
+"""Commands about models of several sizes, and for other devices: ``sweep`` and ``export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..config import AdaptOptions, TrainingOptions
+from ..errors import OptionError
+from .bank import BankArgument, BankRevision
+from .options import with_options
+from .output import Json, command, out, plain, print_json, show_progress, table
+
+TARGETS = ("onnx",)
+
+
+def _ratios(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise OptionError(f"--ratios {text}: must be numbers, such as 0.5,0.9") from None
+
+
+@with_options(AdaptOptions, TrainingOptions)
+def sweep(
+    bank: BankArgument,
+    data: Annotated[
+        str, typer.Argument(help="Folder of class folders, parquet, or a Hub data set id.", metavar="DATA")
+    ],
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder for the models and the curve.")],
+    ratios: Annotated[
+        str, typer.Option(help="Shares of units to remove, separated by commas; one model each.")
+    ] = "0.5,0.7,0.8,0.9,0.95",
+    revision: BankRevision = None,
+    as_json: Json = False,
+    **options: Any,
+) -> None:
+    """Make models of several sizes from one vote, and show what accuracy costs."""
+    from ..curve import curve_rows, save_curve
+    from ..pruner import MetaPruner
+    from ..storage import check_writable, new_folder
+
+    chosen = _ratios(ratios)
+    pruner = MetaPruner.from_hub(bank, revision=revision)
+    check_writable(out_dir, need=len(chosen) * pruner.bank.base_bytes)
+    results = pruner.sweep(data, chosen, progress=show_progress(), **options)
+    reports = [result.report for result in results]
+    with new_folder(out_dir) as work:
+        for ratio, result in zip(chosen, results, strict=True):
+            result.save_pretrained(work / f"r{ratio:g}")
+        save_curve(reports, work)
+    if as_json:
+        print_json({"models": curve_rows(reports), "out": str(out_dir)})
+        return
+    shown = table("ratio", "parameters", "MACs", "ms an image", "accuracy", "95% confidence")
+    for row in curve_rows(reports):
+        low, high = row["accuracy_interval"]
+        cells = [f"{row['ratio']:g}", f"{row['params']:,}", f"{row['macs']:,}", f"{row['latency_ms']:.2f}"]
+        shown.add_row(*cells, f"{row['accuracy']:.1%}", f"{low:.0%} to {high:.0%}")
+    out.print(shown)
+    out.print(f"The models and {plain(str(out_dir))}/sweep.md are written; {plain(command('inspect'))} shows one.")
+
+
+def export(
+    model: Annotated[Path, typer.Argument(help="Folder of an adapted model.", metavar="MODEL")],
+    to: Annotated[str, typer.Option(help=f"Format: {', '.join(TARGETS)}.")] = "onnx",
+    out_file: Annotated[Path | None, typer.Option("--out", help="The file; MODEL/model.onnx if left out.")] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Store weights and activations in 8 bits; needs --images.")
+    ] = False,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of images like those it will see, to compare on and set ranges by.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace the file if it exists.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write an adapted model for devices without PyTorch, and check that it computes the same."""
+    from ..errors import StorageError
+    from ..export import export_onnx, read_examples
+    from ..result import load_result
+
+    if to not in TARGETS:
+        raise OptionError(f"--to {to}: must be one of {', '.join(TARGETS)}")
+    path = out_file or model / ("model_int8.onnx" if int8 else "model.onnx")
+    if path.exists() and not overwrite:
+        raise StorageError(f"{path} exists: pass --overwrite, or another --out")
+    loaded = load_result(model, "cpu")
+    examples = read_examples(images, loaded.preprocessing, show_progress()) if images is not None else None
+    made = export_onnx(loaded.model, loaded.preprocessing, path, images=examples, int8=int8)
+    if as_json:
+        facts = {"out": str(made.path), "bytes": made.size, "difference": made.difference}
+        print_json(facts | {"agreement": made.agreement})
+        return
+    compared = "real images" if examples is not None else "noise"
+    out.print(f"[bold]{plain(str(made.path))}[/]: {made.size / 1000:,.0f} kB")
+    out.print(
+        f"Compared with PyTorch on {compared}: the same class for {made.agreement:.1%}, logits at most "
+        f"{made.difference:.2g} off"
+    )

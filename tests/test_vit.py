@@ -1,0 +1,259 @@
+"""The whole way with a vision transformer: bank, vote, score masks, budgets, saving, loading."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hf_metaprune import Bank, MetaPruner
+from hf_metaprune.bank.factory import build_bank
+from hf_metaprune.bank.validation import validate_bank
+from hf_metaprune.config import MethodOptions
+from hf_metaprune.errors import FormatError, OptionError
+from hf_metaprune.models.base import BaseModel
+from hf_metaprune.models.saving import load_model
+from hf_metaprune.models.score_file import load_scores, save_scores
+from hf_metaprune.result import load_result
+from hf_metaprune.scores import ScoreMask, sum_scores
+from hf_metaprune.task import TaskData
+
+FAST = {"steps": 4, "neighbours": 2, "batch_size": 16}
+TASKS = [(0, 1, 2), (2, 3, 4), (1, 4, 5)]
+
+
+@pytest.fixture(scope="module")
+def vit_bank_folder(tmp_path_factory: pytest.TempPathFactory, vit_base: BaseModel, task_data: TaskData) -> Path:
+    folder = tmp_path_factory.mktemp("vit") / "bank"
+    bank = Bank.create(folder, vit_base, name="tiny vit", defaults={"ratio": 0.7})
+    options = MethodOptions(ratio=0.7, steps=20, batch_size=18, precision="fp32")
+    for method, tasks in (("ahnp", TASKS[:2]), ("amp", TASKS[2:])):
+        made = build_bank(bank, task_data, tasks, method=method, options=options, device=torch.device("cpu"))
+        assert len(list(made)) == len(tasks)
+    return folder
+
+
+@pytest.fixture
+def pruner(vit_bank_folder: Path) -> MetaPruner:
+    return MetaPruner.from_hub(vit_bank_folder)
+
+
+@pytest.fixture
+def target(task_data: TaskData) -> TaskData:
+    return task_data.select((0, 2, 5))
+
+
+@pytest.fixture
+def own_vit_bank(vit_bank_folder: Path, tmp_path: Path) -> Bank:
+    import shutil
+
+    return Bank.open(shutil.copytree(vit_bank_folder, tmp_path / "bank"))
+
+
+def test_the_bank_is_sound_and_its_entries_have_scores(pruner: MetaPruner) -> None:
+    assert validate_bank(pruner.bank) == []
+    for entry in pruner.bank:
+        scores = entry.score_mask()
+        assert scores.sizes == pruner.bank.sizes
+        assert scores == entry.load_model().score_mask
+        assert scores != ScoreMask.of_mask(entry.mask)
+
+
+@pytest.mark.parametrize("strategy", ["mvp", "smsp", "no-bank", "random"])
+def test_every_strategy_adapts_a_transformer(pruner: MetaPruner, target: TaskData, strategy: str) -> None:
+    report = pruner.adapt(target, **FAST, strategy=strategy).report
+    assert report.params < 0.6 * report.base_params
+    assert report.options["optimizer"] == "adamw"
+    assert report.options["lr"] < 0.001
+    assert set(report.accuracy_at_step) == {0, 4}
+    again = pruner.adapt(target, **FAST, strategy=strategy).report
+    assert again.accuracy_at_step == report.accuracy_at_step
+
+
+def test_what_smsp_makes_is_the_thresholded_sum_of_scores(pruner: MetaPruner, target: TaskData) -> None:
+    result = pruner.adapt(target, **FAST, strategy="smsp", ratio=0.5)
+    entries = [pruner.bank[n["id"]] for n in result.report.neighbours]
+    scores = sum_scores([entry.score_mask() for entry in entries])
+    mask = result.model.mask()
+    for name, kept in mask.items():
+        gone = np.setdiff1d(np.arange(mask.sizes[name]), kept)
+        assert len(kept) == round(0.5 * mask.sizes[name])
+        assert scores[name][kept].min() >= scores[name][gone].max()
+    assert result.model.score_mask == scores
+
+
+def test_weights_come_from_neighbours_or_from_the_base(pruner: MetaPruner, target: TaskData) -> None:
+    still = FAST | {"steps": 0, "recalibrate": False, "strategy": "smsp", "ratio": 0.5}
+    models = {w: pruner.adapt(target, **still, weights=w).model for w in ("neighbours", "base")}
+    kept = models["base"].mask()["blocks.0.mlp"]
+    name = "blocks.0.mlp.fc1.weight"
+    base = pruner.bank.base.state[name][kept.tolist()]
+    assert torch.equal(models["base"].network.state_dict()[name], base)
+    assert not torch.equal(models["neighbours"].network.state_dict()[name], base)
+    paper = pruner.adapt(target, steps=1, preset="paper", strategy="smsp", batch_size=16).report
+    assert paper.options["weights"] == "base"
+    assert paper.options["lr"] == 0.0002
+
+
+def test_a_ratio_that_no_entry_has_is_cut_and_what_nobody_holds_is_said(pruner: MetaPruner, target: TaskData) -> None:
+    report = pruner.adapt(target, **FAST, strategy="smsp", ratio=0.1).report
+    assert report.ratio == 0.1
+    assert any("are held by no neighbour: they start with the base's weights" in note for note in report.notes)
+    small = pruner.adapt(target, **(FAST | {"neighbours": 1}), ratio=0.9).report
+    assert not any("held by no neighbour" in note for note in small.notes)
+
+
+def test_budgets_are_kept_and_out_of_reach_ones_refused(pruner: MetaPruner, target: TaskData) -> None:
+    full = pruner.adapt(target, **FAST).report
+    for split in ("layer", "global"):
+        by_params = pruner.adapt(target, **FAST, strategy="smsp", split=split, max_params=full.base_params // 2).report
+        assert 0.4 * full.base_params < by_params.params <= 0.5 * full.base_params
+        by_macs = pruner.adapt(target, **FAST, max_macs=full.base_macs // 2, split=split).report
+        assert 0.4 * full.base_macs < by_macs.macs <= 0.5 * full.base_macs
+    with pytest.raises(OptionError, match=r"max_macs=1: the smallest sub-network of this base has [\d,]+ MACs"):
+        pruner.adapt(target, **FAST, max_macs=1)
+    with pytest.raises(OptionError, match="max_latency_ms=0.0001: the smallest .* takes .* ms on this machine"):
+        pruner.adapt(target, **FAST, max_latency_ms=1e-4)
+    with pytest.raises(OptionError, match="ratio=0.5 and a budget"):
+        pruner.adapt(target, **FAST, max_macs=10**6, ratio=0.5)
+
+
+def test_single_layers_have_ratios_of_their_own(pruner: MetaPruner, target: TaskData) -> None:
+    model = pruner.adapt(target, **FAST, layer_ratios=("*.attn=1", "blocks.1.mlp=0")).model
+    kept = {name: len(units) for name, units in model.mask().items()}
+    assert kept["blocks.0.attn"] == kept["blocks.2.attn"] == 0
+    assert kept["blocks.1.mlp"] == 48
+    assert kept["blocks.0.mlp"] == 14
+    with pytest.raises(OptionError, match="names no prunable layer"):
+        pruner.adapt(target, **FAST, layer_ratios=("layer1=0.5",))
+
+
+def test_a_mask_that_empties_every_branch_still_classifies(
+    pruner: MetaPruner, target: TaskData, tmp_path: Path
+) -> None:
+    result = pruner.adapt(target, **FAST, layer_ratios=("*=1",))
+    assert result.model.mask().n_kept == 0
+    result.save_pretrained(tmp_path / "model")
+    again = load_result(tmp_path / "model")
+    pixels = target.evaluation.preprocessing.normalise(target.evaluation.images[:2])
+    assert torch.allclose(again.model(pixels).logits, result.model(pixels).logits, atol=1e-6)
+
+
+def test_one_vote_serves_all_sizes_of_a_sweep(pruner: MetaPruner, target: TaskData) -> None:
+    results = pruner.sweep(target, (0.3, 0.6, 0.9), **FAST, strategy="smsp")
+    masks = [result.model.mask() for result in results]
+    assert masks[2] <= masks[1] <= masks[0]
+    assert [result.report.ratio for result in results] == [0.3, 0.6, 0.9]
+    assert results[0].report.params > results[1].report.params > results[2].report.params
+    alone = pruner.adapt(target, **FAST, strategy="smsp", ratio=0.6)
+    assert alone.report.accuracy_at_step == results[1].report.accuracy_at_step
+    for options in ({"ratio": 0.5}, {"max_macs": 10}, {"compare": True}):
+        with pytest.raises(OptionError, match="not for a sweep"):
+            pruner.sweep(target, **FAST, **options)
+    with pytest.raises(OptionError, match="ratio"):
+        pruner.sweep(target, (0.5, 1.5), **FAST)
+    with pytest.raises(OptionError, match="at least one ratio"):
+        pruner.sweep(target, (), **FAST)
+
+
+def test_another_process_loads_it_by_auto_classes(
+    pruner: MetaPruner, target: TaskData, tmp_path: Path, run_python: Callable[..., str]
+) -> None:
+    result = pruner.adapt(target, **FAST, strategy="smsp", layer_ratios=("blocks.0.attn=1",))
+    out = result.save_pretrained(tmp_path / "out")
+    pixels = target.evaluation.preprocessing.normalise(target.evaluation.images[:4])
+    torch.save((pixels, result.model(pixels).logits), tmp_path / "seen.pt")
+    code = (
+        "import sys, torch, hf_metaprune\n"
+        "from transformers import AutoModelForImageClassification\n"
+        "pixels, logits = torch.load(sys.argv[2])\n"
+        "model = AutoModelForImageClassification.from_pretrained(sys.argv[1])\n"
+        "assert torch.allclose(model(pixels).logits, logits, atol=1e-5)\n"
+        "assert torch.allclose(torch.export.export(model, (pixels,)).module()(pixels).logits, logits, atol=1e-5)\n"
+        "print('same')\n"
+    )
+    assert "same" in run_python(code, str(out), str(tmp_path / "seen.pt"))
+    assert load_model(out).score_mask == result.model.score_mask
+
+
+def test_compiled_it_computes_the_same(pruner: MetaPruner, target: TaskData) -> None:
+    model = pruner.adapt(target, **FAST, layer_ratios=("blocks.0.attn=1", "blocks.2.mlp=1")).model
+    pixels = target.evaluation.preprocessing.normalise(target.evaluation.images[:4])
+    compiled = torch.compile(model, backend="aot_eager")
+    with torch.no_grad():
+        assert torch.allclose(compiled(pixels).logits, model(pixels).logits, atol=1e-5)
+
+
+def other_base(path: Path, scores: ScoreMask) -> None:
+    save_scores(scores, path, "1" * 64)
+
+
+def other_layers(path: Path, scores: ScoreMask) -> None:
+    save_scores(ScoreMask({"conv": [1.0]}), path, BASE)
+
+
+def nan_scores(path: Path, scores: ScoreMask) -> None:
+    from safetensors.numpy import save_file
+
+    save_file({n: v * np.float32("nan") for n, v in scores.items()}, path, {"base_model_sha256": BASE})
+
+
+def whole_numbers(path: Path, scores: ScoreMask) -> None:
+    from safetensors.numpy import save_file
+
+    save_file({n: v.astype(np.int64) for n, v in scores.items()}, path, {"base_model_sha256": BASE})
+
+
+def cut_short(path: Path, scores: ScoreMask) -> None:
+    save_scores(scores, path, BASE)
+    path.write_bytes(path.read_bytes()[:-3])
+
+
+def newer(path: Path, scores: ScoreMask) -> None:
+    from safetensors.numpy import save_file
+
+    save_file(dict(scores), path, {"base_model_sha256": BASE, "format_version": "2"})
+
+
+BASE = "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (other_base, "of another base"),
+        (other_layers, "layers are not those"),
+        (nan_scores, "finite"),
+        (whole_numbers, "no numbers of floating point"),
+        (cut_short, "cannot be read"),
+        (newer, "another format version"),
+    ],
+)
+def test_score_files_of_strangers_are_checked(
+    tmp_path: Path, spoil: Callable[[Path, ScoreMask], None], message: str
+) -> None:
+    scores = ScoreMask({"a": [0.5, 1.0], "b": [2.0]})
+    path = tmp_path / "mask_scores.safetensors"
+    save_scores(scores, path, BASE)
+    assert load_scores(path, scores.sizes, BASE) == scores
+    spoil(path, scores)
+    with pytest.raises(FormatError, match=message):
+        load_scores(path, scores.sizes, BASE)
+
+
+def test_scores_that_are_not_those_of_the_index_do_not_vote(own_vit_bank: Bank, target: TaskData) -> None:
+    entry = next(iter(own_vit_bank))
+    path = entry.folder / "mask_scores.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert any("scores" in problem.what for problem in validate_bank(own_vit_bank))
+    with pytest.raises(FormatError, match="not that of the index"):
+        entry.score_mask()
+    lenient = MetaPruner.from_hub(own_vit_bank.root, strict=False)
+    report = lenient.adapt(target, **FAST, strategy="smsp").report
+    assert entry.id not in [n["id"] for n in report.neighbours]
+    assert any(entry.id in note for note in report.notes)
+    path.unlink()
+    assert any("scores" in problem.what for problem in validate_bank(own_vit_bank))
