@@ -17,6 +17,10 @@ What a larger bank is worth: the same with the first 8, 16, 32 of its entries.
 
     uv run scripts/bench_adapt.py --tuning --row MVP --entries 16 --images 5,20 --out runs/size.jsonl
 
+The same for a bank of vision transformers with score masks, with rows of its own:
+
+    uv run scripts/bench_adapt.py --arch vit --bank runs/vit_bank --data ../shared/data/cifar100 --images 5,20,500
+
 Wall time is only comparable with nothing else running: measure it apart, on fewer targets.
 
     uv run scripts/bench_adapt.py --out docs/bench/time.jsonl --targets 1 --seeds 1 --threads 2
@@ -91,6 +95,22 @@ def rows() -> list[Row]:
     return made
 
 
+RATIOS = (0.5, 0.8, 0.9, 0.95)
+
+
+def vit_rows() -> list[Row]:
+    """The rows for a bank of vision transformers with score masks; the ratio is the bank's where none is named."""
+    made = [Row("MVP"), Row("AHNP, 1000 steps", "ahnp", {"steps": 1000})]
+    for ratio in (0.9, 0.5, 0.8, 0.95):
+        for name, strategy in (("SMSP", "smsp"), ("no bank", "no-bank"), ("random", "random")):
+            made.append(Row(f"{name}, r={ratio}", options={"strategy": strategy, "ratio": ratio}))
+    made += [Row(f"AMP, 1000 steps, r={ratio}", "amp", {"steps": 1000, "ratio": ratio}) for ratio in RATIOS]
+    paper = {"preset": "paper"}
+    made += [Row("MVP, paper, N=3, LEEP", options=paper), Row("random, paper", options=paper | {"strategy": "random"})]
+    made += [Row(f"SMSP, paper, r={r}", options=paper | {"strategy": "smsp", "ratio": r}) for r in RATIOS]
+    return [*made, Row("AHNP, 100 steps", "ahnp", {"steps": 100}), Row("whole base", "base")]
+
+
 def targets(tuning: bool = False, count: int = N_TARGETS) -> Iterator[tuple[str, tuple[int, ...]]]:
     """(kind, classes) of the targets; the tuning targets share no unseen class with those of the benchmark."""
     unseen = np.array(held_out_classes())
@@ -120,9 +140,11 @@ def run_adapt(pruner: MetaPruner, data: TaskData, seed: int, options: dict[str, 
     }
 
 
-def run_method(bank: Bank, data: TaskData, seed: int, method: str, steps: int) -> dict[str, Any]:
+def run_method(
+    bank: Bank, data: TaskData, seed: int, method: str, steps: int, ratio: float | None = None
+) -> dict[str, Any]:
     """Prune the base for the task itself."""
-    options = pruning_schedule(steps, bank.default_ratio or 0.9)
+    options = pruning_schedule(steps, ratio or bank.default_ratio or 0.9)
     job = PruningJob(
         bank.base, data.train, data.task.labels, options, pick_device(), seed, None, data.evaluation, (steps,)
     )
@@ -137,8 +159,9 @@ def run_base(bank: Bank, data: TaskData, seed: int) -> dict[str, Any]:
     torch.manual_seed(seed)
     model = bank.base.whole(data.task.labels)
     make_head("ridge", model, data.train, data.task, [], device)
-    seconds, plan = time.perf_counter() - began, default_recipe(data.images_per_class)
-    training = TrainingOptions(eval_steps=STEPS, **{k: plan[k] for k in ("lr", "momentum", "ema", "warmup_steps")})
+    plan = default_recipe(data.images_per_class, optimizer=bank.base.family.optimizer)
+    seconds, taken = time.perf_counter() - began, ("optimizer", "lr", "momentum", "ema", "warmup_steps")
+    training = TrainingOptions(eval_steps=STEPS, **{k: plan[k] for k in taken})
     result = fine_tune(model, data.train, training, evaluation=data.evaluation, device=device, seed=seed)
     phases = {"set the classifier": seconds, "fine-tune": result.seconds}
     return {"accuracy": result.accuracy_at_step, "flops": result.flops, "phases": phases} | size(model, data)
@@ -174,6 +197,7 @@ def finished(out: Path) -> set[str]:
 def main(
     out: Annotated[Path, typer.Option(help="JSON lines file of finished runs.")] = Path("runs/bench.jsonl"),
     bank: Annotated[Path, typer.Option(help="The bank.")] = Path("runs/bank"),
+    arch: Annotated[str, typer.Option(help="Which rows: resnet, or vit.")] = "resnet",
     data: Annotated[str | None, typer.Option(help="Folder of CIFAR-100 parquet; the Hub's copy if left out.")] = None,
     row_names: Annotated[list[str] | None, typer.Option("--row", help="Only rows of these names.")] = None,
     seeds: Annotated[int, typer.Option(help="Seeds of every row.")] = 3,
@@ -196,7 +220,7 @@ def main(
     variant = [*(changes or []), *([f"{entries} entries"] if entries else [])]
     chosen = [
         replace(row, name="; ".join([row.name, *variant]), options=row.options | changed)
-        for row in rows()
+        for row in (vit_rows() if arch == "vit" else rows())
         if not row_names or row.name in row_names
     ]
     common = {"bank_entries": len(pruner.bank), "threads": threads}

@@ -7,6 +7,10 @@ run in several processes. Afterwards as many entries as fit are copied to the fo
 
     uv run scripts/build_demo_bank.py --base runs/base --out runs/bank --data ../shared/data/cifar100
     uv run scripts/build_demo_bank.py --base runs/base --out runs/bank --ship space/demo_bank
+
+A bank of vision transformers with score masks, from the base that `pretrain_base.py --arch vit` makes:
+
+    uv run scripts/build_demo_bank.py --method ahnp --tasks 48 --base runs/vit_base --out runs/vit_bank --data ...
 """
 
 from __future__ import annotations
@@ -67,10 +71,10 @@ def pruning_schedule(steps: int, ratio: float = 0.9) -> MethodOptions:
 
 
 def drawn_entries(
-    bank: Bank, tasks: list[tuple[int, ...]], labels: tuple[str, ...], options: MethodOptions
+    bank: Bank, tasks: list[tuple[int, ...]], labels: tuple[str, ...], options: MethodOptions, method: str = "ifp"
 ) -> list[str]:
     """Ids of the entries that the bank has, in the order of the draw: the first 16 cover every class once."""
-    names = (entry_id(Task(tuple(labels[c] for c in classes)), "ifp", options, 0) for classes in tasks)
+    names = (entry_id(Task(tuple(labels[c] for c in classes)), method, options, 0) for classes in tasks)
     return [name for name in names if name in bank]
 
 
@@ -93,7 +97,8 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder of the whole bank.")] = Path("runs/bank"),
     data: Annotated[str | None, typer.Option(help="Folder of CIFAR-100 parquet; the Hub's copy if left out.")] = None,
     tasks: Annotated[int, typer.Option(help="Number of tasks.")] = 64,
-    steps: Annotated[int, typer.Option(help="J of IFP; h shrinks with it.")] = 1000,
+    steps: Annotated[int, typer.Option(help="J; h of IFP shrinks with it.")] = 1000,
+    method: Annotated[str, typer.Option(help="Pruning method: ifp; of a ViT, ahnp or amp.")] = "ifp",
     ship_to: Annotated[Path | None, typer.Option("--ship", help="Copy what fits to this folder and stop.")] = None,
     limit_mb: Annotated[float, typer.Option(help="Size of the shipped bank, in MB.")] = 20.0,
 ) -> None:
@@ -104,11 +109,11 @@ def main(
     drawn = covering_tasks(tasks)
     if ship_to is not None:
         whole = Bank.open(out)
-        ship(whole, ship_to, int(limit_mb * 1e6), drawn_entries(whole, drawn, model.label_names, options))
+        ship(whole, ship_to, int(limit_mb * 1e6), drawn_entries(whole, drawn, model.label_names, options, method))
         return
     bank = Bank.create(out, model, name="CIFAR-100 five-class tasks", defaults={"ratio": 0.9})
     began = time.perf_counter()
-    for entry in build_bank(bank, read_cifar100(model, data), drawn, method="ifp", options=options):
+    for entry in build_bank(bank, read_cifar100(model, data), drawn, method=method, options=options):
         log.info("%d of %d, %.0f s: %s %s", len(bank), tasks, time.perf_counter() - began, entry.id, entry.metrics)
 
 
