@@ -7,9 +7,13 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from hf_metaprune import Bank, MetaPruner
 from hf_metaprune.cards.card import split
 from hf_metaprune.models.base import BaseModel
+from hf_metaprune.models.score_file import save_scores
+from hf_metaprune.scores import ScoreMask
 from hf_metaprune.task import TaskData
 from tests.conftest import make_bank, make_base, make_task_data
 
@@ -18,7 +22,7 @@ TINY = {"steps": 1, "batch_size": 8, "eval_steps": (0,), "precision": "fp32"}
 
 @dataclass
 class Corpus:
-    """Sound files: `bank`, `model`, `other_base`, saved by transformers, and ``listed.json``, as the Hub has it."""
+    """Sound files: `bank`, `model`, `other_base` of transformers, ``listed.json``, as the Hub has it, and scores."""
 
     root: Path
 
@@ -55,6 +59,9 @@ def make_corpus(root: Path, bank: Path, task_data: TaskData) -> Corpus:
     _save_other_base(root / "other_base")
     card = split((root / "model" / "README.md").read_text())[0]
     (root / "listed.json").write_text(json.dumps({"id": "eve/model", "sha": "a" * 40, "cardData": card}))
+    sizes, rng = Bank.open(bank).sizes, np.random.default_rng(0)
+    scores = ScoreMask({name: rng.random(size) for name, size in sizes.items()})
+    save_scores(scores, root / "mask_scores.safetensors", Bank.open(bank).base_sha256)
     return Corpus(root)
 
 

@@ -35,8 +35,10 @@ from hf_metaprune.hub.listing import ListedModel
 from hf_metaprune.hub.memory import Memory
 from hf_metaprune.models.base import BaseModel
 from hf_metaprune.models.saving import load_model
+from hf_metaprune.models.score_file import load_scores
 from hf_metaprune.report import AdaptReport
 from hf_metaprune.result import load_result
+from hf_metaprune.scores import sum_scores
 from tests.fuzz.cards import mutate_card, mutate_facts
 from tests.fuzz.corpus import Corpus
 from tests.fuzz.formats import lfs_pointer, mutate_safetensors
@@ -235,6 +237,13 @@ def read_pretrained(corpus: Corpus) -> None:
         AutoModelForImageClassification.from_pretrained(corpus.model)
 
 
+def read_scores(corpus: Corpus) -> None:
+    """As of an entry that votes by scores."""
+    bank = Bank.open(corpus.bank)
+    scores = load_scores(corpus.root / "mask_scores.safetensors", bank.sizes, bank.base_sha256)
+    sum_scores([scores, scores])
+
+
 def repair(corpus: Corpus) -> None:
     """What writes into a bank."""
     validate_bank(Bank.open(corpus.bank, strict=False))
@@ -287,6 +296,7 @@ TARGETS = {
             | {"other_base/model.safetensors": mutate_safetensors},
             read_other_base,
         ),
+        Target("scores", {"mask_scores.safetensors": mutate_safetensors}, read_scores),
         Target("report", {"model/report.json": mutate_json}, read_report),
         Target(
             "model",

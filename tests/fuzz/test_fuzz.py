@@ -24,6 +24,7 @@ CASES = {
     "entry weights": 200,
     "base": 120,
     "transformers base": 150,
+    "scores": 300,
     "report": 500,
     "model": 40,
     "from_pretrained": 40,
