@@ -49,7 +49,7 @@ def average_weights(
         sums[n] = torch.zeros_like(_take(base[n], targets[n]), dtype=torch.float32)
         shares[n] = torch.zeros_like(sums[n])
     for entry in entries:
-        own_mask = entry.mask
+        own_mask = entry.mask.with_whole(mask.sizes)
         lacks = removed_tensors(names, layers, own_mask)
         with entry.open_weights() as file:
             stored = set(file.keys())

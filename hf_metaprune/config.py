@@ -218,6 +218,7 @@ class AdaptOptions:
     layer_ratios: tuple[str, ...] = option(
         (), "Ratios of single layers, such as layer1.*=0.5; 0 keeps a layer whole, 1 leaves as little as can be."
     )
+    prune_stem: bool = option(False, "Prune what comes before the first branch, too; such a model does not vote.")
     round_to: int = option(1, "Multiple that widths are rounded to, but for attention heads.", low=1, high=1024)
     neighbours: int | None = option(None, "N: how many entries vote.", low=1, high=100_000)
     by: str | None = option(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from functools import partial
 
 from .budgets import Budget, CostModel, largest, ratio_of
@@ -21,7 +23,7 @@ def cut(start: Start, order: Order, budget: Budget, ratio: float, notes: list[st
     Raises:
         OptionError: the budget is out of reach.
     """
-    o, layers = start.options, start.base.layers
+    o, layers = start.options, start.layers
     sizing = Sizing(layers, order, o.split, layer_exceptions(o.layer_ratios, layers), o.round_to)
     plain = o.split == "layer" and not o.layer_ratios and o.round_to == 1
     if budget:
@@ -36,7 +38,7 @@ def cut(start: Start, order: Order, budget: Budget, ratio: float, notes: list[st
 
 def _within(start: Start, sizing: Sizing, budget: Budget) -> Counts:
     """The largest sizes within a budget; milliseconds are guessed by a table in the search, and measured in the end."""
-    costs = CostModel(start.base.whole(start.task.labels), start.images.images[:1])
+    costs = CostModel(start.base.whole(start.task.labels, start.options.prune_stem), start.images.images[:1])
     if budget.max_latency_ms is None:
         return largest(sizing, budget, costs)[0]
     table, bound, scale = LatencyTable(start, sizing), budget.max_latency_ms, 1.0
@@ -59,9 +61,7 @@ def _scaled(table: LatencyTable, scale: float, counts: Counts) -> float:
 
 def _note_unheld(start: Start, mask: Mask, notes: list[str]) -> None:
     """Say how many units are kept that no neighbour has."""
-    held = start.neighbours[0].entry.mask
-    for neighbour in start.neighbours[1:]:
-        held = held | neighbour.entry.mask
+    held = functools.reduce(operator.or_, start.masks)
     unheld = (mask - held).n_kept
     if unheld:
         notes.append(

@@ -36,7 +36,7 @@ def make_report(
     np.add.at(confusion, (true, predicted), 1)
     tested = confusion.sum(1)
     per_class = np.where(tested, confusion.diagonal() / tested.clip(1), np.nan)
-    mask, masks = model.mask(), [n.entry.mask for n in start.neighbours]
+    mask, masks = model.mask(), start.masks
     overlaps = [mask.iou_per_layer(m) for m in masks]
     image = data.train.images[:1]
     full = start.base.whole(labels).eval()

@@ -244,7 +244,9 @@ class MetaPruner:
                 raise OptionError(f"ratio={options.ratio} and a budget: pass one of them")
         else:
             self._ratio(options)
-        layer_exceptions(options.layer_ratios, self.bank.base.layers)  # the base is loaded and checked now, too
+        layer_exceptions(
+            options.layer_ratios, self.bank.base.layers_with(options.prune_stem)
+        )  # the base is loaded and checked now, too
 
     def _ratio(self, options: AdaptOptions) -> float:
         if options.ratio is not None:
@@ -288,7 +290,10 @@ def settle_options(
     plan = recipe(wanted.preset, images_per_class, wanted.strategy, optimizer)
     names = {f.name for f in fields(AdaptOptions)}
     open_ones = {k: v for k, v in plan.items() if k in names and getattr(wanted, k) is None}
-    training = {k: v for k, v in plan.items() if k not in names} | training_changes
+    training = {k: v for k, v in plan.items() if k not in names}
+    if wanted.prune_stem:  # what is left of it has to learn to do without the rest
+        training["freeze_stem"] = False
+    training |= training_changes
     return replace(wanted, **open_ones), override(TrainingOptions(), training)
 
 

@@ -62,6 +62,10 @@ class ScoreMask(Mapping[str, np.ndarray]):
         """Unit counts by layer."""
         return {name: len(values) for name, values in self._scores.items()}
 
+    def with_even(self, sizes: Mapping[str, int]) -> ScoreMask:
+        """The scores over the layers of `sizes`; in those that it lacks each unit has 1."""
+        return ScoreMask({name: self[name] if name in self else np.ones(size) for name, size in sizes.items()})
+
     def normalised(self, over: str) -> ScoreMask:
         """Scores divided by their mean in each layer ("layer"), or in all ("global"), or as they are ("none").
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from .config import AdaptOptions
 from .data import ImageSet
 from .importance import ActivationRecorder
 from .masks import Mask, keep_count
+from .models.architecture import PrunableLayer, layer_sizes
 from .models.base import BaseModel
 from .models.modeling import MetaPrunedForImageClassification
 from .models.slicing import slice_state
@@ -42,6 +44,21 @@ class Start:
     flops: int = 0
     """Spent on forward passes of the base; a strategy adds here."""
 
+    @cached_property
+    def layers(self) -> list[PrunableLayer]:
+        """The layers to prune."""
+        return self.base.layers_with(self.options.prune_stem)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Unit counts of the layers to prune."""
+        return layer_sizes(self.layers)
+
+    @property
+    def masks(self) -> list[Mask]:
+        """The neighbours' masks over these layers: none of them has pruned a stem."""
+        return [neighbour.entry.mask.with_whole(self.sizes) for neighbour in self.neighbours]
+
     def weigh(self) -> None:
         """Let the similarities weigh the votes, if they are to."""
         if self.options.weighted:
@@ -55,7 +72,11 @@ Strategy = Callable[[Start], Order]
 
 def base_activations(start: Start, images: ImageSet) -> dict[str, np.ndarray]:
     """Mean absolute activation of every unit of the base on some of the target's images, by layer."""
-    model = start.base.whole(start.task.labels).to(device=start.device, memory_format=torch.channels_last).eval()
+    model = (
+        start.base.whole(start.task.labels, start.options.prune_stem)
+        .to(device=start.device, memory_format=torch.channels_last)
+        .eval()
+    )
     with torch.inference_mode(), ActivationRecorder(model) as recorder:
         for x, _ in images.batches(EVAL_BATCH):
             with autocast(start.device, "auto"):
@@ -68,10 +89,10 @@ def by_vote(start: Start) -> Order:
     """Meta-Vote Pruning: the neighbours' votes (MVP, Algorithm 1)."""
     o = start.options
     start.weigh()
-    masks = [n.entry.mask for n in start.neighbours]
+    masks = start.masks
     sample, counts = o.vote != "top", count_votes(masks, start.weights)
     tie_break = None
-    if not sample and (start.ratio is None or is_tied(counts, _even(start.base.sizes, start.ratio))):
+    if not sample and (start.ratio is None or is_tied(counts, _even(start.sizes, start.ratio))):
         tie_break = _few_activations(start)
     order = vote_order(masks, tau=o.tau, sample=sample, weights=start.weights, tie_break=tie_break, seed=o.seed)
     return Order(order, ScoreMask(counts))
@@ -81,8 +102,9 @@ def by_score_vote(start: Start) -> Order:
     """SMSP: the sum of the neighbours' score masks; units that nobody scores in the order of the base's activations."""
     o = start.options
     start.weigh()
-    scores = sum_scores([n.entry.score_mask() for n in start.neighbours], start.weights, o.normalise)
-    if start.ratio is not None and not is_tied(scores, _even(start.base.sizes, start.ratio)):
+    found = [n.entry.score_mask() for n in start.neighbours]
+    scores = sum_scores([one.with_even(start.sizes) for one in found], start.weights, o.normalise)
+    if start.ratio is not None and not is_tied(scores, _even(start.sizes, start.ratio)):
         return Order.by_scores(scores)
     return Order.by_scores(scores, _few_activations(start))
 
@@ -96,7 +118,7 @@ def by_activation(start: Start) -> Order:
 def by_chance(start: Start) -> Order:
     """Random units (MVP, Section 5.2)."""
     rng = np.random.default_rng(start.options.seed)
-    return Order.by_scores(ScoreMask({name: rng.random(size) for name, size in start.base.sizes.items()}))
+    return Order.by_scores(ScoreMask({name: rng.random(size) for name, size in start.sizes.items()}))
 
 
 def _few_activations(start: Start) -> dict[str, np.ndarray]:
@@ -125,8 +147,8 @@ def first_weights(start: Start, mask: Mask) -> dict[str, torch.Tensor]:
     head = base.family.classifier_name(base.network)
     if start.options.strategy in VOTED and start.options.weights == "neighbours":
         entries = [n.entry for n in start.neighbours]
-        return average_weights(entries, mask, base.state, base.layers, [f"{head}.weight", f"{head}.bias"])
-    return slice_state({n: t for n, t in base.state.items() if not n.startswith(f"{head}.")}, base.layers, mask)
+        return average_weights(entries, mask, base.state, start.layers, [f"{head}.weight", f"{head}.bias"])
+    return slice_state({n: t for n, t in base.state.items() if not n.startswith(f"{head}.")}, start.layers, mask)
 
 
 def first_model(start: Start, mask: Mask, scores: ScoreMask, ratio: float) -> MetaPrunedForImageClassification:
@@ -139,6 +161,6 @@ def first_model(start: Start, mask: Mask, scores: ScoreMask, ratio: float) -> Me
     torch.manual_seed(o.seed)  # the classifier's first weights
     model = MetaPrunedForImageClassification(config)
     model.network.load_state_dict(first_weights(start, mask), strict=False)
-    if o.strategy == "smsp":
+    if o.strategy == "smsp" and not o.prune_stem:  # a model whose stem is pruned is no voter
         model.score_mask = scores
     return model

@@ -69,7 +69,8 @@ def describe(bank: Bank, entry_id: str, path: str, folder: Path | None = None) -
     check_network(config, bank.meta["base_model"], str(folder))
     mask = config.mask()
     if mask.sizes != bank.sizes:
-        raise FormatError(f"{folder / CONFIG}: its masks do not fit the base's layers")
+        why = "a model whose stem is pruned is no voter" if len(mask) > len(bank.sizes) else "others, or other sizes"
+        raise FormatError(f"{folder / CONFIG}: its masks do not fit the base's layers: {why}")
     labels = tuple(config.id2label[i] for i in range(config.num_labels))
     weights = folder / WEIGHTS
     with storage_errors(weights, "read"):

@@ -155,6 +155,21 @@ class Architecture(ABC):
             ArchitectureError: a part that cannot be pruned exactly, by name.
         """
 
+    def stem_layers(self, network: nn.Module) -> list[PrunableLayer]:
+        """Layers before the first branch, of which the last writes into the stream; pruned only where that is asked."""
+        return []
+
+    def all_layers(self, network: nn.Module, stem: bool) -> list[PrunableLayer]:
+        """The prunable layers, those of the stem first, if it is to be pruned, too.
+
+        Raises:
+            ArchitectureError: a part cannot be pruned exactly, or the stem cannot be pruned.
+        """
+        first = self.stem_layers(network) if stem else []
+        if stem and not first:
+            raise ArchitectureError(f"the stem of {self.library}/{self.family} cannot be pruned")
+        return [*first, *self.layers(network)]
+
     @abstractmethod
     def features(self, network: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
         """What the classifier sees: float (batch, features), sliced or not."""

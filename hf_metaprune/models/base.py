@@ -83,6 +83,14 @@ class BaseModel:
         """The prunable layers."""
         return self.family.layers(self.network)
 
+    def layers_with(self, stem: bool) -> list[PrunableLayer]:
+        """The prunable layers, those of the stem first if it is to be pruned, too.
+
+        Raises:
+            ArchitectureError: the stem cannot be pruned.
+        """
+        return self.family.all_layers(self.network, True) if stem else self.layers
+
     @property
     def sizes(self) -> dict[str, int]:
         """Unit counts by layer."""
@@ -129,9 +137,9 @@ class BaseModel:
         """The sub-network of ``config.masks`` with this base's weights and a new classifier."""
         return MetaPrunedForImageClassification.from_base(self.network, config)
 
-    def whole(self, labels: Sequence[str] = ("any",)) -> MetaPrunedForImageClassification:
-        """All of the base with a new classifier."""
-        return self.slice(self.config(Mask.full(self.sizes), labels))
+    def whole(self, labels: Sequence[str] = ("any",), stem: bool = False) -> MetaPrunedForImageClassification:
+        """All of the base with a new classifier; `stem`: its layers are those of the stem, too."""
+        return self.slice(self.config(Mask.full(layer_sizes(self.layers_with(stem))), labels))
 
     def copy_files(self, out: Path) -> None:
         """Copy the base's own files into a bank's folder."""

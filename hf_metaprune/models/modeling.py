@@ -115,12 +115,15 @@ class MetaPrunedForImageClassification(PreTrainedModel):
 @lru_cache(maxsize=8)  # a bank's entries are slices of one network, and to build it costs more than to slice it
 def _whole_network(
     architecture: Architecture, name: str, model_args: str, num_labels: int, dtype: torch.dtype
-) -> tuple[nn.Module, tuple[PrunableLayer, ...]]:
-    """The unsliced network on the meta device, in torch's default dtype, and its prunable layers; not to be changed."""
+) -> tuple[nn.Module, tuple[PrunableLayer, ...], tuple[PrunableLayer, ...]]:
+    """The unsliced network on the meta device, in torch's default dtype, its layers, and those of its stem.
+
+    Not to be changed.
+    """
     assert dtype == torch.get_default_dtype()  # transformers changes it while it loads a model
     with torch.device("meta"):
         network = architecture.build(name, json.loads(model_args), num_labels)
-        return network, tuple(architecture.layers(network))
+        return network, tuple(architecture.layers(network)), tuple(architecture.stem_layers(network))
 
 
 def build_sliced(architecture: Architecture, config: MetaPrunedConfig) -> tuple[nn.Module, list[PrunableLayer]]:
@@ -131,12 +134,13 @@ def build_sliced(architecture: Architecture, config: MetaPrunedConfig) -> tuple[
     """
     base: dict[str, Any] = config.base_model or {}
     arguments = json.dumps(base.get("model_args") or {}, sort_keys=True)
-    whole, prunable = _whole_network(
+    whole, prunable, stem = _whole_network(
         architecture, base["architecture"], arguments, config.num_labels, torch.get_default_dtype()
     )
     with torch.device("meta"):
-        network, layers = copy.deepcopy(whole), list(prunable)
-        mask, sizes = config.mask(), layer_sizes(layers)
+        network, mask = copy.deepcopy(whole), config.mask()
+        layers = [*(stem if len(mask) > len(prunable) else ()), *prunable]
+        sizes = layer_sizes(layers)
         if mask.sizes != sizes:
             wrong = sorted(set(mask.sizes.items()) ^ set(sizes.items()))[:3]
             raise FormatError(f"the masks do not fit {base['architecture']}: they differ at {wrong}")

@@ -198,13 +198,16 @@ def _place(network: nn.Module, layer: PrunableLayer, kept: np.ndarray) -> None:
 
 
 def slice_network(network: nn.Module, mask: Mask) -> nn.Module:
-    """A copy of a full network that holds only the units of `mask`.
+    """A copy of a full network that holds only the units of `mask`, which may have the layers of the stem, too.
 
     Raises:
         ArchitectureError: the network is not supported.
         OptionError: the mask is of another network.
     """
-    layers = architecture_of(network).layers(network)
+    family = architecture_of(network)
+    layers = family.layers(network)
+    if len(mask) > len(layers):
+        layers = family.all_layers(network, stem=True)
     sizes = layer_sizes(layers)
     if mask.sizes != sizes:
         raise OptionError("the mask does not fit this network: its layers or their sizes differ")

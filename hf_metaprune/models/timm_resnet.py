@@ -85,6 +85,14 @@ class TimmResNet(TimmFamily):
         base = f"{path}.downsample"
         return branch_layers(network, [ConvStep(f"{base}.{conv}", f"{base}.{norm}", f"{base}.{norm}")])
 
+    def stem_layers(self, network: nn.Module) -> list[PrunableLayer]:
+        first: Any = network.get_submodule("conv1")
+        if isinstance(first, nn.Conv2d):
+            return branch_layers(network, [ConvStep("conv1", "bn1", "bn1")])
+        names = [name for name, module in first.named_children() if isinstance(module, nn.Conv2d)]
+        inner = [ConvStep(f"conv1.{n}", f"conv1.{int(n) + 1}", f"conv1.{int(n) + 2}") for n in names[:-1]]
+        return branch_layers(network, [*inner, ConvStep(f"conv1.{names[-1]}", "bn1", "bn1")])
+
     def stem_names(self, network: nn.Module) -> tuple[str, ...]:
         return ("conv1", "bn1")
 

@@ -52,6 +52,12 @@ class TransformersResNet(TransformersFamily):
     def features(self, network: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
         return network.resnet(pixel_values).pooler_output.flatten(1)  # type: ignore[operator]
 
+    def stem_layers(self, network: nn.Module) -> list[PrunableLayer]:
+        path = "resnet.embedder.embedder"
+        return branch_layers(
+            network, [ConvStep(f"{path}.convolution", f"{path}.normalization", f"{path}.normalization")]
+        )
+
     def stem_names(self, network: nn.Module) -> tuple[str, ...]:
         return ("resnet.embedder",)
 

@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from hf_metaprune.masks import Mask
-from hf_metaprune.models.architecture import architecture_of, find_architecture, layer_sizes
+from hf_metaprune.models.architecture import PrunableLayer, architecture_of, find_architecture, layer_sizes
 from tests.conftest import randomise_norms
 
 NARROW = {"channels": (8, 12, 16, 20), "num_classes": 5}
@@ -121,10 +121,10 @@ def randomise(net: nn.Module) -> nn.Module:
     return net
 
 
-def masked(net: nn.Module, mask: Mask, x: torch.Tensor) -> torch.Tensor:
+def masked(net: nn.Module, mask: Mask, x: torch.Tensor, layers: list[PrunableLayer] | None = None) -> torch.Tensor:
     """The logits of the whole network in which the gates of removed units are zero."""
-    family, changed = architecture_of(net), {}
-    for layer in family.layers(net):
+    changed = {}
+    for layer in layers or architecture_of(net).layers(net):
         keep = torch.zeros(layer.size)
         keep[mask[layer.name].tolist()] = 1
         for gate in layer.gates:
@@ -150,10 +150,10 @@ def logits(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 
 @st.composite
-def random_masks(draw: st.DrawFn, net: nn.Module) -> Mask:
+def random_masks(draw: st.DrawFn, net: nn.Module, layers: list[PrunableLayer] | None = None) -> Mask:
     """Down to one unit a layer, or none where the layer's branch may go."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    kept, layers = {}, architecture_of(net).layers(net)
+    kept, layers = {}, layers or architecture_of(net).layers(net)
     for layer in layers:
         count, size = draw(st.sampled_from(["least", "one", "few", "all", "any"])), layer.size
         least = 1 if layer.branch is None else 0

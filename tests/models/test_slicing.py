@@ -98,6 +98,30 @@ def test_slicing_a_sliced_network_again(data: st.DataObject) -> None:
         assert torch.allclose(logits(twice, x), logits(slice_network(net, inner), x), atol=1e-6)
 
 
+STEMS = ["resnet18", "resnet18-deep-stem", "resnet18-tiered-stem", "resnet18-cifar-stem", "resnet18-pool-stem"]
+
+
+@pytest.mark.parametrize("name", [*STEMS, "resnet18-silu", "resnet50", "transformers-bottleneck"])
+@settings(max_examples=5)
+@given(data=st.data())
+def test_a_stem_is_sliced_like_a_branch(name: str, data: st.DataObject) -> None:
+    net = network(name)
+    layers = architecture_of(net).all_layers(net, stem=True)
+    mask = data.draw(random_masks(net, layers))
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    sliced = slice_network(net, mask)
+    with torch.no_grad():
+        expected, found = masked(net, mask, x, layers), logits(sliced, x)
+    assert (expected - found).abs().max() <= 1e-5 * max(1.0, expected.abs().max().item())
+    assert sliced.state_dict().keys() == net.state_dict().keys()
+
+
+def test_stems_that_cannot_be_pruned_are_refused() -> None:
+    net = network("vit")
+    with pytest.raises(ArchitectureError, match="the stem of timm/vit cannot be pruned"):
+        architecture_of(net).all_layers(net, stem=True)
+
+
 def test_the_optimiser_goes_on_with_its_momentum() -> None:
     net = slice_network(network("resnet18"), Mask.full(sizes_of(network("resnet18"))))
     layers, sizes = architecture_of(network("resnet18")).layers(network("resnet18")), sizes_of(network("resnet18"))
