@@ -224,7 +224,7 @@ BASE = "0" * 64
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (other_base, "of another base"),
+        (other_base, "are of another base"),
         (other_layers, "layers are not those"),
         (nan_scores, "finite"),
         (whole_numbers, "no numbers of floating point"),

@@ -40,19 +40,22 @@ def load_scores(path: Path, sizes: Mapping[str, int], base_sha256: str) -> Score
     try:
         if path.stat().st_size > most_score_bytes(sizes):
             raise FormatError(f"{path} has {path.stat().st_size} bytes, more than scores of the base can have")
-        with safe_open(str(path), framework="np") as file:
-            metadata, stored = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, TypeError, ValueError) as error:
+        with safe_open(str(path), framework="pt") as file:
+            metadata, slices = file.metadata() or {}, {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
+            kinds = {part.get_dtype() for part in slices.values()}
+            if shapes != {name: (size,) for name, size in sizes.items()}:
+                raise FormatError(f"{path}: its layers are not those of the base")
+            if not kinds <= {"F16", "BF16", "F32"}:
+                raise FormatError(f"{path}: its scores are no numbers of floating point")
+            stored = {name: file.get_tensor(name).float().numpy() for name in sizes}
+    except (OSError, SafetensorError) as error:
         raise FormatError(f"{path} cannot be read: {reason(error)}; it may be cut short, fetch it again") from error
     if metadata.get("format_version", str(FORMAT_VERSION)) != str(FORMAT_VERSION):
         raise FormatError(f"{path} is of another format version: upgrade with `pip install -U hf-metaprune`")
     if metadata.get("base_model_sha256") != base_sha256:
         raise BaseMismatchError(f"{path}: its scores are of another base")
-    if {name: values.shape for name, values in stored.items()} != {name: (size,) for name, size in sizes.items()}:
-        raise FormatError(f"{path}: its layers are not those of the base")
-    if any(values.dtype.kind != "f" for values in stored.values()):
-        raise FormatError(f"{path}: its scores are no numbers of floating point")
     try:
-        return ScoreMask({name: stored[name] for name in sizes})
+        return ScoreMask(stored)
     except OptionError as error:
         raise FormatError(f"{path}: {error}") from error
