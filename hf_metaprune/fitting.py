@@ -7,6 +7,7 @@ import operator
 from functools import partial
 
 from .budgets import Budget, CostModel, largest, ratio_of
+from .config import AdaptOptions
 from .latency import LatencyTable
 from .masks import Mask
 from .sizes import Counts, Order, Sizing, layer_exceptions
@@ -17,23 +18,37 @@ NEAR, MARGIN = 0.9, 1.03
 """How much of a time budget is enough, and how much more than measured a sub-network is taken to need."""
 
 
-def cut(start: Start, order: Order, budget: Budget, ratio: float, notes: list[str]) -> tuple[Mask, float]:
+def budget_of(options: AdaptOptions) -> Budget:
+    """The bounds that the options name."""
+    return Budget(options.max_params, options.max_macs, options.max_latency_ms)
+
+
+def is_even(options: AdaptOptions) -> bool:
+    """Whether every layer keeps the share that the ratio says."""
+    others = options.layer_ratios or options.round_to > 1 or budget_of(options)
+    return options.split == "layer" and not others
+
+
+def cut(start: Start, order: Order, ratio: float | None, notes: list[str]) -> tuple[Mask, float]:
     """The mask, and the ratio that it is called by; what the user should know is added to `notes`.
+
+    Args:
+        ratio: of units to remove; of no account where there is a budget.
 
     Raises:
         OptionError: the budget is out of reach.
     """
-    o, layers = start.options, start.layers
+    o, layers, budget = start.options, start.layers, budget_of(start.options)
     sizing = Sizing(layers, order, o.split, layer_exceptions(o.layer_ratios, layers), o.round_to)
-    plain = o.split == "layer" and not o.layer_ratios and o.round_to == 1
     if budget:
-        counts, ratio, plain = _within(start, sizing, budget), 0.0, False
+        counts = _within(start, sizing, budget)
     else:
+        assert ratio is not None
         counts = sizing.counts(ratio)
     mask = order.mask(counts)
-    if start.options.strategy in VOTED:
+    if o.strategy in VOTED:
         _note_unheld(start, mask, notes)
-    return mask, ratio if plain else round(ratio_of(counts, layers), 4)
+    return mask, ratio if ratio is not None and is_even(o) else round(ratio_of(counts, layers), 4)
 
 
 def _within(start: Start, sizing: Sizing, budget: Budget) -> Counts:

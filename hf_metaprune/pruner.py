@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from .bank.bank import Bank, open_bank
-from .budgets import Budget
 from .config import AdaptOptions, TrainingOptions, override, split_options
 from .costs import measured_energy
 from .errors import BankError, OptionError
-from .fitting import cut
+from .fitting import budget_of, cut, is_even
 from .heads import make_head
 from .hub.client import public_name
 from .markup import counted
@@ -189,8 +188,7 @@ class MetaPruner:
                     notes=notes,
                 )  # fmt: skip
                 neighbours = self.nearest(query, chosen) if chosen.strategy in VOTED else []
-            even = chosen.split == "layer" and not budget_of(chosen) and not any_size and not chosen.layer_ratios
-            ratio = self._ratio(chosen) if even else None
+            ratio = self._ratio(chosen) if is_even(chosen) and not any_size else None
             start = Start(base, data.task, data.train, chosen, ratio, device, neighbours)
             with _timed(phases, "vote and average"):
                 order = STRATEGIES[chosen.strategy](start)
@@ -202,7 +200,7 @@ class MetaPruner:
         device, began = start.device, time.perf_counter()
         energy: dict[str, float] = {}
         with measured_energy(energy):
-            mask, ratio = cut(start, plan.order, budget_of(chosen), self._ratio(chosen), notes)
+            mask, ratio = cut(start, plan.order, self._ratio(chosen), notes)
             model = first_model(start, mask, plan.order.scores, ratio)
             phases["vote and average"] += time.perf_counter() - began
             with _timed(phases, "recalibrate and set the classifier"):
@@ -239,22 +237,20 @@ class MetaPruner:
             raise BankError(f"neighbours={options.neighbours}, but {has}")
         if options.compare and options.strategy == RIVAL:
             raise OptionError(f"compare=True compares with strategy {RIVAL!r}, which was chosen already")
-        if budget_of(options):
-            if options.ratio is not None:
-                raise OptionError(f"ratio={options.ratio} and a budget: pass one of them")
-        else:
-            self._ratio(options)
+        if budget_of(options) and options.ratio is not None:
+            raise OptionError(f"ratio={options.ratio} and a budget: pass one of them")
+        self._ratio(options)
         layer_exceptions(
             options.layer_ratios, self.bank.base.layers_with(options.prune_stem)
         )  # the base is loaded and checked now, too
 
-    def _ratio(self, options: AdaptOptions) -> float:
-        if options.ratio is not None:
+    def _ratio(self, options: AdaptOptions) -> float | None:
+        """The ratio of the options, or the bank's own; None where a budget takes its place."""
+        if options.ratio is not None or budget_of(options):
             return options.ratio
-        ratio = self.bank.default_ratio
-        if ratio is None and not budget_of(options):
+        if self.bank.default_ratio is None:
             raise BankError(f"{self.bank.title} names no default ratio: pass ratio= (--ratio)")
-        return ratio if ratio is not None else 0.5
+        return self.bank.default_ratio
 
     def _read(self, dataset: Any, options: AdaptOptions, progress: bool) -> TaskData:
         if isinstance(dataset, TaskData):
@@ -269,11 +265,6 @@ class MetaPruner:
             seed=options.seed,
             progress=progress,
         )
-
-
-def budget_of(options: AdaptOptions) -> Budget:
-    """The bounds that the options name."""
-    return Budget(options.max_params, options.max_macs, options.max_latency_ms)
 
 
 @contextmanager

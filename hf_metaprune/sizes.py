@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import cached_property
 
 import numpy as np
 
@@ -67,17 +68,25 @@ class Sizing:
 
     def _global(self, ratio: float) -> Counts:
         fixed = self.exceptions
-        free = [layer for layer in self.layers if layer.name not in fixed]
         counts = {name: count for name, count in self._even(ratio).items() if name in fixed}
-        ranked = []  # every unit's score, and its place in its layer: units stay in the order of their layer
-        for number, layer in enumerate(free):
-            scores = np.asarray(self.order.scores[layer.name], dtype=np.float64)[self.order.units[layer.name]]
-            lowest = np.minimum.accumulate(scores)
-            ranked += [(-s, place / layer.size, number) for place, s in enumerate(lowest)]
-        ranked.sort()
-        total = round((1.0 - ratio) * sum(layer.size for layer in free))
-        stay = np.bincount([number for *_, number in ranked[:total]], minlength=len(free))
+        free, owners = self._ranked
+        stay = np.bincount(owners[: round((1.0 - ratio) * len(owners))], minlength=len(free))
         return counts | {layer.name: max(_least(layer), int(n)) for layer, n in zip(free, stay, strict=True)}
+
+    @cached_property
+    def _ranked(self) -> tuple[list[PrunableLayer], np.ndarray]:
+        """Layers that share the removal, and of all their units, the highest score first, the layer's number.
+
+        Units stay in the order of their layer: none counts for more than those that stay before it.
+        """
+        free = [layer for layer in self.layers if layer.name not in self.exceptions]
+        owners = np.repeat(np.arange(len(free)), [layer.size for layer in free])
+        if not free:
+            return free, owners
+        in_order = [self.order.scores[layer.name][self.order.units[layer.name]] for layer in free]
+        scores = np.concatenate([np.minimum.accumulate(values) for values in in_order])
+        places = np.concatenate([np.arange(layer.size) / layer.size for layer in free])
+        return free, owners[np.lexsort((places, -scores))]
 
     def _rounded(self, layer: PrunableLayer, count: int) -> int:
         if self.multiple == 1 or any(axis.inner > 1 for axis in layer.axes) or count in (0, layer.size):

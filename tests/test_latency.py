@@ -1,0 +1,56 @@
+"""Budgets of time: the table's guesses, and that what is chosen was measured; with a clock that counts parameters."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from hf_metaprune import Bank, MetaPruner, fitting
+from hf_metaprune.config import AdaptOptions
+from hf_metaprune.errors import OptionError
+from hf_metaprune.latency import RATIOS, LatencyTable
+from hf_metaprune.models.slicing import count_parameters
+from hf_metaprune.scores import ScoreMask
+from hf_metaprune.sizes import Order, Sizing
+from hf_metaprune.strategies import Start
+from hf_metaprune.task import TaskData
+
+TINY = {"steps": 1, "batch_size": 16, "neighbours": 1, "eval_steps": (0,)}
+
+
+def clock(model: nn.Module, pixels: torch.Tensor) -> float:
+    """Milliseconds, if a thousand parameters took one."""
+    assert pixels.shape[0] == 1
+    return count_parameters(model) / 1000
+
+
+@pytest.fixture
+def table(bank: Bank, task_data: TaskData) -> LatencyTable:
+    generator = torch.Generator().manual_seed(0)
+    scores = ScoreMask({name: torch.rand(size, generator=generator).numpy() for name, size in bank.sizes.items()})
+    start = Start(bank.base, task_data.task, task_data.train, AdaptOptions(), None, torch.device("cpu"))
+    return LatencyTable(start, Sizing(bank.base.layers, Order.by_scores(scores)), clock)
+
+
+def test_the_table_is_exact_where_it_was_measured_and_between_in_between(table: LatencyTable) -> None:
+    for ratio in RATIOS:
+        counts = table.sizing.counts(ratio)
+        assert table(counts) == pytest.approx(table.measure(counts), rel=0.35, abs=1.0)
+    between = table(table.sizing.counts(0.45))
+    assert table(table.sizing.counts(0.6)) < between < table(table.sizing.counts(0.3))
+
+
+def test_what_is_chosen_was_measured_to_be_within_the_bound(
+    bank: Bank, task_data: TaskData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitting, "LatencyTable", partial(LatencyTable, measured=clock))
+    pruner, task = MetaPruner(bank), task_data.select((0, 2, 5))
+    full = pruner.adapt(task, **TINY).report.base_params
+    report = pruner.adapt(task, **TINY, max_latency_ms=full / 2000).report
+    assert 0.8 * full / 2 < report.params <= full / 2
+    assert pruner.adapt(task, **TINY, max_latency_ms=1e6).report.params == full
+    with pytest.raises(OptionError, match=r"max_latency_ms=0.5: the smallest sub-network .* takes [\d.]+ ms on this"):
+        pruner.adapt(task, **TINY, max_latency_ms=0.5)
