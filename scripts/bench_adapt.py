@@ -17,6 +17,8 @@ What a larger bank is worth: the same with the first 8, 16, 32 of its entries.
 
     uv run scripts/bench_adapt.py --tuning --row MVP --entries 16 --images 5,20 --out runs/size.jsonl
 
+Torch-Pruning, which some rows compare with, is no dependency: `uv run --with torch-pruning scripts/bench_adapt.py ...`.
+
 The same for a bank of vision transformers with score masks, with rows of its own:
 
     uv run scripts/bench_adapt.py --arch vit --bank runs/vit_bank --data ../shared/data/cifar100 --images 5,20,500
@@ -51,8 +53,10 @@ from build_demo_bank import (
 
 from hf_metaprune import Bank, MetaPruner
 from hf_metaprune.bank.factory import subset
+from hf_metaprune.budgets import CostModel
 from hf_metaprune.config import TrainingOptions
 from hf_metaprune.heads import make_head
+from hf_metaprune.masks import keep_count
 from hf_metaprune.methods import PruningJob, get_method
 from hf_metaprune.models.slicing import count_parameters
 from hf_metaprune.recipes import default_recipe
@@ -78,6 +82,8 @@ class Row:
             return run_adapt(pruner, data, seed, self.options)
         if self.by == "base":
             return run_base(pruner.bank, data, seed)
+        if self.by == "torch-pruning":
+            return run_torch_pruning(pruner, data, seed, **self.options)
         return run_method(pruner.bank, data, seed, self.by, **self.options)
 
 
@@ -104,6 +110,7 @@ def vit_rows() -> list[Row]:
     for ratio in (0.9, 0.5, 0.8, 0.95):
         for name, strategy in (("SMSP", "smsp"), ("no bank", "no-bank"), ("random", "random")):
             made.append(Row(f"{name}, r={ratio}", options={"strategy": strategy, "ratio": ratio}))
+    made += [Row(f"Torch-Pruning, r={ratio}", "torch-pruning", {"ratio": ratio}) for ratio in RATIOS]
     made += [Row(f"AMP, 1000 steps, r={ratio}", "amp", {"steps": 1000, "ratio": ratio}) for ratio in RATIOS]
     paper = {"preset": "paper"}
     made += [Row("MVP, paper, N=3, LEEP", options=paper), Row("random, paper", options=paper | {"strategy": "random"})]
@@ -165,6 +172,18 @@ def run_base(bank: Bank, data: TaskData, seed: int) -> dict[str, Any]:
     result = fine_tune(model, data.train, training, evaluation=data.evaluation, device=device, seed=seed)
     phases = {"set the classifier": seconds, "fine-tune": result.seconds}
     return {"accuracy": result.accuracy_at_step, "flops": result.flops, "phases": phases} | size(model, data)
+
+
+def run_torch_pruning(pruner: MetaPruner, data: TaskData, seed: int, ratio: float) -> dict[str, Any]:
+    """Torch-Pruning, to the MACs that our networks have at a ratio, with the recipe of the way without a bank."""
+    from torch_pruning_rival import run_rival
+
+    base = pruner.bank.base
+    counts = {layer: keep_count(units, ratio) for layer, units in base.sizes.items()}
+    macs = CostModel(base.whole(data.task.labels), data.train.images[:1]).macs(counts)
+    plan = default_recipe(data.images_per_class, "no-bank", base.family.optimizer)
+    taken = ("optimizer", "lr", "momentum", "ema", "warmup_steps")
+    return run_rival(base, data, seed, macs, TrainingOptions(eval_steps=STEPS, **{k: plan[k] for k in taken}))
 
 
 def size(model: Any, data: TaskData) -> dict[str, int]:
