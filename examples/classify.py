@@ -13,8 +13,8 @@ labels, how = facts["labels"], facts["preprocessing"]
 (_, height, width), squash = how["input_size"], how.get("crop_mode") == "squash"
 for path in sys.argv[2:]:
     image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
-    scale = max(height / image.height, width / image.width) / how["crop_pct"]
-    size = (width, height) if squash else (round(image.width * scale), round(image.height * scale))
+    short, edge = min(image.size), int(min(height, width) / how["crop_pct"] + 1e-6)
+    size = (width, height) if squash else tuple(int(edge * side / short) for side in image.size)
     image = image.resize(size, getattr(Image.Resampling, how["interpolation"].upper()))
     left, top = (image.width - width) // 2, (image.height - height) // 2
     pixels = np.asarray(image.crop((left, top, left + width, top + height)), np.float32) / 255

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -99,8 +100,8 @@ def _measure(
 
 def largest(
     sizing: Sizing, budget: Budget, costs: CostModel, latency: Callable[[Counts], float] | None = None
-) -> tuple[Counts, float]:
-    """The sizes that a budget allows, as large as can be, and the ratio that gave them.
+) -> Counts:
+    """The sizes that a budget allows: those of the smallest ratio that fits, and then what else fits, unit by unit.
 
     Args:
         latency: milliseconds of a sub-network of given sizes, as the search is to see them.
@@ -117,7 +118,8 @@ def largest(
         if bound is None:
             continue
         if (least := cost(smallest)) > bound:
-            raise OptionError(f"{name}={bound:,}: the smallest sub-network of this base has {least:,} {unit}")
+            rounded = f", its widths rounded to {sizing.multiple}" if sizing.multiple > 1 else ""
+            raise OptionError(f"{name}={bound:,}: the smallest sub-network of this base has {least:,} {unit}{rounded}")
         bounds.append((bound, cost))
     if budget.max_latency_ms is not None and latency is not None:  # a guess: whoever measures refuses
         bounds.append((budget.max_latency_ms, latency))
@@ -127,7 +129,7 @@ def largest(
 
     low, high, best = 0.0, 1.0, smallest  # the ratio is too small, and large enough
     if fits(everything := sizing.counts(0.0)):
-        return everything, 0.0
+        return everything
     for _ in range(STEPS):
         middle = (low + high) / 2
         counts = sizing.counts(middle)
@@ -135,7 +137,34 @@ def largest(
             high, best = middle, counts
         else:
             low = middle
-    return best, high
+    return best if latency is not None else _filled(sizing, best, fits)
+
+
+def _filled(sizing: Sizing, counts: Counts, fits: Callable[[Counts], bool]) -> Counts:
+    """Give back units, one after the other, while they fit: at one ratio all layers of a size change at once.
+
+    Next comes the layer that keeps the smallest share of its units, of equal ones that whose next unit scores highest;
+    where the split is global, scores come first.
+    """
+    counts, waiting = dict(counts), list[tuple[float, float, str]]()
+
+    def queue(name: str) -> None:
+        kept, size = counts[name], len(sizing.order.units[name])
+        if kept < size:
+            score = sizing.order.scores[name][sizing.order.units[name][kept]]
+            keys = (kept / size, -float(score))
+            heapq.heappush(waiting, (*(keys[::-1] if sizing.split == "global" else keys), name))
+
+    steps = {layer.name: sizing.step(layer) for layer in sizing.layers if layer.name not in sizing.exceptions}
+    for name in steps:
+        queue(name)
+    while waiting:
+        *_, name = heapq.heappop(waiting)
+        more = counts | {name: min(len(sizing.order.units[name]), counts[name] + steps[name])}
+        if fits(more):
+            counts = more
+            queue(name)
+    return counts
 
 
 def ratio_of(counts: Mapping[str, int], layers: list[PrunableLayer]) -> float:

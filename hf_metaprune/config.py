@@ -266,6 +266,10 @@ class AdaptOptions:
             check_ratio(self.ratio)
 
 
+NOT_SWEPT = frozenset({"ratio", "max_params", "max_macs", "max_latency_ms", "compare"})
+"""Options of `AdaptOptions` that make no sense where several sizes are made."""
+
+
 def split_options(changes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Options of `AdaptOptions` and of `TrainingOptions`, told apart.
 

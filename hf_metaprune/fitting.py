@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import operator
+from dataclasses import replace
 from functools import partial
 
 from .budgets import Budget, CostModel, largest, ratio_of
 from .config import AdaptOptions
 from .latency import LatencyTable
 from .masks import Mask
+from .scores import ScoreMask
 from .sizes import Counts, Order, Sizing, layer_exceptions
 from .strategies import VOTED, Start
 
@@ -29,6 +31,23 @@ def is_even(options: AdaptOptions) -> bool:
     return options.split == "layer" and not others
 
 
+def check_reach(start: Start) -> None:
+    """Refuse a budget that no sub-network of the base can meet; no vote is needed to know.
+
+    Raises:
+        OptionError: says what the smallest one costs.
+    """
+    o, layers, budget = start.options, start.layers, budget_of(start.options)
+    if not budget:
+        return
+    order = Order.by_scores(ScoreMask({layer.name: [1.0] * layer.size for layer in layers}))
+    sizing = Sizing(layers, order, o.split, layer_exceptions(o.layer_ratios, layers), o.round_to)
+    costs = CostModel(start.base.whole(start.task.labels, o.prune_stem), start.images.images[:1])
+    largest(sizing, replace(budget, max_latency_ms=None), costs)
+    if budget.max_latency_ms is not None:
+        LatencyTable(start, sizing, ratios=()).check_reach(budget.max_latency_ms)
+
+
 def cut(start: Start, order: Order, ratio: float | None, notes: list[str]) -> tuple[Mask, float]:
     """The mask, and the ratio that it is called by; what the user should know is added to `notes`.
 
@@ -46,6 +65,9 @@ def cut(start: Start, order: Order, ratio: float | None, notes: list[str]) -> tu
         assert ratio is not None
         counts = sizing.counts(ratio)
     mask = order.mask(counts)
+    empty = [layer.name for layer in layers if not counts[layer.name] and o.layer_ratios == ()]
+    if empty:
+        notes.append(f"{len(empty)} of {len(layers)} layers keep no unit, such as {empty[0]}: larger sizes do better")
     if o.strategy in VOTED:
         _note_unheld(start, mask, notes)
     return mask, ratio if ratio is not None and is_even(o) else round(ratio_of(counts, layers), 4)
@@ -55,12 +77,11 @@ def _within(start: Start, sizing: Sizing, budget: Budget) -> Counts:
     """The largest sizes within a budget; milliseconds are guessed by a table in the search, and measured in the end."""
     costs = CostModel(start.base.whole(start.task.labels, start.options.prune_stem), start.images.images[:1])
     if budget.max_latency_ms is None:
-        return largest(sizing, budget, costs)[0]
+        return largest(sizing, budget, costs)
     table, bound, scale = LatencyTable(start, sizing), budget.max_latency_ms, 1.0
-    table.check_reach(bound)
     best = sizing.counts(1.0)
     for _ in range(LATENCY_TRIES):
-        counts = largest(sizing, budget, costs, partial(_scaled, table, scale))[0]
+        counts = largest(sizing, budget, costs, partial(_scaled, table, scale))
         found = table.measure(counts)
         if found <= bound and costs.macs(counts) >= costs.macs(best):
             best = counts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,13 +30,19 @@ class LatencyTable:
     parameters. `measure` makes a sub-network and times it as a whole.
     """
 
-    def __init__(self, start: Start, sizing: Sizing, measured: Callable[[nn.Module, torch.Tensor], float] = latency_ms):
+    def __init__(
+        self,
+        start: Start,
+        sizing: Sizing,
+        measured: Callable[[nn.Module, torch.Tensor], float] = latency_ms,
+        ratios: Sequence[float] = RATIOS,
+    ) -> None:
         self.start, self.sizing, self.measured = start, sizing, measured
         images = start.images
         self.pixels = images.preprocessing.normalise(images.images[:1]).to(start.device)
         self.points: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
         self.found: dict[tuple[int, ...], float] = {}
-        for ratio in RATIOS:
+        for ratio in ratios:
             self._fit(sizing.counts(ratio))
 
     def __call__(self, counts: Counts) -> float:

@@ -16,7 +16,7 @@ from .models.slicing import count_parameters
 from .report import AdaptReport
 from .strategies import Start
 from .task import TaskData
-from .training import TrainingResult, count_flops, predict_logits, versions
+from .training import TrainingResult, count_flops, predict_logits
 from .voting import agreement, vote_shares
 
 
@@ -94,3 +94,19 @@ def peak_memory_mb(device: torch.device) -> float:
         return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
     except ImportError:  # Windows
         return float("nan")
+
+
+def versions() -> dict[str, Any]:
+    """Versions of the libraries that results depend on."""
+    import timm
+    import transformers
+
+    from .version import __version__
+
+    return {
+        "hf_metaprune": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "timm": timm.__version__,
+        "numpy": np.__version__,
+    }

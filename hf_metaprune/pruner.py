@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from .bank.bank import Bank, open_bank
-from .config import AdaptOptions, TrainingOptions, override, split_options
+from .config import NOT_SWEPT, AdaptOptions, TrainingOptions, override, split_options
 from .costs import measured_energy
 from .errors import BankError, OptionError
-from .fitting import budget_of, cut, is_even
+from .fitting import budget_of, check_reach, cut, is_even
 from .heads import make_head
 from .hub.client import public_name
 from .markup import counted
+from .masks import check_ratio
 from .measuring import make_report
 from .neighbours import nearest
 from .reading import read_task_data
@@ -130,13 +131,13 @@ class MetaPruner:
         Raises:
             MetaPruneError: as of `adapt`.
         """
-        given = sorted({"ratio", "max_params", "max_macs", "max_latency_ms", "compare"} & set(options))
+        given = sorted(NOT_SWEPT & set(options))
         if given:
             raise OptionError(f"{given[0]} is not for a sweep, which has sizes of its own: pass ratios")
-        if not ratios:
-            raise OptionError("a sweep needs at least one ratio")
-        plans = [replace(AdaptOptions(), ratio=ratio) for ratio in ratios]  # each is checked now
-        data, wanted, training, phases = self._prepare(dataset, options | {"ratio": plans[0].ratio}, progress)
+        ratios = _checked_ratios(ratios)
+        data, wanted, training, phases = self._prepare(dataset, options | {"ratio": ratios[0]}, progress)
+        if not len(data.evaluation):
+            raise OptionError("a sweep compares accuracies: it needs an evaluation_share above 0, or a test split")
         plan = self._plan(data, wanted, training, phases, progress, any_size=True)
         results = []
         for ratio in ratios:
@@ -181,15 +182,16 @@ class MetaPruner:
         chosen, training = settle_options(wanted, training_changes, data.images_per_class, base.family.optimizer)
         notes = list(self.bank.left_out.values())
         energy: dict[str, float] = {}
+        ratio = self._ratio(chosen) if is_even(chosen) and not any_size else None
+        start = Start(base, data.task, data.train, chosen, ratio, device)
+        check_reach(start)
         with measured_energy(energy):
             with _timed(phases, "find neighbours"):
                 query = Query(
                     data.task, data.train, device, chosen.leep_samples, chosen.seed, progress, self.bank.strict,
                     notes=notes,
                 )  # fmt: skip
-                neighbours = self.nearest(query, chosen) if chosen.strategy in VOTED else []
-            ratio = self._ratio(chosen) if is_even(chosen) and not any_size else None
-            start = Start(base, data.task, data.train, chosen, ratio, device, neighbours)
+                start.neighbours = self.nearest(query, chosen) if chosen.strategy in VOTED else []
             with _timed(phases, "vote and average"):
                 order = STRATEGIES[chosen.strategy](start)
         return Plan(data, chosen, training, start, order, query.flops, notes, phases, energy)
@@ -265,6 +267,23 @@ class MetaPruner:
             seed=options.seed,
             progress=progress,
         )
+
+
+def _checked_ratios(ratios: Any) -> tuple[float, ...]:
+    """The ratios of a sweep.
+
+    Raises:
+        OptionError: there is none, one is outside (0, 1), or two have the same name.
+    """
+    try:
+        found = tuple(check_ratio(float(ratio)) for ratio in ratios)
+    except TypeError as error:
+        raise OptionError(f"ratios={ratios!r}: must be numbers, such as (0.5, 0.9)") from error
+    if not found:
+        raise OptionError("a sweep needs at least one ratio")
+    if len({f"{ratio:g}" for ratio in found}) < len(found):
+        raise OptionError(f"ratios={found}: two of them are the same")
+    return found
 
 
 @contextmanager

@@ -88,10 +88,15 @@ class Sizing:
         places = np.concatenate([np.arange(layer.size) / layer.size for layer in free])
         return free, owners[np.lexsort((places, -scores))]
 
+    def step(self, layer: PrunableLayer) -> int:
+        """How many units a layer grows by."""
+        return 1 if any(axis.inner > 1 for axis in layer.axes) else self.multiple
+
     def _rounded(self, layer: PrunableLayer, count: int) -> int:
-        if self.multiple == 1 or any(axis.inner > 1 for axis in layer.axes) or count in (0, layer.size):
+        multiple = self.step(layer)
+        if multiple == 1 or count in (0, layer.size):
             return count
-        return min(layer.size, max(self.multiple, round(count / self.multiple) * self.multiple))
+        return min(layer.size, max(multiple, round(count / multiple) * multiple))
 
 
 def _least(layer: PrunableLayer) -> int:

@@ -385,19 +385,3 @@ def recalibrate(
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     model.eval()
-
-
-def versions() -> dict[str, Any]:
-    """Versions of the libraries that results depend on."""
-    import timm
-    import transformers
-
-    from .version import __version__
-
-    return {
-        "hf_metaprune": __version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "timm": timm.__version__,
-        "numpy": np.__version__,
-    }

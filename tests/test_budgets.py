@@ -68,12 +68,13 @@ def test_the_largest_within_the_budget_is_found(name: str, split: str, share: fl
     everything = sizes.counts(0.0)
     least = costs.macs(sizes.counts(1.0))  # the stem, above all
     bound = round(least + share * (costs.macs(everything) - least))
-    counts, ratio = largest(sizes, Budget(max_macs=bound), costs)
+    counts = largest(sizes, Budget(max_macs=bound), costs)
     assert costs.macs(counts) <= bound
-    assert costs.macs(counts) - least > 0.8 * (bound - least)
-    if share < 1:
-        assert costs.macs(sizes.counts(ratio - 1e-6)) > bound
-    else:
+    assert costs.macs(counts) - least > 0.97 * (bound - least)
+    for layer in base.layers:  # not one unit more would fit
+        if counts[layer.name] < layer.size:
+            assert costs.macs(counts | {layer.name: counts[layer.name] + 1}) > bound
+    if share == 1:
         assert counts == everything
         assert ratio_of(counts, base.layers) == 0.0
 
@@ -83,7 +84,7 @@ def test_all_bounds_hold_together() -> None:
     costs, sizes = CostModel(base.whole(LABELS), IMAGE), sizing(base)
     full = sizes.counts(0.0)
     budget = Budget(costs.params(full) // 2, costs.macs(full) // 3, 5.0)
-    counts, _ = largest(sizes, budget, costs, lambda counts: sum(counts.values()) / 10)
+    counts = largest(sizes, budget, costs, lambda counts: sum(counts.values()) / 10)
     assert costs.params(counts) <= budget.max_params
     assert costs.macs(counts) <= budget.max_macs
     assert sum(counts.values()) <= 50
@@ -95,4 +96,16 @@ def test_a_budget_out_of_reach_names_the_smallest() -> None:
     least = costs.params(sizes.counts(1.0))
     with pytest.raises(OptionError, match=f"max_params=10: the smallest sub-network of this base has {least:,} param"):
         largest(sizes, Budget(max_params=10), costs)
-    assert largest(sizes, Budget(max_params=least), costs)[0] == sizes.counts(1.0)
+    assert largest(sizes, Budget(max_params=least), costs) == sizes.counts(1.0)
+    with pytest.raises(OptionError, match="rounded to 8"):
+        largest(sizing(base, multiple=8), Budget(max_params=10), costs)
+
+
+def test_a_budget_between_none_and_one_unit_a_layer_empties_some_layers() -> None:
+    base = base_of("vit")
+    costs, sizes = CostModel(base.whole(LABELS), IMAGE), sizing(base)
+    none, one = sizes.counts(1.0), sizes.counts(1 - 1e-9)
+    bound = (costs.macs(none) + costs.macs(one)) // 2
+    counts = largest(sizes, Budget(max_macs=bound), costs)
+    assert costs.macs(none) < costs.macs(counts) <= bound
+    assert 0 < sum(not n for n in counts.values()) < len(counts)

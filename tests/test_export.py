@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -17,12 +19,16 @@ from PIL import Image
 
 from hf_metaprune import MetaPruner
 from hf_metaprune.cli.app import run
+from hf_metaprune.config import TrainingOptions
+from hf_metaprune.data import open_image
 from hf_metaprune.errors import DataError, MissingPackageError, OptionError
 from hf_metaprune.export import export_onnx, read_examples
 from hf_metaprune.masks import Mask
 from hf_metaprune.models.base import BaseModel
+from hf_metaprune.preprocess import Preprocessing
 from hf_metaprune.result import AdaptResult
 from hf_metaprune.task import TaskData
+from hf_metaprune.training import fine_tune
 from tests.conftest import REPO
 
 
@@ -78,6 +84,60 @@ def test_the_file_says_its_labels_and_preprocessing_and_no_path_of_this_machine(
     for secret in (str(REPO), "site-packages", str(Path.home())):
         assert secret.encode() not in content
     assert len(content) < 1.3 * sum(t.numel() * t.element_size() for t in adapted.model.state_dict().values()) + 60_000
+
+
+def test_int8_keeps_the_classes_of_a_transformer(vit_base: BaseModel, task_data: TaskData, tmp_path: Path) -> None:
+    model = vit_base.whole(task_data.task.labels)
+    fine_tune(
+        model, task_data.train, TrainingOptions(steps=60, optimizer="adamw", lr=0.002, batch_size=24, eval_steps=())
+    )
+    small = export_onnx(model, vit_base.preprocessing, tmp_path / "small.onnx", images=task_data.train, int8=True)
+    plain = export_onnx(model, vit_base.preprocessing, tmp_path / "plain.onnx", images=task_data.train)
+    assert small.agreement >= 0.9
+    assert small.size < plain.size
+    assert model.training is False
+
+
+def test_export_leaves_the_model_as_it_is(vit_base: BaseModel, tmp_path: Path) -> None:
+    model = vit_base.whole(["a", "b"]).half().train()
+    export_onnx(model, vit_base.preprocessing, tmp_path / "model.onnx")
+    assert model.training
+    assert model.dtype == torch.float16
+
+
+@pytest.mark.parametrize(("crop_pct", "interpolation"), [(1.0, "bilinear"), (0.95, "bicubic"), (0.875, "bicubic")])
+def test_the_example_sees_the_pixels_that_the_library_sees(
+    vit_base: BaseModel, tmp_path: Path, crop_pct: float, interpolation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the photo's shape and orientation; half a grey level apart where one of both rounds."""
+    how = Preprocessing((3, 32, 32), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), interpolation, crop_pct)
+    facts = {"labels": ["a", "b"], "preprocessing": how.to_config()}
+    seen: list[np.ndarray] = []
+
+    class Session:
+        def __init__(self, *_: object, **__: object) -> None: ...
+
+        def get_modelmeta(self) -> SimpleNamespace:
+            return SimpleNamespace(custom_metadata_map={key: json.dumps(value) for key, value in facts.items()})
+
+        def run(self, _: None, given: dict[str, np.ndarray]) -> list[np.ndarray]:
+            seen.append(given["pixel_values"])
+            return [np.zeros((1, 2), np.float32)]
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    rng, paths = np.random.default_rng(0), []
+    for number in range(16):
+        small = rng.integers(0, 255, (5, 4, 3), dtype=np.uint8)  # smooth pictures, as photos are
+        image = Image.fromarray(small).resize(tuple(map(int, rng.integers(33, 200, 2))), Image.Resampling.BICUBIC)
+        exif = Image.Exif()
+        exif[0x0112] = 1 + number % 8
+        paths.append(tmp_path / f"{number}.png")
+        image.save(paths[-1], exif=exif)
+    monkeypatch.setattr(sys, "argv", ["classify.py", "model.onnx", *map(str, paths)])
+    runpy.run_path(str(REPO / "examples" / "classify.py"))
+    for path, pixels in zip(paths, seen, strict=True):
+        wanted = how.normalise(how.to_uint8([open_image(path)])).numpy()
+        assert np.abs(pixels - wanted).max() * 0.25 * 255 <= 2.01, path
 
 
 def test_int8_is_smaller_and_agrees(folder: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -388,23 +388,3 @@ def test_reports_show_text_of_others_as_text(pruner: MetaPruner, target: TaskDat
     assert "<script>" not in text
     assert "![a](" not in text
     assert "**b**" not in text
-
-
-def test_a_pruned_stem_makes_a_cheaper_model_that_does_not_vote(
-    pruner: MetaPruner, target: TaskData, own_bank: Bank, tmp_path: Path
-) -> None:
-    plain = pruner.adapt(target, **FAST)
-    for strategy in ("mvp", "smsp", "no-bank", "random"):
-        result = pruner.adapt(target, **FAST, strategy=strategy, prune_stem=True)
-        assert result.report.macs < 0.8 * plain.report.macs
-        assert result.report.params < plain.report.params
-        assert not result.report.options["freeze_stem"]
-        kept = {name: len(units) for name, units in result.model.mask().items()}
-        assert kept["conv1.0"] == keep_count(8, 0.7)
-    folder = result.save_pretrained(tmp_path / "model")
-    pixels = target.evaluation.preprocessing.normalise(target.evaluation.images[:4])
-    assert torch.allclose(load_result(folder).model(pixels).logits, result.model(pixels).logits, atol=1e-6)
-    within = pruner.adapt(target, **FAST, prune_stem=True, max_macs=plain.report.macs // 2).report
-    assert within.macs <= plain.report.macs // 2
-    with pytest.raises(FormatError, match="a model whose stem is pruned is no voter"):
-        own_bank.add(result.model, "stemless")

@@ -106,13 +106,20 @@ def test_a_ratio_that_no_entry_has_is_cut_and_what_nobody_holds_is_said(pruner: 
     assert not any("held by no neighbour" in note for note in small.notes)
 
 
-def test_budgets_are_kept_and_out_of_reach_ones_refused(pruner: MetaPruner, target: TaskData) -> None:
+def test_budgets_are_kept_and_out_of_reach_ones_refused(
+    pruner: MetaPruner, target: TaskData, monkeypatch: pytest.MonkeyPatch
+) -> None:
     full = pruner.adapt(target, **FAST).report
     for split in ("layer", "global"):
         by_params = pruner.adapt(target, **FAST, strategy="smsp", split=split, max_params=full.base_params // 2).report
         assert 0.4 * full.base_params < by_params.params <= 0.5 * full.base_params
         by_macs = pruner.adapt(target, **FAST, max_macs=full.base_macs // 2, split=split).report
         assert 0.4 * full.base_macs < by_macs.macs <= 0.5 * full.base_macs
+    smallest = pruner.adapt(target, **FAST, layer_ratios=("*=1",)).report.macs
+    between = pruner.adapt(target, **FAST, max_macs=smallest + 10_000).report  # less than one unit a layer
+    assert smallest < between.macs <= smallest + 10_000
+    assert any("layers keep no unit" in note for note in between.notes)
+    monkeypatch.setattr(MetaPruner, "nearest", None)  # what is out of reach is refused before entries are ranked
     with pytest.raises(OptionError, match=r"max_macs=1: the smallest sub-network of this base has [\d,]+ MACs"):
         pruner.adapt(target, **FAST, max_macs=1)
     with pytest.raises(OptionError, match="max_latency_ms=0.0001: the smallest .* takes .* ms on this machine"):
@@ -136,6 +143,7 @@ def test_a_mask_that_empties_every_branch_still_classifies(
 ) -> None:
     result = pruner.adapt(target, **FAST, layer_ratios=("*=1",))
     assert result.model.mask().n_kept == 0
+    assert result.model.config.ratio == 1.0
     result.save_pretrained(tmp_path / "model")
     again = load_result(tmp_path / "model")
     pixels = target.evaluation.preprocessing.normalise(target.evaluation.images[:2])
@@ -155,8 +163,10 @@ def test_one_vote_serves_all_sizes_of_a_sweep(pruner: MetaPruner, target: TaskDa
             pruner.sweep(target, **FAST, **options)
     with pytest.raises(OptionError, match="ratio"):
         pruner.sweep(target, (0.5, 1.5), **FAST)
-    with pytest.raises(OptionError, match="at least one ratio"):
-        pruner.sweep(target, (), **FAST)
+    for ratios, message in (((), "at least one ratio"), ((0.5, 0.50000001), "are the same"), (0.5, "must be numbers")):
+        with pytest.raises(OptionError, match=message):
+            pruner.sweep(target, ratios, **FAST)
+    assert len(pruner.sweep(target, np.array([0.5]), **FAST)) == 1
 
 
 def test_another_process_loads_it_by_auto_classes(

@@ -83,7 +83,7 @@ def check_facts(ratio: Any, metrics: Any) -> None:
     Raises:
         FormatError: says what is wrong.
     """
-    if ratio is not None and not (isinstance(ratio, (int, float)) and 0 <= ratio < 1):
+    if ratio is not None and not (isinstance(ratio, (int, float)) and 0 <= ratio <= 1):
         raise FormatError(f"ratio {str(ratio)[:40]} must lie between 0 and 1")
     try:
         if not isinstance(metrics, dict) or len(json.dumps(metrics, allow_nan=False)) > MAX_METRICS:

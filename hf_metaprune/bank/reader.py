@@ -98,7 +98,9 @@ class BankReader:
     def default_ratio(self) -> float | None:
         """The pruning ratio that the bank names, else the one that most of its entries have; None if none says."""
         named = self.meta.get("defaults", {}).get("ratio")
-        ratios = Counter(entry.ratio for entry in self if entry.ratio) if named is None else Counter([named])
+        ratios = (
+            Counter(entry.ratio for entry in self if 0 < (entry.ratio or 0) < 1) if named is None else Counter([named])
+        )
         return ratios.most_common(1)[0][0] if ratios else None
 
     def files_of(self, entry: Entry) -> Files:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..config import AdaptOptions, TrainingOptions
+from ..config import NOT_SWEPT, AdaptOptions, TrainingOptions
 from ..errors import OptionError
 from .bank import BankArgument, BankRevision
 from .options import with_options
@@ -23,7 +23,7 @@ def _ratios(text: str) -> tuple[float, ...]:
         raise OptionError(f"--ratios {text}: must be numbers, such as 0.5,0.9") from None
 
 
-@with_options(AdaptOptions, TrainingOptions)
+@with_options(AdaptOptions, TrainingOptions, without=NOT_SWEPT)
 def sweep(
     bank: BankArgument,
     data: Annotated[

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import Field, fields
 from typing import Annotated, Any
 
@@ -54,8 +54,8 @@ def _split(name: str, kind: Any, value: Any) -> Any:
         raise OptionError(f"--{name.replace('_', '-')} {value}: must be {item.__name__} values, such as 1,2") from None
 
 
-def with_options(*classes: Any) -> Callable[[Callable], Callable]:
-    """Give a command, which takes ``**options``, one option for every field of the dataclasses.
+def with_options(*classes: Any, without: Collection[str] = ()) -> Callable[[Callable], Callable]:
+    """Give a command, which takes ``**options``, one option for every field of the dataclasses, but for some.
 
     The command sees only those that were set on the command line.
     """
@@ -64,7 +64,7 @@ def with_options(*classes: Any) -> Callable[[Callable], Callable]:
         hinted = typing.get_type_hints(command, include_extras=True)
         declared = inspect.signature(command).parameters.values()
         own = [p.replace(annotation=hinted[p.name]) for p in declared if p.kind is not p.VAR_KEYWORD]
-        kinds = {name: _kind(cls, name) for cls in classes for name in option_fields(cls)}
+        kinds = {name: _kind(cls, name) for cls in classes for name in option_fields(cls) if name not in without}
         added = {f.name: _annotation(cls, f) for cls in classes for f in fields(cls) if f.name in kinds}
 
         def wrapper(**values: Any) -> Any:
