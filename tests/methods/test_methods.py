@@ -232,7 +232,7 @@ def test_a_broken_plugin_is_named_and_stops_nothing_else(monkeypatch: pytest.Mon
 
 
 def test_unknown_and_repeated_methods_are_refused() -> None:
-    with pytest.raises(OptionError, match="'nosuch'; there are: ifp, magnitude, random, taylor"):
+    with pytest.raises(OptionError, match="'nosuch'; there are: ahnp, amp, ifp, magnitude, random, taylor"):
         get_method("nosuch")
     with pytest.raises(OptionError, match="registered already"):
         register_method(get_method("ifp"))
