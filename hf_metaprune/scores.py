@@ -80,6 +80,18 @@ class ScoreMask(Mapping[str, np.ndarray]):
         return ScoreMask({n: v / means[n] if means[n] > 0 else v for n, v in self._scores.items()})
 
 
+def vote_shares_of(voters: int, weights: Sequence[float] | None) -> np.ndarray:
+    """Each voter's part of the vote, float64 (voters,): the same for all, or by weights; they sum to 1.
+
+    Raises:
+        OptionError: the weights cannot be used.
+    """
+    w = np.ones(voters) if weights is None else np.asarray(weights, dtype=np.float64)
+    if w.shape != (voters,) or not np.isfinite(w).all() or (w < 0).any() or w.sum() <= 0:
+        raise OptionError("vote weights must be finite, at least 0, not all 0, and one for each neighbour")
+    return w / w.sum()
+
+
 def sum_scores(
     masks: Sequence[ScoreMask], weights: Sequence[float] | None = None, normalise: str = "layer"
 ) -> ScoreMask:
@@ -94,10 +106,7 @@ def sum_scores(
         raise BankError("there is no neighbour to vote")
     if any(mask.sizes != masks[0].sizes for mask in masks):
         raise OptionError("the neighbours' score masks belong to different networks")
-    w = np.ones(len(masks)) if weights is None else np.asarray(weights, dtype=np.float64)
-    if w.shape != (len(masks),) or not np.isfinite(w).all() or (w < 0).any() or w.sum() <= 0:
-        raise OptionError("vote weights must be finite, at least 0, not all 0, and one for each neighbour")
-    shares, even = w / w.sum(), [mask.normalised(normalise) for mask in masks]
+    shares, even = vote_shares_of(len(masks), weights), [mask.normalised(normalise) for mask in masks]
     return ScoreMask(
         {name: sum(s * m[name].astype(np.float64) for s, m in zip(shares, even, strict=True)) for name in masks[0]}
     )

@@ -9,6 +9,7 @@ import numpy as np
 
 from .errors import BankError, OptionError
 from .masks import Mask, check_ratio, keep_count
+from .scores import vote_shares_of
 
 
 def count_votes(masks: Sequence[Mask], weights: Sequence[float] | None = None) -> dict[str, np.ndarray]:
@@ -24,10 +25,7 @@ def count_votes(masks: Sequence[Mask], weights: Sequence[float] | None = None) -
         raise BankError("there is no neighbour to vote")
     if any(mask.sizes != masks[0].sizes for mask in masks):
         raise OptionError("the neighbours' masks belong to different networks")
-    w = np.ones(len(masks)) if weights is None else np.asarray(weights, dtype=np.float64)
-    if w.shape != (len(masks),) or not np.isfinite(w).all() or (w < 0).any() or w.sum() <= 0:
-        raise OptionError("vote weights must be finite, at least 0, not all 0, and one for each neighbour")
-    w = w * (len(masks) / w.sum())
+    w = len(masks) * vote_shares_of(len(masks), weights)
     counts = {name: np.zeros(size) for name, size in masks[0].sizes.items()}
     for mask, weight in zip(masks, w, strict=True):
         for name, kept in mask.items():
