@@ -9,8 +9,6 @@ from torch import nn
 from ..errors import ArchitectureError
 from .architecture import Axis, Branch, Counter, Probe, PrunableLayer
 
-NORMS = ("LayerNorm", "RmsNorm", "SimpleNorm", "RMSNorm", "LayerNormFp32")
-
 
 @dataclass(frozen=True)
 class AttentionNames:
