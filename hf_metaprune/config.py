@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from typing import Any, ClassVar, TypeVar
 
@@ -14,7 +14,11 @@ T = TypeVar("T")
 
 
 def option(default: Any, help: str, **metadata: Any) -> Any:
-    """A dataclass field with its help text; `choices`, `low` and `high` are checked by `check`."""
+    """A dataclass field with its help text.
+
+    `choices`, `low` and `high` are checked by `check`; `only` names the values of other options that this one needs to
+    do anything, for `check_used`.
+    """
     return field(default=default, metadata={"help": help, **metadata})
 
 
@@ -61,6 +65,30 @@ def check(options: Any) -> None:
             raise OptionError(f"{f.name}={value!r}: must be {bounds}")
 
 
+def check_used(given: Collection[str], options: Any) -> None:
+    """Refuse options that the others leave nothing to do.
+
+    Args:
+        given: the names of options that a user has set.
+        options: the dataclass that has them, with every choice made.
+
+    Raises:
+        OptionError: names the option, and what it is for.
+    """
+    for f in fields(options):
+        for name, values in f.metadata.get("only", {}).items():
+            if f.name in given and getattr(options, name) not in values:
+                raise OptionError(
+                    f"{f.name} does nothing with {name}={getattr(options, name)!r}: it is for {name} "
+                    f"{' or '.join(map(repr, values))}"
+                )
+
+
+VOTED = ("mvp", "smsp")
+"""Strategies that need neighbours."""
+BY_VOTE = {"strategy": VOTED}
+
+
 @dataclass(frozen=True)
 class TrainingOptions:
     """How a sub-network is fine-tuned; the defaults are those of MVP, Section 5.1."""
@@ -72,7 +100,7 @@ class TrainingOptions:
     batch_size: int = option(128, "Images a step; fewer if the task has fewer.", low=2, high=65536)
     optimizer: str = option("sgd", "Optimiser of the weights.", choices=("sgd", "adamw"))
     lr: float = option(0.01, "Peak learning rate.", low=0.0, high=100.0)
-    momentum: float = option(0.9, "Momentum of SGD.", low=0.0, high=0.9999)
+    momentum: float = option(0.9, "Momentum of SGD.", low=0.0, high=0.9999, only={"optimizer": ("sgd",)})
     weight_decay: float = option(0.0, "Weight decay, on weights but not on biases and norms.", low=0.0, high=1.0)
     schedule: str = option("cosine", "Learning rate after warm-up.", choices=("cosine", "constant"))
     warmup_steps: int = option(0, "Steps in which the learning rate rises to its peak.", low=0, high=1_000_000)
@@ -220,33 +248,49 @@ class AdaptOptions:
     )
     prune_stem: bool = option(False, "Prune what comes before the first branch, too; such a model does not vote.")
     round_to: int = option(1, "Multiple that widths are rounded to, but for attention heads.", low=1, high=1024)
-    neighbours: int | None = option(None, "N: how many entries vote.", low=1, high=100_000)
+    neighbours: int | None = option(None, "N: how many entries vote.", low=1, high=100_000, only=BY_VOTE)
     by: str | None = option(
         None,
         "Similarity that finds the neighbours: auto (leep+labels; in a large bank, of a shortlist), leep+labels, leep, "
         "wordnet, or a plugin's.",
+        only=BY_VOTE,
     )
     vote: str | None = option(
-        None, "Draw units by Equation 1, or take those with most votes.", choices=("sample", "top")
+        None,
+        "Draw units by Equation 1, or take those with most votes.",
+        choices=("sample", "top"),
+        only={"strategy": ("mvp",)},
     )
     votes_per_owner: int | None = option(
-        None, "Most neighbours of one owner in a search of the Hub; fewer than half if left out.", low=1, high=100_000
+        None,
+        "Most neighbours of one owner in a search of the Hub; fewer than half if left out.",
+        low=1,
+        high=100_000,
+        only=BY_VOTE,
     )
-    tau: float = option(1.0, "Temperature of the vote's softmax.", low=1e-6, high=1e6)
-    weighted: bool = option(False, "Weight votes by similarity.")
+    tau: float = option(
+        1.0,
+        "Temperature of the vote's softmax.",
+        low=1e-6,
+        high=1e6,
+        only={"strategy": ("mvp",), "vote": ("sample",)},
+    )
+    weighted: bool = option(False, "Weight votes by similarity.", only=BY_VOTE)
     normalise: str = option(
         "layer",
         "How score masks are made comparable: by each layer's mean, by the mean of all layers, or not at all.",
         choices=("layer", "global", "none"),
+        only={"strategy": ("smsp",)},
     )
     weights: str | None = option(
         None,
         "First weights of voted units: the neighbours' where they hold a unit and the base's elsewhere, or the base's.",
         choices=("neighbours", "base"),
+        only=BY_VOTE,
     )
     head: str | None = option(None, "The classifier's start.", choices=("auto", "ridge", "stitched", "random"))
     recalibrate: bool | None = option(None, "Re-estimate batch norm statistics on the task's images first.")
-    leep_samples: int = option(100, "Images that LEEP looks at.", low=2, high=1_000_000)
+    leep_samples: int = option(100, "Images that LEEP looks at.", low=2, high=1_000_000, only=BY_VOTE)
     evaluation_share: float = option(
         0.2, "Part of each class held back if there is no test split; 0: learn from all.", low=0.0, high=0.9
     )

@@ -7,13 +7,14 @@ import operator
 from dataclasses import replace
 from functools import partial
 
-from .budgets import Budget, CostModel, largest, ratio_of
-from .config import AdaptOptions
+from .budgets import Budget, largest, ratio_of
+from .config import VOTED, AdaptOptions
+from .cost_model import CostModel
 from .latency import LatencyTable
 from .masks import Mask
 from .scores import ScoreMask
 from .sizes import Counts, Order, Sizing, layer_exceptions
-from .strategies import VOTED, Start
+from .strategies import Start
 
 LATENCY_TRIES = 6
 NEAR, MARGIN = 0.9, 1.03
@@ -31,6 +32,11 @@ def is_even(options: AdaptOptions) -> bool:
     return options.split == "layer" and not others
 
 
+def _costs(start: Start) -> CostModel:
+    config = start.base.config(Mask.full(start.sizes), start.task.labels)
+    return CostModel(config, start.images.images[:1])
+
+
 def check_reach(start: Start) -> None:
     """Refuse a budget that no sub-network of the base can meet; no vote is needed to know.
 
@@ -42,7 +48,7 @@ def check_reach(start: Start) -> None:
         return
     order = Order.by_scores(ScoreMask({layer.name: [1.0] * layer.size for layer in layers}))
     sizing = Sizing(layers, order, o.split, layer_exceptions(o.layer_ratios, layers), o.round_to)
-    costs = CostModel(start.base.whole(start.task.labels, o.prune_stem), start.images.images[:1])
+    costs = _costs(start)
     largest(sizing, replace(budget, max_latency_ms=None), costs)
     if budget.max_latency_ms is not None:
         LatencyTable(start, sizing, ratios=()).check_reach(budget.max_latency_ms)
@@ -75,7 +81,7 @@ def cut(start: Start, order: Order, ratio: float | None, notes: list[str]) -> tu
 
 def _within(start: Start, sizing: Sizing, budget: Budget) -> Counts:
     """The largest sizes within a budget; milliseconds are guessed by a table in the search, and measured in the end."""
-    costs = CostModel(start.base.whole(start.task.labels, start.options.prune_stem), start.images.images[:1])
+    costs = _costs(start)
     if budget.max_latency_ms is None:
         return largest(sizing, budget, costs)
     table, bound, scale = LatencyTable(start, sizing), budget.max_latency_ms, 1.0

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .cost_model import count_flops
 from .costs import latency_ms, machine_kind
 from .data import ImageSet
 from .hub.client import public_name
@@ -16,7 +17,7 @@ from .models.slicing import count_parameters
 from .report import AdaptReport
 from .strategies import Start
 from .task import TaskData
-from .training import TrainingResult, count_flops, predict_logits
+from .training import TrainingResult, predict_logits
 from .voting import agreement, vote_shares
 
 

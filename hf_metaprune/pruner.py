@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .bank.bank import Bank, open_bank
-from .config import NOT_SWEPT, AdaptOptions, TrainingOptions, override, split_options
+from .config import NOT_SWEPT, VOTED, AdaptOptions, TrainingOptions, check_used, override, split_options
 from .costs import measured_energy
 from .errors import BankError, OptionError
 from .fitting import budget_of, check_reach, cut, is_even
@@ -25,7 +25,7 @@ from .recipes import recipe
 from .result import AdaptResult
 from .similarity import Neighbour, Query, get_similarity
 from .sizes import Order, layer_exceptions
-from .strategies import STRATEGIES, VOTED, Start, first_model
+from .strategies import STRATEGIES, Start, first_model
 from .task import TaskData
 from .training import Callback, fine_tune, pick_device, recalibrate
 
@@ -166,6 +166,9 @@ class MetaPruner:
             data = self._read(dataset, wanted, progress)
         if wanted.compare and not len(data.evaluation):
             raise OptionError("compare=True needs images to measure on: an evaluation_share above 0, or a test split")
+        given = [name for name, value in options.items() if value is not None]
+        for made in settle_options(wanted, training, data.images_per_class, self.bank.base.family.optimizer):
+            check_used(given, made)
         return data, wanted, training, phases
 
     def _plan(

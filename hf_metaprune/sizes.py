@@ -22,11 +22,19 @@ Counts = dict[str, int]
 class Order:
     """The units of each layer from the first to stay to the last, and how much each matters.
 
-    `units` are permutations (units,) by layer; `scores` are what layers are compared by when they share a budget.
+    `units` are permutations (units,) by layer; `scores` are what layers are compared by when they share a budget, and
+    `ties` what units of equal scores are.
     """
 
     units: dict[str, np.ndarray]
     scores: ScoreMask
+    ties: ScoreMask | None = None
+
+    def values(self, layer: str) -> np.ndarray:
+        """What each unit of a layer is compared by, in the order they stay: float32 (2, units), scores and ties."""
+        units = self.units[layer]
+        ties = np.zeros(len(units), np.float32) if self.ties is None else self.ties[layer][units]
+        return np.stack([self.scores[layer][units], ties])
 
     def mask(self, counts: Mapping[str, int]) -> Mask:
         """The mask that keeps the first units of each layer."""
@@ -36,8 +44,9 @@ class Order:
     @classmethod
     def by_scores(cls, scores: ScoreMask, tie_break: Mapping[str, np.ndarray] | None = None) -> Order:
         """The highest score first; of equal ones the larger `tie_break`, then the lower index."""
-        second = {n: np.zeros(len(v)) for n, v in scores.items()} if tie_break is None else tie_break
-        return cls({n: np.lexsort((-np.asarray(second[n]), -values)) for n, values in scores.items()}, scores)
+        ties = None if tie_break is None else ScoreMask(tie_break).normalised("layer")
+        second = {n: np.zeros(len(v)) for n, v in scores.items()} if ties is None else ties
+        return cls({n: np.lexsort((-second[n], -values)) for n, values in scores.items()}, scores, ties)
 
 
 @dataclass(frozen=True)
@@ -83,10 +92,11 @@ class Sizing:
         owners = np.repeat(np.arange(len(free)), [layer.size for layer in free])
         if not free:
             return free, owners
-        in_order = [self.order.scores[layer.name][self.order.units[layer.name]] for layer in free]
-        scores = np.concatenate([np.minimum.accumulate(values) for values in in_order])
+        in_order = [self.order.values(layer.name) for layer in free]
+        scores = np.concatenate([np.minimum.accumulate(values[0]) for values in in_order])
+        ties = np.concatenate([values[1] for values in in_order])
         places = np.concatenate([np.arange(layer.size) / layer.size for layer in free])
-        return free, owners[np.lexsort((places, -scores))]
+        return free, owners[np.lexsort((places, -ties, -scores))]
 
     def step(self, layer: PrunableLayer) -> int:
         """How many units a layer grows by."""

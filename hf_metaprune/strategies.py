@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from .averaging import average_weights
-from .config import AdaptOptions
+from .config import VOTED, AdaptOptions
+from .cost_model import count_flops
 from .data import ImageSet
 from .importance import ActivationRecorder
 from .masks import Mask, keep_count
@@ -23,7 +24,7 @@ from .scores import ScoreMask, sum_scores
 from .similarity import Neighbour, get_similarity
 from .sizes import Order
 from .task import Task
-from .training import EVAL_BATCH, autocast, count_flops
+from .training import EVAL_BATCH, autocast
 from .voting import count_votes, is_tied, vote_order
 
 
@@ -95,7 +96,7 @@ def by_vote(start: Start) -> Order:
     if not sample and (start.ratio is None or is_tied(counts, _even(start.sizes, start.ratio))):
         tie_break = _few_activations(start)
     order = vote_order(masks, tau=o.tau, sample=sample, weights=start.weights, tie_break=tie_break, seed=o.seed)
-    return Order(order, ScoreMask(counts))
+    return Order(order, ScoreMask(counts), ScoreMask(tie_break).normalised("layer") if tie_break else None)
 
 
 def by_score_vote(start: Start) -> Order:
@@ -135,8 +136,6 @@ STRATEGIES: dict[str, Strategy] = {
     "no-bank": by_activation,
     "random": by_chance,
 }
-VOTED = ("mvp", "smsp")
-"""Those that need neighbours."""
 METHODS = {"mvp": "mvp", "smsp": "smsp", "no-bank": "activation", "random": "random"}
 """What a model's config calls them."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -17,10 +16,10 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 
 from .config import TrainingOptions
+from .cost_model import count_flops
 from .data import ImageSet, augment
 from .errors import DataError, OptionError
 from .gates import Gates
@@ -111,40 +110,6 @@ def batch_rows(n: int, batch_size: int, seed: int) -> Iterator[np.ndarray]:
             rest = np.concatenate([rest, rng.permutation(n)])
         yield rest[:size]
         rest = rest[size:]
-
-
-def count_flops(
-    model: MetaPrunedForImageClassification, image: torch.Tensor, frozen_stem: bool = False
-) -> tuple[int, int]:
-    """FLOPs of one image (1, 3, h, w): of a forward pass, and of a training step (forward and backward).
-
-    Counted by torch's ``FlopCounterMode`` on an empty copy: convolutions and matrix products, two FLOPs a MAC.
-    """
-    base: dict[str, Any] = model.config.base_model or {}
-    network = json.dumps([base.get("library"), base.get("architecture"), base.get("model_args")], sort_keys=True)
-    widths = (*(len(kept) for kept in model.mask().values()), model.config.num_labels, *image.shape[1:], frozen_stem)
-    if (network, widths) not in _FLOPS:
-        with torch.device("meta"):
-            shadow = MetaPrunedForImageClassification(model.config).train()
-            if frozen_stem:
-                freeze_stem(shadow)
-            pixels = torch.zeros(2, *image.shape[1:])  # two: batch norm refuses one value a channel
-        with FlopCounterMode(display=False) as forward, torch.no_grad():
-            shadow(pixels)
-        with FlopCounterMode(display=False) as training:
-            shadow(pixels).logits.sum().backward()
-        _FLOPS[network, widths] = (forward.get_total_flops() // 2, training.get_total_flops() // 2)
-    return _FLOPS[network, widths]
-
-
-_FLOPS: dict[tuple[str, tuple[int, ...]], tuple[int, int]] = {}
-"""FLOPs depend on widths alone, and many entries of a bank have the same."""
-
-
-def freeze_stem(model: MetaPrunedForImageClassification) -> None:
-    """No gradients and no new batch norm statistics before the first prunable layer."""
-    for name in model.architecture.stem_names(model.network):
-        model.network.get_submodule(name).requires_grad_(False).eval()
 
 
 def make_optimizer(model: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
@@ -251,7 +216,7 @@ class _Run:
     def _train_mode(self) -> None:
         self.model.train()
         if self.options.freeze_stem:
-            freeze_stem(self.model)
+            self.model.freeze_stem()
 
     def _batch(self) -> tuple[torch.Tensor, torch.Tensor]:
         rows = next(self.rows)

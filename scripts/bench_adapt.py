@@ -53,15 +53,15 @@ from build_demo_bank import (
 
 from hf_metaprune import Bank, MetaPruner
 from hf_metaprune.bank.factory import subset
-from hf_metaprune.budgets import CostModel
 from hf_metaprune.config import TrainingOptions
+from hf_metaprune.cost_model import CostModel, count_flops
 from hf_metaprune.heads import make_head
-from hf_metaprune.masks import keep_count
+from hf_metaprune.masks import Mask, keep_count
 from hf_metaprune.methods import PruningJob, get_method
 from hf_metaprune.models.slicing import count_parameters
 from hf_metaprune.recipes import default_recipe
 from hf_metaprune.task import TaskData
-from hf_metaprune.training import count_flops, fine_tune, pick_device
+from hf_metaprune.training import fine_tune, pick_device
 
 log = logging.getLogger("bench_adapt")
 STEPS = (0, 20, 50, 100)
@@ -180,7 +180,7 @@ def run_torch_pruning(pruner: MetaPruner, data: TaskData, seed: int, ratio: floa
 
     base = pruner.bank.base
     counts = {layer: keep_count(units, ratio) for layer, units in base.sizes.items()}
-    macs = CostModel(base.whole(data.task.labels), data.train.images[:1]).macs(counts)
+    macs = CostModel(base.config(Mask.full(base.sizes), data.task.labels), data.train.images[:1]).macs(counts)
     plan = default_recipe(data.images_per_class, "no-bank", base.family.optimizer)
     taken = ("optimizer", "lr", "momentum", "ema", "warmup_steps")
     return run_rival(base, data, seed, macs, TrainingOptions(eval_steps=STEPS, **{k: plan[k] for k in taken}))

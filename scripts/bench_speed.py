@@ -25,6 +25,7 @@ import timm
 import torch
 import typer
 
+from hf_metaprune.cost_model import count_flops
 from hf_metaprune.costs import machine_kind
 from hf_metaprune.export import export_onnx
 from hf_metaprune.masks import Mask
@@ -34,7 +35,6 @@ from hf_metaprune.models.modeling import MetaPrunedForImageClassification
 from hf_metaprune.models.saving import save_model
 from hf_metaprune.models.slicing import count_parameters
 from hf_metaprune.preprocess import Preprocessing
-from hf_metaprune.training import count_flops
 
 Pass = Callable[[torch.Tensor], Any]
 LABELS = ("a", "b", "c", "d", "e")

@@ -8,21 +8,27 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
 
-from hf_metaprune.budgets import Budget, CostModel, largest, ratio_of
+from hf_metaprune.budgets import Budget, largest, ratio_of
+from hf_metaprune.cost_model import CostModel, count_flops
 from hf_metaprune.errors import OptionError
+from hf_metaprune.masks import Mask
 from hf_metaprune.models.architecture import architecture_of
 from hf_metaprune.models.base import BaseModel
+from hf_metaprune.models.modeling import MetaPrunedForImageClassification
 from hf_metaprune.models.slicing import count_parameters
 from hf_metaprune.scores import ScoreMask
 from hf_metaprune.sizes import Order, Sizing
-from hf_metaprune.training import count_flops
 from tests.conftest import tiny_preprocessing
 from tests.models.networks import network, random_masks
 
 LABELS = ["a", "b", "c"]
 IMAGE = torch.zeros(1, 3, 32, 32)
-FAMILIES = ["resnet50d", "vit", "vit-layer-scale", "transformers-vit", "transformers-basic", "mobilenetv3-small"]
+FAMILIES = [
+    "resnet50d", "vit", "vit-not-fused", "vit-layer-scale", "vit-no-bias", "deit-distilled", "transformers-vit",
+    "transformers-basic", "mobilenetv3-small",
+]  # fmt: skip
 
 
 @cache
@@ -30,6 +36,12 @@ def base_of(name: str) -> BaseModel:
     net = network(name)
     family = architecture_of(net)
     return BaseModel(family.library, *described(name), "0" * 64, tiny_preprocessing(), net)
+
+
+@cache
+def costs_of(name: str, frozen_stem: bool = False) -> CostModel:
+    base = base_of(name)
+    return CostModel(base.config(Mask.random(base.sizes, 0.5, 1), LABELS), IMAGE, frozen_stem)
 
 
 def described(name: str) -> tuple[str, dict]:
@@ -45,12 +57,34 @@ def described(name: str) -> tuple[str, dict]:
 @given(data=st.data())
 def test_costs_are_those_of_the_sliced_network(name: str, data: st.DataObject) -> None:
     base = base_of(name)
-    costs = CostModel(base.whole(LABELS), IMAGE)
-    mask = data.draw(random_masks(base.network))
+    mask, frozen = data.draw(random_masks(base.network)), data.draw(st.booleans())
     model = base.slice(base.config(mask, LABELS))
     counts = {layer: len(kept) for layer, kept in mask.items()}
+    costs = costs_of(name, frozen)
     assert costs.params(counts) == count_parameters(model)
-    assert costs.macs(counts) == count_flops(model, IMAGE)[0] // 2
+    with torch.device("meta"):  # where no kernel saves memory by computing anew
+        model, images = MetaPrunedForImageClassification(model.config), torch.zeros(2, 3, 32, 32)
+    with FlopCounterMode(display=False) as forward, torch.no_grad():
+        model.eval()(images)
+    assert costs.flops(counts) == forward.get_total_flops() / 2
+    model.train()
+    if frozen:
+        model.freeze_stem()
+    with FlopCounterMode(display=False) as training:
+        model(images).logits.sum().backward()
+    if name == "mobilenetv3-small":  # the counter takes its depthwise convolutions for dense ones, backward
+        assert 2 * costs.flops(counts) < costs.training_flops(counts) < training.get_total_flops() / 2
+    else:
+        assert costs.training_flops(counts) == training.get_total_flops() / 2
+
+
+def test_a_model_is_counted_by_what_it_keeps() -> None:
+    base = base_of("vit")
+    model = base.slice(base.config(Mask.random(base.sizes, 0.5, 0), LABELS))
+    counts = {layer: len(kept) for layer, kept in model.mask().items()}
+    for frozen in (False, True):
+        costs = costs_of("vit", frozen)
+        assert count_flops(model, IMAGE, frozen) == (costs.flops(counts), costs.training_flops(counts))
 
 
 def sizing(base: BaseModel, **options: object) -> Sizing:
@@ -64,7 +98,7 @@ def sizing(base: BaseModel, **options: object) -> Sizing:
 @pytest.mark.parametrize("share", [0.3, 0.7, 1.0])
 def test_the_largest_within_the_budget_is_found(name: str, split: str, share: float) -> None:
     base = base_of(name)
-    costs, sizes = CostModel(base.whole(LABELS), IMAGE), sizing(base, split=split)
+    costs, sizes = costs_of(name), sizing(base, split=split)
     everything = sizes.counts(0.0)
     least = costs.macs(sizes.counts(1.0))  # the stem, above all
     bound = round(least + share * (costs.macs(everything) - least))
@@ -81,7 +115,7 @@ def test_the_largest_within_the_budget_is_found(name: str, split: str, share: fl
 
 def test_all_bounds_hold_together() -> None:
     base = base_of("vit")
-    costs, sizes = CostModel(base.whole(LABELS), IMAGE), sizing(base)
+    costs, sizes = costs_of("vit"), sizing(base)
     full = sizes.counts(0.0)
     budget = Budget(costs.params(full) // 2, costs.macs(full) // 3, 5.0)
     counts = largest(sizes, budget, costs, lambda counts: sum(counts.values()) / 10)
@@ -92,7 +126,7 @@ def test_all_bounds_hold_together() -> None:
 
 def test_a_budget_out_of_reach_names_the_smallest() -> None:
     base = base_of("resnet50d")
-    costs, sizes = CostModel(base.whole(LABELS), IMAGE), sizing(base)
+    costs, sizes = costs_of("resnet50d"), sizing(base)
     least = costs.params(sizes.counts(1.0))
     with pytest.raises(OptionError, match=f"max_params=10: the smallest sub-network of this base has {least:,} param"):
         largest(sizes, Budget(max_params=10), costs)
@@ -103,7 +137,7 @@ def test_a_budget_out_of_reach_names_the_smallest() -> None:
 
 def test_a_budget_between_none_and_one_unit_a_layer_empties_some_layers() -> None:
     base = base_of("vit")
-    costs, sizes = CostModel(base.whole(LABELS), IMAGE), sizing(base)
+    costs, sizes = costs_of("vit"), sizing(base)
     none, one = sizes.counts(1.0), sizes.counts(1 - 1e-9)
     bound = (costs.macs(none) + costs.macs(one)) // 2
     counts = largest(sizes, Budget(max_macs=bound), costs)

@@ -48,6 +48,20 @@ def test_a_global_ratio_keeps_the_units_that_score_highest_anywhere(seed: int, r
         assert everything[flags].min() >= everything[~flags].max(initial=-1)
 
 
+@given(st.integers(0, 50), st.integers(1, 95))
+def test_what_breaks_ties_decides_between_layers_too(seed: int, total: int) -> None:
+    held, ties = ScoreMask.of_mask(Mask.random(SIZES, 0.5, seed)), scores(seed)
+    order = Order.by_scores(held, ties)
+    mask = order.mask(Sizing(LAYERS, order, split="global").counts(1 - total / sum(SIZES.values())))
+    second, shares = order.ties, [held, order.ties]
+    assert second is not None
+    keys = [tuple(float(share[name][unit]) for share in shares) for name in SIZES for unit in range(SIZES[name])]
+    flags = np.concatenate([mask.to_bools()[name] for name in SIZES])
+    if flags.sum() == total:
+        kept, gone = (sorted(key for key, flag in zip(keys, flags, strict=True) if flag == which) for which in (1, 0))
+        assert kept[0] >= gone[-1]
+
+
 def test_one_ratio_for_all_layers_is_that_of_the_masks() -> None:
     order = Order.by_scores(scores(0))
     assert Sizing(LAYERS, order).counts(0.9) == {name: keep_count(size, 0.9) for name, size in SIZES.items()}

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from hf_metaprune import training
 from hf_metaprune.config import TrainingOptions
+from hf_metaprune.cost_model import count_flops
 from hf_metaprune.errors import DataError, OptionError
 from hf_metaprune.masks import Mask
 from hf_metaprune.models.base import BaseModel
@@ -26,7 +27,6 @@ from hf_metaprune.training import (
     TrainingState,
     accuracy,
     batch_rows,
-    count_flops,
     fine_tune,
     lr_factor,
     make_optimizer,

@@ -12,12 +12,13 @@ from functools import cache
 import numpy as np
 import torch
 
+from ..cost_model import count_flops
 from ..data import ImageSet
 from ..errors import FormatError
 from ..heads import extract_features
 from ..models.base import BaseModel
 from ..models.modeling import MetaPrunedForImageClassification
-from ..training import count_flops, predict_logits
+from ..training import predict_logits
 
 MAX_FEATURES = 256
 IMAGES = 2000

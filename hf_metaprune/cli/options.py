@@ -20,6 +20,8 @@ def _annotation(cls: Any, f: Field) -> Any:
     kind = _kind(cls, f.name)
     choices = f.metadata.get("choices")
     text = f.metadata["help"] + (f" One of: {', '.join(choices)}." if choices else "")
+    needed = [f"{name} {' or '.join(values)}" for name, values in f.metadata.get("only", {}).items()]
+    text += f" Only with {' and '.join(needed)}." if needed else ""
     recipe = shown_defaults() if cls.by_recipe else {}
     default: Any = f"by the recipe: {recipe[f.name]}" if f.name in recipe else _shown(f.default)
     metavar = None

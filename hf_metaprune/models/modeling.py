@@ -89,6 +89,11 @@ class MetaPrunedForImageClassification(PreTrainedModel):
         """The units of the base this model holds."""
         return self.config.mask()
 
+    def freeze_stem(self) -> None:
+        """No gradients and no new batch norm statistics before the first prunable layer."""
+        for name in self.architecture.stem_names(self.network):
+            self.network.get_submodule(name).requires_grad_(False).eval()
+
     def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """What the classifier sees: float (batch, features)."""
         return self.architecture.features(self.network, pixel_values)
