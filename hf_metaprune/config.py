@@ -17,7 +17,7 @@ def option(default: Any, help: str, **metadata: Any) -> Any:
     """A dataclass field with its help text.
 
     `choices`, `low` and `high` are checked by `check`; `only` names the values of other options that this one needs to
-    do anything, for `check_used`.
+    do anything, for `unused`.
     """
     return field(default=default, metadata={"help": help, **metadata})
 
@@ -65,23 +65,20 @@ def check(options: Any) -> None:
             raise OptionError(f"{f.name}={value!r}: must be {bounds}")
 
 
-def check_used(given: Collection[str], options: Any) -> None:
-    """Refuse options that the others leave nothing to do.
+def unused(given: Collection[str], options: Any) -> list[str]:
+    """A sentence about each option that the others leave nothing to do.
 
     Args:
         given: the names of options that a user has set.
         options: the dataclass that has them, with every choice made.
-
-    Raises:
-        OptionError: names the option, and what it is for.
     """
-    for f in fields(options):
-        for name, values in f.metadata.get("only", {}).items():
-            if f.name in given and getattr(options, name) not in values:
-                raise OptionError(
-                    f"{f.name} does nothing with {name}={getattr(options, name)!r}: it is for {name} "
-                    f"{' or '.join(map(repr, values))}"
-                )
+    return [
+        f"{f.name} does nothing with {name}={getattr(options, name)}: it is for {' or '.join(values)}"
+        for f in fields(options)
+        if f.name in given
+        for name, values in f.metadata.get("only", {}).items()
+        if getattr(options, name) not in values
+    ]
 
 
 VOTED = ("mvp", "smsp")

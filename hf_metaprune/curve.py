@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .plots import cost_picture
+from .pictures.report import cost_figure
+from .pictures.style import png
 from .report import AdaptReport, finite
 from .storage import write_bytes, write_json
 
@@ -59,6 +60,6 @@ def save_curve(reports: Sequence[AdaptReport], folder: Path) -> None:
         StorageError: the folder cannot be written.
     """
     rows = curve_rows(reports)
-    write_bytes(folder / "sweep.png", cost_picture(rows, reports[0].base_macs))
+    write_bytes(folder / "sweep.png", png(cost_figure(rows, reports[0].base_macs)))
     write_json(folder / "sweep.json", finite({"labels": reports[0].labels, "models": rows}))
     write_bytes(folder / "sweep.md", curve_markdown(reports).encode())

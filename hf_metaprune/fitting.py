@@ -12,6 +12,7 @@ from .config import VOTED, AdaptOptions
 from .cost_model import CostModel
 from .latency import LatencyTable
 from .masks import Mask
+from .models.configuration import MetaPrunedConfig
 from .scores import ScoreMask
 from .sizes import Counts, Order, Sizing, layer_exceptions
 from .strategies import Start
@@ -32,9 +33,8 @@ def is_even(options: AdaptOptions) -> bool:
     return options.split == "layer" and not others
 
 
-def _costs(start: Start) -> CostModel:
-    config = start.base.config(Mask.full(start.sizes), start.task.labels)
-    return CostModel(config, start.images.images[:1])
+def _config(start: Start) -> MetaPrunedConfig:
+    return start.base.config(Mask.full(start.sizes), start.task.labels)
 
 
 def check_reach(start: Start) -> None:
@@ -48,7 +48,7 @@ def check_reach(start: Start) -> None:
         return
     order = Order.by_scores(ScoreMask({layer.name: [1.0] * layer.size for layer in layers}))
     sizing = Sizing(layers, order, o.split, layer_exceptions(o.layer_ratios, layers), o.round_to)
-    costs = _costs(start)
+    costs = CostModel(_config(start), start.images.images[:1])
     largest(sizing, replace(budget, max_latency_ms=None), costs)
     if budget.max_latency_ms is not None:
         LatencyTable(start, sizing, ratios=()).check_reach(budget.max_latency_ms)
@@ -66,7 +66,7 @@ def cut(start: Start, order: Order, ratio: float | None, notes: list[str]) -> tu
     o, layers, budget = start.options, start.layers, budget_of(start.options)
     sizing = Sizing(layers, order, o.split, layer_exceptions(o.layer_ratios, layers), o.round_to)
     if budget:
-        counts = _within(start, sizing, budget)
+        counts = _within(start, sizing, budget, notes)
     else:
         assert ratio is not None
         counts = sizing.counts(ratio)
@@ -79,13 +79,13 @@ def cut(start: Start, order: Order, ratio: float | None, notes: list[str]) -> tu
     return mask, ratio if ratio is not None and is_even(o) else round(ratio_of(counts, layers), 4)
 
 
-def _within(start: Start, sizing: Sizing, budget: Budget) -> Counts:
+def _within(start: Start, sizing: Sizing, budget: Budget, notes: list[str]) -> Counts:
     """The largest sizes within a budget; milliseconds are guessed by a table in the search, and measured in the end."""
-    costs = _costs(start)
+    costs = CostModel(_config(start), start.images.images[:1])
     if budget.max_latency_ms is None:
         return largest(sizing, budget, costs)
     table, bound, scale = LatencyTable(start, sizing), budget.max_latency_ms, 1.0
-    best = sizing.counts(1.0)
+    best = smallest = sizing.counts(1.0)
     for _ in range(LATENCY_TRIES):
         counts = largest(sizing, budget, costs, partial(_scaled, table, scale))
         found = table.measure(counts)
@@ -94,6 +94,8 @@ def _within(start: Start, sizing: Sizing, budget: Budget) -> Counts:
         if NEAR * bound <= found <= bound:
             break
         scale = MARGIN * found / table(counts)
+    if best == smallest:
+        notes.append(f"the smallest size was taken: none of the others that were tried took {bound:g} ms or less")
     return best
 
 

@@ -8,9 +8,10 @@ PREPROCESSOR = "preprocessor_config.json"
 SCORES = "mask_scores.safetensors"
 CARD = "README.md"
 REPORT = "report.json"
+REPORT_PAGE = "report.html"
 UNITS_PICTURE = "units.png"
 MODEL_FILES = frozenset(
-    {CONFIG, WEIGHTS, PREPROCESSOR, SCORES, CARD, REPORT, "report.md", UNITS_PICTURE}
+    {CONFIG, WEIGHTS, PREPROCESSOR, SCORES, CARD, REPORT, REPORT_PAGE, "report.md", UNITS_PICTURE}
     | {"accuracy.png", "confusion.png", "votes.png", "model.onnx", "model_int8.onnx"}
 )
 """What a saved model's folder may hold, and so what overwriting may delete."""

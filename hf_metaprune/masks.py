@@ -101,6 +101,11 @@ class Mask(Mapping[str, np.ndarray]):
             self._hash = hash(self.digest())
         return self._hash
 
+    def _repr_html_(self) -> str:
+        from .pages.cells import mask_cell
+
+        return mask_cell(self)
+
     def __repr__(self) -> str:
         return f"Mask({len(self)} layers, {self.n_kept} of {self.n_units} units kept)"
 

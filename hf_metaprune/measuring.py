@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import base64
 import math
 from typing import Any
 
 import numpy as np
 import torch
 
+from .bank.entry import pack_mask
 from .cost_model import count_flops
 from .costs import latency_ms, machine_kind
 from .data import ImageSet
 from .hub.client import public_name
+from .masks import Mask
 from .models.modeling import MetaPrunedForImageClassification
 from .models.slicing import count_parameters
 from .report import AdaptReport
+from .similarity import Neighbour
 from .strategies import Start
 from .task import TaskData
-from .training import TrainingResult, predict_logits
+from .training import TrainingResult
 from .voting import agreement, vote_shares
 
 
@@ -28,10 +32,16 @@ def make_report(
     result: TrainingResult,
     head: str,
     bank: dict[str, Any],
+    logits: torch.Tensor,
 ) -> AdaptReport:
-    """The report of a model that was adapted from `start`; `head` and `bank` say how and from where."""
+    """The report of a model that was adapted from `start`.
+
+    Args:
+        head, bank: how it got its classifier, and from where it comes.
+        logits: what it says of the task's test images, float (n, labels).
+    """
     device, labels = start.device, data.task.labels
-    predicted = predict_logits(model, data.evaluation, device, "fp32").argmax(1).numpy()
+    predicted = logits.argmax(1).numpy()
     true = data.evaluation.targets.numpy()
     confusion = np.zeros((len(labels), len(labels)), dtype=int)
     np.add.at(confusion, (true, predicted), 1)
@@ -56,8 +66,7 @@ def make_report(
         ratio=model.config.ratio,
         bank=bank,
         neighbours=[
-            n.entry.reference() | {"score": round(n.score, 6), "share": round(share, 4)}
-            for n, share in zip(start.neighbours, shares, strict=True)
+            _neighbour(n, share, voted) for n, share, voted in zip(start.neighbours, shares, masks, strict=True)
         ],
         vote_agreement=agreement(mask, masks) if masks else {},
         iou_with_neighbours={name: [round(o[name], 4) for o in overlaps] for name in mask} if masks else {},
@@ -75,6 +84,12 @@ def make_report(
         versions=versions(),
         device=str(device),
     )
+
+
+def _neighbour(neighbour: Neighbour, share: float, mask: Mask) -> dict[str, Any]:
+    packed = base64.b64encode(pack_mask(mask)).decode()
+    facts = {"score": round(neighbour.score, 6), "share": round(share, 4), "masks": packed}
+    return neighbour.entry.reference() | facts
 
 
 def one_image_ms(model: MetaPrunedForImageClassification, images: ImageSet, device: torch.device) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,8 +10,10 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from .alternatives import other_ways
 from .bank.bank import Bank, open_bank
-from .config import NOT_SWEPT, VOTED, AdaptOptions, TrainingOptions, check_used, override, split_options
+from .config import NOT_SWEPT, VOTED, AdaptOptions, TrainingOptions, override, split_options, unused
+from .cost_model import cost_model_of
 from .costs import measured_energy
 from .errors import BankError, OptionError
 from .fitting import budget_of, check_reach, cut, is_even
@@ -19,6 +22,7 @@ from .hub.client import public_name
 from .markup import counted
 from .masks import check_ratio
 from .measuring import make_report
+from .mistakes import worst_mistakes
 from .neighbours import nearest
 from .reading import read_task_data
 from .recipes import recipe
@@ -27,7 +31,9 @@ from .similarity import Neighbour, Query, get_similarity
 from .sizes import Order, layer_exceptions
 from .strategies import STRATEGIES, Start, first_model
 from .task import TaskData
-from .training import Callback, fine_tune, pick_device, recalibrate
+from .training import Callback, fine_tune, pick_device, predict_logits, recalibrate
+
+log = logging.getLogger(__name__)
 
 RIVAL = "no-bank"
 SHARED = frozenset({"steps", "batch_size", "flip", "shift", "precision", "eval_steps"})
@@ -47,6 +53,8 @@ class Plan:
     notes: list[str]
     phases: dict[str, float]
     energy: dict[str, float] = field(default_factory=dict)
+    given: dict[str, Any] = field(default_factory=dict)
+    """What the user has set."""
 
 
 class MetaPruner:
@@ -109,7 +117,9 @@ class MetaPruner:
             MetaPruneError: an option, the data, or the bank cannot be used; raised before any training.
         """
         data, wanted, training, phases = self._prepare(dataset, options, progress)
-        result = self._make(self._plan(data, wanted, training, phases, progress), callbacks, progress)
+        plan = self._plan(data, wanted, training, phases, progress)
+        plan.given = _plain(options)
+        result = self._make(plan, callbacks, progress)
         if wanted.compare:
             rival = replace(wanted, strategy=RIVAL, preset="default", head=None, recalibrate=None)
             shared = {name: value for name, value in training.items() if name in SHARED}
@@ -142,6 +152,7 @@ class MetaPruner:
         results = []
         for ratio in ratios:
             one = replace(plan, options=replace(plan.options, ratio=ratio), notes=list(plan.notes))
+            one.given = _plain(options | {"ratio": ratio})
             one.start, one.phases = replace(plan.start, options=one.options, ratio=ratio), dict(plan.phases)
             results.append(self._make(one, (), progress))
         return results
@@ -168,7 +179,8 @@ class MetaPruner:
             raise OptionError("compare=True needs images to measure on: an evaluation_share above 0, or a test split")
         given = [name for name, value in options.items() if value is not None]
         for made in settle_options(wanted, training, data.images_per_class, self.bank.base.family.optimizer):
-            check_used(given, made)
+            for sentence in unused(given, made):
+                log.warning(sentence)
         return data, wanted, training, phases
 
     def _plan(
@@ -220,18 +232,22 @@ class MetaPruner:
             )  # fmt: skip
             phases["fine-tune"] = result.seconds
             phases["evaluate"] = time.perf_counter() - began - result.seconds
-        report = make_report(model, data, start, result, head, self.bank.reference())
+        logits = predict_logits(model, data.evaluation, device)
+        report = make_report(model, data, start, result, head, self.bank.reference(), logits)
+        costs = cost_model_of(start.base.whole(data.task.labels), data.train.images[:1])
+        report.alternatives = other_ways(start.base, costs, ratio, plan.training, len(data.train))
         passes = int(chosen.recalibrate or False) + (chosen.head != "random")
         report.emissions = {name: plan.energy.get(name, 0.0) + value for name, value in energy.items()}
         report.retrieval_flops = plan.retrieval_flops
         report.preparation_flops = start.flops + passes * len(data.train) * 2 * report.macs
         report.seconds = {phase: round(s, 3) for phase, s in phases.items()}
-        report.options = _options(chosen, plan.training)
+        report.options, report.given = _options(chosen, plan.training), plan.given
         report.notes, report.skipped_images = notes, data.skipped
         model.config.dataset = public_name(data.source)
         if report.test_images:
             model.config.metrics = {"accuracy": round(report.accuracy, 4), "test_images": report.test_images}
-        return AdaptResult(model, self.bank.base.preprocessing, report, device)
+        mistakes = worst_mistakes(logits, data.evaluation, data.task.labels)
+        return AdaptResult(model, self.bank.base.preprocessing, report, device, mistakes)
 
     def _check_bank(self, options: AdaptOptions) -> None:
         voted = options.strategy in VOTED
@@ -311,4 +327,9 @@ def settle_options(
 
 
 def _options(chosen: AdaptOptions, training: TrainingOptions) -> dict[str, Any]:
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in (asdict(chosen) | asdict(training)).items()}
+    return _plain(asdict(chosen) | asdict(training))
+
+
+def _plain(options: dict[str, Any]) -> dict[str, Any]:
+    """Options that were set, as JSON has them."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in options.items() if v is not None}

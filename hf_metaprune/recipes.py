@@ -66,9 +66,16 @@ ADAMW_RATE = 50.0
 
 
 def shown_defaults() -> dict[str, str]:
-    """What the default recipe of MVP says, for help texts: one value, or those from few to many images a class."""
-    plans = [default_recipe(n) for n in (5, 20, 100)]
-    return {name: " / ".join(dict.fromkeys(str(plan[name]) for plan in plans)) for name in plans[0]}
+    """What the default recipe of MVP says, for help texts: one value, or those from few to many images a class.
+
+    Where it differs for vision transformers, theirs follow.
+    """
+    shown: dict[str, list[str]] = {}
+    for optimizer in ("sgd", "adamw"):
+        plans = [default_recipe(n, optimizer=optimizer) for n in (5, 20, 100)]
+        for name in plans[0]:
+            shown.setdefault(name, []).append(" / ".join(dict.fromkeys(str(plan[name]) for plan in plans)))
+    return {name: ", for a ViT ".join(dict.fromkeys(values)) for name, values in shown.items()}
 
 
 def recipe(preset: str, images_per_class: float, strategy: str, optimizer: str = "sgd") -> dict[str, Any]:

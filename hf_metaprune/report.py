@@ -39,12 +39,13 @@ class AdaptReport:
     """Everything measured while a model was adapted; plain numbers and text throughout.
 
     `bank` says which bank was used (its name; on the Hub its `repo_id` and `revision`), and each of `neighbours` which
-    entry, how near (`score`), and its `share` of the votes for the units that stay. `latency_ms` has the median time
-    of one image for the `model` and the `base` on `machine`, `emissions` energy and CO2 if CodeCarbon is installed.
-    Accuracies are shares in [0, 1], NaN if nothing was measured; `rivals` holds those of other ways by step. Seconds
-    are wall time; MACs count one image's forward pass at the input size;
-    FLOPs are two a MAC: `training_flops` of all training steps, `retrieval_flops` of the ranking of the bank, and
+    entry, how near (`score`), its `share` of the votes for the units that stay, and its `masks` as a card has them.
+    `latency_ms` has the median time of one image for the `model` and the `base` on `machine`, `emissions` energy and
+    CO2 if CodeCarbon is installed. Accuracies are shares in [0, 1], NaN if nothing was measured; `rivals` holds those
+    of other ways by step. Seconds are wall time; MACs count one image's forward pass at the input size; FLOPs are two a
+    MAC: `training_flops` of all training steps, `retrieval_flops` of the ranking of the bank, and
     `preparation_flops` of the forward passes between (the base's activations, batch norm statistics, the classifier).
+    `alternatives` has those of other ways, which were counted and not run. Of `options`, `given` has what the user set.
     """
 
     accuracy: float = float("nan")
@@ -76,8 +77,10 @@ class AdaptReport:
     preparation_flops: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     peak_memory_mb: float = float("nan")
+    alternatives: dict[str, int] = field(default_factory=dict)
     losses: list[float] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=dict)
+    given: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     versions: dict[str, Any] = field(default_factory=dict)
     device: str = ""
@@ -232,7 +235,7 @@ class AdaptReport:
 
     def save(self, folder: Path) -> None:
         """Write ``report.json``, ``report.md`` and the pictures it shows."""
-        from .plots import report_pictures
+        from .pictures.report import report_pictures
 
         folder.mkdir(parents=True, exist_ok=True)
         pictures = {}
@@ -252,12 +255,12 @@ def voter_name(neighbour: dict[str, Any]) -> str:
 def _check_values(report: AdaptReport) -> None:
     """Raise a ValueError where a field holds what it cannot: text that is no text, a text for a number."""
     plain = (str, int, float, bool, type(None))
-    for name in ("options", "bank", "versions"):
+    for name in ("options", "given", "bank", "versions"):
         for key, value in getattr(report, name).items():
             values = value if isinstance(value, list) else [value]
             if not isinstance(key, str) or not all(isinstance(item, plain) for item in values):
                 raise ValueError(f"its {name} hold {str(key)[:40]!r}, which is no plain value")
-    for name in ("seconds", "latency_ms", "emissions"):
+    for name in ("seconds", "latency_ms", "emissions", "alternatives"):
         for key, value in getattr(report, name).items():
             if not isinstance(key, str) or not isinstance(value, (int, float)):
                 raise ValueError(f"its {name} hold {str(key)[:40]!r}, which is no number")

@@ -12,7 +12,8 @@ import torch
 
 from .data import open_image
 from .errors import DataError, FormatError, StorageError, reason
-from .layout import CARD, MODEL_FILES, REPORT, UNITS_PICTURE
+from .layout import CARD, MODEL_FILES, REPORT, REPORT_PAGE, UNITS_PICTURE
+from .mistakes import Mistake
 from .models.modeling import MetaPrunedForImageClassification
 from .models.saving import load_model, save_model
 from .preprocess import Preprocessing
@@ -40,8 +41,11 @@ class AdaptResult:
         preprocessing: Preprocessing,
         report: AdaptReport,
         device: torch.device,
+        mistakes: Sequence[Mistake] = (),
     ) -> None:
         self.model, self.preprocessing, self.report, self.device = model, preprocessing, report, device
+        self.mistakes = list(mistakes)
+        """Of the test images those that it is most wrong about; they are not saved with the model."""
         self.folder: Path | None = None
         """The folder that it was loaded from, whose card people may have edited."""
 
@@ -49,6 +53,20 @@ class AdaptResult:
         labels = ", ".join(self.model.config.id2label[i] for i in range(min(5, self.model.config.num_labels)))
         more = ", ..." if self.model.config.num_labels > 5 else ""
         return f"AdaptResult([{labels}{more}], {self.report!r})"
+
+    def _repr_html_(self) -> str:
+        from .pages.cells import result_cell
+
+        return result_cell(self)
+
+    def to_html(self) -> str:
+        """The report as a page in one file, which needs nothing else and works offline.
+
+        It holds small copies of the test images that the model is most wrong about, if it was made in this process.
+        """
+        from .pages.model_page import model_page
+
+        return model_page(self)
 
     @cached_property
     def processor(self) -> BaseImageProcessor:
@@ -90,12 +108,18 @@ class AdaptResult:
         return out
 
     def save_pretrained(
-        self, folder: str | Path, *, dtype: str = "float32", overwrite: bool = False, license: str | None = None
+        self,
+        folder: str | Path,
+        *,
+        dtype: str = "float32",
+        overwrite: bool = False,
+        license: str | None = None,
+        html: bool = False,
     ) -> Path:
         """Write the model, its image processor, card and report; the folder appears whole or not at all.
 
         ``AutoModelForImageClassification.from_pretrained(folder)`` and ``pipeline("image-classification", folder)``
-        load it after ``import hf_metaprune``.
+        load it after ``import hf_metaprune``. `html` adds ``report.html`` (see `to_html`), which is never published.
 
         Raises:
             StorageError: the folder exists and is not empty (unless `overwrite` is set and it holds nothing but a
@@ -106,15 +130,18 @@ class AdaptResult:
             save_model(self.model, work, dtype)
             if self.report.labels:  # a model of others may have come without a report
                 self.report.save(work)
+            if html:
+                write_bytes(work / REPORT_PAGE, self.to_html().encode())
             self._write_card(work, path.name, license)
         return path
 
     def _write_card(self, folder: Path, name: str, license: str | None) -> None:
         from .cards.model_card import ModelCard
-        from .plots import units_picture
+        from .pictures.report import units_figure
+        from .pictures.style import png
 
         try:
-            write_bytes(folder / UNITS_PICTURE, units_picture(self.model.mask()))
+            write_bytes(folder / UNITS_PICTURE, png(units_figure(self.model.mask())))
             card = ModelCard.of(self, name, license, folder)
             write_bytes(folder / CARD, card.render().encode())
         except Exception as error:  # a model without a card is better than none

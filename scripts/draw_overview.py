@@ -15,7 +15,7 @@ import typer
 from matplotlib.figure import Figure
 
 from hf_metaprune import AdaptResult, Bank, MetaPruner
-from hf_metaprune.plots import BLUE, GREY, ORANGE
+from hf_metaprune.pictures.style import BLUE, GREY, ORANGE
 from hf_metaprune.reading import read_task_data
 from hf_metaprune.storage import write_bytes
 from hf_metaprune.task import TaskData

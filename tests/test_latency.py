@@ -52,5 +52,9 @@ def test_what_is_chosen_was_measured_to_be_within_the_bound(
     report = pruner.adapt(task, **TINY, max_latency_ms=full / 2000).report
     assert 0.8 * full / 2 < report.params <= full / 2
     assert pruner.adapt(task, **TINY, max_latency_ms=1e6).report.params == full
+    least = pruner.adapt(task, **TINY, ratio=0.99).report
+    report = pruner.adapt(task, **TINY, max_latency_ms=1.001 * least.params / 1000).report
+    assert report.params == least.params
+    assert "the smallest size was taken" in report.notes[0]
     with pytest.raises(OptionError, match=r"max_latency_ms=0.5: the smallest sub-network .* takes [\d.]+ ms on this"):
         pruner.adapt(task, **TINY, max_latency_ms=0.5)

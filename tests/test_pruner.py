@@ -372,6 +372,20 @@ def test_no_bank_there(tmp_path: Path) -> None:
         MetaPruner.from_hub(tmp_path / "nosuch")
 
 
+def test_options_that_do_nothing_are_said(
+    pruner: MetaPruner, target: TaskData, caplog: pytest.LogCaptureFixture
+) -> None:
+    pruner.adapt(target, **FAST, tau=0.5, normalise="global", momentum=0.5, optimizer="adamw")
+    assert [record.getMessage() for record in caplog.records] == [
+        "tau does nothing with vote=top: it is for sample",
+        "normalise does nothing with strategy=mvp: it is for smsp",
+        "momentum does nothing with optimizer=adamw: it is for sgd",
+    ]
+    caplog.clear()
+    pruner.adapt(target, **FAST, tau=0.5, vote="sample", momentum=0.5, weighted=True)
+    assert not caplog.records
+
+
 def test_tiny_tasks(pruner: MetaPruner, task_data: TaskData) -> None:
     one_each = task_data.select((0, 1, 2), per_class=1)
     report = pruner.adapt(one_each, **FAST).report

@@ -224,6 +224,11 @@ class BankReader:
         except KeyError:
             raise BankError(f"{self.files.name} has no entry {entry_id!r}") from None
 
+    def _repr_html_(self) -> str:
+        from ..pages.cells import bank_cell
+
+        return bank_cell(self)
+
     def __repr__(self) -> str:
         return f"Bank({self.name!r}, {len(self)} entries, base {self.meta['base_model'].get('architecture')})"
 

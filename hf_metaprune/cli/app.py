@@ -81,6 +81,9 @@ def adapt(
     ],
     out_dir: Annotated[Path, typer.Option("--out", help="Folder for the model and its report.")],
     dtype: Annotated[str, typer.Option(help="How weights are stored: float32, float16 or bfloat16.")] = "float32",
+    html: Annotated[
+        bool, typer.Option("--report", help="Also write report.html: one page, with pictures, that works offline.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace the folder if it exists.")] = False,
     revision: BankRevision = None,
     strict: Strict = None,
@@ -108,7 +111,7 @@ def adapt(
         pruner = MetaPruner.from_hub(bank, revision=revision, strict=strict)
     check_writable(out_dir, overwrite=overwrite and MODEL_FILES, need=pruner.bank.base_bytes)
     result = pruner.adapt(data, progress=show_progress(), **options)
-    result.save_pretrained(out_dir, dtype=dtype, overwrite=overwrite)
+    result.save_pretrained(out_dir, dtype=dtype, overwrite=overwrite, html=html)
     if as_json:
         print_json(result.report.to_dict() | {"out": str(out_dir)})
         return

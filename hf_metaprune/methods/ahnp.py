@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 
 from ..masks import Mask
 from .learnt import LearntPruning, ScoreTraining
 from .method import register_method
+
+log = logging.getLogger(__name__)
 
 
 class AutomaticPruning(LearntPruning):
@@ -26,6 +30,16 @@ class AutomaticPruning(LearntPruning):
             order = torch.argsort(scores[name], descending=True, stable=True)[:remain]
             kept[name] = units[order.numpy()]
         return Mask(kept, training.mask.sizes)
+
+    def tell(self, training: ScoreTraining, scores: dict[str, torch.Tensor]) -> None:
+        o, goal = training.options, sum(training.goal.values())
+        left = self.kept(training, scores).n_kept - goal
+        if left:
+            log.warning(
+                "ahnp: %d of the %d units to go score more than threshold=%g to the end, and are cut at once: "
+                "raise score_l1=%g or score_share=%g",
+                left, training.mask.n_units - goal, o.threshold, o.score_l1, o.score_share,
+            )  # fmt: skip
 
 
 register_method(AutomaticPruning())

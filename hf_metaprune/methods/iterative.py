@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 
@@ -28,10 +28,24 @@ def next_mask(held: Mask, scores: dict[str, torch.Tensor], share: float, ratio: 
         if len(units) <= target:
             kept[name] = units
             continue
-        remain = max(target, len(units) - max(1, round(share * len(units))))
+        remain = remaining(len(units), target, share)
         order = torch.argsort(scores[name], descending=True, stable=True)[:remain]
         kept[name] = units[order.numpy()]
     return Mask(kept, held.sizes)
+
+
+def counts_by_step(sizes: Mapping[str, int], options: MethodOptions) -> Iterator[dict[str, int]]:
+    """How many units each layer holds in each step: the schedule of Algorithm 2, which no image changes."""
+    counts, goal = dict(sizes), {name: keep_count(size, options.ratio) for name, size in sizes.items()}
+    for step in range(1, options.steps + 1):
+        yield counts
+        if step % options.prune_every == 0 and counts != goal:
+            counts = {name: remaining(count, goal[name], options.prune_share) for name, count in counts.items()}
+
+
+def remaining(held: int, goal: int, share: float) -> int:
+    """How many of a layer's units stay when a share of them goes: at least one goes, until the goal is reached."""
+    return max(goal, held - max(1, round(share * held)))
 
 
 class PruneWhileTraining:

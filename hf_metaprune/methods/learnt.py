@@ -39,6 +39,8 @@ class ScoreTraining:
         scores = self.gates.values()
         self.keeper.note(self.mask, scores)
         last = state.step == state.steps
+        if last:
+            self.method.tell(self, scores)
         target = next_mask(self.mask, scores, 1.0, self.options.ratio) if last else self.method.kept(self, scores)
         if target != self.mask:
             shrink(state.model.network, state.model.layers, self.mask, target, state.optimizer)
@@ -57,6 +59,9 @@ class LearntPruning(Method):
     @abstractmethod
     def kept(self, training: ScoreTraining, scores: dict[str, torch.Tensor]) -> Mask:
         """The units that stay after a step which is not the phase's last; scores by layer, of the units held."""
+
+    def tell(self, training: ScoreTraining, scores: dict[str, torch.Tensor]) -> None:
+        """Say what the user should know of the phase's last cut, before it."""
 
     def prune(self, job: PruningJob) -> tuple[MetaPrunedForImageClassification, TrainingResult]:
         o, full = job.options, Mask.full(job.base.sizes)

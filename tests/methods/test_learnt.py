@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -137,6 +139,18 @@ def test_ahnp_removes_what_falls_below_the_threshold_and_never_more_than_the_rat
     assert not training.done
     assert model.network.get_submodule(heads).num_heads == 2
     assert training.keeper.found[heads].tolist() == pytest.approx([0.1, 0.2, 0.3, 0.6])
+
+
+def test_a_threshold_that_few_fall_below_is_said(
+    vit_base: BaseModel, task_data: TaskData, caplog: pytest.LogCaptureFixture
+) -> None:
+    get_method("ahnp").prune(job(vit_base, task_data, steps=4, score_l1=0.0))
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert re.search(r"ahnp: (\d+) of the \1 units to go score more than threshold=0.1", message)
+    assert "raise score_l1=0 or score_share=0.5" in message
+    caplog.clear()
+    get_method("ahnp").prune(job(vit_base, task_data, steps=4, score_l1=0.0, threshold=1e5))
+    assert not caplog.records
 
 
 def test_ahnp_gets_cheaper_as_it_goes(vit_base: BaseModel, task_data: TaskData) -> None:

@@ -1,0 +1,1 @@
+"""Pages of HTML: a model's report, and what notebooks show of results, banks and masks."""
