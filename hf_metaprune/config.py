@@ -311,6 +311,10 @@ NOT_SWEPT = frozenset({"ratio", "max_params", "max_macs", "max_latency_ms", "com
 """Options of `AdaptOptions` that make no sense where several sizes are made."""
 
 
+SIZES = frozenset({"ratio", "max_params", "max_macs", "max_latency_ms", "split", "layer_ratios", "round_to"})
+"""Options of `AdaptOptions` that say how large a model is, and nothing else."""
+
+
 def split_options(changes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Options of `AdaptOptions` and of `TrainingOptions`, told apart.
 

@@ -10,9 +10,9 @@ from functools import partial
 from .budgets import Budget, largest, ratio_of
 from .config import VOTED, AdaptOptions
 from .cost_model import CostModel
+from .errors import OptionError
 from .latency import LatencyTable
 from .masks import Mask
-from .models.configuration import MetaPrunedConfig
 from .scores import ScoreMask
 from .sizes import Counts, Order, Sizing, layer_exceptions
 from .strategies import Start
@@ -27,14 +27,32 @@ def budget_of(options: AdaptOptions) -> Budget:
     return Budget(options.max_params, options.max_macs, options.max_latency_ms)
 
 
+def check_bounds(options: AdaptOptions) -> None:
+    """Refuse a ratio beside a budget.
+
+    Raises:
+        OptionError: there are both.
+    """
+    if budget_of(options) and options.ratio is not None:
+        raise OptionError(f"ratio={options.ratio} and a budget: pass one of them")
+
+
 def is_even(options: AdaptOptions) -> bool:
     """Whether every layer keeps the share that the ratio says."""
     others = options.layer_ratios or options.round_to > 1 or budget_of(options)
     return options.split == "layer" and not others
 
 
-def _config(start: Start) -> MetaPrunedConfig:
-    return start.base.config(Mask.full(start.sizes), start.task.labels)
+def cost_model(start: Start) -> CostModel:
+    """What sub-networks of the base cost, for the task's labels and images."""
+    config = start.base.config(Mask.full(start.sizes), start.task.labels)
+    return CostModel(config, start.images.images[:1])
+
+
+def sizing_of(start: Start, order: Order) -> Sizing:
+    """How sizes are chosen by the options."""
+    o, layers = start.options, start.layers
+    return Sizing(layers, order, o.split, layer_exceptions(o.layer_ratios, layers), o.round_to)
 
 
 def check_reach(start: Start) -> None:
@@ -43,12 +61,12 @@ def check_reach(start: Start) -> None:
     Raises:
         OptionError: says what the smallest one costs.
     """
-    o, layers, budget = start.options, start.layers, budget_of(start.options)
+    layers, budget = start.layers, budget_of(start.options)
     if not budget:
         return
     order = Order.by_scores(ScoreMask({layer.name: [1.0] * layer.size for layer in layers}))
-    sizing = Sizing(layers, order, o.split, layer_exceptions(o.layer_ratios, layers), o.round_to)
-    costs = CostModel(_config(start), start.images.images[:1])
+    sizing = sizing_of(start, order)
+    costs = cost_model(start)
     largest(sizing, replace(budget, max_latency_ms=None), costs)
     if budget.max_latency_ms is not None:
         LatencyTable(start, sizing, ratios=()).check_reach(budget.max_latency_ms)
@@ -64,7 +82,7 @@ def cut(start: Start, order: Order, ratio: float | None, notes: list[str]) -> tu
         OptionError: the budget is out of reach.
     """
     o, layers, budget = start.options, start.layers, budget_of(start.options)
-    sizing = Sizing(layers, order, o.split, layer_exceptions(o.layer_ratios, layers), o.round_to)
+    sizing = sizing_of(start, order)
     if budget:
         counts = _within(start, sizing, budget, notes)
     else:
@@ -81,7 +99,7 @@ def cut(start: Start, order: Order, ratio: float | None, notes: list[str]) -> tu
 
 def _within(start: Start, sizing: Sizing, budget: Budget, notes: list[str]) -> Counts:
     """The largest sizes within a budget; milliseconds are guessed by a table in the search, and measured in the end."""
-    costs = CostModel(_config(start), start.images.images[:1])
+    costs = cost_model(start)
     if budget.max_latency_ms is None:
         return largest(sizing, budget, costs)
     table, bound, scale = LatencyTable(start, sizing), budget.max_latency_ms, 1.0

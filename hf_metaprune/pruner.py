@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from .config import NOT_SWEPT, VOTED, AdaptOptions, TrainingOptions, override, s
 from .cost_model import cost_model_of
 from .costs import measured_energy
 from .errors import BankError, OptionError
-from .fitting import budget_of, check_reach, cut, is_even
+from .fitting import budget_of, check_bounds, check_reach, cut, is_even
 from .heads import make_head
 from .hub.client import public_name
 from .markup import counted
@@ -24,11 +24,11 @@ from .masks import check_ratio
 from .measuring import make_report
 from .mistakes import worst_mistakes
 from .neighbours import nearest
+from .plan import Plan, plain, settle_options
 from .reading import read_task_data
-from .recipes import recipe
 from .result import AdaptResult
 from .similarity import Neighbour, Query, get_similarity
-from .sizes import Order, layer_exceptions
+from .sizes import layer_exceptions
 from .strategies import STRATEGIES, Start, first_model
 from .task import TaskData
 from .training import Callback, fine_tune, pick_device, predict_logits, recalibrate
@@ -38,23 +38,6 @@ log = logging.getLogger(__name__)
 RIVAL = "no-bank"
 SHARED = frozenset({"steps", "batch_size", "flip", "shift", "precision", "eval_steps"})
 """Training options that hold for what a model is compared with, too; the others are its own recipe's."""
-
-
-@dataclass
-class Plan:
-    """What one vote has settled: from here on models of any size can be made."""
-
-    data: TaskData
-    options: AdaptOptions
-    training: TrainingOptions
-    start: Start
-    order: Order
-    retrieval_flops: int
-    notes: list[str]
-    phases: dict[str, float]
-    energy: dict[str, float] = field(default_factory=dict)
-    given: dict[str, Any] = field(default_factory=dict)
-    """What the user has set."""
 
 
 class MetaPruner:
@@ -118,14 +101,31 @@ class MetaPruner:
         """
         data, wanted, training, phases = self._prepare(dataset, options, progress)
         plan = self._plan(data, wanted, training, phases, progress)
-        plan.given = _plain(options)
-        result = self._make(plan, callbacks, progress)
+        plan.given = plain(options)
+        result = self.make(plan, callbacks=callbacks, progress=progress)
         if wanted.compare:
             rival = replace(wanted, strategy=RIVAL, preset="default", head=None, recalibrate=None)
             shared = {name: value for name, value in training.items() if name in SHARED}
-            compared = self._make(self._plan(data, rival, shared, {}, progress), (), progress)
+            compared = self.make(self._plan(data, rival, shared, {}, progress), progress=progress)
             result.report.rivals["without a bank"] = compared.report.accuracy_at_step
         return result
+
+    def plan(self, dataset: Any, *, progress: bool = False, **options: Any) -> Plan:
+        """The first half of `adapt`: find the neighbours, and let them vote; `make` does the rest, for any size.
+
+        Args:
+            dataset: as of `adapt`.
+            options: as of `adapt`, but for `compare`.
+
+        Raises:
+            MetaPruneError: as of `adapt`.
+        """
+        if options.get("compare"):
+            raise OptionError("compare is not for a plan: make one with strategy='no-bank', and compare the results")
+        data, wanted, training, phases = self._prepare(dataset, options, progress)
+        plan = self._plan(data, wanted, training, phases, progress, any_size=True)
+        plan.given = plain(options)
+        return plan
 
     def sweep(
         self, dataset: Any, ratios: Sequence[float] = (0.5, 0.7, 0.8, 0.9, 0.95), *, progress: bool = False,
@@ -149,13 +149,8 @@ class MetaPruner:
         if not len(data.evaluation):
             raise OptionError("a sweep compares accuracies: it needs an evaluation_share above 0, or a test split")
         plan = self._plan(data, wanted, training, phases, progress, any_size=True)
-        results = []
-        for ratio in ratios:
-            one = replace(plan, options=replace(plan.options, ratio=ratio), notes=list(plan.notes))
-            one.given = _plain(options | {"ratio": ratio})
-            one.start, one.phases = replace(plan.start, options=one.options, ratio=ratio), dict(plan.phases)
-            results.append(self._make(one, (), progress))
-        return results
+        plan.given = plain(options)
+        return [self.make(plan, progress=progress, ratio=ratio) for ratio in ratios]
 
     def nearest(self, query: Query, options: AdaptOptions) -> list[Neighbour]:
         """The entries that would vote, nearest first; see `neighbours.nearest`."""
@@ -211,8 +206,19 @@ class MetaPruner:
                 order = STRATEGIES[chosen.strategy](start)
         return Plan(data, chosen, training, start, order, query.flops, notes, phases, energy)
 
-    def _make(self, plan: Plan, callbacks: Sequence[Callback], progress: bool) -> AdaptResult:
-        """One model: cut, its classifier set, fine-tuned, measured."""
+    def make(
+        self, plan: Plan, *, callbacks: Sequence[Callback] = (), progress: bool = False, **size: Any
+    ) -> AdaptResult:
+        """One model of a plan: cut, its classifier set, fine-tuned, measured.
+
+        Args:
+            callbacks, progress: as of `adapt`.
+            size: a ratio, a budget, or how it is split over layers, in place of the plan's own: see `config.SIZES`.
+
+        Raises:
+            OptionError: another option, a value out of range, or a budget out of reach.
+        """
+        plan = plan.sized(size)
         data, chosen, start, phases, notes = plan.data, plan.options, plan.start, plan.phases, plan.notes
         device, began = start.device, time.perf_counter()
         energy: dict[str, float] = {}
@@ -241,7 +247,7 @@ class MetaPruner:
         report.retrieval_flops = plan.retrieval_flops
         report.preparation_flops = start.flops + passes * len(data.train) * 2 * report.macs
         report.seconds = {phase: round(s, 3) for phase, s in phases.items()}
-        report.options, report.given = _options(chosen, plan.training), plan.given
+        report.options, report.given = plain(asdict(chosen) | asdict(plan.training)), plan.given
         report.notes, report.skipped_images = notes, data.skipped
         model.config.dataset = public_name(data.source)
         if report.test_images:
@@ -258,8 +264,7 @@ class MetaPruner:
             raise BankError(f"neighbours={options.neighbours}, but {has}")
         if options.compare and options.strategy == RIVAL:
             raise OptionError(f"compare=True compares with strategy {RIVAL!r}, which was chosen already")
-        if budget_of(options) and options.ratio is not None:
-            raise OptionError(f"ratio={options.ratio} and a budget: pass one of them")
+        check_bounds(options)
         self._ratio(options)
         layer_exceptions(
             options.layer_ratios, self.bank.base.layers_with(options.prune_stem)
@@ -310,26 +315,3 @@ def _timed(phases: dict[str, float], name: str) -> Iterator[None]:
     began = time.perf_counter()
     yield
     phases[name] = time.perf_counter() - began
-
-
-def settle_options(
-    wanted: AdaptOptions, training_changes: dict[str, Any], images_per_class: float, optimizer: str = "sgd"
-) -> tuple[AdaptOptions, TrainingOptions]:
-    """Fill what was left open from the preset's recipe; what the user set stands."""
-    plan = recipe(wanted.preset, images_per_class, wanted.strategy, optimizer)
-    names = {f.name for f in fields(AdaptOptions)}
-    open_ones = {k: v for k, v in plan.items() if k in names and getattr(wanted, k) is None}
-    training = {k: v for k, v in plan.items() if k not in names}
-    if wanted.prune_stem:  # what is left of it has to learn to do without the rest
-        training["freeze_stem"] = False
-    training |= training_changes
-    return replace(wanted, **open_ones), override(TrainingOptions(), training)
-
-
-def _options(chosen: AdaptOptions, training: TrainingOptions) -> dict[str, Any]:
-    return _plain(asdict(chosen) | asdict(training))
-
-
-def _plain(options: dict[str, Any]) -> dict[str, Any]:
-    """Options that were set, as JSON has them."""
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in options.items() if v is not None}

@@ -63,12 +63,22 @@ def read_task_data(
         evaluation = _decode(held, names, preprocessing, progress)
         skipped = images.skipped + evaluation.skipped
         return TaskData(task, images, evaluation, evaluation_name, name, skipped)
-    if not evaluation_share:
+    return hold_back(task, images, evaluation_share, seed, name)
+
+
+def hold_back(task: Task, images: ImageSet, share: float, seed: int, name: str) -> TaskData:
+    """A task whose evaluation is a share of its images, drawn from each class; 0: it learns from all.
+
+    Raises:
+        DataError: a class has too few images.
+    """
+    _check_counts(task.labels, [task.labels[t] for t in images.targets.tolist()], 2 if share else 1)
+    if not share:
         return TaskData(task, images, images.subset([]), "the model learnt from all images", name, images.skipped)
-    rows = _held_back(images.targets.numpy(), evaluation_share, seed)
+    rows = _held_back(images.targets.numpy(), share, seed)
     chosen = np.isin(np.arange(len(images)), rows)
     train_set, evaluation = images.subset(np.flatnonzero(~chosen)), images.subset(rows)
-    where = f"{evaluation_share:.0%} of each class, held back at random"
+    where = f"{share:.0%} of each class, held back at random"
     return TaskData(task, train_set, evaluation, where, name, images.skipped)
 
 
