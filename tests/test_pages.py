@@ -20,6 +20,7 @@ from hf_metaprune.data import ImageSet
 from hf_metaprune.masks import Mask
 from hf_metaprune.mistakes import MOST, SIDE, worst_mistakes
 from hf_metaprune.pages.model_page import command
+from hf_metaprune.pictures.bank import heat_figure, map_figure, overlaps, positions, similarity_figure
 from hf_metaprune.pictures.report import confusion_figure, curve_figure, units_figure, vote_figure
 from hf_metaprune.pictures.style import INK, png, svg
 from hf_metaprune.report import AdaptReport
@@ -208,3 +209,32 @@ def test_notebooks_show_results_banks_and_masks(result: AdaptResult, bank: Bank)
     assert f"{len(bank)} entries" in shown.words
     assert next(iter(bank)).id in shown.words
     assert re.search(r"\d+ of \d+ units stay", Reader(result.model.mask()._repr_html_()).words)
+
+
+@given(st.integers(1, 8), st.integers(0, 20))
+def test_overlaps_and_the_map_follow_the_masks(n: int, seed: int) -> None:
+    masks = [Mask.random({"a": 9, "b": 30}, 0.6, seed + i) for i in range(n)]
+    iou = overlaps(masks)
+    assert iou == pytest.approx(np.array([[one.iou(other) for other in masks] for one in masks]))
+    places = positions(iou)
+    assert places.shape == (n, 2)
+    assert np.isfinite(places).all()
+
+
+def test_the_map_keeps_distances_of_a_plane() -> None:
+    points = np.array([[0, 0], [0.3, 0], [0.3, 0.4], [0.1, 0.2]])
+    apart = np.linalg.norm(points[:, None] - points[None], axis=2)
+    places = positions(1 - apart)
+    assert np.linalg.norm(places[:, None] - places[None], axis=2) == pytest.approx(apart, abs=1e-9)
+
+
+def test_pictures_of_a_bank(bank: Bank) -> None:
+    masks = [entry.mask for entry in bank]
+    iou, names = overlaps(masks), [NASTY, *(entry.id for entry in bank)][: len(masks)]
+    pairs = np.triu_indices(len(masks), 1)
+    for made in (
+        map_figure(positions(iou), names, [0, 1], 2),
+        heat_figure(iou, names),
+        similarity_figure(iou[pairs], iou[pairs], "wordnet"),
+    ):
+        ElementTree.fromstring(svg(made, "a bank"))

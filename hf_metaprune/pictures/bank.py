@@ -1,0 +1,98 @@
+"""Pictures of a bank: a map of its tasks, how much their masks overlap, and whether similar tasks overlap more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..masks import Mask
+from .style import BLUE, GREY, ORANGE, figure, short, styled
+
+MAX_HEAT = 150
+"""Tasks that a heat map can show."""
+
+
+def overlaps(masks: Sequence[Mask]) -> np.ndarray:
+    """Intersection over union of every two masks over all layers together: float64 (n, n)."""
+    if not masks:
+        return np.zeros((0, 0))
+    flags = np.array([np.concatenate(list(mask.to_bools().values())) for mask in masks], dtype=np.float64)
+    shared, held = flags @ flags.T, flags.sum(1)
+    return shared / np.maximum(held[:, None] + held[None, :] - shared, 1)
+
+
+def positions(iou: np.ndarray) -> np.ndarray:
+    """Points of a plane whose distances are near ``1 - iou``: classical scaling (Torgerson, 1952), (n, 2)."""
+    n = len(iou)
+    squared = (1 - iou) ** 2
+    centre = np.eye(n) - 1 / max(1, n)
+    values, vectors = np.linalg.eigh(-0.5 * centre @ squared @ centre)
+    two = np.argsort(values)[::-1][:2]
+    found = vectors[:, two] * np.sqrt(np.maximum(values[two], 0))
+    signs = np.sign(found[np.abs(found).argmax(0), range(found.shape[1])])
+    flat = found * np.where(signs == 0, 1, signs)  # the same picture each time
+    return np.pad(flat, ((0, 0), (0, 2 - flat.shape[1])))
+
+
+@styled
+def map_figure(places: np.ndarray, names: Sequence[str], voters: Sequence[int], target: int | None = None) -> Any:
+    """A map of tasks: near ones keep the same units.
+
+    Args:
+        places: (n, 2), of the tasks and the target.
+        names: what they are called.
+        voters: numbers of those that vote.
+        target: number of the new task, if it is among them.
+    """
+    made, axes = figure(6.2, 4.2)
+    others = [i for i in range(len(places)) if i not in voters and i != target]
+    axes.scatter(*places[others].T, s=26, color=GREY, alpha=0.6, label="tasks of the bank", linewidth=0)
+    if len(voters):
+        axes.scatter(*places[list(voters)].T, s=60, color=BLUE, marker="s", label="tasks that vote", linewidth=0)
+    if target is not None:
+        axes.scatter(*places[[target]].T, s=150, color=ORANGE, marker="*", label="your task", zorder=3)
+    for i in voters:
+        axes.annotate(short(names[i]), places[i], xytext=(6, 4), textcoords="offset points", fontsize=7)
+    axes.set(xticks=[], yticks=[])
+    axes.margins(0.12)
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=3, fontsize=8)
+    return made
+
+
+@styled
+def heat_figure(iou: np.ndarray, names: Sequence[str]) -> Any:
+    """How much the masks of every two tasks overlap."""
+    made, axes = figure(6.4, 5.4)
+    shown = np.where(np.eye(len(iou), dtype=bool), np.nan, iou)
+    image = axes.imshow(shown, cmap="viridis", interpolation="none")
+    if len(names) <= 24:
+        axes.set_xticks(range(len(names)), [short(n) for n in names], rotation=70, ha="right", fontsize=6)
+        axes.set_yticks(range(len(names)), [short(n) for n in names], fontsize=6)
+    else:
+        axes.set(xticks=[], yticks=[])
+    made.colorbar(image, label="units that both keep, of those that one keeps (IoU)")
+    return made
+
+
+@styled
+def similarity_figure(similarity: np.ndarray, iou: np.ndarray, name: str) -> Any:
+    """Overlap of masks against similarity of tasks, a point for every two (MVP, Figure 1).
+
+    Args:
+        similarity, iou: (pairs,).
+        name: of the similarity.
+    """
+    made, axes = figure(6, 3.6)
+    axes.scatter(similarity, iou, s=9, alpha=0.35, color=BLUE, linewidth=0)
+    if len(similarity) > 2 and np.ptp(similarity) > 0:
+        edges = np.quantile(similarity, np.linspace(0, 1, 9))
+        place = np.clip(np.searchsorted(edges, similarity, side="right") - 1, 0, 7)
+        middles = [(similarity[place == b].mean(), iou[place == b].mean()) for b in range(8) if (place == b).any()]
+        axes.plot(*zip(*middles, strict=True), "o-", color=ORANGE, label="mean of an eighth of the pairs")
+        axes.legend(loc="upper left")
+    axes.set(xlabel=f"similarity of two tasks ({name})", ylabel="IoU of their masks")
+    axes.grid(alpha=0.3)
+    return made

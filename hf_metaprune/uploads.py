@@ -1,0 +1,309 @@
+"""Photos that strangers send: files and zips become pixels in memory, within limits; nothing else of them is kept."""
+
+from __future__ import annotations
+
+import io
+import stat
+import struct
+import time
+import unicodedata
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+import torch
+from PIL import Image
+
+from .data import ImageSet, open_image
+from .errors import DataError, printable, reason
+from .markup import counted
+from .preprocess import Preprocessing
+from .reading import hold_back
+from .sources import EVALUATION_NAMES, TRAIN_NAMES
+from .task import Task, TaskData
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")
+"""What cameras, phones and screens write. Decoders of others are slow, start programs, or are rarely looked at."""
+SHOWN_REFUSALS = 20
+
+
+@dataclass(frozen=True)
+class UploadLimits:
+    """How much one visitor may send."""
+
+    photos: int = 1000
+    classes: int = 50
+    label_length: int = 60
+    file_bytes: int = 25_000_000
+    total_bytes: int = 500_000_000
+    """Of all files together, as they are after unpacking."""
+    pixels: int = 60_000_000
+    """Of one photo."""
+    members: int = 5000
+    """Of one zip."""
+    seconds: float = 60.0
+    """For one upload."""
+
+
+@dataclass
+class Receipt:
+    """What became of one upload: how many photos were taken, and why others were not."""
+
+    taken: int = 0
+    refused: list[str] = field(default_factory=list)
+
+    def refuse(self, name: str, why: str) -> None:
+        """Note a file that was not taken."""
+        self.refused.append(f"{shown_name(name)}: {why}")
+
+    def words(self) -> str:
+        """The receipt in a few sentences."""
+        lines = [f"Took {counted(self.taken, 'photo')}."]
+        if self.refused:
+            lines.append(f"Left out {counted(len(self.refused), 'file')}: {'; '.join(self.refused[:SHOWN_REFUSALS])}")
+            if len(self.refused) > SHOWN_REFUSALS:
+                lines[-1] += f"; and {len(self.refused) - SHOWN_REFUSALS} more"
+        return "\n".join(lines)
+
+
+class Photos:
+    """The photos of one visitor by class, as pixels of the network's input size: uint8 (3, height, width) each."""
+
+    def __init__(self, preprocessing: Preprocessing, limits: UploadLimits | None = None) -> None:
+        self.preprocessing, self.limits = preprocessing, limits or UploadLimits()
+        self.by_class: dict[str, list[torch.Tensor]] = {}
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        return sum(map(len, self.by_class.values()))
+
+    def add(self, label: str, files: Sequence[str | Path | bytes]) -> Receipt:
+        """Take photos of one class.
+
+        Raises:
+            DataError: the name of the class cannot be used, or there are too many classes.
+        """
+        receipt, until = Receipt(), time.monotonic() + self.limits.seconds
+        name = self._class(label)
+        for i, file in enumerate(files):
+            called = f"file {i + 1}" if isinstance(file, bytes) else Path(file).name
+            if self._full(receipt, called, until):
+                break
+            size = len(file) if isinstance(file, bytes) else Path(file).stat().st_size
+            if size > self.limits.file_bytes:
+                receipt.refuse(called, _too_large(self.limits))
+                continue
+            self.bytes += size
+            self._take(receipt, name, called, file if isinstance(file, bytes) else Path(file).read_bytes())
+        return receipt
+
+    def add_zip(self, path: str | Path) -> Receipt:
+        """Take the photos of a zip with a folder for each class; nothing is written to disk.
+
+        Raises:
+            DataError: it is no zip, too large, or holds no folders of photos.
+        """
+        receipt, until = Receipt(), time.monotonic() + self.limits.seconds
+        with open(path, "rb") as file:
+            archive, folders = _opened(file, self.limits)
+            for info, parts in folders:
+                if self._full(receipt, info.filename, until):
+                    break
+                try:
+                    data = _content(archive, info, parts, self.limits)
+                    self.bytes += len(data)
+                    if len(data) > self.limits.file_bytes:
+                        raise DataError(_too_large(self.limits))
+                    self._take(receipt, self._class(parts[0]), info.filename, data)
+                except DataError as error:
+                    receipt.refuse(info.filename, str(error))
+        if not receipt.taken and not self:
+            why = f": {receipt.refused[0]}" if receipt.refused else ""
+            raise DataError(f"the zip holds no photos in folders, a folder for each class{why}")
+        return receipt
+
+    def remove(self, label: str) -> None:
+        """Forget a class."""
+        self.by_class.pop(label, None)
+
+    def data(self, share: float = 0.2, seed: int = 0) -> TaskData:
+        """The photos as a task; a share of each class is held back to measure on.
+
+        Raises:
+            DataError: fewer than two classes, or a class with too few photos.
+        """
+        filled = {name: photos for name, photos in self.by_class.items() if photos}
+        if len(filled) < 2:
+            has = counted(len(filled), "class", "classes")
+            raise DataError(f"there are photos of {has}: it takes at least two, to tell them apart")
+        images = torch.stack([photo for photos in filled.values() for photo in photos])
+        targets = torch.tensor([i for i, photos in enumerate(filled.values()) for _ in photos])
+        return hold_back(Task(tuple(filled)), ImageSet(images, targets, self.preprocessing), share, seed, "photos")
+
+    def _class(self, label: str) -> str:
+        """The class of that name, made if it is new; names that differ in case or in composition alone are one."""
+        name = clean_label(label, self.limits.label_length)
+        for known in self.by_class:
+            if known.casefold() == name.casefold():
+                return known
+        if len(self.by_class) >= self.limits.classes:
+            raise DataError(f"at most {self.limits.classes} classes are taken")
+        self.by_class[name] = []
+        return name
+
+    def _full(self, receipt: Receipt, called: str, until: float) -> bool:
+        limits, rest = self.limits, "this and those after it are left out"
+        for over, why in (
+            (len(self) >= limits.photos, f"at most {limits.photos} photos are taken; {rest}"),
+            (self.bytes >= limits.total_bytes, f"at most {limits.total_bytes // 1_000_000} MB are taken; {rest}"),
+            (time.monotonic() > until, f"an upload may take {limits.seconds:g} s; {rest}"),
+        ):
+            if over:
+                receipt.refuse(called, why)
+                return True
+        return False
+
+    def _take(self, receipt: Receipt, label: str, called: str, data: bytes) -> None:
+        try:
+            photo = read_photo(data, self.limits, max(self.preprocessing.input_size[1:]))
+        except DataError as error:
+            receipt.refuse(called, str(error))
+            return
+        self.by_class[label].append(self.preprocessing.to_uint8([photo])[0])
+        receipt.taken += 1
+
+
+def read_photo(data: bytes, limits: UploadLimits, min_side: int = 0) -> Image.Image:
+    """The upright RGB image of a file: of an animation the first picture, and nothing but pixels.
+
+    Raises:
+        DataError: it is no photo of a common format, too large, or damaged.
+    """
+    Image.init()
+    known = [name for name in FORMATS if name in Image.OPEN]  # AVIF is new in Pillow
+    try:
+        with Image.open(io.BytesIO(data), formats=known) as image:
+            if image.width * image.height > limits.pixels:
+                size = f"{image.width} x {image.height}"
+                raise DataError(f"{size} pixels; at most {limits.pixels // 1_000_000} million are taken")
+            return open_image(image, min_side)
+    except DataError:
+        raise
+    except Image.UnidentifiedImageError as error:
+        raise DataError("no photo of a common kind, such as JPEG or PNG") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
+        raise DataError(f"too large; at most {limits.pixels // 1_000_000} million pixels are taken") from error
+    except Exception as error:  # decoders raise anything
+        raise DataError(f"damaged ({reason(error)})") from error
+
+
+def clean_label(text: str, longest: int) -> str:
+    """The name of a class as people see it: one line, composed, without control characters.
+
+    Raises:
+        DataError: nothing is left, or it is too long.
+    """
+    if len(text) > 100 * longest:
+        raise DataError(f"the name of a class has at most {longest} characters")
+    name = " ".join("".join(c if c.isprintable() else " " for c in unicodedata.normalize("NFC", text)).split())
+    if not name:
+        raise DataError("a class needs a name")
+    if len(name) > longest:
+        raise DataError(f"the name of a class has at most {longest} characters, not {len(name)}: {name[:20]}…")
+    return name
+
+
+def shown_name(name: str) -> str:
+    """A file's name as messages show it."""
+    last = printable(PurePosixPath(name.replace("\\", "/")).name) or "file"
+    return last if len(last) <= 40 else last[:39] + "…"
+
+
+def _opened(
+    file: IO[bytes], limits: UploadLimits
+) -> tuple[zipfile.ZipFile, list[tuple[zipfile.ZipInfo, tuple[str, ...]]]]:
+    """A zip, and its files with their paths from the class's folder on."""
+    _check_directory(file, limits)
+    try:
+        archive = zipfile.ZipFile(file)
+        listed = [info for info in archive.infolist() if not info.is_dir() and not _is_hidden(info.filename)]
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
+        raise DataError(f"the zip cannot be read: {reason(error)}") from error
+    if len(listed) > limits.members:
+        raise DataError(f"the zip has {len(listed)} files; at most {limits.members} are taken")
+    skip = _common_folders([info.filename for info in listed])
+    return archive, [(info, PurePosixPath(info.filename).parts[skip:]) for info in listed]
+
+
+def _content(archive: zipfile.ZipFile, info: zipfile.ZipInfo, parts: Sequence[str], limits: UploadLimits) -> bytes:
+    """The bytes of a file in a zip, at most one more than a file may have.
+
+    Raises:
+        DataError: it is damaged, or no file to take photos from.
+    """
+    why = _why_not(info, parts, limits)
+    if why:
+        raise DataError(why)
+    try:
+        with archive.open(info) as member:
+            return member.read(limits.file_bytes + 1)  # what the directory says of its size may be a lie
+    except Exception as error:  # damaged members raise whatever their decompressor does
+        raise DataError(f"damaged ({reason(error)})") from error
+
+
+def _too_large(limits: UploadLimits) -> str:
+    return f"larger than {limits.file_bytes // 1_000_000} MB"
+
+
+def _check_directory(file: IO[bytes], limits: UploadLimits) -> None:
+    """Refuse a zip whose list of files is larger than that of `limits.members` files, before it is read."""
+    size = file.seek(0, io.SEEK_END)
+    file.seek(max(0, size - 65_557))  # the end record with the longest comment
+    tail = file.read()
+    at = tail.rfind(b"PK\x05\x06")
+    if at < 0 or len(tail) < at + 22:
+        raise DataError("this is no zip")
+    entries, length = struct.unpack("<H", tail[at + 10 : at + 12])[0], struct.unpack("<L", tail[at + 12 : at + 16])[0]
+    if entries == 0xFFFF or entries > 2 * limits.members or length > 1000 * limits.members:  # folders count, too
+        raise DataError(f"the zip has more than {limits.members} files")
+    file.seek(0)
+
+
+def _why_not(info: zipfile.ZipInfo, parts: Sequence[str], limits: UploadLimits) -> str | None:
+    if stat.S_ISLNK(info.external_attr >> 16):
+        return "a link"
+    if info.flag_bits & 1:
+        return "encrypted"
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return "packed in an unusual way"
+    if ".." in parts or info.filename.startswith(("/", "\\")) or ":" in (parts or [""])[0]:
+        return "its path leads out of the zip"
+    if len(parts) < 2:
+        return "in no folder; put the photos of each class into a folder with the class's name"
+    if PurePosixPath(info.filename).suffix.lower() in (".zip", ".tar", ".gz", ".7z", ".rar"):
+        return "an archive in the archive"
+    if info.file_size > limits.file_bytes:
+        return _too_large(limits)
+    return None
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether a file is one that systems leave, such as ``__MACOSX/`` and ``.DS_Store``."""
+    return any(part.startswith((".", "__")) and part != ".." for part in PurePosixPath(name).parts)
+
+
+def _common_folders(names: Sequence[str]) -> int:
+    """How many folders lie around those of the classes: of ``photos/cat/1.jpg`` and ``photos/dog/2.jpg``, one.
+
+    So do ``train`` and ``test``, or the like, if there is nothing beside them.
+    """
+    folders = [PurePosixPath(name).parts[:-1] for name in names]
+    depth = 0
+    while folders and all(len(folder) > depth + 1 for folder in folders):
+        here = {folder[depth].lower() for folder in folders}
+        if len(here) > 1 and not here <= {*TRAIN_NAMES, *EVALUATION_NAMES}:
+            break
+        depth += 1
+    return depth

@@ -1,0 +1,272 @@
+"""What strangers send: refused or cleaned, in words, within limits of count, pixels, bytes and time."""
+
+from __future__ import annotations
+
+import io
+import stat
+import struct
+import tempfile
+import tracemalloc
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from hf_metaprune.errors import DataError
+from hf_metaprune.uploads import Photos, UploadLimits, clean_label, read_photo
+from tests.conftest import tiny_preprocessing
+
+LIMITS = UploadLimits()
+
+
+def photo(kind: str = "JPEG", size: tuple[int, int] = (40, 30), color: object = (200, 30, 30), **save: object) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", size, color).save(out, kind, **save)
+    return out.getvalue()
+
+
+def photos(**limits: object) -> Photos:
+    return Photos(tiny_preprocessing(), UploadLimits(**limits))
+
+
+def zipped(tmp_path: Path, files: dict[str, bytes], **options: object) -> Path:
+    path = tmp_path / "photos.zip"
+    with zipfile.ZipFile(path, "w", **{"compression": zipfile.ZIP_DEFLATED, **options}) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return path
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size, and has no pixel."""
+    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    head = struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
+    end = struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND"))
+    return b"\x89PNG\r\n\x1a\n" + head + end
+
+
+def test_photos_become_a_task(tmp_path: Path) -> None:
+    kept = photos()
+    path = tmp_path / "a.jpg"
+    path.write_bytes(photo())
+    assert kept.add("cat", [path, photo("PNG"), photo("WEBP")]).words() == "Took 3 photos."
+    assert kept.add(" Cat ", [photo("GIF"), photo("BMP")]).taken == 2
+    kept.add("dog", [photo(color=(0, 0, 250))] * 5)
+    data = kept.data(seed=1)
+    assert data.task.labels == ("cat", "dog")
+    assert (len(data.train), len(data.evaluation)) == (8, 2)
+    assert data.train.images.shape[1:] == (3, 32, 32)
+    red = data.train.images[data.train.targets == 0].float().mean((0, 2, 3))
+    assert red[0] > 150 > 80 > red[2]
+    kept.remove("dog")
+    with pytest.raises(DataError, match="photos of 1 class: it takes at least two"):
+        kept.data()
+
+
+def test_a_class_of_one_photo_is_named() -> None:
+    kept = photos()
+    kept.add("cat", [photo()])
+    kept.add("dog", [photo()] * 3)
+    with pytest.raises(DataError, match="fewer than 2 readable images .* in: cat"):
+        kept.data()
+
+
+@pytest.mark.parametrize("root", ["", "my photos/", "a/b/c/"])
+def test_a_zip_has_a_folder_for_each_class(tmp_path: Path, root: str) -> None:
+    files = {f"{root}{label}/{i}.jpg": photo() for label in ("cat", "dog") for i in range(3)}
+    junk = {"__MACOSX/cat/._1.jpg": b"x", f"{root}.DS_Store": b"x", f"{root}cat/Thumbs.txt": b"x"}
+    kept = photos()
+    receipt = kept.add_zip(zipped(tmp_path, files | junk))
+    assert {name: len(found) for name, found in kept.by_class.items()} == {"cat": 3, "dog": 3}
+    assert receipt.refused == ["Thumbs.txt: no photo of a common kind, such as JPEG or PNG"]
+
+
+def test_splits_in_a_zip_are_no_classes(tmp_path: Path) -> None:
+    kept = photos()
+    kept.add_zip(zipped(tmp_path, {f"d/{s}/{c}/{s}.jpg": photo() for s in ("train", "test") for c in ("cat", "dog")}))
+    assert {name: len(found) for name, found in kept.by_class.items()} == {"cat": 2, "dog": 2}
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>", "no photo of a common kind"),
+        (b"<html><script>alert(1)</script></html>", "no photo of a common kind"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "no photo of a common kind"),
+        (b"", "no photo of a common kind"),
+        (png_header(30_000, 20_000), "too large; at most 60 million pixels"),
+        (png_header(10_000, 6_100), "10000 x 6100 pixels; at most 60 million"),
+        (png_header(20_000, 5), "too long and thin"),
+        (png_header(50, 50), "damaged"),
+        (photo()[:400], "damaged"),
+        (photo("TIFF"), "no photo of a common kind"),
+    ],
+    ids=["svg", "html", "eps", "empty", "bomb", "pixels", "thin", "no-pixels", "cut", "tiff"],
+)
+def test_what_is_no_photo_is_refused_in_words(data: bytes, why: str) -> None:
+    receipt = photos().add("cat", [data, photo()])
+    assert receipt.taken == 1
+    assert len(receipt.refused) == 1
+    assert receipt.refused[0].startswith("file 1: ")
+    assert why in receipt.refused[0]
+
+
+def test_odd_photos_are_cleaned() -> None:
+    frames = [Image.new("RGB", (40, 40), color) for color in ("red", "blue", "green")]
+    out = io.BytesIO()
+    frames[0].save(out, "GIF", save_all=True, append_images=frames[1:])
+    assert read_photo(out.getvalue(), LIMITS).getpixel((5, 5))[0] > 250  # the first of an animation
+    deep = io.BytesIO()
+    Image.fromarray(np.full((40, 40), 40_000, np.uint16)).save(deep, "PNG")
+    assert read_photo(deep.getvalue(), LIMITS).getpixel((5, 5)) == (156, 156, 156)
+    exif = Image.Exif()
+    exif[0x010E] = "<script>alert(1)</script>"
+    exif[0x0112] = 6
+    turned = read_photo(photo(size=(40, 20), exif=exif), LIMITS)
+    assert turned.size == (20, 40)
+    polyglot = photo("GIF") + b"<script>alert(1)</script>"
+    kept = photos()
+    kept.add("cat", [polyglot, photo(exif=exif)])
+    assert all(p.shape == (3, 32, 32) and p.dtype == torch.uint8 for p in kept.by_class["cat"])
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("", "needs a name"),
+        (" \x00\n", "needs a name"),
+        ("x" * 61, "at most 60 characters, not 61"),
+        ("x" * 10_000, "at most 60 characters"),
+    ],
+)
+def test_names_that_cannot_be_used_are_refused(name: str, why: str) -> None:
+    with pytest.raises(DataError, match=why):
+        photos().add(name, [photo()])
+
+
+@given(st.text(max_size=80))
+def test_a_clean_name_is_one_printable_line_and_stays_so(text: str) -> None:
+    try:
+        name = clean_label(text, 60)
+    except DataError:
+        return
+    assert 0 < len(name) <= 60
+    assert name.isprintable()
+    assert clean_label(name, 60) == name
+
+
+def test_the_same_name_twice_is_one_class() -> None:
+    kept = photos()
+    for name in ("Café", "Cafe\u0301", "CAFÉ", " café\n", "<b>café</b>"):
+        kept.add(name, [photo()])
+    assert {name: len(found) for name, found in kept.by_class.items()} == {"Café": 4, "<b>café</b>": 1}
+
+
+def test_limits_of_count_bytes_and_time() -> None:
+    receipt = photos(photos=3).add("cat", [photo()] * 1000)
+    assert receipt.taken == 3
+    assert receipt.refused == ["file 4: at most 3 photos are taken; this and those after it are left out"]
+    assert "larger than 0 MB" in photos(file_bytes=10).add("cat", [photo()]).refused[0]
+    one = len(photo())
+    assert photos(total_bytes=2 * one).add("cat", [photo()] * 9).taken == 2
+    assert photos(seconds=-1).add("cat", [photo()]).refused == [
+        "file 1: an upload may take -1 s; this and those after it are left out"
+    ]
+    few = photos(classes=2)
+    for name in ("a", "b", "A"):
+        few.add(name, [photo()])
+    with pytest.raises(DataError, match="at most 2 classes"):
+        few.add("c", [photo()])
+
+
+def test_a_zip_bomb_costs_no_memory(tmp_path: Path) -> None:
+    path = zipped(tmp_path, {f"{c}/{i}.png": bytes(80_000_000) for c in "ab" for i in range(2)})
+    assert path.stat().st_size < 1_000_000
+    lie = path.read_bytes().replace(struct.pack("<L", 80_000_000), struct.pack("<L", 1000))
+    lying = tmp_path / "lying.zip"
+    lying.write_bytes(lie)
+    for bomb in (path, lying):
+        tracemalloc.start()
+        with pytest.raises(DataError, match="no photos in folders"):
+            photos(file_bytes=1_000_000).add_zip(bomb)
+        assert tracemalloc.get_traced_memory()[1] < 8_000_000
+        tracemalloc.stop()
+
+
+def test_a_zip_stops_at_its_limits(tmp_path: Path) -> None:
+    path = zipped(tmp_path, {f"{c}/{i}.jpg": photo() for c in "ab" for i in range(8)})
+    assert photos(photos=5).add_zip(path).taken == 5
+    assert photos(total_bytes=3 * len(photo())).add_zip(path).taken == 3
+    with pytest.raises(DataError, match="16 files; at most 10"):
+        photos(members=10).add_zip(path)
+    with pytest.raises(DataError, match="more than 5 files"):
+        photos(members=5).add_zip(path)
+    one_class = photos(classes=1).add_zip(path)
+    assert one_class.taken == 8
+    assert len(one_class.refused) == 8
+
+
+def test_paths_links_archives_and_locks_in_a_zip_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bad.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("cat/1.jpg", photo())
+        archive.writestr("dog/1.jpg", photo())
+        archive.writestr("../../etc/cat.jpg", photo())
+        archive.writestr("/etc/passwd.jpg", photo())
+        archive.writestr("C:/x/1.jpg", photo())
+        archive.writestr("cat/inner.zip", path.name)
+        archive.writestr("loose.jpg", photo())
+        link = zipfile.ZipInfo("cat/link.jpg")
+        link.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(link, "/etc/passwd")
+        archive.writestr(zipfile.ZipInfo("dog/odd.jpg"), photo(), compress_type=zipfile.ZIP_LZMA)
+    before = sorted(tmp_path.rglob("*"))
+    kept = photos()
+    receipt = kept.add_zip(path)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert {name: len(found) for name, found in kept.by_class.items() if found} == {"cat": 1, "dog": 1}
+    words = receipt.words()
+    for name, why in (
+        ("cat.jpg", "leads out"),
+        ("passwd.jpg", "leads out"),
+        ("1.jpg", "leads out"),
+        ("inner.zip", "an archive in the archive"),
+        ("loose.jpg", "in no folder"),
+        ("link.jpg", "a link"),
+        ("odd.jpg", "packed in an unusual way"),
+    ):
+        assert any(told.startswith(name) and why in told for told in receipt.refused), (name, words)
+
+
+@pytest.mark.parametrize("data", [b"", b"PK", b"no zip at all" * 99, b"PK\x05\x06" + bytes(18), photo()])
+def test_what_is_no_zip_is_refused(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "x.zip"
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="zip"):
+        photos().add_zip(path)
+
+
+@given(st.data())
+def test_a_damaged_zip_is_refused_or_read_but_never_crashes(data: st.DataObject) -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for c in "ab":
+            archive.writestr(f"{c}/1.png", photo("PNG"))
+    raw = bytearray(out.getvalue())
+    for _ in range(data.draw(st.integers(1, 6))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    with tempfile.NamedTemporaryFile(suffix=".zip") as file:
+        file.write(bytes(raw))
+        file.flush()
+        kept = photos()
+        try:
+            receipt = kept.add_zip(file.name)
+        except DataError:
+            return
+        assert receipt.taken <= 2
