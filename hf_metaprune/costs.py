@@ -7,7 +7,7 @@ import logging
 import platform
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ log = logging.getLogger(__name__)
 WARM_UPS, REPEATS = 3, 15
 
 
-@torch.inference_mode()
 def latency_ms(model: nn.Module, pixels: torch.Tensor) -> float:
     """Median milliseconds of a forward pass.
 
@@ -28,15 +27,22 @@ def latency_ms(model: nn.Module, pixels: torch.Tensor) -> float:
         model: in eval mode.
         pixels: float (1, 3, height, width), on the model's device.
     """
-    times = []
+    return latencies_ms([model], pixels)[0]
+
+
+@torch.inference_mode()
+def latencies_ms(models: Sequence[nn.Module], pixels: torch.Tensor) -> list[float]:
+    """Median milliseconds of a forward pass of each model, timed in turn: what else runs slows all of them alike."""
+    times: list[list[float]] = [[] for _ in models]
     for n in range(WARM_UPS + REPEATS):
-        began = time.perf_counter()
-        model(pixels)
-        if pixels.is_cuda:
-            torch.cuda.synchronize(pixels.device)
-        if n >= WARM_UPS:
-            times.append(time.perf_counter() - began)
-    return 1000 * statistics.median(times)
+        for model, found in zip(models, times, strict=True):
+            began = time.perf_counter()
+            model(pixels)
+            if pixels.is_cuda:
+                torch.cuda.synchronize(pixels.device)
+            if n >= WARM_UPS:
+                found.append(time.perf_counter() - began)
+    return [1000 * statistics.median(found) for found in times]
 
 
 def machine_kind(device: torch.device) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 
 from .bank.entry import pack_mask
 from .cost_model import count_flops
-from .costs import latency_ms, machine_kind
+from .costs import latencies_ms, machine_kind
 from .data import ImageSet
 from .hub.client import public_name
 from .masks import Mask
@@ -75,7 +76,7 @@ def make_report(
         base_params=count_parameters(full),
         macs=count_flops(model, image)[0] // 2,
         base_macs=count_flops(full, image)[0] // 2,
-        latency_ms={"model": one_image_ms(model, data.train, device), "base": one_image_ms(full, data.train, device)},
+        latency_ms=one_image_ms({"model": model, "base": full}, data.train, device),
         machine=machine_kind(device),
         training_flops=result.flops,
         losses=[round(loss, 5) for loss in result.losses],
@@ -92,10 +93,13 @@ def _neighbour(neighbour: Neighbour, share: float, mask: Mask) -> dict[str, Any]
     return neighbour.entry.reference() | facts
 
 
-def one_image_ms(model: MetaPrunedForImageClassification, images: ImageSet, device: torch.device) -> float:
-    """Median milliseconds of one of the images, one at a time."""
+def one_image_ms(
+    models: Mapping[str, MetaPrunedForImageClassification], images: ImageSet, device: torch.device
+) -> dict[str, float]:
+    """Median milliseconds of one of the images, one at a time, by each model."""
     pixels = images.preprocessing.normalise(images.images[:1]).to(device)
-    return round(latency_ms(model.to(device), pixels), 3)
+    found = latencies_ms([model.to(device) for model in models.values()], pixels)
+    return {name: round(ms, 3) for name, ms in zip(models, found, strict=True)}
 
 
 def peak_memory_mb(device: torch.device) -> float:

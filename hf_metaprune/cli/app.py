@@ -19,6 +19,7 @@ from .hub import publish
 from .models import export, sweep
 from .options import with_options
 from .output import Json, command, err, note, out, plain, print_json, show_progress, show_report, table
+from .space import space
 
 app = typer.Typer(
     help="Small, task-specific image models by meta-vote pruning.",
@@ -30,6 +31,7 @@ app.add_typer(bank_app, name="bank")
 app.command()(publish)
 app.command()(export)
 app.command()(sweep)
+app.command()(space)
 
 
 Strict = Annotated[

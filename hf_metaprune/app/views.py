@@ -1,0 +1,102 @@
+"""What the page shows, as HTML; text of visitors and of banks is escaped in the templates."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..markup import counted
+from ..mistakes import thumbnail
+from ..pages.render import data_uri, drawn, render
+from ..pictures.bank import map_figure, overlaps, positions
+from ..pictures.report import confusion_figure, curve_figure, vote_figure
+from ..pictures.style import svg
+from ..plan import Plan
+from ..report import AdaptReport
+from ..result import AdaptResult
+from ..task import TaskData
+from ..uploads import Photos
+from .jobs import Progress
+
+SHOWN_PHOTOS = 6
+
+
+def message(text: str, kind: str = "status") -> str:
+    """A sentence for the visitor; `kind` "alert" for what went wrong, which a screen reader says at once."""
+    return render("message.html", text=text, kind=kind)
+
+
+def classes(photos: Photos, example: TaskData | None) -> str:
+    """The classes so far, with a few photos of each."""
+    found = photos.by_class
+    if example is not None:
+        train = example.train
+        found = {label: list(train.images[train.targets == i]) for i, label in enumerate(example.task.labels)}
+    rows = [
+        (label, counted(len(images), "photo"), [data_uri(thumbnail(image)) for image in images[:SHOWN_PHOTOS]])
+        for label, images in found.items()
+    ]
+    return render("classes.html", rows=rows)
+
+
+def neighbours(plan: Plan) -> str:
+    """The tasks that vote, ranked, and a map of the bank with the visitor's task."""
+    voters = [n.entry.id for n in plan.neighbours]
+    rows = [[", ".join(n.entry.labels), f"{n.score:.3f}"] for n in plan.neighbours]
+    entries = list(plan.neighbours[0].entry.bank) if plan.neighbours else []
+    masks = [entry.mask for entry in entries] + [plan.mask(plan.options.ratio or plan.start.ratio or 0.9)]
+    places = positions(overlaps(masks))
+    chosen = [i for i, entry in enumerate(entries) if entry.id in voters]
+    names = [", ".join(entry.labels) for entry in entries] + ["your task"]
+    picture = svg(map_figure(places, names, chosen, len(entries)), "Map of the bank's tasks with yours among them")
+    return render("neighbours.html", rows=rows, picture=drawn(picture))
+
+
+def vote(plan: Plan, ratio: float) -> str:
+    """Who keeps which unit of the middle layer, and what the new model keeps."""
+    mask = plan.mask(ratio)
+    layer = list(mask)[len(mask) // 2]
+    masks = {", ".join(n.entry.labels): n.entry.mask for n in plan.neighbours}
+    picture = svg(vote_figure(layer, masks, mask), f"The vote in layer {layer}")
+    return render("vote.html", picture=drawn(picture), layer=layer, layers=len(mask), kept=mask.n_kept, of=mask.n_units)
+
+
+def size(plan: Plan, ratio: float, whole: tuple[int, int]) -> str:
+    """What a model of that ratio would be, before it is made."""
+    params, macs = plan.cost(ratio)
+    return render(
+        "size.html",
+        params=f"{params:,}",
+        share=f"{params / whole[0]:.1%}",
+        macs=f"{macs / whole[1]:.1%}",
+        kilobytes=f"{4 * params / 1000:,.0f}",
+    )
+
+
+def training(progress: Progress) -> str:
+    """How far the training is, and the curve so far."""
+    left = progress.seconds_left
+    picture = None
+    if len(progress.accuracies) > 1:
+        picture = drawn(svg(curve_figure({"this model": progress.accuracies}), "Accuracy by step so far"))
+    return render(
+        "training.html",
+        what=progress.what,
+        step=progress.step,
+        steps=progress.steps,
+        left=None if left is None else f"about {max(1, round(left))} s left",
+        picture=picture,
+    )
+
+
+def result(made: AdaptResult) -> str:
+    """The main figures, the curve, the confusion matrix."""
+    report: AdaptReport = made.report
+    from ..pages.model_page import summary, tiles
+
+    pictures = []
+    if len(report.accuracy_at_step) > 1:
+        curves = {"this model": report.accuracy_at_step, **report.rivals}
+        pictures.append(drawn(svg(curve_figure(curves), "Accuracy by step of fine-tuning")))
+    if np.any(report.confusion):
+        pictures.append(drawn(svg(confusion_figure(report.confusion, report.labels), "Confusion matrix")))
+    return render("result.html", summary=list(summary(report)), tiles=tiles(report), pictures=pictures)

@@ -1,0 +1,102 @@
+"""What belongs to one visitor, and goes with them: photos, vote, model, files."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+import time
+import zipfile
+from pathlib import Path
+
+from ..plan import Plan
+from ..preprocess import Preprocessing
+from ..result import AdaptResult
+from ..task import TaskData
+from ..uploads import Photos, UploadLimits
+
+
+class Visitor:
+    """One visitor's session; nothing of it is seen by others."""
+
+    def __init__(self, preprocessing: Preprocessing, limits: UploadLimits) -> None:
+        self.photos = Photos(preprocessing, limits)
+        self.example: TaskData | None = None
+        self.plan: Plan | None = None
+        self.result: AdaptResult | None = None
+        self.stop = threading.Event()
+        self._folder: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        """A folder for the visitor's files, made when it is needed; only this server's user can read it."""
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="metaprune-"))
+        return self._folder
+
+    def data(self, seed: int) -> TaskData:
+        """The visitor's photos, or the example that was chosen.
+
+        Raises:
+            DataError: too few of them.
+        """
+        return self.example or self.photos.data(seed=seed)
+
+    def forget(self) -> None:
+        """Let go of photos, vote, model and files."""
+        self.stop.set()
+        self.stop = threading.Event()
+        self.photos = Photos(self.photos.preprocessing, self.photos.limits)
+        self.example = self.plan = self.result = None
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    def changed(self) -> None:
+        """The photos are others: what was made from the former ones holds no more."""
+        self.plan = self.result = None
+
+    def packed(self) -> Path:
+        """The model's folder as a zip, with its report as a page."""
+        assert self.result is not None
+        made = self.result.save_pretrained(self.folder / "model", html=True, overwrite=True)
+        path = self.folder / "model.zip"
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for file in sorted(made.iterdir()):
+                archive.write(file, f"model/{file.name}")
+        return path
+
+
+class Visitors:
+    """Who is here, by the name of their session; whoever leaves, or was idle for long, is forgotten."""
+
+    def __init__(self, preprocessing: Preprocessing, limits: UploadLimits, most: int = 200, idle: float = 3600) -> None:
+        self.preprocessing, self.limits, self.most, self.idle = preprocessing, limits, most, idle
+        self.known: dict[str, tuple[float, Visitor]] = {}
+        """When each was last seen, and the visitor; the one idle for longest comes first."""
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self.known)
+
+    def get(self, session: str) -> Visitor:
+        """The visitor of a session; a new one if there is none. Of too many, the one idle for longest is forgotten."""
+        now = time.monotonic()
+        with self._lock:
+            _, visitor = self.known.pop(session, (now, None))
+            gone = [name for name, (seen, _) in self.known.items() if now - seen > self.idle]
+            here = [name for name in self.known if name not in gone]
+            gone += here[: max(0, len(here) - self.most + 1)]
+            forgotten = [self.known.pop(name)[1] for name in gone]
+            visitor = visitor or Visitor(self.preprocessing, self.limits)
+            self.known[session] = (now, visitor)
+        for other in forgotten:
+            other.forget()
+        return visitor
+
+    def leave(self, session: str | None) -> None:
+        """Forget a visitor who has closed the page."""
+        with self._lock:
+            _, visitor = self.known.pop(session or "", (0.0, None))
+        if visitor is not None:
+            visitor.forget()

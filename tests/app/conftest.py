@@ -1,0 +1,169 @@
+"""The real page in a real browser: a server on loopback, with the tiny bank, and Chromium."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from hf_metaprune.task import TaskData
+
+playwright = pytest.importorskip("playwright.sync_api")
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+WAIT = 120_000  # milliseconds; a machine may be busy
+
+
+@dataclass
+class Served:
+    """A page that is being served, in a process of its own: where, and where it keeps files."""
+
+    url: str
+    files: Path
+
+    def visitors_files(self) -> list[Path]:
+        """The folders of visitors."""
+        return sorted(self.files.glob("metaprune-*"))
+
+
+@pytest.fixture(scope="session")
+def examples(tmp_path_factory: pytest.TempPathFactory, task_data: TaskData) -> Path:
+    """An example task, of class folders."""
+    root = tmp_path_factory.mktemp("examples")
+    write_photos(root / "three_things", task_data, (0, 2, 5))
+    return root
+
+
+def write_photos(root: Path, data: TaskData, classes: tuple[int, ...], count: int = 12) -> dict[str, list[Path]]:
+    """Photos of some classes as files, a folder a class."""
+    written: dict[str, list[Path]] = {}
+    for c in classes:
+        folder = root / data.task.labels[c]
+        folder.mkdir(parents=True)
+        for i, image in enumerate(data.train.images[data.train.targets == c][:count]):
+            path = folder / f"{i}.png"
+            Image.fromarray(image.permute(1, 2, 0).numpy()).resize((48, 40)).save(path)
+            written.setdefault(folder.name, []).append(path)
+    return written
+
+
+@pytest.fixture(scope="session")
+def served(bank_folder: Path, examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The page of the tiny bank."""
+    yield from serve(tmp_path_factory.mktemp("server"), "--bank", bank_folder, "--examples", examples)
+
+
+def serve(files: Path, *arguments: object) -> Iterator[Served]:
+    """Run ``hf-metaprune space``, until it says that it is ready."""
+    code = "import sys; from hf_metaprune.cli import main; sys.argv[0] = 'hf-metaprune'; main()"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-u", "-c", code, "space", "--port", port, *arguments]
+    env = {**os.environ, "TMPDIR": str(files), "HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False"}
+    log = files / "server.log"
+    with open(log, "w") as told:
+        server = subprocess.Popen([str(word) for word in command], stdout=told, stderr=told, env=env)
+    try:
+        ready = wait_until(lambda: "Running on" in log.read_text() or server.poll() is not None)
+        if not ready or server.poll() is not None:
+            pytest.fail(f"the page could not be served: {log.read_text()}")
+        yield Served(f"http://127.0.0.1:{port}/", files)
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium: apt-get install chromium, or the like")
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+def wait_until(is_so: Callable[[], bool]) -> bool:
+    """Whether something becomes so before patience ends."""
+    until = time.monotonic() + WAIT / 1000
+    while not is_so():
+        if time.monotonic() > until:
+            return False
+        threading.Event().wait(0.1)
+    return True
+
+
+class Visit:
+    """One visitor's page; what the browser complains about is kept."""
+
+    def __init__(self, browser: Any, url: str, **context: Any) -> None:
+        self.context = browser.new_context(**{"viewport": {"width": 1000, "height": 1200}, **context})
+        self.context.set_default_timeout(WAIT)
+        self.page = self.context.new_page()
+        self.complaints: list[str] = []
+        self.page.on("console", lambda m: self.complaints.append(m.text) if m.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("dialog", lambda dialog: self.complaints.append(f"dialog: {dialog.message}") or dialog.dismiss())
+        self.page.goto(url)
+        self.page.get_by_role("button", name="Make my model").wait_for()
+
+    def take_example(self) -> None:
+        self.page.get_by_role("tab", name="An example").click()
+        self.page.get_by_role("button", name="Use this example").click()
+        self.page.locator("#classes .class").first.wait_for()
+
+    def add(self, label: str, files: list[Path], says: str) -> None:
+        """Add photos of a class, and wait until the page says what became of them."""
+        self.page.get_by_role("tab", name="My photos").click()
+        self.page.get_by_label("Name of a class").fill(label)
+        self.page.locator("input[type=file]").first.set_input_files([str(file) for file in files])
+        listed = self.page.locator(f'td[aria-label="{files[-1].name}"]')
+        listed.wait_for()
+        self.page.get_by_role("button", name="Add to the class").click()
+        self.page.locator("#told").get_by_text(says).wait_for()
+        if says.startswith("Took"):
+            listed.wait_for(state="detached")
+
+    def set_steps(self, steps: int) -> None:
+        field = self.page.get_by_label("number input for Steps of fine-tuning")
+        if not field.is_visible():
+            self.page.get_by_role("button", name="Options").click()
+        field.fill(str(steps))
+        field.press("Enter")
+
+    def make(self) -> None:
+        self.page.get_by_role("button", name="Make my model").click()
+
+    def finish(self) -> None:
+        self.page.locator("#result .tiles").wait_for()
+        self.page.get_by_role("button", name="Make my model").wait_for()
+
+    def text(self, part: str) -> str:
+        return self.page.locator(part).inner_text()
+
+
+@pytest.fixture
+def visit(browser: Any, served: Served) -> Iterator[Any]:
+    """Open the page as another visitor: ``visit()``."""
+    opened: list[Visit] = []
+
+    def open_page(url: str = served.url, **context: Any) -> Visit:
+        opened.append(Visit(browser, url, **context))
+        return opened[-1]
+
+    yield open_page
+    for one in opened:
+        one.context.close()
+        assert one.complaints == []

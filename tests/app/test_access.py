@@ -1,0 +1,44 @@
+"""The page for everyone: at phone width, in the dark, with a screen reader."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+from .conftest import Visit
+
+
+def findings(page: Any) -> list[str]:
+    """What axe-core calls serious or worse, each with the place."""
+    found = Axe().run(page).response["violations"]
+    return [
+        f"{rule['id']}: {rule['help']}: {node['html'][:200]}"
+        for rule in found
+        if rule["impact"] in ("serious", "critical")
+        for node in rule["nodes"]
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_shows_all_of_it_and_a_reader_can_read_it(visit: Callable[..., Visit], scheme: str) -> None:
+    one = visit(viewport={"width": 375, "height": 800}, color_scheme=scheme)
+    one.take_example()
+    one.page.get_by_role("button", name="Options").click()
+    one.make()
+    one.finish()
+    width = one.page.evaluate("document.documentElement.scrollWidth")
+    assert width <= 375
+    found = findings(one.page)
+    assert not found, "\n".join(found)
+
+
+def test_the_keyboard_alone_is_enough(visit: Callable[..., Visit]) -> None:
+    one = visit()
+    reached = set()
+    for _ in range(40):
+        one.page.keyboard.press("Tab")
+        reached.add(one.page.evaluate("document.activeElement.innerText || document.activeElement.id"))
+    assert {"Use this example", "Make my model"} <= {text.strip() for text in reached}

@@ -1,0 +1,100 @@
+"""Visits of the page in a browser: from photos to a model that is downloaded and works."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+from hf_metaprune.result import load_result
+from hf_metaprune.task import TaskData
+
+from .conftest import Served, Visit, wait_until, write_photos
+
+Visits = Callable[..., Visit]
+
+
+def test_from_an_example_to_a_model_on_disk(visit: Visits, tmp_path: Path, examples: Path) -> None:
+    one = visit()
+    one.take_example()
+    one.set_steps(20)
+    one.make()
+    one.finish()
+    assert "recognised" in one.text("#result")
+    assert one.page.locator("#neighbours svg").get_attribute("aria-label")
+    assert "of the base" in one.text("#size")
+    with one.page.expect_download() as coming:
+        one.page.locator("#download").click()
+    path = tmp_path / "model.zip"
+    coming.value.save_as(path)
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(tmp_path)
+    made = load_result(tmp_path / "model")
+    assert made.report.options["steps"] == 20
+    photo = next(examples.rglob("*.png"))
+    assert made.predict(photo)[0]["label"] in {folder.name for folder in (examples / "three_things").iterdir()}
+    assert "<html" in (tmp_path / "model" / "report.html").read_text()
+    one.page.locator("input[type=file]").last.set_input_files(str(photo))
+    one.page.get_by_test_id("label-output-value").wait_for()
+
+
+def test_own_photos_and_names_with_markup(visit: Visits, task_data: TaskData, tmp_path: Path) -> None:
+    files = write_photos(tmp_path, task_data, (0, 2))
+    one = visit()
+    nasty = "<img src=x onerror=alert(1)> ${7*7} {{7*7}}"
+    for name, photos in zip((nasty, "plain"), files.values(), strict=True):
+        one.add(name, photos, "Took 12 photos.")
+    assert nasty in one.text("#classes")
+    one.make()
+    one.finish()
+    assert nasty in one.text("#classes")
+    assert one.page.locator("img[src=x]").count() == 0
+
+
+def test_what_cannot_be_used_is_said(visit: Visits, task_data: TaskData, tmp_path: Path) -> None:
+    one = visit()
+    one.make()
+    one.page.get_by_role("alert").filter(has_text="it takes at least two").wait_for()
+    svg = tmp_path / "drawing.png"
+    svg.write_text("<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>")
+    one.add("cat", [svg], "Took 0 photos.")
+    assert "drawing.png: no photo of a common kind" in one.text("#told")
+    one.add(" ", [svg], "a class needs a name")
+
+
+def test_a_training_can_be_stopped_and_started_again(visit: Visits) -> None:
+    one = visit()
+    one.take_example()
+    one.set_steps(400)
+    one.make()
+    one.page.locator("#progress").get_by_text("Training: step").wait_for()
+    one.page.get_by_role("button", name="Stop").click()
+    one.page.locator("#told").get_by_text("Stopped.").wait_for()
+    assert one.page.locator("#result .tiles").count() == 0
+    one.set_steps(20)
+    one.make()
+    one.finish()
+
+
+def test_two_visitors_see_their_own_things_only(
+    visit: Visits, served: Served, task_data: TaskData, tmp_path: Path
+) -> None:
+    files = write_photos(tmp_path, task_data, (0, 2, 4, 5))
+    photos = list(files.values())
+    one, two = visit(), visit()
+    for name, some in zip(("ant", "bee"), photos[:2], strict=True):
+        one.add(name, some, "Took 12 photos.")
+    for name, some in zip(("cod", "dog"), photos[2:], strict=True):
+        two.add(name, some, "Took 12 photos.")
+    one.make()
+    two.make()
+    one.finish()
+    two.finish()
+    for mine, theirs, here in ((("ant", "bee"), ("cod", "dog"), one), (("cod", "dog"), ("ant", "bee"), two)):
+        page = here.page.locator("body").inner_text()
+        assert all(name in page for name in mine)
+        assert not any(name in page.split() for name in theirs)
+    assert len(served.visitors_files()) >= 2
+    one.context.close()
+    two.context.close()
+    assert wait_until(lambda: served.visitors_files() == [])  # who leaves is forgotten
