@@ -16,7 +16,7 @@ from hf_metaprune import Bank
 from hf_metaprune.bank.sketch import pack_sketch, unpack_sketch
 from tests.conftest import REPO
 
-FORMAT = REPO / "docs" / "format.md"
+FORMAT = REPO / "docs" / "reference" / "format.md"
 
 
 @pytest.fixture(scope="module")
