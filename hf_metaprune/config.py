@@ -127,7 +127,7 @@ class MethodOptions:
     """How a bank entry is pruned from the base model; defaults of MVP, Section 3.1 and Algorithm 2.
 
     The paper gives J, r, the learning rates and the batch size, but neither h, p, tau nor the weight of the L1 loss;
-    h = 25 with p = 10% is what its FLOPs column implies (docs/methods.md).
+    h = 25 with p = 10% is what its FLOPs column implies (docs/explanation/methods.md).
     """
 
     panel: ClassVar[str] = "Pruning"

@@ -1,4 +1,4 @@
-"""The format on disk and on the Hub: its version, and the names of files and folders (docs/format.md)."""
+"""The format on disk and on the Hub: its version, and the names of files and folders (docs/reference/format.md)."""
 
 FORMAT_VERSION = 1
 

@@ -32,7 +32,8 @@ def read_task_data(
     Args:
         source: a ``datasets.Dataset`` or ``DatasetDict``, a folder of class folders, parquet file(s) or a folder of
             them, a Hub data set id, a torch data set, or a list of (image, label).
-        image_column, label_column: column names, where they cannot be found by type or name.
+        image_column: the column of images, where it cannot be found by type or name.
+        label_column: the column of labels, likewise.
         synsets: WordNet synset ids in the order of the labels, if known.
         evaluation_share: what part of each class is held back if the source has no test or validation split; 0 to
             learn from all images, and measure nothing.

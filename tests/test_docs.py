@@ -16,7 +16,7 @@ from hf_metaprune import Bank
 from hf_metaprune.bank.sketch import pack_sketch, unpack_sketch
 from tests.conftest import REPO
 
-FORMAT = REPO / "docs" / "format.md"
+FORMAT = REPO / "docs" / "reference" / "format.md"
 
 
 @pytest.fixture(scope="module")
@@ -58,3 +58,10 @@ def test_a_sketch_is_packed_as_the_page_says() -> None:
     features = np.arange(6.0)
     logits = [sum(features[f] * weights[f, c] * scales[c] for f in range(6)) + biases[c] for c in range(3)]
     assert features @ unpack_sketch(packed, 3)[:-1] + unpack_sketch(packed, 3)[-1] == pytest.approx(logits, rel=1e-4)
+
+
+def test_the_design_names_modules_that_are_there() -> None:
+    house = (REPO / "docs" / "design.md").read_text().partition("## The house\n```\n")[2].partition("```")[0]
+    names = set(re.findall(r"\b[a-z_]+(?:\.py|/)", house)) - {"hf_metaprune/"}
+    assert len(names) > 40
+    assert sorted(name for name in names if not any((REPO / "hf_metaprune").rglob(name.rstrip("/")))) == []

@@ -2,7 +2,7 @@
 
 LEEP needs a forward pass of every entry, and thus the weights of every entry. A sketch is a linear map from the base's
 features to the entry's logits, fitted once on images that the bank's maker has; with it one forward pass of the base
-guesses the LEEP of every entry from the index alone (docs/methods.md).
+guesses the LEEP of every entry from the index alone (docs/explanation/methods.md).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ class AutomaticMaskPruning(LearntPruning):
     """All units stay while scores are learnt, so that those of all are of one moment; then the lowest go at once."""
 
     name = "amp"
-    reference = "SMSP (arXiv 2307.04365), of whose AMP only a summary was to be had: see docs/methods.md"
+    reference = "SMSP (arXiv 2307.04365), of whose AMP only a summary was to be had: see docs/explanation/methods.md"
 
     def kept(self, training: ScoreTraining, scores: dict[str, torch.Tensor]) -> Mask:
         return training.mask

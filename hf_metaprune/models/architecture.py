@@ -195,7 +195,7 @@ class Architecture(ABC):
 
 
 _FAMILIES: list[Architecture] = []
-HOW_TO_ADD = "docs/add-an-architecture.md tells how to add one"
+HOW_TO_ADD = "docs/howto/add-an-architecture.md tells how to add one"
 
 
 def register(family: Architecture) -> Architecture:

@@ -30,7 +30,7 @@ class Auto(LeepWithLabels):
     """
 
     name = "auto"
-    reference = "docs/methods.md"
+    reference = "docs/explanation/methods.md"
 
     def shortlist(self, query: Query, entries: Sequence[Entry]) -> list[Entry]:
         if len(entries) <= SMALL:

@@ -1,0 +1,196 @@
+#!/usr/bin/env python
+"""Write the reference of commands and options from the code: docs/reference/cli.md and docs/reference/options.md.
+
+    uv run scripts/make_cli_docs.py
+
+A test fails when the pages are not what this script writes.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import typing
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from hf_metaprune.cli.app import app
+from hf_metaprune.config import NOT_SWEPT, AdaptOptions, MethodOptions, SearchOptions, TrainingOptions, option_fields
+from hf_metaprune.recipes import shown_defaults
+
+REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"
+GENERATED = "<!-- Written by scripts/make_cli_docs.py from the code; do not edit. -->\n"
+FIRST = ("adapt", "sweep", "predict", "inspect", "export", "publish", "demo")
+"""Commands in the order of their use; others follow as they are."""
+CLASSES = {AdaptOptions: "Adapting", TrainingOptions: "Fine-tuning", MethodOptions: "Pruning", SearchOptions: "Search"}
+USED = {
+    AdaptOptions: "Of `MetaPruner.adapt`, and of `hf-metaprune adapt`; all but {not_swept} also of `MetaPruner.sweep` "
+    "and `hf-metaprune sweep`. They can be mixed with those of fine-tuning.",
+    TrainingOptions: "Of `MetaPruner.adapt` and `MetaPruner.sweep`, and of `hf-metaprune adapt` and `sweep`.",
+    MethodOptions: "Of `build_bank` (as one object), and of `hf-metaprune bank build`.",
+    SearchOptions: "Of `MetaPruner.from_search`, and of `hf-metaprune adapt --commons`.",
+}
+
+
+def flag(name: str) -> str:
+    """An option of the command line by its name in Python."""
+    return "--" + name.replace("_", "-")
+
+
+def cell(text: str) -> str:
+    """Text for a cell of a table."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A table in Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(map(cell, line))} |" for line in lines) + "\n"
+
+
+# --- commands ---------------------------------------------------------------------------------------------------------
+
+
+def commands(of: typer.Typer, prefix: str) -> Iterator[tuple[str, Any]]:
+    """Every command with the words that call it."""
+    found = {c.name or c.callback.__name__.replace("_", "-"): c.callback for c in of.registered_commands if c.callback}
+    order = FIRST if of is app else ()
+    for name in sorted(found, key=lambda name: order.index(name) if name in order else len(order)):
+        yield f"{prefix} {name}", found[name]
+    for group in of.registered_groups:
+        assert group.typer_instance is not None
+        yield from commands(group.typer_instance, f"{prefix} {group.name}")
+
+
+def parameters(callback: Any) -> Iterator[tuple[str, Any, Any, Any]]:
+    """Name, type, typer's description and default of each parameter of a command."""
+    hints = typing.get_type_hints(callback, include_extras=True)
+    for parameter in inspect.signature(callback).parameters.values():
+        kind, about = typing.get_args(hints.get(parameter.name, parameter.annotation))[:2]
+        yield parameter.name, kind, about, parameter.default
+
+
+def shown_option(name: str, kind: Any, about: Any, default: Any) -> list[str]:
+    """A row about an option: how it is written, what is taken if it is left out, what it does."""
+    declared = [about.default, *about.param_decls] if isinstance(about.default, str) else []  # as typer reads Annotated
+    written = [part for decl in declared or [flag(name)] for part in decl.split("/")]
+    is_switch = bool in (kind, *typing.get_args(kind))
+    if is_switch and not declared:
+        written.append("--no-" + name.replace("_", "-"))
+    if not is_switch:
+        written = [f"{decl} {about.metavar or _metavar(kind)}" for decl in written]
+    if isinstance(about.show_default, str):
+        default = about.show_default
+    if default is inspect.Parameter.empty:
+        shown = "needed"
+    elif default in (None, "") or default is False or about.show_default is False:
+        shown = ""
+    else:
+        shown = default if str(default).startswith("by the recipe") else f"`{default}`"
+    return [", ".join(f"`{decl}`" for decl in written), shown, about.help or ""]
+
+
+def _metavar(kind: Any) -> str:
+    kinds = [k for k in (kind, *typing.get_args(kind)) if isinstance(k, type)]
+    names = {int: "INTEGER", float: "FLOAT", str: "TEXT", Path: "PATH"}
+    return next((names[k] for k in kinds if k in names), "TEXT")
+
+
+def about_command(name: str, callback: Any) -> str:
+    """What there is to say about one command."""
+    arguments, options = [], {}
+    for parameter in parameters(callback):
+        _, _, about, _ = parameter
+        if type(about).__name__ == "ArgumentInfo":
+            arguments.append([f"`{about.metavar}`", about.help or ""])
+        else:
+            options.setdefault(about.rich_help_panel or "Options", []).append(shown_option(*parameter))
+    usage = " ".join([name, *(f"{row[0][1:-1]}" for row in arguments), "[OPTIONS]"])
+    parts = [f"## {name.removeprefix('hf-metaprune ')}", f"```text\n{usage}\n```", inspect.getdoc(callback) or ""]
+    if arguments:
+        parts.append(table(["argument", "what it is"], arguments))
+    for panel, rows in options.items():
+        if panel != "Options":
+            parts.append(f"**{panel}**")
+        parts.append(table(["option", "default", "what it does"], rows))
+    return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
+
+
+def cli_page() -> str:
+    """The page of all commands."""
+    first = """# Commands
+
+`hf-metaprune --help` lists the commands, `hf-metaprune COMMAND --help` says what is below. A mistake ends with one line
+and exit code 1, wrong usage with 2, Ctrl-C with 130; `--debug`, anywhere, shows the traceback instead. `--json` prints
+JSON on standard output, and notes on standard error. "By the recipe" means: by the size of the task, see
+[options](options.md).
+"""
+    return "\n".join([GENERATED + first, *(about_command(*found) for found in commands(app, "hf-metaprune"))])
+
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+
+def kind_of(cls: Any, name: str) -> str:
+    """A field's type in words."""
+    kind = str(option_fields(cls)[name].type).removesuffix(" | None")
+    return kind if not kind.startswith("tuple") else f"several {re.findall('int|str', kind)[0]}"
+
+
+def about_option(cls: Any, name: str) -> list[str]:
+    """A row about one field of an options dataclass."""
+    f, recipe = option_fields(cls)[name], shown_defaults() if cls.by_recipe else {}
+    default = f.default
+    if name in recipe:
+        shown = f"by the recipe: {recipe[name]}"
+    elif default is None:
+        shown = ""
+    else:
+        shown = f"`{','.join(map(str, default)) if isinstance(default, tuple) else default}`".replace("``", "none")
+    meta, text = f.metadata, f.metadata["help"]
+    if "choices" in meta:
+        text += f" One of: {', '.join(f'`{choice}`' for choice in meta['choices'])}."
+    low, high = meta.get("low"), meta.get("high")
+    if low is not None or high is not None:
+        low, high = (f"{bound:,}" if isinstance(bound, int) else f"{bound:g}" if bound else "" for bound in (low, high))
+        text += f" From {low or 0} to {high}." if high else f" At least {low or 0}."
+    for other, values in meta.get("only", {}).items():
+        text += f" Only with `{other}` {' or '.join(f'`{value}`' for value in values)}."
+    return [f"`{name}`", kind_of(cls, name), shown, text]
+
+
+def options_page() -> str:
+    """The page of all options."""
+    first = """# Options
+
+Every option exists once, as a field of a dataclass in `hf_metaprune/config.py`. In Python they are keyword arguments
+(`adapt("photos", steps=50)`); on the command line the same name has dashes (`--steps 50`), `--no-` turns a switch off,
+and several values are separated by commas. "By the recipe" means: where the option is left out, `preset` decides; of
+the default recipe three values are shown where they depend on the images a class (below 10, below 50, more), and those
+of vision transformers where they differ. An option that does nothing with the others that were given is warned about.
+"""
+    parts = [GENERATED + first]
+    for cls, title in CLASSES.items():
+        names = ", ".join(f"`{name}`" for name in sorted(NOT_SWEPT))
+        parts.append(f"## {title}: `{cls.__name__}`\n\n{USED[cls].format(not_swept=names)}\n")
+        rows = [about_option(cls, f.name) for f in fields(cls)]
+        parts.append(table(["option", "type", "default", "what it does"], rows))
+    return "\n".join(parts)
+
+
+PAGES = {"cli.md": cli_page, "options.md": options_page}
+
+
+def main() -> None:
+    """Write the pages."""
+    for name, page in PAGES.items():
+        (REFERENCE / name).write_text(page(), encoding="utf-8")
+        print(REFERENCE / name)
+
+
+if __name__ == "__main__":
+    main()
