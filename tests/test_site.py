@@ -48,6 +48,7 @@ ANY_TIME = ["--max-latency-ms", "100000"]
 """In the place of milliseconds, which are those of the machine that wrote the page."""
 NOT_RUN = {
     "demo": "test_cli runs it with a small bank",
+    "space": "tests/app serves it, and visits it",
     "--int8": "test_export runs it; it is refused where labels change, as of a model of two steps",
 }
 

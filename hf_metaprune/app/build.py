@@ -105,16 +105,16 @@ class App:
         self.voted = gr.HTML(elem_id="vote")
         gr.Markdown("## 5. Your model")
         self.result = gr.HTML("<p>It is shown here when it is made.</p>", elem_id="result")
-        with gr.Row():
+        with gr.Row(visible=False) as self.trial:
             self.photo = gr.Image(label="Try it on a photo", sources=["upload", "webcam"], type="pil", format="jpeg")
-            self.answer = gr.Label(label="Its answer", num_top_classes=5)
+            self.answer = gr.HTML(views.answer({}), elem_id="answer")
         with gr.Row():
             self.download = gr.DownloadButton("Download the model", visible=False, elem_id="download")
             self.report = gr.DownloadButton("Download the report", visible=False, elem_id="report")
 
     def _wire(self) -> None:
         seen, made = [self.told, self.shown], [self.near, self.voted, self.predicted, self.result]
-        files, buttons = [self.download, self.report], [self.go, self.stop]
+        files, buttons = [self.trial, self.download, self.report], [self.go, self.stop]
         private: dict[str, Any] = {"api_visibility": "private"}
         if self.examples:
             self.take_example.click(self._use_example, [self.example], seen, **private)
@@ -175,8 +175,8 @@ class App:
     def _clear(self, request: gr.Request) -> list[Any]:
         visitor = self._visitor(request)
         visitor.forget()
-        hidden = gr.update(value=None, visible=False)
-        return [views.message("All of it is forgotten."), self._classes(visitor), *[""] * 5, hidden, hidden]
+        hidden = gr.update(visible=False)
+        return [views.message("All of it is forgotten."), self._classes(visitor), *[""] * 5, hidden, hidden, hidden]
 
     def _stop(self, request: gr.Request) -> None:
         self._visitor(request).stop.set()
@@ -226,6 +226,7 @@ class App:
         yield {
             self.progress: "",
             self.result: views.result(visitor.result),
+            self.trial: gr.update(visible=True),
             self.download: gr.update(value=str(path), visible=True),
             self.report: gr.update(value=str(path.parent / "model" / "report.html"), visible=True),
         }
@@ -236,9 +237,9 @@ class App:
             return gr.skip(), gr.skip()
         return views.size(plan, ratio, self.whole), views.vote(plan, ratio)
 
-    def _try(self, photo: Any, request: gr.Request) -> dict[str, float] | None:
+    def _try(self, photo: Any, request: gr.Request) -> str:
         made = self._visitor(request).result
-        return made.predict(photo)[0]["probabilities"] if photo is not None and made is not None else None
+        return views.answer(made.predict(photo)[0]["probabilities"] if photo is not None and made is not None else {})
 
 
 def _examples(folder: str | Path | None) -> dict[str, Path]:
@@ -299,5 +300,22 @@ def launch(page: gr.Blocks, limits: UploadLimits | None = None, **options: Any) 
 STYLE = """
 .gradio-container { max-width: 900px !important; margin: 0 auto !important; }
 footer { display: none !important; }
+.dark { --color-accent: #6cb6ec; }
 """
-THEME = gr.themes.Soft(primary_hue="blue", font=["system-ui", "DejaVu Sans", "sans-serif"], font_mono=["ui-monospace"])
+PAPER, NIGHT, SOFT, SOFT_NIGHT = "#0069a6", "#6cb6ec", "#4b5563", "#b6bec9"
+"""The pictures' blue, and grey, dark and light enough to be read on white and on black."""
+LINKS = [f"link_text_color{state}" for state in ("", "_active", "_hover", "_visited")]
+THEME = gr.themes.Soft(
+    primary_hue="blue", font=["system-ui", "DejaVu Sans", "sans-serif"], font_mono=["ui-monospace"]
+).set(
+    color_accent=PAPER,
+    **dict.fromkeys(LINKS, PAPER),
+    **dict.fromkeys((f"{name}_dark" for name in LINKS), NIGHT),
+    **dict.fromkeys(("button_primary_background_fill", "button_primary_background_fill_dark"), PAPER),
+    **dict.fromkeys(("button_primary_background_fill_hover", "button_primary_background_fill_hover_dark"), "#005687"),
+    **dict.fromkeys(("checkbox_label_background_fill_selected", "checkbox_label_background_fill_selected_dark"), PAPER),
+    **dict.fromkeys(("block_label_background_fill", "block_title_background_fill"), "transparent"),
+    **dict.fromkeys(("block_label_text_color", "block_title_text_color"), "*body_text_color"),
+    **dict.fromkeys(("body_text_color_subdued", "block_info_text_color"), SOFT),
+    **dict.fromkeys(("body_text_color_subdued_dark", "block_info_text_color_dark"), SOFT_NIGHT),
+)

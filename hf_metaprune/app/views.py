@@ -18,6 +18,7 @@ from ..uploads import Photos
 from .jobs import Progress
 
 SHOWN_PHOTOS = 6
+SHOWN_ANSWERS = 5
 
 
 def message(text: str, kind: str = "status") -> str:
@@ -86,6 +87,12 @@ def training(progress: Progress) -> str:
         left=None if left is None else f"about {max(1, round(left))} s left",
         picture=picture,
     )
+
+
+def answer(probabilities: dict[str, float]) -> str:
+    """What the model says of a photo: the classes that it finds most likely."""
+    rows = sorted(probabilities.items(), key=lambda item: -item[1])[:SHOWN_ANSWERS]
+    return render("answer.html", rows=rows)
 
 
 def result(made: AdaptResult) -> str:

@@ -35,7 +35,7 @@ def test_from_an_example_to_a_model_on_disk(visit: Visits, tmp_path: Path, examp
     assert made.predict(photo)[0]["label"] in {folder.name for folder in (examples / "three_things").iterdir()}
     assert "<html" in (tmp_path / "model" / "report.html").read_text()
     one.page.locator("input[type=file]").last.set_input_files(str(photo))
-    one.page.get_by_test_id("label-output-value").wait_for()
+    one.page.locator("#answer").get_by_text("Most likely").wait_for()
 
 
 def test_own_photos_and_names_with_markup(visit: Visits, task_data: TaskData, tmp_path: Path) -> None:
