@@ -158,16 +158,15 @@ def count_flops(
     model: MetaPrunedForImageClassification, image: torch.Tensor, frozen_stem: bool = False
 ) -> tuple[int, int]:
     """FLOPs of one image (1, 3, h, w): of a forward pass, and of a training step (forward and backward)."""
-    costs = cost_model_of(model, image, frozen_stem)
+    costs = cost_model_of(model.config, image, frozen_stem)
     counts = {name: len(kept) for name, kept in model.mask().items()}
     return costs.flops(counts), costs.training_flops(counts)
 
 
-def cost_model_of(model: MetaPrunedForImageClassification, image: torch.Tensor, frozen_stem: bool = False) -> CostModel:
-    """The costs of a model, and of all sub-networks of its base with as many labels; made once for all of these."""
-    network = json.dumps(model.config.base_model, sort_keys=True)
-    sizes, shape = tuple(model.mask().sizes.items()), tuple(image.shape[1:])
-    return _cost_model(network, sizes, model.config.num_labels, shape, frozen_stem)
+def cost_model_of(config: MetaPrunedConfig, image: torch.Tensor, frozen_stem: bool = False) -> CostModel:
+    """The costs of all sub-networks of a base with as many labels; made once for all of these."""
+    network, sizes = json.dumps(config.base_model, sort_keys=True), tuple(config.mask().sizes.items())
+    return _cost_model(network, sizes, config.num_labels, tuple(image.shape[1:]), frozen_stem)
 
 
 @lru_cache(maxsize=16)  # a bank's entries are slices of one network

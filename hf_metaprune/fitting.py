@@ -9,7 +9,7 @@ from functools import partial
 
 from .budgets import Budget, largest, ratio_of
 from .config import VOTED, AdaptOptions
-from .cost_model import CostModel
+from .cost_model import CostModel, cost_model_of
 from .errors import OptionError
 from .latency import LatencyTable
 from .masks import Mask
@@ -46,7 +46,7 @@ def is_even(options: AdaptOptions) -> bool:
 def cost_model(start: Start) -> CostModel:
     """What sub-networks of the base cost, for the task's labels and images."""
     config = start.base.config(Mask.full(start.sizes), start.task.labels)
-    return CostModel(config, start.images.images[:1])
+    return cost_model_of(config, start.images.images[:1])
 
 
 def sizing_of(start: Start, order: Order) -> Sizing:

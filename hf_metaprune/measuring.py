@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from .alternatives import other_ways
 from .bank.entry import pack_mask
-from .cost_model import count_flops
+from .config import TrainingOptions
+from .cost_model import cost_model_of, count_flops
 from .costs import latencies_ms, machine_kind
 from .data import ImageSet
 from .hub.client import public_name
@@ -34,12 +36,14 @@ def make_report(
     head: str,
     bank: dict[str, Any],
     logits: torch.Tensor,
+    training: TrainingOptions,
 ) -> AdaptReport:
     """The report of a model that was adapted from `start`.
 
     Args:
         head, bank: how it got its classifier, and from where it comes.
         logits: what it says of the task's test images, float (n, labels).
+        training: how it was trained.
     """
     device, labels = start.device, data.task.labels
     predicted = logits.argmax(1).numpy()
@@ -52,6 +56,7 @@ def make_report(
     overlaps = [mask.iou_per_layer(m) for m in masks]
     image = data.train.images[:1]
     full = start.base.whole(labels).eval()
+    costs = cost_model_of(full.config, image)
     shares = vote_shares(mask, masks, start.weights)
     return AdaptReport(
         accuracy=float((predicted == true).mean()) if len(true) else math.nan,
@@ -79,6 +84,7 @@ def make_report(
         latency_ms=one_image_ms({"model": model, "base": full}, data.train, device),
         machine=machine_kind(device),
         training_flops=result.flops,
+        alternatives=other_ways(start.base, costs, model.config.ratio, training, len(data.train)),
         losses=[round(loss, 5) for loss in result.losses],
         peak_memory_mb=peak_memory_mb(device),
         seed=start.options.seed,

@@ -10,10 +10,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from .alternatives import other_ways
 from .bank.bank import Bank, open_bank
 from .config import NOT_SWEPT, VOTED, AdaptOptions, TrainingOptions, override, split_options, unused
-from .cost_model import cost_model_of
 from .costs import measured_energy
 from .errors import BankError, OptionError
 from .fitting import budget_of, check_bounds, check_reach, cut, is_even
@@ -239,9 +237,7 @@ class MetaPruner:
             phases["fine-tune"] = result.seconds
             phases["evaluate"] = time.perf_counter() - began - result.seconds
         logits = predict_logits(model, data.evaluation, device)
-        report = make_report(model, data, start, result, head, self.bank.reference(), logits)
-        costs = cost_model_of(start.base.whole(data.task.labels), data.train.images[:1])
-        report.alternatives = other_ways(start.base, costs, ratio, plan.training, len(data.train))
+        report = make_report(model, data, start, result, head, self.bank.reference(), logits, plan.training)
         passes = int(chosen.recalibrate or False) + (chosen.head != "random")
         report.emissions = {name: plan.energy.get(name, 0.0) + value for name, value in energy.items()}
         report.retrieval_flops = plan.retrieval_flops

@@ -59,8 +59,8 @@ def read_task_data(
     least = 2 if held is None and evaluation_share else 1
     _check_counts(names, train.labels, least)
     images = _decode(train, names, preprocessing, progress)
-    _check_counts(names, [names[t] for t in images.targets.tolist()], least)
     if held is not None and evaluation_name:
+        _check_counts(names, [names[t] for t in images.targets.tolist()], least)
         evaluation = _decode(held, names, preprocessing, progress)
         skipped = images.skipped + evaluation.skipped
         return TaskData(task, images, evaluation, evaluation_name, name, skipped)

@@ -100,6 +100,11 @@ class AdaptReport:
         half = CONFIDENCE / (1 + z2 / n) * math.sqrt(self.accuracy * (1 - self.accuracy) / n + z2 / (4 * n * n))
         return max(0.0, middle - half), min(1.0, middle + half)
 
+    @property
+    def ways(self) -> dict[str, dict[int, float]]:
+        """Accuracy by step of this model, and of what it was compared with."""
+        return {"this model": self.accuracy_at_step, **self.rivals}
+
     def headline(self) -> str:
         """The accuracy, how sure it is, and on what it was measured, in one line."""
         if math.isnan(self.accuracy):
@@ -180,7 +185,7 @@ class AdaptReport:
         return [f"| ms an image, one at a time | {mine:.1f} | {base:.1f} | {mine / max(1e-9, base):.1%} |"]
 
     def _accuracies(self) -> list[str]:
-        ways = {"this model": self.accuracy_at_step, **self.rivals}
+        ways = self.ways
         steps = sorted({step for way in ways.values() for step in way})
         if not steps:
             return []

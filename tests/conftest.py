@@ -26,6 +26,7 @@ from hf_metaprune.config import MethodOptions
 from hf_metaprune.data import ImageSet
 from hf_metaprune.models.base import BaseModel
 from hf_metaprune.preprocess import Preprocessing
+from hf_metaprune.pruner import MetaPruner
 from hf_metaprune.task import Task, TaskData
 
 settings.register_profile("any machine", deadline=None)  # a busy one is no failure
@@ -134,6 +135,11 @@ def bank_folder(tmp_path_factory: pytest.TempPathFactory, base: BaseModel, task_
 def bank(bank_folder: Path) -> Bank:
     """The tiny bank; do not write to it (see `own_bank`)."""
     return Bank.open(bank_folder)
+
+
+@pytest.fixture
+def pruner(bank_folder: Path) -> MetaPruner:
+    return MetaPruner.from_hub(bank_folder)
 
 
 @pytest.fixture

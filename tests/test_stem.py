@@ -17,11 +17,6 @@ FAST = {"steps": 4, "neighbours": 2, "batch_size": 16, "eval_steps": (0,)}
 
 
 @pytest.fixture
-def pruner(bank_folder: Path) -> MetaPruner:
-    return MetaPruner.from_hub(bank_folder)
-
-
-@pytest.fixture
 def target(task_data: TaskData) -> TaskData:
     return task_data.select((0, 2, 5))
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import torch
 
 from ..config import AdaptOptions, option_fields
+from ..cost_model import cost_model_of
 from ..errors import DataError, MetaPruneError
+from ..masks import Mask
 from ..pages.render import look
 from ..pruner import MetaPruner
 from ..reading import read_task_data
@@ -51,14 +55,9 @@ class App:
 
     def _whole(self) -> tuple[int, int]:
         """Parameters and MACs of the base."""
-        import torch
-
-        from ..cost_model import cost_model_of
-
-        model = self.base.whole()
-        costs = cost_model_of(model, torch.empty(1, *self.base.preprocessing.input_size))
-        counts = {layer.name: layer.size for layer in self.base.layers}
-        return costs.params(counts), costs.macs(counts)
+        config = self.base.config(Mask.full(self.base.sizes), ["any"])
+        costs = cost_model_of(config, torch.empty(1, *self.base.preprocessing.input_size))
+        return costs.params(self.base.sizes), costs.macs(self.base.sizes)
 
     def _layout(self) -> None:
         gr.Markdown(INTRO)
@@ -212,7 +211,7 @@ class App:
             yield {self.progress: views.training(progress)}
         plan = visitor.plan = planning.value
         yield {
-            self.near: views.neighbours(plan),
+            self.near: views.neighbours(plan, ratio),
             self.voted: views.vote(plan, ratio),
             self.predicted: views.size(plan, ratio, self.whole),
         }
@@ -252,8 +251,6 @@ def _examples(folder: str | Path | None) -> dict[str, Path]:
 
 def _jpeg(shot: Any) -> list[bytes]:
     """What the camera took, as a file."""
-    import io
-
     if shot is None:
         return []
     out = io.BytesIO()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from ..markup import counted
 from ..mistakes import thumbnail
+from ..pages.model_page import summary, tiles
 from ..pages.render import data_uri, drawn, render
 from ..pictures.bank import map_figure, overlaps, positions
 from ..pictures.report import confusion_figure, curve_figure, vote_figure
@@ -17,7 +20,7 @@ from ..task import TaskData
 from ..uploads import Photos
 from .jobs import Progress
 
-SHOWN_PHOTOS = 6
+SHOWN_PHOTOS, MOST_MAPPED = 6, 500
 SHOWN_ANSWERS = 5
 
 
@@ -39,16 +42,16 @@ def classes(photos: Photos, example: TaskData | None) -> str:
     return render("classes.html", rows=rows)
 
 
-def neighbours(plan: Plan) -> str:
+def neighbours(plan: Plan, ratio: float) -> str:
     """The tasks that vote, ranked, and a map of the bank with the visitor's task."""
-    voters = [n.entry.id for n in plan.neighbours]
     rows = [[", ".join(n.entry.labels), f"{n.score:.3f}"] for n in plan.neighbours]
-    entries = list(plan.neighbours[0].entry.bank) if plan.neighbours else []
-    masks = [entry.mask for entry in entries] + [plan.mask(plan.options.ratio or plan.start.ratio or 0.9)]
-    places = positions(overlaps(masks))
-    chosen = [i for i, entry in enumerate(entries) if entry.id in voters]
-    names = [", ".join(entry.labels) for entry in entries] + ["your task"]
-    picture = svg(map_figure(places, names, chosen, len(entries)), "Map of the bank's tasks with yours among them")
+    voters = {n.entry.id: n.entry for n in plan.neighbours}
+    others = (entry for entry in plan.neighbours[0].entry.bank if entry.id not in voters)
+    entries = [*voters.values(), *itertools.islice(others, MOST_MAPPED)]  # a map takes n³ steps
+    places = positions(overlaps([*(entry.mask for entry in entries), plan.mask(ratio)]))
+    names = [", ".join(entry.labels) for entry in entries]
+    made = map_figure(places, names, range(len(voters)), len(entries))
+    picture = svg(made, "Map of the bank's tasks with yours among them")
     return render("neighbours.html", rows=rows, picture=drawn(picture))
 
 
@@ -98,12 +101,9 @@ def answer(probabilities: dict[str, float]) -> str:
 def result(made: AdaptResult) -> str:
     """The main figures, the curve, the confusion matrix."""
     report: AdaptReport = made.report
-    from ..pages.model_page import summary, tiles
-
     pictures = []
     if len(report.accuracy_at_step) > 1:
-        curves = {"this model": report.accuracy_at_step, **report.rivals}
-        pictures.append(drawn(svg(curve_figure(curves), "Accuracy by step of fine-tuning")))
+        pictures.append(drawn(svg(curve_figure(report.ways), "Accuracy by step of fine-tuning")))
     if np.any(report.confusion):
         pictures.append(drawn(svg(confusion_figure(report.confusion, report.labels), "Confusion matrix")))
     return render("result.html", summary=list(summary(report)), tiles=tiles(report), pictures=pictures)

@@ -74,7 +74,7 @@ def show_report(report: AdaptReport) -> None:
     if report.neighbours:
         out.print(voters)
     out.print(f"Accuracy [bold]{plain(report.headline())}[/]")
-    for name, way in {"this model": report.accuracy_at_step, **report.rivals}.items():
+    for name, way in report.ways.items():
         steps = ", ".join(f"{a:.1%} after {s}" for s, a in way.items())
         out.print(f"  {name}: {steps} steps" if way else f"  {name}: not measured")
     share_p, share_m = report.params / report.base_params, report.macs / report.base_macs

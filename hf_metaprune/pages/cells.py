@@ -28,8 +28,7 @@ def result_cell(result: AdaptResult) -> str:
     report = result.report
     picture = None
     if len(report.accuracy_at_step) > 1:
-        curves = {"this model": report.accuracy_at_step, **report.rivals}
-        picture = drawn(svg(curve_figure(curves), "Accuracy by step of fine-tuning"))
+        picture = drawn(svg(curve_figure(report.ways), "Accuracy by step of fine-tuning"))
     labels = [result.model.config.id2label[i] for i in range(result.model.config.num_labels)]
     return _cell(title_of(labels), summary=list(summary(report)), tiles=tiles(report), svg=picture)
 

@@ -24,7 +24,7 @@ from ..pictures.report import (
 )
 from ..pictures.style import svg
 from ..report import AdaptReport, voter_name
-from .render import data_uri, drawn, look, render
+from .render import bar, data_uri, drawn, look, render
 
 if TYPE_CHECKING:
     from ..result import AdaptResult
@@ -57,7 +57,7 @@ def _page(result: AdaptResult) -> dict[str, Any]:
             for m in result.mistakes
         ],
         "per_class": [
-            [label, _bar(share), f"{share:.1%}"]
+            [label, bar(share), f"{share:.1%}"]
             for label, share in report.accuracy_per_class.items()
             if share is not None and share == share
         ],
@@ -125,13 +125,12 @@ def tiles(report: AdaptReport) -> list[tuple[str, str]]:
 def _curve(report: AdaptReport) -> Markup | None:
     if len(report.accuracy_at_step) < 2:
         return None
-    curves = {"this model": report.accuracy_at_step, **report.rivals}
-    return drawn(svg(curve_figure(curves), f"Accuracy by step of fine-tuning. {_curve_words(report)}"))
+    return drawn(svg(curve_figure(report.ways), f"Accuracy by step of fine-tuning. {_curve_words(report)}"))
 
 
 def _curve_words(report: AdaptReport) -> str:
     told = []
-    for name, points in {"this model": report.accuracy_at_step, **report.rivals}.items():
+    for name, points in report.ways.items():
         if points:
             (first, start), (last, end) = next(iter(points.items())), list(points.items())[-1]
             told.append(
@@ -144,12 +143,6 @@ def _confusion(report: AdaptReport) -> Markup | None:
     if not any(map(any, report.confusion)) or len(report.labels) > MAX_CONFUSION:
         return None
     return drawn(svg(confusion_figure(report.confusion, report.labels), "Confusion matrix of the test images"))
-
-
-def _bar(share: float) -> Markup:
-    return Markup('<span class="bar" style="width:{:.2f}em" aria-hidden="true"></span>').format(
-        6 * min(1.0, max(0.0, share))
-    )
 
 
 def _vote_words(report: AdaptReport) -> str:
@@ -229,13 +222,13 @@ def _alternatives(report: AdaptReport) -> list[list[Any]]:
     ways = {"this way, the search of the bank included": own, **report.alternatives}
     most = max(ways.values())
     return [
-        [name, _bar(flops / most), f"{flops / 1e9:,.0f}", f"{flops / max(1, own):.1f}"] for name, flops in ways.items()
+        [name, bar(flops / most), f"{flops / 1e9:,.0f}", f"{flops / max(1, own):.1f}"] for name, flops in ways.items()
     ]
 
 
 def _seconds(report: AdaptReport) -> list[list[Any]]:
     most = max(report.seconds.values(), default=0.0) or 1.0
-    return [[phase, _bar(seconds / most), f"{seconds:.1f}"] for phase, seconds in report.seconds.items()]
+    return [[phase, bar(seconds / most), f"{seconds:.1f}"] for phase, seconds in report.seconds.items()]
 
 
 def _lineage(result: AdaptResult) -> Iterator[str | Markup]:

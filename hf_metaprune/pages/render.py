@@ -14,7 +14,9 @@ from markupsafe import Markup
 @cache
 def _templates() -> Environment:
     loader = PackageLoader("hf_metaprune", "pages/templates")
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.globals["bar"] = bar
+    return made
 
 
 @cache
@@ -31,6 +33,12 @@ def render(template: str, **values: Any) -> str:
 def drawn(svg: str) -> Markup:
     """A picture that `pictures.style.svg` made, which is markup already."""
     return Markup(svg)
+
+
+def bar(share: float) -> Markup:
+    """A bar as long as a share of its full length; the number stands beside it."""
+    length = 6 * min(1.0, max(0.0, share))
+    return Markup('<span class="bar" style="width:{:.2f}em" aria-hidden="true"></span>').format(length)
 
 
 def data_uri(jpeg: bytes) -> str:

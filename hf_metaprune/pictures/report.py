@@ -144,10 +144,7 @@ def report_figures(report: AdaptReport) -> dict[str, tuple[str, Any]]:
     """File name and figure of each picture that a report has data for, by title."""
     out = {}
     if len(report.accuracy_at_step) > 1:
-        out["Accuracy by step"] = (
-            "accuracy.png",
-            curve_figure({"this model": report.accuracy_at_step, **report.rivals}),
-        )
+        out["Accuracy by step"] = ("accuracy.png", curve_figure(report.ways))
     if np.any(report.confusion) and len(report.labels) <= MAX_CONFUSION:
         out["Confusion matrix"] = ("confusion.png", confusion_figure(report.confusion, report.labels))
     voters = len(report.neighbours)

@@ -137,11 +137,18 @@ class Visit:
             listed.wait_for(state="detached")
 
     def set_steps(self, steps: int) -> None:
+        """Set the steps, and see that the page has taken them: its slider shows them, too."""
         field = self.page.get_by_label("number input for Steps of fine-tuning")
+        slider = self.page.get_by_label("range slider for Steps of fine-tuning")
         if not field.is_visible():
             self.page.get_by_role("button", name="Options").click()
-        field.fill(str(steps))
-        field.press("Enter")
+
+        def taken() -> bool:
+            field.fill(str(steps))
+            field.press("Tab")
+            return slider.input_value() == str(steps)
+
+        assert wait_until(taken)
 
     def make(self) -> None:
         self.page.get_by_role("button", name="Make my model").click()

@@ -1,0 +1,52 @@
+"""Plans: one vote, models of any size; and options that do nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from hf_metaprune import MetaPruner
+from hf_metaprune.errors import OptionError
+from hf_metaprune.task import TaskData
+
+FAST = {"steps": 6, "batch_size": 16, "eval_steps": (0, 3), "neighbours": 2}
+
+
+@pytest.fixture
+def target(task_data: TaskData) -> TaskData:
+    return task_data.select((0, 2, 4))
+
+
+def test_a_plan_makes_models_of_any_size(pruner: MetaPruner, target: TaskData) -> None:
+    plan = pruner.plan(target, **FAST, weighted=True)
+    assert len(plan.neighbours) == FAST["neighbours"]
+    small, large = pruner.make(plan, ratio=0.9), pruner.make(plan, ratio=0.5)
+    for ratio, result in ((0.9, small), (0.5, large)):
+        assert plan.cost(ratio) == (result.report.params, result.report.macs)
+        assert plan.mask(ratio) == result.model.mask()
+        assert result.report.given == {**FAST, "eval_steps": list(FAST["eval_steps"]), "weighted": True, "ratio": ratio}
+    within = pruner.make(plan, max_macs=small.report.macs).report
+    assert within.macs <= small.report.macs
+    assert "ratio" not in within.given
+    once = pruner.adapt(target, **FAST, weighted=True, ratio=0.5)
+    assert once.model.mask() == large.model.mask()
+    assert once.report.accuracy_at_step == large.report.accuracy_at_step
+    with pytest.raises(OptionError, match="neighbours was settled with the vote"):
+        pruner.make(plan, neighbours=1)
+    with pytest.raises(OptionError, match="ratio=0.5 and a budget"):
+        pruner.make(plan, ratio=0.5, max_params=100_000)
+    with pytest.raises(OptionError, match="compare is not for a plan"):
+        pruner.plan(target, compare=True)
+
+
+def test_options_that_do_nothing_are_said(
+    pruner: MetaPruner, target: TaskData, caplog: pytest.LogCaptureFixture
+) -> None:
+    pruner.adapt(target, **FAST, tau=0.5, normalise="global", momentum=0.5, optimizer="adamw")
+    assert [record.getMessage() for record in caplog.records] == [
+        "tau does nothing with vote=top: it is for sample",
+        "normalise does nothing with strategy=mvp: it is for smsp",
+        "momentum does nothing with optimizer=adamw: it is for sgd",
+    ]
+    caplog.clear()
+    pruner.adapt(target, **FAST, tau=0.5, vote="sample", momentum=0.5, weighted=True)
+    assert not caplog.records
