@@ -228,7 +228,7 @@ def _opened(
     _check_directory(file, limits)
     try:
         archive = zipfile.ZipFile(file)
-        listed = [info for info in archive.infolist() if not info.is_dir() and not _is_hidden(info.filename)]
+        listed = [info for info in archive.infolist() if not _is_folder(info) and not _is_hidden(info.filename)]
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
         raise DataError(f"the zip cannot be read: {reason(error)}") from error
     if len(listed) > limits.members:
@@ -287,6 +287,10 @@ def _why_not(info: zipfile.ZipInfo, parts: Sequence[str], limits: UploadLimits) 
     if info.file_size > limits.file_bytes:
         return _too_large(limits)
     return None
+
+
+def _is_folder(info: zipfile.ZipInfo) -> bool:
+    return info.filename.endswith("/")  # is_dir() of Python 3.11 fails on an empty name
 
 
 def _is_hidden(name: str) -> bool:

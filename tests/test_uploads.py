@@ -252,6 +252,12 @@ def test_what_is_no_zip_is_refused(tmp_path: Path, data: bytes) -> None:
         photos().add_zip(path)
 
 
+def test_a_zip_of_a_file_without_a_name_is_read(tmp_path: Path) -> None:
+    path = zipped(tmp_path, {f"{c}/1.jpg": photo() for c in "ab"} | {"nameless": photo()})
+    path.write_bytes(path.read_bytes().replace(b"nameless", b"\0ameless"))  # zipfile ends a name at a NUL
+    assert photos().add_zip(path).taken == 2
+
+
 @given(st.data())
 def test_a_damaged_zip_is_refused_or_read_but_never_crashes(data: st.DataObject) -> None:
     out = io.BytesIO()
