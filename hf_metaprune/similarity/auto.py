@@ -13,8 +13,10 @@ from .leep import leep
 from .leep_labels import SHARE, LeepWithLabels, known_share
 from .similarity import Query, get_similarity, register_similarity
 
-SMALL = 100
-"""Entries that are all looked at: a shortlist would cost as much."""
+SMALL = 25
+"""Entries that are all looked at, where they have sketches: a shortlist and the base's pass would cost as much."""
+SMALL_BLIND = 100
+"""The same of entries without a sketch."""
 PLACES = 0.1
 """Share of the entries that LEEP looks at, where they have sketches (docs/findings.md)."""
 PLACES_BLIND = 0.3
@@ -26,22 +28,22 @@ FEWEST = 10
 class Auto(LeepWithLabels):
     """LEEP with labels of a shortlist: by sketches (bank/sketch.py), by WordNet for entries that have none.
 
-    In a bank of at most `SMALL` entries, and where there is neither a sketch nor WordNet, it looks at all of them.
+    In a small bank, and where there is neither a sketch nor WordNet, it looks at all of them.
     """
 
     name = "auto"
     reference = "docs/explanation/methods.md"
 
     def shortlist(self, query: Query, entries: Sequence[Entry]) -> list[Entry]:
-        if len(entries) <= SMALL:
-            return list(entries)
         sketched = [e for e in entries if e.sketch is not None]
-        guesses = guess_scores(query, sketched) if sketched else {}
         blind = [e for e in entries if e.sketch is None]
-        return best(sketched, guesses, PLACES) + self._by_wordnet(query, blind) or list(entries)
+        return self._by_sketch(query, sketched) + self._by_wordnet(query, blind) or list(entries)
+
+    def _by_sketch(self, query: Query, entries: list[Entry]) -> list[Entry]:
+        return entries if len(entries) <= SMALL else best(entries, guess_scores(query, entries), PLACES)
 
     def _by_wordnet(self, query: Query, entries: list[Entry]) -> list[Entry]:
-        if len(entries) <= SMALL:
+        if len(entries) <= SMALL_BLIND:
             return entries
         try:
             scores = get_similarity("wordnet").scores(query, entries)

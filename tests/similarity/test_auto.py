@@ -22,7 +22,7 @@ from tests.conftest import needs_wordnet
 @pytest.fixture(autouse=True)
 def small_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four entries are a large bank, of which one is looked at."""
-    for name, value in {"SMALL": 2, "FEWEST": 1, "PLACES": 0.25, "PLACES_BLIND": 0.5}.items():
+    for name, value in {"SMALL": 2, "SMALL_BLIND": 2, "FEWEST": 1, "PLACES": 0.25, "PLACES_BLIND": 0.5}.items():
         monkeypatch.setattr(auto, name, value)
 
 
