@@ -211,8 +211,8 @@ def _columns(dataset: Any, image_column: str | None, label_column: str | None) -
     features = dataset.features
     is_image = {n for n, f in features.items() if isinstance(f, datasets.Image)}
     is_label = {n for n, f in features.items() if isinstance(f, datasets.ClassLabel)}
-    image = _pick("image", image_column, features, is_image, IMAGE_NAMES)
-    label = _pick("label", label_column, features, is_label, LABEL_NAMES)
+    image = pick_column("image", image_column, features, is_image, IMAGE_NAMES)
+    label = pick_column("label", label_column, features, is_label, LABEL_NAMES)
     if isinstance(features[image], datasets.ClassLabel) or getattr(features[image], "dtype", "") in NUMBERS:
         raise DataError(f"column {image!r} holds numbers, not images; columns: {', '.join(features)}")
     if image in is_image:
@@ -238,7 +238,12 @@ def _columns(dataset: Any, image_column: str | None, label_column: str | None) -
     return Split(lambda i: dataset[i][image], labels, names, describe)
 
 
-def _pick(what: str, asked: str | None, features: Any, by_type: set[str], by_name: Sequence[str]) -> str:
+def pick_column(what: str, asked: str | None, features: Any, by_type: set[str], by_name: Sequence[str]) -> str:
+    """The column asked for, the only one of its type, or the first of the usual names.
+
+    Raises:
+        DataError: there is none, or several that are called otherwise.
+    """
     if asked is not None:
         if asked not in features:
             raise DataError(f"there is no column {asked!r}; columns: {', '.join(features)}")

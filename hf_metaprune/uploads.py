@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import torch
 from PIL import Image
@@ -23,6 +23,9 @@ from .preprocess import Preprocessing
 from .reading import hold_back
 from .sources import EVALUATION_NAMES, TRAIN_NAMES
 from .task import Task, TaskData
+
+if TYPE_CHECKING:
+    from .hub.samples import Wanted
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")
 """What cameras, phones and screens write. Decoders of others are slow, start programs, or are rarely looked at."""
@@ -122,6 +125,29 @@ class Photos:
         if not receipt.taken and not self:
             why = f": {receipt.refused[0]}" if receipt.refused else ""
             raise DataError(f"the zip holds no photos in folders, a folder for each class{why}")
+        return receipt
+
+    def add_from_hub(self, wanted: Wanted) -> Receipt:
+        """Take some images of a data set on the Hub.
+
+        Raises:
+            DataError: there is no such public data set, or it has no images with labels.
+        """
+        from .hub.samples import sampled
+
+        receipt, until = Receipt(), time.monotonic() + self.limits.seconds
+        came = set()
+        for label, data in sampled(wanted, self.limits.seconds):
+            if self._full(receipt, label, until):
+                break
+            came.add(label)
+            self.bytes += len(data)
+            try:
+                self._take(receipt, self._class(label), f"an image of {label}", data)
+            except DataError as error:
+                receipt.refuse(label, str(error))
+        for name in sorted(set(wanted.names) - came):
+            receipt.refuse(name, "no image of it was found")
         return receipt
 
     def remove(self, label: str) -> None:
