@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from ..report import AdaptReport
 from ..result import AdaptResult
 from ..task import TaskData
 from ..uploads import Photos
+from .comparison import Compared
 from .jobs import Progress
 
 SHOWN_PHOTOS, MOST_MAPPED = 6, 500
@@ -64,8 +66,8 @@ def vote(plan: Plan, ratio: float) -> str:
     return render("vote.html", picture=drawn(picture), layer=layer, layers=len(mask), kept=mask.n_kept, of=mask.n_units)
 
 
-def size(plan: Plan, ratio: float, whole: tuple[int, int]) -> str:
-    """What a model of that ratio would be, before it is made."""
+def size(plan: Plan, ratio: float, whole: tuple[int, int], milliseconds: float) -> str:
+    """What a model of that ratio would be, before it is made; `whole`: parameters and MACs of the base."""
     params, macs = plan.cost(ratio)
     return render(
         "size.html",
@@ -73,7 +75,13 @@ def size(plan: Plan, ratio: float, whole: tuple[int, int]) -> str:
         share=f"{params / whole[0]:.1%}",
         macs=f"{macs / whole[1]:.1%}",
         kilobytes=f"{4 * params / 1000:,.0f}",
+        milliseconds=f"{milliseconds:.1f}",
     )
+
+
+def waiting(before: int) -> str:
+    """That others come first."""
+    return render("waiting.html", before=f"{counted(before, 'visitor')} {'is' if before == 1 else 'are'}")
 
 
 def training(progress: Progress) -> str:
@@ -107,3 +115,17 @@ def result(made: AdaptResult) -> str:
     if np.any(report.confusion):
         pictures.append(drawn(svg(confusion_figure(report.confusion, report.labels), "Confusion matrix")))
     return render("result.html", summary=list(summary(report)), tiles=tiles(report), pictures=pictures)
+
+
+def compared(rows: Sequence[Compared], whole: tuple[int, int], progress: Progress | None = None) -> str:
+    """This model beside other ways; `progress` is of the one that is being tried."""
+    table = [(way.name, f"{way.accuracy:.1%}", f"{way.params:,}", f"{way.params / whole[0]:.1%}") for way in rows]
+    trying = None
+    if progress is not None:
+        trying = progress.what + (f": step {progress.step} of {progress.steps}" if progress.steps else "")
+    return render("compared.html", rows=table, trying=trying)
+
+
+def published(url: str) -> str:
+    """Where the model is now."""
+    return render("published.html", url=url)

@@ -18,7 +18,7 @@ from .bank import BankArgument, BankRevision, bank_app
 from .hub import publish
 from .models import export, sweep
 from .options import with_options
-from .output import Json, command, err, note, out, plain, print_json, show_progress, show_report, table
+from .output import Json, command, err, note, out, plain, print_json, show_progress, show_report, sparkline, table
 from .space import space
 
 app = typer.Typer(
@@ -158,7 +158,8 @@ def inspect(
     """Show what a pruned model keeps, layer by layer."""
     from ..result import load_result
 
-    loaded = load_result(model).model
+    result = load_result(model)
+    loaded, learnt = result.model, result.report.accuracy_at_step
     mask, config = loaded.mask(), loaded.config
     params = sum(p.numel() for p in loaded.parameters())
     layers = {name: {"kept": len(kept), "size": mask.sizes[name]} for name, kept in mask.items()}
@@ -173,6 +174,10 @@ def inspect(
     made = f"{config.method} at ratio {config.ratio} of {base.get('architecture')}"
     measured = ", ".join(f"{k} {v}" for k, v in metrics.items()) or "nothing"
     out.print(plain(f"{made}: {params:,} parameters; measured: {measured}"))
+    if len(learnt) > 1:
+        steps, accuracies = list(learnt), list(learnt.values())
+        ends = f"{accuracies[0]:.1%} at step {steps[0]}, {accuracies[-1]:.1%} at step {steps[-1]}"
+        out.print(f"learnt {sparkline(accuracies)} {ends}")
     longest = max(map(len, mask), default=0)
     cells = max(8, min(48, out.width - longest - 26))
     rows = table("layer", "kept", "of", "units")

@@ -12,12 +12,14 @@ from ..config import MethodOptions, override
 from ..errors import OptionError
 from ..markup import counted
 from .options import with_options
-from .output import Json, out, plain, print_json, show_progress, table
+from .output import Json, out, plain, print_json, show_progress, sparkline, table
 
 bank_app = typer.Typer(help="Build, list and check banks of pruned models.", no_args_is_help=True)
 
 BINARY = ("masks", "sketch")
 """Columns of the index that nobody can read."""
+UNEVEN = 0.1
+"""Difference of the shares that two layers keep, from which on each entry's are shown."""
 
 BankRevision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a bank on the Hub.")]
 BankArgument = Annotated[str, typer.Argument(help="Folder of a bank, or its id on the Hub.", metavar="BANK")]
@@ -34,13 +36,29 @@ def bank_show(bank: BankArgument, revision: BankRevision = None, as_json: Json =
         rows = [{k: v for k, v in e.row().items() if k not in BINARY} | {"metrics": e.metrics} for e in opened]
         print_json({"name": opened.name, "base_model": opened.meta["base_model"], "entries": rows})
         return
-    entries = table("entry", "labels", "method", "ratio", "accuracy", "kB", title=plain(repr(opened)))
+    shares = {e.id: [len(kept) / e.mask.sizes[name] for name, kept in e.mask.items()] for e in opened}
+    uneven = any(max(found) - min(found) > UNEVEN for found in shares.values() if found)
+    header = ("entry", "labels", "method", "ratio", "accuracy", "kB", *(["kept by layer"] if uneven else []))
+    entries = table(*header, title=plain(repr(opened)))
     for e in opened:
         found = e.metrics.get("accuracy")
         shown = f"{found:.1%}" if isinstance(found, float) else "-"
-        row = (e.id, ", ".join(e.labels), str(e.method), str(e.ratio), shown, f"{e.size / 1000:.0f}")
-        entries.add_row(*map(plain, row))
+        row = [e.id, ", ".join(e.labels), str(e.method), str(e.ratio), shown, f"{e.size / 1000:.0f}"]
+        entries.add_row(*map(plain, [*row, sparkline(shares[e.id])] if uneven else row))
     out.print(entries)
+
+
+@bank_app.command("explore")
+def bank_explore(
+    bank: BankArgument,
+    host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to serve on.", min=1, max=65535)] = 7860,
+    browse: Annotated[bool, typer.Option(help="Open it in your browser.")] = True,
+) -> None:
+    """Look at a bank in the browser: search its tasks, see which keep the same units; Ctrl-C ends it."""
+    from .space import serve
+
+    serve(bank, None, host, port, explore=True, browse=browse)
 
 
 @bank_app.command("validate")

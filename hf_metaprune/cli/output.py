@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
@@ -64,6 +65,11 @@ def table(*columns: str, title: str | None = None) -> Table:
     for i, column in enumerate(columns):
         made.add_column(column, overflow="fold" if i == 0 else "ellipsis")
     return made
+
+
+def sparkline(shares: Iterable[float]) -> str:
+    """A bar for each share of 1, low to high."""
+    return "".join("▁▂▃▄▅▆▇█"[min(7, max(0, int(8 * share)))] for share in shares)
 
 
 def show_report(report: AdaptReport) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import webbrowser
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..errors import MissingPackageError
+from ..errors import MissingPackageError, OptionError, reason
 from .demo import demo_path
+from .output import out
 
 
 def space(
@@ -22,10 +24,31 @@ def space(
     port: Annotated[int, typer.Option(help="Port to serve on.", min=1, max=65535)] = 7860,
 ) -> None:
     """Serve the page where visitors make models of their own photos; Ctrl-C ends it."""
-    try:
-        from ..app import launch, make_app
-    except ImportError as error:
-        raise MissingPackageError("the page needs Gradio: pip install 'hf-metaprune[space]'") from error
     where = bank if bank is not None else demo_path(None, "demo_bank", "--bank")
     tasks = examples if examples is not None or bank is not None else demo_path(None, "examples", "--examples")
-    launch(make_app(where, tasks), server_name=host, server_port=port, quiet=False)
+    serve(where, tasks, host, port)
+
+
+def serve(
+    bank: str | Path, examples: Path | None, host: str, port: int, explore: bool = False, browse: bool = False
+) -> None:
+    """Serve the pages of a bank until Ctrl-C; `browse` opens the first, or with `explore` that of the bank itself.
+
+    Raises:
+        MissingPackageError: Gradio is not installed.
+        MetaPruneError: the bank cannot be opened, or the port is taken.
+    """
+    try:
+        from ..app import BANK_PAGE, launch, make_app
+    except ImportError as error:
+        raise MissingPackageError("the page needs Gradio: pip install 'hf-metaprune[space]'") from error
+    made = make_app(bank, examples)
+    try:
+        launch(made, server_name=host, server_port=port, prevent_thread_lock=True, quiet=True)
+    except OSError as error:
+        raise OptionError(f"port {port} cannot be used: {reason(error)}; choose another with --port") from error
+    address = f"http://{host}:{port}/{BANK_PAGE if explore else ''}"
+    out.print(f"serving {address} (Ctrl-C ends it)")
+    if browse:
+        webbrowser.open(address)
+    made.block_thread()

@@ -1,4 +1,4 @@
-"""Pictures of a bank: how much the masks of its tasks overlap, as a map."""
+"""Pictures of a bank: a map of its tasks, how much their masks overlap, and whether similar tasks overlap more."""
 
 from __future__ import annotations
 
@@ -52,8 +52,45 @@ def map_figure(places: np.ndarray, names: Sequence[str], voters: Sequence[int], 
         axes.scatter(*places[[target]].T, s=150, color=ORANGE, marker="*", label="your task", zorder=3)
     for i in voters:
         axes.annotate(short(names[i]), places[i], xytext=(6, 4), textcoords="offset points", fontsize=7)
-    axes.set(xticks=[], yticks=[])
+    axes.set_axis_off()
     axes.margins(0.12)
     axes.set_aspect("equal", adjustable="datalim")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=3, fontsize=8)
+    if len(voters) or target is not None:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=3, fontsize=8)
+    return made
+
+
+@styled
+def heat_figure(iou: np.ndarray, names: Sequence[str]) -> Any:
+    """How much the masks of every two tasks overlap."""
+    made, axes = figure(6.4, 5.4)
+    shown = np.where(np.eye(len(iou), dtype=bool), np.nan, iou)
+    image = axes.imshow(shown, cmap="viridis", interpolation="none")
+    if len(names) <= 24:
+        axes.set_xticks(range(len(names)), [short(n) for n in names], rotation=70, ha="right", fontsize=6)
+        axes.set_yticks(range(len(names)), [short(n) for n in names], fontsize=6)
+    else:
+        axes.set(xticks=[], yticks=[])
+    made.colorbar(image, label="units that both keep, of those that one keeps (IoU)")
+    return made
+
+
+@styled
+def similarity_figure(similarity: np.ndarray, iou: np.ndarray, name: str) -> Any:
+    """Overlap of masks against similarity of tasks, a point for every two (Figures 1 and 2 of MVP).
+
+    Args:
+        similarity, iou: (pairs,).
+        name: of the similarity.
+    """
+    made, axes = figure(6, 3.6)
+    axes.scatter(similarity, iou, s=9, alpha=0.35, color=BLUE, linewidth=0)
+    if len(similarity) > 2 and np.ptp(similarity) > 0:
+        edges = np.quantile(similarity, np.linspace(0, 1, 9))
+        place = np.clip(np.searchsorted(edges, similarity, side="right") - 1, 0, 7)
+        middles = [(similarity[place == b].mean(), iou[place == b].mean()) for b in range(8) if (place == b).any()]
+        axes.plot(*zip(*middles, strict=True), "o-", color=ORANGE, label="mean of an eighth of the pairs")
+        axes.legend(loc="upper left")
+    axes.set(xlabel=f"similarity of two tasks ({name})", ylabel="IoU of their masks")
+    axes.grid(alpha=0.3)
     return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -22,7 +23,7 @@ from hf_metaprune.task import TaskData
 playwright = pytest.importorskip("playwright.sync_api")
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-WAIT = 240_000  # milliseconds; a machine may be busy
+WAIT = 60_000
 
 
 @dataclass
@@ -31,6 +32,16 @@ class Served:
 
     url: str
     files: Path
+    process: int = 0
+
+    def log(self) -> str:
+        """What the server has written."""
+        return (self.files / "server.log").read_text()
+
+    def peak_memory(self) -> int:
+        """Bytes that the server has held at most."""
+        status = Path(f"/proc/{self.process}/status").read_text()
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024  # type: ignore[index]
 
     def visitors_files(self) -> list[Path]:
         """The folders of visitors."""
@@ -64,22 +75,23 @@ def served(bank_folder: Path, examples: Path, tmp_path_factory: pytest.TempPathF
     yield from serve(tmp_path_factory.mktemp("server"), "--bank", bank_folder, "--examples", examples)
 
 
-def serve(files: Path, *arguments: object) -> Iterator[Served]:
-    """Run ``hf-metaprune space``, until it says that it is ready."""
+def serve(files: Path, *arguments: object, **environment: str) -> Iterator[Served]:
+    """Run ``hf-metaprune space``, and wait until it says that it is ready."""
     code = "import sys; from hf_metaprune.cli import main; sys.argv[0] = 'hf-metaprune'; main()"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-u", "-c", code, "space", "--port", port, *arguments]
     env = {**os.environ, "TMPDIR": str(files), "HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False"}
+    env |= environment
     log = files / "server.log"
     with open(log, "w") as told:
         server = subprocess.Popen([str(word) for word in command], stdout=told, stderr=told, env=env)
     try:
-        ready = wait_until(lambda: "Running on" in log.read_text() or server.poll() is not None)
+        ready = wait_until(lambda: "serving http" in log.read_text() or server.poll() is not None)
         if not ready or server.poll() is not None:
             pytest.fail(f"the page could not be served: {log.read_text()}")
-        yield Served(f"http://127.0.0.1:{port}/", files)
+        yield Served(f"http://127.0.0.1:{port}/", files, server.pid)
     finally:
         server.kill()
         server.wait()
@@ -117,7 +129,6 @@ class Visit:
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("dialog", lambda dialog: self.complaints.append(f"dialog: {dialog.message}") or dialog.dismiss())
         self.page.goto(url)
-        self.page.get_by_role("button", name="Make my model").wait_for()
 
     def take_example(self) -> None:
         self.page.get_by_role("tab", name="An example").click()
@@ -128,7 +139,7 @@ class Visit:
         """Add photos of a class, and wait until the page says what became of them."""
         self.page.get_by_role("tab", name="My photos").click()
         self.page.get_by_label("Name of a class").fill(label)
-        self.page.locator("input[type=file]").first.set_input_files([str(file) for file in files])
+        self.page.locator("#files input[type=file]").set_input_files([str(file) for file in files])
         listed = self.page.locator(f'td[aria-label="{files[-1].name}"]')
         listed.wait_for()
         self.page.get_by_role("button", name="Add to the class").click()
@@ -150,6 +161,16 @@ class Visit:
 
         assert wait_until(taken)
 
+    def message(self, part: str, says: str) -> None:
+        """Wait until a part of the page says something."""
+        try:
+            self.page.locator(part).get_by_text(says).first.wait_for()
+        except playwright.TimeoutError:
+            pytest.fail(f"{part} does not say {says!r}: {self.text(part)}")
+
+    def press(self, name: str, exact: bool = False) -> None:
+        self.page.get_by_role("button", name=name, exact=exact).click()
+
     def make(self) -> None:
         self.page.get_by_role("button", name="Make my model").click()
 
@@ -168,6 +189,7 @@ def visit(browser: Any, served: Served) -> Iterator[Any]:
 
     def open_page(url: str = served.url, **context: Any) -> Visit:
         opened.append(Visit(browser, url, **context))
+        opened[-1].page.get_by_role("button", name="Make my model").wait_for()
         return opened[-1]
 
     yield open_page

@@ -34,7 +34,7 @@ def test_from_an_example_to_a_model_on_disk(visit: Visits, tmp_path: Path, examp
     photo = next(examples.rglob("*.png"))
     assert made.predict(photo)[0]["label"] in {folder.name for folder in (examples / "three_things").iterdir()}
     assert "<html" in (tmp_path / "model" / "report.html").read_text()
-    one.page.locator("input[type=file]").last.set_input_files(str(photo))
+    one.page.locator("#photo input[type=file]").set_input_files(str(photo))
     one.page.locator("#answer").get_by_text("Most likely").wait_for()
 
 

@@ -1,0 +1,107 @@
+"""The bank's own page: its entries, to be searched by label, and how the masks of its tasks overlap."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+import gradio as gr
+import numpy as np
+
+from ..bank.entry import Entry
+from ..errors import WordNetError
+from ..markup import counted
+from ..pages.render import drawn, render
+from ..pictures.bank import heat_figure, map_figure, overlaps, positions, similarity_figure
+from ..pictures.style import svg
+from ..similarity.wordnet import task_similarity, task_synsets
+from .room import PRIVATE, Room
+
+log = logging.getLogger(__name__)
+
+PATH = "bank"
+MOST_LISTED, MOST_DRAWN = 100, 150
+"""Entries in a table, and tasks in a picture."""
+
+
+class BankPage:
+    """A table of entries that a search narrows, a map, a heat map, and overlap against similarity."""
+
+    def __init__(self, room: Room) -> None:
+        self.bank, self._lock = room.bank, threading.Lock()
+        base = self.bank.meta["base_model"]
+        gr.Markdown("# The bank", elem_id="title")
+        said = f"{counted(len(self.bank), 'task')} for which {base['architecture']} ({base['library']}) was pruned."
+        gr.HTML(render("message.html", text=said, kind="status"))
+        self.query = gr.Textbox(label="Search", placeholder="a class, such as tiger", max_length=100, elem_id="search")
+        self.found = gr.HTML(self.listed(""), elem_id="entries")
+        gr.Markdown("## Which tasks keep the same units")
+        self.pictures = gr.HTML(elem_id="pictures")
+
+    def wire(self, page: gr.Blocks) -> None:
+        """Connect what is typed with what is shown; the pictures are drawn when somebody comes."""
+        self.query.change(self.listed, [self.query], [self.found], show_progress="hidden", **PRIVATE)
+        page.load(self._draw, None, [self.pictures], **PRIVATE)
+
+    def listed(self, query: str) -> str:
+        """The entries with a class that holds the words of a search."""
+        words = (query or "").casefold().split()
+        found = [entry for entry in self.bank if _matches(entry, words)]
+        said = f"{counted(len(found), 'task')} of {len(self.bank)}" if words else f"All {len(self.bank)} tasks"
+        if len(found) > MOST_LISTED:
+            said += f"; the first {MOST_LISTED} are shown"
+        return render("entries.html", said=f"{said}.", rows=[_row(entry) for entry in found[:MOST_LISTED]])
+
+    def _draw(self) -> str:
+        with self._lock:  # once for all who come
+            return self.drawn
+
+    @cached_property
+    def drawn(self) -> str:
+        """The pictures of the bank, as HTML."""
+        entries = list(itertools.islice(self.bank, MOST_DRAWN))
+        if len(entries) < 2:
+            return ""
+        iou = overlaps([entry.mask for entry in entries])
+        places = positions(iou)
+        order = np.argsort(places[:, 0])  # like beside like
+        names = [", ".join(entry.labels) for entry in entries]
+        pictures = [
+            (map_figure(places, names, ()), "A map: tasks that keep the same units lie together."),
+            (
+                heat_figure(iou[np.ix_(order, order)], [names[i] for i in order]),
+                "How much the masks of every two tasks overlap: units that both keep, of those that one keeps.",
+            ),
+        ]
+        note = f"The first {MOST_DRAWN} tasks of {len(self.bank)}." if len(self.bank) > len(entries) else ""
+        try:
+            pairs = np.triu_indices(len(entries), 1)
+            near = np.array(list(_similarities(entries)))
+            said = "Do near tasks keep the same units? Each point is a pair of tasks; nearness is WordNet's."
+            pictures.append((similarity_figure(near, iou[pairs], "WordNet"), said))
+        except WordNetError as error:
+            note = f"{note} {error}".strip()
+        shown = [(drawn(svg(picture, caption)), caption) for picture, caption in pictures]
+        return render("bank.html", pictures=shown, note=note)
+
+
+def _matches(entry: Entry, words: Sequence[str]) -> bool:
+    text = " ".join((entry.id, *entry.labels)).casefold()
+    return all(word in text for word in words)
+
+
+def _row(entry: Entry) -> list[str]:
+    found = entry.metrics.get("accuracy")
+    accuracy = f"{found:.1%}" if isinstance(found, float) else "-"
+    return [", ".join(entry.labels), accuracy, f"{entry.ratio:.0%}", f"{entry.size / 1000:,.0f}"]
+
+
+def _similarities(entries: Sequence[Entry]) -> Iterator[float]:
+    """Of every two entries' tasks, in the order of ``np.triu_indices``."""
+    tasks = [task_synsets(entry.task) for entry in entries]
+    for i, one in enumerate(tasks):
+        for other in tasks[i + 1 :]:
+            yield task_similarity(one, other)

@@ -1,0 +1,28 @@
+"""The page's style: Gradio's own theme in the colours of the pictures, dark enough and light enough to be read."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+STYLE = """
+.gradio-container { max-width: 900px !important; margin: 0 auto !important; }
+footer { display: none !important; }
+.dark { --color-accent: #6cb6ec; }
+"""
+PAPER, NIGHT, SOFT, SOFT_NIGHT = "#0069a6", "#6cb6ec", "#4b5563", "#b6bec9"
+"""The pictures' blue, and grey, dark and light enough to be read on white and on black."""
+LINKS = [f"link_text_color{state}" for state in ("", "_active", "_hover", "_visited")]
+THEME = gr.themes.Soft(
+    primary_hue="blue", font=["system-ui", "DejaVu Sans", "sans-serif"], font_mono=["ui-monospace"]
+).set(
+    color_accent=PAPER,
+    **dict.fromkeys(LINKS, PAPER),
+    **dict.fromkeys((f"{name}_dark" for name in LINKS), NIGHT),
+    **dict.fromkeys(("button_primary_background_fill", "button_primary_background_fill_dark"), PAPER),
+    **dict.fromkeys(("button_primary_background_fill_hover", "button_primary_background_fill_hover_dark"), "#005687"),
+    **dict.fromkeys(("checkbox_label_background_fill_selected", "checkbox_label_background_fill_selected_dark"), PAPER),
+    **dict.fromkeys(("block_label_background_fill", "block_title_background_fill"), "transparent"),
+    **dict.fromkeys(("block_label_text_color", "block_title_text_color"), "*body_text_color"),
+    **dict.fromkeys(("body_text_color_subdued", "block_info_text_color"), SOFT),
+    **dict.fromkeys(("body_text_color_subdued_dark", "block_info_text_color_dark"), SOFT_NIGHT),
+)

@@ -1,0 +1,112 @@
+"""Sections 2 to 4 of the page: making a model, the tasks that vote, their vote and what the size costs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from ..config import AdaptOptions, option_fields
+from ..errors import MetaPruneError
+from . import views
+from .jobs import Progress, StoppedError, Watched, Watcher
+from .results import ResultSection
+from .room import PRIVATE, Room, Update
+from .visitor import Visitor
+
+log = logging.getLogger(__name__)
+
+RATIOS = (0.5, 0.98)
+SORRY = "Something went wrong here, not with your photos. Please try again."
+
+
+class MakingSection:
+    """From photos to a model, told as it goes."""
+
+    def __init__(self, room: Room) -> None:
+        self.room = room
+        gr.Markdown("## 2. Make it")
+        self.go = gr.Button("Make my model", variant="primary", elem_id="go")
+        self.stop = gr.Button("Stop", variant="stop", visible=False, elem_id="stop")
+        with gr.Accordion("Options", open=False):
+            self.voters = gr.Slider(1, 5, value=1, step=1, label="Tasks that vote")
+            self.steps = gr.Slider(20, 400, value=100, step=10, label="Steps of fine-tuning")
+            said = option_fields(AdaptOptions)["seed"].metadata["help"]
+            self.seed = gr.Number(0, label="Seed", info=said, precision=0, minimum=0)
+        self.progress = gr.HTML(elem_id="progress")
+        gr.Markdown("## 3. The nearest tasks")
+        self.near = gr.HTML("<p>They are shown here as soon as they are found.</p>", elem_id="neighbours")
+        gr.Markdown("## 4. Their vote, and the size")
+        self.size = gr.Slider(
+            *RATIOS, value=room.ratio, step=0.01, label="Share of the base's units to remove", interactive=True
+        )
+        self.predicted = gr.HTML(elem_id="size")
+        self.voted = gr.HTML(elem_id="vote")
+
+    def wire(self, told: gr.HTML, results: ResultSection) -> None:
+        """Connect what is pressed with what happens; `told` is where trouble is said."""
+        self.told, self.results = told, results
+        mine = [self.progress, self.near, self.voted, self.predicted, self.go, self.stop]
+        self.go.click(
+            self._make, [self.size, self.voters, self.steps, self.seed], [told, *mine, *results.parts],
+            concurrency_limit=None, show_progress="hidden", **PRIVATE,
+        )  # fmt: skip
+        self.stop.click(self._stop, None, None, queue=False, **PRIVATE)
+        self.size.release(self._resize, [self.size], [self.predicted, self.voted], **PRIVATE)
+
+    def emptied(self) -> Update:
+        """How the sections look when all is forgotten."""
+        return dict.fromkeys((self.progress, self.near, self.voted, self.predicted), "")
+
+    def _stop(self, request: gr.Request) -> None:
+        self.room.visitor(request).stop.set()
+
+    def _make(
+        self, ratio: float, voters: float, steps: float, seed: float | None, request: gr.Request
+    ) -> Iterator[Update]:
+        visitor = self.room.visitor(request)
+        visitor.stop.clear()
+        running = {self.go: gr.update(visible=False), self.stop: gr.update(visible=True)}
+        yield {**running, self.told: "", self.progress: views.training(Progress("Looking at the photos"))}
+        try:
+            with self.room.turns.ticket(visitor.stop) as ticket:
+                for before in ticket.waiting():
+                    yield {self.progress: views.waiting(before)}
+                yield from self._steps(visitor, ratio, int(voters), int(steps), int(seed or 0))
+        except StoppedError:
+            yield {self.told: views.message("Stopped."), self.progress: ""}
+        except MetaPruneError as error:
+            yield {self.told: views.message(str(error), "alert"), self.progress: ""}
+        except Exception:
+            log.exception("a visitor's model could not be made")
+            yield {self.told: views.message(SORRY, "alert"), self.progress: ""}
+        yield {self.go: gr.update(visible=True), self.stop: gr.update(visible=False)}
+
+    def _steps(self, visitor: Visitor, ratio: float, voters: int, steps: int, seed: int) -> Iterator[Update]:
+        data, progress = visitor.data(seed), Progress("Looking for the nearest tasks")
+        options: dict[str, Any] = {"neighbours": voters, "steps": steps, "seed": seed, "ratio": ratio}
+        planning = Watched(lambda: self.room.pruner.plan(data, **options), visitor.stop)
+        for _ in planning:
+            yield {self.progress: views.training(progress)}
+        plan = visitor.plan = planning.value
+        yield {self.near: views.neighbours(plan, ratio)} | self._sized(visitor, ratio)
+        progress = Progress("Training", steps=steps)
+        watcher = Watcher(progress, visitor.stop)
+        making = Watched(lambda: self.room.pruner.make(plan, callbacks=[watcher]), visitor.stop)
+        for _ in making:
+            yield {self.progress: views.training(progress)}
+        visitor.result = making.value
+        yield {self.progress: ""} | self.results.of(visitor)
+
+    def _sized(self, visitor: Visitor, ratio: float) -> Update:
+        """What a model of that ratio keeps and costs, once there is a vote."""
+        plan = visitor.plan
+        if plan is None:
+            return {self.predicted: gr.skip()}
+        speed = self.room.speeds(ratio)
+        return {self.voted: views.vote(plan, ratio), self.predicted: views.size(plan, ratio, self.room.whole, speed)}
+
+    def _resize(self, ratio: float, request: gr.Request) -> Update:
+        return self._sized(self.room.visitor(request), ratio)

@@ -1,0 +1,155 @@
+"""Section 1 of the page: an example, or photos of one's own from files, the camera, a zip or the Hub."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from ..errors import DataError, MetaPruneError
+from ..hub.samples import Wanted
+from ..reading import read_task_data
+from ..uploads import Receipt
+from . import views
+from .room import PRIVATE, Room, Update
+from .visitor import Visitor
+
+MOST_PER_CLASS = 100
+"""Images of a class that are taken of a data set."""
+
+
+class PhotosSection:
+    """Where photos come in; `told` says what became of them, `shown` shows the classes so far."""
+
+    def __init__(self, room: Room) -> None:
+        self.room = room
+        gr.Markdown("## 1. Photos")
+        with gr.Tabs():
+            if room.examples:
+                with gr.Tab("An example"):
+                    self.example = gr.Radio(
+                        list(room.examples), value=next(iter(room.examples)), label="Task", interactive=True
+                    )
+                    self.take_example = gr.Button("Use this example")
+            with gr.Tab("My photos"):
+                self._own_photos()
+            with gr.Tab("A zip"):
+                gr.Markdown("A folder for each class, with its photos inside.")
+                self.zip = gr.File(label="Zip", file_types=[".zip"], type="filepath", height=140, elem_id="zip")
+            with gr.Tab("A data set"):
+                self._data_set()
+        self.told = gr.HTML(elem_id="told")
+        self.shown = gr.HTML(views.message(""), elem_id="classes")
+        self.clear = gr.Button("Start over", size="sm", variant="secondary")
+
+    def _own_photos(self) -> None:
+        longest = self.room.limits.label_length
+        self.label = gr.Textbox(label="Name of a class", placeholder="cat", max_length=longest)
+        self.files = gr.File(
+            label="Photos of it",
+            file_count="multiple",
+            file_types=["image"],
+            type="filepath",
+            height=140,
+            elem_id="files",
+        )
+        with gr.Accordion("Or take one with the camera", open=False):
+            self.camera = gr.Image(label="Camera", sources=["webcam"], type="pil", format="jpeg")
+        self.add = gr.Button("Add to the class")
+
+    def _data_set(self) -> None:
+        said = "Its id on huggingface.co; public, of images with one label each."
+        self.repo = gr.Textbox(label="Data set", info=said, placeholder="owner/name", max_length=200)
+        self.names = gr.Textbox(
+            label="Classes", info="Separated by commas; if left out, the first that are found.", max_length=2000
+        )
+        with gr.Row():
+            self.classes = gr.Slider(2, self.room.limits.classes, value=5, step=1, label="Classes at most")
+            self.per_class = gr.Slider(5, MOST_PER_CLASS, value=30, step=5, label="Photos of each")
+        self.take_data_set = gr.Button("Take these photos")
+
+    def wire(self) -> None:
+        """Connect what is pressed with what happens."""
+        seen = [self.told, self.shown]
+        waiting = PRIVATE | {"show_progress_on": self.shown}
+        if self.room.examples:
+            self.take_example.click(self._use_example, [self.example], seen, **PRIVATE)
+        own = [self.label, self.files, self.camera]
+        self.add.click(self._add, own, [*seen, self.files, self.camera], **waiting)
+        self.zip.upload(self._add_zip, [self.zip], [*seen, self.zip], **waiting)
+        wanted = [self.repo, self.names, self.classes, self.per_class]
+        self.take_data_set.click(self._add_data_set, wanted, [*seen, self.take_data_set], **waiting)
+
+    def emptied(self, visitor: Visitor) -> Update:
+        """How the section looks when all is forgotten."""
+        return {self.told: views.message("All of it is forgotten."), self.shown: self._classes(visitor)}
+
+    def _use_example(self, name: str, request: gr.Request) -> Update:
+        visitor = self.room.visitor(request)
+        if name not in self.room.examples:
+            return {self.told: views.message("There is no such example.", "alert")}
+        visitor.example = read_task_data(self.room.examples[name], self.room.base.preprocessing)
+        visitor.changed()
+        ready = "The example is ready: press “Make my model”."
+        return {self.told: views.message(ready), self.shown: self._classes(visitor)}
+
+    def _add(self, label: str, files: list[str] | None, shot: Any, request: gr.Request) -> Update:
+        visitor, given = self.room.visitor(request), list(files or ())
+        try:
+            receipt = visitor.photos.add(label or "", [*given, *_jpeg(shot)])
+        except DataError as error:
+            return {self.told: views.message(str(error), "alert")}
+        _delete(given)
+        return self._taken(visitor, receipt) | {self.files: None, self.camera: None}
+
+    def _add_zip(self, path: str | None, request: gr.Request) -> Update:
+        visitor = self.room.visitor(request)
+        if path is None:
+            return {self.told: gr.skip()}
+        try:
+            return self._taken(visitor, visitor.photos.add_zip(path)) | {self.zip: None}
+        except DataError as error:
+            return {self.told: views.message(str(error), "alert"), self.zip: None}
+        finally:
+            _delete([path])
+
+    def _add_data_set(
+        self, repo: str, names: str, classes: float, per_class: float, request: gr.Request
+    ) -> Iterator[Update]:
+        visitor, button = self.room.visitor(request), self.take_data_set
+        yield {self.told: views.message("Asking the Hub…"), button: gr.update(interactive=False)}
+        chosen = tuple(dict.fromkeys(name.strip() for name in (names or "").split(",") if name.strip()))
+        most = self.room.limits.file_bytes
+        wanted = Wanted((repo or "").strip(), int(classes), min(int(per_class), MOST_PER_CLASS), chosen, most)
+        try:
+            yield self._taken(visitor, visitor.photos.add_from_hub(wanted))
+        except MetaPruneError as error:
+            yield {self.told: views.message(str(error), "alert")}
+        yield {button: gr.update(interactive=True)}
+
+    def _taken(self, visitor: Visitor, receipt: Receipt) -> Update:
+        """Photos have come: an example that was chosen before is none any more."""
+        visitor.example = None
+        visitor.changed()
+        return {self.told: views.message(receipt.words()), self.shown: self._classes(visitor)}
+
+    def _classes(self, visitor: Visitor) -> str:
+        return views.classes(visitor.photos, visitor.example)
+
+
+def _jpeg(shot: Any) -> list[bytes]:
+    """What the camera took, as a file."""
+    if shot is None:
+        return []
+    out = io.BytesIO()
+    shot.convert("RGB").save(out, "JPEG", quality=92)
+    return [out.getvalue()]
+
+
+def _delete(paths: list[Any]) -> None:
+    """Remove uploaded files as soon as their pixels are taken."""
+    for path in paths:
+        Path(path).unlink(missing_ok=True)

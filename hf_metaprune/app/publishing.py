@@ -1,0 +1,73 @@
+"""Section 6 of the page: the model goes to the visitor's own account on the Hub, with a card that says what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from ..errors import HubError, MetaPruneError
+from ..hub.client import is_repo_id
+from . import views
+from .results import ResultSection
+from .room import PRIVATE, Room, Update
+
+AT_ONCE = 4
+"""Publications at a time; they wait for the Hub, not for this machine."""
+
+
+class PublishingSection:
+    """In a Space visitors sign in; elsewhere they give a token, which is used once and kept nowhere."""
+
+    def __init__(self, room: Room) -> None:
+        self.room = room
+        self.signed_in = gr.utils.get_space() is not None
+        with gr.Accordion("6. Publish it on your account of the Hub", open=False):
+            gr.Markdown(
+                "With a card that says what it is and what it was made of; your photos are not sent. There it can vote "
+                "for the tasks of others."
+            )
+            if self.signed_in:
+                self.login = gr.LoginButton()
+            else:
+                said = "From huggingface.co/settings/tokens, with the right to write. It is used once, and not kept."
+                self.token = gr.Textbox(label="Token", info=said, type="password", max_length=200)
+            self.name = gr.Textbox(label="Name", placeholder="you/cats-and-dogs", max_length=200)
+            self.private = gr.Checkbox(label="Only for me (private)", value=False)
+            self.publish = gr.Button("Publish")
+            self.told = gr.HTML(elem_id="published")
+
+    def wire(self, results: ResultSection) -> None:
+        """Connect what is pressed with what happens."""
+        limit: dict[str, Any] = {"concurrency_limit": AT_ONCE} | PRIVATE
+        if self.signed_in:
+            self.publish.click(self._as_signed_in, [self.name, self.private], [self.publish, self.told], **limit)
+        else:
+            given = [self.name, self.private, self.token]
+            self.publish.click(self._with_token, given, [self.publish, self.told, self.token], **limit)
+        results.result.change(lambda: "", None, [self.told], **PRIVATE)  # another model: it is not published
+
+    def _as_signed_in(
+        self, name: str, private: bool, request: gr.Request, token: gr.OAuthToken | None
+    ) -> Iterator[Update]:
+        yield from self._publish(name, private, token.token if token is not None else "", request)
+
+    def _with_token(self, name: str, private: bool, token: str, request: gr.Request) -> Iterator[Update]:
+        yield {self.token: ""}
+        yield from self._publish(name, private, (token or "").strip(), request)
+
+    def _publish(self, name: str, private: bool, token: str, request: gr.Request) -> Iterator[Update]:
+        made, name = self.room.visitor(request).result, (name or "").strip()
+        yield {self.publish: gr.update(interactive=False), self.told: views.message("Publishing…")}
+        try:
+            if made is None:
+                raise HubError("there is no model yet: press “Make my model” first")
+            if not token:
+                raise HubError("sign in first" if self.signed_in else "it takes a token of yours")
+            if not is_repo_id(name):
+                raise HubError("the name is that of your account, a slash, and what you call it: you/cats-and-dogs")
+            yield {self.told: views.published(made.push_to_hub(name, token=token, private=private or None))}
+        except MetaPruneError as error:
+            yield {self.told: views.message(str(error), "alert")}
+        yield {self.publish: gr.update(interactive=True)}

@@ -1,0 +1,121 @@
+"""Section 5 of the page: the model, tried on a photo, compared with other ways, and taken home."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import gradio as gr
+
+from ..errors import MetaPruneError
+from ..export import export_onnx
+from ..plan import Plan
+from ..result import AdaptResult
+from . import views
+from .comparison import Compared, ways
+from .jobs import Progress, StoppedError, Watched, Watcher
+from .room import PRIVATE, Room, Update
+from .visitor import Visitor
+
+
+class ResultSection:
+    """What there is when a model is made; `parts` are the components that change then."""
+
+    def __init__(self, room: Room) -> None:
+        self.room = room
+        gr.Markdown("## 5. Your model")
+        self.result = gr.HTML("<p>It is shown here when it is made.</p>", elem_id="result")
+        with gr.Column(visible=False) as self.trial:
+            with gr.Row():
+                self.photo = gr.Image(
+                    label="Try it on a photo", sources=["upload", "webcam"], type="pil", format="jpeg", elem_id="photo"
+                )
+                self.answer = gr.HTML(views.answer({}), elem_id="answer")
+            gr.Markdown("### Take it home")
+            with gr.Row():
+                self.download = gr.DownloadButton("Download the model", elem_id="download")
+                self.report = gr.DownloadButton("Download the report", elem_id="report")
+            with gr.Row():
+                self.to_onnx = gr.Button("Make an ONNX file, for a Raspberry Pi or a browser")
+                self.onnx = gr.DownloadButton("Download the ONNX file", visible=False, elem_id="onnx")
+            gr.Markdown("### Against other ways")
+            self.compare = gr.Button("Compare with other ways (about a minute)")
+            self.compared = gr.HTML(elem_id="compared")
+        self.told = gr.HTML(elem_id="told-result")
+        self.parts = [
+            self.result, self.trial, self.answer, self.download, self.report, self.onnx, self.compared, self.told
+        ]  # fmt: skip
+
+    def wire(self) -> None:
+        """Connect what is pressed with what happens."""
+        self.photo.change(self._try, [self.photo], [self.answer], **PRIVATE)
+        self.to_onnx.click(self._export, None, [self.onnx, self.to_onnx, self.told], **PRIVATE)
+        self.compare.click(
+            self._compare, None, [self.compare, self.compared, self.told],
+            concurrency_limit=None, show_progress="hidden", **PRIVATE,
+        )  # fmt: skip
+
+    def of(self, visitor: Visitor) -> Update:
+        """How the section looks when the visitor's model is made."""
+        assert visitor.result is not None
+        path = visitor.packed()
+        return self.emptied() | {
+            self.result: views.result(visitor.result),
+            self.trial: gr.update(visible=True),
+            self.download: gr.update(value=str(path)),
+            self.report: gr.update(value=str(path.parent / "model" / "report.html")),
+        }
+
+    def emptied(self) -> Update:
+        """How the section looks when there is no model."""
+        hidden = gr.update(visible=False)
+        empty = {self.result: "", self.answer: views.answer({}), self.compared: "", self.told: ""}
+        return empty | {self.trial: hidden, self.onnx: hidden}
+
+    def _try(self, photo: Any, request: gr.Request) -> str:
+        made = self.room.visitor(request).result
+        return views.answer(made.predict(photo)[0]["probabilities"] if photo is not None and made is not None else {})
+
+    def _export(self, request: gr.Request) -> Iterator[Update]:
+        visitor = self.room.visitor(request)
+        made = visitor.result
+        if made is None:
+            return
+        yield {self.to_onnx: gr.update(interactive=False), self.told: views.message("Translating the model…")}
+        try:
+            found = export_onnx(made.model, made.preprocessing, visitor.folder / "model.onnx")
+            said = "It holds the labels, too; the documentation has a program of 20 lines that runs it."
+            button = gr.update(value=str(found.path), visible=True)
+            yield {self.onnx: button, self.told: views.message(f"{found.size / 1000:,.0f} kB. {said}")}
+        except MetaPruneError as error:
+            yield {self.told: views.message(str(error), "alert")}
+        yield {self.to_onnx: gr.update(interactive=True)}
+
+    def _compare(self, request: gr.Request) -> Iterator[Update]:
+        visitor = self.room.visitor(request)
+        made, plan = visitor.result, visitor.plan
+        if made is None or plan is None:
+            return
+        visitor.stop.clear()
+        yield {self.compare: gr.update(interactive=False)}
+        try:
+            with self.room.turns.ticket(visitor.stop) as ticket:
+                for before in ticket.waiting():
+                    yield {self.compared: views.waiting(before)}
+                yield from self._ways(visitor, made, plan)
+        except StoppedError:
+            yield {self.told: views.message("Stopped.")}
+        except MetaPruneError as error:
+            yield {self.told: views.message(str(error), "alert")}
+        yield {self.compare: gr.update(interactive=True)}
+
+    def _ways(self, visitor: Visitor, made: AdaptResult, plan: Plan) -> Iterator[Update]:
+        rows = [Compared("this model", made.report.accuracy, made.report.params)]
+        for name, way in ways(self.room.pruner, plan):
+            progress = Progress(f"Trying {name}")
+            trying = Watched(partial(way, [Watcher(progress, visitor.stop)]), visitor.stop)
+            for _ in trying:
+                yield {self.compared: views.compared(rows, self.room.whole, progress)}
+            rows.append(trying.value)
+            yield {self.compared: views.compared(rows, self.room.whole)}

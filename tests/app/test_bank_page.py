@@ -1,0 +1,46 @@
+"""The page of the bank itself: searched, drawn, and opened by ``hf-metaprune bank explore``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hf_metaprune import Bank
+from hf_metaprune.app.bank_page import BankPage
+from hf_metaprune.app.room import Room
+from hf_metaprune.errors import WordNetError
+from tests.conftest import needs_wordnet
+
+from .conftest import Served, Visit
+from .test_access import findings
+
+
+@needs_wordnet
+def test_it_is_searched_and_shows_pictures(visit: Callable[..., Visit], served: Served, bank_folder: Path) -> None:
+    one = visit()
+    one.page.get_by_role("link", name="The bank").click()
+    one.page.locator("#pictures svg").nth(2).wait_for()
+    bank = Bank.open(bank_folder)
+    label = next(iter(bank)).labels[0]
+    held = sum(label in entry.labels for entry in bank)
+    one.page.get_by_label("Search").fill(label.upper())
+    one.message("#entries", f"of {len(bank)}.")
+    assert one.page.locator("#entries tbody tr").count() == held
+    one.page.get_by_label("Search").fill("<b>nothing")
+    one.message("#entries", f"0 tasks of {len(bank)}.")
+    assert not findings(one.page)
+
+
+def test_without_wordnet_the_other_pictures_are_drawn(bank_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(task: object) -> None:
+        raise WordNetError("get the data: python -m nltk.downloader wordnet")
+
+    monkeypatch.setattr("hf_metaprune.app.bank_page.task_synsets", missing)
+    import gradio as gr
+
+    with gr.Blocks():
+        made = BankPage(Room(bank_folder, None))
+    assert made.drawn.count("<svg") == 2
+    assert "get the data" in made.drawn

@@ -1,0 +1,42 @@
+"""Twenty visitors at once: all get their own model, one after the other, and the server's memory stays bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from .conftest import Served, Visit, serve, wait_until
+
+VISITORS = 20
+ALLOWED = 400_000_000
+"""Bytes beyond those after the first visitor."""
+
+
+@pytest.fixture
+def own_server(bank_folder: Path, examples: Path, tmp_path: Path) -> Iterator[Served]:
+    yield from serve(tmp_path, "--bank", bank_folder, "--examples", examples)
+
+
+def test_all_are_served_or_told_to_wait(own_server: Served, visit: Callable[..., Visit]) -> None:
+    first = visit(own_server.url)
+    first.take_example()
+    first.set_steps(20)
+    first.make()
+    first.finish()
+    before = own_server.peak_memory()
+    crowd = [visit(own_server.url) for _ in range(VISITORS)]
+    for one in crowd:
+        one.take_example()
+    for one in crowd:
+        one.make()
+    assert any("before you" in one.text("#progress") for one in crowd[1:])
+    for one in crowd:
+        one.finish()
+    assert own_server.peak_memory() - before < ALLOWED
+    for one in crowd:
+        one.context.close()
+    first.context.close()
+    assert wait_until(lambda: own_server.visitors_files() == [])
+    assert "Traceback" not in own_server.log()

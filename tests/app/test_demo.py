@@ -1,0 +1,62 @@
+"""The whole way of a first visitor, with the bank and the example that are shipped."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from datasets import Dataset
+
+from hf_metaprune.result import load_result
+
+from .conftest import Served, Visit, serve
+
+SPACE = Path(__file__).parents[2] / "space"
+
+
+@pytest.fixture
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The page as ``hf-metaprune space`` serves it."""
+    yield from serve(tmp_path_factory.mktemp("demo"), "--bank", SPACE / "demo_bank", "--examples", SPACE / "examples")
+
+
+def saved(one: Visit, button: str, path: Path) -> Path:
+    with one.page.expect_download() as coming:
+        one.page.locator(button).click()
+    coming.value.save_as(path)
+    return path
+
+
+def test_from_the_example_to_three_files(demo: Served, visit: Callable[..., Visit], tmp_path: Path) -> None:
+    one = visit(demo.url)
+    one.take_example()
+    one.make()
+    one.finish()
+    assert "recognised" in one.text("#result")
+    assert " ms for a photo" in one.text("#size")
+    row = Dataset.from_parquet(str(SPACE / "examples" / "unseen_five" / "test.parquet"))[0]
+    photo = tmp_path / "photo.png"
+    row["image"].save(photo)
+    one.page.locator("#photo input[type=file]").set_input_files(str(photo))
+    one.message("#answer", "Most likely")
+    with zipfile.ZipFile(saved(one, "#download", tmp_path / "model.zip")) as archive:
+        archive.extractall(tmp_path)
+    made = load_result(tmp_path / "model")
+    assert made.report.accuracy > 0.6
+    assert made.predict(photo)[0]["label"] in one.text("#answer")
+    assert "<html" in saved(one, "#report", tmp_path / "report.html").read_text()
+    one.press("Make an ONNX file")
+    one.page.locator("#onnx").wait_for()
+    session = onnxruntime.InferenceSession(saved(one, "#onnx", tmp_path / "model.onnx"))
+    labels = json.loads(session.get_modelmeta().custom_metadata_map["labels"])
+    pixels = made.processor(row["image"], return_tensors="np")["pixel_values"]
+    (logits,) = session.run(None, {"pixel_values": pixels})
+    assert labels[int(np.argmax(logits))] == made.predict(photo)[0]["label"]
+    one.press("Compare with other ways")
+    one.message("#compared", "the whole base")
+    assert one.page.locator("#compared tbody tr").count() == 4

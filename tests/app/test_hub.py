@@ -1,0 +1,91 @@
+"""Photos that come from the Hub, and a model that goes there, through the page; the Hub is on loopback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import datasets
+import pytest
+
+from hf_metaprune.task import TaskData
+from tests.hub.client import environment
+from tests.hub.server import LoopbackHub
+
+from .conftest import Served, Visit, serve, wait_until
+
+TOKEN = "hf_of_the_visitor_abcdef"
+OWNERS = "hf_of_the_owner_abcdef"
+
+Visits = Callable[..., Visit]
+
+
+@pytest.fixture(scope="module")
+def hub(task_data: TaskData, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackHub]:
+    """A Hub with a visitor's account, and a data set of three classes sorted by class."""
+    labels = list(task_data.task.labels[:3])
+    order = [i for c in range(3) for i, t in enumerate(task_data.train.targets.tolist()) if t == c][:90]
+    pictures = [task_data.train.images[i].permute(1, 2, 0).numpy() for i in order]
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=labels)})
+    rows = {"image": pictures, "label": [int(task_data.train.targets[i]) for i in order]}
+    path = tmp_path_factory.mktemp("data") / "train.parquet"
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(path, batch_size=10)
+    with LoopbackHub() as made:
+        made.add_user("ann", token=TOKEN)
+        made.add_user("owner", token=OWNERS)
+        made.put_files("ann/things", {"data/train.parquet": path}, repo_type="dataset")
+        yield made
+
+
+@pytest.fixture(scope="module")
+def online(hub: LoopbackHub, bank_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The page, of an owner who is logged in."""
+    files = tmp_path_factory.mktemp("online")
+    yield from serve(files, "--bank", bank_folder, **environment(hub, files / "home", OWNERS))
+
+
+def test_from_a_data_set_to_a_published_model(visit: Visits, hub: LoopbackHub, online: Served) -> None:
+    one = visit(online.url)
+    page = one.page
+    page.get_by_role("tab", name="A data set").click()
+    page.get_by_label("Data set").fill("ann/things")
+    one.press("Take these photos")
+    one.message("#told", "Took")
+    assert page.locator("#classes .class").count() == 3
+    assert all(seen.authorization is None for seen in hub.requests if "things" in seen.path)
+    one.press("6. Publish")
+    page.get_by_label("Name", exact=True).fill("ann/mine")
+    page.get_by_label("Token").fill(TOKEN)
+    one.press("Publish", exact=True)
+    one.message("#published", "there is no model yet")
+    assert page.get_by_label("Token").input_value() == ""
+    one.set_steps(20)
+    one.make()
+    one.finish()
+    one.press("Publish", exact=True)
+    one.message("#published", "it takes a token")
+    page.get_by_label("Token").fill("hf_a_wrong_one_abc")
+    one.press("Publish", exact=True)
+    one.message("#published", "the token is missing or wrong")
+    page.get_by_label("Token").fill(TOKEN)
+    one.press("Publish", exact=True)
+    one.message("#published", "It is published")
+    assert page.locator("#published a").get_attribute("href") == f"{hub.endpoint}/ann/mine"
+    assert {"README.md", "config.json", "model.safetensors"} <= set(hub.read_files("ann/mine"))
+    assert wait_until(lambda: page.get_by_label("Token").input_value() == "")
+    for secret in (TOKEN, OWNERS):
+        assert secret not in online.log()
+        assert secret not in page.content()
+        assert not any(secret.encode() in path.read_bytes() for path in online.files.rglob("*") if path.is_file())
+    stored = page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}])")
+    assert TOKEN not in stored
+    assert page.evaluate("indexedDB.databases().then(found => found.length)") == 0
+
+
+def test_a_data_set_that_is_not_there_is_said(visit: Visits, online: Served) -> None:
+    one = visit(online.url)
+    one.page.get_by_role("tab", name="A data set").click()
+    for name, says in (("ann/nothing", "no public data set ann/nothing"), ("../../etc", "no id of a data set")):
+        one.page.get_by_label("Data set").fill(name)
+        one.press("Take these photos")
+        one.message("#told", says)
