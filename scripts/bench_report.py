@@ -2,6 +2,7 @@
 """Tables and a picture of what `bench_adapt.py` measured.
 
 uv run scripts/bench_report.py docs/bench/accuracy.jsonl --picture docs/bench/accuracy.png
+uv run scripts/bench_report.py docs/bench/accuracy.jsonl --against "no bank" --against "IFP, 1000 steps"
 uv run scripts/bench_report.py docs/bench/time.jsonl --costs
 """
 
@@ -62,6 +63,31 @@ def accuracy_table(runs: list[Run], kind: str) -> str:
     return "\n".join(lines)
 
 
+def difference_table(runs: list[Run], name: str, rivals: list[str]) -> str:
+    """By how many points a row is above others at the last step: means over targets of what pairs differ in."""
+    counts = sorted({run["per_class"] for run in runs})
+    lines = [f"| {name} minus | classes | " + " | ".join(f"{c} a class" for c in counts) + " |"]
+    lines.append("| --- " * (len(counts) + 2) + "|")
+    for rival in rivals:
+        for kind in ("seen", "unseen"):
+            cells = [
+                _difference([r for r in runs if (r["kind"], r["per_class"]) == (kind, c)], name, rival) for c in counts
+            ]
+            lines.append(f"| {rival} | {kind} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _difference(runs: list[Run], name: str, rival: str) -> str:
+    ends = {(r["row"], r["target"], r["seed"]): 100 * list(r["accuracy"].values())[-1] for r in runs}
+    pairs = []
+    for run in runs:
+        other = ends.get((rival, run["target"], run["seed"]))
+        if run["row"] == name and other is not None:
+            pairs.append(run | {"above": ends[name, run["target"], run["seed"]] - other})
+    values = by_target(pairs, lambda run: run["above"])
+    return f"{values.mean():+.1f} ± {interval(values):.1f}" if len(values) else ""
+
+
 def cost_table(runs: list[Run]) -> str:
     """FLOPs, seconds by phase and sizes of every row, means over targets, by images a class."""
     lines = ["| row | images a class | GFLOPs: training | other | seconds | by phase | params | MACs |"]
@@ -117,12 +143,18 @@ def picture(runs: list[Run]) -> bytes:
 def main(
     files: Annotated[list[Path], typer.Argument(help="JSON lines files of bench_adapt.py.")],
     costs: Annotated[bool, typer.Option(help="Show costs instead of accuracies.")] = False,
+    rivals: Annotated[
+        list[str] | None, typer.Option("--against", help="Show by how much MVP is above this row.")
+    ] = None,
+    row: Annotated[str, typer.Option(help="The row that is compared with --against.")] = "MVP",
     picture_to: Annotated[Path | None, typer.Option("--picture", help="Write a picture, too.")] = None,
 ) -> None:
     """Print the tables."""
     runs = read_runs(files)
     if costs:
         print(cost_table(runs))
+    elif rivals:
+        print(difference_table(runs, row, rivals))
     else:
         print(f"{accuracy_table(runs, 'seen')}\n\n{accuracy_table(runs, 'unseen')}")
     if picture_to is not None:
