@@ -52,7 +52,9 @@ def ridge_head(
     Minimises ``|Y - X W' - b|^2 + lambda |W - beta W0|^2`` in closed form, X the features, Y the one-hot classes, W0
     the `prior` (zero rows for unknown classes). lambda and beta are those with the smallest leave-one-out squared
     error, which ridge regression has in closed form; the logits are then scaled to the smallest leave-one-out
-    cross-entropy, so that training starts from calibrated probabilities.
+    cross-entropy, so that training starts from calibrated probabilities. One more image of each class that is taken
+    for any class keeps the scale finite where all are told apart (Laplace's rule of succession; cf. Platt, 1999):
+    with logits in the hundreds nothing is learnt until an image is wrong, and then everything is unlearnt.
 
     Args:
         features: float64 (n, d). targets: int64 (n,). prior: (classes, d) or None.
@@ -80,7 +82,8 @@ def ridge_head(
                 best = (error, LinearHead(w, y_mean - w @ x_mean, factor, share), left_out + beta * guess + y_mean)
     assert best is not None
     head, logits = best[1], best[2]
-    losses = torch.stack([F.cross_entropy(t * logits, targets) for t in TEMPERATURES])
+    doubt = classes / (len(x) + classes)
+    losses = torch.stack([F.cross_entropy(t * logits, targets, label_smoothing=doubt) for t in TEMPERATURES])
     head.scale = TEMPERATURES[losses.argmin()].item()
     head.weight, head.bias = head.weight * head.scale, head.bias * head.scale
     return head

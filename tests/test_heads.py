@@ -169,3 +169,13 @@ def test_features_are_what_the_classifier_sees(bank: Bank, task_data: TaskData) 
     x = next(task_data.evaluation.batches(100))[0]
     with torch.no_grad():
         assert torch.allclose(model.classifier(features.float()), model(x).logits, atol=1e-4)
+
+
+def test_where_all_images_are_told_apart_the_classifier_still_doubts() -> None:
+    """Else its logits are in the hundreds, and the first image that is wrong undoes the training."""
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.arange(40) % 4
+    features = 10 * torch.eye(12, dtype=torch.float64)[targets] + torch.randn(40, 12, generator=generator).double() / 10
+    head = ridge_head(features, targets, 4)
+    sure = (features @ head.weight.T + head.bias).softmax(1)[range(40), targets]
+    assert 0.8 < sure.min() <= sure.mean() < 0.99
