@@ -28,7 +28,7 @@ def keep(page: Any, path: Path) -> None:
     """The whole page as a small PNG of few colours."""
     shot = Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB")
     small = shot.resize((SHOWN, round(shot.height * SHOWN / shot.width)), Image.Resampling.LANCZOS)
-    small.quantize(128).save(path, optimize=True)
+    small.quantize(256).save(path, optimize=True)
     print(path, small.size, path.stat().st_size)
 
 
@@ -43,7 +43,8 @@ def visit(page: Any, url: str, out: Path) -> None:
     page.goto(url + BANK_PAGE)
     page.locator("#pictures svg").nth(2).wait_for()
     page.get_by_label("Search").fill("tiger")
-    page.locator("#entries").get_by_text(" of ").wait_for()
+    page.wait_for_function("document.querySelectorAll('#entries tbody tr').length < 10")
+    page.set_viewport_size({"width": WIDTH, "height": 300})  # the page was higher before the search
     keep(page, out / "bank_page.png")
 
 

@@ -8,6 +8,8 @@ STYLE = """
 .gradio-container { max-width: 900px !important; margin: 0 auto !important; }
 footer { display: none !important; }
 .dark { --color-accent: #6cb6ec; }
+.gradio-container .prose .metaprune :is(table, tr, th, td) { border: 0; }
+.gradio-container .prose .metaprune :is(th, td) { border-bottom: 1px solid var(--line); }
 """
 PAPER, NIGHT, SOFT, SOFT_NIGHT = "#0069a6", "#6cb6ec", "#4b5563", "#b6bec9"
 """The pictures' blue, and grey, dark and light enough to be read on white and on black."""

@@ -23,7 +23,7 @@ from hf_metaprune.task import TaskData
 playwright = pytest.importorskip("playwright.sync_api")
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-WAIT = 60_000
+WAIT = 240_000  # milliseconds; a machine may be busy
 
 
 @dataclass
