@@ -18,6 +18,7 @@ from PIL import Image
 
 from .data import ImageSet, open_image
 from .errors import DataError, printable, reason
+from .limits import UploadLimits
 from .markup import counted
 from .preprocess import Preprocessing
 from .reading import hold_back
@@ -30,24 +31,6 @@ if TYPE_CHECKING:
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")
 """What cameras, phones and screens write. Decoders of others are slow, start programs, or are rarely looked at."""
 SHOWN_REFUSALS = 20
-
-
-@dataclass(frozen=True)
-class UploadLimits:
-    """How much one visitor may send."""
-
-    photos: int = 1000
-    classes: int = 50
-    label_length: int = 60
-    file_bytes: int = 25_000_000
-    total_bytes: int = 500_000_000
-    """Of all files together, as they are after unpacking."""
-    pixels: int = 60_000_000
-    """Of one photo."""
-    members: int = 5000
-    """Of one zip."""
-    seconds: float = 60.0
-    """For one upload."""
 
 
 @dataclass

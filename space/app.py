@@ -6,7 +6,5 @@ from hf_metaprune.app import launch, make_app
 
 HERE = Path(__file__).parent
 
-page = make_app(HERE / "demo_bank", HERE / "examples")
-
 if __name__ == "__main__":
-    launch(page)
+    launch(make_app(HERE / "demo_bank", HERE / "examples")).block()

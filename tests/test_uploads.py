@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hf_metaprune.errors import DataError
-from hf_metaprune.uploads import Photos, UploadLimits, clean_label, read_photo
+from hf_metaprune.limits import UploadLimits
+from hf_metaprune.uploads import Photos, clean_label, read_photo
 from tests.conftest import tiny_preprocessing
 
 LIMITS = UploadLimits()

@@ -7,18 +7,22 @@ import logging
 import threading
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import gradio as gr
 import numpy as np
 
-from ..bank.entry import Entry
 from ..errors import WordNetError
 from ..markup import counted
 from ..pages.render import drawn, render
 from ..pictures.bank import heat_figure, map_figure, overlaps, positions, similarity_figure
 from ..pictures.style import svg
-from ..similarity.wordnet import task_similarity, task_synsets
-from .room import PRIVATE, Room
+from . import views
+from .room import PRIVATE, Room, Update
+
+if TYPE_CHECKING:
+    from ..bank.entry import Entry
+    from ..bank.reader import BankReader
 
 log = logging.getLogger(__name__)
 
@@ -31,20 +35,29 @@ class BankPage:
     """A table of entries that a search narrows, a map, a heat map, and overlap against similarity."""
 
     def __init__(self, room: Room) -> None:
-        self.bank, self._lock = room.bank, threading.Lock()
-        base = self.bank.meta["base_model"]
-        gr.Markdown("# The bank", elem_id="title")
-        said = f"{counted(len(self.bank), 'task')} for which {base['architecture']} ({base['library']}) was pruned."
-        gr.HTML(render("message.html", text=said, kind="status"))
+        self.room, self._lock = room, threading.Lock()
+        gr.Markdown("# The bank")
+        self.said = gr.HTML(views.message("The bank is being opened…"))
         self.query = gr.Textbox(label="Search", placeholder="a class, such as tiger", max_length=100, elem_id="search")
-        self.found = gr.HTML(self.listed(""), elem_id="entries")
+        self.found = gr.HTML(elem_id="entries")
         gr.Markdown("## Which tasks keep the same units")
         self.pictures = gr.HTML(elem_id="pictures")
 
     def wire(self, page: gr.Blocks) -> None:
         """Connect what is typed with what is shown; the pictures are drawn when somebody comes."""
         self.query.change(self.listed, [self.query], [self.found], show_progress="hidden", **PRIVATE)
-        page.load(self._draw, None, [self.pictures], **PRIVATE)
+        page.load(self._show, None, [self.said, self.found, self.pictures], show_progress="hidden", **PRIVATE)
+
+    @property
+    def bank(self) -> BankReader:
+        return self.room.opened.bank
+
+    def _show(self) -> Iterator[Update]:
+        base = self.bank.meta["base_model"]
+        said = f"{counted(len(self.bank), 'task')} for which {base['architecture']} ({base['library']}) was pruned."
+        yield {self.said: views.message(said), self.found: self.listed("")}
+        with self._lock:  # drawn once for all who come
+            yield {self.pictures: self.drawn}
 
     def listed(self, query: str) -> str:
         """The entries with a class that holds the words of a search."""
@@ -54,10 +67,6 @@ class BankPage:
         if len(found) > MOST_LISTED:
             said += f"; the first {MOST_LISTED} are shown"
         return render("entries.html", said=f"{said}.", rows=[_row(entry) for entry in found[:MOST_LISTED]])
-
-    def _draw(self) -> str:
-        with self._lock:  # once for all who come
-            return self.drawn
 
     @cached_property
     def drawn(self) -> str:
@@ -101,6 +110,8 @@ def _row(entry: Entry) -> list[str]:
 
 def _similarities(entries: Sequence[Entry]) -> Iterator[float]:
     """Of every two entries' tasks, in the order of ``np.triu_indices``."""
+    from ..similarity.wordnet import task_similarity, task_synsets
+
     tasks = [task_synsets(entry.task) for entry in entries]
     for i, one in enumerate(tasks):
         for other in tasks[i + 1 :]:

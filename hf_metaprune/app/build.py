@@ -7,8 +7,8 @@ from typing import Any
 
 import gradio as gr
 
+from ..limits import UploadLimits
 from ..pages.render import look
-from ..uploads import UploadLimits
 from .bank_page import PATH, BankPage
 from .look import STYLE, THEME
 from .making import MakingSection
@@ -49,7 +49,21 @@ class App:
         making, photos = self.making, self.photos
         changed = [photos.told, photos.shown, making.progress, making.near, making.voted, making.predicted]
         photos.clear.click(self._clear, None, [*changed, *self.results.parts], **PRIVATE)
+        self.page.load(self.making.usual_size, None, [self.making.size], show_progress="hidden", **PRIVATE)
         self.page.unload(self._leave)
+
+    def block(self) -> None:
+        """Serve until Ctrl-C.
+
+        Raises:
+            MetaPruneError: the bank cannot be opened.
+        """
+        try:
+            self.room.opened  # noqa: B018
+        except BaseException:
+            self.page.close(verbose=False)
+            raise
+        self.page.block_thread()
 
     def _clear(self, request: gr.Request) -> Update:
         visitor = self.room.visitor(request)
@@ -60,32 +74,31 @@ class App:
         self.room.visitors.leave(request.session_hash)
 
 
-def make_app(bank: str | Path, examples: str | Path | None = None, limits: UploadLimits | None = None) -> gr.Blocks:
-    """The page of a bank.
+def make_app(bank: str | Path, examples: str | Path | None = None, limits: UploadLimits | None = None) -> App:
+    """The pages of a bank, which is opened in the background as soon as they are served.
 
     Args:
         bank: a folder, or an id on the Hub.
         examples: a folder of example tasks.
         limits: of what a visitor may send.
-
-    Raises:
-        MetaPruneError: the bank cannot be opened.
     """
-    return App(Room(bank, examples, limits)).page
+    return App(Room(bank, examples, limits))
 
 
-def launch(page: gr.Blocks, limits: UploadLimits | None = None, **options: Any) -> Any:
-    """Serve a page: `options` as of Gradio's ``launch``, such as `server_port`."""
-    most = (limits or UploadLimits()).total_bytes
-    page.queue(max_size=QUEUE)
-    return page.launch(
+def launch(app: App, **options: Any) -> App:
+    """Begin to serve; `options` as of Gradio's ``launch``, such as `server_port`. `App.block` waits for the end."""
+    app.page.queue(max_size=QUEUE)
+    app.page.launch(
         css=look() + STYLE,
         theme=THEME,
-        max_file_size=most,
+        max_file_size=app.room.limits.total_bytes,
         max_threads=THREADS,
         footer_links=[],
         show_error=False,
         ssr_mode=False,
         run_history=False,  # Gradio's would keep what visitors type, a token too, in their browsers
+        prevent_thread_lock=True,
         **options,
     )
+    app.room.open()
+    return app

@@ -7,9 +7,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from ..training import TrainingState
+if TYPE_CHECKING:
+    from ..training import TrainingState
 
 T = TypeVar("T")
 

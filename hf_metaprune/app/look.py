@@ -13,6 +13,7 @@ footer { display: none !important; }
 """
 PAPER, NIGHT, SOFT, SOFT_NIGHT = "#0069a6", "#6cb6ec", "#4b5563", "#b6bec9"
 """The pictures' blue, and grey, dark and light enough to be read on white and on black."""
+PARTS, MODES = ("label", "title"), ("", "_dark")
 LINKS = [f"link_text_color{state}" for state in ("", "_active", "_hover", "_visited")]
 THEME = gr.themes.Soft(
     primary_hue="blue", font=["system-ui", "DejaVu Sans", "sans-serif"], font_mono=["ui-monospace"]
@@ -23,8 +24,8 @@ THEME = gr.themes.Soft(
     **dict.fromkeys(("button_primary_background_fill", "button_primary_background_fill_dark"), PAPER),
     **dict.fromkeys(("button_primary_background_fill_hover", "button_primary_background_fill_hover_dark"), "#005687"),
     **dict.fromkeys(("checkbox_label_background_fill_selected", "checkbox_label_background_fill_selected_dark"), PAPER),
-    **dict.fromkeys(("block_label_background_fill", "block_title_background_fill"), "transparent"),
-    **dict.fromkeys(("block_label_text_color", "block_title_text_color"), "*body_text_color"),
+    **dict.fromkeys((f"block_{part}_background_fill{mode}" for part in PARTS for mode in MODES), "transparent"),
+    **dict.fromkeys((f"block_{part}_text_color{mode}" for part in PARTS for mode in MODES), "*body_text_color"),
     **dict.fromkeys(("body_text_color_subdued", "block_info_text_color"), SOFT),
     **dict.fromkeys(("body_text_color_subdued_dark", "block_info_text_color_dark"), SOFT_NIGHT),
 )

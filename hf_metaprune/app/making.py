@@ -18,7 +18,7 @@ from .visitor import Visitor
 
 log = logging.getLogger(__name__)
 
-RATIOS = (0.5, 0.98)
+RATIOS, USUAL = (0.5, 0.98), 0.9
 SORRY = "Something went wrong here, not with your photos. Please try again."
 
 
@@ -40,7 +40,11 @@ class MakingSection:
         self.near = gr.HTML("<p>They are shown here as soon as they are found.</p>", elem_id="neighbours")
         gr.Markdown("## 4. Their vote, and the size")
         self.size = gr.Slider(
-            *RATIOS, value=room.ratio, step=0.01, label="Share of the base's units to remove", interactive=True
+            *RATIOS,
+            value=USUAL,
+            step=0.01,
+            label="How small: the share of the network's units that go",
+            interactive=True,
         )
         self.predicted = gr.HTML(elem_id="size")
         self.voted = gr.HTML(elem_id="vote")
@@ -55,6 +59,10 @@ class MakingSection:
         )  # fmt: skip
         self.stop.click(self._stop, None, None, queue=False, **PRIVATE)
         self.size.release(self._resize, [self.size], [self.predicted, self.voted], **PRIVATE)
+
+    def usual_size(self) -> Update:
+        """The slider where the bank's own models are."""
+        return {self.size: gr.update(value=self.room.opened.ratio)}
 
     def emptied(self) -> Update:
         """How the sections look when all is forgotten."""
@@ -87,14 +95,14 @@ class MakingSection:
     def _steps(self, visitor: Visitor, ratio: float, voters: int, steps: int, seed: int) -> Iterator[Update]:
         data, progress = visitor.data(seed), Progress("Looking for the nearest tasks")
         options: dict[str, Any] = {"neighbours": voters, "steps": steps, "seed": seed, "ratio": ratio}
-        planning = Watched(lambda: self.room.pruner.plan(data, **options), visitor.stop)
+        planning = Watched(lambda: self.room.opened.pruner.plan(data, **options), visitor.stop)
         for _ in planning:
             yield {self.progress: views.training(progress)}
         plan = visitor.plan = planning.value
         yield {self.near: views.neighbours(plan, ratio)} | self._sized(visitor, ratio)
         progress = Progress("Training", steps=steps)
         watcher = Watcher(progress, visitor.stop)
-        making = Watched(lambda: self.room.pruner.make(plan, callbacks=[watcher]), visitor.stop)
+        making = Watched(lambda: self.room.opened.pruner.make(plan, callbacks=[watcher]), visitor.stop)
         for _ in making:
             yield {self.progress: views.training(progress)}
         visitor.result = making.value
@@ -105,8 +113,9 @@ class MakingSection:
         plan = visitor.plan
         if plan is None:
             return {self.predicted: gr.skip()}
-        speed = self.room.speeds(ratio)
-        return {self.voted: views.vote(plan, ratio), self.predicted: views.size(plan, ratio, self.room.whole, speed)}
+        speed = self.room.opened.speeds(ratio)
+        said = views.size(plan, ratio, self.room.opened.whole, speed)
+        return {self.voted: views.vote(plan, ratio), self.predicted: said}
 
     def _resize(self, ratio: float, request: gr.Request) -> Update:
         return self._sized(self.room.visitor(request), ratio)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from ..errors import DataError, MetaPruneError
 from ..hub.samples import Wanted
-from ..reading import read_task_data
-from ..uploads import Receipt
 from . import views
 from .room import PRIVATE, Room, Update
 from .visitor import Visitor
+
+if TYPE_CHECKING:
+    from ..uploads import Receipt
 
 MOST_PER_CLASS = 100
 """Images of a class that are taken of a data set."""
@@ -88,10 +89,12 @@ class PhotosSection:
         return {self.told: views.message("All of it is forgotten."), self.shown: self._classes(visitor)}
 
     def _use_example(self, name: str, request: gr.Request) -> Update:
+        from ..reading import read_task_data
+
         visitor = self.room.visitor(request)
         if name not in self.room.examples:
             return {self.told: views.message("There is no such example.", "alert")}
-        visitor.example = read_task_data(self.room.examples[name], self.room.base.preprocessing)
+        visitor.example = read_task_data(self.room.examples[name], self.room.opened.base.preprocessing)
         visitor.changed()
         ready = "The example is ready: press “Make my model”."
         return {self.told: views.message(ready), self.shown: self._classes(visitor)}

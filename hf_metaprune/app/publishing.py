@@ -23,7 +23,7 @@ class PublishingSection:
     def __init__(self, room: Room) -> None:
         self.room = room
         self.signed_in = gr.utils.get_space() is not None
-        with gr.Accordion("6. Publish it on your account of the Hub", open=False):
+        with gr.Accordion("6. Publish it on the Hugging Face Hub", open=False):
             gr.Markdown(
                 "With a card that says what it is and what it was made of; your photos are not sent. There it can vote "
                 "for the tasks of others."

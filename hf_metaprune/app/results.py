@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from ..errors import MetaPruneError
-from ..export import export_onnx
-from ..plan import Plan
-from ..result import AdaptResult
 from . import views
-from .comparison import Compared, ways
 from .jobs import Progress, StoppedError, Watched, Watcher
 from .room import PRIVATE, Room, Update
 from .visitor import Visitor
+
+if TYPE_CHECKING:
+    from ..plan import Plan
+    from ..result import AdaptResult
 
 
 class ResultSection:
@@ -78,6 +78,8 @@ class ResultSection:
         return views.answer(made.predict(photo)[0]["probabilities"] if photo is not None and made is not None else {})
 
     def _export(self, request: gr.Request) -> Iterator[Update]:
+        from ..export import export_onnx
+
         visitor = self.room.visitor(request)
         made = visitor.result
         if made is None:
@@ -111,11 +113,13 @@ class ResultSection:
         yield {self.compare: gr.update(interactive=True)}
 
     def _ways(self, visitor: Visitor, made: AdaptResult, plan: Plan) -> Iterator[Update]:
+        from .comparison import Compared, ways
+
         rows = [Compared("this model", made.report.accuracy, made.report.params)]
-        for name, way in ways(self.room.pruner, plan):
+        for name, way in ways(self.room.opened.pruner, plan):
             progress = Progress(f"Trying {name}")
             trying = Watched(partial(way, [Watcher(progress, visitor.stop)]), visitor.stop)
             for _ in trying:
-                yield {self.compared: views.compared(rows, self.room.whole, progress)}
+                yield {self.compared: views.compared(rows, self.room.opened.whole, progress)}
             rows.append(trying.value)
-            yield {self.compared: views.compared(rows, self.room.whole)}
+            yield {self.compared: views.compared(rows, self.room.opened.whole)}

@@ -1,20 +1,29 @@
-"""What all visitors of a page share: its bank, what its models cost, the examples, and who is here."""
+"""What all visitors of a page share: its bank, what its models cost, the examples, and who is here.
+
+The page is there before the bank is: torch and transformers take most of a start, and nobody needs them in order to
+read, or to choose photos. So the modules of the page import them where they are used.
+"""
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import gradio as gr
-import torch
-
-from ..cost_model import cost_model_of
-from ..masks import Mask
-from ..pruner import MetaPruner
-from ..uploads import UploadLimits
-from .speeds import Speeds
+from ..limits import UploadLimits
 from .turns import Turns
 from .visitor import Visitor, Visitors
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+    from ..bank.reader import BankReader
+    from ..models.base import BaseModel
+    from ..pruner import MetaPruner
+    from ..uploads import Photos
+    from .speeds import Speeds
 
 MOST_WAITING = 30
 """Visitors in the line; each takes a thread of the server."""
@@ -25,30 +34,88 @@ Update = dict[Any, Any]
 """What becomes of some components."""
 
 
-class Room:
-    """A bank with its visitors.
+@dataclass(frozen=True)
+class Opened:
+    """A bank that is open."""
 
-    Raises:
-        MetaPruneError: the bank cannot be opened.
-    """
+    pruner: MetaPruner
+    speeds: Speeds
+    whole: tuple[int, int]
+    """Parameters of the base, and MACs of an image."""
+
+    @property
+    def bank(self) -> BankReader:
+        return self.pruner.bank
+
+    @property
+    def base(self) -> BaseModel:
+        return self.bank.base
+
+    @property
+    def ratio(self) -> float:
+        """The share of units that its models lack."""
+        return self.bank.default_ratio or 0.9
+
+
+class Room:
+    """A bank with its visitors; `open` opens the bank in the background, and `opened` waits for it."""
 
     def __init__(self, bank: str | Path, examples: str | Path | None, limits: UploadLimits | None = None) -> None:
-        self.pruner = MetaPruner.from_hub(bank)
-        self.bank, self.base = self.pruner.bank, self.pruner.bank.base
+        self.where = bank
         self.limits = limits or UploadLimits()
-        self.visitors = Visitors(self.base.preprocessing, self.limits)
+        self.visitors = Visitors(self._no_photos)
         self.examples = _examples(examples)
-        self.ratio = self.bank.default_ratio or 0.9
-        self.speeds, self.turns = Speeds(self.base), Turns(MOST_WAITING)
-        costs = cost_model_of(
-            self.base.config(Mask.full(self.base.sizes), ["any"]), torch.empty(1, *self.base.preprocessing.input_size)
-        )
-        self.whole = costs.params(self.base.sizes), costs.macs(self.base.sizes)
-        """Parameters of the base, and MACs of an image."""
+        self.turns = Turns(MOST_WAITING)
+        self._opening: Future[Opened] = Future()
+        self._lock = threading.Lock()
+        self._asked = False
+
+    def open(self) -> None:
+        """Begin to open the bank, once."""
+        with self._lock:
+            if not self._asked:
+                self._asked = True
+                threading.Thread(target=self._open, daemon=True).start()
+
+    @property
+    def opened(self) -> Opened:
+        """The bank, when it is open.
+
+        Raises:
+            MetaPruneError: it cannot be opened.
+        """
+        self.open()
+        return self._opening.result()
 
     def visitor(self, request: gr.Request) -> Visitor:
         """Who asks."""
         return self.visitors.get(request.session_hash or "")
+
+    def _open(self) -> None:
+        try:
+            self._opening.set_result(_opened(self.where))
+        except BaseException as error:
+            self._opening.set_exception(error)
+
+    def _no_photos(self) -> Photos:
+        from ..uploads import Photos
+
+        return Photos(self.opened.base.preprocessing, self.limits)
+
+
+def _opened(where: str | Path) -> Opened:
+    import torch
+
+    from ..cost_model import cost_model_of
+    from ..masks import Mask
+    from ..pruner import MetaPruner
+    from .speeds import Speeds
+
+    pruner = MetaPruner.from_hub(where)
+    base = pruner.bank.base
+    config = base.config(Mask.full(base.sizes), ["any"])
+    costs = cost_model_of(config, torch.empty(1, *base.preprocessing.input_size))
+    return Opened(pruner, Speeds(base), (costs.params(base.sizes), costs.macs(base.sizes)))
 
 
 def _examples(folder: str | Path | None) -> dict[str, Path]:

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..markup import counted
-from ..mistakes import thumbnail
-from ..pages.model_page import summary, tiles
 from ..pages.render import data_uri, drawn, render
 from ..pictures.bank import map_figure, overlaps, positions
 from ..pictures.report import confusion_figure, curve_figure, vote_figure
 from ..pictures.style import svg
-from ..plan import Plan
-from ..report import AdaptReport
-from ..result import AdaptResult
-from ..task import TaskData
-from ..uploads import Photos
-from .comparison import Compared
 from .jobs import Progress
+
+if TYPE_CHECKING:
+    from ..plan import Plan
+    from ..report import AdaptReport
+    from ..result import AdaptResult
+    from ..task import TaskData
+    from ..uploads import Photos
+    from .comparison import Compared
 
 SHOWN_PHOTOS, MOST_MAPPED = 6, 500
 SHOWN_ANSWERS = 5
@@ -33,6 +34,8 @@ def message(text: str, kind: str = "status") -> str:
 
 def classes(photos: Photos, example: TaskData | None) -> str:
     """The classes so far, with a few photos of each."""
+    from ..mistakes import thumbnail
+
     found = photos.by_class
     if example is not None:
         train = example.train
@@ -108,6 +111,8 @@ def answer(probabilities: dict[str, float]) -> str:
 
 def result(made: AdaptResult) -> str:
     """The main figures, the curve, the confusion matrix."""
+    from ..pages.model_page import summary, tiles
+
     report: AdaptReport = made.report
     pictures = []
     if len(report.accuracy_at_step) > 1:

@@ -7,25 +7,35 @@ import tempfile
 import threading
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..plan import Plan
-from ..preprocess import Preprocessing
-from ..result import AdaptResult
-from ..task import TaskData
-from ..uploads import Photos, UploadLimits
+if TYPE_CHECKING:
+    from ..plan import Plan
+    from ..result import AdaptResult
+    from ..task import TaskData
+    from ..uploads import Photos
 
 
 class Visitor:
     """One visitor's session; nothing of it is seen by others."""
 
-    def __init__(self, preprocessing: Preprocessing, limits: UploadLimits) -> None:
-        self.photos = Photos(preprocessing, limits)
+    def __init__(self, no_photos: Callable[[], Photos]) -> None:
+        self._no_photos = no_photos
+        self._photos: Photos | None = None
         self.example: TaskData | None = None
         self.plan: Plan | None = None
         self.result: AdaptResult | None = None
         self.stop = threading.Event()
         self._folder: Path | None = None
+
+    @property
+    def photos(self) -> Photos:
+        """What the visitor has brought."""
+        if self._photos is None:
+            self._photos = self._no_photos()
+        return self._photos
 
     @property
     def folder(self) -> Path:
@@ -46,7 +56,7 @@ class Visitor:
         """Let go of photos, vote, model and files."""
         self.stop.set()
         self.stop = threading.Event()
-        self.photos = Photos(self.photos.preprocessing, self.photos.limits)
+        self._photos = None
         self.example = self.plan = self.result = None
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -70,8 +80,8 @@ class Visitor:
 class Visitors:
     """Who is here, by the name of their session; whoever leaves, or was idle for long, is forgotten."""
 
-    def __init__(self, preprocessing: Preprocessing, limits: UploadLimits, most: int = 200, idle: float = 3600) -> None:
-        self.preprocessing, self.limits, self.most, self.idle = preprocessing, limits, most, idle
+    def __init__(self, no_photos: Callable[[], Photos], most: int = 200, idle: float = 3600) -> None:
+        self.no_photos, self.most, self.idle = no_photos, most, idle
         self.known: dict[str, tuple[float, Visitor]] = {}
         """When each was last seen, and the visitor; the one idle for longest comes first."""
         self._lock = threading.Lock()
@@ -88,7 +98,7 @@ class Visitors:
             here = [name for name in self.known if name not in gone]
             gone += here[: max(0, len(here) - self.most + 1)]
             forgotten = [self.known.pop(name)[1] for name in gone]
-            visitor = visitor or Visitor(self.preprocessing, self.limits)
+            visitor = visitor or Visitor(self.no_photos)
             self.known[session] = (now, visitor)
         for other in forgotten:
             other.forget()

@@ -42,13 +42,12 @@ def serve(
         from ..app import BANK_PAGE, launch, make_app
     except ImportError as error:
         raise MissingPackageError("the page needs Gradio: pip install 'hf-metaprune[space]'") from error
-    made = make_app(bank, examples)
     try:
-        launch(made, server_name=host, server_port=port, prevent_thread_lock=True, quiet=True)
+        made = launch(make_app(bank, examples), server_name=host, server_port=port, quiet=True)
     except OSError as error:
         raise OptionError(f"port {port} cannot be used: {reason(error)}; choose another with --port") from error
     address = f"http://{host}:{port}/{BANK_PAGE if explore else ''}"
     out.print(f"serving {address} (Ctrl-C ends it)")
     if browse:
         webbrowser.open(address)
-    made.block_thread()
+    made.block()

@@ -104,7 +104,8 @@ def summary(report: AdaptReport) -> Iterator[str]:
         yield f"It has {share:.1%} of the base network's parameters and needs {macs:.1%} of its arithmetic{faster}."
     if report.train_images:
         helped = len(report.neighbours)
-        by = f", with the help of the {counted(helped, 'nearest task')} in the bank" if helped else ", without a bank"
+        nearest = "nearest task" if helped == 1 else f"{helped} nearest tasks"
+        by = f", with the help of the {nearest} in the bank" if helped else ", without a bank"
         yield f"It was made from {counted(report.train_images, 'image')} in {sum(report.seconds.values()):.0f} s{by}."
 
 
