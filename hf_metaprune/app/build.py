@@ -46,9 +46,8 @@ class App:
         self.making.wire(self.photos.told, self.results)
         self.results.wire()
         self.publishing.wire(self.results)
-        making, photos = self.making, self.photos
-        changed = [photos.told, photos.shown, making.progress, making.near, making.voted, making.predicted]
-        photos.clear.click(self._clear, None, [*changed, *self.results.parts], **PRIVATE)
+        cleared = [self.photos.told, self.photos.shown, *self.making.emptied(), *self.results.parts]
+        self.photos.clear.click(self._clear, None, cleared, **PRIVATE)
         self.page.load(self.making.usual_size, None, [self.making.size], show_progress="hidden", **PRIVATE)
         self.page.unload(self._leave)
 

@@ -48,17 +48,20 @@ class MakingSection:
         )
         self.predicted = gr.HTML(elem_id="size")
         self.voted = gr.HTML(elem_id="vote")
+        self.layer = gr.Dropdown([], label="Layer", visible=False, interactive=True, elem_id="layer")
 
     def wire(self, told: gr.HTML, results: ResultSection) -> None:
         """Connect what is pressed with what happens; `told` is where trouble is said."""
         self.told, self.results = told, results
-        mine = [self.progress, self.near, self.voted, self.predicted, self.go, self.stop]
+        mine = [self.progress, self.near, self.voted, self.layer, self.predicted, self.go, self.stop]
         self.go.click(
             self._make, [self.size, self.voters, self.steps, self.seed], [told, *mine, *results.parts],
             concurrency_limit=None, show_progress="hidden", **PRIVATE,
         )  # fmt: skip
         self.stop.click(self._stop, None, None, queue=False, **PRIVATE)
-        self.size.release(self._resize, [self.size], [self.predicted, self.voted], **PRIVATE)
+        shown = [self.predicted, self.voted]
+        self.size.release(self._sized, [self.size, self.layer], shown, **PRIVATE)
+        self.layer.input(self._sized, [self.size, self.layer], shown, **PRIVATE)
 
     def usual_size(self) -> Update:
         """The slider where the bank's own models are."""
@@ -66,7 +69,8 @@ class MakingSection:
 
     def emptied(self) -> Update:
         """How the sections look when all is forgotten."""
-        return dict.fromkeys((self.progress, self.near, self.voted, self.predicted), "")
+        empty: Update = dict.fromkeys((self.progress, self.near, self.voted, self.predicted), "")
+        return empty | {self.layer: gr.update(visible=False)}
 
     def _stop(self, request: gr.Request) -> None:
         self.room.visitor(request).stop.set()
@@ -99,7 +103,10 @@ class MakingSection:
         for _ in planning:
             yield {self.progress: views.training(progress)}
         plan = visitor.plan = planning.value
-        yield {self.near: views.neighbours(plan, ratio)} | self._sized(visitor, ratio)
+        layers = list(plan.mask(ratio))
+        layer = layers[len(layers) // 2]
+        chosen = gr.update(choices=layers, value=layer, visible=True)
+        yield {self.near: views.neighbours(plan, ratio), self.layer: chosen} | self._size(visitor, ratio, layer)
         progress = Progress("Training", steps=steps)
         watcher = Watcher(progress, visitor.stop)
         making = Watched(lambda: self.room.opened.pruner.make(plan, callbacks=[watcher]), visitor.stop)
@@ -108,14 +115,14 @@ class MakingSection:
         visitor.result = making.value
         yield {self.progress: ""} | self.results.of(visitor)
 
-    def _sized(self, visitor: Visitor, ratio: float) -> Update:
+    def _size(self, visitor: Visitor, ratio: float, layer: str) -> Update:
         """What a model of that ratio keeps and costs, once there is a vote."""
         plan = visitor.plan
-        if plan is None:
+        if plan is None or layer not in plan.start.base.sizes:
             return {self.predicted: gr.skip()}
-        speed = self.room.opened.speeds(ratio)
-        said = views.size(plan, ratio, self.room.opened.whole, speed)
-        return {self.voted: views.vote(plan, ratio), self.predicted: said}
+        opened = self.room.opened
+        said = views.size(plan, ratio, opened.whole, opened.speeds(ratio))
+        return {self.voted: views.vote(plan, ratio, layer), self.predicted: said}
 
-    def _resize(self, ratio: float, request: gr.Request) -> Update:
-        return self._sized(self.room.visitor(request), ratio)
+    def _sized(self, ratio: float, layer: str, request: gr.Request) -> Update:
+        return self._size(self.room.visitor(request), ratio, layer)

@@ -60,10 +60,9 @@ def neighbours(plan: Plan, ratio: float) -> str:
     return render("neighbours.html", rows=rows, picture=drawn(picture))
 
 
-def vote(plan: Plan, ratio: float) -> str:
-    """Who keeps which unit of the middle layer, and what the new model keeps."""
+def vote(plan: Plan, ratio: float, layer: str) -> str:
+    """Who keeps which unit of a layer, and what the new model keeps."""
     mask = plan.mask(ratio)
-    layer = list(mask)[len(mask) // 2]
     masks = {", ".join(n.entry.labels): n.entry.mask for n in plan.neighbours}
     picture = svg(vote_figure(layer, masks, mask), f"The vote in layer {layer}")
     return render("vote.html", picture=drawn(picture), layer=layer, layers=len(mask), kept=mask.n_kept, of=mask.n_units)

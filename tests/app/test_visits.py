@@ -23,6 +23,10 @@ def test_from_an_example_to_a_model_on_disk(visit: Visits, tmp_path: Path, examp
     assert "recognised" in one.text("#result")
     assert one.page.locator("#neighbours svg").get_attribute("aria-label")
     assert "of the base" in one.text("#size")
+    one.page.locator("#layer input").click()
+    one.page.get_by_role("option").first.click()
+    first = one.page.locator("#layer input").input_value()
+    one.message("#vote", f"Layer {first}:")
     with one.page.expect_download() as coming:
         one.page.locator("#download").click()
     path = tmp_path / "model.zip"
