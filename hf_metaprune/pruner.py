@@ -225,8 +225,7 @@ class MetaPruner:
             model = first_model(start, mask, plan.order.scores, ratio)
             phases["vote and average"] += time.perf_counter() - began
             with _timed(phases, "recalibrate and set the classifier"):
-                if chosen.recalibrate:
-                    recalibrate(model, data.train, device, seed=chosen.seed)
+                passed = recalibrate(model, data.train, device, seed=chosen.seed) if chosen.recalibrate else 0
                 entries = [n.entry for n in start.neighbours]
                 head = make_head(chosen.head or "auto", model, data.train, data.task, entries, device)
             began = time.perf_counter()
@@ -238,10 +237,10 @@ class MetaPruner:
             phases["evaluate"] = time.perf_counter() - began - result.seconds
         logits = predict_logits(model, data.evaluation, device)
         report = make_report(model, data, start, result, head, self.bank.reference(), logits, plan.training)
-        passes = int(chosen.recalibrate or False) + (chosen.head != "random")
+        passed += len(data.train) if chosen.head != "random" else 0
         report.emissions = {name: plan.energy.get(name, 0.0) + value for name, value in energy.items()}
         report.retrieval_flops = plan.retrieval_flops
-        report.preparation_flops = start.flops + passes * len(data.train) * 2 * report.macs
+        report.preparation_flops = start.flops + passed * 2 * report.macs
         report.seconds = {phase: round(s, 3) for phase, s in phases.items()}
         report.options, report.given = plain(asdict(chosen) | asdict(plan.training)), plan.given
         report.notes, report.skipped_images = notes, data.skipped

@@ -26,6 +26,8 @@ from .gates import Gates
 from .models.modeling import MetaPrunedForImageClassification
 
 EVAL_BATCH = 256
+STATISTICS_IMAGES = 1000
+"""Images from which batch norm statistics are taken: each gives as many values as its map has places."""
 
 
 @dataclass
@@ -330,12 +332,18 @@ def recalibrate(
     device: torch.device,
     *,
     seed: int = 0,
-) -> None:
-    """Re-estimate batch norm statistics on images, as one average over all batches.
+) -> int:
+    """Re-estimate batch norm statistics on images, at most `STATISTICS_IMAGES`, as one average over all batches.
 
     Batches are equally large, give or take one image: each counts as much as the others.
+
+    Returns:
+        How many images were passed forward: none where there is no batch norm.
     """
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    if not norms:
+        model.to(device).eval()
+        return 0
     momenta = [m.momentum for m in norms]
     for norm in norms:
         norm.reset_running_stats()
@@ -343,10 +351,12 @@ def recalibrate(
     model.to(device=device, memory_format=torch.channels_last).train()
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(images), generator=generator)  # a batch of one class would bias the variances
-    for rows in order.tensor_split(math.ceil(len(images) / EVAL_BATCH)):
+    order = order[:STATISTICS_IMAGES]
+    for rows in order.tensor_split(math.ceil(len(order) / EVAL_BATCH)):
         x = images.preprocessing.normalise(images.images[rows])
         with autocast(device, "auto"):
             model(x.to(device).contiguous(memory_format=torch.channels_last))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     model.eval()
+    return len(order)

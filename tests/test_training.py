@@ -223,6 +223,18 @@ def test_recalibration_gives_the_statistics_of_the_images(
     assert not model.training
 
 
+def test_recalibration_looks_at_no_more_images_than_it_takes(
+    model: MetaPrunedForImageClassification, task_data: TaskData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert recalibrate(model, task_data.train, CPU) == len(task_data.train)
+    monkeypatch.setattr(training, "STATISTICS_IMAGES", 30)
+    assert recalibrate(model, task_data.train, CPU) == 30
+    norm = model.network.get_submodule("conv1.1")
+    assert norm.num_batches_tracked == 1
+    monkeypatch.setattr(training.nn, "BatchNorm2d", torch.nn.LayerNorm)  # as of a transformer
+    assert recalibrate(model, task_data.train, CPU) == 0
+
+
 def test_recalibration_does_not_depend_on_the_order_of_classes(
     base: BaseModel, task_data: TaskData, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,7 +37,7 @@ def ways(pruner: MetaPruner, plan: Plan) -> Iterator[tuple[str, Way]]:
 
 
 def _adapted(pruner: MetaPruner, plan: Plan, name: str, strategy: str, callbacks: Sequence[Callback]) -> Compared:
-    options: dict[str, Any] = {"ratio": plan.start.ratio, "steps": plan.training.steps, "seed": plan.options.seed}
+    options: dict[str, Any] = {"ratio": plan.options.ratio, "steps": plan.training.steps, "seed": plan.options.seed}
     report = pruner.adapt(plan.data, strategy=strategy, callbacks=callbacks, **options).report
     return Compared(name, report.accuracy, report.params)
 
