@@ -37,7 +37,7 @@ def test_without_wordnet_the_other_pictures_are_drawn(bank_folder: Path, monkeyp
     def missing(task: object) -> None:
         raise WordNetError("get the data: python -m nltk.downloader wordnet")
 
-    monkeypatch.setattr("hf_metaprune.app.bank_page.task_synsets", missing)
+    monkeypatch.setattr("hf_metaprune.similarity.wordnet.task_synsets", missing)
     import gradio as gr
 
     with gr.Blocks():
