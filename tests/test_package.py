@@ -27,6 +27,16 @@ def test_import_takes_nothing_heavy_along(run_python) -> None:
     assert found.strip() == "[]"
 
 
+def test_the_command_and_the_page_start_without_what_is_heavy(run_python) -> None:
+    """``--help`` says something at once, and the page is there before torch is."""
+    for module in ("cli.app", "app"):
+        found = run_python(
+            f"import sys, hf_metaprune.{module}\n"
+            "print(sorted(set(sys.modules) & {'torch', 'transformers', 'timm', 'datasets', 'matplotlib'}))"
+        )
+        assert found.strip() == "[]", module
+
+
 def test_public_names() -> None:
     for name in hf_metaprune.__all__:
         assert getattr(hf_metaprune, name) is not None

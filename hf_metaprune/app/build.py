@@ -52,7 +52,7 @@ class App:
         self.page.unload(self._leave)
 
     def block(self) -> None:
-        """Serve until Ctrl-C.
+        """Open the bank, and serve until Ctrl-C.
 
         Raises:
             MetaPruneError: the bank cannot be opened.
@@ -74,7 +74,7 @@ class App:
 
 
 def make_app(bank: str | Path, examples: str | Path | None = None, limits: UploadLimits | None = None) -> App:
-    """The pages of a bank, which is opened in the background as soon as they are served.
+    """The pages of a bank, which is opened when they are served already.
 
     Args:
         bank: a folder, or an id on the Hub.
@@ -85,7 +85,7 @@ def make_app(bank: str | Path, examples: str | Path | None = None, limits: Uploa
 
 
 def launch(app: App, **options: Any) -> App:
-    """Begin to serve; `options` as of Gradio's ``launch``, such as `server_port`. `App.block` waits for the end."""
+    """Begin to serve; `options` as of Gradio's ``launch``, such as `server_port`. Then call `App.block`."""
     app.page.queue(max_size=QUEUE)
     app.page.launch(
         css=look() + STYLE,
@@ -99,5 +99,4 @@ def launch(app: App, **options: Any) -> App:
         prevent_thread_lock=True,
         **options,
     )
-    app.room.open()
     return app

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import BankError
 from ..report import AdaptReport
 from ..storage import check_writable
-from ..task import Task
 from .output import command, out, plain, print_json, show_progress, show_report
+
+if TYPE_CHECKING:
+    from ..task import Task
 
 ROOT = Path(__file__).resolve().parents[2] / "space"
 
