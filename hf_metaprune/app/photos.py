@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 MOST_PER_CLASS = 100
 """Images of a class that are taken of a data set."""
+DATA_SETS_AT_ONCE = 2
+"""Each is read by a process that may hold 3 GB."""
 
 
 class PhotosSection:
@@ -82,7 +84,8 @@ class PhotosSection:
         self.add.click(self._add, own, [*seen, self.files, self.camera], **waiting)
         self.zip.upload(self._add_zip, [self.zip], [*seen, self.zip], **waiting)
         wanted = [self.repo, self.names, self.classes, self.per_class]
-        self.take_data_set.click(self._add_data_set, wanted, [*seen, self.take_data_set], **waiting)
+        out = [*seen, self.take_data_set]
+        self.take_data_set.click(self._add_data_set, wanted, out, concurrency_limit=DATA_SETS_AT_ONCE, **waiting)
 
     def emptied(self, visitor: Visitor) -> Update:
         """How the section looks when all is forgotten."""
