@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import threading
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -23,8 +22,6 @@ from .room import PRIVATE, Room, Update
 if TYPE_CHECKING:
     from ..bank.entry import Entry
     from ..bank.reader import BankReader
-
-log = logging.getLogger(__name__)
 
 PATH = "bank"
 MOST_LISTED, MOST_DRAWN = 100, 150

@@ -50,25 +50,23 @@ def sampled(wanted: Wanted, seconds: float) -> Iterator[tuple[str, bytes]]:
     """Class and encoded image, one after the other, until there are enough or time is over.
 
     Raises:
-        DataError: it is no id, there are no images with labels, or nothing came in time.
-        HubError: there is no such public data set, or the Hub cannot be reached.
+        DataError: it is no id, there is no such public data set, it has no images with labels, the Hub cannot be
+            reached, or nothing came in time.
     """
     if not is_repo_id(wanted.repo_id):
         raise DataError("that is no id of a data set; ids are owner/name, such as beans-lovers/beans")
     with tempfile.TemporaryDirectory() as home:
         env = {k: v for k, v in os.environ.items() if k not in TOKENS}
         env |= {"HF_HOME": home, "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}
-        command = [sys.executable, "-m", __name__]
+        command = [sys.executable, "-m", __name__, json.dumps(asdict(wanted))]
         child = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env
         )
-        assert child.stdin and child.stdout
+        assert child.stdout
         late = threading.Timer(seconds, child.kill)
         late.start()
         came = False
         try:
-            with child.stdin as asked:
-                asked.write(json.dumps(asdict(wanted)).encode())
             for found in _frames(child.stdout, wanted.file_bytes):
                 came = True
                 yield found
@@ -253,9 +251,9 @@ def _limit_memory() -> None:
 
 
 def main() -> None:
-    """The process: what is wanted comes in as JSON, what is found goes out in frames."""
+    """The process: what is wanted is its argument, as JSON; what is found goes out in frames."""
     _limit_memory()
-    asked = json.load(sys.stdin)
+    asked = json.loads(sys.argv[1])
     out = sys.stdout.buffer
     try:
         for label, data in find(Wanted(**asked | {"names": tuple(asked["names"])})):
