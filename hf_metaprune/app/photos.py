@@ -60,7 +60,7 @@ class PhotosSection:
             elem_id="files",
         )
         with gr.Accordion("Or take one with the camera", open=False):
-            self.camera = gr.Image(label="Camera", sources=["webcam"], type="pil", format="jpeg")
+            self.camera = gr.Image(label="Camera", sources=["webcam"], type="pil", format="jpeg", elem_id="camera")
         self.add = gr.Button("Add to the class")
 
     def _data_set(self) -> None:

@@ -102,7 +102,8 @@ def browser() -> Iterator[Any]:
     if CHROMIUM is None:
         pytest.skip("there is no Chromium: apt-get install chromium, or the like")
     with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *camera])
         yield started
         started.close()
 

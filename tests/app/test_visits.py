@@ -55,6 +55,19 @@ def test_own_photos_and_names_with_markup(visit: Visits, task_data: TaskData, tm
     assert one.page.locator("img[src=x]").count() == 0
 
 
+def test_a_photo_of_the_camera_is_taken(visit: Visits) -> None:
+    one = visit(permissions=["camera"])
+    one.page.get_by_role("tab", name="My photos").click()
+    one.page.get_by_label("Name of a class").fill("ball")
+    one.press("Or take one with the camera")
+    one.page.get_by_text("Click to Access Webcam").click()
+    one.page.get_by_label("capture photo").click()
+    one.page.locator("#camera img").wait_for()
+    one.press("Add to the class")
+    one.message("#told", "Took 1 photo.")
+    assert one.page.locator("#classes .class img").count() == 1
+
+
 def test_what_cannot_be_used_is_said(visit: Visits, task_data: TaskData, tmp_path: Path) -> None:
     one = visit()
     one.make()
