@@ -21,7 +21,15 @@ TITLE = "Your own image classifier, in a minute"
 INTRO = (
     f"# {TITLE}\n"
     "Show some photos of the things you want told apart. The nearest tasks of a bank of small models vote for what "
-    "yours needs, and a minute of training makes it. [How it works](https://pypi.org/project/hf-metaprune/)"
+    "yours needs, and a minute of training makes it."
+)
+HOW = (
+    "1. Each task of the bank is a copy of one large network, cut down to the units that its own classes needed.\n"
+    "2. For your photos the nearest of these tasks are found. The units that they kept get their votes; those with "
+    "most votes stay, with what they have learnt, and the others are removed for good.\n"
+    "3. A classifier for your classes is solved directly, and about a hundred steps of training on your photos finish "
+    "the model: a small fraction of the network, to run on your own device.\n\n"
+    "Photos become small pictures in this server's memory, and are forgotten when you close the page."
 )
 QUEUE, THREADS = 100, 100
 """Requests that may wait, and that are answered at a time: those of visitors in the line, and of all others."""
@@ -34,6 +42,8 @@ class App:
         self.room = room
         with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as self.page:
             gr.Markdown(INTRO)
+            with gr.Accordion("How it works", open=False):
+                gr.Markdown(HOW)
             self.photos, self.making, self.results = PhotosSection(room), MakingSection(room), ResultSection(room)
             self.publishing = PublishingSection(room)
             self._wire()
