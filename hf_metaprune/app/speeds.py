@@ -32,11 +32,6 @@ class Speeds:
                 self._times = self._measured()
         return float(np.interp(ratio, RATIOS, self._times))
 
-    @property
-    def known(self) -> bool:
-        """Whether a call takes no time."""
-        return self._times is not None
-
     def _measured(self) -> list[float]:
         masks = [
             Mask({name: range(keep_count(size, r)) for name, size in self.base.sizes.items()}, self.base.sizes)
