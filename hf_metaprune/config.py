@@ -286,7 +286,9 @@ class AdaptOptions:
         only=BY_VOTE,
     )
     head: str | None = option(None, "The classifier's start.", choices=("auto", "ridge", "stitched", "random"))
-    recalibrate: bool | None = option(None, "Re-estimate batch norm statistics on the task's images first.")
+    recalibrate: bool | None = option(
+        None, "Take batch norm statistics anew from the task's images, before and after training."
+    )
     leep_samples: int = option(100, "Images that LEEP looks at.", low=2, high=1_000_000, only=BY_VOTE)
     evaluation_share: float = option(
         0.2, "Part of each class held back if there is no test split; 0: learn from all.", low=0.0, high=0.9

@@ -231,7 +231,8 @@ class MetaPruner:
             began = time.perf_counter()
             result = fine_tune(
                 model, data.train, plan.training, evaluation=data.evaluation if len(data.evaluation) else None,
-                device=device, seed=chosen.seed, callbacks=callbacks, progress=progress,
+                device=device, seed=chosen.seed, callbacks=callbacks, statistics=bool(chosen.recalibrate),
+                progress=progress,
             )  # fmt: skip
             phases["fine-tune"] = result.seconds
             phases["evaluate"] = time.perf_counter() - began - result.seconds

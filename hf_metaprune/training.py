@@ -144,11 +144,14 @@ def fine_tune(
     seed: int = 0,
     callbacks: Sequence[Callback] = (),
     gates: Gates | None = None,
+    statistics: bool = False,
     progress: bool = False,
 ) -> TrainingResult:
     """Train `model` in place, and the scores of `gates` with it, if there are any.
 
-    It ends on `device` in eval mode, with its averaged weights if `options.ema` is set.
+    It ends on `device` in eval mode, with its averaged weights if `options.ema` is set. With `statistics`, its batch
+    norm statistics are estimated anew at the end: those that training leaves are averages over weights that have
+    gone, and of none of the averaged weights.
 
     With several processes (``accelerate launch``) each takes its share of every batch.
 
@@ -157,7 +160,7 @@ def fine_tune(
     """
     if not len(train):
         raise DataError("there is no image to train on")
-    run = _Run(model, train, options, evaluation, device or pick_device(), seed, callbacks, gates)
+    run = _Run(model, train, options, evaluation, device or pick_device(), seed, callbacks, gates, statistics)
     for step in tqdm(range(options.steps), desc="fine-tuning", disable=not progress, leave=False):
         run.step(step)
         if run.state.stop:
@@ -178,9 +181,11 @@ class _Run:
         seed: int,
         callbacks: Sequence[Callback],
         gates: Gates | None = None,
+        statistics: bool = False,
     ) -> None:
         self.model, self.train, self.options, self.evaluation = model, train, options, evaluation
         self.device, self.callbacks, self.gates = device, callbacks, gates
+        self.seed, self.statistics = seed, statistics
         self.accelerator = Accelerator(device_placement=False)
         model.to(device=device, memory_format=torch.channels_last)
         self.trainable = {p: p.requires_grad for p in model.parameters()}
@@ -272,7 +277,7 @@ class _Run:
         for callback in self.callbacks:
             callback.on_step(self.state)
         self.result.seconds += time.perf_counter() - began
-        if step + 1 in self.options.eval_steps or step + 1 == self.options.steps:
+        if step + 1 in self.options.eval_steps and step + 1 < self.options.steps:
             self._evaluate(step + 1)
 
     def _evaluate(self, step: int) -> None:
@@ -290,13 +295,25 @@ class _Run:
         if self.options.patience and self.flat >= self.options.patience:
             self.state.stop = True
 
+    def _renew_statistics(self) -> None:
+        began = time.perf_counter()
+        images = recalibrate(self.model, self.train, self.device, seed=self.seed)
+        self.result.flops += images * count_flops(self.model, self.train.images[:1])[0]
+        self.result.seconds += time.perf_counter() - began
+
     def finish(self) -> TrainingResult:
         if self.average is not None:
             self.model.load_state_dict(self.average.module.state_dict())
+            self.average = None
         if self.accelerator.num_processes > 1:  # each process saw other images
             for name, value in self.model.named_buffers():
                 if value.is_floating_point():
                     self.model.get_buffer(name).copy_(self.accelerator.reduce(value, "mean"))
+        trained = self.state.step
+        if trained and self.statistics:
+            self._renew_statistics()
+        if trained and (trained == self.options.steps or (self.statistics and trained in self.options.eval_steps)):
+            self._evaluate(trained)
         for parameter, trainable in self.trainable.items():
             parameter.requires_grad_(trainable)
         self.model.eval()

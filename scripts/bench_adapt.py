@@ -169,7 +169,9 @@ def run_base(bank: Bank, data: TaskData, seed: int) -> dict[str, Any]:
     plan = default_recipe(data.images_per_class, optimizer=bank.base.family.optimizer)
     seconds, taken = time.perf_counter() - began, ("optimizer", "lr", "momentum", "ema", "warmup_steps")
     training = TrainingOptions(eval_steps=STEPS, **{k: plan[k] for k in taken})
-    result = fine_tune(model, data.train, training, evaluation=data.evaluation, device=device, seed=seed)
+    result = fine_tune(
+        model, data.train, training, evaluation=data.evaluation, device=device, seed=seed, statistics=True
+    )
     phases = {"set the classifier": seconds, "fine-tune": result.seconds}
     return {"accuracy": result.accuracy_at_step, "flops": result.flops, "phases": phases} | size(model, data)
 

@@ -6,6 +6,7 @@ import itertools
 import os
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -114,6 +115,21 @@ def test_a_moving_average_is_what_is_evaluated_and_kept(
     monkeypatch.setattr(training, "accuracy", watched)
     fine_tune(model, task_data.train, options(ema=0.95, steps=30), evaluation=task_data.evaluation, device=CPU)
     assert torch.allclose(shown[-1], predict_logits(model, task_data.evaluation, CPU), atol=1e-5)
+
+
+def test_batch_norm_statistics_are_those_of_the_last_weights(
+    model: MetaPrunedForImageClassification, task_data: TaskData
+) -> None:
+    """The moving averages of a short training lag far behind its weights, and know nothing of averaged weights."""
+    plan = options(ema=0.95, steps=20, lr=0.02)
+    plain = fine_tune(deepcopy(model), task_data.train, plan, device=CPU)
+    result = fine_tune(model, task_data.train, plan, evaluation=task_data.evaluation, device=CPU, statistics=True)
+    assert result.accuracy_at_step[20] == training.accuracy(model, task_data.evaluation, CPU)
+    images = len(task_data.train)
+    assert result.flops - plain.flops == images * count_flops(model, task_data.train.images[:1])[0]
+    found = {name: value.clone() for name, value in model.named_buffers() if "running" in name}
+    assert recalibrate(model, task_data.train, CPU) == images
+    assert found and all(torch.allclose(value, model.get_buffer(name)) for name, value in found.items())
 
 
 def test_few_images_make_smaller_batches(model: MetaPrunedForImageClassification, task_data: TaskData) -> None:
