@@ -48,7 +48,7 @@ def test_a_global_ratio_keeps_the_units_that_score_highest_anywhere(seed: int, r
         assert everything[flags].min() >= everything[~flags].max(initial=-1)
 
 
-@given(st.integers(0, 50), st.integers(1, 95))
+@given(st.integers(0, 50), st.integers(1, sum(SIZES.values()) - 1))
 def test_what_breaks_ties_decides_between_layers_too(seed: int, total: int) -> None:
     held, ties = ScoreMask.of_mask(Mask.random(SIZES, 0.5, seed)), scores(seed)
     order = Order.by_scores(held, ties)
