@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
 
 from ..config import AdaptOptions, option_fields
-from ..errors import MetaPruneError
 from . import views
-from .jobs import Progress, StoppedError, Watched, Watcher
+from .jobs import Progress, Watched, Watcher
+from .pressed import pressed
 from .results import ResultSection
 from .room import PRIVATE, Room, Update
 from .visitor import Visitor
 
-log = logging.getLogger(__name__)
-
 RATIOS, USUAL = (0.5, 0.98), 0.9
-SORRY = "Something went wrong here, not with your photos. Please try again."
 
 
 class MakingSection:
@@ -80,21 +76,17 @@ class MakingSection:
     ) -> Iterator[Update]:
         visitor = self.room.visitor(request)
         visitor.stop.clear()
+        started = {self.told: "", self.progress: views.training(Progress("Looking at the photos"))}
         running = {self.go: gr.update(visible=False), self.stop: gr.update(visible=True)}
-        yield {**running, self.told: "", self.progress: views.training(Progress("Looking at the photos"))}
-        try:
-            with self.room.turns.ticket(visitor.stop) as ticket:
-                for before in ticket.waiting():
-                    yield {self.progress: views.waiting(before)}
-                yield from self._steps(visitor, ratio, int(voters), int(steps), int(seed or 0))
-        except StoppedError:
-            yield {self.told: views.message("Stopped."), self.progress: ""}
-        except MetaPruneError as error:
-            yield {self.told: views.message(str(error), "alert"), self.progress: ""}
-        except Exception:
-            log.exception("a visitor's model could not be made")
-            yield {self.told: views.message(SORRY, "alert"), self.progress: ""}
-        yield {self.go: gr.update(visible=True), self.stop: gr.update(visible=False)}
+        ended = {self.go: gr.update(visible=True), self.stop: gr.update(visible=False), self.progress: ""}
+        steps_of_it = self._in_turn(visitor, ratio, int(voters), int(steps), int(seed or 0))
+        yield from pressed(steps_of_it, self.told, running | started, ended)
+
+    def _in_turn(self, visitor: Visitor, ratio: float, voters: int, steps: int, seed: int) -> Iterator[Update]:
+        with self.room.turns.ticket(visitor.stop) as ticket:
+            for before in ticket.waiting():
+                yield {self.progress: views.waiting(before)}
+            yield from self._steps(visitor, ratio, voters, steps, seed)
 
     def _steps(self, visitor: Visitor, ratio: float, voters: int, steps: int, seed: int) -> Iterator[Update]:
         data, progress = visitor.data(seed), Progress("Looking for the nearest tasks")
@@ -113,7 +105,7 @@ class MakingSection:
         for _ in making:
             yield {self.progress: views.training(progress)}
         visitor.result = making.value
-        yield {self.progress: ""} | self.results.of(visitor)
+        yield self.results.of(visitor)
 
     def _size(self, visitor: Visitor, ratio: float, layer: str) -> Update:
         """What a model of that ratio keeps and costs, once there is a vote."""

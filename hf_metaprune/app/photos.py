@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from ..errors import DataError, MetaPruneError
+from ..errors import DataError
 from ..hub.samples import Wanted
 from . import views
+from .pressed import pressed, resting
 from .room import PRIVATE, Room, Update
 from .visitor import Visitor
 
@@ -125,16 +126,16 @@ class PhotosSection:
     def _add_data_set(
         self, repo: str, names: str, classes: float, per_class: float, request: gr.Request
     ) -> Iterator[Update]:
-        visitor, button = self.room.visitor(request), self.take_data_set
-        yield {self.told: views.message("Asking the Hub…"), button: gr.update(interactive=False)}
-        chosen = tuple(dict.fromkeys(name.strip() for name in (names or "").split(",") if name.strip()))
+        told, button = self.told, self.take_data_set
+        asking = {told: views.message("Asking the Hub…")} | resting(button)
+        steps = self._asked(self.room.visitor(request), repo or "", names or "", int(classes), int(per_class))
+        yield from pressed(steps, told, asking, resting(button, False))
+
+    def _asked(self, visitor: Visitor, repo: str, names: str, classes: int, per_class: int) -> Iterator[Update]:
+        chosen = tuple(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
         most = self.room.limits.file_bytes
-        wanted = Wanted((repo or "").strip(), int(classes), min(int(per_class), MOST_PER_CLASS), chosen, most)
-        try:
-            yield self._taken(visitor, visitor.photos.add_from_hub(wanted))
-        except MetaPruneError as error:
-            yield {self.told: views.message(str(error), "alert")}
-        yield {button: gr.update(interactive=True)}
+        wanted = Wanted(repo.strip(), classes, min(per_class, MOST_PER_CLASS), chosen, most)
+        yield self._taken(visitor, visitor.photos.add_from_hub(wanted))
 
     def _taken(self, visitor: Visitor, receipt: Receipt) -> Update:
         """Photos have come: an example that was chosen before is none any more."""

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from ..errors import HubError, MetaPruneError
+from ..errors import HubError
 from ..hub.client import is_repo_id
 from . import views
+from .pressed import pressed, resting
 from .results import ResultSection
 from .room import PRIVATE, Room, Update
+
+if TYPE_CHECKING:
+    from ..result import AdaptResult
 
 AT_ONCE = 4
 """Publications at a time; they wait for the Hub, not for this machine."""
@@ -59,15 +63,14 @@ class PublishingSection:
 
     def _publish(self, name: str, private: bool, token: str, request: gr.Request) -> Iterator[Update]:
         made, name = self.room.visitor(request).result, (name or "").strip()
-        yield {self.publish: gr.update(interactive=False), self.told: views.message("Publishing…")}
-        try:
-            if made is None:
-                raise HubError("there is no model yet: press “Make my model” first")
-            if not token:
-                raise HubError("sign in first" if self.signed_in else "it takes a token of yours")
-            if not is_repo_id(name):
-                raise HubError("the name is that of your account, a slash, and what you call it: you/cats-and-dogs")
-            yield {self.told: views.published(made.push_to_hub(name, token=token, private=private or None))}
-        except MetaPruneError as error:
-            yield {self.told: views.message(str(error), "alert")}
-        yield {self.publish: gr.update(interactive=True)}
+        before = resting(self.publish) | {self.told: views.message("Publishing…")}
+        yield from pressed(self._sent(made, name, private, token), self.told, before, resting(self.publish, False))
+
+    def _sent(self, made: AdaptResult | None, name: str, private: bool, token: str) -> Iterator[Update]:
+        if made is None:
+            raise HubError("there is no model yet: press “Make my model” first")
+        if not token:
+            raise HubError("sign in first" if self.signed_in else "it takes a token of yours")
+        if not is_repo_id(name):
+            raise HubError("the name is that of your account, a slash, and what you call it: you/cats-and-dogs")
+        yield {self.told: views.published(made.push_to_hub(name, token=token, private=private or None))}

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from ..errors import MetaPruneError
 from . import views
-from .jobs import Progress, StoppedError, Watched, Watcher
+from .jobs import Progress, Watched, Watcher
+from .pressed import pressed, resting
 from .room import PRIVATE, Room, Update
 from .visitor import Visitor
 
@@ -78,39 +78,33 @@ class ResultSection:
         return views.answer(made.predict(photo)[0]["probabilities"] if photo is not None and made is not None else {})
 
     def _export(self, request: gr.Request) -> Iterator[Update]:
+        visitor = self.room.visitor(request)
+        if visitor.result is not None:
+            before = resting(self.to_onnx) | {self.told: views.message("Translating the model…")}
+            yield from pressed(
+                self._translated(visitor, visitor.result), self.told, before, resting(self.to_onnx, False)
+            )
+
+    def _translated(self, visitor: Visitor, made: AdaptResult) -> Iterator[Update]:
         from ..export import export_onnx
 
-        visitor = self.room.visitor(request)
-        made = visitor.result
-        if made is None:
-            return
-        yield {self.to_onnx: gr.update(interactive=False), self.told: views.message("Translating the model…")}
-        try:
-            found = export_onnx(made.model, made.preprocessing, visitor.folder / "model.onnx")
-            said = "It holds the labels, too; the documentation has a program of 20 lines that runs it."
-            button = gr.update(value=str(found.path), visible=True)
-            yield {self.onnx: button, self.told: views.message(f"{found.size / 1000:,.0f} kB. {said}")}
-        except MetaPruneError as error:
-            yield {self.told: views.message(str(error), "alert")}
-        yield {self.to_onnx: gr.update(interactive=True)}
+        found = export_onnx(made.model, made.preprocessing, visitor.folder / "model.onnx")
+        said = "It holds the labels, too; the documentation has a program of 20 lines that runs it."
+        button = gr.update(value=str(found.path), visible=True)
+        yield {self.onnx: button, self.told: views.message(f"{found.size / 1000:,.0f} kB. {said}")}
 
     def _compare(self, request: gr.Request) -> Iterator[Update]:
         visitor = self.room.visitor(request)
-        made, plan = visitor.result, visitor.plan
-        if made is None or plan is None:
-            return
-        visitor.stop.clear()
-        yield {self.compare: gr.update(interactive=False)}
-        try:
-            with self.room.turns.ticket(visitor.stop) as ticket:
-                for before in ticket.waiting():
-                    yield {self.compared: views.waiting(before)}
-                yield from self._ways(visitor, made, plan)
-        except StoppedError:
-            yield {self.told: views.message("Stopped.")}
-        except MetaPruneError as error:
-            yield {self.told: views.message(str(error), "alert")}
-        yield {self.compare: gr.update(interactive=True)}
+        if visitor.result is not None and visitor.plan is not None:
+            visitor.stop.clear()
+            steps = self._in_turn(visitor, visitor.result, visitor.plan)
+            yield from pressed(steps, self.told, resting(self.compare), resting(self.compare, False))
+
+    def _in_turn(self, visitor: Visitor, made: AdaptResult, plan: Plan) -> Iterator[Update]:
+        with self.room.turns.ticket(visitor.stop) as ticket:
+            for before in ticket.waiting():
+                yield {self.compared: views.waiting(before)}
+            yield from self._ways(visitor, made, plan)
 
     def _ways(self, visitor: Visitor, made: AdaptResult, plan: Plan) -> Iterator[Update]:
         from .comparison import Compared, ways

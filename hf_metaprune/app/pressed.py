@@ -1,0 +1,39 @@
+"""What every long-running button shares: it rests while it works, and whatever goes wrong is said on the page."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Iterator
+
+import gradio as gr
+
+from ..errors import MetaPruneError
+from ..hub.client import scrub
+from . import views
+from .jobs import StoppedError
+from .room import Update
+
+log = logging.getLogger(__name__)
+
+SORRY = "Something went wrong here, not with what you gave. Please try again."
+
+
+def pressed(steps: Iterator[Update], told: gr.HTML, before: Update, after: Update) -> Iterator[Update]:
+    """`before`, then what `steps` say, then `after`, come what may; trouble is said in `told`."""
+    yield before
+    try:
+        yield from steps
+    except StoppedError:
+        yield {told: views.message("Stopped.")}
+    except MetaPruneError as error:
+        yield {told: views.message(str(error), "alert")}
+    except Exception as error:
+        log.error("a visitor's wish failed: %s", scrub("".join(traceback.format_exception(error))))
+        yield {told: views.message(SORRY, "alert")}
+    yield after
+
+
+def resting(button: gr.Button, rests: bool = True) -> Update:
+    """The button, so that it cannot be pressed; or can again."""
+    return {button: gr.update(interactive=not rests)}

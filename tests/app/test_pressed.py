@@ -1,0 +1,59 @@
+"""What every long-running button shares."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import gradio as gr
+import pytest
+
+from hf_metaprune.app.jobs import StoppedError
+from hf_metaprune.app.pressed import SORRY, pressed
+from hf_metaprune.app.room import Update
+from hf_metaprune.errors import DataError
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (None, None),
+        (DataError("a class needs two <b>photos</b>"), "a class needs two &lt;b&gt;photos&lt;/b&gt;"),
+        (StoppedError(), "Stopped."),
+        (RuntimeError("the token hf_abcdefghijklmnopqrstuvwxyz012345 is odd"), SORRY),
+    ],
+)
+def test_a_button_can_be_pressed_again_whatever_happens(
+    error: Exception | None, said: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = gr.HTML()
+
+    def steps() -> Iterator[Update]:
+        yield {"a": 1}
+        if error is not None:
+            raise error
+
+    with caplog.at_level(logging.DEBUG):
+        updates = list(pressed(steps(), told, {"button": "off"}, {"button": "on"}))
+    assert updates[:2] == [{"button": "off"}, {"a": 1}]
+    assert updates[-1] == {"button": "on"}
+    assert len(updates) == 3 + (said is not None)
+    assert said is None or said in updates[2][told]
+    assert ("RuntimeError" in caplog.text) == isinstance(error, RuntimeError)
+    assert "hf_abc" not in caplog.text
+
+
+def test_a_visitor_who_leaves_ends_the_work() -> None:
+    ended: list[bool] = []
+
+    def steps() -> Iterator[Update]:
+        try:
+            yield {}
+            yield {}
+        finally:
+            ended.append(True)
+
+    shown = pressed(steps(), gr.HTML(), {}, {})
+    assert next(shown) == next(shown) == {}
+    shown.close()  # type: ignore[attr-defined]
+    assert ended == [True]
