@@ -45,7 +45,7 @@ class ActivationRecorder:
         def record(module: nn.Module, seen: torch.Tensor) -> None:
             values = seen.detach().abs().movedim(layer.probe.dim, 1).unflatten(1, (-1, layer.probe.inner))
             means = values.mean(dim=tuple(range(2, values.ndim)), dtype=torch.float32).sum(0)
-            if isinstance(module, ScatterBatchNorm2d) and len(module.kept) < module.width:
+            if isinstance(module, ScatterBatchNorm2d) and len(means) > len(module.kept):
                 means = means[module.index]
             self.sums[layer.name] = self.sums.get(layer.name, 0) + means
             self.images[layer.name] = self.images.get(layer.name, 0) + seen.shape[0]

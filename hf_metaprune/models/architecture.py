@@ -96,14 +96,23 @@ class Branch:
 
 
 @dataclass(frozen=True)
+class Adder:
+    """A block that adds a writer's output into the stream, and the class that does so at the kept places only."""
+
+    module: str
+    kind: type[nn.Module]
+
+
+@dataclass(frozen=True)
 class PrunableLayer:
     """A layer whose units can be removed: its name (module path in the base), unit count, and parameters.
 
     `axes` lists every tensor that loses entries with a unit, as output or as input. `probe` says where activations are
     measured. `gates` are the entries in which the unit's output is linear: at zero the unit is gone, which is what
     a mask means. `filters` are those that compute it. `counters` are numbers to keep right. `writer` names the batch
-    norm whose output is added into the residual stream and must be put back in place there, if any. A layer with a
-    `branch` may lose all of its units; of another one, one at least stays.
+    norm whose output is added into the residual stream and must be put back in place there, if any; `adder` is the
+    block that adds it, where that block can leave the places of removed units alone. A layer with a `branch` may lose
+    all of its units; of another one, one at least stays.
     """
 
     name: str
@@ -114,6 +123,7 @@ class PrunableLayer:
     filters: tuple[Axis, ...]
     counters: tuple[Counter, ...] = ()
     writer: str | None = None
+    adder: Adder | None = None
     branch: Branch | None = None
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..errors import ArchitectureError
-from .architecture import Axis, Probe, PrunableLayer
+from .architecture import Adder, Axis, Probe, PrunableLayer
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def keeps_zero(module: nn.Module) -> bool:
     return out.shape == probe.shape and bool((out == 0).all())
 
 
-def branch_layers(network: nn.Module, steps: Sequence[ConvStep]) -> list[PrunableLayer]:
+def branch_layers(network: nn.Module, steps: Sequence[ConvStep], adder: Adder | None = None) -> list[PrunableLayer]:
     """The prunable layers of one branch: each conv's filters, read by the next conv; the last one is a writer."""
     layers = []
     for i, step in enumerate(steps):
@@ -74,6 +74,7 @@ def branch_layers(network: nn.Module, steps: Sequence[ConvStep]) -> list[Prunabl
                 gates,
                 (axes[0],),
                 writer=step.norm if last else None,
+                adder=adder if last else None,
             )
         )
     return layers

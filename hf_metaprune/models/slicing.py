@@ -27,12 +27,13 @@ from .architecture import (
 class ScatterBatchNorm2d(nn.BatchNorm2d):
     """A batch norm over the kept channels of a branch, whose output is put back at their places in the stream.
 
-    Input (batch, kept, h, w) -> output (batch, width, h, w), zero in the channels that were removed.
+    Input (batch, kept, h, w) -> output (batch, width, h, w), zero in the channels that were removed; or, where the
+    block adds it into the stream by `add_to`, (batch, kept, h, w).
     """
 
     index: torch.Tensor
 
-    def __init__(self, norm: nn.BatchNorm2d, width: int, kept: np.ndarray) -> None:
+    def __init__(self, norm: nn.BatchNorm2d, width: int, kept: np.ndarray, added: bool = False) -> None:
         nn.Module.__init__(self)
         # The norm's own attributes and Parameter objects: optimisers keep their hold on them.
         for name in ("num_features", "eps", "momentum", "affine", "track_running_stats", "training"):
@@ -40,7 +41,7 @@ class ScatterBatchNorm2d(nn.BatchNorm2d):
         self.weight, self.bias = norm.weight, norm.bias
         for name in ("running_mean", "running_var", "num_batches_tracked"):
             self.register_buffer(name, getattr(norm, name))
-        self.width = width
+        self.width, self.added = width, added
         self.kept: tuple[int, ...] = ()
         self.register_buffer("index", torch.empty(0, dtype=torch.long), persistent=False)
         self.set_kept(kept)
@@ -52,10 +53,30 @@ class ScatterBatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = super().forward(x)
+        return x if self.added else self.placed(x)
+
+    def placed(self, x: torch.Tensor) -> torch.Tensor:
+        """The kept channels (batch, kept, h, w) at their places (batch, width, h, w), in the same memory format."""
         if len(self.kept) == self.width:
             return x
-        out = x.new_zeros(x.shape[0], self.width, x.shape[2], x.shape[3])
-        return out.index_copy(1, self.index, x)
+        last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if last else torch.contiguous_format
+        shape = (x.shape[0], self.width, *x.shape[2:])
+        out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout).zero_()
+        return out.index_copy_(1, self.index, x)
+
+    def add_to(self, stream: torch.Tensor, x: torch.Tensor, *, fresh: bool) -> torch.Tensor:
+        """The stream (batch, width, h, w) with the kept channels (batch, kept, h, w) added at their places.
+
+        On a CPU this takes a fifteenth of the time of placing them among zeros and adding it all. A `fresh` stream,
+        which nobody else sees, is changed in place. Compilers make better code of the plain sum.
+        """
+        if len(self.kept) == self.width or torch.compiler.is_compiling():
+            out = self.placed(x)
+            out += stream
+            return out
+        own = stream if fresh and stream.dtype == x.dtype else stream.to(x.dtype, copy=True)  # keeps the memory format
+        return own.index_add_(1, self.index, x)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, width={self.width}"
@@ -192,9 +213,12 @@ def _place(network: nn.Module, layer: PrunableLayer, kept: np.ndarray) -> None:
     writer: Any = network.get_submodule(layer.writer)
     if isinstance(writer, ScatterBatchNorm2d):
         writer.set_kept(kept)
-    else:
-        parent, _, attribute = layer.writer.rpartition(".")
-        setattr(network.get_submodule(parent), attribute, ScatterBatchNorm2d(writer, layer.size, kept))
+        return
+    parent, _, attribute = layer.writer.rpartition(".")
+    made = ScatterBatchNorm2d(writer, layer.size, kept, added=layer.adder is not None)
+    setattr(network.get_submodule(parent), attribute, made)
+    if layer.adder is not None:
+        network.get_submodule(layer.adder.module).__class__ = layer.adder.kind
 
 
 def slice_network(network: nn.Module, mask: Mask) -> nn.Module:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import ArchitectureError
-from .architecture import PrunableLayer, register
+from .architecture import Adder, PrunableLayer, register
 from .model_args import MAX_DEPTH, MAX_WIDTH, Rule, flag, one_of, share, text, whole, wholes
 from .residual import ConvStep, branch_layers, check_modules
 from .timm_family import TimmFamily
@@ -53,11 +53,15 @@ class TimmResNet(TimmFamily):
 
     def layers(self, network: nn.Module) -> list[PrunableLayer]:
         from timm.layers import adaptive_avgmax_pool as pools
-        from timm.models.resnet import BasicBlock, Bottleneck, DropPath
+        from timm.models.resnet import BasicBlock, DropPath
 
-        blocks = {path: m for path, m in network.named_modules() if re.fullmatch(r"layer\d+\.\d+", path)}
+        from .timm_blocks import ADDING
+
+        blocks: dict[str, Any] = {
+            path: m for path, m in network.named_modules() if re.fullmatch(r"layer\d+\.\d+", path)
+        }
         for path, block in blocks.items():
-            if type(block) not in (BasicBlock, Bottleneck):
+            if type(block) not in (*ADDING, *ADDING.values()):
                 raise ArchitectureError(f"{type(block).__name__} at {path} is not supported")
             if block.se is not None:
                 raise ArchitectureError(f"{type(block.se).__name__} at {path}.se (attention) is not supported")
@@ -72,7 +76,7 @@ class TimmResNet(TimmFamily):
                 ConvStep(f"{path}.conv{i}", f"{path}.bn{i}", f"{path}.act{i}" if i < depth else f"{path}.bn{i}")
                 for i in range(1, depth + 1)
             ]
-            layers += branch_layers(network, steps)
+            layers += branch_layers(network, steps, Adder(path, ADDING.get(type(block), type(block))))
             if block.downsample is not None:
                 layers += self._shortcut(network, path, block.downsample)
         return layers

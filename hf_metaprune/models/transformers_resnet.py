@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from .architecture import PrunableLayer, register
+from .architecture import Adder, PrunableLayer, register
 from .model_args import MAX_DEPTH, MAX_WIDTH, Rule, flag, one_of, text, whole, wholes
 from .residual import ConvStep, branch_layers, check_modules
 from .transformers_family import TransformersFamily
@@ -31,15 +31,17 @@ class TransformersResNet(TransformersFamily):
     config_name = "ResNetConfig"
 
     def layers(self, network: nn.Module) -> list[PrunableLayer]:
+        from .transformers_blocks import ADDING
+
         allowed = (nn.Conv2d, nn.BatchNorm2d, nn.Linear, nn.Identity, nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.Flatten)
         check_modules(network, allowed, self.class_name)
         layers: list[PrunableLayer] = []
         for path, block in network.named_modules():
-            if type(block).__name__ not in ("ResNetBasicLayer", "ResNetBottleNeckLayer"):
+            if type(block) not in (*ADDING, *ADDING.values()):
                 continue
             steps = [self._step(f"{path}.layer.{i}") for i in range(len(block.layer))]
             steps[-1] = ConvStep(steps[-1].conv, steps[-1].norm, steps[-1].norm)
-            layers += branch_layers(network, steps)
+            layers += branch_layers(network, steps, Adder(path, ADDING.get(type(block), type(block))))
             if not isinstance(block.shortcut, nn.Identity):
                 step = self._step(f"{path}.shortcut")
                 layers += branch_layers(network, [ConvStep(step.conv, step.norm, step.norm)])

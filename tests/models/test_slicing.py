@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
 from collections.abc import Callable
 
@@ -120,6 +122,34 @@ def test_stems_that_cannot_be_pruned_are_refused() -> None:
     net = network("vit")
     with pytest.raises(ArchitectureError, match="the stem of timm/vit cannot be pruned"):
         architecture_of(net).all_layers(net, stem=True)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50d", "transformers-basic", "transformers-bottleneck"])
+def test_sliced_blocks_keep_the_memory_format_and_what_they_are_given(name: str) -> None:
+    """A convolution that must first copy its input costs more than what slicing saves."""
+    net = network(name)
+    sliced = slice_network(net, Mask.random(sizes_of(net), 0.5, 0)).to(memory_format=torch.channels_last)
+    given: list[tuple[torch.Tensor, torch.Tensor]] = []
+    in_format: list[bool] = []
+    last = torch.channels_last
+    for module in sliced.modules():
+        if type(module).__name__.startswith("Adding"):
+            module.register_forward_pre_hook(lambda _, args: given.append((args[0], args[0].clone())))
+        elif isinstance(module, nn.Conv2d):
+            module.register_forward_pre_hook(lambda _, a: in_format.append(a[0].is_contiguous(memory_format=last)))
+    with torch.no_grad():
+        logits(sliced, torch.randn(2, 3, 32, 32).contiguous(memory_format=torch.channels_last))
+    assert given and all(torch.equal(now, then) for now, then in given)
+    assert in_format and all(in_format)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "transformers-bottleneck"])
+def test_sliced_networks_can_be_copied_and_pickled(name: str) -> None:
+    net = network(name)
+    sliced = slice_network(net, Mask.random(sizes_of(net), 0.5, 0))
+    x = torch.randn(2, 3, 32, 32)
+    for other in (copy.deepcopy(sliced), pickle.loads(pickle.dumps(sliced))):
+        assert torch.equal(logits(other, x), logits(sliced, x))
 
 
 def test_the_optimiser_goes_on_with_its_momentum() -> None:
