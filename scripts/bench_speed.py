@@ -116,6 +116,7 @@ def main(
     network: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(NETWORKS)}; all if left out.")] = None,
     ratio: Annotated[float, typer.Option(help="Share of units removed.")] = 0.9,
     round_to: Annotated[int, typer.Option(help="Multiple that widths are rounded up to.")] = 1,
+    stem: Annotated[bool, typer.Option(help="Prune the stem of ResNets, too.")] = False,
     batches: Annotated[str, typer.Option(help="Batch sizes, separated by commas.")] = "1,64",
     threads: Annotated[str, typer.Option(help="Numbers of threads, separated by commas.")] = "1,2",
     runtimes: Annotated[str, typer.Option(help="Of eager, compiled, onnxruntime.")] = ",".join(RUNTIMES),
@@ -124,14 +125,16 @@ def main(
 ) -> None:
     """Print the table."""
     print(f"torch {torch.__version__}, timm {timm.__version__}, Python {platform.python_version()}, ", end="")
-    print(f"{machine_kind(torch.device('cpu'))}; ratio {ratio}, widths rounded to {round_to}\n")
+    with_stem = ", the stem pruned, too" if stem else ""
+    print(f"{machine_kind(torch.device('cpu'))}; ratio {ratio}, widths rounded to {round_to}{with_stem}\n")
     print("| network | runtime | threads | batch | base, ms | sliced, ms | faster | fewer MACs | parameters | file |")
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for name in network or NETWORKS:
         base = base_of(NETWORKS[name])
         rng = np.random.default_rng(0)
-        counts = {n: min(s, max(1, -(-round((1 - ratio) * s) // round_to) * round_to)) for n, s in base.sizes.items()}
-        mask = Mask({n: rng.choice(s, counts[n], replace=False) for n, s in base.sizes.items()}, base.sizes)
+        sizes = {layer.name: layer.size for layer in base.layers_with(stem)}
+        counts = {n: min(s, max(1, -(-round((1 - ratio) * s) // round_to) * round_to)) for n, s in sizes.items()}
+        mask = Mask({n: rng.choice(s, counts[n], replace=False) for n, s in sizes.items()}, sizes)
         full = base.whole(LABELS).eval()
         sliced = base.slice(base.config(mask, LABELS)).eval()
         image = torch.zeros(1, *base.preprocessing.input_size)
