@@ -61,6 +61,9 @@ def test_a_photo_of_the_camera_is_taken(visit: Visits) -> None:
     one.page.get_by_label("Name of a class").fill("ball")
     one.press("Or take one with the camera")
     one.page.get_by_text("Click to Access Webcam").click()
+    one.page.get_by_label("capture photo").wait_for()
+    # On a busy machine the button is there before the first picture is, and a press is lost.
+    one.page.wait_for_function("document.querySelector('#camera video').videoWidth > 0")
     one.page.get_by_label("capture photo").click()
     one.page.locator("#camera img").wait_for()
     one.press("Add to the class")
