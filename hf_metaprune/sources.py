@@ -219,7 +219,7 @@ def _columns(dataset: Any, image_column: str | None, label_column: str | None) -
         dataset = dataset.cast_column(image, datasets.Image(decode=False))
     dataset = dataset.with_format(None)
     raw = list(dataset.select_columns([label])[label])
-    missing = [i for i, value in enumerate(raw) if value is None or (label in is_label and value == -1)]
+    missing = [i for i, value in enumerate(raw) if _is_missing(value) or (label in is_label and value == -1)]
     if missing:
         raise UnlabelledError(f"{len(missing)} rows have no label (the first is row {missing[0]})")
     if label in is_label:
@@ -269,14 +269,20 @@ def _as_text(values: Sequence[Any]) -> tuple[list[str], list[str]]:
         DataError: a label is neither text nor a number (a list, one-hot, a box).
     """
     plain = [_plain(value) for value in values]
-    if any(value is None for value in plain):
-        raise UnlabelledError(f"{sum(v is None for v in plain)} images have no label")
+    missing = sum(_is_missing(value) for value in plain)
+    if missing:
+        raise UnlabelledError(f"{missing} images have no label")
     wrong = next((v for v in plain if not isinstance(v, (str, int, float))), None)
     if wrong is not None:
         raise DataError(f"label {str(wrong)[:60]!r} is neither text nor a number: give one class for each image")
     numbers = {str(v): v for v in plain if not isinstance(v, str)}
     names = sorted(numbers, key=numbers.__getitem__)
     return [str(v) for v in plain], names + sorted({v for v in plain if isinstance(v, str)} - set(names))
+
+
+def _is_missing(label: Any) -> bool:
+    """None, or the NaN that pandas writes in a column of numbers."""
+    return label is None or (isinstance(label, float) and math.isnan(label))
 
 
 def _pairs(source: Any) -> Split:

@@ -26,7 +26,7 @@ from .gates import Gates
 from .models.modeling import MetaPrunedForImageClassification
 
 EVAL_BATCH = 256
-STATISTICS_IMAGES = 1000
+STATISTICS_IMAGES = 500
 """Images from which batch norm statistics are taken: each gives as many values as its map has places."""
 
 
@@ -284,7 +284,10 @@ class _Run:
         if self.evaluation is None:
             return
         shown: Any = self.average.module if self.average is not None else self.model
-        with self.gates.applied() if self.gates is not None else contextlib.nullcontext():
+        with (
+            self.gates.applied() if self.gates is not None else contextlib.nullcontext(),
+            self._true_statistics(shown) if self.statistics and step else contextlib.nullcontext(),
+        ):
             self.state.accuracy = accuracy(shown, self.evaluation, self.device, self.options.precision)
         self.result.accuracy_at_step[step] = self.state.accuracy
         self._train_mode()
@@ -295,11 +298,22 @@ class _Run:
         if self.options.patience and self.flat >= self.options.patience:
             self.state.stop = True
 
+    @contextlib.contextmanager
+    def _true_statistics(self, shown: MetaPrunedForImageClassification) -> Iterator[None]:
+        """Inside the block a model has the statistics that it would have if training ended now."""
+        saved = {name: value.clone() for name, value in shown.named_buffers()}
+        recalibrate(shown, self.train, self.device, seed=self.seed)
+        yield
+        for name, value in saved.items():
+            shown.get_buffer(name).copy_(value)
+
     def _renew_statistics(self) -> None:
+        """For good, and counted as training."""
         began = time.perf_counter()
         images = recalibrate(self.model, self.train, self.device, seed=self.seed)
         self.result.flops += images * count_flops(self.model, self.train.images[:1])[0]
         self.result.seconds += time.perf_counter() - began
+        self.statistics = False
 
     def finish(self) -> TrainingResult:
         if self.average is not None:
@@ -309,11 +323,10 @@ class _Run:
             for name, value in self.model.named_buffers():
                 if value.is_floating_point():
                     self.model.get_buffer(name).copy_(self.accelerator.reduce(value, "mean"))
-        trained = self.state.step
-        if trained and self.statistics:
+        if self.state.step and self.statistics:
             self._renew_statistics()
-        if trained and (trained == self.options.steps or (self.statistics and trained in self.options.eval_steps)):
-            self._evaluate(trained)
+        if self.state.step and self.state.step == self.options.steps:
+            self._evaluate(self.state.step)
         for parameter, trainable in self.trainable.items():
             parameter.requires_grad_(trainable)
         self.model.eval()
@@ -365,7 +378,9 @@ def recalibrate(
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # torch's way to ask for the cumulative average
-    model.to(device=device, memory_format=torch.channels_last).train()
+    model.to(device=device, memory_format=torch.channels_last).eval()
+    for norm in norms:  # nothing else: dropout would change what they see
+        norm.train()
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(images), generator=generator)  # a batch of one class would bias the variances
     order = order[:STATISTICS_IMAGES]

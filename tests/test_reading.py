@@ -264,6 +264,8 @@ def test_labels_of_other_kinds() -> None:
         read([(picture(0, i), [0, 1]) for i in range(8)])
     with pytest.raises(DataError, match="no label"):
         read([(picture(0, i), None) for i in range(8)])
+    with pytest.raises(DataError, match="4 images have no label"):  # as pandas writes what is missing
+        read([(picture(0, i), float("nan") if i % 2 else 1.0) for i in range(8)])
 
 
 def test_numbers_that_are_equal_may_be_different_labels() -> None:

@@ -132,6 +132,21 @@ def test_batch_norm_statistics_are_those_of_the_last_weights(
     assert found and all(torch.allclose(value, model.get_buffer(name)) for name, value in found.items())
 
 
+@pytest.mark.parametrize("ema", [0.0, 0.95])
+def test_an_accuracy_on_the_way_is_that_of_a_training_which_ends_there(
+    model: MetaPrunedForImageClassification, task_data: TaskData, ema: float
+) -> None:
+    def run(steps: int, eval_steps: tuple[int, ...]) -> tuple[dict[int, float], torch.Tensor]:
+        plan = options(ema=ema, steps=steps, eval_steps=eval_steps, lr=0.02, schedule="constant")
+        one, seen = deepcopy(model), task_data.evaluation
+        result = fine_tune(one, task_data.train, plan, evaluation=seen, device=CPU, statistics=True)
+        return result.accuracy_at_step, weights(one)
+
+    (short, _), (long, watched), (_, alone) = run(6, ()), run(20, (6,)), run(20, ())
+    assert long[6] == short[6]
+    assert torch.equal(watched, alone)  # and looking changes nothing
+
+
 def test_few_images_make_smaller_batches(model: MetaPrunedForImageClassification, task_data: TaskData) -> None:
     few = task_data.train.stratified(6, 0)
     result = fine_tune(model, few, options(steps=3), device=CPU)
