@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -34,9 +33,8 @@ PATIENCE = 300.0
 @contextmanager
 def served(port: int) -> Iterator[float]:
     """``hf-metaprune space`` in a process of its own; seconds until it answered with the page."""
-    code = "import sys; from hf_metaprune.cli import main; sys.argv[0] = 'hf-metaprune'; main()"
     began = time.perf_counter()
-    server = subprocess.Popen([sys.executable, "-c", code, "space", "--port", str(port)], stdout=subprocess.DEVNULL)
+    server = subprocess.Popen(["hf-metaprune", "space", "--port", str(port)], stdout=subprocess.DEVNULL)
     try:
         yield answered(f"http://127.0.0.1:{port}/", server) - began
     finally:

@@ -10,7 +10,7 @@ import gradio as gr
 from ..config import AdaptOptions, option_fields
 from . import views
 from .jobs import Progress, Watched, Watcher
-from .pressed import pressed
+from .pressed import in_turn, pressed
 from .results import ResultSection
 from .room import PRIVATE, Room, Update
 from .visitor import Visitor
@@ -79,14 +79,9 @@ class MakingSection:
         started = {self.told: "", self.progress: views.training(Progress("Looking at the photos"))}
         running = {self.go: gr.update(visible=False), self.stop: gr.update(visible=True)}
         ended = {self.go: gr.update(visible=True), self.stop: gr.update(visible=False), self.progress: ""}
-        steps_of_it = self._in_turn(visitor, ratio, int(voters), int(steps), int(seed or 0))
-        yield from pressed(steps_of_it, self.told, running | started, ended)
-
-    def _in_turn(self, visitor: Visitor, ratio: float, voters: int, steps: int, seed: int) -> Iterator[Update]:
-        with self.room.turns.ticket(visitor.stop) as ticket:
-            for before in ticket.waiting():
-                yield {self.progress: views.waiting(before)}
-            yield from self._steps(visitor, ratio, voters, steps, seed)
+        making = self._steps(visitor, ratio, int(voters), int(steps), int(seed or 0))
+        making = in_turn(self.room.turns, visitor.stop, self.progress, making)
+        yield from pressed(making, self.told, running | started, ended)
 
     def _steps(self, visitor: Visitor, ratio: float, voters: int, steps: int, seed: int) -> Iterator[Update]:
         data, progress = visitor.data(seed), Progress("Looking for the nearest tasks")

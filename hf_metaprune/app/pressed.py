@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import traceback
 from collections.abc import Iterator
 
@@ -13,6 +14,7 @@ from ..hub.client import scrub
 from . import views
 from .jobs import StoppedError
 from .room import Update
+from .turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +34,19 @@ def pressed(steps: Iterator[Update], told: gr.HTML, before: Update, after: Updat
         log.error("a visitor's wish failed: %s", scrub("".join(traceback.format_exception(error))))
         yield {told: views.message(SORRY, "alert")}
     yield after
+
+
+def in_turn(turns: Turns, stop: threading.Event, told: gr.HTML, steps: Iterator[Update]) -> Iterator[Update]:
+    """What `steps` say, once it is this visitor's turn; until then, in `told`, how many are before.
+
+    Raises:
+        BusyError: the line is full.
+        StoppedError: the visitor has stopped, or is gone.
+    """
+    with turns.ticket(stop) as ticket:
+        for before in ticket.waiting():
+            yield {told: views.waiting(before)}
+        yield from steps
 
 
 def resting(button: gr.Button, rests: bool = True) -> Update:

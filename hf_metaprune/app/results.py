@@ -10,7 +10,7 @@ import gradio as gr
 
 from . import views
 from .jobs import Progress, Watched, Watcher
-from .pressed import pressed, resting
+from .pressed import in_turn, pressed, resting
 from .room import PRIVATE, Room, Update
 from .visitor import Visitor
 
@@ -81,9 +81,8 @@ class ResultSection:
         visitor = self.room.visitor(request)
         if visitor.result is not None:
             before = resting(self.to_onnx) | {self.told: views.message("Translating the model…")}
-            yield from pressed(
-                self._translated(visitor, visitor.result), self.told, before, resting(self.to_onnx, False)
-            )
+            steps = self._translated(visitor, visitor.result)
+            yield from pressed(steps, self.told, before, resting(self.to_onnx, False))
 
     def _translated(self, visitor: Visitor, made: AdaptResult) -> Iterator[Update]:
         from ..export import export_onnx
@@ -97,14 +96,9 @@ class ResultSection:
         visitor = self.room.visitor(request)
         if visitor.result is not None and visitor.plan is not None:
             visitor.stop.clear()
-            steps = self._in_turn(visitor, visitor.result, visitor.plan)
+            steps = self._ways(visitor, visitor.result, visitor.plan)
+            steps = in_turn(self.room.turns, visitor.stop, self.compared, steps)
             yield from pressed(steps, self.told, resting(self.compare), resting(self.compare, False))
-
-    def _in_turn(self, visitor: Visitor, made: AdaptResult, plan: Plan) -> Iterator[Update]:
-        with self.room.turns.ticket(visitor.stop) as ticket:
-            for before in ticket.waiting():
-                yield {self.compared: views.waiting(before)}
-            yield from self._ways(visitor, made, plan)
 
     def _ways(self, visitor: Visitor, made: AdaptResult, plan: Plan) -> Iterator[Update]:
         from .comparison import Compared, ways

@@ -58,5 +58,6 @@ def test_from_the_example_to_three_files(demo: Served, visit: Callable[..., Visi
     (logits,) = session.run(None, {"pixel_values": pixels})
     assert labels[int(np.argmax(logits))] == made.predict(photo)[0]["label"]
     one.press("Compare with other ways")
+    one.page.locator("#compared tbody tr").nth(3).wait_for()  # its name is there before its row: "Trying ..."
     one.message("#compared", "the whole base")
     assert one.page.locator("#compared tbody tr").count() == 4
