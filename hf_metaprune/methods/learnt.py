@@ -72,7 +72,7 @@ class LearntPruning(Method):
         steps = max(1, round(o.score_share * o.steps))
         learnt = self._train(job, model, steps, 0, callbacks=[training], gates=training.gates)
         training.gates.fold()
-        tuned = self._train(job, model, o.steps - len(learnt.losses), len(learnt.losses))
+        tuned = self._train(job, model, o.steps - len(learnt.losses), len(learnt.losses), statistics=True)
         model.score_mask = training.keeper.score_mask()
         return model, learnt + tuned
 

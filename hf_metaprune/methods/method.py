@@ -46,7 +46,10 @@ class Method(ABC):
     def fine_tune(
         self, job: PruningJob, model: MetaPrunedForImageClassification, callbacks: Sequence[Callback] = ()
     ) -> TrainingResult:
-        """Train `model` for ``job.options.steps`` at the method's constant learning rate."""
+        """Train `model` for ``job.options.steps`` at the method's constant learning rate.
+
+        Its batch norm statistics are taken anew at the end: a unit that went changes what all later layers see.
+        """
         o = job.options
         training = TrainingOptions(
             steps=o.steps,
@@ -65,6 +68,7 @@ class Method(ABC):
             device=job.device,
             seed=job.seed,
             callbacks=callbacks,
+            statistics=True,
             progress=job.progress,
         )
 

@@ -17,7 +17,7 @@ from hf_metaprune.methods.iterative import PruneWhileTraining, next_mask
 from hf_metaprune.models.base import BaseModel
 from hf_metaprune.models.slicing import shrink
 from hf_metaprune.task import TaskData
-from hf_metaprune.training import TrainingState, fine_tune
+from hf_metaprune.training import TrainingState, fine_tune, recalibrate
 
 CPU = torch.device("cpu")
 
@@ -40,6 +40,14 @@ def test_every_method_reaches_the_ratio_and_follows_its_seed(base: BaseModel, ta
     assert models[0].config.method == name
     for layer in models[0].layers:
         assert models[0].network.get_parameter(layer.filters[0].tensor).shape[0] == counts[layer.name]
+
+
+@pytest.mark.parametrize("name", ["ifp", "taylor", "magnitude", "random", "ahnp", "amp"])
+def test_an_entry_has_the_statistics_of_its_last_weights(base: BaseModel, task_data: TaskData, name: str) -> None:
+    model = get_method(name).prune(job(base, task_data, steps=10))[0]
+    found = {key: value.clone() for key, value in model.named_buffers() if "running" in key}
+    recalibrate(model, task_data.train, CPU)
+    assert found and all(torch.allclose(value, model.get_buffer(key), atol=1e-4) for key, value in found.items())
 
 
 @pytest.mark.parametrize("name", ["ifp", "taylor"])
