@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from ..errors import FormatError, reason
 from ..storage import parse_json
+from .footer import stated_size
 
 MAX_INDEX_BYTES = 512 << 20  # a row has about 1 kB
 MAX_UNPACKED_BYTES = 1 << 30
@@ -56,26 +57,28 @@ def read_table(path: Path) -> pa.Table:
         if path.stat().st_size > MAX_INDEX_BYTES:
             raise FormatError(f"{path} has {path.stat().st_size} bytes, more than {MAX_INDEX_BYTES}")
         with open(path, "rb") as handle:  # opened once: between two openings another process may replace it
-            texts = _check_size(pq.read_metadata(handle), path)
+            _check_size(handle, path)
             handle.seek(0)
-            with pq.ParquetFile(handle, read_dictionary=texts) as file:
+            texts = _texts(pq.read_metadata(handle).schema)
+            handle.seek(0)
+            with pq.ParquetFile(handle, read_dictionary=texts, page_checksum_verification=True) as file:
                 table = file.read()
         return _plain(table, path)
-    except (OSError, pa.ArrowException, OverflowError) as error:
+    except (OSError, ValueError, pa.ArrowException, OverflowError) as error:
         raise FormatError(
             f"{path} cannot be read: {reason(error)}; `hf-metaprune bank validate --repair` rebuilds it"
         ) from error
 
 
-def _check_size(metadata: pq.FileMetaData, path: Path) -> list[str]:
-    """The paths of columns of text or bytes, after a look at what the file says of its size."""
-    columns = [
-        metadata.row_group(g).column(c) for g in range(metadata.num_row_groups) for c in range(metadata.num_columns)
-    ]
-    unpacked = sum(max(0, column.total_uncompressed_size) + 8 * max(0, column.num_values) for column in columns)
-    if metadata.num_rows > MAX_ROWS or unpacked > MAX_UNPACKED_BYTES:
-        raise FormatError(f"{path} says that it unpacks to {metadata.num_rows} rows and {unpacked} bytes: too many")
-    leaves = [metadata.schema.column(c) for c in range(metadata.num_columns)]
+def _check_size(file: BinaryIO, path: Path) -> None:
+    rows, unpacked = stated_size(file)
+    if rows > MAX_ROWS or unpacked > MAX_UNPACKED_BYTES:
+        raise FormatError(f"{path} says that it unpacks to {rows} rows and {unpacked} bytes: too many")
+
+
+def _texts(schema: pq.ParquetSchema) -> list[str]:
+    """The paths of columns of text or bytes."""
+    leaves = [schema.column(c) for c in range(len(schema))]
     return [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
 
 
@@ -198,5 +201,5 @@ def index_bytes(table: pa.Table, meta: Mapping[str, Any]) -> bytes:
     """The file's content; it carries a copy of ``bank.json``, so that a reader on the Hub needs no other file."""
     table = table.replace_schema_metadata({META_KEY: json.dumps(meta)})
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     return sink.getvalue().to_pybytes()

@@ -1,0 +1,90 @@
+"""``index.parquet`` as a file: what it says of its size, and damage that pyarrow overlooks or does not survive."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hf_metaprune.bank.bank import Bank
+from hf_metaprune.bank.footer import stated_size
+from hf_metaprune.bank.index import read_table
+from hf_metaprune.errors import FormatError
+
+READ_FLIPPED = """
+import sys
+from pathlib import Path
+from hf_metaprune.bank.index import read_table
+from hf_metaprune.errors import FormatError
+whole, path = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
+footer = int.from_bytes(whole[-8:-4], "little")
+refused = 0
+for i in range(len(whole) - 8 - footer, len(whole)):
+    altered = bytearray(whole)
+    altered[i] ^= 1 << i % 8
+    path.write_bytes(altered)
+    try:
+        read_table(path)
+    except FormatError:
+        refused += 1
+print(refused)
+"""
+
+
+@given(
+    rows=st.lists(st.tuples(st.lists(st.text(max_size=5), max_size=4), st.integers(0, 9)), max_size=40),
+    group=st.integers(1, 20),
+)
+def test_the_stated_size_is_what_pyarrow_says(rows: list[tuple[list[str], int]], group: int) -> None:
+    kinds = pa.schema([("texts", pa.list_(pa.string())), ("number", pa.int64())])
+    table = pa.Table.from_pylist([{"texts": texts, "number": number} for texts, number in rows], kinds)
+    sink = io.BytesIO()
+    pq.write_table(table, sink, row_group_size=group)
+    metadata = pq.read_metadata(sink)
+    chunks = [metadata.row_group(g).column(c) for g in range(metadata.num_row_groups) for c in range(2)]
+    unpacked = sum(chunk.total_uncompressed_size + 8 * chunk.num_values for chunk in chunks)
+    assert stated_size(sink) == (len(rows), unpacked)
+
+
+@given(content=st.binary(max_size=60))
+def test_a_footer_of_any_bytes_is_read_or_refused(content: bytes) -> None:
+    try:
+        stated_size(io.BytesIO(b"PAR1" + content + len(content).to_bytes(4, "little") + b"PAR1"))
+    except ValueError as error:
+        assert "footer" in str(error) or "Parquet" in str(error)
+
+
+def test_no_altered_footer_ends_the_process(own_bank: Bank, tmp_path: Path) -> None:
+    """Some bits of the size statistics make pyarrow call ``abort`` when it is asked for a column chunk's metadata."""
+    command = [sys.executable, "-c", READ_FLIPPED, str(own_bank.root / "index.parquet"), str(tmp_path / "x.parquet")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-500:]
+    assert int(done.stdout) > 100
+
+
+def test_every_altered_page_is_noticed(own_bank: Bank) -> None:
+    """Sketches are told nowhere else: only the pages' checksums see that one was altered."""
+    path = own_bank.root / "index.parquet"
+    whole, before = path.read_bytes(), read_table(path)
+    chunk = next(c for c in _chunks(path) if c.path_in_schema == "sketch")
+    start, refused = chunk.dictionary_page_offset, 0
+    for i in range(start, start + chunk.total_compressed_size, chunk.total_compressed_size // 150):
+        altered = bytearray(whole)
+        altered[i] ^= 4
+        path.write_bytes(altered)
+        try:
+            assert read_table(path).equals(before), i  # bits of a page's header that say nothing
+        except FormatError:
+            refused += 1
+    assert refused > 100
+
+
+def _chunks(path: Path) -> list[pq.ColumnChunkMetaData]:
+    group = pq.read_metadata(path).row_group(0)
+    return [group.column(c) for c in range(group.num_columns)]
