@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import glob
 import json
 import os
 import shutil
+import sys
 import tempfile
+import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,8 @@ from .layout import TEMPORARY
 
 MAX_JSON_BYTES = 32 << 20  # a config of a huge network stays far below
 MAX_DEPTH = 64  # levels of lists and objects in JSON
+FORGOTTEN = 24 * 3600.0  # seconds without a change, after which nobody can be writing a folder any more
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux, <fcntl.h>
 
 
 @contextlib.contextmanager
@@ -167,6 +172,7 @@ def new_folder(path: Path, *, overwrite: bool | Collection[str] = False) -> Iter
         StorageError: `path` exists already, is not empty and may not be replaced, or cannot be written.
     """
     check_writable(path, overwrite=overwrite)
+    clear_unfinished(path, older_than=FORGOTTEN)
     with storage_errors(path, "write"):
         work = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}{path.name}-", dir=path.parent))
         try:
@@ -178,15 +184,19 @@ def new_folder(path: Path, *, overwrite: bool | Collection[str] = False) -> Iter
                     with open(file, "rb") as handle:
                         os.fsync(handle.fileno())
             _swap(work, path)
+        except StorageError as error:  # told of the folder that the user knows
+            raise StorageError(error.errno or errno.EIO, str(error).replace(str(work), str(path))) from error
         finally:
             shutil.rmtree(work, ignore_errors=True)
         fsync_dir(path.parent)
 
 
 def _swap(work: Path, path: Path) -> None:
-    """Put `work` at `path`; what was there is removed only once the new one stands."""
+    """Put `work` at `path`; what was there is then at `work`, or is removed once the new one stands."""
     if not path.exists():
         work.rename(path)
+        return
+    if _exchange(work, path):
         return
     old = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))
     path.rename(old / "old")
@@ -199,7 +209,21 @@ def _swap(work: Path, path: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def clear_unfinished(path: Path) -> None:
-    """Delete what a dead writer of `path` left; call it only while no other process can be writing there."""
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two folders in one step, so that not even a kill can come in between; False where the system cannot."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
+    if rename is None:
+        return False
+    return rename(AT_FDCWD, os.fsencode(one.absolute()), AT_FDCWD, os.fsencode(other.absolute()), RENAME_EXCHANGE) == 0
+
+
+def clear_unfinished(path: Path, older_than: float = 0.0) -> None:
+    """Delete what a dead writer of `path` left.
+
+    Args:
+        older_than: seconds since it was last written to; 0 only while no other process can be writing there.
+    """
     for left in path.parent.glob(f"{TEMPORARY}{glob.escape(path.name)}-*"):
-        shutil.rmtree(left, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            if time.time() - max(p.stat().st_mtime for p in (left, *left.rglob("*"))) >= older_than:
+                shutil.rmtree(left, ignore_errors=True)

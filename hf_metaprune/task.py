@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -122,15 +123,11 @@ def draw_tasks(classes: Sequence[int], size: int, count: int, seed: int) -> list
     Raises:
         DataError: there are not enough classes.
     """
-    if len(classes) < size:
-        raise DataError(f"tasks of {size} classes cannot be drawn from {len(classes)}")
+    if math.comb(len(classes), size) < count:
+        raise DataError(f"{count} different tasks of {size} classes cannot be drawn from {len(classes)} classes")
     rng = np.random.default_rng(seed)
     drawn: dict[tuple[int, ...], None] = {}
-    for _ in range(1000 * count):
-        if len(drawn) == count:
-            break
+    while len(drawn) < count:
         chosen = tuple(sorted(rng.choice(classes, size, replace=False).tolist()))
         drawn.setdefault(chosen, None)
-    if len(drawn) < count:
-        raise DataError(f"there are fewer than {count} different tasks of {size} of {len(classes)} classes")
     return list(drawn)

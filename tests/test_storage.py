@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
 from pathlib import Path
 
 import pytest
 
+from hf_metaprune import storage
 from hf_metaprune.errors import StorageError
 from hf_metaprune.storage import new_folder, write_bytes
 
@@ -45,3 +49,44 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     with new_folder(path) as work:
         (work / "a").write_text("a")
     assert [p.name for p in tmp_path.rglob("*")] == ["model", "a"]
+
+
+@pytest.mark.parametrize("atomic", [True, False])
+def test_a_folder_is_replaced_by_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, atomic: bool) -> None:
+    if not atomic:
+        monkeypatch.setattr(storage, "_exchange", lambda *_: False)
+    path = tmp_path / "model"
+    for name in ("a", "b"):
+        with new_folder(path, overwrite=True) as work:
+            (work / name).write_text(name)
+        assert [p.name for p in tmp_path.rglob("*")] == ["model", name]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems take two steps")
+def test_at_no_moment_is_there_no_folder(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    for folder in (one, other):
+        folder.mkdir()
+        (folder / folder.name).touch()
+    assert storage._exchange(one, other)
+    assert [p.name for p in one.iterdir()] == ["other"]
+    assert not storage._exchange(one, tmp_path / "missing")
+
+
+def test_what_dead_writers_left_goes_after_a_day(tmp_path: Path) -> None:
+    old, recent = tmp_path / ".tmp-model-old", tmp_path / ".tmp-model-recent"
+    for left in (old, recent, tmp_path / ".tmp-models-old"):
+        left.mkdir()
+        (left / "file").touch()
+        if left.name.endswith("old"):
+            for path in (left / "file", left):
+                os.utime(path, (0, 0))
+    with new_folder(tmp_path / "model"):
+        pass
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".tmp-model-recent", ".tmp-models-old", "model"]
+
+
+def test_a_full_disk_is_told_of_the_folder_that_was_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="cannot write .*/model/big: the disk is full"):  # noqa: SIM117
+        with new_folder(tmp_path / "model") as work, storage.storage_errors(work / "big", "write"):
+            raise OSError(errno.ENOSPC, "full")

@@ -22,7 +22,7 @@ from ..hub.files import LocalFiles
 from ..layout import BANK_FILE, BASE_FOLDER
 from ..methods import PruningJob, get_method
 from ..models.saving import check_dtype
-from ..storage import clear_unfinished, fsync_dir, new_folder, write_json
+from ..storage import check_writable, clear_unfinished, fsync_dir, new_folder, write_json
 from ..task import Task, TaskData, pick_classes
 from ..training import accuracy, pick_device
 from .bank import Bank
@@ -93,6 +93,10 @@ class _Build:
         }
         return model, metrics
 
+    def need(self) -> int:
+        """Bytes that an entry probably takes: as many as the largest so far, or at most those of the base."""
+        return max((entry.size for entry in self.bank if entry.repo_id is None), default=self.bank.base_bytes)
+
     def make(self, classes: Sequence[int], wait: bool) -> Entry | None:
         """The entry of a task, unless it is there, or another process is at it (and `wait` is not set)."""
         bank, task = self.bank, self.data.task
@@ -108,7 +112,9 @@ class _Build:
             bank.reload()
             if name in bank:
                 return None
-            clear_unfinished(bank.root / new_path(name, len(bank)))
+            folder = bank.root / new_path(name, len(bank))
+            clear_unfinished(folder)
+            check_writable(folder, overwrite=True, need=self.need())
             model, metrics = self.prune(self.data.select(classes), task_seed(self.seed, name))
             return bank.add(model, name, dtype=self.dtype, metrics=metrics, sketch=self.sketcher(model))
 
@@ -136,8 +142,9 @@ def build_bank(
     options = options or MethodOptions()
     get_method(method)
     check_dtype(dtype)
-    recover(bank)
     build = _Build(bank, data, tasks, method, options, seed, dtype, device or pick_device(), progress)
+    if recovered := recover(bank):
+        _add_sketches(bank, [bank[i] for i in recovered], build.sketcher)
     for wait in (False, True):  # at last wait for other processes: what one leaves undone when it dies is made here
         for classes in tasks:
             entry = build.make(classes, wait)
@@ -157,14 +164,17 @@ def sketch_bank(
         FormatError: an entry is damaged. StorageError: the folder cannot be written.
     """
     todo = [entry for entry in bank if entry.sketch is None]
-    sketcher = Sketcher(bank.base, images, device or pick_device()) if todo else None
-    made: dict[str, Entry] = {}
-    for entry in tqdm(todo, desc="sketching", disable=not progress, leave=False):
-        assert sketcher is not None
+    if todo:
+        _add_sketches(bank, todo, Sketcher(bank.base, images, device or pick_device()), progress)
+    return sorted(entry.id for entry in todo)
+
+
+def _add_sketches(bank: Bank, entries: Sequence[Entry], sketcher: Sketcher, progress: bool = False) -> None:
+    made: dict[str, Entry | None] = {}
+    for entry in tqdm(entries, desc="sketching", disable=not progress, leave=False):
         entry.verify()
         made[entry.id] = replace(entry, sketch=sketcher(entry.load_model()))
     bank.update_index(made, known_only=True)
-    return sorted(made)
 
 
 def subset(bank: Bank, path: str | Path, ids: Sequence[str], name: str | None = None) -> Bank:

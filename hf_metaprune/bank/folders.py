@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import logging
 import re
+import shutil
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -107,6 +108,9 @@ def entry_folders(bank: Bank) -> dict[str, str]:
 def recover(bank: Bank) -> list[str]:
     """Put finished folders that the index lacks (a writer died in between) into it; their ids."""
     with bank.lock("recover"):
+        with bank.lock():  # whose holders alone write files into the root
+            for left in bank.root.glob(f"{TEMPORARY}*"):
+                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
         bank.reload()
         missing = {i: p for i, p in entry_folders(bank).items() if i not in bank.entries}
         found: dict[str, Entry] = {}

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FormatError, NewerFormatError, OptionError, printable
-from ..layout import FORMAT_VERSION
+from ..hub.files import check_relative
+from ..layout import BASE_FOLDER, FORMAT_VERSION
 from ..masks import check_ratio
 from ..storage import read_json
 
@@ -46,10 +47,14 @@ def check_meta(meta: dict[str, Any], path: Path) -> dict[str, Any]:
         log.warning("%s: unknown keys ignored: %s", path, printable(", ".join(unknown))[:200])
     base, layers = meta.get("base_model"), meta.get("layers")
     sha256 = base.get("sha256") if isinstance(base, dict) else None
-    if not isinstance(sha256, str) or not re.fullmatch(r"[0-9a-f]{64}", sha256):
+    if not isinstance(base, dict) or not isinstance(sha256, str) or not re.fullmatch(r"[0-9a-f]{64}", sha256):
         raise FormatError(f"{path}: base_model has no sha256")
     if not isinstance(layers, dict) or not all(type(n) is int and 0 < n <= MAX_UNITS for n in layers.values()):
         raise FormatError(f"{path}: layers must map each prunable layer to its number of units")
+    try:
+        check_relative(str(base.get("path", BASE_FOLDER)))
+    except FormatError as error:
+        raise FormatError(f"{path}: base_model: {error}") from error
     defaults = meta.get("defaults", {})
     if not isinstance(defaults, dict) or not isinstance(defaults.get("ratio", 0.5), float):
         raise FormatError(f"{path}: defaults must be an object, its ratio a number")

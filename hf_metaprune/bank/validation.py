@@ -10,12 +10,15 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from ..errors import FormatError, MetaPruneError
-from ..layout import CONFIG, SCORES, WEIGHTS
+from ..layout import BANK_FILE, CONFIG, INDEX_FILE, SCORES, WEIGHTS
 from ..models.saving import load_model
 from ..models.score_file import load_scores
+from ..storage import write_json
 from .bank import Bank
 from .entry import Entry, check_magnitudes
 from .folders import describe, entry_folders, set_aside
+from .index import stored_meta
+from .meta import check_meta
 from .reader import MAX_CONFIG_BYTES, MAX_ENTRY_BYTES
 
 SAID_TWICE = {
@@ -40,8 +43,11 @@ class Problem:
         return f"{self.entry_id or 'bank'}: {self.what}"
 
 
-def check_entry(bank: Bank, entry: Entry) -> Iterator[str]:
-    """What is wrong with one entry: files, sizes, digests, masks, labels, shapes, values."""
+def check_entry(bank: Bank, entry: Entry, by_base: bool = True) -> Iterator[str]:
+    """What is wrong with one entry: files, sizes, digests, masks, labels, shapes, values.
+
+    `by_base`: whether its values are measured by those of the base, which must be sound then.
+    """
     try:
         wrong = check_files(entry.folder, bank.files_of(entry).writable)
         if wrong is not None:
@@ -56,7 +62,7 @@ def check_entry(bank: Bank, entry: Entry) -> Iterator[str]:
         if described.sha256 != entry.sha256:
             yield f"{weights} was altered: its sha256 is not that of the index"
             return
-        _check_model(described)
+        _check_model(described, by_base)
         for what, field in SAID_TWICE.items():
             if getattr(described, field) != getattr(entry, field):
                 yield f"{entry.folder / CONFIG} and the index differ in: {what}"
@@ -80,11 +86,11 @@ def check_files(folder: Path, ours: bool) -> str | None:
     return None
 
 
-def _check_model(entry: Entry) -> None:
+def _check_model(entry: Entry, by_base: bool = True) -> None:
     model = load_model(entry.folder, expected=entry.bank.base_sha256)
     if entry.scores_sha256 is not None:
         load_scores(entry.folder / SCORES, entry.bank.sizes, entry.bank.base_sha256)
-    if entry.bank.files.has_base:
+    if by_base and entry.bank.files.has_base:
         check_magnitudes(model, entry.bank.base)
 
 
@@ -99,10 +105,11 @@ def validate_bank(bank: Bank, ids: Sequence[str] | None = None, progress: bool =
         bank.base  # noqa: B018
     except MetaPruneError as error:
         problems.append(Problem("", str(error)))
+    base_is_sound = not problems
     entries = [bank[i] for i in ids] if ids is not None else list(bank)
     problems += [Problem(row, why) for row, why in bank.left_out.items()]
     for entry in tqdm(entries, desc="validating", disable=not progress, leave=False):
-        problems += [Problem(entry.id, what) for what in check_entry(bank, entry)]
+        problems += [Problem(entry.id, what) for what in check_entry(bank, entry, base_is_sound)]
     if ids is None and bank.files.writable and all(entry.repo_id is None for entry in bank):
         unknown = sorted(set(entry_folders(bank)) - set(bank.entries))
         problems += [
@@ -115,11 +122,14 @@ def validate_bank(bank: Bank, ids: Sequence[str] | None = None, progress: bool =
 def repair_index(bank_path: str | Path) -> tuple[Bank, list[Problem]]:
     """Make the index anew from the entries' folders; what was wrong with those that were left out.
 
+    A ``bank.json`` that is missing is taken from its copy in the index.
+
     Folders of damaged entries are moved into the bank's ``.rejected``, so that nothing takes them for sound later.
 
     Raises:
         FormatError: ``bank.json`` itself is damaged. StorageError: it cannot be written.
     """
+    _restore_meta(Path(bank_path).expanduser())
     bank = Bank.open(bank_path)
     known: dict[str, Entry] = {}
     with contextlib.suppress(MetaPruneError):
@@ -143,6 +153,14 @@ def repair_index(bank_path: str | Path) -> tuple[Bank, list[Problem]]:
         if entry_id not in found:
             set_aside(bank, path)
     return bank, problems
+
+
+def _restore_meta(root: Path) -> None:
+    if (root / BANK_FILE).exists() or not (root / INDEX_FILE).exists():
+        return
+    meta = stored_meta(root / INDEX_FILE)
+    if meta is not None:
+        write_json(root / BANK_FILE, check_meta(meta, root / INDEX_FILE))
 
 
 def _sound(bank: Bank, entry_id: str, path: str, old: Entry | None) -> Entry:

@@ -87,6 +87,9 @@ def bank_validate(
         out.print(f"[red]✗[/] {plain(str(problem))}")
     if left_out:
         out.print(f"what there is of entries that were left out lies in {plain(str(opened.root / REJECTED_FOLDER))}")
+    blind = sum(entry.sketch is None for entry in opened)
+    if repair and blind:
+        out.print(f"{blind} of the entries have no sketch: `hf-metaprune bank sketch {plain(bank)} DATA` makes them")
     out.print(f"{_entries(opened)}, {counted(len(problems), 'problem')}")
     raise typer.Exit(1 if problems else 0)
 

@@ -21,7 +21,7 @@ from ..task import check_labels
 from .configuration import MetaPrunedConfig
 from .modeling import MetaPrunedForImageClassification
 from .score_file import load_scores, save_scores
-from .weights import load_weights, stable_bytes
+from .weights import load_weights, stable_bytes, unreadable
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -113,7 +113,7 @@ def check_header(folder: Path, config: MetaPrunedConfig, model: MetaPrunedForIma
             metadata, names = file.metadata() or {}, set(file.keys())
             stored = {n: (tuple((s := file.get_slice(n)).get_shape()), s.get_dtype()) for n in names}
     except (OSError, SafetensorError) as error:
-        raise FormatError(f"{path} cannot be read: {reason(error)}; it may be cut short, fetch it again") from error
+        raise unreadable(path, error) from error
     expected = model.state_dict()
     if set(expected) != names:
         raise FormatError(f"{path}: tensors {sorted(set(expected) ^ names)[:3]} are missing or too many")
@@ -161,9 +161,12 @@ def load_config(folder: Path) -> MetaPrunedConfig:
     try:
         config = MetaPrunedConfig.from_dict(values)
         check_labels([config.id2label[i] for i in range(config.num_labels)])
+        config.mask()
         return config
     except DataError as error:
         raise FormatError(f"{folder / CONFIG}: {error}") from error
+    except FormatError as error:
+        raise type(error)(f"{folder / CONFIG}: {error}") from error
     except (TypeError, ValueError, AttributeError, LookupError) as error:
         raise FormatError(f"{folder / CONFIG}: {reason(error)}") from error
     except Exception as error:

@@ -9,11 +9,11 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from ..errors import BaseMismatchError, FormatError, OptionError, reason
+from ..errors import BaseMismatchError, FormatError, OptionError
 from ..layout import FORMAT_VERSION
 from ..scores import ScoreMask
 from ..storage import write_bytes
-from .weights import stable_bytes
+from .weights import stable_bytes, unreadable
 
 BYTES_A_UNIT, HEADER_BYTES = 8, 2 << 20
 
@@ -50,7 +50,7 @@ def load_scores(path: Path, sizes: Mapping[str, int], base_sha256: str) -> Score
                 raise FormatError(f"{path}: its scores are no numbers of floating point")
             stored = {name: file.get_tensor(name).float().numpy() for name in sizes}
     except (OSError, SafetensorError) as error:
-        raise FormatError(f"{path} cannot be read: {reason(error)}; it may be cut short, fetch it again") from error
+        raise unreadable(path, error) from error
     if metadata.get("format_version", str(FORMAT_VERSION)) != str(FORMAT_VERSION):
         raise FormatError(f"{path} is of another format version: upgrade with `pip install -U hf-metaprune`")
     if metadata.get("base_model_sha256") != base_sha256:

@@ -15,6 +15,13 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
 
 
+def unreadable(path: Path, error: Exception) -> FormatError:
+    """What to raise when a file of tensors cannot be read."""
+    if not path.exists():
+        return FormatError(f"{path} is missing")
+    return FormatError(f"{path} cannot be read: {reason(error)}; it may be cut short, fetch it again")
+
+
 def load_weights(path: Path) -> dict[str, torch.Tensor]:
     """All tensors of a file by name, those of floating point in float32.
 
@@ -24,7 +31,7 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
     try:
         stored = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise FormatError(f"{path} cannot be read: {reason(error)}; it may be cut short, fetch it again") from error
+        raise unreadable(path, error) from error
     state = {}
     for name, tensor in stored.items():
         if tensor.dtype not in FLOATS + WHOLE:

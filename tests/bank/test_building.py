@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import multiprocessing
 import multiprocessing.context
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
+from hf_metaprune.bank import factory
 from hf_metaprune.bank.bank import Bank
 from hf_metaprune.bank.entry import check_id
 from hf_metaprune.bank.factory import build_bank, entry_id, task_seed
 from hf_metaprune.bank.validation import validate_bank
 from hf_metaprune.config import MethodOptions
 from hf_metaprune.data import ImageSet
-from hf_metaprune.task import Task, TaskData
+from hf_metaprune.errors import DataError, StorageError
+from hf_metaprune.task import Task, TaskData, draw_tasks
 from tests.conftest import LABELS, striped_images, tiny_preprocessing
 
 
@@ -28,8 +31,22 @@ def test_builds_do_not_repeat_finished_tasks(own_bank: Bank, task_data: TaskData
     assert [e.labels for e in again] == [("truck", "daisy")]
     assert len(own_bank) == 7
     own_bank.update_index({built[0].id: None})  # a builder that died before it wrote the index
+    (own_bank.root / ".tmp-abc").write_bytes(b"half of an index")
     assert list(build_bank(own_bank, task_data, tasks, method="random", options=options)) == []
-    assert built[0].id in Bank.open(own_bank.root).entries
+    recovered = Bank.open(own_bank.root)[built[0].id]
+    assert recovered.sketch is not None
+    assert not list(own_bank.root.glob(".tmp-*"))
+
+
+def test_a_full_disk_is_noticed_before_training(
+    own_bank: Bank, task_data: TaskData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(own_bank.root)
+    largest = max(entry.size for entry in own_bank)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=largest - 1))
+    monkeypatch.setattr(factory._Build, "prune", lambda *_: pytest.fail("it was trained"))
+    with pytest.raises(StorageError, match="the disk is full"):
+        list(build_bank(own_bank, task_data, [(0, 1)], method="random", options=MethodOptions(ratio=0.7, steps=2)))
 
 
 def test_ids_tell_the_labels_and_differ_by_what_shapes_an_entry() -> None:
@@ -40,6 +57,13 @@ def test_ids_tell_the_labels_and_differ_by_what_shapes_an_entry() -> None:
     assert len({name, entry_id(task, "taylor", options, 0), entry_id(task, "ifp", options, 1)}) == 3
     assert check_id(entry_id(Task(("日本", "中国")), "ifp", options, 0))
     assert task_seed(0, "a") == task_seed(0, "a") != task_seed(1, "a")
+
+
+def test_all_tasks_that_there_are_can_be_drawn_and_no_more() -> None:
+    assert len(set(draw_tasks(range(6), 3, 20, 0))) == 20
+    assert draw_tasks(range(6), 3, 5, 0) == draw_tasks(range(6), 3, 20, 0)[:5]
+    with pytest.raises(DataError, match="21 different tasks of 3 classes cannot be drawn from 6 classes"):
+        draw_tasks(range(6), 3, 21, 0)
 
 
 def build_in_child(root: str, log: str) -> None:

@@ -12,6 +12,7 @@ from hf_metaprune.bank.bank import Bank
 from hf_metaprune.bank.entry import Entry
 from hf_metaprune.bank.folders import recover
 from hf_metaprune.bank.validation import repair_index, validate_bank
+from hf_metaprune.errors import FormatError
 from tests.bank.edits import edit_index, edit_json, first
 
 
@@ -97,6 +98,46 @@ def test_validation_names_what_is_wrong_and_where(own_bank: Bank, damage, messag
     assert (len(again), nothing, recover(again)) == (3, [], [])
     kept = list(own_bank.root.glob(".rejected/*"))
     assert [folder.name for folder in kept] == ([] if damage is damage_missing else [f"{entry.id}.1"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c | {"format_version": 7}, "config.json: this model has format version 7"),
+        (
+            lambda c: c | {"masks": c["masks"] | {"layer1.0.conv1": {"size": 8, "kept": 2, "bits": "AA=="}}},
+            "config.json: ",
+        ),
+    ],
+)
+def test_what_a_config_says_is_told_with_its_file(own_bank: Bank, change, message: str) -> None:
+    path = first(own_bank).folder / "config.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    (problem,) = validate_bank(Bank.open(own_bank.root))
+    assert message in problem.what
+    assert str(path) in problem.what
+
+
+def test_a_damaged_base_is_told_once(own_bank: Bank) -> None:
+    weights = own_bank.base_folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    (problem,) = validate_bank(Bank.open(own_bank.root))
+    assert (problem.entry_id, str(weights) in problem.what) == ("", True)
+
+
+def test_a_base_outside_of_the_bank_is_told_with_the_file(own_bank: Bank) -> None:
+    meta = json.loads((own_bank.root / "bank.json").read_text())
+    edit_json(own_bank.root / "bank.json", base_model=meta["base_model"] | {"path": "../../etc"})
+    with pytest.raises(FormatError, match="bank.json: base_model: .*leads out of the bank"):
+        Bank.open(own_bank.root)
+
+
+def test_a_bank_file_that_is_gone_is_taken_from_the_index(own_bank: Bank) -> None:
+    meta = (own_bank.root / "bank.json").read_bytes()
+    (own_bank.root / "bank.json").unlink()
+    repaired, left_out = repair_index(own_bank.root)
+    assert (len(repaired), left_out) == (4, [])
+    assert (own_bank.root / "bank.json").read_bytes() == meta
 
 
 def test_validation_sees_a_folder_the_index_lacks(own_bank: Bank) -> None:
