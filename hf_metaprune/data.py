@@ -142,8 +142,11 @@ def decode_images(
     preprocessing: Preprocessing,
     describe: Callable[[int], str] = str,
     progress: bool = False,
+    unreadable: Sequence[str] = (),
 ) -> ImageSet:
     """Decode `len(targets)` images in threads; unreadable ones are skipped and listed, up to 1% of them.
+
+    `unreadable` tells of others, beside them, that could not even be asked for.
 
     Raises:
         DataError: more than 1% are unreadable, or the images would not fit in memory at the network's size.
@@ -157,7 +160,7 @@ def decode_images(
         )
     images = torch.empty(n, 3, height, width, dtype=torch.uint8)
     good = np.ones(n, dtype=bool)
-    skipped: list[str] = []
+    skipped = list(unreadable)
     side = max(height, width)
 
     def load(i: int) -> Image.Image | str:
@@ -178,6 +181,7 @@ def decode_images(
             fine = [i for i in rows if i not in failures]
             if fine:
                 images[fine] = preprocessing.to_uint8([item for item in loaded if not isinstance(item, str)])
+    n += len(unreadable)
     if skipped and len(skipped) > MAX_CORRUPT_SHARE * n:
         shown = "; ".join(skipped[:3])
         raise DataError(

@@ -49,7 +49,7 @@ def read_task_data(
     train = splits[train_name]
     names = train.names
     if len(names) < 2:
-        raise DataError(f"found {len(names)} class{'es' if len(names) != 1 else ''}; a task needs at least two")
+        raise DataError(f"{name}: all images are of one class, {', '.join(names)}; a task needs at least two")
     task = Task(tuple(names), tuple(synsets) if synsets is not None else ())
     held = splits[evaluation_name] if evaluation_name else None
     if held is not None:
@@ -110,7 +110,7 @@ def _check_counts(names: Sequence[str], labels: Sequence[str], least: int) -> No
 def _decode(split: Split, names: Sequence[str], preprocessing: Preprocessing, progress: bool) -> ImageSet:
     index = {n: i for i, n in enumerate(names)}
     targets = np.array([index[label] for label in split.labels], dtype=np.int64)
-    return decode_images(split.fetch, targets, preprocessing, split.describe, progress)
+    return decode_images(split.fetch, targets, preprocessing, split.describe, progress, split.unreadable)
 
 
 def _held_back(targets: np.ndarray, share: float, seed: int) -> np.ndarray:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .data import MAX_CORRUPT_SHARE
 from .errors import DataError, OptionError, reason
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ class Split:
     labels: list[str]
     names: list[str]
     describe: Callable[[int], str] = str
+    unreadable: Sequence[str] = ()
+    """Items that are not even counted in `labels`, since nothing tells their label."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -69,6 +72,9 @@ def splits_of(source: Any, image_column: str | None, label_column: str | None) -
     columns = [c for c in (image_column, label_column) if c is not None]
     if columns and all(isinstance(d, Split) for d in source.values()):
         raise OptionError(f"column {columns[0]!r}: a folder of class folders has no columns")
+    empty = next((n for n in TRAIN_NAMES if n in source and not len(source[n])), None)
+    if empty is not None:
+        raise DataError(f"data set {name}: split {empty!r} has no image")
     found = {}
     for split in _chosen([n for n, d in source.items() if len(d)]):
         try:
@@ -179,7 +185,7 @@ def image_files(folder: Path) -> tuple[list[Path], list[Path]]:
     known = {suffix for suffix, kind in Image.EXTENSION.items() if kind in Image.OPEN}  # PDF can only be written
     images: list[Path] = []
     others: list[Path] = []
-    for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+    for file in sorted(p for p in folder.rglob("*") if p.is_file() or not p.exists()):  # broken links, too
         if any(part.startswith(".") for part in file.relative_to(folder).parts[:-1]) or file.name.startswith("."):
             continue
         (images if file.suffix.lower() in known else others).append(file)
@@ -287,28 +293,33 @@ def _is_missing(label: Any) -> bool:
 
 def _pairs(source: Any) -> Split:
     """A list of (image, label), or a torch data set that gives such pairs."""
+    kind = type(source).__name__
     try:
         n = len(source)
-        labels = _pair_labels(source, n)
+        labels = _known_labels(source, n)
     except (TypeError, IndexError, KeyError, ValueError, OSError) as error:
-        kind = type(source).__name__
         raise DataError(f"cannot read a {kind} as (image, label) pairs: {reason(error)}") from error
     if not n:
         raise DataError("the data set has no image")
+    unreadable: dict[int, str] = {}
+    if labels is None:
+        labels, unreadable = _read_labels(source, n, kind)
+    rows = [i for i in range(n) if i not in unreadable]
     classes, whole = None, source
     while classes is None and whole is not None:  # torch's Subset hides the names
         classes, whole = getattr(whole, "classes", None), getattr(whole, "dataset", None)
-    values = [_plain(value) for value in labels]
+    values = [_plain(labels[i]) for i in rows]
     if classes is not None and all(isinstance(v, int) and 0 <= v < len(classes) for v in values):
         held = set(values)
-        names = [str(c) for i, c in enumerate(classes) if i in held]
-        return Split(lambda i: source[i][0], [str(classes[v]) for v in values], names, _row)
-    texts, names = _as_text(values)
-    return Split(lambda i: source[i][0], texts, names, _row)
+        texts, names = [str(classes[v]) for v in values], [str(c) for i, c in enumerate(classes) if i in held]
+    else:
+        texts, names = _as_text(values)
+    told = [f"{_row(i)}: {why}" for i, why in unreadable.items()]
+    return Split(lambda i: source[rows[i]][0], texts, names, lambda i: _row(rows[i]), told)
 
 
-def _pair_labels(source: Any, n: int) -> list[Any]:
-    """The labels without decoding an image, where the source knows them."""
+def _known_labels(source: Any, n: int) -> list[Any] | None:
+    """The labels, where the source knows them without decoding an image."""
     if isinstance(source, (list, tuple)):
         return [pair[1] for pair in source]
     targets = getattr(source, "targets", None)
@@ -317,8 +328,32 @@ def _pair_labels(source: Any, n: int) -> list[Any]:
     if hasattr(source, "dataset") and hasattr(source, "indices"):
         inner = getattr(source.dataset, "targets", None)
         if inner is not None:
-            return np.asarray(inner)[list(source.indices)].tolist()
-    return [source[i][1] for i in range(n)]
+            return list(np.asarray(inner)[list(source.indices)].tolist())
+    return None
+
+
+def _read_labels(source: Any, n: int, kind: str) -> tuple[list[Any], dict[int, str]]:
+    """The labels of items that are read for them, None for those that cannot be, and why.
+
+    Raises:
+        DataError: so many cannot be read that the images would be refused, too.
+    """
+    labels: list[Any] = []
+    unreadable: dict[int, str] = {}
+    for i in range(n):
+        try:
+            labels.append(source[i][1])
+        except MemoryError:
+            raise
+        except Exception as error:  # data sets of others raise anything
+            labels.append(None)
+            unreadable[i] = reason(error)
+            if len(unreadable) > MAX_CORRUPT_SHARE * n:
+                why = "; ".join(f"{_row(k)}: {text}" for k, text in list(unreadable.items())[:3])
+                raise DataError(
+                    f"cannot read a {kind} as (image, label) pairs: {why}; up to 1% of items are skipped"
+                ) from error
+    return labels, unreadable
 
 
 def _row(i: int) -> str:

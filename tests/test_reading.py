@@ -160,6 +160,8 @@ def test_what_cannot_be_a_task_is_refused(tmp_path: Path) -> None:
         read(dataset().select([]))
     with pytest.raises(DataError, match="no image"):
         read([])
+    with pytest.raises(DataError, match="'train' has no image"):  # and the test split is not learnt from
+        read(datasets.DatasetDict(train=dataset().select([]), test=dataset()))
     with pytest.raises(DataError, match="int as"):
         read(42)
     with pytest.raises(DataError, match="lacks: cow"):
@@ -254,6 +256,31 @@ class LikeTorchvision(torch.utils.data.Dataset):
 def test_torch_data_sets_and_their_subsets_keep_the_names_of_classes() -> None:
     assert read(LikeTorchvision()).task.labels == NAMES
     assert read(torch.utils.data.Subset(LikeTorchvision(), range(2, 18))).task.labels == NAMES
+
+
+class Broken(torch.utils.data.Dataset):
+    """Pairs that are only known once they are read, some of which cannot be."""
+
+    def __init__(self, size: int, broken: tuple[int, ...]) -> None:
+        self.size, self.broken = size, broken
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, i: int) -> tuple[Image.Image, str]:
+        if i in self.broken:
+            raise RuntimeError("the archive is damaged")
+        return Image.new("RGB", (40, 40), (i % 3, 0, 0)), NAMES[i % 3]
+
+
+def test_items_that_cannot_be_read_are_skipped_and_named() -> None:
+    found = read(Broken(120, (7,)))
+    assert found.skipped == ["item 7: the archive is damaged"]
+    assert len(found.train) + len(found.evaluation) == 119
+    for part in (found.train, found.evaluation):  # what comes after the skipped one still has its own label
+        assert torch.equal(part.images[:, 0, 0, 0].long(), part.targets)
+    with pytest.raises(DataError, match="Broken as .*item 7: the archive is damaged; item 9: .*up to 1%"):
+        read(Broken(120, (7, 9)))
 
 
 def test_labels_of_other_kinds() -> None:
