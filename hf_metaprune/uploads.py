@@ -44,9 +44,11 @@ class Receipt:
         """Note a file that was not taken."""
         self.refused.append(f"{shown_name(name)}: {why}")
 
-    def words(self) -> str:
-        """The receipt in a few sentences."""
-        lines = [f"Took {counted(self.taken, 'photo')}."]
+    def words(self, into: str = "") -> str:
+        """The receipt in a few sentences; `into`: where they went, if all to one place."""
+        lines = [f"Took {counted(self.taken, 'photo')}{f' into {into}' if into and self.taken else ''}."]
+        if not self.taken:
+            lines[0] += " Try others." if self.refused else " Choose photos first, then press the button."
         if self.refused:
             lines.append(f"Left out {counted(len(self.refused), 'file')}: {'; '.join(self.refused[:SHOWN_REFUSALS])}")
             if len(self.refused) > SHOWN_REFUSALS:

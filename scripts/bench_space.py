@@ -62,7 +62,7 @@ def answered(url: str, server: subprocess.Popen) -> float:
 def visit(page: Any, url: str) -> dict[str, float]:
     """Seconds that the example takes."""
     page.goto(url)
-    page.get_by_role("button", name="Use this example").click()
+    page.get_by_role("button", name="Use these photos").click()
     page.locator("#classes .class").first.wait_for()
     page.get_by_role("button", name="Make my model").click()
     began = time.perf_counter()

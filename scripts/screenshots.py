@@ -34,7 +34,7 @@ def keep(page: Any, path: Path) -> None:
 
 def visit(page: Any, url: str, out: Path) -> None:
     page.goto(url)
-    page.get_by_role("button", name="Use this example").click()
+    page.get_by_role("button", name="Use these photos").click()
     page.locator("#classes .class").first.wait_for()
     page.get_by_role("button", name="Make my model").click()
     page.locator("#result .tiles").wait_for()

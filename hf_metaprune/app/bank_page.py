@@ -18,12 +18,18 @@ from ..pictures.bank import heat_figure, map_figure, overlaps, positions, simila
 from ..pictures.style import svg
 from . import views
 from .room import PRIVATE, Room, Update
+from .views import readable
 
 if TYPE_CHECKING:
     from ..bank.entry import Entry
     from ..bank.reader import BankReader
 
 PATH = "bank"
+HEAD = (
+    '<div class="prose metaprune"><h1>The bank</h1><p>Small models that were made before: for each of these tasks the '
+    "same large network was cut down to the units that the task needs. Those nearest to your photos vote when "
+    '<a href=".">your own model</a> is made.</p></div>'
+)
 MOST_LISTED, MOST_DRAWN = 100, 150
 """Entries in a table, and tasks in a picture."""
 
@@ -33,7 +39,7 @@ class BankPage:
 
     def __init__(self, room: Room) -> None:
         self.room, self._lock = room, threading.Lock()
-        gr.Markdown("# The bank")
+        gr.HTML(HEAD)
         self.said = gr.HTML(views.message("The bank is being opened…"))
         self.query = gr.Textbox(label="Search", placeholder="a class, such as tiger", max_length=100, elem_id="search")
         self.found = gr.HTML(elem_id="entries")
@@ -63,6 +69,8 @@ class BankPage:
         said = f"{counted(len(found), 'task')} of {len(self.bank)}" if words else f"All {len(self.bank)} tasks"
         if len(found) > MOST_LISTED:
             said += f"; the first {MOST_LISTED} are shown"
+        if not found:
+            said += ": try a word of a class, such as " + readable(next(iter(self.bank)).labels[0])
         return render("entries.html", said=f"{said}.", rows=[_row(entry) for entry in found[:MOST_LISTED]])
 
     @cached_property
@@ -74,7 +82,7 @@ class BankPage:
         iou = overlaps([entry.mask for entry in entries])
         places = positions(iou)
         order = np.argsort(places[:, 0])  # like beside like
-        names = [", ".join(entry.labels) for entry in entries]
+        names = [", ".join(map(readable, entry.labels)) for entry in entries]
         pictures = [
             (map_figure(places, names, ()), "A map: tasks that keep the same units lie together."),
             (
@@ -95,14 +103,14 @@ class BankPage:
 
 
 def _matches(entry: Entry, words: Sequence[str]) -> bool:
-    text = " ".join((entry.id, *entry.labels)).casefold()
+    text = " ".join((entry.id, *entry.labels, *map(readable, entry.labels))).casefold()
     return all(word in text for word in words)
 
 
 def _row(entry: Entry) -> list[str]:
     found = entry.metrics.get("accuracy")
-    accuracy = f"{found:.1%}" if isinstance(found, float) else "-"
-    return [", ".join(entry.labels), accuracy, f"{entry.ratio:.0%}", f"{entry.size / 1000:,.0f}"]
+    accuracy = f"{found:.0%}" if isinstance(found, float) else "-"
+    return [", ".join(map(readable, entry.labels)), accuracy, f"{entry.size / 1000:,.0f} kB"]
 
 
 def _similarities(entries: Sequence[Entry]) -> Iterator[float]:

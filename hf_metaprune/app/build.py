@@ -10,18 +10,19 @@ import gradio as gr
 from ..limits import UploadLimits
 from ..pages.render import look
 from .bank_page import PATH, BankPage
-from .look import STYLE, THEME
+from .look import HEAD, STYLE, THEME
 from .making import MakingSection
 from .photos import PhotosSection
 from .publishing import PublishingSection
 from .results import ResultSection
 from .room import PRIVATE, Room, Update
+from .votes import VoteSection
 
 TITLE = "Your own image classifier, in a minute"
 INTRO = (
-    f"# {TITLE}\n"
-    "Show some photos of the things you want told apart. The nearest tasks of a bank of small models vote for what "
-    "yours needs, and a minute of training makes it."
+    f'<div class="prose metaprune"><h1>{TITLE}</h1><p>Show some photos of the things you want told apart. The nearest '
+    f'tasks of <a href="{PATH}" target="_blank">a bank of small models</a> vote for what yours needs, and a minute of '
+    "training makes it.</p></div>"
 )
 HOW = (
     "1. Each task of the bank is a copy of one large network, cut down to the units that its own classes needed.\n"
@@ -41,11 +42,11 @@ class App:
     def __init__(self, room: Room) -> None:
         self.room = room
         with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as self.page:
-            gr.Markdown(INTRO)
+            gr.HTML(INTRO)
             with gr.Accordion("How it works", open=False):
                 gr.Markdown(HOW)
             self.photos, self.making, self.results = PhotosSection(room), MakingSection(room), ResultSection(room)
-            self.publishing = PublishingSection(room)
+            self.votes, self.publishing = VoteSection(), PublishingSection(room)
             self._wire()
         with self.page.route("The bank", f"/{PATH}"):
             bank = BankPage(room)
@@ -53,11 +54,14 @@ class App:
 
     def _wire(self) -> None:
         self.photos.wire()
-        self.making.wire(self.photos.told, self.results)
+        self.making.wire(self.votes, self.results)
         self.results.wire()
         self.publishing.wire(self.results)
-        cleared = [self.photos.told, self.photos.shown, *self.making.emptied(), *self.results.parts]
+        made = [*self.making.parts, *self.votes.parts, *self.results.parts]
+        cleared = [*self.photos.parts, *made, self.publishing.name]
         self.photos.clear.click(self._clear, None, cleared, **PRIVATE)
+        changed = [*made, self.making.go, self.photos.take_example] if self.room.examples else [*made, self.making.go]
+        self.photos.shown.change(self._changed, None, changed, show_progress="hidden", **PRIVATE)
         self.page.load(self.making.usual_size, None, [self.making.size], show_progress="hidden", **PRIVATE)
         self.page.unload(self._leave)
 
@@ -77,7 +81,19 @@ class App:
     def _clear(self, request: gr.Request) -> Update:
         visitor = self.room.visitor(request)
         visitor.forget()
-        return self.photos.emptied(visitor) | self.making.emptied() | self.results.emptied()
+        return self.photos.emptied(visitor) | self._without_model() | {self.publishing.name: ""}
+
+    def _changed(self, request: gr.Request) -> Update:
+        """The photos are others: a model of the former ones is none of theirs; and the next step may be another."""
+        visitor = self.room.visitor(request)
+        ready = visitor.example is not None or len(visitor.photos.by_class) > 1
+        steps = {self.making.go: gr.update(variant="primary" if ready else "secondary")}
+        if self.room.examples:
+            steps[self.photos.take_example] = gr.update(variant="secondary" if ready else "primary")
+        return steps | (self._without_model() if visitor.plan is None else {})
+
+    def _without_model(self) -> Update:
+        return self.making.emptied() | self.votes.emptied() | self.results.emptied()
 
     def _leave(self, request: gr.Request) -> None:
         self.room.visitors.leave(request.session_hash)
@@ -99,6 +115,7 @@ def launch(app: App, **options: Any) -> App:
     app.page.queue(max_size=QUEUE)
     app.page.launch(
         css=look() + STYLE,
+        head=HEAD,
         theme=THEME,
         max_file_size=app.room.limits.total_bytes,
         max_threads=THREADS,

@@ -1,4 +1,4 @@
-"""Sections 2 to 4 of the page: making a model, the tasks that vote, their vote and what the size costs."""
+"""Section 2 of the page: making a model of a chosen size, told as it goes."""
 
 from __future__ import annotations
 
@@ -14,59 +14,68 @@ from .pressed import in_turn, pressed
 from .results import ResultSection
 from .room import PRIVATE, Room, Update
 from .visitor import Visitor
+from .votes import VoteSection
 
 RATIOS, USUAL = (0.5, 0.98), 0.9
+SHOW_END = "() => { document.querySelector('#said')?.scrollIntoView({block: 'center'}) }"
+"""What came of it is brought into view, for those who have scrolled away meanwhile."""
 
 
 class MakingSection:
-    """From photos to a model, told as it goes."""
+    """From photos to a model; `said` tells what came of it."""
 
     def __init__(self, room: Room) -> None:
         self.room = room
         gr.Markdown("## 2. Make it")
-        self.go = gr.Button("Make my model", variant="primary", elem_id="go")
+        self.go = gr.Button("Make my model", elem_id="go")
         self.stop = gr.Button("Stop", variant="stop", visible=False, elem_id="stop")
-        with gr.Accordion("Options", open=False):
-            self.voters = gr.Slider(1, 5, value=1, step=1, label="Tasks that vote")
-            self.steps = gr.Slider(20, 400, value=100, step=10, label="Steps of fine-tuning")
-            said = option_fields(AdaptOptions)["seed"].metadata["help"]
-            self.seed = gr.Number(0, label="Seed", info=said, precision=0, minimum=0)
+        self.said = gr.HTML(elem_id="said")
         self.progress = gr.HTML(elem_id="progress")
-        gr.Markdown("## 3. The nearest tasks")
-        self.near = gr.HTML("<p>They are shown here as soon as they are found.</p>", elem_id="neighbours")
-        gr.Markdown("## 4. Their vote, and the size")
         self.size = gr.Slider(
             *RATIOS,
             value=USUAL,
             step=0.01,
-            label="How small: the share of the network's units that go",
+            label="How small",
+            info="The share of the network's units that go: the more, the smaller and faster.",
             interactive=True,
         )
         self.predicted = gr.HTML(elem_id="size")
-        self.voted = gr.HTML(elem_id="vote")
-        self.layer = gr.Dropdown([], label="Layer", visible=False, interactive=True, elem_id="layer")
+        with gr.Accordion("Options", open=False):
+            known = option_fields(AdaptOptions)
+            self.voters = gr.Slider(
+                1, 5, value=1, step=1, label="Tasks that vote", info=known["neighbours"].metadata["help"]
+            )
+            self.steps = gr.Slider(
+                20, 400, value=100, step=10, label="Steps of fine-tuning", info="More take longer, and may help."
+            )
+            self.seed = gr.Number(0, label="Seed", info=known["seed"].metadata["help"], precision=0, minimum=0)
 
-    def wire(self, told: gr.HTML, results: ResultSection) -> None:
-        """Connect what is pressed with what happens; `told` is where trouble is said."""
-        self.told, self.results = told, results
-        mine = [self.progress, self.near, self.voted, self.layer, self.predicted, self.go, self.stop]
+    def wire(self, votes: VoteSection, results: ResultSection) -> None:
+        """Connect what is pressed with what happens."""
+        self.votes, self.results = votes, results
+        mine = [self.said, self.progress, self.predicted, self.go, self.stop]
         self.go.click(
-            self._make, [self.size, self.voters, self.steps, self.seed], [told, *mine, *results.parts],
+            self._make, [self.size, self.voters, self.steps, self.seed], [*mine, *votes.parts, *results.parts],
             concurrency_limit=None, show_progress="hidden", **PRIVATE,
-        )  # fmt: skip
+        ).then(None, js=SHOW_END)  # fmt: skip
         self.stop.click(self._stop, None, None, queue=False, **PRIVATE)
-        shown = [self.predicted, self.voted]
-        self.size.release(self._sized, [self.size, self.layer], shown, **PRIVATE)
-        self.layer.input(self._sized, [self.size, self.layer], shown, **PRIVATE)
+        shown = [self.predicted, votes.voted]
+        last: dict[str, Any] = {"trigger_mode": "always_last", "show_progress": "hidden"} | PRIVATE
+        self.size.change(self._sized, [self.size, votes.layer], shown, **last)  # of the keyboard, too
+        votes.layer.input(self._sized, [self.size, votes.layer], shown, **PRIVATE)
 
     def usual_size(self) -> Update:
         """The slider where the bank's own models are."""
         return {self.size: gr.update(value=self.room.opened.ratio)}
 
+    @property
+    def parts(self) -> list[Any]:
+        """The components that change when there is no model any more."""
+        return [self.said, self.progress, self.predicted]
+
     def emptied(self) -> Update:
-        """How the sections look when all is forgotten."""
-        empty: Update = dict.fromkeys((self.progress, self.near, self.voted, self.predicted), "")
-        return empty | {self.layer: gr.update(visible=False)}
+        """How the section looks when there is no model any more."""
+        return dict.fromkeys(self.parts, "")
 
     def _stop(self, request: gr.Request) -> None:
         self.room.visitor(request).stop.set()
@@ -76,12 +85,12 @@ class MakingSection:
     ) -> Iterator[Update]:
         visitor = self.room.visitor(request)
         visitor.stop.clear()
-        started = {self.told: "", self.progress: views.training(Progress("Looking at the photos"))}
+        started = {self.said: "", self.progress: views.training(Progress("Looking at the photos"))}
         running = {self.go: gr.update(visible=False), self.stop: gr.update(visible=True)}
         ended = {self.go: gr.update(visible=True), self.stop: gr.update(visible=False), self.progress: ""}
         making = self._steps(visitor, ratio, int(voters), int(steps), int(seed or 0))
         making = in_turn(self.room.turns, visitor.stop, self.progress, making)
-        yield from pressed(making, self.told, running | started, ended)
+        yield from pressed(making, self.said, running | started, ended)
 
     def _steps(self, visitor: Visitor, ratio: float, voters: int, steps: int, seed: int) -> Iterator[Update]:
         data, progress = visitor.data(seed), Progress("Looking for the nearest tasks")
@@ -90,26 +99,29 @@ class MakingSection:
         for _ in planning:
             yield {self.progress: views.training(progress)}
         plan = visitor.plan = planning.value
+        visitor.result = None  # that of another plan
         layers = list(plan.mask(ratio))
         layer = layers[len(layers) // 2]
-        chosen = gr.update(choices=layers, value=layer, visible=True)
-        yield {self.near: views.neighbours(plan, ratio), self.layer: chosen} | self._size(visitor, ratio, layer)
+        yield self.votes.of(plan, ratio, layer) | self._size(visitor, ratio, layer) | self.results.emptied()
         progress = Progress("Training", steps=steps)
         watcher = Watcher(progress, visitor.stop)
         making = Watched(lambda: self.room.opened.pruner.make(plan, callbacks=[watcher]), visitor.stop)
         for _ in making:
             yield {self.progress: views.training(progress)}
         visitor.result = making.value
-        yield self.results.of(visitor)
+        yield self.results.of(visitor) | {self.said: views.done(making.value)}
 
     def _size(self, visitor: Visitor, ratio: float, layer: str) -> Update:
         """What a model of that ratio keeps and costs, once there is a vote."""
-        plan = visitor.plan
+        plan, made = visitor.plan, visitor.result
         if plan is None or layer not in plan.start.base.sizes:
             return {self.predicted: gr.skip()}
         opened = self.room.opened
-        said = views.size(plan, ratio, opened.whole, opened.speeds(ratio))
-        return {self.voted: views.vote(plan, ratio, layer), self.predicted: said}
+        other = made is not None and abs(made.report.ratio - ratio) > 1e-6
+        said = views.size(
+            plan, ratio, opened.whole, opened.speeds(ratio), made.report.ratio if made is not None and other else None
+        )
+        return {self.votes.voted: views.vote(plan, ratio, layer), self.predicted: said}
 
     def _sized(self, ratio: float, layer: str, request: gr.Request) -> Update:
         return self._size(self.room.visitor(request), ratio, layer)

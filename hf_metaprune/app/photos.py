@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MOST_PER_CLASS = 100
 """Images of a class that are taken of a data set."""
+FOCUS = "() => { document.querySelector('#class-name input, #class-name textarea')?.focus() }"
+"""After photos of a class were added, the next one is to be named."""
 DATA_SETS_AT_ONCE = 2
 """Each is read by a process that may hold 3 GB."""
 
@@ -33,25 +35,35 @@ class PhotosSection:
         gr.Markdown("## 1. Photos")
         with gr.Tabs():
             if room.examples:
-                with gr.Tab("An example"):
-                    self.example = gr.Radio(
-                        list(room.examples), value=next(iter(room.examples)), label="Task", interactive=True
-                    )
-                    self.take_example = gr.Button("Use this example")
+                with gr.Tab("Example"):
+                    self._examples()
             with gr.Tab("My photos"):
                 self._own_photos()
-            with gr.Tab("A zip"):
+            with gr.Tab("Zip"):
                 gr.Markdown("A folder for each class, with its photos inside.")
                 self.zip = gr.File(label="Zip", file_types=[".zip"], type="filepath", height=140, elem_id="zip")
-            with gr.Tab("A data set"):
+            with gr.Tab("Hub"):
                 self._data_set()
         self.told = gr.HTML(elem_id="told")
-        self.shown = gr.HTML(views.message(""), elem_id="classes")
-        self.clear = gr.Button("Start over", size="sm", variant="secondary")
+        self.shown = gr.HTML(views.classes({}, None), elem_id="classes")
+        with gr.Column(visible=False) as self.change:
+            with gr.Row():
+                self.which = gr.Dropdown([], label="A class to remove", interactive=True, elem_id="which")
+                self.remove = gr.Button("Remove this class", size="sm")
+            self.ask = gr.Button("Start over", size="sm")
+            with gr.Row(visible=False) as self.sure:
+                gr.Markdown("Forget all photos, and the model?")
+                self.clear = gr.Button("Yes, forget all", size="sm", variant="stop")
+                self.keep = gr.Button("No, keep them", size="sm")
+
+    def _examples(self) -> None:
+        names = [(f"{name}: {classes}" if classes else name, name) for name, classes in self.room.example_classes()]
+        self.example = gr.Radio(names, value=names[0][1], label="Photos to try it with", interactive=True)
+        self.take_example = gr.Button("Use these photos", variant="primary")
 
     def _own_photos(self) -> None:
         longest = self.room.limits.label_length
-        self.label = gr.Textbox(label="Name of a class", placeholder="cat", max_length=longest)
+        self.label = gr.Textbox(label="Name of a class", placeholder="cat", max_length=longest, elem_id="class-name")
         self.files = gr.File(
             label="Photos of it",
             file_count="multiple",
@@ -61,12 +73,14 @@ class PhotosSection:
             elem_id="files",
         )
         with gr.Accordion("Or take one with the camera", open=False):
-            self.camera = gr.Image(label="Camera", sources=["webcam"], type="pil", format="jpeg", elem_id="camera")
+            self.camera = gr.Image(
+                label="Camera", show_label=False, sources=["webcam"], type="pil", format="jpeg", elem_id="camera"
+            )
         self.add = gr.Button("Add to the class")
 
     def _data_set(self) -> None:
-        said = "Its id on huggingface.co; public, of images with one label each."
-        self.repo = gr.Textbox(label="Data set", info=said, placeholder="owner/name", max_length=200)
+        said = "The id of one on huggingface.co that is public, and has images with one label each."
+        self.repo = gr.Textbox(label="Data set of the Hub", info=said, placeholder="owner/name", max_length=200)
         self.names = gr.Textbox(
             label="Classes", info="Separated by commas; if left out, the first that are found.", max_length=2000
         )
@@ -76,21 +90,35 @@ class PhotosSection:
         self.take_data_set = gr.Button("Take these photos")
 
     def wire(self) -> None:
-        """Connect what is pressed with what happens."""
-        seen = [self.told, self.shown]
+        """Connect what is pressed with what happens, but for `clear`, of which other sections know more."""
+        seen = [self.told, self.shown, self.change, self.which, self.remove]
+        show = {self.ask: gr.update(visible=False), self.sure: gr.update(visible=True)}
+        hide = {self.ask: gr.update(visible=True), self.sure: gr.update(visible=False)}
+        self.ask.click(lambda: show, None, list(show), **PRIVATE)
+        self.keep.click(lambda: hide, None, list(hide), **PRIVATE)
+        self.remove.click(self._remove, [self.which], seen, **PRIVATE)
         waiting = PRIVATE | {"show_progress_on": self.shown}
         if self.room.examples:
             self.take_example.click(self._use_example, [self.example], seen, **PRIVATE)
         own = [self.label, self.files, self.camera]
-        self.add.click(self._add, own, [*seen, self.files, self.camera], **waiting)
+        self.add.click(self._add, own, [*seen, *own], **waiting).then(None, js=FOCUS)
         self.zip.upload(self._add_zip, [self.zip], [*seen, self.zip], **waiting)
         wanted = [self.repo, self.names, self.classes, self.per_class]
         out = [*seen, self.take_data_set]
         self.take_data_set.click(self._add_data_set, wanted, out, concurrency_limit=DATA_SETS_AT_ONCE, **waiting)
 
+    @property
+    def parts(self) -> list[Any]:
+        """The components that change when all is forgotten."""
+        fields = [self.label, self.files, self.camera, self.zip, self.repo, self.names]
+        return [self.told, self.shown, self.change, self.which, self.remove, self.ask, self.sure, *fields]
+
     def emptied(self, visitor: Visitor) -> Update:
         """How the section looks when all is forgotten."""
-        return {self.told: views.message("All of it is forgotten."), self.shown: self._classes(visitor)}
+        texts: Update = dict.fromkeys((self.label, self.repo, self.names), "")
+        files: Update = dict.fromkeys((self.files, self.camera, self.zip))
+        shown = {self.ask: gr.update(visible=True), self.sure: gr.update(visible=False)}
+        return texts | files | shown | {self.told: views.message("All of it is forgotten.")} | self._classes(visitor)
 
     def _use_example(self, name: str, request: gr.Request) -> Update:
         from ..reading import read_task_data
@@ -101,16 +129,27 @@ class PhotosSection:
         visitor.example = read_task_data(self.room.examples[name], self.room.opened.base.preprocessing)
         visitor.changed()
         ready = "The example is ready: press “Make my model”."
-        return {self.told: views.message(ready), self.shown: self._classes(visitor)}
+        return {self.told: views.message(ready)} | self._classes(visitor)
 
     def _add(self, label: str, files: list[str] | None, shot: Any, request: gr.Request) -> Update:
+        from ..uploads import clean_label
+
         visitor, given = self.room.visitor(request), list(files or ())
         try:
             receipt = visitor.photos.add(label or "", [*given, *_jpeg(shot)])
         except DataError as error:
             return {self.told: views.message(str(error), "alert")}
         _delete(given)
-        return self._taken(visitor, receipt) | {self.files: None, self.camera: None}
+        taken = self._taken(visitor, receipt, f"“{clean_label(label, self.room.limits.label_length)}”")
+        return taken | {self.files: None, self.camera: None} | ({self.label: ""} if receipt.taken else {})
+
+    def _remove(self, label: str | None, request: gr.Request) -> Update:
+        visitor = self.room.visitor(request)
+        if not label:
+            return {self.told: views.message("Choose a class to remove first.", "alert")}
+        visitor.photos.remove(label)
+        visitor.changed()
+        return {self.told: views.message(f"“{label}” is removed.")} | self._classes(visitor)
 
     def _add_zip(self, path: str | None, request: gr.Request) -> Update:
         visitor = self.room.visitor(request)
@@ -137,14 +176,22 @@ class PhotosSection:
         wanted = Wanted(repo.strip(), classes, min(per_class, MOST_PER_CLASS), chosen, most)
         yield self._taken(visitor, visitor.photos.add_from_hub(wanted))
 
-    def _taken(self, visitor: Visitor, receipt: Receipt) -> Update:
+    def _taken(self, visitor: Visitor, receipt: Receipt, into: str = "") -> Update:
         """Photos have come: an example that was chosen before is none any more."""
         visitor.example = None
         visitor.changed()
-        return {self.told: views.message(receipt.words()), self.shown: self._classes(visitor)}
+        return {self.told: views.message(receipt.words(into))} | self._classes(visitor)
 
-    def _classes(self, visitor: Visitor) -> str:
-        return views.classes(visitor.photos, visitor.example)
+    def _classes(self, visitor: Visitor) -> Update:
+        """What there is so far, and what can be taken back."""
+        example, names = visitor.example, list(visitor.photos.by_class)
+        mine = bool(names) and example is None
+        return {
+            self.shown: views.classes(visitor.photos.by_class, example),
+            self.change: gr.update(visible=mine or example is not None),
+            self.which: gr.update(choices=names, value=None, visible=mine),
+            self.remove: gr.update(visible=mine),
+        }
 
 
 def _jpeg(shot: Any) -> list[bytes]:

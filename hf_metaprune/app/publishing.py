@@ -1,4 +1,4 @@
-"""Section 6 of the page: the model goes to the visitor's own account on the Hub, with a card that says what it is."""
+"""Section 5 of the page: the model goes to the visitor's own account on the Hub, with a card that says what it is."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ class PublishingSection:
     def __init__(self, room: Room) -> None:
         self.room = room
         self.signed_in = gr.utils.get_space() is not None
-        with gr.Accordion("6. Publish it on the Hugging Face Hub", open=False):
+        with gr.Accordion("5. Publish it on the Hugging Face Hub", open=False):
             gr.Markdown(
-                "With a card that says what it is and what it was made of; your photos are not sent. There it can vote "
-                "for the tasks of others."
+                "It takes an account there, which is free. Your photos are not sent; the model is public, unless you "
+                "choose otherwise, with a card that says what it is and what it was made of. There it can vote for the "
+                "tasks of others."
             )
             if self.signed_in:
                 self.login = gr.LoginButton()
@@ -58,8 +59,12 @@ class PublishingSection:
         yield from self._publish(name, private, token.token if token is not None else "", request)
 
     def _with_token(self, name: str, private: bool, token: str, request: gr.Request) -> Iterator[Update]:
-        yield {self.token: ""}
+        if self._is_ready(name, request):  # what is wrong with the name costs nobody a token
+            yield {self.token: ""}
         yield from self._publish(name, private, (token or "").strip(), request)
+
+    def _is_ready(self, name: str, request: gr.Request) -> bool:
+        return self.room.visitor(request).result is not None and is_repo_id((name or "").strip())
 
     def _publish(self, name: str, private: bool, token: str, request: gr.Request) -> Iterator[Update]:
         made, name = self.room.visitor(request).result, (name or "").strip()
@@ -70,7 +75,9 @@ class PublishingSection:
         if made is None:
             raise HubError("there is no model yet: press “Make my model” first")
         if not token:
-            raise HubError("sign in first" if self.signed_in else "it takes a token of yours")
+            raise HubError(
+                "sign in first" if self.signed_in else "it takes a token of yours: see above where to get one"
+            )
         if not is_repo_id(name):
             raise HubError("the name is that of your account, a slash, and what you call it: you/cats-and-dogs")
         yield {self.told: views.published(made.push_to_hub(name, token=token, private=private or None))}

@@ -1,4 +1,4 @@
-"""Section 5 of the page: the model, tried on a photo, compared with other ways, and taken home."""
+"""Section 3 of the page: the model, tried on a photo, compared with other ways, and taken home."""
 
 from __future__ import annotations
 
@@ -19,40 +19,48 @@ if TYPE_CHECKING:
     from ..result import AdaptResult
 
 
+NOTHING = '<p class="metaprune soft">It is shown here when it is made.</p>'
+FILES = (
+    'The model is a zip for Python: unpacked, `pipeline("image-classification", "model")` of transformers loads it '
+    "after `import hf_metaprune`. The report says on one page what it is. An ONNX file runs without Python, too: on a "
+    "phone, in a browser, on a Raspberry Pi."
+)
+
+
 class ResultSection:
     """What there is when a model is made; `parts` are the components that change then."""
 
     def __init__(self, room: Room) -> None:
         self.room = room
-        gr.Markdown("## 5. Your model")
-        self.result = gr.HTML("<p>It is shown here when it is made.</p>", elem_id="result")
+        gr.Markdown("## 3. Your model")
+        self.result = gr.HTML(NOTHING, elem_id="result")
         with gr.Column(visible=False) as self.trial:
-            with gr.Row():
-                self.photo = gr.Image(
-                    label="Try it on a photo", sources=["upload", "webcam"], type="pil", format="jpeg", elem_id="photo"
-                )
-                self.answer = gr.HTML(views.answer({}), elem_id="answer")
-            gr.Markdown("### Take it home")
+            gr.Markdown("### Try it on a photo")
+            self.photo = gr.Image(
+                label="A photo", show_label=False, sources=["upload", "webcam"], type="pil", format="jpeg",
+                height=260, elem_id="photo",
+            )  # fmt: skip
+            self.answer = gr.HTML(views.answer({}), elem_id="answer")
+            gr.Markdown(f"### Take it home\n{FILES}")
             with gr.Row():
                 self.download = gr.DownloadButton("Download the model", elem_id="download")
                 self.report = gr.DownloadButton("Download the report", elem_id="report")
-            with gr.Row():
-                self.to_onnx = gr.Button("Make an ONNX file, for a Raspberry Pi or a browser")
+                self.to_onnx = gr.Button("Make an ONNX file")
                 self.onnx = gr.DownloadButton("Download the ONNX file", visible=False, elem_id="onnx")
+            self.told = gr.HTML(elem_id="told-files")
             gr.Markdown("### Against other ways")
             self.compare = gr.Button("Compare with other ways (about a minute)")
+            self.told_ways = gr.HTML(elem_id="told-ways")
             self.compared = gr.HTML(elem_id="compared")
-        self.told = gr.HTML(elem_id="told-result")
-        self.parts = [
-            self.result, self.trial, self.answer, self.download, self.report, self.onnx, self.compared, self.told
-        ]  # fmt: skip
+        files = [self.download, self.report, self.onnx, self.told]
+        self.parts = [self.result, self.trial, self.photo, self.answer, *files, self.told_ways, self.compared]
 
     def wire(self) -> None:
         """Connect what is pressed with what happens."""
         self.photo.change(self._try, [self.photo], [self.answer], **PRIVATE)
         self.to_onnx.click(self._export, None, [self.onnx, self.to_onnx, self.told], **PRIVATE)
         self.compare.click(
-            self._compare, None, [self.compare, self.compared, self.told],
+            self._compare, None, [self.compare, self.compared, self.told_ways],
             concurrency_limit=None, show_progress="hidden", **PRIVATE,
         )  # fmt: skip
 
@@ -61,7 +69,7 @@ class ResultSection:
         assert visitor.result is not None
         path = visitor.packed()
         return self.emptied() | {
-            self.result: views.result(visitor.result),
+            self.result: views.result(visitor.result, path.stat().st_size / 1000),
             self.trial: gr.update(visible=True),
             self.download: gr.update(value=str(path)),
             self.report: gr.update(value=str(path.parent / "model" / "report.html")),
@@ -70,7 +78,8 @@ class ResultSection:
     def emptied(self) -> Update:
         """How the section looks when there is no model."""
         hidden = gr.update(visible=False)
-        empty = {self.result: "", self.answer: views.answer({}), self.compared: "", self.told: ""}
+        empty = {self.result: NOTHING, self.photo: None, self.answer: views.answer({})}
+        empty |= dict.fromkeys((self.compared, self.told, self.told_ways), "")
         return empty | {self.trial: hidden, self.onnx: hidden}
 
     def _try(self, photo: Any, request: gr.Request) -> str:
@@ -88,9 +97,9 @@ class ResultSection:
         from ..export import export_onnx
 
         found = export_onnx(made.model, made.preprocessing, visitor.folder / "model.onnx")
-        said = "It holds the labels, too; the documentation has a program of 20 lines that runs it."
+        said = f"The ONNX file is made: {found.size / 1000:,.0f} kB, with the labels in it. docs/edge.md has a program."
         button = gr.update(value=str(found.path), visible=True)
-        yield {self.onnx: button, self.told: views.message(f"{found.size / 1000:,.0f} kB. {said}")}
+        yield {self.onnx: button, self.told: views.message(said)}
 
     def _compare(self, request: gr.Request) -> Iterator[Update]:
         visitor = self.room.visitor(request)
@@ -98,7 +107,8 @@ class ResultSection:
             visitor.stop.clear()
             steps = self._ways(visitor, visitor.result, visitor.plan)
             steps = in_turn(self.room.turns, visitor.stop, self.compared, steps)
-            yield from pressed(steps, self.told, resting(self.compare), resting(self.compare, False))
+            before = resting(self.compare) | {self.told_ways: ""}
+            yield from pressed(steps, self.told_ways, before, resting(self.compare, False))
 
     def _ways(self, visitor: Visitor, made: AdaptResult, plan: Plan) -> Iterator[Update]:
         from .comparison import Compared, ways

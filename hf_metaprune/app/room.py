@@ -87,6 +87,10 @@ class Room:
         self.open()
         return self._opening.result()
 
+    def example_classes(self) -> list[tuple[str, str]]:
+        """The example tasks with the classes that they have, in words."""
+        return [(name, ", ".join(_labels(folder))) for name, folder in self.examples.items()]
+
     def visitor(self, request: gr.Request) -> Visitor:
         """Who asks."""
         return self.visitors.get(request.session_hash or "")
@@ -116,6 +120,21 @@ def _opened(where: str | Path) -> Opened:
     config = base.config(Mask.full(base.sizes), ["any"])
     costs = cost_model_of(config, torch.empty(1, *base.preprocessing.input_size))
     return Opened(pruner, Speeds(base), (costs.params(base.sizes), costs.macs(base.sizes)))
+
+
+def _labels(folder: Path) -> list[str]:
+    """The classes of an example, from its folders, or its Parquet file; none if they are told otherwise."""
+    import json
+
+    import pyarrow.parquet as pq
+
+    file = folder / "train.parquet"
+    if not file.exists():
+        return sorted(path.name.replace("_", " ") for path in folder.iterdir() if path.is_dir())
+    column = pq.read_table(file, columns=["label"])
+    told = json.loads((column.schema.metadata or {}).get(b"huggingface", b"{}"))
+    names = told.get("info", {}).get("features", {}).get("label", {}).get("names", [])
+    return [names[i].replace("_", " ") for i in sorted(set(column["label"].to_pylist()))] if names else []
 
 
 def _examples(folder: str | Path | None) -> dict[str, Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,20 +11,24 @@ import numpy as np
 from ..markup import counted
 from ..pages.render import data_uri, drawn, render
 from ..pictures.bank import map_figure, overlaps, positions
-from ..pictures.report import confusion_figure, curve_figure, vote_figure
+from ..pictures.report import MAX_CONFUSION, confusion_figure, curve_figure, vote_figure
 from ..pictures.style import svg
 from .jobs import Progress
 
 if TYPE_CHECKING:
+    import torch
+
+    from ..bank.entry import Entry
     from ..plan import Plan
     from ..report import AdaptReport
     from ..result import AdaptResult
     from ..task import TaskData
-    from ..uploads import Photos
     from .comparison import Compared
 
-SHOWN_PHOTOS, MOST_MAPPED = 6, 500
+SHOWN_PHOTOS, MOST_MAPPED = 5, 500
 SHOWN_ANSWERS = 5
+FEW, GOOD = 20, 0.9
+"""Photos that show how good a model is, and a share of them from which on there is little to say."""
 
 
 def message(text: str, kind: str = "status") -> str:
@@ -32,44 +36,73 @@ def message(text: str, kind: str = "status") -> str:
     return render("message.html", text=text, kind=kind)
 
 
-def classes(photos: Photos, example: TaskData | None) -> str:
+def classes(found: Mapping[str, Sequence[torch.Tensor]], example: TaskData | None) -> str:
     """The classes so far, with a few photos of each."""
+    if not found and example is None:
+        return render("classes.html", rows=[], hint="")
     from ..mistakes import thumbnail
 
-    found = photos.by_class
     if example is not None:
         train = example.train
-        found = {label: list(train.images[train.targets == i]) for i, label in enumerate(example.task.labels)}
-    rows = [
-        (label, counted(len(images), "photo"), [data_uri(thumbnail(image)) for image in images[:SHOWN_PHOTOS]])
-        for label, images in found.items()
-    ]
-    return render("classes.html", rows=rows)
+        labels = map(readable, example.task.labels)
+        found = {label: list(train.images[train.targets == i]) for i, label in enumerate(labels)}
+    rows = []
+    for label, images in found.items():
+        shown = [data_uri(thumbnail(image)) for image in images[:SHOWN_PHOTOS]]
+        rows.append((label, counted(len(images), "photo"), shown, len(images) - len(shown)))
+    return render("classes.html", rows=rows, hint=_hint(found) if example is None else "")
+
+
+def readable(label: str) -> str:
+    """A class of a bank or an example, as people would write it."""
+    return label.replace("_", " ")
+
+
+def _hint(found: Mapping[str, Sized]) -> str:
+    """What is still missing, or would help."""
+    few = [label for label, images in found.items() if len(images) < FEW]
+    if not found:
+        return ""
+    if len(found) == 1:
+        return "Now another class: it takes at least two, to tell them apart."
+    if few:
+        return f"It works with a few; {FEW} photos or more of each would make it better, and show how good it is."
+    return "Enough to begin: press “Make my model”, or add more."
 
 
 def neighbours(plan: Plan, ratio: float) -> str:
     """The tasks that vote, ranked, and a map of the bank with the visitor's task."""
-    rows = [[", ".join(n.entry.labels), f"{n.score:.3f}"] for n in plan.neighbours]
+    rows = [(_named(n.entry), f"{n.score:.2f}") for n in plan.neighbours]
     voters = {n.entry.id: n.entry for n in plan.neighbours}
     others = (entry for entry in plan.neighbours[0].entry.bank if entry.id not in voters)
     entries = [*voters.values(), *itertools.islice(others, MOST_MAPPED)]  # a map takes n³ steps
     places = positions(overlaps([*(entry.mask for entry in entries), plan.mask(ratio)]))
-    names = [", ".join(entry.labels) for entry in entries]
+    names = [_named(entry) for entry in entries]
     made = map_figure(places, names, range(len(voters)), len(entries))
     picture = svg(made, "Map of the bank's tasks with yours among them")
-    return render("neighbours.html", rows=rows, picture=drawn(picture))
+    return render("neighbours.html", rows=rows, of=len(plan.neighbours[0].entry.bank), picture=drawn(picture))
+
+
+def _named(entry: Entry) -> str:
+    return ", ".join(map(readable, entry.labels))
 
 
 def vote(plan: Plan, ratio: float, layer: str) -> str:
     """Who keeps which unit of a layer, and what the new model keeps."""
     mask = plan.mask(ratio)
-    masks = {", ".join(n.entry.labels): n.entry.mask for n in plan.neighbours}
+    masks = {_named(n.entry): n.entry.mask for n in plan.neighbours}
     picture = svg(vote_figure(layer, masks, mask), f"The vote in layer {layer}")
-    return render("vote.html", picture=drawn(picture), layer=layer, layers=len(mask), kept=mask.n_kept, of=mask.n_units)
+    kept = {"kept": mask.n_kept, "of": mask.n_units, "layers": len(mask), "voters": len(masks)}
+    return render("vote.html", picture=drawn(picture), layer=layer, **kept)
 
 
-def size(plan: Plan, ratio: float, whole: tuple[int, int], milliseconds: float) -> str:
-    """What a model of that ratio would be, before it is made; `whole`: parameters and MACs of the base."""
+def size(plan: Plan, ratio: float, whole: tuple[int, int], milliseconds: float, made: float | None = None) -> str:
+    """What a model of that ratio would be, before it is made.
+
+    Args:
+        whole: parameters and MACs of the base.
+        made: the ratio of the model that there is, if that is another one.
+    """
     params, macs = plan.cost(ratio)
     return render(
         "size.html",
@@ -78,6 +111,7 @@ def size(plan: Plan, ratio: float, whole: tuple[int, int], milliseconds: float) 
         macs=f"{macs / whole[1]:.1%}",
         kilobytes=f"{4 * params / 1000:,.0f}",
         milliseconds=f"{milliseconds:.1f}",
+        made=None if made is None else f"{made:.2f}",
     )
 
 
@@ -108,26 +142,71 @@ def answer(probabilities: dict[str, float]) -> str:
     return render("answer.html", rows=rows)
 
 
-def result(made: AdaptResult) -> str:
+def done(made: AdaptResult) -> str:
+    """That the model is there, and how good it is."""
+    report: AdaptReport = made.report
+    text = f"Done in {sum(report.seconds.values()):.0f} s."
+    if report.test_images:
+        text += f" It recognises {round(report.accuracy * report.test_images)} of {report.test_images} test photos."
+    return render("done.html", text=text, part="result")
+
+
+def result(made: AdaptResult, kilobytes: float) -> str:
     """The main figures, the curve, the confusion matrix."""
-    from ..pages.model_page import summary, tiles
+    from ..pages.model_page import MADE_IN, tiles
 
     report: AdaptReport = made.report
     pictures = []
-    if len(report.accuracy_at_step) > 1:
-        pictures.append(drawn(svg(curve_figure(report.ways), "Accuracy by step of fine-tuning")))
-    if np.any(report.confusion):
-        pictures.append(drawn(svg(confusion_figure(report.confusion, report.labels), "Confusion matrix")))
-    return render("result.html", summary=list(summary(report)), tiles=tiles(report), pictures=pictures)
+    if len(report.accuracy_at_step) > 1 and report.test_images >= FEW:
+        curve = drawn(svg(curve_figure(report.ways), "Accuracy by step of fine-tuning"))
+        pictures.append((curve, "How it learnt", "Of the test photos, those that it recognised."))
+    if np.any(report.confusion) and len(report.labels) <= MAX_CONFUSION:
+        labels = list(map(readable, report.labels))
+        matrix = drawn(svg(confusion_figure(report.confusion, labels), "Confusion matrix"))
+        pictures.append((matrix, "Where it errs", "Rows: what a photo is. Columns: what it was taken for."))
+    figures = [*(tile for tile in tiles(report) if tile[1] != MADE_IN), (f"{kilobytes:,.0f} kB", "to download")]
+    return render("result.html", summary=list(verdict(report)), tiles=figures, pictures=pictures)
+
+
+def verdict(report: AdaptReport) -> Iterator[str]:
+    """How good the model is, and what would make it better."""
+    if not report.test_images:
+        return
+    low, high = report.accuracy_interval
+    chance = 1 / len(report.labels)
+    yield f"By chance it would be {chance:.0%}. On ever more photos of this kind it would be {low:.0%} to {high:.0%}."
+    if report.test_images < FEW:
+        yield f"That is a rough figure: only {counted(report.test_images, 'photo')} could be held back to test it."
+    if low <= chance:
+        yield "That is no better than chance: add photos, or choose classes that differ more."
+    elif report.accuracy < GOOD:
+        yield "More photos of each class make a better one most surely; a larger model, by the slider, may, too."
 
 
 def compared(rows: Sequence[Compared], whole: tuple[int, int], progress: Progress | None = None) -> str:
     """This model beside other ways; `progress` is of the one that is being tried."""
-    table = [(way.name, f"{way.accuracy:.1%}", f"{way.params:,}", f"{way.params / whole[0]:.1%}") for way in rows]
+    table = [(way.name, f"{way.accuracy:.0%}", f"{way.params:,}", f"{way.params / whole[0]:.1%}") for way in rows]
     trying = None
     if progress is not None:
         trying = progress.what + (f": step {progress.step} of {progress.steps}" if progress.steps else "")
-    return render("compared.html", rows=table, trying=trying)
+    return render("compared.html", rows=table, trying=trying, said=_compared_words(rows) if trying is None else "")
+
+
+def _compared_words(rows: Sequence[Compared]) -> str:
+    """What the comparison shows, in a sentence."""
+    mine, *others = rows
+    same_size = [way for way in others if way.params <= 1.01 * mine.params]
+    larger = [way for way in others if way not in same_size]
+    if not same_size:
+        return ""
+    best = max(same_size, key=lambda way: way.accuracy)
+    points = 100 * (mine.accuracy - best.accuracy)
+    said = f"Your model is {abs(points):.0f} points {'above' if points > 0 else 'below'} the best other way of its size"
+    said = said if round(abs(points)) else "Your model is as good as the best other way of its size"
+    if not larger:
+        return f"{said}."
+    times, possible = larger[-1].params / mine.params, larger[-1].accuracy
+    return f"{said}. The whole base is {times:,.0f} times as large, and shows what is possible: {possible:.0%}."
 
 
 def published(url: str) -> str:

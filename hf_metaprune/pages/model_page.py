@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from ..result import AdaptResult
 
 SHOWN_LABELS = 12
+MADE_IN = "to make it"
+EXACT = 200
 MAX_VOTERS, MAX_LAYERS = 12, 60
 """More voters or layers than these are not drawn one by one."""
 
@@ -113,13 +115,14 @@ def tiles(report: AdaptReport) -> list[tuple[str, str]]:
     """The main figures, each with what it is."""
     found = []
     if report.test_images:
-        found.append((f"{report.accuracy:.1%}", f"recognised, of {counted(report.test_images, 'image')}"))
+        digits = 1 if report.test_images >= EXACT else 0  # of few images a tenth of a percent says nothing
+        found.append((f"{report.accuracy:.{digits}%}", f"recognised, of {counted(report.test_images, 'image')}"))
     if report.base_params:
         found.append((f"{report.params:,}", f"parameters, {report.params / report.base_params:.1%} of the base"))
     if report.latency_ms:
         found.append((f"{report.latency_ms['model']:.1f} ms", "an image, one at a time"))
     if report.seconds:
-        found.append((f"{sum(report.seconds.values()):.0f} s", "to make it"))
+        found.append((f"{sum(report.seconds.values()):.0f} s", MADE_IN))
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..masks import Mask
-from .style import BLUE, GREY, ORANGE, figure, short, styled
+from .style import BLUE, GREY, ORANGE, WIDTH, figure, short, styled
 
 
 def overlaps(masks: Sequence[Mask]) -> np.ndarray:
@@ -43,27 +43,32 @@ def map_figure(places: np.ndarray, names: Sequence[str], voters: Sequence[int], 
         voters: numbers of those that vote.
         target: number of the new task, if it is among them.
     """
-    made, axes = figure(6.2, 4.2)
+    made, axes = figure(WIDTH, 3.8)
     others = [i for i in range(len(places)) if i not in voters and i != target]
     axes.scatter(*places[others].T, s=26, color=GREY, alpha=0.6, label="tasks of the bank", linewidth=0)
+    if target is not None:  # below a voter in the same place, and larger: one that votes alone is copied
+        axes.scatter(*places[[target]].T, s=300, color=ORANGE, marker="*", label="your task", linewidth=0)
     if len(voters):
-        axes.scatter(*places[list(voters)].T, s=60, color=BLUE, marker="s", label="tasks that vote", linewidth=0)
-    if target is not None:
-        axes.scatter(*places[[target]].T, s=150, color=ORANGE, marker="*", label="your task", zorder=3)
+        axes.scatter(*places[list(voters)].T, s=32, color=BLUE, marker="s", label="tasks that vote", linewidth=0)
+    middle = places[:, 0].mean()
     for i in voters:
-        axes.annotate(short(names[i]), places[i], xytext=(6, 4), textcoords="offset points", fontsize=7)
+        left = places[i, 0] > middle  # so that the name stays in the picture
+        axes.annotate(
+            short(names[i]), places[i], xytext=(-9 if left else 9, 5), textcoords="offset points",
+            ha="right" if left else "left",
+        )  # fmt: skip
     axes.set_axis_off()
     axes.margins(0.12)
     axes.set_aspect("equal", adjustable="datalim")
     if len(voters) or target is not None:
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=3, fontsize=8)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=3, columnspacing=1, handletextpad=0.2)
     return made
 
 
 @styled
 def heat_figure(iou: np.ndarray, names: Sequence[str]) -> Any:
     """How much the masks of every two tasks overlap."""
-    made, axes = figure(6.4, 5.4)
+    made, axes = figure(WIDTH, 4)
     shown = np.where(np.eye(len(iou), dtype=bool), np.nan, iou)
     image = axes.imshow(shown, cmap="viridis", interpolation="none")
     if len(names) <= 24:
@@ -71,7 +76,7 @@ def heat_figure(iou: np.ndarray, names: Sequence[str]) -> Any:
         axes.set_yticks(range(len(names)), [short(n) for n in names], fontsize=6)
     else:
         axes.set(xticks=[], yticks=[])
-    made.colorbar(image, label="units that both keep, of those that one keeps (IoU)")
+    made.colorbar(image, label="overlap of two masks (IoU)")
     return made
 
 
@@ -83,7 +88,7 @@ def similarity_figure(similarity: np.ndarray, iou: np.ndarray, name: str) -> Any
         similarity, iou: (pairs,).
         name: of the similarity.
     """
-    made, axes = figure(6, 3.6)
+    made, axes = figure(WIDTH, 3.3)
     axes.scatter(similarity, iou, s=9, alpha=0.35, color=BLUE, linewidth=0)
     if len(similarity) > 2 and np.ptp(similarity) > 0:
         edges = np.quantile(similarity, np.linspace(0, 1, 9))

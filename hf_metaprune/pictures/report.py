@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .style import BLUE, GREY, SERIES, figure, png, short, styled, tint
+from .style import BLUE, GREY, SERIES, WIDTH, figure, png, short, styled, tint
 
 if TYPE_CHECKING:
     from ..masks import Mask
@@ -20,7 +20,7 @@ MAX_CONFUSION = 60  # classes; a larger matrix cannot be read
 @styled
 def curve_figure(curves: dict[str, dict[int, float]]) -> Any:
     """Accuracy against steps, one line for each name."""
-    made, axes = figure(6, 3.4)
+    made, axes = figure(WIDTH, 3.2)
     for (name, points), (color, mark) in zip(curves.items(), SERIES, strict=False):
         last = f"{short(name)}: {list(points.values())[-1]:.1%}"
         axes.plot(list(points), [100 * a for a in points.values()], marker=mark, color=color, label=last)
@@ -35,7 +35,7 @@ def curve_figure(curves: dict[str, dict[int, float]]) -> Any:
 @styled
 def cost_figure(rows: list[dict[str, Any]], base_macs: int) -> Any:
     """Accuracy against the share of the base's MACs, with the 95% interval of each model."""
-    made, axes = figure(6, 3.4)
+    made, axes = figure(WIDTH, 3.2)
     shares = [100 * row["macs"] / base_macs for row in rows]
     accuracies = [100 * row["accuracy"] for row in rows]
     spans = [[100 * abs(row["accuracy"] - bound) for bound in row["accuracy_interval"]] for row in rows]
@@ -70,7 +70,7 @@ def confusion_figure(confusion: list[list[int]], labels: list[str]) -> Any:
 def agreement_figure(agreement: dict[str, dict[int, int]], voters: int) -> Any:
     """For each layer, how many of the kept units how many neighbours had kept."""
     layers = list(agreement)
-    made, axes = figure(7, 1.4 + 0.22 * len(layers))
+    made, axes = figure(WIDTH, 1.8 + 0.22 * len(layers))
     left = np.zeros(len(layers))
     for held in range(voters, -1, -1):
         counts = np.array([agreement[name].get(held, 0) for name in layers], dtype=float)
@@ -78,21 +78,21 @@ def agreement_figure(agreement: dict[str, dict[int, int]], voters: int) -> Any:
         shade = GREY if held == 0 else tint(BLUE, 0.25 + 0.75 * held / voters)
         axes.barh(range(len(layers)), 100 * widths, left=left, color=shade, label=f"{held} of {voters}")
         left += 100 * widths
-    axes.set_yticks(range(len(layers)), layers, fontsize=7)
+    axes.set_yticks(range(len(layers)), layers, fontsize=8)
     axes.invert_yaxis()
     axes.set(xlabel="share of the kept units, %", title="Neighbours that keep the chosen units", xlim=(0, 100))
-    axes.legend(title="kept by", fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    made.legend(title="kept by", loc="outside lower center", ncols=3)
     return made
 
 
 @styled
 def units_figure(mask: Mask) -> Any:
     """Which units each layer keeps, in the base's order: a stripe a layer, a mark a unit."""
-    made, axes = figure(7, 1.2 + 0.24 * len(mask))
+    made, axes = figure(WIDTH, 1.2 + 0.24 * len(mask))
     for row, (name, kept) in enumerate(mask.items()):
         stripe(axes, row, kept, mask.sizes[name], BLUE)
-        axes.text(1.01, row, f"{len(kept)} of {mask.sizes[name]}", va="center", fontsize=7)
-    axes.set_yticks(range(len(mask)), list(mask), fontsize=7)
+        axes.text(1.01, row, f"{len(kept)} of {mask.sizes[name]}", va="center", fontsize=8)
+    axes.set_yticks(range(len(mask)), list(mask), fontsize=8)
     bare(axes, len(mask))
     axes.set_title("Units kept in each layer, in the base's order")
     return made
@@ -106,14 +106,14 @@ def vote_figure(layer: str, masks: dict[str, Mask], chosen: Mask) -> Any:
         masks: the neighbours' by name.
     """
     size = chosen.sizes[layer]
-    made, axes = figure(7, 0.75 + 0.3 * (len(masks) + 1))
+    made, axes = figure(WIDTH, 0.75 + 0.3 * (len(masks) + 1))
     for row, mask in enumerate(masks.values()):
         stripe(axes, row, mask[layer], size, BLUE)
     stripe(axes, len(masks), chosen[layer], size, SERIES[1][0])
     counts = [len(mask[layer]) for mask in (*masks.values(), chosen)]
     for row, count in enumerate(counts):
-        axes.text(1.01, row, f"{count} of {size}", va="center", fontsize=8)
-    axes.set_yticks(range(len(counts)), [*map(short, masks), "new model"], fontsize=8)
+        axes.text(1.01, row, f"{count} of {size}", va="center")
+    axes.set_yticks(range(len(counts)), [*map(short, masks), "new model"])
     bare(axes, len(counts))
     return made
 

@@ -20,7 +20,9 @@ SERIES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PINK, "D"), (GREY, "v"))
 """A colour and a mark for each line of a chart: none is told by its colour alone."""
 INK = "#24292f"
 """Of text, ticks and frames; where a page shows a picture, the page's own colour of text takes its place."""
-DPI = 110
+DPI = 150
+WIDTH = 4.6
+"""Inches of most pictures: the text is read on a phone, too."""
 LONGEST_NAME = 24
 
 _LINES = "stroke-linejoin:round;stroke-linecap:butt;image-rendering:pixelated"

@@ -132,8 +132,8 @@ class Visit:
         self.page.goto(url)
 
     def take_example(self) -> None:
-        self.page.get_by_role("tab", name="An example").click()
-        self.page.get_by_role("button", name="Use this example").click()
+        self.page.get_by_role("tab", name="Example").click()
+        self.page.get_by_role("button", name="Use these photos").click()
         self.page.locator("#classes .class").first.wait_for()
 
     def add(self, label: str, files: list[Path], says: str) -> None:

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from .conftest import Visit
+from tests.conftest import needs_wordnet
+
+from .conftest import Served, Visit
 
 
 def findings(page: Any) -> list[str]:
@@ -22,6 +24,12 @@ def findings(page: Any) -> list[str]:
     ]
 
 
+WIDTH = "document.documentElement.scrollWidth"
+SMALL = """[...document.querySelectorAll('.gradio-container :is(button, [role=tab])')]
+    .filter(e => e.offsetParent && e.innerText.trim() && e.getBoundingClientRect().height < 44).map(e => e.innerText)"""
+"""The buttons with words that are too low for a finger."""
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_shows_all_of_it_and_a_reader_can_read_it(visit: Callable[..., Visit], scheme: str) -> None:
     one = visit(viewport={"width": 375, "height": 800}, color_scheme=scheme)
@@ -29,10 +37,14 @@ def test_a_phone_shows_all_of_it_and_a_reader_can_read_it(visit: Callable[..., V
     one.page.get_by_role("button", name="Options").click()
     one.make()
     one.finish()
-    width = one.page.evaluate("document.documentElement.scrollWidth")
-    assert width <= 375
+    one.press("Compare with other ways")
+    one.page.locator("#compared tbody tr").nth(3).wait_for()
+    one.page.locator("button:enabled", has_text="Compare with other ways").wait_for()
+    assert one.page.evaluate(WIDTH) <= 375
     found = findings(one.page)
     assert not found, "\n".join(found)
+    small = one.page.evaluate(SMALL)
+    assert not small, small
 
 
 def test_the_keyboard_alone_is_enough(visit: Callable[..., Visit]) -> None:
@@ -41,4 +53,13 @@ def test_the_keyboard_alone_is_enough(visit: Callable[..., Visit]) -> None:
     for _ in range(40):
         one.page.keyboard.press("Tab")
         reached.add(one.page.evaluate("document.activeElement.innerText || document.activeElement.id"))
-    assert {"Use this example", "Make my model"} <= {text.strip() for text in reached}
+    assert {"Use these photos", "Make my model"} <= {text.strip() for text in reached}
+
+
+@needs_wordnet
+def test_the_bank_is_read_on_a_phone(visit: Callable[..., Visit], served: Served) -> None:
+    one = visit(viewport={"width": 375, "height": 800})
+    one.page.goto(f"{served.url}bank")
+    one.page.locator("#pictures svg").nth(2).wait_for()
+    one.page.locator("#entries tbody tr").first.wait_for()
+    assert one.page.evaluate(WIDTH) <= 375

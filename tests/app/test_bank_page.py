@@ -25,17 +25,19 @@ def test_it_is_searched_and_shows_pictures(visit: Callable[..., Visit], served: 
     one.page.wait_for_function(
         f"[...document.querySelectorAll('input[type=range]')].some(slider => slider.value == '{ratio}')"
     )
-    one.page.get_by_role("link", name="The bank").click()
-    one.page.locator("#pictures svg").nth(2).wait_for()
+    with one.context.expect_page() as opened:
+        one.page.get_by_role("link", name="a bank of small models").click()
+    page = opened.value  # another one: photos and model stay where they are
+    page.locator("#pictures svg").nth(2).wait_for()
     bank = Bank.open(bank_folder)
     label = next(iter(bank)).labels[0]
     held = sum(label in entry.labels for entry in bank)
-    one.page.get_by_label("Search").fill(label.upper())
-    one.message("#entries", f"of {len(bank)}.")
-    assert one.page.locator("#entries tbody tr").count() == held
-    one.page.get_by_label("Search").fill("<b>nothing")
-    one.message("#entries", f"0 tasks of {len(bank)}.")
-    assert not findings(one.page)
+    page.get_by_label("Search").fill(label.upper())
+    page.locator("#entries").get_by_text(f"of {len(bank)}.").wait_for()
+    assert page.locator("#entries tbody tr").count() == held
+    page.get_by_label("Search").fill("<b>nothing")
+    page.locator("#entries").get_by_text(f"0 tasks of {len(bank)}: try a word of a class").wait_for()
+    assert not findings(page)
 
 
 def test_without_wordnet_the_other_pictures_are_drawn(bank_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

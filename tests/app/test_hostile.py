@@ -58,7 +58,7 @@ def test_files_that_are_no_photos(visit: Visits, tmp_path: Path) -> None:
     for name, (content, _) in FILES.items():
         paths.append(tmp_path / name)
         paths[-1].write_bytes(content)
-    one.add("cat", paths, "Took 1 photo.")
+    one.add("cat", paths, "Took 1 photo into")
     told = one.text("#told")
     for name, (_, why) in FILES.items():
         assert f"{name}: " in told
@@ -70,7 +70,7 @@ def test_names_of_classes_are_text(visit: Visits, tmp_path: Path, name: str) -> 
     one = visit()
     file = tmp_path / "1.png"
     file.write_bytes(photo())
-    one.add(name, [file], "Took 1 photo.")
+    one.add(name, [file], "Took 1 photo into")
     assert one.page.locator("#classes .class").count() == 1
     assert one.page.locator("#classes script").count() == 0
     assert len(one.text("#classes .class b")) <= 60
@@ -95,7 +95,7 @@ def test_archives(visit: Visits, tmp_path: Path, served: Served) -> None:
         for i in range(12_000):
             archive.writestr(f"cat/{i}.txt", b"")
     before = served.peak_memory()
-    one.page.get_by_role("tab", name="A zip").click()
+    one.page.get_by_role("tab", name="Zip").click()
     for path, says in (
         (bomb, "larger than 25 MB"),
         (many, "more than 5000 files"),

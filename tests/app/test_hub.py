@@ -47,21 +47,27 @@ def online(hub: LoopbackHub, bank_folder: Path, tmp_path_factory: pytest.TempPat
 def test_from_a_data_set_to_a_published_model(visit: Visits, hub: LoopbackHub, online: Served) -> None:
     one = visit(online.url)
     page = one.page
-    page.get_by_role("tab", name="A data set").click()
-    page.get_by_label("Data set").fill("ann/things")
+    page.get_by_role("tab", name="Hub", exact=True).click()
+    page.get_by_label("Data set of the Hub").fill("ann/things")
     one.press("Take these photos")
     one.message("#told", "Took")
     assert page.locator("#classes .class").count() == 3
     assert all(seen.authorization is None for seen in hub.requests if "things" in seen.path)
-    one.press("6. Publish")
+    one.press("5. Publish")
     page.get_by_label("Name", exact=True).fill("ann/mine")
     page.get_by_label("Token").fill(TOKEN)
     one.press("Publish", exact=True)
     one.message("#published", "there is no model yet")
-    assert page.get_by_label("Token").input_value() == ""
+    assert page.get_by_label("Token").input_value() == TOKEN  # it was not needed, and need not be given again
     one.set_steps(20)
     one.make()
     one.finish()
+    page.get_by_label("Name", exact=True).fill("no name")
+    one.press("Publish", exact=True)
+    one.message("#published", "the name is that of your account")
+    assert page.get_by_label("Token").input_value() == TOKEN
+    page.get_by_label("Name", exact=True).fill("ann/mine")
+    page.get_by_label("Token").fill("")
     one.press("Publish", exact=True)
     one.message("#published", "it takes a token")
     page.get_by_label("Token").fill("hf_a_wrong_one_abc")
@@ -84,8 +90,8 @@ def test_from_a_data_set_to_a_published_model(visit: Visits, hub: LoopbackHub, o
 
 def test_a_data_set_that_is_not_there_is_said(visit: Visits, online: Served) -> None:
     one = visit(online.url)
-    one.page.get_by_role("tab", name="A data set").click()
+    one.page.get_by_role("tab", name="Hub", exact=True).click()
     for name, says in (("ann/nothing", "no public data set ann/nothing"), ("../../etc", "no id of a data set")):
-        one.page.get_by_label("Data set").fill(name)
+        one.page.get_by_label("Data set of the Hub").fill(name)
         one.press("Take these photos")
         one.message("#told", says)

@@ -26,7 +26,7 @@ def test_from_an_example_to_a_model_on_disk(visit: Visits, tmp_path: Path, examp
     one.page.locator("#layer input").click()
     one.page.get_by_role("option").first.click()
     first = one.page.locator("#layer input").input_value()
-    one.message("#vote", f"Layer {first}:")
+    one.message("#vote", f"In {first} a mark")
     with one.page.expect_download() as coming:
         one.page.locator("#download").click()
     path = tmp_path / "model.zip"
@@ -47,7 +47,7 @@ def test_own_photos_and_names_with_markup(visit: Visits, task_data: TaskData, tm
     one = visit()
     nasty = "<img src=x onerror=alert(1)> ${7*7} {{7*7}}"
     for name, photos in zip((nasty, "plain"), files.values(), strict=True):
-        one.add(name, photos, "Took 12 photos.")
+        one.add(name, photos, "Took 12 photos into")
     assert nasty in one.text("#classes")
     one.make()
     one.finish()
@@ -67,7 +67,7 @@ def test_a_photo_of_the_camera_is_taken(visit: Visits) -> None:
     one.page.get_by_label("capture photo").click()
     one.page.locator("#camera img").wait_for()
     one.press("Add to the class")
-    one.message("#told", "Took 1 photo.")
+    one.message("#told", "Took 1 photo into “ball”.")
     assert one.page.locator("#classes .class img").count() == 1
 
 
@@ -89,7 +89,7 @@ def test_a_training_can_be_stopped_and_started_again(visit: Visits) -> None:
     one.make()
     one.page.locator("#progress").get_by_text("Training: step").wait_for()
     one.page.get_by_role("button", name="Stop").click()
-    one.page.locator("#told").get_by_text("Stopped.").wait_for()
+    one.page.locator("#said").get_by_text("Stopped.").wait_for()
     assert one.page.locator("#result .tiles").count() == 0
     one.set_steps(20)
     one.make()
@@ -103,9 +103,9 @@ def test_two_visitors_see_their_own_things_only(
     photos = list(files.values())
     one, two = visit(), visit()
     for name, some in zip(("ant", "bee"), photos[:2], strict=True):
-        one.add(name, some, "Took 12 photos.")
+        one.add(name, some, f"Took 12 photos into “{name}”.")
     for name, some in zip(("cod", "dog"), photos[2:], strict=True):
-        two.add(name, some, "Took 12 photos.")
+        two.add(name, some, f"Took 12 photos into “{name}”.")
     one.make()
     two.make()
     one.finish()
@@ -118,3 +118,54 @@ def test_two_visitors_see_their_own_things_only(
     one.context.close()
     two.context.close()
     assert wait_until(lambda: served.visitors_files() == [])  # who leaves is forgotten
+
+
+def test_a_class_is_removed_and_all_is_forgotten_when_asked_twice(
+    visit: Visits, task_data: TaskData, tmp_path: Path
+) -> None:
+    one = visit()
+    page = one.page
+    photos = list(write_photos(tmp_path, task_data, (0, 2, 4)).values())
+    for name, some in zip(("ant", "bee", "cow"), photos, strict=True):
+        one.add(name, some, f"Took 12 photos into “{name}”.")
+        assert page.get_by_label("Name of a class").input_value() == ""  # or the next ones would join this class
+    page.locator("#which input").click()
+    page.get_by_role("option", name="bee").click()
+    one.press("Remove this class")
+    one.message("#told", "“bee” is removed.")
+    assert page.locator("#classes .class b").all_inner_texts() == ["ant", "cow"]
+    one.set_steps(20)
+    one.make()
+    one.finish()
+    page.get_by_label("Name of a class").fill("half a")
+    one.press("Start over")
+    one.press("No, keep them")
+    assert page.locator("#classes .class").count() == 2
+    one.press("Start over")
+    one.press("Yes, forget all")
+    one.message("#told", "All of it is forgotten.")
+    one.message("#classes", "No photos yet.")
+    assert page.locator("#result .tiles").count() == 0
+    assert page.get_by_label("Name of a class").input_value() == ""
+    one.make()
+    one.message("#said", "it takes at least two")
+
+
+def test_other_photos_and_another_size_are_none_of_the_model_that_there_is(
+    visit: Visits, task_data: TaskData, tmp_path: Path
+) -> None:
+    one = visit()
+    one.take_example()
+    one.set_steps(20)
+    one.make()
+    one.finish()
+    one.message("#said", "Done in")
+    assert "Your model was made" not in one.text("#size")
+    slider = one.page.get_by_label("range slider for How small")
+    slider.focus()
+    one.page.keyboard.press("ArrowLeft")
+    one.message("#size", "Your model was made at")
+    photos = next(iter(write_photos(tmp_path, task_data, (4,)).values()))
+    one.add("cow", photos, "Took 12 photos into “cow”.")
+    one.page.locator("#result .tiles").wait_for(state="detached")
+    assert not one.page.locator("#neighbours").is_visible()

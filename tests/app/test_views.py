@@ -1,0 +1,64 @@
+"""What the page says in words: how good a model is, what would help, and what a comparison shows."""
+
+from __future__ import annotations
+
+import pytest
+
+from hf_metaprune.app.comparison import Compared
+from hf_metaprune.app.views import answer, compared, neighbours, verdict
+from hf_metaprune.pictures.style import LONGEST_NAME
+from hf_metaprune.plan import Plan
+from hf_metaprune.pruner import MetaPruner
+from hf_metaprune.report import AdaptReport
+from hf_metaprune.task import TaskData
+
+BASE = Compared("the whole base", 0.96, 2000)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "images", "says", "says_not"),
+    [
+        (0.25, 8, ["By chance it would be 50%", "only 8 photos", "no better than chance"], ["slider"]),
+        (0.80, 500, ["76% to 83%", "More photos of each class"], ["rough", "no better"]),
+        (0.97, 500, ["95% to 98%"], ["More photos", "rough"]),
+    ],
+)
+def test_a_verdict(accuracy: float, images: int, says: list[str], says_not: list[str]) -> None:
+    found = " ".join(verdict(AdaptReport(accuracy=accuracy, test_images=images, labels=["a", "b"])))
+    assert all(part in found for part in says), found
+    assert not any(part in found for part in says_not), found
+
+
+def test_nothing_is_said_of_what_was_not_tested() -> None:
+    assert list(verdict(AdaptReport(labels=["a", "b"]))) == []
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "rival", "says"),
+    [
+        (0.80, 0.75, "Your model is 5 points above the best other way of its size"),
+        (0.70, 0.75, "Your model is 5 points below"),
+        (0.751, 0.75, "as good as the best other way"),
+    ],
+)
+def test_a_comparison_in_words(accuracy: float, rival: float, says: str) -> None:
+    rows = [Compared("this model", accuracy, 100), Compared("one", 0.1, 100), Compared("two", rival, 100), BASE]
+    found = compared(rows, (2000, 1))
+    assert says in found
+    assert "20 times as large, and shows what is possible: 96%" in found
+    assert "points" not in compared(rows[:1], (2000, 1))  # while there is nothing to compare with
+
+
+def test_an_answer_names_no_other_than_the_classes() -> None:
+    found = answer({"<b>cat": 0.9, "dog": 0.1})
+    assert "&lt;b&gt;cat" in found
+    assert "90%" in found
+    assert "whatever a photo shows" in found
+
+
+def test_neighbours_are_ranked_and_read_without_underscores(pruner: MetaPruner, task_data: TaskData) -> None:
+    plan: Plan = pruner.plan(task_data.select((0, 2, 4)), neighbours=2, ratio=0.8)
+    found = neighbours(plan, 0.8)
+    assert f"Of the {len(pruner.bank)} tasks of the bank, these are nearest to yours" in found
+    first = ", ".join(plan.neighbours[0].entry.labels).replace("_", " ")
+    assert found.index(first[:LONGEST_NAME]) < found.index(f"{plan.neighbours[1].score:.2f}")
