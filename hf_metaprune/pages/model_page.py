@@ -169,7 +169,7 @@ def _votes(report: AdaptReport, mask: Mask) -> Iterator[dict[str, Any]]:
     layers = list(mask)
     middle = layers[len(layers) // 2]
     for layer in [middle, *(name for name in layers[:MAX_LAYERS] if name != middle)]:
-        said = f"Layer {layer}: a mark is a unit that a task keeps, in orange those of the new model."
+        said = f"In {layer} a mark is a unit that a task keeps; in orange those of the new model."
         yield {"svg": drawn(svg(vote_figure(layer, masks, mask), f"The vote in layer {layer}")), "caption": said}
 
 
