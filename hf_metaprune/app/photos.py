@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 MOST_PER_CLASS = 100
 """Images of a class that are taken of a data set."""
-FOCUS = "() => { document.querySelector('#class-name input, #class-name textarea')?.focus() }"
-"""After photos of a class were added, the next one is to be named."""
+FOCUS = """() => {
+  if (matchMedia('(pointer: fine)').matches) document.querySelector('#class-name input, #class-name textarea')?.focus()
+}"""
+"""After photos of a class were added, the next one is to be named; on a phone the keyboard would hide what was said."""
 DATA_SETS_AT_ONCE = 2
 """Each is read by a process that may hold 3 GB."""
 

@@ -6,15 +6,19 @@ read, or to choose photos. So the modules of the page import them where they are
 
 from __future__ import annotations
 
+import logging
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import reason
 from ..limits import UploadLimits
 from .turns import Turns
 from .visitor import Visitor, Visitors
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -123,18 +127,32 @@ def _opened(where: str | Path) -> Opened:
 
 
 def _labels(folder: Path) -> list[str]:
-    """The classes of an example, from its folders, or its Parquet file; none if they are told otherwise."""
+    """The classes of an example, from its folders or its Parquet file; none if they are told otherwise."""
+    file = folder / "train.parquet"
+    try:
+        found = _stored_labels(file) if file.exists() else _folders(folder)
+    except (OSError, ValueError, LookupError, NotImplementedError, AttributeError) as error:
+        log.warning("the classes of %s are not shown: %s", folder, reason(error))
+        return []
+    return sorted(name.replace("_", " ") for name in found)
+
+
+def _folders(folder: Path) -> list[str]:
+    """The names of the folders, unless they are splits."""
+    found = [path.name for path in folder.iterdir() if path.is_dir()]
+    return [] if {name.lower() for name in found} & {"train", "test", "validation"} else found
+
+
+def _stored_labels(file: Path) -> list[str]:
+    """The names that `datasets` wrote for the labels that there are."""
     import json
 
     import pyarrow.parquet as pq
 
-    file = folder / "train.parquet"
-    if not file.exists():
-        return sorted(path.name.replace("_", " ") for path in folder.iterdir() if path.is_dir())
     column = pq.read_table(file, columns=["label"])
-    told = json.loads((column.schema.metadata or {}).get(b"huggingface", b"{}"))
-    names = told.get("info", {}).get("features", {}).get("label", {}).get("names", [])
-    return [names[i].replace("_", " ") for i in sorted(set(column["label"].to_pylist()))] if names else []
+    told = json.loads(column.schema.metadata[b"huggingface"])
+    names = told["info"]["features"]["label"]["names"]
+    return [names[i] for i in set(column["label"].to_pylist())]
 
 
 def _examples(folder: str | Path | None) -> dict[str, Path]:

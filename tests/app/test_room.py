@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -46,6 +47,19 @@ def test_a_bank_that_is_not_there_ends_the_server(tmp_path: Path) -> None:
     assert ended.returncode == 1
     assert "nothing" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_examples_are_shown_with_their_classes(tmp_path: Path, examples: Path) -> None:
+    shutil.copytree(examples / "three_things", tmp_path / "three_things")
+    for split in ("train", "test"):
+        (tmp_path / "splits" / split / "cat").mkdir(parents=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "train.parquet").write_bytes(b"no parquet")
+    found = dict(Room(tmp_path, tmp_path).example_classes())
+    assert found["splits"] == found["other"] == ""
+    assert set(found["three things"].split(", ")) == {path.name for path in (examples / "three_things").iterdir()}
+    shipped = dict(Room(tmp_path, Path(__file__).parents[2] / "space" / "examples").example_classes())
+    assert shipped == {"unseen five": "spider, sunflower, table, train, wardrobe"}
 
 
 def test_speeds_are_taken_once_and_interpolated(bank_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
