@@ -101,6 +101,12 @@ class AdaptReport:
         return max(0.0, middle - half), min(1.0, middle + half)
 
     @property
+    def skipped_words(self) -> str:
+        """How many images were left out, if any."""
+        n = len(self.skipped_images)
+        return f"{counted(n, 'image')} could not be read, and {'was' if n == 1 else 'were'} left out" if n else ""
+
+    @property
     def ways(self) -> dict[str, dict[int, float]]:
         """Accuracy by step of this model, and of what it was compared with."""
         return {"this model": self.accuracy_at_step, **self.rivals}
@@ -162,7 +168,7 @@ class AdaptReport:
             self._classes(),
             self._costs(),
             [f"- {inline(note)}" for note in self.notes],
-            [f"{len(self.skipped_images)} unreadable images were skipped."] if self.skipped_images else [],
+            [f"{self.skipped_words}."] if self.skipped_words else [],
             *([f"![{title}]({name})"] for title, name in (pictures or {}).items()),
             USAGE,
             self._options(),

@@ -294,7 +294,7 @@ def test_skipped_images_are_in_the_report(pruner: MetaPruner, target: TaskData, 
     target.skipped.append("cat/7.jpg: broken")
     result = pruner.adapt(target, **FAST)
     assert result.report.skipped_images == ["cat/7.jpg: broken"]
-    assert "1 unreadable images were skipped" in result.report.to_markdown()
+    assert "1 image could not be read, and was left out." in result.report.to_markdown()
 
 
 def test_an_empty_bank_is_refused(own_bank: Bank, target: TaskData) -> None:

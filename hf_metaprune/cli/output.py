@@ -88,5 +88,5 @@ def show_report(report: AdaptReport) -> None:
     out.print(f"{sum(report.seconds.values()):.1f} s in all, {report.seconds.get('fine-tune', 0):.1f} s of it training")
     for text in report.notes:
         note(text)
-    if report.skipped_images:
-        note(f"{len(report.skipped_images)} unreadable images were skipped")
+    if report.skipped_words:
+        note(report.skipped_words)

@@ -78,7 +78,7 @@ def _page(result: AdaptResult) -> dict[str, Any]:
         "lineage": list(_lineage(result)),
         "command": command(report),
         "versions": ", ".join(f"{name} {version}" for name, version in report.versions.items()),
-        "notes": [*report.notes, *_skipped(report)],
+        "notes": [*report.notes, *filter(None, [report.skipped_words])],
     }
 
 
@@ -280,8 +280,3 @@ def _flag(name: str, value: Any) -> list[str]:
         return [f"--{flag}" if value else f"--no-{flag}"]
     items = value if isinstance(value, list) else [value]
     return [f"--{flag}", ",".join("" if item is None else str(item) for item in items)]
-
-
-def _skipped(report: AdaptReport) -> list[str]:
-    n = len(report.skipped_images)
-    return [f"{counted(n, 'image')} could not be read, and {'was' if n == 1 else 'were'} left out"] if n else []
