@@ -18,11 +18,11 @@ from PIL import Image, ImageOps
 from tqdm.auto import tqdm
 
 from .errors import DataError
+from .limits import MAX_CORRUPT_SHARE
 from .preprocess import Preprocessing
 
 log = logging.getLogger(__name__)
 
-MAX_CORRUPT_SHARE = 0.01
 MAX_CACHE_BYTES = 4 << 30
 MAX_ASPECT = 50  # resizing the shorter side of anything longer would ask for too much memory
 DECODE_CHUNK = 16

@@ -1,8 +1,11 @@
-"""How much strangers may send."""
+"""How much strangers may send, and how much of a data set may be damaged."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+MAX_CORRUPT_SHARE = 0.01
+"""Of the images of a data set: so many are skipped and listed; more are an error."""
 
 
 @dataclass(frozen=True)

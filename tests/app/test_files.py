@@ -47,7 +47,7 @@ def test_a_visitors_files_are_their_own_and_go_with_them(
     one = visit()
     files = write_photos(tmp_path, task_data, (0,))
     (photos,) = files.values()
-    one.add("ant", photos, "Took 12 photos.")
+    one.add("ant", photos, "Took 12 photos into")
     one.take_example()
     one.set_steps(20)
     one.make()
