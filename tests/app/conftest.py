@@ -134,6 +134,7 @@ class Visit:
     def take_example(self) -> None:
         self.page.get_by_role("tab", name="Example").click()
         self.page.get_by_role("button", name="Use these photos").click()
+        self.page.locator("#told").get_by_text("The example is ready").wait_for()
         self.page.locator("#classes .class").first.wait_for()
 
     def add(self, label: str, files: list[Path], says: str) -> None:
