@@ -69,7 +69,7 @@ class BankPage:
         said = f"{counted(len(found), 'task')} of {len(self.bank)}" if words else f"All {len(self.bank)} tasks"
         if len(found) > MOST_LISTED:
             said += f"; the first {MOST_LISTED} are shown"
-        if not found:
+        if words and not found and len(self.bank):
             said += ": try a word of a class, such as " + readable(next(iter(self.bank)).labels[0])
         return render("entries.html", said=f"{said}.", rows=[_row(entry) for entry in found[:MOST_LISTED]])
 

@@ -117,10 +117,8 @@ class MakingSection:
         if plan is None or layer not in plan.start.base.sizes:
             return {self.predicted: gr.skip()}
         opened = self.room.opened
-        other = made is not None and abs(made.report.ratio - ratio) > 1e-6
-        said = views.size(
-            plan, ratio, opened.whole, opened.speeds(ratio), made.report.ratio if made is not None and other else None
-        )
+        another = None if made is None or abs(made.report.ratio - ratio) < 1e-6 else made.report.ratio
+        said = views.size(plan, ratio, opened.whole, opened.speeds(ratio), another)
         return {self.votes.voted: views.vote(plan, ratio, layer), self.predicted: said}
 
     def _sized(self, ratio: float, layer: str, request: gr.Request) -> Update:

@@ -131,7 +131,7 @@ def _labels(folder: Path) -> list[str]:
     file = folder / "train.parquet"
     try:
         found = _stored_labels(file) if file.exists() else _folders(folder)
-    except (OSError, ValueError, LookupError, NotImplementedError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:  # no Parquet, or labels without names
         log.warning("the classes of %s are not shown: %s", folder, reason(error))
         return []
     return sorted(name.replace("_", " ") for name in found)
@@ -139,8 +139,10 @@ def _labels(folder: Path) -> list[str]:
 
 def _folders(folder: Path) -> list[str]:
     """The names of the folders, unless they are splits."""
+    from ..sources import EVALUATION_NAMES, TRAIN_NAMES
+
     found = [path.name for path in folder.iterdir() if path.is_dir()]
-    return [] if {name.lower() for name in found} & {"train", "test", "validation"} else found
+    return [] if {name.lower() for name in found} & {*TRAIN_NAMES, *EVALUATION_NAMES} else found
 
 
 def _stored_labels(file: Path) -> list[str]:

@@ -200,9 +200,9 @@ def _compared_words(rows: Sequence[Compared]) -> str:
     if not same_size:
         return ""
     best = max(same_size, key=lambda way: way.accuracy)
-    points = 100 * (mine.accuracy - best.accuracy)
-    said = f"Your model is {abs(points):.0f} points {'above' if points > 0 else 'below'} the best other way of its size"
-    said = said if round(abs(points)) else "Your model is as good as the best other way of its size"
+    points = round(100 * (mine.accuracy - best.accuracy))
+    side = f"{counted(abs(points), 'point')} {'above' if points > 0 else 'below'}" if points else "as good as"
+    said = f"Your model is {side} the best other way of its size"
     if not larger:
         return f"{said}."
     times, possible = larger[-1].params / mine.params, larger[-1].accuracy

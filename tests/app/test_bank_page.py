@@ -11,6 +11,7 @@ from hf_metaprune import Bank
 from hf_metaprune.app.bank_page import BankPage
 from hf_metaprune.app.room import Room
 from hf_metaprune.errors import WordNetError
+from hf_metaprune.models.base import BaseModel
 from tests.conftest import needs_wordnet
 
 from .conftest import Served, Visit
@@ -51,3 +52,14 @@ def test_without_wordnet_the_other_pictures_are_drawn(bank_folder: Path, monkeyp
         made = BankPage(Room(bank_folder, None))
     assert made.drawn.count("<svg") == 2
     assert "get the data" in made.drawn
+
+
+def test_an_empty_bank_has_a_page(base: BaseModel, tmp_path: Path) -> None:
+    import gradio as gr
+
+    Bank.create(tmp_path / "bank", base)
+    with gr.Blocks():
+        made = BankPage(Room(tmp_path / "bank", None))
+    assert "All 0 tasks" in made.listed("")
+    assert "0 tasks of 0" in made.listed("tiger")
+    assert made.drawn == ""

@@ -9,6 +9,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from hf_metaprune import MetaPruner
@@ -55,8 +57,10 @@ def test_examples_are_shown_with_their_classes(tmp_path: Path, examples: Path) -
         (tmp_path / "splits" / split / "cat").mkdir(parents=True)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "train.parquet").write_bytes(b"no parquet")
+    (tmp_path / "plain").mkdir()
+    pq.write_table(pa.table({"label": ["a", "b"]}), tmp_path / "plain" / "train.parquet")  # nothing tells names
     found = dict(Room(tmp_path, tmp_path).example_classes())
-    assert found["splits"] == found["other"] == ""
+    assert found["splits"] == found["other"] == found["plain"] == ""
     assert set(found["three things"].split(", ")) == {path.name for path in (examples / "three_things").iterdir()}
     shipped = dict(Room(tmp_path, Path(__file__).parents[2] / "space" / "examples").example_classes())
     assert shipped == {"unseen five": "spider, sunflower, table, train, wardrobe"}

@@ -38,6 +38,7 @@ def test_nothing_is_said_of_what_was_not_tested() -> None:
     [
         (0.80, 0.75, "Your model is 5 points above the best other way of its size"),
         (0.70, 0.75, "Your model is 5 points below"),
+        (0.76, 0.75, "Your model is 1 point above"),
         (0.751, 0.75, "as good as the best other way"),
     ],
 )
