@@ -81,6 +81,7 @@ def unused(given: Collection[str], options: Any) -> list[str]:
     ]
 
 
+OPTIMIZERS = ("sgd", "adamw")
 VOTED = ("mvp", "smsp")
 """Strategies that need neighbours."""
 BY_VOTE = {"strategy": VOTED}
@@ -95,7 +96,7 @@ class TrainingOptions:
 
     steps: int = option(100, "Optimiser steps.", low=0, high=1_000_000)
     batch_size: int = option(128, "Images a step; fewer if the task has fewer.", low=2, high=65536)
-    optimizer: str = option("sgd", "Optimiser of the weights.", choices=("sgd", "adamw"))
+    optimizer: str = option("sgd", "Optimiser of the weights.", choices=OPTIMIZERS)
     lr: float = option(0.01, "Peak learning rate.", low=0.0, high=100.0)
     momentum: float = option(0.9, "Momentum of SGD.", low=0.0, high=0.9999, only={"optimizer": ("sgd",)})
     weight_decay: float = option(0.0, "Weight decay, on weights but not on biases and norms.", low=0.0, high=1.0)
@@ -143,7 +144,7 @@ class MethodOptions:
     precision: str = option("auto", "Arithmetic of forward passes.", choices=("auto", "fp32", "bf16"))
     weight_lr: float = option(0.0005, "Learning rate of AdamW for weights (ahnp, amp).", low=0.0, high=100.0)
     score_lr: float = option(0.05, "Learning rate of AdamW for scores (ahnp, amp).", low=0.0, high=100.0)
-    score_l1: float = option(1.0, "Weight of the L1 loss, the mean absolute score (ahnp, amp).", low=0.0, high=1e6)
+    score_l1: float = option(10.0, "Weight of the L1 loss, the mean absolute score (ahnp, amp).", low=0.0, high=1e6)
     score_share: float = option(
         0.5, "Part of the steps in which scores are learnt, at most (ahnp), or all in all (amp).", low=0.0, high=1.0
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
-from .config import SIZES, AdaptOptions, TrainingOptions, override
+from .config import OPTIMIZERS, SIZES, AdaptOptions, TrainingOptions, override
 from .cost_model import CostModel
 from .errors import OptionError
 from .fitting import check_bounds, cost_model, sizing_of
@@ -77,8 +77,12 @@ class Plan:
 def settle_options(
     wanted: AdaptOptions, training_changes: dict[str, Any], images_per_class: float, optimizer: str = "sgd"
 ) -> tuple[AdaptOptions, TrainingOptions]:
-    """Fill what was left open from the preset's recipe; what the user set stands."""
-    chosen = recipe(wanted.preset, images_per_class, wanted.strategy, optimizer)
+    """Fill what was left open from the preset's recipe; what the user set stands.
+
+    A user's optimiser gets the rate that is its own; `optimizer` is that of the base's family.
+    """
+    own = training_changes.get("optimizer")
+    chosen = recipe(wanted.preset, images_per_class, wanted.strategy, own if own in OPTIMIZERS else optimizer)
     names = {f.name for f in fields(AdaptOptions)}
     open_ones = {k: v for k, v in chosen.items() if k in names and getattr(wanted, k) is None}
     training = {k: v for k, v in chosen.items() if k not in names}

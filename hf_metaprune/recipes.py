@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .config import VOTED
+
 SIMILARITY = "auto"
 
 PAPER: dict[str, Any] = {
@@ -23,6 +25,14 @@ PAPER: dict[str, Any] = {
 }
 """MVP, Section 5.1 and Algorithm 1, for ResNets."""
 
+LEARNING_RATES: dict[tuple[str, bool], tuple[float, float, float]] = {
+    ("sgd", True): (0.003, 0.01, 0.02),
+    ("sgd", False): (0.03, 0.03, 0.03),
+    ("adamw", True): (0.0002, 0.0003, 0.0005),
+    ("adamw", False): (0.0005, 0.001, 0.003),
+}
+"""By optimiser, and whether neighbours brought the weights near: below 10, below 50 and from 50 images a class."""
+
 PAPER_ADAMW: dict[str, Any] = {"optimizer": "adamw", "lr": 0.0002}
 """What differs for vision transformers (MVP, Section 5.1)."""
 
@@ -39,11 +49,8 @@ def default_recipe(images_per_class: float, strategy: str = "mvp", optimizer: st
     Chosen on tuning tasks that no benchmark uses (docs/findings.md). Weights that no bank has brought near the task
     have farther to go, and want a larger rate.
     """
-    lr = 0.03
-    if strategy in ("mvp", "smsp"):
-        lr = 0.003 if images_per_class < 10 else 0.01 if images_per_class < 50 else 0.02
-    if optimizer == "adamw":
-        lr /= ADAMW_RATE
+    few, some, many = LEARNING_RATES[optimizer, strategy in VOTED]
+    lr = few if images_per_class < 10 else some if images_per_class < 50 else many
     return {
         "neighbours": 1,
         "by": SIMILARITY,
@@ -59,10 +66,6 @@ def default_recipe(images_per_class: float, strategy: str = "mvp", optimizer: st
         "freeze_stem": True,
         "mixup": 0.0,
     }
-
-
-ADAMW_RATE = 50.0
-"""How much smaller a learning rate is for AdamW than for SGD."""
 
 
 def shown_defaults() -> dict[str, str]:

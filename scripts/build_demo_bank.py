@@ -11,6 +11,8 @@ run in several processes. Afterwards as many entries as fit are copied to the fo
 A bank of vision transformers with score masks, from the base that `pretrain_base.py --arch vit` makes:
 
     uv run scripts/build_demo_bank.py --method ahnp --tasks 48 --base runs/vit_base --out runs/vit_bank --data ...
+    uv run scripts/build_demo_bank.py --method ahnp --tasks 48 --base runs/vit_base --out runs/vit_bank \\
+        --limit-mb 10 --ship space/demo_vit_bank
 """
 
 from __future__ import annotations
@@ -78,18 +80,18 @@ def drawn_entries(
     return [name for name in names if name in bank]
 
 
-def ship(bank: Bank, out: Path, limit: int, names: list[str]) -> None:
+def ship(bank: Bank, out: Path, limit: int, names: list[str], name: str) -> None:
     """Copy the first entries that fit into `limit` bytes, the base included."""
     size = sum(f.stat().st_size for f in (bank.root / BASE_FOLDER).iterdir()) + 100_000  # index and card
     ids = []
-    for name in names:
-        size += sum(f.stat().st_size for f in bank[name].folder.iterdir())
+    for entry in names:
+        size += sum(f.stat().st_size for f in bank[entry].folder.iterdir())
         if size > limit:
             break
-        ids.append(name)
+        ids.append(entry)
     if out.exists():
         shutil.rmtree(out)
-    log.info("shipped %s", subset(bank, out, ids, name="CIFAR-100 demo bank"))
+    log.info("shipped %s", subset(bank, out, ids, name=name))
 
 
 def main(
@@ -109,7 +111,8 @@ def main(
     drawn = covering_tasks(tasks)
     if ship_to is not None:
         whole = Bank.open(out)
-        ship(whole, ship_to, int(limit_mb * 1e6), drawn_entries(whole, drawn, model.label_names, options, method))
+        entries = drawn_entries(whole, drawn, model.label_names, options, method)
+        ship(whole, ship_to, int(limit_mb * 1e6), entries, f"CIFAR-100 demo bank by {method.upper()}")
         return
     bank = Bank.create(out, model, name="CIFAR-100 five-class tasks", defaults={"ratio": 0.9})
     began = time.perf_counter()

@@ -276,6 +276,14 @@ def test_the_recipe_follows_the_number_of_images() -> None:
     assert settle_options(AdaptOptions(preset="paper"), {}, 5)[1].lr == 0.01
 
 
+def test_an_optimiser_brings_its_own_rate() -> None:
+    of_family = settle_options(AdaptOptions(), {}, 20, "adamw")[1]
+    assert settle_options(AdaptOptions(), {"optimizer": "adamw"}, 20, "sgd")[1] == of_family
+    assert of_family.lr < settle_options(AdaptOptions(), {"optimizer": "sgd"}, 20, "adamw")[1].lr
+    with pytest.raises(OptionError, match="must be one of sgd, adamw"):
+        settle_options(AdaptOptions(), {"optimizer": "adam"}, 20)
+
+
 def test_each_class_is_measured_on_its_own_images(pruner: MetaPruner, target: TaskData) -> None:
     few = [i for i, t in enumerate(target.evaluation.targets.tolist()) if t != 1 or i % 4 == 0]
     few = [i for i in few if target.evaluation.targets[i] != 2]

@@ -67,7 +67,7 @@ def test_every_strategy_adapts_a_transformer(pruner: MetaPruner, target: TaskDat
     report = pruner.adapt(target, **FAST, strategy=strategy).report
     assert report.params < 0.6 * report.base_params
     assert report.options["optimizer"] == "adamw"
-    assert report.options["lr"] < 0.001
+    assert report.options["lr"] < 0.003  # the least of SGD
     assert set(report.accuracy_at_step) == {0, 4}
     again = pruner.adapt(target, **FAST, strategy=strategy).report
     assert again.accuracy_at_step == report.accuracy_at_step
