@@ -13,7 +13,7 @@ from typing import Any
 from .bank.bank import Bank, open_bank
 from .config import NOT_SWEPT, VOTED, AdaptOptions, TrainingOptions, override, split_options, unused
 from .costs import measured_energy
-from .errors import BankError, OptionError
+from .errors import BankError, DataError, OptionError
 from .fitting import budget_of, check_bounds, check_reach, cut, is_even
 from .heads import make_head
 from .hub.client import public_name
@@ -276,6 +276,11 @@ class MetaPruner:
 
     def _read(self, dataset: Any, options: AdaptOptions, progress: bool) -> TaskData:
         if isinstance(dataset, TaskData):
+            if dataset.train.preprocessing != self.bank.base.preprocessing:
+                raise DataError(
+                    f"the data was read for {dataset.train.preprocessing}, and the bank's base wants "
+                    f"{self.bank.base.preprocessing}: read it with read_task_data(source, bank.base.preprocessing)"
+                )
             return dataset
         return read_task_data(
             dataset,

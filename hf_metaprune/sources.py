@@ -323,13 +323,26 @@ def _known_labels(source: Any, n: int) -> list[Any] | None:
     if isinstance(source, (list, tuple)):
         return [pair[1] for pair in source]
     targets = getattr(source, "targets", None)
-    if targets is not None and len(targets) == n:
-        return list(np.asarray(targets).tolist())
-    if hasattr(source, "dataset") and hasattr(source, "indices"):
+    if targets is None and hasattr(source, "dataset") and hasattr(source, "indices"):
         inner = getattr(source.dataset, "targets", None)
-        if inner is not None:
-            return list(np.asarray(inner)[list(source.indices)].tolist())
-    return None
+        targets = None if inner is None else np.asarray(inner)[list(source.indices)]
+    if targets is None or len(targets) != n:
+        return None
+    labels = list(np.asarray(targets).tolist())
+    return labels if _are_those_of_items(source, labels) else None
+
+
+def _are_those_of_items(source: Any, labels: list[Any]) -> bool:
+    """Whether the first item of each label has it: a `target_transform` makes others of what a source keeps."""
+    for label in set(labels):
+        try:
+            if _plain(source[labels.index(label)][1]) != label:
+                return False
+        except MemoryError:
+            raise
+        except Exception:  # an item that cannot be read is told of later
+            continue
+    return True
 
 
 def _read_labels(source: Any, n: int, kind: str) -> tuple[list[Any], dict[int, str]]:

@@ -325,7 +325,7 @@ class _Run:
                     self.model.get_buffer(name).copy_(self.accelerator.reduce(value, "mean"))
         if self.state.step and self.statistics:
             self._renew_statistics()
-        if self.state.step and self.state.step == self.options.steps:
+        if self.state.step and self.state.step not in self.result.accuracy_at_step:
             self._evaluate(self.state.step)
         for parameter, trainable in self.trainable.items():
             parameter.requires_grad_(trainable)

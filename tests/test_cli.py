@@ -13,7 +13,7 @@ import pytest
 from hf_metaprune import cli
 from hf_metaprune.bank.bank import Bank
 from hf_metaprune.config import AdaptOptions, TrainingOptions, option_fields
-from tests.conftest import REPO
+from tests.conftest import REPO, make_vit_base
 
 FAST = ["--steps", "4", "--batch-size", "16", "--neighbours", "2", "--eval-steps", "0"]
 
@@ -291,6 +291,12 @@ def test_a_storage_type_is_checked_before_the_work(run, bank_folder: Path, photo
     assert (code, "none" in errors, bank.exists()) == (1, True, False)
     code, _, errors = run("bank", "build", bank, photos, "--base", bank_folder / "base", "--exclude", "catt")
     assert (code, "catt" in errors, bank.exists()) == (1, True, False)
+
+
+def test_another_base_is_refused_before_images_are_read(run, bank_folder: Path, tmp_path: Path) -> None:
+    other = make_vit_base(tmp_path / "other")
+    code, _, errors = run("bank", "build", bank_folder, tmp_path / "no_photos_yet", "--base", other)
+    assert (code, "is a bank of another base" in " ".join(errors.split())) == (1, True)
 
 
 def test_a_read_only_folder_is_said(run_python, tmp_path: Path) -> None:

@@ -276,6 +276,12 @@ def test_the_recipe_follows_the_number_of_images() -> None:
     assert settle_options(AdaptOptions(preset="paper"), {}, 5)[1].lr == 0.01
 
 
+def test_data_that_was_read_for_another_base_is_refused(pruner: MetaPruner, target: TaskData) -> None:
+    target.train = replace(target.train, preprocessing=replace(target.train.preprocessing, mean=(0.1, 0.2, 0.3)))
+    with pytest.raises(DataError, match="was read for"):
+        pruner.adapt(target, **FAST)
+
+
 def test_an_optimiser_brings_its_own_rate() -> None:
     of_family = settle_options(AdaptOptions(), {}, 20, "adamw")[1]
     assert settle_options(AdaptOptions(), {"optimizer": "adamw"}, 20, "sgd")[1] == of_family

@@ -258,6 +258,23 @@ def test_torch_data_sets_and_their_subsets_keep_the_names_of_classes() -> None:
     assert read(torch.utils.data.Subset(LikeTorchvision(), range(2, 18))).task.labels == NAMES
 
 
+class Halved(LikeTorchvision):
+    """With a `target_transform`, which torchvision applies to items and not to `targets`."""
+
+    classes = ("even", "odd")
+
+    def __getitem__(self, i: int) -> tuple[Image.Image, int]:
+        image, target = super().__getitem__(i)
+        return image, target % 2
+
+
+def test_labels_are_those_of_items_where_a_data_set_keeps_others() -> None:
+    for source in (Halved(), torch.utils.data.Subset(Halved(), range(2, 18))):
+        found = read(source)
+        assert found.task.labels == ("even", "odd")
+        assert torch.bincount(found.train.targets).argmax() == 1  # two classes of three are odd
+
+
 class Broken(torch.utils.data.Dataset):
     """Pairs that are only known once they are read, some of which cannot be."""
 

@@ -10,6 +10,7 @@ import typer
 
 from ..config import MethodOptions, override
 from ..errors import OptionError
+from ..layout import BANK_FILE
 from ..markup import counted
 from .options import with_options
 from .output import Json, out, plain, print_json, show_progress, sparkline, table
@@ -146,6 +147,8 @@ def bank_build(
     get_method(method)
     check_writable(Path(bank).expanduser(), overwrite=True)
     network = BaseModel.load(base)
+    if (Path(bank).expanduser() / BANK_FILE).exists():
+        Bank.create(bank, network)  # another base is refused before images are read
     images = read_task_data(data, network.preprocessing, seed=seed, progress=show_progress())
     unknown = sorted(set(exclude or ()) - set(images.task.labels))
     if unknown:

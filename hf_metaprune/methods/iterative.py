@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
@@ -14,6 +15,7 @@ from ..models.slicing import shrink
 from ..training import TrainingResult, TrainingState
 from .method import Method, PruningJob
 
+log = logging.getLogger(__name__)
 Recorder = ActivationRecorder | TaylorRecorder
 
 
@@ -41,6 +43,16 @@ def counts_by_step(sizes: Mapping[str, int], options: MethodOptions) -> Iterator
         yield counts
         if step % options.prune_every == 0 and counts != goal:
             counts = {name: remaining(count, goal[name], options.prune_share) for name, count in counts.items()}
+
+
+def least_steps(sizes: Mapping[str, int], options: MethodOptions) -> int:
+    """Steps after which the schedule has reached the ratio."""
+    counts, goal = dict(sizes), {name: keep_count(size, options.ratio) for name, size in sizes.items()}
+    prunings = 0
+    while counts != goal:
+        counts = {name: remaining(count, goal[name], options.prune_share) for name, count in counts.items()}
+        prunings += 1
+    return prunings * options.prune_every
 
 
 def remaining(held: int, goal: int, share: float) -> int:
@@ -92,6 +104,7 @@ class IterativePruning(Method):
     recorder: type[Recorder]
 
     def prune(self, job: PruningJob) -> tuple[MetaPrunedForImageClassification, TrainingResult]:
+        self.tell(job)
         full = Mask.full(job.base.sizes)
         config = job.base.config(full, job.labels, synsets=job.synsets, ratio=job.options.ratio, method=self.name)
         torch.manual_seed(job.seed)  # the classifier's first weights
@@ -100,3 +113,14 @@ class IterativePruning(Method):
         pruning = PruneWhileTraining(model, job.options, self.recorder)
         result = self.fine_tune(job, model, [pruning])
         return model, result
+
+    def tell(self, job: PruningJob) -> None:
+        """Say it when the steps are too few for the schedule: then the last of them cuts what is left, untrained."""
+        o, least = job.options, least_steps(job.base.sizes, job.options)
+        if o.steps <= least:
+            log.warning(
+                "%s: %d units of 100 are pruned only after %d steps with prune_every=%d, so step %d cuts the rest at "
+                "once, and none follows: prune_every=%d leaves half of the steps for training",
+                self.name, round(100 * o.ratio), least, o.prune_every, o.steps,
+                max(1, o.prune_every * o.steps // (2 * least)),
+            )  # fmt: skip

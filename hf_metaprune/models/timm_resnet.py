@@ -65,6 +65,8 @@ class TimmResNet(TimmFamily):
                 raise ArchitectureError(f"{type(block).__name__} at {path} is not supported")
             if block.se is not None:
                 raise ArchitectureError(f"{type(block.se).__name__} at {path}.se (attention) is not supported")
+            if not isinstance(block.aa, nn.Identity | None):
+                raise ArchitectureError(f"{type(block.aa).__name__} at {path}.aa (anti-aliasing) is not supported")
         allowed = [nn.Conv2d, nn.BatchNorm2d, nn.Linear, nn.Identity, nn.MaxPool2d, nn.AvgPool2d]
         allowed += [nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Flatten, DropPath]
         allowed += [pools.FastAdaptiveAvgPool, pools.AdaptiveAvgMaxPool2d, pools.AdaptiveCatAvgMaxPool2d]

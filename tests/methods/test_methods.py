@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -13,7 +14,7 @@ from hf_metaprune.errors import OptionError
 from hf_metaprune.importance import ActivationRecorder, TaylorRecorder, magnitude_scores
 from hf_metaprune.masks import Mask, keep_count
 from hf_metaprune.methods import Method, PruningJob, get_method, method_names, register_method
-from hf_metaprune.methods.iterative import PruneWhileTraining, next_mask
+from hf_metaprune.methods.iterative import PruneWhileTraining, counts_by_step, least_steps, next_mask
 from hf_metaprune.models.base import BaseModel
 from hf_metaprune.models.slicing import shrink
 from hf_metaprune.task import TaskData
@@ -244,3 +245,19 @@ def test_unknown_and_repeated_methods_are_refused() -> None:
         get_method("nosuch")
     with pytest.raises(OptionError, match="registered already"):
         register_method(get_method("ifp"))
+
+
+def test_a_schedule_that_the_steps_cannot_hold_is_said(
+    base: BaseModel, task_data: TaskData, caplog: pytest.LogCaptureFixture
+) -> None:
+    sizes, few = base.sizes, MethodOptions(ratio=0.7, steps=4, prune_every=2, prune_share=0.3, batch_size=24)
+    least = least_steps(sizes, few)
+    goal = {name: keep_count(size, 0.7) for name, size in sizes.items()}
+    reached = [counts == goal for counts in counts_by_step(sizes, replace(few, steps=least + 1))]
+    assert reached == [False] * least + [True]
+    get_method("ifp").prune(job(base, task_data, steps=4))
+    (message,) = (record.getMessage() for record in caplog.records)
+    assert f"only after {least} steps with prune_every=2, so step 4 cuts the rest" in message
+    caplog.clear()
+    get_method("ifp").prune(job(base, task_data, steps=least + 1))
+    assert not caplog.records

@@ -192,6 +192,7 @@ def test_masks_that_do_not_fit_are_refused() -> None:
         (lambda: timm.create_model("resnet50_gn", num_classes=2), "GroupNorm"),
         (lambda: timm.create_model("resnext50_32x4d", num_classes=2), "grouped convolution layer1.0.conv2"),
         (lambda: timm.create_model("resnetblur50", num_classes=2), "BlurPool2d|aa"),
+        (lambda: timm.create_model("resnetaa50", num_classes=2), "AvgPool2d at layer2.0.aa"),
         (lambda: timm.create_model("resnet18", num_classes=2, drop_block_rate=0.1), "DropBlock"),
         (lambda: timm.create_model("resnet18", num_classes=2, act_layer="sigmoid"), "igmoid"),
         (lambda: timm.create_model("resnet18", num_classes=2, act_layer="prelu"), "PReLU"),
