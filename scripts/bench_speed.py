@@ -4,7 +4,7 @@
 Networks have random weights and a random mask: speed depends on neither. Base and sub-network are timed in turn,
 pass by pass, in one process; the table has the ratio of their medians. Run it with nothing beside it.
 
-    uv run --extra onnx scripts/bench_speed.py
+    uv run --extra openvino scripts/bench_speed.py
     uv run --extra onnx scripts/bench_speed.py --network resnet18-224 --batches 64 --runtimes eager --profile
 """
 
@@ -27,7 +27,7 @@ import typer
 
 from hf_metaprune.cost_model import count_flops
 from hf_metaprune.costs import machine_kind
-from hf_metaprune.export import export_onnx
+from hf_metaprune.export import export_onnx, export_openvino
 from hf_metaprune.masks import Mask
 from hf_metaprune.models.architecture import find_architecture
 from hf_metaprune.models.base import BaseModel
@@ -54,7 +54,7 @@ NETWORKS = {
     "resnet18-cifar": Network("resnet18", {"cifar_stem": True}, 32),
     "vit-s-224": Network("vit_small_patch16_224", {}, 224),
 }
-RUNTIMES = ("eager", "compiled", "onnxruntime")
+RUNTIMES = ("eager", "compiled", "onnxruntime", "openvino")
 
 
 def base_of(network: Network) -> BaseModel:
@@ -76,6 +76,14 @@ def passes(model: MetaPrunedForImageClassification, base: BaseModel, runtime: st
             options.intra_op_num_threads = threads
             session = onnxruntime.InferenceSession(made.path, options, providers=["CPUExecutionProvider"])
         return lambda x: session.run(None, {"pixel_values": x.numpy()})
+    if runtime == "openvino":
+        import openvino
+
+        core, how = openvino.Core(), {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
+        with tempfile.TemporaryDirectory() as folder:
+            made = export_openvino(model, base.preprocessing, Path(folder) / "openvino")
+            compiled = core.compile_model(core.read_model(made.path / "openvino_model.xml"), "CPU", how)
+        return lambda x: compiled(x.numpy())
     model = model.to(memory_format=torch.channels_last).eval()
     called = torch.compile(model) if runtime == "compiled" else model
     return lambda x: called(x.contiguous(memory_format=torch.channels_last)).logits
@@ -119,7 +127,7 @@ def main(
     stem: Annotated[bool, typer.Option(help="Prune the stem of ResNets, too.")] = False,
     batches: Annotated[str, typer.Option(help="Batch sizes, separated by commas.")] = "1,64",
     threads: Annotated[str, typer.Option(help="Numbers of threads, separated by commas.")] = "1,2",
-    runtimes: Annotated[str, typer.Option(help="Of eager, compiled, onnxruntime.")] = ",".join(RUNTIMES),
+    runtimes: Annotated[str, typer.Option(help="Of eager, compiled, onnxruntime, openvino.")] = ",".join(RUNTIMES),
     seconds: Annotated[float, typer.Option(help="Time for each comparison.")] = 8.0,
     profile: Annotated[bool, typer.Option(help="Show where the sub-network's time goes, too.")] = False,
 ) -> None:

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import onnx
 import onnxruntime
+import openvino
 import pytest
 import torch
 from PIL import Image
@@ -21,8 +22,8 @@ from hf_metaprune import MetaPruner
 from hf_metaprune.cli.app import run
 from hf_metaprune.config import TrainingOptions
 from hf_metaprune.data import open_image
-from hf_metaprune.errors import DataError, MissingPackageError, OptionError
-from hf_metaprune.export import export_onnx, read_examples
+from hf_metaprune.errors import DataError, MissingPackageError, OptionError, StorageError
+from hf_metaprune.export import export_onnx, export_openvino, read_examples
 from hf_metaprune.masks import Mask
 from hf_metaprune.models.base import BaseModel
 from hf_metaprune.preprocess import Preprocessing
@@ -192,16 +193,69 @@ def test_what_cannot_be_exported_is_refused_in_words(
         export_onnx(adapted.model, adapted.preprocessing, tmp_path / "x.onnx", int8=True)
     with pytest.raises(DataError, match="holds no image"):
         read_examples(tmp_path, adapted.preprocessing)
-    for arguments, message in (([], "exists: pass --overwrite"), (["--to", "tflite"], "must be one of onnx")):
+    for arguments, message in (([], "exists: pass --overwrite"), (["--to", "tflite"], "must be one of onnx, openvino")):
         cli(str(folder), *arguments, code=1)
         assert message in capsys.readouterr().err
     before = exported.read_bytes()
-    from hf_metaprune import export
+    from hf_metaprune.export import checking
 
-    monkeypatch.setattr(export, "_torch_logits", lambda model, pixels: np.zeros((len(pixels), 3), np.float32))
+    monkeypatch.setattr(checking, "torch_logits", lambda model, pixels: np.zeros((len(pixels), 3), np.float32))
     with pytest.raises(DataError, match="off PyTorch's: it is not written"):
         export_onnx(adapted.model, adapted.preprocessing, exported)
     assert exported.read_bytes() == before
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(MissingPackageError, match=r"pip install 'hf-metaprune\[onnx\]'"):
         export_onnx(adapted.model, adapted.preprocessing, tmp_path / "x.onnx")
+
+
+@torch.no_grad()
+def test_openvino_computes_the_same_and_knows_the_labels(adapted: AdaptResult, folder: Path) -> None:
+    cli(str(folder), "--to", "openvino")
+    core = openvino.Core()
+    found = core.read_model(folder / "openvino" / "openvino_model.xml")
+    assert json.loads(found.get_rt_info(["hf_metaprune", "labels"]).astype(str)) == ["cat", "truck", "teapot"]
+    how = json.loads(found.get_rt_info(["hf_metaprune", "preprocessing"]).astype(str))
+    assert how == adapted.preprocessing.to_config()
+    compiled = core.compile_model(found, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    for batch in (1, 3):
+        pixels = torch.randn(batch, 3, 32, 32)
+        assert np.abs(compiled(pixels.numpy())[0] - adapted.model(pixels).logits.numpy()).max() <= 1e-4
+    for file in (folder / "openvino").iterdir():
+        assert not any(path.encode() in file.read_bytes() for path in (str(REPO), "site-packages", str(Path.home())))
+
+
+def test_openvino_takes_8_bits_and_transformers_too(vit_base: BaseModel, task_data: TaskData, tmp_path: Path) -> None:
+    model = vit_base.whole(task_data.task.labels)
+    fine_tune(
+        model, task_data.train, TrainingOptions(steps=60, optimizer="adamw", lr=0.002, batch_size=24, eval_steps=())
+    )
+    plain = export_openvino(model, vit_base.preprocessing, tmp_path / "plain", images=task_data.train)
+    small = export_openvino(model, vit_base.preprocessing, tmp_path / "small", images=task_data.train, int8=True)
+    assert plain.difference <= 1e-4
+    assert small.agreement >= 0.9
+    weights = [(made.path / "openvino_model.bin").stat().st_size for made in (small, plain)]
+    assert weights[0] < 0.5 * weights[1]
+
+
+def test_openvino_that_fails_leaves_what_was_there(
+    adapted: AdaptResult, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    export_openvino(adapted.model, adapted.preprocessing, out)
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+    with pytest.raises(StorageError, match="exists already"):
+        export_openvino(adapted.model, adapted.preprocessing, out)
+    (out / "thesis.txt").write_text("mine")
+    with pytest.raises(StorageError, match=r"thesis\.txt"):
+        export_openvino(adapted.model, adapted.preprocessing, out, overwrite=True)
+    (out / "thesis.txt").unlink()
+    from hf_metaprune.export import checking
+
+    monkeypatch.setattr(checking, "torch_logits", lambda model, pixels: np.zeros((len(pixels), 3), np.float32))
+    with pytest.raises(DataError, match="off PyTorch's: it is not written"):
+        export_openvino(adapted.model, adapted.preprocessing, out, overwrite=True)
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(MissingPackageError, match=r"pip install 'hf-metaprune\[openvino\]'"):
+        export_openvino(adapted.model, adapted.preprocessing, tmp_path / "x")

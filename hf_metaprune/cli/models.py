@@ -13,7 +13,7 @@ from .bank import BankArgument, BankRevision
 from .options import with_options
 from .output import Json, command, out, plain, print_json, show_progress, table
 
-TARGETS = ("onnx",)
+TARGETS = ("onnx", "openvino")
 
 
 def _ratios(text: str) -> tuple[float, ...]:
@@ -66,29 +66,38 @@ def sweep(
 def export(
     model: Annotated[Path, typer.Argument(help="Folder of an adapted model.", metavar="MODEL")],
     to: Annotated[str, typer.Option(help=f"Format: {', '.join(TARGETS)}.")] = "onnx",
-    out_file: Annotated[Path | None, typer.Option("--out", help="The file; MODEL/model.onnx if left out.")] = None,
+    out_file: Annotated[
+        Path | None,
+        typer.Option("--out", help="The file, or OpenVINO's folder; MODEL/model.onnx or MODEL/openvino if left out."),
+    ] = None,
     int8: Annotated[
         bool, typer.Option("--int8", help="Store weights and activations in 8 bits; needs --images.")
     ] = False,
     images: Annotated[
         Path | None, typer.Option(help="Folder of images like those it will see, to compare on and set ranges by.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace the file if it exists.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace what is there.")] = False,
     as_json: Json = False,
 ) -> None:
     """Write an adapted model for devices without PyTorch, and check that it computes the same."""
     from ..errors import StorageError
-    from ..export import export_onnx, read_examples
+    from ..export import export_onnx, export_openvino, read_examples
     from ..result import load_result
 
     if to not in TARGETS:
         raise OptionError(f"--to {to}: must be one of {', '.join(TARGETS)}")
-    path = out_file or model / ("model_int8.onnx" if int8 else "model.onnx")
+    name = {"onnx": "model{}.onnx", "openvino": "openvino{}"}[to].format("_int8" if int8 else "")
+    path = out_file or model / name
     if path.exists() and not overwrite:
         raise StorageError(f"{path} exists: pass --overwrite, or another --out")
     loaded = load_result(model, "cpu")
     examples = read_examples(images, loaded.preprocessing, show_progress()) if images is not None else None
-    made = export_onnx(loaded.model, loaded.preprocessing, path, images=examples, int8=int8)
+    if to == "onnx":
+        made = export_onnx(loaded.model, loaded.preprocessing, path, images=examples, int8=int8)
+    else:
+        made = export_openvino(
+            loaded.model, loaded.preprocessing, path, images=examples, int8=int8, overwrite=overwrite
+        )
     if as_json:
         facts = {"out": str(made.path), "bytes": made.size, "difference": made.difference}
         print_json(facts | {"agreement": made.agreement})

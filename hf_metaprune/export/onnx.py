@@ -1,4 +1,4 @@
-"""Models for devices without PyTorch: ONNX files that say their labels and preprocessing themselves."""
+"""ONNX files that say their labels and preprocessing themselves."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import logging
 import tempfile
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,33 +14,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from .data import ImageSet, decode_images
-from .errors import DataError, MissingPackageError, OptionError, reason
-from .models.modeling import MetaPrunedForImageClassification
-from .preprocess import Preprocessing
-from .storage import write_bytes
+from ..data import ImageSet
+from ..errors import DataError, MissingPackageError, reason
+from ..models.modeling import MetaPrunedForImageClassification
+from ..preprocess import Preprocessing
+from ..storage import write_bytes
+from .checking import INPUT, OUTPUT, Exported, check, example_pixels, in_batches
 
-TOLERANCE = 1e-4
-INPUT, OUTPUT = "pixel_values", "logits"
-CALIBRATION = 200
-"""Images that int8 ranges are measured on, at most."""
-BATCH = 16
 QUANTISED = ("Conv", "MatMul", "Gemm")
 """What is stored in 8 bits; norms and softmax lose too much, and weigh nothing."""
-LEAST_AGREEMENT = 0.9
-
-
-@dataclass(frozen=True)
-class Exported:
-    """An ONNX file: where it is, how large, and how near its outputs are to PyTorch's.
-
-    `difference` is the largest of a logit; `agreement` the share of images that get the same class.
-    """
-
-    path: Path
-    size: int
-    difference: float
-    agreement: float
 
 
 class _Logits(nn.Module):
@@ -80,30 +61,25 @@ def export_onnx(
             images), and is not written.
         StorageError: it cannot be written.
     """
-    _check_packages()
-    if int8 and (images is None or not len(images)):
-        raise OptionError("int8 needs some images like those that the model will see, to measure ranges on")
-    model = copy.deepcopy(model).to("cpu", torch.float32).eval()  # the caller's stays as it is, and where it is
-    made = _with_facts(_translate(model, preprocessing), model, preprocessing)
-    pixels = _examples(preprocessing, images)
-    if int8:
-        made = _quantised(made, pixels)
-    found, wanted = _run(made, pixels), _torch_logits(model, pixels)
-    difference = float(np.abs(found - wanted).max())
-    agreement = float((found.argmax(1) == wanted.argmax(1)).mean())
-    if not int8 and difference > TOLERANCE * max(1.0, float(np.abs(wanted).max())):
-        raise DataError(f"the ONNX file computes logits that are {difference:.2g} off PyTorch's: it is not written")
-    if agreement < LEAST_AGREEMENT:
-        raise DataError(
-            f"in 8 bits only {agreement:.0%} of the images get the same class as before: it is not written; export "
-            "without int8, or give images that are more like those it will see"
-        )
+    check_packages()
+    pixels = example_pixels(preprocessing, images, int8)
+    made = onnx_bytes(model, preprocessing, pixels, int8)
+    difference, agreement = check(_runner(made), model, pixels, int8)
     path = Path(path).expanduser()
     write_bytes(path, made)
     return Exported(path, len(made), difference, agreement)
 
 
-def _check_packages() -> None:
+def onnx_bytes(
+    model: MetaPrunedForImageClassification, preprocessing: Preprocessing, pixels: np.ndarray, int8: bool
+) -> bytes:
+    """The file's content, unchecked; `pixels`, float32 (n, 3, height, width), are what int8 ranges are measured on."""
+    model = copy.deepcopy(model).to("cpu", torch.float32).eval()  # the caller's stays as it is, and where it is
+    made = _with_facts(_translate(model, preprocessing), model, preprocessing)
+    return _quantised(made, pixels) if int8 else made
+
+
+def check_packages() -> None:
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
@@ -133,44 +109,33 @@ def _translate(model: MetaPrunedForImageClassification, preprocessing: Preproces
         return program.model_proto
 
 
+def facts(model: MetaPrunedForImageClassification, preprocessing: Preprocessing) -> dict[str, Any]:
+    """What a reader of the file needs to know."""
+    labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
+    return {"labels": labels, "preprocessing": preprocessing.to_config()}
+
+
 def _with_facts(proto: Any, model: MetaPrunedForImageClassification, preprocessing: Preprocessing) -> bytes:
     """The file's bytes, with what a reader needs to know in its metadata, and without paths of this machine."""
     import onnx
 
-    labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
     del proto.metadata_props[:]
     for part in (*proto.graph.node, *proto.graph.value_info, *proto.graph.initializer):
         del part.metadata_props[:]  # names of our modules and stack traces, with paths of this machine
         part.doc_string = ""
-    facts = {"labels": labels, "preprocessing": preprocessing.to_config()}
-    onnx.helper.set_model_props(proto, {key: json.dumps(value) for key, value in facts.items()})
+    found = facts(model, preprocessing)
+    onnx.helper.set_model_props(proto, {key: json.dumps(value) for key, value in found.items()})
     return proto.SerializeToString()
 
 
-def _examples(preprocessing: Preprocessing, images: ImageSet | None) -> np.ndarray:
-    if images is not None and len(images):
-        some = images.stratified(CALIBRATION, 0)
-        return preprocessing.normalise(some.images).numpy()
-    return torch.randn(4, *preprocessing.input_size, generator=torch.Generator().manual_seed(0)).numpy()
-
-
-def _session(made: bytes) -> Any:
+def _runner(made: bytes) -> Any:
+    """Logits of pixels, by onnxruntime."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(made, options, providers=["CPUExecutionProvider"])
-
-
-def _run(made: bytes, pixels: np.ndarray) -> np.ndarray:
-    session = _session(made)
-    parts = [pixels[:1], *(pixels[i : i + BATCH] for i in range(1, len(pixels), BATCH))]  # the batch is dynamic
-    return np.concatenate([session.run([OUTPUT], {INPUT: part})[0] for part in parts])
-
-
-@torch.inference_mode()
-def _torch_logits(model: MetaPrunedForImageClassification, pixels: np.ndarray) -> np.ndarray:
-    return torch.cat([model(part).logits for part in torch.from_numpy(pixels).split(BATCH)]).numpy()
+    session = onnxruntime.InferenceSession(made, options, providers=["CPUExecutionProvider"])
+    return in_batches(lambda part: session.run([OUTPUT], {INPUT: part})[0])
 
 
 def _quantised(made: bytes, pixels: np.ndarray) -> bytes:
@@ -199,20 +164,3 @@ def _quantised(made: bytes, pixels: np.ndarray) -> bytes:
             weight_type=QuantType.QInt8, activation_type=QuantType.QUInt8, op_types_to_quantize=list(QUANTISED),
         )  # fmt: skip
         return small.read_bytes()
-
-
-def read_examples(folder: Path, preprocessing: Preprocessing, progress: bool = False) -> ImageSet:
-    """Up to `CALIBRATION` of the images anywhere below a folder, without labels.
-
-    Raises:
-        DataError: there is none, or more than 1% cannot be read.
-    """
-    from .sources import image_files
-
-    files = image_files(folder)[0] if folder.is_dir() else [folder]
-    if not files:
-        raise DataError(f"{folder} holds no image, such as .jpg or .png")
-    rng = np.random.default_rng(0)
-    files = [files[i] for i in sorted(rng.choice(len(files), min(len(files), CALIBRATION), replace=False))]
-    targets = np.zeros(len(files), dtype=np.int64)
-    return decode_images(lambda i: files[i], targets, preprocessing, lambda i: str(files[i]), progress)

@@ -1,0 +1,29 @@
+"""Images to compare an exported model on, and to measure int8 ranges on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ..data import ImageSet, decode_images
+from ..errors import DataError
+from ..preprocess import Preprocessing
+from .checking import CALIBRATION
+
+
+def read_examples(folder: Path, preprocessing: Preprocessing, progress: bool = False) -> ImageSet:
+    """Up to `CALIBRATION` of the images anywhere below a folder, without labels.
+
+    Raises:
+        DataError: there is none, or more than 1% cannot be read.
+    """
+    from ..sources import image_files
+
+    files = image_files(folder)[0] if folder.is_dir() else [folder]
+    if not files:
+        raise DataError(f"{folder} holds no image, such as .jpg or .png")
+    rng = np.random.default_rng(0)
+    files = [files[i] for i in sorted(rng.choice(len(files), min(len(files), CALIBRATION), replace=False))]
+    targets = np.zeros(len(files), dtype=np.int64)
+    return decode_images(lambda i: files[i], targets, preprocessing, lambda i: str(files[i]), progress)
