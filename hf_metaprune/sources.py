@@ -334,9 +334,10 @@ def _known_labels(source: Any, n: int) -> list[Any] | None:
 
 def _are_those_of_items(source: Any, labels: list[Any]) -> bool:
     """Whether the first item of each label has it: a `target_transform` makes others of what a source keeps."""
-    for label in set(labels):
+    firsts = {label: i for i, label in reversed([*enumerate(labels)])}
+    for label, i in firsts.items():
         try:
-            if _plain(source[labels.index(label)][1]) != label:
+            if _plain(source[i][1]) != label:
                 return False
         except MemoryError:
             raise
