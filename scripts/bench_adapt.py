@@ -148,10 +148,10 @@ def run_adapt(pruner: MetaPruner, data: TaskData, seed: int, options: dict[str, 
 
 
 def run_method(
-    bank: Bank, data: TaskData, seed: int, method: str, steps: int, ratio: float | None = None
+    bank: Bank, data: TaskData, seed: int, method: str, steps: int, ratio: float | None = None, **changes: Any
 ) -> dict[str, Any]:
     """Prune the base for the task itself."""
-    options = pruning_schedule(steps, ratio or bank.default_ratio or 0.9)
+    options = replace(pruning_schedule(steps, ratio or bank.default_ratio or 0.9), **changes)
     job = PruningJob(
         bank.base, data.train, data.task.labels, options, pick_device(), seed, None, data.evaluation, (steps,)
     )
@@ -228,7 +228,7 @@ def main(
     images: Annotated[str, typer.Option(help="Images a class, separated by commas.")] = "5,20,100,500",
     entries: Annotated[int, typer.Option(help="Only the first entries of the bank; 0: all.")] = 0,
     part: Annotated[str, typer.Option(help="The k-th of n equal parts of the work, as k/n.")] = "1/1",
-    changes: Annotated[list[str] | None, typer.Option("--set", help="Options of `adapt`, as name=value.")] = None,
+    changes: Annotated[list[str] | None, typer.Option("--set", help="Options of the rows, as name=value.")] = None,
 ) -> None:
     """Run what is missing."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")

@@ -118,9 +118,10 @@ class IterativePruning(Method):
         """Say it when the steps are too few for the schedule: then the last of them cuts what is left, untrained."""
         o, least = job.options, least_steps(job.base.sizes, job.options)
         if o.steps <= least:
+            every = o.prune_every * o.steps // (2 * least)
             log.warning(
                 "%s: %d units of 100 are pruned only after %d steps with prune_every=%d, so step %d cuts the rest at "
-                "once, and none follows: prune_every=%d leaves half of the steps for training",
-                self.name, round(100 * o.ratio), least, o.prune_every, o.steps,
-                max(1, o.prune_every * o.steps // (2 * least)),
+                "once, and none follows: take %d steps%s",
+                self.name, round(100 * o.ratio), least, o.prune_every, o.steps, 2 * least,
+                f", or prune_every={every}" if every else "",
             )  # fmt: skip
