@@ -15,10 +15,15 @@ from .similarity import Neighbour, Query, Similarity, get_similarity
 
 
 def nearest(bank: Bank, query: Query, options: AdaptOptions) -> list[Neighbour]:
-    """The N entries nearest to the task, nearest first; `options` say which similarity, and N (None: all).
+    """The N entries nearest to the task, nearest first; see `ranked`."""
+    return ranked(bank, query, options)[0]
 
-    An entry that is damaged, or not what the index says, is left out with a note; nor has an owner of single
-    models more than ``votes_per_owner`` of them among the N.
+
+def ranked(bank: Bank, query: Query, options: AdaptOptions) -> tuple[list[Neighbour], list[Neighbour]]:
+    """The N entries nearest to the task, and the others whose score was needed to find them; nearest first.
+
+    `options` say which similarity, and N (None: all). An entry that is damaged, or not what the index says, is left
+    out with a note; nor has an owner of single models more than ``votes_per_owner`` of them among the N.
 
     Raises:
         BankError: fewer than N can be used. MetaPruneError: one is bad, and the bank is strict.
@@ -26,19 +31,19 @@ def nearest(bank: Bank, query: Query, options: AdaptOptions) -> list[Neighbour]:
     wanted = options.neighbours or len(bank)
     allowed = votes_per_owner(options, wanted, list(bank))
     found: list[Neighbour] = []
+    others: list[Neighbour] = []
     owners: Counter[str | None] = Counter()
     capped = False
-    for neighbour in _ranked(get_similarity(options.by or SIMILARITY), query, list(bank)):
-        entry = neighbour.entry
-        if entry.owner is not None and owners[entry.owner] >= allowed:
-            capped = True
-            continue
-        if not query.usable(entry, entry.verify):
-            continue
-        if options.strategy == "smsp" and not query.usable(entry, entry.score_mask):
-            continue
-        owners[entry.owner] += 1
-        found.append(neighbour)
+    for shortlist in _rankings(get_similarity(options.by or SIMILARITY), query, list(bank)):
+        for neighbour in shortlist:
+            entry = neighbour.entry
+            too_many = entry.owner is not None and owners[entry.owner] >= allowed
+            if len(found) == wanted or too_many:
+                capped = capped or len(found) < wanted
+                others.append(neighbour)
+            elif _usable(entry, query, options):
+                owners[entry.owner] += 1
+                found.append(neighbour)
         if len(found) == wanted:
             break
     if found and capped and len(found) < wanted:
@@ -47,14 +52,19 @@ def nearest(bank: Bank, query: Query, options: AdaptOptions) -> list[Neighbour]:
         why = "; ".join(query.notes[-3:])
         has = counted(len(bank), "entry", "entries")
         raise BankError(f"only {len(found)} of {has} of {bank.title} can be used: {why}")
-    return found
+    return found, others
 
 
-def _ranked(similarity: Similarity, query: Query, entries: list[Entry]) -> Iterator[Neighbour]:
+def _usable(entry: Entry, query: Query, options: AdaptOptions) -> bool:
+    """Whether its files are what the index says, and it has what the strategy needs; if not, a note says why."""
+    return query.usable(entry, entry.verify) and (options.strategy != "smsp" or query.usable(entry, entry.score_mask))
+
+
+def _rankings(similarity: Similarity, query: Query, entries: list[Entry]) -> Iterator[Sequence[Neighbour]]:
     """Entries from the nearest on: those of the similarity's shortlist, then, if more are asked for, of its next."""
     while entries:
         some = similarity.shortlist(query, entries)
-        yield from similarity.rank(query, some)
+        yield similarity.rank(query, some)
         seen = {entry.id for entry in some}
         entries = [entry for entry in entries if entry.id not in seen]
 

@@ -42,6 +42,11 @@ class Plan:
         """The entries that voted, nearest first."""
         return self.start.neighbours
 
+    @property
+    def runners_up(self) -> Sequence[Neighbour]:
+        """The entries that were looked at, too, but did not vote, nearest first."""
+        return self.start.runners_up
+
     def mask(self, ratio: float) -> Mask:
         """The units that stay at a ratio."""
         return self.order.mask(sizing_of(self.start, self.order).counts(ratio))

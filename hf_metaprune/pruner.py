@@ -21,7 +21,7 @@ from .markup import counted
 from .masks import check_ratio
 from .measuring import make_report
 from .mistakes import worst_mistakes
-from .neighbours import nearest
+from .neighbours import nearest, ranked
 from .plan import Plan, plain, settle_options
 from .reading import read_task_data
 from .result import AdaptResult
@@ -199,7 +199,8 @@ class MetaPruner:
                     data.task, data.train, device, chosen.leep_samples, chosen.seed, progress, self.bank.strict,
                     notes=notes,
                 )  # fmt: skip
-                start.neighbours = self.nearest(query, chosen) if chosen.strategy in VOTED else []
+                if chosen.strategy in VOTED:
+                    start.neighbours, start.runners_up = ranked(self.bank, query, chosen)
             with _timed(phases, "vote and average"):
                 order = STRATEGIES[chosen.strategy](start)
         return Plan(data, chosen, training, start, order, query.flops, notes, phases, energy)

@@ -40,6 +40,8 @@ class Start:
     """The share of units to remove in every layer; None: sizes follow from something else."""
     device: torch.device
     neighbours: Sequence[Neighbour] = ()
+    runners_up: Sequence[Neighbour] = ()
+    """Entries that were looked at, too, but do not vote; nearest first."""
     weights: Sequence[float] | None = None
     """How much each neighbour's vote counts; None: all the same."""
     flops: int = 0

@@ -79,12 +79,13 @@ class Photos:
             called = f"file {i + 1}" if isinstance(file, bytes) else Path(file).name
             if self._full(receipt, called, until):
                 break
-            size = len(file) if isinstance(file, bytes) else Path(file).stat().st_size
-            if size > self.limits.file_bytes:
-                receipt.refuse(called, _too_large(self.limits))
+            try:
+                data = _bytes(file, self.limits)
+            except DataError as error:
+                receipt.refuse(called, str(error))
                 continue
-            self.bytes += size
-            self._take(receipt, name, called, file if isinstance(file, bytes) else Path(file).read_bytes())
+            self.bytes += len(data)
+            self._take(receipt, name, called, data)
         return receipt
 
     def add_zip(self, path: str | Path) -> Receipt:
@@ -208,6 +209,25 @@ def read_photo(data: bytes, limits: UploadLimits, min_side: int = 0) -> Image.Im
         raise DataError(f"too large; at most {limits.pixels // 1_000_000} million pixels are taken") from error
     except Exception as error:  # decoders raise anything
         raise DataError(f"damaged ({reason(error)})") from error
+
+
+def read_photo_file(path: str | Path, limits: UploadLimits) -> Image.Image:
+    """`read_photo` of a file that was sent.
+
+    Raises:
+        DataError: as of `read_photo`; or it is gone.
+    """
+    return read_photo(_bytes(path, limits), limits)
+
+
+def _bytes(file: str | Path | bytes, limits: UploadLimits) -> bytes:
+    try:
+        size = len(file) if isinstance(file, bytes) else Path(file).stat().st_size
+        if size > limits.file_bytes:
+            raise DataError(_too_large(limits))
+        return file if isinstance(file, bytes) else Path(file).read_bytes()
+    except FileNotFoundError as error:
+        raise DataError("it is not here any more: choose it again") from error
 
 
 def clean_label(text: str, longest: int) -> str:

@@ -16,6 +16,7 @@ from .photos import PhotosSection
 from .publishing import PublishingSection
 from .results import ResultSection
 from .room import PRIVATE, Room, Update
+from .visitor import Visitor
 from .votes import VoteSection
 
 TITLE = "Your own image classifier, in a minute"
@@ -59,10 +60,12 @@ class App:
         self.publishing.wire(self.results)
         made = [*self.making.parts, *self.votes.parts, *self.results.parts]
         cleared = [*self.photos.parts, *made, self.publishing.name]
-        self.photos.clear.click(self._clear, None, cleared, **PRIVATE)
+        size = self.making.size
+        self.photos.clear.click(self._clear, [size], cleared, **PRIVATE)
         changed = [*made, self.making.go, self.photos.take_example] if self.room.examples else [*made, self.making.go]
-        self.photos.shown.change(self._changed, None, changed, show_progress="hidden", **PRIVATE)
-        self.page.load(self.making.usual_size, None, [self.making.size], show_progress="hidden", **PRIVATE)
+        quiet: dict[str, Any] = {"show_progress": "hidden"} | PRIVATE
+        self.photos.shown.change(self._changed, [size], changed, **quiet)
+        self.page.load(self.making.usual_size, None, [size, self.making.predicted], **quiet)
         self.page.unload(self._leave)
 
     def block(self) -> None:
@@ -78,22 +81,22 @@ class App:
             raise
         self.page.block_thread()
 
-    def _clear(self, request: gr.Request) -> Update:
+    def _clear(self, ratio: float, request: gr.Request) -> Update:
         visitor = self.room.visitor(request)
-        visitor.forget()
-        return self.photos.emptied(visitor) | self._without_model() | {self.publishing.name: ""}
+        self.room.visitors.forget(visitor)
+        return self.photos.emptied(visitor) | self._without_model(visitor, ratio) | {self.publishing.name: ""}
 
-    def _changed(self, request: gr.Request) -> Update:
+    def _changed(self, ratio: float, request: gr.Request) -> Update:
         """The photos are others: a model of the former ones is none of theirs; and the next step may be another."""
         visitor = self.room.visitor(request)
         ready = visitor.example is not None or len(visitor.photos.by_class) > 1
         steps = {self.making.go: gr.update(variant="primary" if ready else "secondary")}
         if self.room.examples:
             steps[self.photos.take_example] = gr.update(variant="secondary" if ready else "primary")
-        return steps | (self._without_model() if visitor.plan is None else {})
+        return steps | (self._without_model(visitor, ratio) if visitor.plan is None else {})
 
-    def _without_model(self) -> Update:
-        return self.making.emptied() | self.votes.emptied() | self.results.emptied()
+    def _without_model(self, visitor: Visitor, ratio: float) -> Update:
+        return self.making.emptied(visitor, ratio) | self.votes.emptied() | self.results.emptied()
 
     def _leave(self, request: gr.Request) -> None:
         self.room.visitors.leave(request.session_hash)

@@ -64,18 +64,19 @@ class MakingSection:
         self.size.change(self._sized, [self.size, votes.layer], shown, **last)  # of the keyboard, too
         votes.layer.input(self._sized, [self.size, votes.layer], shown, **PRIVATE)
 
-    def usual_size(self) -> Update:
-        """The slider where the bank's own models are."""
-        return {self.size: gr.update(value=self.room.opened.ratio)}
+    def usual_size(self, request: gr.Request) -> Update:
+        """The slider where the bank's own models are, and what such a model costs."""
+        ratio = self.room.opened.ratio
+        return {self.size: gr.update(value=ratio)} | self._size(self.room.visitor(request), ratio)
 
     @property
     def parts(self) -> list[Any]:
         """The components that change when there is no model any more."""
         return [self.said, self.progress, self.predicted]
 
-    def emptied(self) -> Update:
+    def emptied(self, visitor: Visitor, ratio: float) -> Update:
         """How the section looks when there is no model any more."""
-        return dict.fromkeys(self.parts, "")
+        return dict.fromkeys((self.said, self.progress), "") | self._size(visitor, ratio)
 
     def _stop(self, request: gr.Request) -> None:
         self.room.visitor(request).stop.set()
@@ -111,15 +112,15 @@ class MakingSection:
         visitor.result = making.value
         yield self.results.of(visitor) | {self.said: views.done(making.value)}
 
-    def _size(self, visitor: Visitor, ratio: float, layer: str) -> Update:
-        """What a model of that ratio keeps and costs, once there is a vote."""
-        plan, made = visitor.plan, visitor.result
-        if plan is None or layer not in plan.start.base.sizes:
-            return {self.predicted: gr.skip()}
-        opened = self.room.opened
+    def _size(self, visitor: Visitor, ratio: float, layer: str = "") -> Update:
+        """What a model of that ratio costs and, once there is a vote, keeps."""
+        opened, plan, made = self.room.opened, visitor.plan, visitor.result
+        cost = plan.cost(ratio) if plan else opened.cost(ratio, max(2, len(visitor.photos.by_class)))
         another = None if made is None or abs(made.report.ratio - ratio) < 1e-6 else made.report.ratio
-        said = views.size(plan, ratio, opened.whole, opened.speeds(ratio), another)
-        return {self.votes.voted: views.vote(plan, ratio, layer), self.predicted: said}
+        shown: Update = {self.predicted: views.size(cost, opened.whole, opened.speeds(ratio), another)}
+        if plan is not None and layer in plan.start.base.sizes:
+            shown[self.votes.voted] = views.vote(plan, ratio, layer)
+        return shown
 
     def _sized(self, ratio: float, layer: str, request: gr.Request) -> Update:
         return self._size(self.room.visitor(request), ratio, layer)

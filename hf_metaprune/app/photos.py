@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -13,7 +11,7 @@ from ..errors import DataError
 from ..hub.samples import Wanted
 from . import views
 from .pressed import pressed, resting
-from .room import PRIVATE, Room, Update
+from .room import AS_FILE, PRIVATE, Room, Update
 from .visitor import Visitor
 
 if TYPE_CHECKING:
@@ -76,7 +74,7 @@ class PhotosSection:
         )
         with gr.Accordion("Or take one with the camera", open=False):
             self.camera = gr.Image(
-                label="Camera", show_label=False, sources=["webcam"], type="pil", format="jpeg", elem_id="camera"
+                label="Camera", show_label=False, sources=["webcam"], format="jpeg", elem_id="camera", **AS_FILE
             )
         self.add = gr.Button("Add to the class")
 
@@ -103,6 +101,8 @@ class PhotosSection:
         if self.room.examples:
             self.take_example.click(self._use_example, [self.example], seen, **PRIVATE)
         own = [self.label, self.files, self.camera]
+        for came in (self.files.upload, self.camera.change):
+            came(self._note, [self.files, self.camera], None, queue=False, **PRIVATE)
         self.add.click(self._add, own, [*seen, *own], **waiting).then(None, js=FOCUS)
         self.zip.upload(self._add_zip, [self.zip], [*seen, self.zip], **waiting)
         wanted = [self.repo, self.names, self.classes, self.per_class]
@@ -133,15 +133,20 @@ class PhotosSection:
         ready = "The example is ready: press “Make my model”."
         return {self.told: views.message(ready)} | self._classes(visitor)
 
-    def _add(self, label: str, files: list[str] | None, shot: Any, request: gr.Request) -> Update:
+    def _note(self, files: list[str] | None, shot: str | None, request: gr.Request) -> None:
+        """Photos that are chosen, and not added yet, go with their visitor, too."""
+        self.room.visitor(request).uploads.update(_given(files, shot))
+
+    def _add(self, label: str, files: list[str] | None, shot: str | None, request: gr.Request) -> Update:
         from ..uploads import clean_label
 
-        visitor, given = self.room.visitor(request), list(files or ())
+        visitor, given = self.room.visitor(request), _given(files, shot)
+        visitor.uploads.update(given)
         try:
-            receipt = visitor.photos.add(label or "", [*given, *_jpeg(shot)])
+            receipt = visitor.photos.add(label or "", given)
         except DataError as error:
             return {self.told: views.message(str(error), "alert")}
-        _delete(given)
+        self.room.visitors.drop(visitor, given)
         taken = self._taken(visitor, receipt, f"“{clean_label(label, self.room.limits.label_length)}”")
         return taken | {self.files: None, self.camera: None} | ({self.label: ""} if receipt.taken else {})
 
@@ -157,12 +162,13 @@ class PhotosSection:
         visitor = self.room.visitor(request)
         if path is None:
             return {self.told: gr.skip()}
+        visitor.uploads.add(path)
         try:
             return self._taken(visitor, visitor.photos.add_zip(path)) | {self.zip: None}
         except DataError as error:
             return {self.told: views.message(str(error), "alert"), self.zip: None}
         finally:
-            _delete([path])
+            self.room.visitors.drop(visitor, [path])
 
     def _add_data_set(
         self, repo: str, names: str, classes: float, per_class: float, request: gr.Request
@@ -196,16 +202,6 @@ class PhotosSection:
         }
 
 
-def _jpeg(shot: Any) -> list[bytes]:
-    """What the camera took, as a file."""
-    if shot is None:
-        return []
-    out = io.BytesIO()
-    shot.convert("RGB").save(out, "JPEG", quality=92)
-    return [out.getvalue()]
-
-
-def _delete(paths: list[Any]) -> None:
-    """Remove uploaded files as soon as their pixels are taken."""
-    for path in paths:
-        Path(path).unlink(missing_ok=True)
+def _given(files: list[str] | None, shot: str | None) -> list[str]:
+    """Photos that were chosen, and what the camera took."""
+    return [*(files or ()), *([shot] if shot else ())]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import gradio as gr
 
+from ..errors import DataError
 from . import views
 from .jobs import Progress, Watched, Watcher
 from .pressed import in_turn, pressed, resting
-from .room import PRIVATE, Room, Update
+from .room import AS_FILE, PRIVATE, Room, Update
 from .visitor import Visitor
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ class ResultSection:
         with gr.Column(visible=False) as self.trial:
             gr.Markdown("### Try it on a photo")
             self.photo = gr.Image(
-                label="A photo", show_label=False, sources=["upload", "webcam"], type="pil", format="jpeg",
-                height=260, elem_id="photo",
+                label="A photo", show_label=False, sources=["upload", "webcam"], format="jpeg", height=260,
+                elem_id="photo", **AS_FILE,
             )  # fmt: skip
             self.answer = gr.HTML(views.answer({}), elem_id="answer")
             gr.Markdown(f"### Take it home\n{FILES}")
@@ -82,9 +83,21 @@ class ResultSection:
         empty |= dict.fromkeys((self.compared, self.told, self.told_ways), "")
         return empty | {self.trial: hidden, self.onnx: hidden}
 
-    def _try(self, photo: Any, request: gr.Request) -> str:
-        made = self.room.visitor(request).result
-        return views.answer(made.predict(photo)[0]["probabilities"] if photo is not None and made is not None else {})
+    def _try(self, path: str | None, request: gr.Request) -> str:
+        from ..uploads import read_photo_file
+
+        visitor = self.room.visitor(request)
+        former, visitor.tried = visitor.tried, path
+        if former and former != path:
+            self.room.visitors.drop(visitor, [former])
+        if path is None or visitor.result is None:
+            return views.answer({})
+        visitor.uploads.add(path)
+        try:
+            photo = read_photo_file(path, self.room.limits)
+        except DataError as error:
+            return views.message(f"The photo cannot be taken: {error}.", "alert")
+        return views.answer(visitor.result.predict(photo)[0]["probabilities"])
 
     def _export(self, request: gr.Request) -> Iterator[Update]:
         visitor = self.room.visitor(request)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import gradio as gr
 
     from ..bank.reader import BankReader
+    from ..cost_model import CostModel
     from ..models.base import BaseModel
     from ..pruner import MetaPruner
     from ..uploads import Photos
@@ -33,6 +34,8 @@ MOST_WAITING = 30
 """Visitors in the line; each takes a thread of the server."""
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 """Of every event: the page is for people."""
+AS_FILE: dict[str, Any] = {"type": "filepath", "image_mode": None}
+"""Of every picture that comes: as the file that came, to be read within our limits, and deleted."""
 
 Update = dict[Any, Any]
 """What becomes of some components."""
@@ -46,6 +49,14 @@ class Opened:
     speeds: Speeds
     whole: tuple[int, int]
     """Parameters of the base, and MACs of an image."""
+
+    def cost(self, ratio: float, labels: int) -> tuple[int, int]:
+        """Parameters, and MACs of an image, of a model of so many classes that lacks a share of each layer."""
+        from ..masks import keep_count
+
+        costs = _costs(self.base, labels)
+        counts = {name: keep_count(size, ratio) for name, size in self.base.sizes.items()}
+        return costs.params(counts), costs.macs(counts)
 
     @property
     def bank(self) -> BankReader:
@@ -112,18 +123,23 @@ class Room:
 
 
 def _opened(where: str | Path) -> Opened:
-    import torch
-
-    from ..cost_model import cost_model_of
-    from ..masks import Mask
     from ..pruner import MetaPruner
     from .speeds import Speeds
 
     pruner = MetaPruner.from_hub(where)
     base = pruner.bank.base
-    config = base.config(Mask.full(base.sizes), ["any"])
-    costs = cost_model_of(config, torch.empty(1, *base.preprocessing.input_size))
+    costs = _costs(base, 1)
     return Opened(pruner, Speeds(base), (costs.params(base.sizes), costs.macs(base.sizes)))
+
+
+def _costs(base: BaseModel, labels: int) -> CostModel:
+    import torch
+
+    from ..cost_model import cost_model_of
+    from ..masks import Mask
+
+    config = base.config(Mask.full(base.sizes), [str(i) for i in range(labels)])
+    return cost_model_of(config, torch.empty(1, *base.preprocessing.input_size))
 
 
 def _labels(folder: Path) -> list[str]:

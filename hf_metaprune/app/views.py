@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..task import TaskData
     from .comparison import Compared
 
-SHOWN_PHOTOS, MOST_MAPPED = 5, 500
+SHOWN_PHOTOS, SHOWN_RUNNERS_UP, MOST_MAPPED = 5, 4, 500
 SHOWN_ANSWERS = 5
 FEW, GOOD = 20, 0.9
 """Photos that show how good a model is, and a share of them from which on there is little to say."""
@@ -71,8 +71,10 @@ def _hint(found: Mapping[str, Sized]) -> str:
 
 
 def neighbours(plan: Plan, ratio: float) -> str:
-    """The tasks that vote, ranked, and a map of the bank with the visitor's task."""
-    rows = [(_named(n.entry), f"{n.score:.2f}") for n in plan.neighbours]
+    """The nearest tasks, ranked, those that vote first, and a map of the bank with the visitor's task."""
+    parts = {"votes": plan.neighbours, "does not vote": plan.runners_up}
+    found = [(_named(n.entry), part, f"{n.score:.2f}") for part, some in parts.items() for n in some]
+    rows = found[: len(plan.neighbours) + SHOWN_RUNNERS_UP]
     voters = {n.entry.id: n.entry for n in plan.neighbours}
     others = (entry for entry in plan.neighbours[0].entry.bank if entry.id not in voters)
     entries = [*voters.values(), *itertools.islice(others, MOST_MAPPED)]  # a map takes n³ steps
@@ -80,7 +82,8 @@ def neighbours(plan: Plan, ratio: float) -> str:
     names = [_named(entry) for entry in entries]
     made = map_figure(places, names, range(len(voters)), len(entries))
     picture = svg(made, "Map of the bank's tasks with yours among them")
-    return render("neighbours.html", rows=rows, of=len(plan.neighbours[0].entry.bank), picture=drawn(picture))
+    bank = plan.neighbours[0].entry.bank
+    return render("neighbours.html", rows=rows, voters=len(voters), of=len(bank), picture=drawn(picture))
 
 
 def _named(entry: Entry) -> str:
@@ -96,14 +99,15 @@ def vote(plan: Plan, ratio: float, layer: str) -> str:
     return render("vote.html", picture=drawn(picture), layer=layer, **kept)
 
 
-def size(plan: Plan, ratio: float, whole: tuple[int, int], milliseconds: float, made: float | None = None) -> str:
-    """What a model of that ratio would be, before it is made.
+def size(cost: tuple[int, int], whole: tuple[int, int], milliseconds: float, made: float | None = None) -> str:
+    """What a model would be, before it is made.
 
     Args:
-        whole: parameters and MACs of the base.
+        cost: its parameters and MACs.
+        whole: those of the base.
         made: the ratio of the model that there is, if that is another one.
     """
-    params, macs = plan.cost(ratio)
+    params, macs = cost
     return render(
         "size.html",
         params=f"{params:,}",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
-import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ..errors import DataError
 
 if TYPE_CHECKING:
     from ..plan import Plan
@@ -28,6 +30,10 @@ class Visitor:
         self.plan: Plan | None = None
         self.result: AdaptResult | None = None
         self.stop = threading.Event()
+        self.tried: str | None = None
+        """The file of the photo that the model is tried on."""
+        self.uploads: set[str] = set()
+        """Files that came and are still there; Gradio keeps them by their content, one for all who send the same."""
         self._folder: Path | None = None
 
     @property
@@ -39,9 +45,16 @@ class Visitor:
 
     @property
     def folder(self) -> Path:
-        """A folder for the visitor's files, made when it is needed; only this server's user can read it."""
+        """A folder for the visitor's files, made when it is needed; only this server's user can read it.
+
+        It is where Gradio serves files from: of files elsewhere it keeps a copy, which would outlive this one. So its
+        name cannot be guessed.
+        """
+        from gradio.utils import get_upload_folder
+
         if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="metaprune-"))
+            self._folder = Path(get_upload_folder()) / f"metaprune-{secrets.token_hex(16)}"
+            self._folder.mkdir(mode=0o700, parents=True)
         return self._folder
 
     def data(self, seed: int) -> TaskData:
@@ -50,7 +63,12 @@ class Visitor:
         Raises:
             DataError: too few of them.
         """
-        return self.example or self.photos.data(seed=seed)
+        try:
+            return self.example or self.photos.data(seed=seed)
+        except DataError as error:
+            if self.uploads - {self.tried}:
+                raise DataError(f"{error}; press “Add to the class” to add the photos that you have chosen") from error
+            raise
 
     def forget(self) -> None:
         """Let go of photos, vote, model and files."""
@@ -101,7 +119,7 @@ class Visitors:
             visitor = visitor or Visitor(self.no_photos)
             self.known[session] = (now, visitor)
         for other in forgotten:
-            other.forget()
+            self.forget(other)
         return visitor
 
     def leave(self, session: str | None) -> None:
@@ -109,4 +127,18 @@ class Visitors:
         with self._lock:
             _, visitor = self.known.pop(session or "", (0.0, None))
         if visitor is not None:
-            visitor.forget()
+            self.forget(visitor)
+
+    def forget(self, visitor: Visitor) -> None:
+        """Let go of all that a visitor has brought and made."""
+        self.drop(visitor, visitor.uploads)
+        visitor.forget()
+
+    def drop(self, visitor: Visitor, uploads: Iterable[str]) -> None:
+        """Delete files that a visitor has sent, but for those that another has sent, too."""
+        paths = set(uploads)
+        with self._lock:
+            visitor.uploads -= paths
+            kept: set[str] = set().union(*(other.uploads for _, other in self.known.values()))
+        for path in paths - kept:
+            Path(path).unlink(missing_ok=True)

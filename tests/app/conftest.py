@@ -45,7 +45,7 @@ class Served:
 
     def visitors_files(self) -> list[Path]:
         """The folders of visitors."""
-        return sorted(self.files.glob("metaprune-*"))
+        return sorted(self.files.rglob("metaprune-*"))
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import pytest
 
 from hf_metaprune.task import TaskData
 
-from .conftest import Served, Visit, write_photos
+from .conftest import Served, Visit, wait_until, write_photos
 
 
 def status(url: str) -> int:
@@ -41,19 +41,33 @@ def test_files_of_the_server_are_not_given_out(served: Served, bank_folder: Path
         assert status(served.url + prefix + quote(path, safe="/%:")) in (400, 403, 404, 405), path
 
 
-def test_a_visitors_files_are_their_own_and_go_with_them(
+def test_a_visitors_files_are_deleted_when_they_are_read_and_at_the_latest_when_the_page_is_closed(
     visit: Callable[..., Visit], served: Served, task_data: TaskData, tmp_path: Path
 ) -> None:
     one = visit()
-    files = write_photos(tmp_path, task_data, (0,))
-    (photos,) = files.values()
-    one.add("ant", photos, "Took 12 photos into")
+    added, chosen, tried = write_photos(tmp_path, task_data, (0, 2, 4)).values()
+
+    def still_there(photos: list[Path]) -> list[Path]:
+        content = {photo.read_bytes() for photo in photos}
+        return [path for path in served.files.rglob("*.png") if path.read_bytes() in content]
+
+    one.add("ant", added, "Took 12 photos into")
+    assert still_there(added) == []
     one.take_example()
     one.set_steps(20)
     one.make()
     one.finish()
+    one.page.locator("#photo input[type=file]").set_input_files(str(tried[0]))
+    one.message("#answer", "%")
+    one.page.get_by_role("tab", name="My photos").click()
+    one.page.locator("#files input[type=file]").set_input_files(str(chosen[0]))  # and not added
+    one.page.locator(f'td[aria-label="{chosen[0].name}"]').wait_for()
+    uploads = still_there([chosen[0], tried[0]])
+    assert len(uploads) == 2
     folder = served.visitors_files()[-1]
-    assert (folder / "model.zip").exists()
-    assert status(f"{served.url}gradio_api/file={folder}/model/config.json") in (403, 404)
-    content = {photo.read_bytes() for photo in photos}
-    assert [path for path in served.files.rglob("*.png") if path.read_bytes() in content] == []
+    given_out = [*uploads, folder / "model.zip", folder / "model" / "report.html"]
+    assert [status(f"{served.url}gradio_api/file={path}") for path in given_out] == [200] * 4
+    assert len(list(served.files.rglob("model.zip"))) == len(served.visitors_files())  # Gradio has no copies
+    one.page.close()
+    assert wait_until(lambda: not any(path.exists() for path in given_out))
+    assert [status(f"{served.url}gradio_api/file={path}") for path in given_out] == [403] * 4

@@ -103,3 +103,17 @@ def test_the_idle_and_the_surplus_are_forgotten() -> None:
     assert len(here) == 2
     assert not folder.exists()
     assert here.get("a") is not first
+
+
+def test_a_file_that_two_visitors_have_sent_stays_until_both_are_gone(tmp_path: Path) -> None:
+    here = Visitors(lambda: None)  # type: ignore[arg-type, return-value]
+    shared, own = tmp_path / "shared.jpg", tmp_path / "own.jpg"
+    shared.touch()
+    own.touch()
+    here.get("a").uploads |= {str(shared), str(own)}
+    here.get("b").uploads.add(str(shared))
+    here.forget(here.get("a"))
+    assert shared.exists()
+    assert not own.exists()
+    here.leave("b")
+    assert not shared.exists()

@@ -60,6 +60,8 @@ def test_an_answer_names_no_other_than_the_classes() -> None:
 def test_neighbours_are_ranked_and_read_without_underscores(pruner: MetaPruner, task_data: TaskData) -> None:
     plan: Plan = pruner.plan(task_data.select((0, 2, 4)), neighbours=2, ratio=0.8)
     found = neighbours(plan, 0.8)
-    assert f"Of the {len(pruner.bank)} tasks of the bank, these are nearest to yours" in found
+    assert f"Of the {len(pruner.bank)} tasks of the bank, the 2 nearest to yours vote on what stays" in found
+    assert found.count(">does not vote<") == len(pruner.bank) - 2 == len(plan.runners_up)
+    assert found.index(">does not vote<") > found.rindex(">votes<")
     first = ", ".join(plan.neighbours[0].entry.labels).replace("_", " ")
     assert found.index(first[:LONGEST_NAME]) < found.index(f"{plan.neighbours[1].score:.2f}")

@@ -16,6 +16,11 @@ Visits = Callable[..., Visit]
 
 def test_from_an_example_to_a_model_on_disk(visit: Visits, tmp_path: Path, examples: Path) -> None:
     one = visit()
+    one.message("#size", "of the base")  # before anything is chosen
+    usual = one.text("#size")
+    one.page.get_by_label("range slider for How small").press("ArrowLeft")
+    assert wait_until(lambda: one.text("#size") != usual)
+    one.page.get_by_label("range slider for How small").press("ArrowRight")
     one.take_example()
     one.set_steps(20)
     one.make()
@@ -75,11 +80,14 @@ def test_what_cannot_be_used_is_said(visit: Visits, task_data: TaskData, tmp_pat
     one = visit()
     one.make()
     one.page.get_by_role("alert").filter(has_text="it takes at least two").wait_for()
+    assert "press “Add to the class”" not in one.text("#said")
     svg = tmp_path / "drawing.png"
     svg.write_text("<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>")
     one.add("cat", [svg], "Took 0 photos.")
     assert "drawing.png: no photo of a common kind" in one.text("#told")
     one.add(" ", [svg], "a class needs a name")
+    one.make()
+    one.message("#said", "press “Add to the class” to add the photos that you have chosen")
 
 
 def test_a_training_can_be_stopped_and_started_again(visit: Visits) -> None:
