@@ -23,7 +23,7 @@ from hf_metaprune.cli.app import run
 from hf_metaprune.config import TrainingOptions
 from hf_metaprune.data import open_image
 from hf_metaprune.errors import DataError, MissingPackageError, OptionError, StorageError
-from hf_metaprune.export import export_onnx, export_openvino, read_examples
+from hf_metaprune.export import PROGRAM, export_onnx, export_openvino, read_examples
 from hf_metaprune.masks import Mask
 from hf_metaprune.models.base import BaseModel
 from hf_metaprune.preprocess import Preprocessing
@@ -135,7 +135,7 @@ def test_the_example_sees_the_pixels_that_the_library_sees(
         paths.append(tmp_path / f"{number}.png")
         image.save(paths[-1], exif=exif)
     monkeypatch.setattr(sys, "argv", ["classify.py", "model.onnx", *map(str, paths)])
-    runpy.run_path(str(REPO / "examples" / "classify.py"))
+    runpy.run_path(str(PROGRAM))
     for path, pixels in zip(paths, seen, strict=True):
         wanted = how.normalise(how.to_uint8([open_image(path)])).numpy()
         assert np.abs(pixels - wanted).max() * 0.25 * 255 <= 2.01, path
@@ -168,7 +168,7 @@ def test_the_example_needs_neither_this_library_nor_torch(adapted: AdaptResult, 
     )
     (tmp_path / "sitecustomize.py").write_text(blocker)
     done = subprocess.run(
-        [sys.executable, REPO / "examples" / "classify.py", exported, tmp_path / "photo.png"],
+        [sys.executable, PROGRAM, exported, tmp_path / "photo.png"],
         capture_output=True, text=True, check=True, env=os.environ | {"PYTHONPATH": str(tmp_path)},
     )  # fmt: skip
     path, *classes = done.stdout.strip().split("\t")
@@ -178,7 +178,7 @@ def test_the_example_needs_neither_this_library_nor_torch(adapted: AdaptResult, 
     assert set(shown) == set(found["probabilities"])
     for label, share in found["probabilities"].items():
         assert float(shown[label].rstrip("%")) / 100 == pytest.approx(share, abs=0.02)
-    assert len((REPO / "examples" / "classify.py").read_text().splitlines()) <= 30
+    assert len((PROGRAM).read_text().splitlines()) <= 30
 
 
 def test_what_cannot_be_exported_is_refused_in_words(

@@ -9,7 +9,7 @@ import gradio as gr
 
 from ..config import AdaptOptions, option_fields
 from . import views
-from .jobs import Progress, Watched, Watcher
+from .jobs import Progress, StoppedError, Watched, Watcher
 from .pressed import in_turn, pressed
 from .results import ResultSection
 from .room import PRIVATE, Room, Update
@@ -17,8 +17,22 @@ from .visitor import Visitor
 from .votes import VoteSection
 
 RATIOS, USUAL = (0.5, 0.98), 0.9
-SHOW_END = "() => { document.querySelector('#said')?.scrollIntoView({block: 'center'}) }"
+FOCUS_STOP = """() => {
+  const look = (times) => {
+    const stop = document.querySelector('#stop')
+    if (document.activeElement !== document.body) return
+    if (stop?.offsetParent) stop.focus()
+    else if (times) setTimeout(look, 100, times - 1)
+  }
+  setTimeout(look, 100, 50)
+}"""
+"""The button that was pressed goes; who came by keyboard is led to the one in its place."""
+SHOW_END = """() => {
+  document.querySelector('#said')?.scrollIntoView({block: 'center'})
+  if (document.activeElement === document.body) document.querySelector('#go')?.focus({preventScroll: true})
+}"""
 """What came of it is brought into view, for those who have scrolled away meanwhile."""
+CHANGED = "Stopped, because your photos are others now: press “Make my model” again."
 
 
 class MakingSection:
@@ -48,7 +62,7 @@ class MakingSection:
             self.steps = gr.Slider(
                 20, 400, value=100, step=10, label="Steps of fine-tuning", info="More take longer, and may help."
             )
-            self.seed = gr.Number(0, label="Seed", info=known["seed"].metadata["help"], precision=0, minimum=0)
+            self.seed = gr.Number(0, label="Seed", info=known["seed"].metadata["help"], precision=0)
 
     def wire(self, votes: VoteSection, results: ResultSection) -> None:
         """Connect what is pressed with what happens."""
@@ -58,6 +72,7 @@ class MakingSection:
             self._make, [self.size, self.voters, self.steps, self.seed], [*mine, *votes.parts, *results.parts],
             concurrency_limit=None, show_progress="hidden", **PRIVATE,
         ).then(None, js=SHOW_END)  # fmt: skip
+        self.go.click(None, js=FOCUS_STOP)
         self.stop.click(self._stop, None, None, queue=False, **PRIVATE)
         shown = [self.predicted, votes.voted]
         last: dict[str, Any] = {"trigger_mode": "always_last", "show_progress": "hidden"} | PRIVATE
@@ -76,7 +91,8 @@ class MakingSection:
 
     def emptied(self, visitor: Visitor, ratio: float) -> Update:
         """How the section looks when there is no model any more."""
-        return dict.fromkeys((self.said, self.progress), "") | self._size(visitor, ratio)
+        said = [] if visitor.interrupted else [self.said]  # which then tells why
+        return dict.fromkeys((self.progress, *said), "") | self._size(visitor, ratio)
 
     def _stop(self, request: gr.Request) -> None:
         self.room.visitor(request).stop.set()
@@ -90,7 +106,7 @@ class MakingSection:
         running = {self.go: gr.update(visible=False), self.stop: gr.update(visible=True)}
         ended = {self.go: gr.update(visible=True), self.stop: gr.update(visible=False), self.progress: ""}
         making = self._steps(visitor, ratio, int(voters), int(steps), int(seed or 0))
-        making = in_turn(self.room.turns, visitor.stop, self.progress, making)
+        making = _of_these_photos(visitor, in_turn(self.room.turns, visitor.stop, self.progress, making))
         yield from pressed(making, self.said, running | started, ended)
 
     def _steps(self, visitor: Visitor, ratio: float, voters: int, steps: int, seed: int) -> Iterator[Update]:
@@ -124,3 +140,17 @@ class MakingSection:
 
     def _sized(self, ratio: float, layer: str, request: gr.Request) -> Update:
         return self._size(self.room.visitor(request), ratio, layer)
+
+
+def _of_these_photos(visitor: Visitor, steps: Iterator[Update]) -> Iterator[Update]:
+    """The steps, as long as the photos are the same; `Visitor.changed` stops them.
+
+    Raises:
+        StoppedError: the visitor has stopped, or has changed the photos.
+    """
+    before, visitor.interrupted = visitor.changes, False
+    try:
+        yield from steps
+    except StoppedError as error:
+        visitor.interrupted = visitor.changes != before
+        raise StoppedError(CHANGED if visitor.interrupted else "") from error

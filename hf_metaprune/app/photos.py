@@ -23,6 +23,8 @@ FOCUS = """() => {
   if (matchMedia('(pointer: fine)').matches) document.querySelector('#class-name input, #class-name textarea')?.focus()
 }"""
 """After photos of a class were added, the next one is to be named; on a phone the keyboard would hide what was said."""
+UPLOADS_AT_ONCE = 3
+"""Or all would wait for one with slow photos; each may hold two photos of the most pixels."""
 DATA_SETS_AT_ONCE = 2
 """Each is read by a process that may hold 3 GB."""
 
@@ -103,8 +105,9 @@ class PhotosSection:
         own = [self.label, self.files, self.camera]
         for came in (self.files.upload, self.camera.change):
             came(self._note, [self.files, self.camera], None, queue=False, **PRIVATE)
-        self.add.click(self._add, own, [*seen, *own], **waiting).then(None, js=FOCUS)
-        self.zip.upload(self._add_zip, [self.zip], [*seen, self.zip], **waiting)
+        several = waiting | {"concurrency_limit": UPLOADS_AT_ONCE}
+        self.add.click(self._add, own, [*seen, *own], **several).then(None, js=FOCUS)
+        self.zip.upload(self._add_zip, [self.zip], [*seen, self.zip], **several)
         wanted = [self.repo, self.names, self.classes, self.per_class]
         out = [*seen, self.take_data_set]
         self.take_data_set.click(self._add_data_set, wanted, out, concurrency_limit=DATA_SETS_AT_ONCE, **waiting)

@@ -26,8 +26,8 @@ def pressed(steps: Iterator[Update], told: gr.HTML, before: Update, after: Updat
     yield before
     try:
         yield from steps
-    except StoppedError:
-        yield {told: views.message("Stopped.")}
+    except StoppedError as error:
+        yield {told: views.message(str(error) or "Stopped.")}
     except MetaPruneError as error:
         yield {told: views.message(str(error), "alert")}
     except Exception as error:

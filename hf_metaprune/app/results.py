@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 NOTHING = '<p class="metaprune soft">It is shown here when it is made.</p>'
+GONE = "The model is not here any more: press “Make my model” to make it again."
 FILES = (
     'The model is a zip for Python: unpacked, `pipeline("image-classification", "model")` of transformers loads it '
     "after `import hf_metaprune`. The report says on one page what it is. An ONNX file runs without Python, too: on a "
@@ -48,18 +49,19 @@ class ResultSection:
                 self.report = gr.DownloadButton("Download the report", elem_id="report")
                 self.to_onnx = gr.Button("Make an ONNX file")
                 self.onnx = gr.DownloadButton("Download the ONNX file", visible=False, elem_id="onnx")
+                self.program = gr.DownloadButton("Download a program for it", visible=False, elem_id="program")
             self.told = gr.HTML(elem_id="told-files")
             gr.Markdown("### Against other ways")
             self.compare = gr.Button("Compare with other ways (about a minute)")
             self.told_ways = gr.HTML(elem_id="told-ways")
             self.compared = gr.HTML(elem_id="compared")
-        files = [self.download, self.report, self.onnx, self.told]
+        files = [self.download, self.report, self.onnx, self.program, self.told]
         self.parts = [self.result, self.trial, self.photo, self.answer, *files, self.told_ways, self.compared]
 
     def wire(self) -> None:
         """Connect what is pressed with what happens."""
         self.photo.change(self._try, [self.photo], [self.answer], **PRIVATE)
-        self.to_onnx.click(self._export, None, [self.onnx, self.to_onnx, self.told], **PRIVATE)
+        self.to_onnx.click(self._export, None, [self.onnx, self.program, self.to_onnx, self.told], **PRIVATE)
         self.compare.click(
             self._compare, None, [self.compare, self.compared, self.told_ways],
             concurrency_limit=None, show_progress="hidden", **PRIVATE,
@@ -81,7 +83,7 @@ class ResultSection:
         hidden = gr.update(visible=False)
         empty = {self.result: NOTHING, self.photo: None, self.answer: views.answer({})}
         empty |= dict.fromkeys((self.compared, self.told, self.told_ways), "")
-        return empty | {self.trial: hidden, self.onnx: hidden}
+        return empty | dict.fromkeys((self.trial, self.onnx, self.program), hidden)
 
     def _try(self, path: str | None, request: gr.Request) -> str:
         from ..uploads import read_photo_file
@@ -90,9 +92,11 @@ class ResultSection:
         former, visitor.tried = visitor.tried, path
         if former and former != path:
             self.room.visitors.drop(visitor, [former])
-        if path is None or visitor.result is None:
+        if path is None:
             return views.answer({})
         visitor.uploads.add(path)
+        if visitor.result is None:
+            return views.message(GONE, "alert")
         try:
             photo = read_photo_file(path, self.room.limits)
         except DataError as error:
@@ -101,27 +105,35 @@ class ResultSection:
 
     def _export(self, request: gr.Request) -> Iterator[Update]:
         visitor = self.room.visitor(request)
-        if visitor.result is not None:
-            before = resting(self.to_onnx) | {self.told: views.message("Translating the model…")}
-            steps = self._translated(visitor, visitor.result)
-            yield from pressed(steps, self.told, before, resting(self.to_onnx, False))
+        if visitor.result is None:
+            yield {self.told: views.message(GONE, "alert")}
+            return
+        before = resting(self.to_onnx) | {self.told: views.message("Translating the model…")}
+        steps = self._translated(visitor, visitor.result)
+        yield from pressed(steps, self.told, before, resting(self.to_onnx, False))
 
     def _translated(self, visitor: Visitor, made: AdaptResult) -> Iterator[Update]:
-        from ..export import export_onnx
+        from ..export import PROGRAM, export_onnx
 
         found = export_onnx(made.model, made.preprocessing, visitor.folder / "model.onnx")
-        said = f"The ONNX file is made: {found.size / 1000:,.0f} kB, with the labels in it. docs/edge.md has a program."
-        button = gr.update(value=str(found.path), visible=True)
-        yield {self.onnx: button, self.told: views.message(said)}
+        said = (
+            f"The ONNX file is made: {found.size / 1000:,.0f} kB, with the labels in it. The program beside it needs "
+            f"onnxruntime, numpy and pillow alone: python {PROGRAM.name} model.onnx photo.jpg"
+        )
+        files = {self.onnx: found.path, self.program: PROGRAM}
+        shown = {button: gr.update(value=str(path), visible=True) for button, path in files.items()}
+        yield shown | {self.told: views.message(said)}
 
     def _compare(self, request: gr.Request) -> Iterator[Update]:
         visitor = self.room.visitor(request)
-        if visitor.result is not None and visitor.plan is not None:
-            visitor.stop.clear()
-            steps = self._ways(visitor, visitor.result, visitor.plan)
-            steps = in_turn(self.room.turns, visitor.stop, self.compared, steps)
-            before = resting(self.compare) | {self.told_ways: ""}
-            yield from pressed(steps, self.told_ways, before, resting(self.compare, False))
+        if visitor.result is None or visitor.plan is None:
+            yield {self.told_ways: views.message(GONE, "alert")}
+            return
+        visitor.stop.clear()
+        steps = self._ways(visitor, visitor.result, visitor.plan)
+        steps = in_turn(self.room.turns, visitor.stop, self.compared, steps)
+        before = resting(self.compare) | {self.told_ways: ""}
+        yield from pressed(steps, self.told_ways, before, resting(self.compare, False))
 
     def _ways(self, visitor: Visitor, made: AdaptResult, plan: Plan) -> Iterator[Update]:
         from .comparison import Compared, ways

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from ..uploads import Photos
 
 
+MOST_GONE = 10_000
+
+
 class Visitor:
     """One visitor's session; nothing of it is seen by others."""
 
@@ -30,6 +33,12 @@ class Visitor:
         self.plan: Plan | None = None
         self.result: AdaptResult | None = None
         self.stop = threading.Event()
+        self.changes = 0
+        """How often the photos have become others."""
+        self.interrupted = False
+        """By which a training ended."""
+        self.was_forgotten = False
+        """The page was here before, and its photos were let go."""
         self.tried: str | None = None
         """The file of the photo that the model is tried on."""
         self.uploads: set[str] = set()
@@ -66,6 +75,8 @@ class Visitor:
         try:
             return self.example or self.photos.data(seed=seed)
         except DataError as error:
+            if self.was_forgotten and not self.photos.by_class:
+                raise DataError("this page was idle for so long that its photos are forgotten: begin again") from error
             if self.uploads - {self.tried}:
                 raise DataError(f"{error}; press “Add to the class” to add the photos that you have chosen") from error
             raise
@@ -76,13 +87,16 @@ class Visitor:
         self.stop = threading.Event()
         self._photos = None
         self.example = self.plan = self.result = None
+        self.interrupted = False
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
     def changed(self) -> None:
-        """The photos are others: what was made from the former ones holds no more."""
+        """The photos are others: what was made, or is being made, from the former ones holds no more."""
+        self.changes += 1
         self.plan = self.result = None
+        self.stop.set()
 
     def packed(self) -> Path:
         """The model's folder as a zip, with its report as a page."""
@@ -102,6 +116,8 @@ class Visitors:
         self.no_photos, self.most, self.idle = no_photos, most, idle
         self.known: dict[str, tuple[float, Visitor]] = {}
         """When each was last seen, and the visitor; the one idle for longest comes first."""
+        self._gone: dict[str, None] = {}
+        """Names of sessions that were forgotten, though their pages may still be open."""
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -116,8 +132,13 @@ class Visitors:
             here = [name for name in self.known if name not in gone]
             gone += here[: max(0, len(here) - self.most + 1)]
             forgotten = [self.known.pop(name)[1] for name in gone]
-            visitor = visitor or Visitor(self.no_photos)
+            self._gone |= dict.fromkeys(gone)
+            if visitor is None:
+                visitor = Visitor(self.no_photos)
+                visitor.was_forgotten = session in self._gone
             self.known[session] = (now, visitor)
+            while len(self._gone) > MOST_GONE:
+                del self._gone[next(iter(self._gone))]
         for other in forgotten:
             self.forget(other)
         return visitor

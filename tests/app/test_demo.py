@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -57,6 +59,10 @@ def test_from_the_example_to_three_files(demo: Served, visit: Callable[..., Visi
     pixels = made.processor(row["image"], return_tensors="np")["pixel_values"]
     (logits,) = session.run(None, {"pixel_values": pixels})
     assert labels[int(np.argmax(logits))] == made.predict(photo)[0]["label"]
+    program = saved(one, "#program", tmp_path / "classify.py")
+    command = [sys.executable, program, tmp_path / "model.onnx", photo]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said.split("\t")[1].startswith(made.predict(photo)[0]["label"])
     one.press("Compare with other ways")
     one.page.locator("#compared tbody tr").nth(3).wait_for()  # its name is there before its row: "Trying ..."
     one.message("#compared", "the whole base")

@@ -6,6 +6,9 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from hf_metaprune.app.build import launch, make_app
 from hf_metaprune.result import load_result
 from hf_metaprune.task import TaskData
 
@@ -102,6 +105,45 @@ def test_a_training_can_be_stopped_and_started_again(visit: Visits) -> None:
     one.set_steps(20)
     one.make()
     one.finish()
+
+
+def test_a_training_ends_when_its_photos_are_others(visit: Visits, task_data: TaskData, tmp_path: Path) -> None:
+    one = visit()
+    one.take_example()
+    one.set_steps(400)
+    one.make()
+    one.page.locator("#progress").get_by_text("Training: step").wait_for()
+    photos = next(iter(write_photos(tmp_path, task_data, (4,)).values()))
+    one.add("cow", photos, "Took 12 photos into “cow”.")
+    one.message("#said", "your photos are others now")
+    assert one.page.locator("#result .tiles").count() == 0
+    assert not one.page.locator("#neighbours").is_visible()
+
+
+@pytest.mark.filterwarnings("ignore")  # Gradio's, in this process for once
+def test_a_page_that_was_idle_for_too_long_says_so(visit: Visits, bank_folder: Path, examples: Path) -> None:
+    app = launch(make_app(bank_folder, examples), quiet=True)
+    try:
+        one = visit(app.page.local_url)
+        one.take_example()
+        one.set_steps(20)
+        one.make()
+        one.finish()
+        visitors = app.room.visitors
+        visitors.idle, usual = 0, visitors.idle
+        visitors.get("another")
+        visitors.idle = usual
+        one.press("Compare with other ways")
+        one.message("#told-ways", "The model is not here any more")
+        one.press("Make an ONNX file")
+        one.message("#told-files", "The model is not here any more")
+        one.page.locator("#photo input[type=file]").set_input_files(str(next(examples.rglob("*.png"))))
+        one.message("#answer", "The model is not here any more")
+        one.make()
+        one.message("#said", "idle for so long that its photos are forgotten")
+        assert all(one.page.get_by_role("button", name=name).is_visible() for name in ("Compare", "Make an ONNX"))
+    finally:
+        app.page.close(verbose=False)
 
 
 def test_two_visitors_see_their_own_things_only(

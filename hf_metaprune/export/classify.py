@@ -14,7 +14,7 @@ labels, how = facts["labels"], facts["preprocessing"]
 for path in sys.argv[2:]:
     image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
     short, edge = min(image.size), int(min(height, width) / how["crop_pct"] + 1e-6)
-    size = (width, height) if squash else tuple(int(edge * side / short) for side in image.size)
+    size = (width, height) if squash else (int(edge * image.width / short), int(edge * image.height / short))
     image = image.resize(size, getattr(Image.Resampling, how["interpolation"].upper()))
     left, top = (image.width - width) // 2, (image.height - height) // 2
     pixels = np.asarray(image.crop((left, top, left + width, top + height)), np.float32) / 255
