@@ -95,5 +95,9 @@ class HubTroubleError(HubUnreachableError):
     """The Hub answers, but has trouble, or asks to wait: with one file, or with everything."""
 
 
+class TokenError(HubError):
+    """The Hub does not take a token, or not for this."""
+
+
 class PublishConflictError(HubError):
     """Somebody else changed a repo at the same time."""

@@ -230,5 +230,4 @@ def test_the_map_keeps_distances_of_a_plane() -> None:
 
 def test_the_map_of_a_bank_is_sound(bank: Bank) -> None:
     masks = [entry.mask for entry in bank]
-    names = [NASTY, *(entry.id for entry in bank)][: len(masks)]
-    ElementTree.fromstring(svg(map_figure(positions(overlaps(masks)), names, [0, 1], 2), "a bank"))
+    ElementTree.fromstring(svg(map_figure(positions(overlaps(masks)), 2, 2), "a bank"))

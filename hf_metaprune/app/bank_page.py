@@ -84,7 +84,7 @@ class BankPage:
         order = np.argsort(places[:, 0])  # like beside like
         names = [", ".join(map(readable, entry.labels)) for entry in entries]
         pictures = [
-            (map_figure(places, names, ()), "A map: tasks that keep the same units lie together."),
+            (map_figure(places), "A map: tasks that keep the same units lie together."),
             (
                 heat_figure(iou[np.ix_(order, order)], [names[i] for i in order]),
                 "How much the masks of every two tasks overlap: units that both keep, of those that one keeps.",

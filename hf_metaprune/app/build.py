@@ -13,7 +13,7 @@ from .bank_page import PATH, BankPage
 from .look import HEAD, STYLE, THEME
 from .making import MakingSection
 from .photos import PhotosSection
-from .publishing import PublishingSection
+from .publishing import TICKET, PublishingSection
 from .results import ResultSection
 from .room import PRIVATE, Room, Update
 from .visitor import Visitor
@@ -33,6 +33,14 @@ HOW = (
     "the model: a small fraction of the network, to run on your own device.\n\n"
     "Photos become small pictures in this server's memory, and are forgotten when you close the page."
 )
+WITHOUT_TICKET = f"""() => {{
+  const here = new URL(window.location)
+  if (here.searchParams.has('{TICKET}')) {{
+    here.searchParams.delete('{TICKET}')
+    history.replaceState(null, '', here)
+  }}
+}}"""
+"""It holds once: who loads the page again begins anew."""
 QUEUE, THREADS = 100, 100
 """Requests that may wait, and that are answered at a time: those of visitors in the line, and of all others."""
 
@@ -59,13 +67,15 @@ class App:
         self.results.wire()
         self.publishing.wire(self.results)
         made = [*self.making.parts, *self.votes.parts, *self.results.parts]
-        cleared = [*self.photos.parts, *made, self.publishing.name]
+        cleared = [*self.photos.parts, *made, self.publishing.name, self.publishing.all]
         size = self.making.size
         self.photos.clear.click(self._clear, [size], cleared, **PRIVATE)
         changed = [*made, self.making.go, self.photos.take_example] if self.room.examples else [*made, self.making.go]
         quiet: dict[str, Any] = {"show_progress": "hidden"} | PRIVATE
         self.photos.shown.change(self._changed, [size], changed, **quiet)
-        self.page.load(self.making.usual_size, None, [size, self.making.predicted], **quiet)
+        self.page.load(self._arrive, None, [size, *cleared], **quiet).then(None, js=WITHOUT_TICKET)
+        if self.publishing.signed_in:
+            self.page.load(self.publishing.who, None, [self.publishing.login], **quiet)
         self.page.unload(self._leave)
 
     def block(self) -> None:
@@ -80,6 +90,16 @@ class App:
             self.page.close(verbose=False)
             raise
         self.page.block_thread()
+
+    def _arrive(self, request: gr.Request) -> Update:
+        """One who comes back from signing in finds the photos and the model again."""
+        came_back = self.room.visitors.come_back(request.query_params.get(TICKET, ""), request.session_hash or "")
+        visitor = self.room.visitor(request)
+        shown = self.making.arrived(visitor)
+        if not came_back:
+            return shown
+        shown |= self.photos.arrived(visitor) | self.publishing.arrived(visitor)
+        return shown | (self.results.of(visitor) if visitor.result is not None else {})
 
     def _clear(self, ratio: float, request: gr.Request) -> Update:
         visitor = self.room.visitor(request)

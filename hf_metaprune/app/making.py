@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
@@ -15,6 +15,9 @@ from .results import ResultSection
 from .room import PRIVATE, Room, Update
 from .visitor import Visitor
 from .votes import VoteSection
+
+if TYPE_CHECKING:
+    from ..masks import Mask
 
 RATIOS, USUAL = (0.5, 0.98), 0.9
 FOCUS_STOP = """() => {
@@ -79,10 +82,15 @@ class MakingSection:
         self.size.change(self._sized, [self.size, votes.layer], shown, **last)  # of the keyboard, too
         votes.layer.input(self._sized, [self.size, votes.layer], shown, **PRIVATE)
 
-    def usual_size(self, request: gr.Request) -> Update:
-        """The slider where the bank's own models are, and what such a model costs."""
-        ratio = self.room.opened.ratio
-        return {self.size: gr.update(value=ratio)} | self._size(self.room.visitor(request), ratio)
+    def arrived(self, visitor: Visitor) -> Update:
+        """The slider where the visitor's model is, or else the bank's own are, and what such a model costs."""
+        made, plan = visitor.result, visitor.plan
+        ratio = made.report.ratio if made else self.room.opened.ratio
+        shown = {self.size: gr.update(value=ratio)}
+        if plan is None:
+            return shown | self._size(visitor, ratio)
+        layer = _middle(plan.mask(ratio))
+        return shown | self.votes.of(plan, ratio, layer) | self._size(visitor, ratio, layer)
 
     @property
     def parts(self) -> list[Any]:
@@ -117,8 +125,7 @@ class MakingSection:
             yield {self.progress: views.training(progress)}
         plan = visitor.plan = planning.value
         visitor.result = None  # that of another plan
-        layers = list(plan.mask(ratio))
-        layer = layers[len(layers) // 2]
+        layer = _middle(plan.mask(ratio))
         yield self.votes.of(plan, ratio, layer) | self._size(visitor, ratio, layer) | self.results.emptied()
         progress = Progress("Training", steps=steps)
         watcher = Watcher(progress, visitor.stop)
@@ -140,6 +147,12 @@ class MakingSection:
 
     def _sized(self, ratio: float, layer: str, request: gr.Request) -> Update:
         return self._size(self.room.visitor(request), ratio, layer)
+
+
+def _middle(mask: Mask) -> str:
+    """The layer whose vote is shown first."""
+    layers = list(mask)
+    return layers[len(layers) // 2]
 
 
 def _of_these_photos(visitor: Visitor, steps: Iterator[Update]) -> Iterator[Update]:

@@ -125,6 +125,10 @@ class PhotosSection:
         shown = {self.ask: gr.update(visible=True), self.sure: gr.update(visible=False)}
         return texts | files | shown | {self.told: views.message("All of it is forgotten.")} | self._classes(visitor)
 
+    def arrived(self, visitor: Visitor) -> Update:
+        """The classes of one who comes back."""
+        return self._classes(visitor)
+
     def _use_example(self, name: str, request: gr.Request) -> Update:
         from ..reading import read_task_data
 

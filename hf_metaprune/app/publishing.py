@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import gradio as gr
 
-from ..errors import HubError
+from ..errors import HubError, TokenError
 from ..hub.client import is_repo_id
 from . import views
 from .pressed import pressed, resting
 from .results import ResultSection
 from .room import PRIVATE, Room, Update
+from .visitor import Visitor
 
 if TYPE_CHECKING:
     from ..result import AdaptResult
 
+TICKET = "back"
+"""In the address of the page for one who comes back from signing in."""
+GO = """(to) => {
+  window.parent?.postMessage({type: 'SET_SCROLLING', enabled: true}, '*')
+  if (to) window.location.assign(to)
+}"""
+SIGN_IN, SIGN_OUT = "Sign in with Hugging Face", "Sign out ({})"
 AT_ONCE = 4
 """Publications at a time; they wait for the Hub, not for this machine."""
 
@@ -27,14 +37,16 @@ class PublishingSection:
     def __init__(self, room: Room) -> None:
         self.room = room
         self.signed_in = gr.utils.get_space() is not None
-        with gr.Accordion("5. Publish it on the Hugging Face Hub", open=False):
+        with gr.Accordion("5. Publish it on the Hugging Face Hub", open=False) as self.all:
             gr.Markdown(
                 "It takes an account there, which is free. Your photos are not sent; the model is public, unless you "
                 "choose otherwise, with a card that says what it is and what it was made of. There it can vote for the "
                 "tasks of others."
             )
             if self.signed_in:
-                self.login = gr.LoginButton()
+                gr.LoginButton(visible=False)  # lets visitors sign in; but its own press leaves all that they have made
+                self.login = gr.Button(SIGN_IN, variant="huggingface")
+                self.to = gr.Textbox(visible="hidden")
             else:
                 said = "From huggingface.co/settings/tokens, with the right to write. It is used once, and not kept."
                 self.token = gr.Textbox(label="Token", info=said, type="password", max_length=200)
@@ -48,10 +60,27 @@ class PublishingSection:
         limit: dict[str, Any] = {"concurrency_limit": AT_ONCE} | PRIVATE
         if self.signed_in:
             self.publish.click(self._as_signed_in, [self.name, self.private], [self.publish, self.told], **limit)
+            asked = self.login.click(self._sign, [self.login, self.name], [self.to], queue=False, **PRIVATE)
+            asked.then(None, [self.to], js=GO)
         else:
             given = [self.name, self.private, self.token]
             self.publish.click(self._with_token, given, [self.publish, self.told, self.token], **limit)
         results.result.change(lambda: "", None, [self.told], **PRIVATE)  # another model: it is not published
+
+    def arrived(self, visitor: Visitor) -> Update:
+        """How the section looks to one who comes back from signing in."""
+        return {self.all: gr.update(open=True), self.name: visitor.name}
+
+    def who(self, profile: gr.OAuthProfile | None) -> str:
+        """What the button says: for whom it would do what."""
+        return SIGN_IN if profile is None else SIGN_OUT.format(profile.username)
+
+    def _sign(self, says: str, name: str, request: gr.Request) -> str:
+        """Where the visitor signs in, or out, and comes back from."""
+        visitor = self.room.visitor(request)
+        visitor.name = name
+        back = quote(f"/?{TICKET}={self.room.visitors.expect(visitor)}", safe="")
+        return f"/{'login/huggingface' if says == SIGN_IN else 'logout'}?_target_url={back}"
 
     def _as_signed_in(
         self, name: str, private: bool, request: gr.Request, token: gr.OAuthToken | None
@@ -80,4 +109,15 @@ class PublishingSection:
             )
         if not is_repo_id(name):
             raise HubError("the name is that of your account, a slash, and what you call it: you/cats-and-dogs")
-        yield {self.told: views.published(made.push_to_hub(name, token=token, private=private or None))}
+        if not re.fullmatch("[A-Za-z0-9_.-]+", token):
+            raise HubError("this is no token: copy it again, from hf_ to its end")
+        try:
+            yield {self.told: views.published(made.push_to_hub(name, token=token, private=private or None))}
+        except TokenError as error:
+            owner = name.partition("/")[0]
+            raise HubError(
+                f"the Hub does not let you write to the account “{owner}”: sign in again, and let this page write"
+                if self.signed_in
+                else f"the Hub does not take this token for the account “{owner}”: copy it again, or make another one, "
+                "with the right to write there"
+            ) from error

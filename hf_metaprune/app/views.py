@@ -72,15 +72,14 @@ def _hint(found: Mapping[str, Sized]) -> str:
 
 def neighbours(plan: Plan, ratio: float) -> str:
     """The nearest tasks, ranked, those that vote first, and a map of the bank with the visitor's task."""
-    parts = {"votes": plan.neighbours, "does not vote": plan.runners_up}
+    parts = {"votes": plan.neighbours, "does not vote": plan.runners_up[:SHOWN_RUNNERS_UP]}
     found = [(_named(n.entry), part, f"{n.score:.2f}") for part, some in parts.items() for n in some]
-    rows = found[: len(plan.neighbours) + SHOWN_RUNNERS_UP]
+    rows = [(f"{i}. {name}", *rest) for i, (name, *rest) in enumerate(found, 1)]
     voters = {n.entry.id: n.entry for n in plan.neighbours}
     others = (entry for entry in plan.neighbours[0].entry.bank if entry.id not in voters)
     entries = [*voters.values(), *itertools.islice(others, MOST_MAPPED)]  # a map takes n³ steps
     places = positions(overlaps([*(entry.mask for entry in entries), plan.mask(ratio)]))
-    names = [_named(entry) for entry in entries]
-    made = map_figure(places, names, range(len(voters)), len(entries))
+    made = map_figure(places, len(voters), len(entries))
     picture = svg(made, "Map of the bank's tasks with yours among them")
     bank = plan.neighbours[0].entry.bank
     return render("neighbours.html", rows=rows, voters=len(voters), of=len(bank), picture=drawn(picture))

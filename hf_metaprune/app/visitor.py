@@ -43,6 +43,10 @@ class Visitor:
         """The file of the photo that the model is tried on."""
         self.uploads: set[str] = set()
         """Files that came and are still there; Gradio keeps them by their content, one for all who send the same."""
+        self.ticket: str | None = None
+        """By which one who has gone to sign in comes back."""
+        self.name = ""
+        """That the model is to be published under."""
         self._folder: Path | None = None
 
     @property
@@ -112,10 +116,12 @@ class Visitor:
 class Visitors:
     """Who is here, by the name of their session; whoever leaves, or was idle for long, is forgotten."""
 
-    def __init__(self, no_photos: Callable[[], Photos], most: int = 200, idle: float = 3600) -> None:
-        self.no_photos, self.most, self.idle = no_photos, most, idle
+    def __init__(self, no_photos: Callable[[], Photos], most: int = 200, idle: float = 3600, away: float = 900) -> None:
+        self.no_photos, self.most, self.idle, self.away = no_photos, most, idle, away
         self.known: dict[str, tuple[float, Visitor]] = {}
         """When each was last seen, and the visitor; the one idle for longest comes first."""
+        self._away: dict[str, tuple[float, Visitor]] = {}
+        """Who has gone to sign in, by ticket, and when: the page is left for it, and comes back as another session."""
         self._gone: dict[str, None] = {}
         """Names of sessions that were forgotten, though their pages may still be open."""
         self._lock = threading.Lock()
@@ -132,6 +138,8 @@ class Visitors:
             here = [name for name in self.known if name not in gone]
             gone += here[: max(0, len(here) - self.most + 1)]
             forgotten = [self.known.pop(name)[1] for name in gone]
+            lost = [ticket for ticket, (left, _) in self._away.items() if now - left > self.away]
+            forgotten += [self._away.pop(ticket)[1] for ticket in lost]
             self._gone |= dict.fromkeys(gone)
             if visitor is None:
                 visitor = Visitor(self.no_photos)
@@ -144,11 +152,33 @@ class Visitors:
         return visitor
 
     def leave(self, session: str | None) -> None:
-        """Forget a visitor who has closed the page."""
+        """Forget a visitor who has closed the page, unless it was to sign in."""
         with self._lock:
             _, visitor = self.known.pop(session or "", (0.0, None))
+            if visitor is not None and visitor.ticket is not None:
+                self._away[visitor.ticket] = (time.monotonic(), visitor)
+                return
         if visitor is not None:
             self.forget(visitor)
+
+    def expect(self, visitor: Visitor) -> str:
+        """A ticket for who leaves the page to sign in: `come_back` takes it, once."""
+        visitor.ticket = secrets.token_urlsafe(24)
+        return visitor.ticket
+
+    def come_back(self, ticket: str, session: str) -> bool:
+        """Whether a ticket holds; then its visitor is that of the session."""
+        with self._lock:
+            here = [name for name, (_, visitor) in self.known.items() if visitor.ticket == ticket]
+            held = self.known.pop(here[0]) if here else self._away.pop(ticket, None)  # its leaving may be yet to come
+            if held is None:
+                return False
+            held[1].ticket = None
+            _, fresh = self.known.pop(session, (0.0, None))
+            self.known[session] = (time.monotonic(), held[1])
+        if fresh is not None:
+            self.forget(fresh)
+        return True
 
     def forget(self, visitor: Visitor) -> None:
         """Let go of all that a visitor has brought and made."""

@@ -18,6 +18,7 @@ from ..errors import (
     NotCachedError,
     PublishConflictError,
     StorageError,
+    TokenError,
     reason,
 )
 from ..version import __version__
@@ -175,7 +176,8 @@ def _of_status(error: Any, what: str, writing: bool) -> HubError:
         kept = "; what was sent is kept" if writing else ""
         return HubTroubleError(f"{what}: the Hub asks to wait (too many requests): try again in some minutes{kept}")
     said = scrub(str(getattr(error, "server_message", None) or ""))[:200]
-    return HubError(f"{what}: {advice or f'status {status}'}" + (f" ({said})" if said else ""))
+    kind = TokenError if status == 401 or (status == 403 and writing) else HubError
+    return kind(f"{what}: {advice or f'status {status}'}" + (f" ({said})" if said else ""))
 
 
 def scrub(text: str) -> str:

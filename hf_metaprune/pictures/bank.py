@@ -34,33 +34,27 @@ def positions(iou: np.ndarray) -> np.ndarray:
 
 
 @styled
-def map_figure(places: np.ndarray, names: Sequence[str], voters: Sequence[int], target: int | None = None) -> Any:
+def map_figure(places: np.ndarray, voters: int = 0, target: int | None = None) -> Any:
     """A map of tasks: near ones keep the same units.
 
     Args:
         places: (n, 2), of the tasks and the target.
-        names: what they are called.
-        voters: numbers of those that vote.
+        voters: how many of them, the first, vote; they are marked with their rank.
         target: number of the new task, if it is among them.
     """
     made, axes = figure(WIDTH, 3.8)
-    others = [i for i in range(len(places)) if i not in voters and i != target]
+    others = [i for i in range(len(places)) if i >= voters and i != target]
     axes.scatter(*places[others].T, s=26, color=GREY, alpha=0.6, label="tasks of the bank", linewidth=0)
     if target is not None:  # below a voter in the same place, and larger: one that votes alone is copied
         axes.scatter(*places[[target]].T, s=300, color=ORANGE, marker="*", label="your task", linewidth=0)
-    if len(voters):
-        axes.scatter(*places[list(voters)].T, s=32, color=BLUE, marker="s", label="tasks that vote", linewidth=0)
-    middle = places[:, 0].mean()
-    for i in voters:
-        left = places[i, 0] > middle  # so that the name stays in the picture
-        axes.annotate(
-            short(names[i]), places[i], xytext=(-9 if left else 9, 5), textcoords="offset points",
-            ha="right" if left else "left",
-        )  # fmt: skip
+    if voters:
+        axes.scatter(*places[:voters].T, s=32, color=BLUE, marker="s", label="tasks that vote", linewidth=0)
+    for i in range(voters):
+        axes.annotate(str(i + 1), places[i], xytext=(5, 4), textcoords="offset points", fontweight="bold")
     axes.set_axis_off()
     axes.margins(0.12)
     axes.set_aspect("equal", adjustable="datalim")
-    if len(voters) or target is not None:
+    if voters or target is not None:
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=3, columnspacing=1, handletextpad=0.2)
     return made
 

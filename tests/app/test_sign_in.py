@@ -1,0 +1,141 @@
+"""The page as a Space: visitors sign in, and find their model again; accounts and Hub are on loopback."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import pytest
+
+from hf_metaprune.app.visitor import Visitors
+from tests.hub.client import environment
+from tests.hub.server import LoopbackHub
+
+from .conftest import Served, Visit, serve, wait_until
+
+TOKEN, OWNERS, SECRET = "hf_of_the_visitor_abcdef", "hf_of_the_owner_abcdef", "the_secret_of_the_app"
+SCOPES = "openid profile manage-repos"
+WHO = {"sub": "1", "name": "Ann", "preferred_username": "ann", "profile": "http://hub/ann", "picture": ""}
+
+
+class Accounts(BaseHTTPRequestHandler):
+    """An OpenID provider where everybody is Ann, and allows everything."""
+
+    def do_GET(self) -> None:
+        where = urlsplit(self.path)
+        if where.path == "/.well-known/openid-configuration":
+            here = f"http://{self.headers['Host']}"
+            places = {f"{what}_endpoint": f"{here}/oauth/{what}" for what in ("authorization", "token", "userinfo")}
+            return self._answer({"issuer": here, "jwks_uri": f"{here}/keys", **places})
+        asked = {name: values[0] for name, values in parse_qs(where.query).items()}
+        back = asked["redirect_uri"]
+        self.send_response(302)
+        more = urlencode({"code": "a_code", "state": asked["state"]})
+        self.send_header("Location", f"{back}{'&' if '?' in back else '?'}{more}")
+        self.end_headers()
+        return None
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        token = {"access_token": TOKEN, "token_type": "bearer", "scope": SCOPES, "expires_in": 3600}
+        self._answer(token | {"userinfo": WHO})
+
+    def _answer(self, said: dict[str, object]) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(json.dumps(said).encode())
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[LoopbackHub]:
+    with LoopbackHub() as made:
+        made.add_user("ann", token=TOKEN)
+        made.add_user("owner", token=OWNERS)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def space(
+    hub: LoopbackHub, bank_folder: Path, examples: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
+    """The page in what a Space has around it."""
+    accounts = ThreadingHTTPServer(("127.0.0.1", 0), Accounts)
+    threading.Thread(target=accounts.serve_forever, daemon=True).start()
+    files = tmp_path_factory.mktemp("space")
+    around = {
+        "SYSTEM": "spaces",
+        "SPACE_ID": "owner/space",
+        "OAUTH_CLIENT_ID": "the_app",
+        "OAUTH_CLIENT_SECRET": SECRET,
+        "OAUTH_SCOPES": SCOPES,
+        "OPENID_PROVIDER_URL": f"http://127.0.0.1:{accounts.server_port}",
+        **environment(hub, files / "home", OWNERS),
+    }
+    yield from serve(files, "--bank", bank_folder, "--examples", examples, **around)
+    accounts.shutdown()
+    accounts.server_close()
+
+
+def test_who_signs_in_finds_the_model_again_and_publishes_it(
+    visit: Callable[..., Visit], hub: LoopbackHub, space: Served
+) -> None:
+    one = visit(space.url)
+    page = one.page
+    one.take_example()
+    one.set_steps(20)
+    one.make()
+    one.finish()
+    before = one.text("#result")
+    one.press("5. Publish")
+    page.get_by_label("Name", exact=True).fill("ann/signed")
+    one.press("Publish", exact=True)
+    one.message("#published", "sign in first")
+    one.press("Sign in with Hugging Face")
+    page.get_by_role("button", name="Sign out (ann)").wait_for()
+    one.message("#result", "recognised")
+    assert one.text("#result") == before
+    assert page.locator("#neighbours svg").count() == 1
+    assert page.locator("#classes .class").count() == 3
+    assert wait_until(lambda: "back=" not in page.url)
+    assert page.get_by_label("Name", exact=True).input_value() == "ann/signed"
+    one.press("Publish", exact=True)
+    one.message("#published", "It is published")
+    assert "model.safetensors" in hub.read_files("ann/signed")
+    for secret in (TOKEN, OWNERS, SECRET):
+        assert secret not in space.log()
+        assert secret not in page.content()
+        assert not any(secret.encode() in path.read_bytes() for path in space.files.rglob("*") if path.is_file())
+    one.press("Sign out (ann)")
+    page.get_by_role("button", name="Sign in with Hugging Face").wait_for()
+    one.message("#result", "recognised")
+    assert wait_until(lambda: "back=" not in page.url)
+    page.reload()
+    one.message("#classes", "No photos yet.")  # a ticket holds once
+    assert wait_until(lambda: space.visitors_files() == [])
+    one.complaints.clear()  # of the frame that Gradio draws around a Space: it asks the real Hub about this one
+
+
+def test_a_ticket_holds_once_and_for_a_while() -> None:
+    here = Visitors(lambda: None, away=1e9)  # type: ignore[arg-type, return-value]
+    first = here.get("before")
+    ticket, folder = here.expect(first), first.folder
+    here.leave("before")
+    assert not here.come_back("another", "after")
+    assert here.come_back(ticket, "after")
+    assert here.get("after") is first
+    assert not here.come_back(ticket, "of a thief")
+    ticket = here.expect(first)
+    here.leave("after")
+    assert folder.exists()
+    here.away = -1
+    here.get("of another")
+    assert not folder.exists()
+    assert not here.come_back(ticket, "after")
