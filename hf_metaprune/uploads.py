@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import stat
 import struct
@@ -48,7 +49,7 @@ class Receipt:
         """The receipt in a few sentences; `into`: where they went, if all to one place."""
         lines = [f"Took {counted(self.taken, 'photo')}{f' into {into}' if into and self.taken else ''}."]
         if not self.taken:
-            lines[0] += " Try others." if self.refused else " Choose photos first, then press the button."
+            lines[0] += " Try others." if self.refused else " Choose some first."
         if self.refused:
             lines.append(f"Left out {counted(len(self.refused), 'file')}: {'; '.join(self.refused[:SHOWN_REFUSALS])}")
             if len(self.refused) > SHOWN_REFUSALS:
@@ -63,6 +64,8 @@ class Photos:
         self.preprocessing, self.limits = preprocessing, limits or UploadLimits()
         self.by_class: dict[str, list[torch.Tensor]] = {}
         self.bytes = 0
+        self._seen: dict[bytes, str] = {}
+        """The class of each file by its digest: twice the same would be learnt from, and measured on."""
 
     def __len__(self) -> int:
         return sum(map(len, self.by_class.values()))
@@ -139,6 +142,7 @@ class Photos:
     def remove(self, label: str) -> None:
         """Forget a class."""
         self.by_class.pop(label, None)
+        self._seen = {digest: name for digest, name in self._seen.items() if name != label}
 
     def data(self, share: float = 0.2, seed: int = 0) -> TaskData:
         """The photos as a task; a share of each class is held back to measure on.
@@ -178,11 +182,16 @@ class Photos:
         return False
 
     def _take(self, receipt: Receipt, label: str, called: str, data: bytes) -> None:
+        digest = hashlib.sha256(data).digest()
+        if digest in self._seen:
+            receipt.refuse(called, f"it is among those of “{self._seen[digest]}” already")
+            return
         try:
             photo = read_photo(data, self.limits, max(self.preprocessing.input_size[1:]))
         except DataError as error:
             receipt.refuse(called, str(error))
             return
+        self._seen[digest] = label
         self.by_class[label].append(self.preprocessing.to_uint8([photo])[0])
         receipt.taken += 1
 
@@ -310,7 +319,7 @@ def _why_not(info: zipfile.ZipInfo, parts: Sequence[str], limits: UploadLimits) 
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         return "packed in an unusual way"
     if ".." in parts or info.filename.startswith(("/", "\\")) or ":" in (parts or [""])[0]:
-        return "its path leads out of the zip"
+        return "its path leads out of the zip, or has a colon"
     if len(parts) < 2:
         return "in no folder; put the photos of each class into a folder with the class's name"
     if PurePosixPath(info.filename).suffix.lower() in (".zip", ".tar", ".gz", ".7z", ".rar"):

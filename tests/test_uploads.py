@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import stat
 import struct
 import tempfile
@@ -26,10 +27,13 @@ from tests.conftest import tiny_preprocessing
 LIMITS = UploadLimits()
 
 
+NUMBERS = itertools.count()
+
+
 def photo(kind: str = "JPEG", size: tuple[int, int] = (40, 30), color: object = (200, 30, 30), **save: object) -> bytes:
     out = io.BytesIO()
     Image.new("RGB", size, color).save(out, kind, **save)
-    return out.getvalue()
+    return out.getvalue() + next(NUMBERS).to_bytes(4, "big")  # no two are the same file
 
 
 def photos(**limits: object) -> Photos:
@@ -58,7 +62,7 @@ def test_photos_become_a_task(tmp_path: Path) -> None:
     path.write_bytes(photo())
     assert kept.add("cat", [path, photo("PNG"), photo("WEBP")]).words() == "Took 3 photos."
     assert kept.add(" Cat ", [photo("GIF"), photo("BMP")]).taken == 2
-    kept.add("dog", [photo(color=(0, 0, 250))] * 5)
+    kept.add("dog", [photo(color=(0, 0, 250)) for _ in range(5)])
     data = kept.data(seed=1)
     assert data.task.labels == ("cat", "dog")
     assert (len(data.train), len(data.evaluation)) == (8, 2)
@@ -73,7 +77,7 @@ def test_photos_become_a_task(tmp_path: Path) -> None:
 def test_a_class_of_one_photo_is_named() -> None:
     kept = photos()
     kept.add("cat", [photo()])
-    kept.add("dog", [photo()] * 3)
+    kept.add("dog", [photo() for _ in range(3)])
     with pytest.raises(DataError, match="fewer than 2 readable images .* in: cat"):
         kept.data()
 
@@ -169,13 +173,23 @@ def test_the_same_name_twice_is_one_class() -> None:
     assert {name: len(found) for name, found in kept.by_class.items()} == {"Café": 4, "<b>café</b>": 1}
 
 
+def test_the_same_file_is_taken_once() -> None:
+    kept, one = photos(), photo()
+    receipt = kept.add("cat", [one, one, photo()])
+    assert receipt.taken == 2
+    assert receipt.refused == ["file 2: it is among those of “cat” already"]
+    assert kept.add("dog", [one]).taken == 0  # or it would be both
+    kept.remove("cat")
+    assert kept.add("dog", [one]).taken == 1
+
+
 def test_limits_of_count_bytes_and_time() -> None:
-    receipt = photos(photos=3).add("cat", [photo()] * 1000)
+    receipt = photos(photos=3).add("cat", [photo() for _ in range(1000)])
     assert receipt.taken == 3
     assert receipt.refused == ["file 4: at most 3 photos are taken; this and those after it are left out"]
     assert "larger than 0 MB" in photos(file_bytes=10).add("cat", [photo()]).refused[0]
     one = len(photo())
-    assert photos(total_bytes=2 * one).add("cat", [photo()] * 9).taken == 2
+    assert photos(total_bytes=2 * one).add("cat", [photo() for _ in range(9)]).taken == 2
     assert photos(seconds=-1).add("cat", [photo()]).refused == [
         "file 1: an upload may take -1 s; this and those after it are left out"
     ]

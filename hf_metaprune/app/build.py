@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -79,17 +86,18 @@ class App:
         self.page.unload(self._leave)
 
     def block(self) -> None:
-        """Open the bank, and serve until Ctrl-C.
+        """Open the bank, and serve until Ctrl-C, or until the process is told to end.
 
         Raises:
             MetaPruneError: the bank cannot be opened.
         """
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that files are removed then, too
         try:
             self.room.opened  # noqa: B018
-        except BaseException:
+            self.page.block_thread()
+        finally:
             self.page.close(verbose=False)
-            raise
-        self.page.block_thread()
 
     def _arrive(self, request: gr.Request) -> Update:
         """One who comes back from signing in finds the photos and the model again."""
@@ -130,7 +138,15 @@ def make_app(bank: str | Path, examples: str | Path | None = None, limits: Uploa
         examples: a folder of example tasks.
         limits: of what a visitor may send.
     """
+    _keep_uploads_apart()
     return App(Room(bank, examples, limits))
+
+
+def _keep_uploads_apart() -> None:
+    """Let Gradio keep what comes in a folder of this process, which goes when it ends."""
+    if "GRADIO_TEMP_DIR" not in os.environ:
+        os.environ["GRADIO_TEMP_DIR"] = folder = tempfile.mkdtemp(prefix="hf-metaprune-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
 
 def launch(app: App, **options: Any) -> App:
@@ -143,6 +159,8 @@ def launch(app: App, **options: Any) -> App:
         max_file_size=app.room.limits.total_bytes,
         max_threads=THREADS,
         footer_links=[],
+        enable_monitoring=False,
+        app_kwargs={"openapi_url": None, "docs_url": None, "redoc_url": None},
         show_error=False,
         ssr_mode=False,
         run_history=False,  # Gradio's would keep what visitors type, a token too, in their browsers

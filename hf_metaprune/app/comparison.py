@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -13,17 +13,21 @@ from ..plan import Plan
 from ..pruner import RIVAL, MetaPruner
 from ..training import Callback, accuracy, pick_device
 
-STRATEGIES = {"units that your photos choose, without the bank": RIVAL, "units chosen at random": "random"}
+WITHOUT, RANDOM = "units that your photos choose, without the bank", "units chosen at random"
+STRATEGIES = {WITHOUT: RIVAL, RANDOM: "random"}
+REPORTED = {WITHOUT: "without a bank", RANDOM: "units at random"}
+"""Ways that the report shows, too, and what it calls them."""
 BASE = "the whole base, with a classifier for your classes"
 
 
 @dataclass(frozen=True)
 class Compared:
-    """How well a way did on the same test images, and how large its model is."""
+    """How well a way did on the same test images, at its end and on the way, and how large its model is."""
 
     name: str
     accuracy: float
     params: int
+    at_step: dict[int, float] = field(default_factory=dict)
 
 
 Way = Callable[[Sequence[Callback]], Compared]
@@ -39,7 +43,7 @@ def ways(pruner: MetaPruner, plan: Plan) -> Iterator[tuple[str, Way]]:
 def _adapted(pruner: MetaPruner, plan: Plan, name: str, strategy: str, callbacks: Sequence[Callback]) -> Compared:
     options: dict[str, Any] = {"ratio": plan.options.ratio, "steps": plan.training.steps, "seed": plan.options.seed}
     report = pruner.adapt(plan.data, strategy=strategy, callbacks=callbacks, **options).report
-    return Compared(name, report.accuracy, report.params)
+    return Compared(name, report.accuracy, report.params, report.accuracy_at_step)
 
 
 def _whole(pruner: MetaPruner, plan: Plan, _: Sequence[Callback]) -> Compared:

@@ -22,6 +22,7 @@ HEAD = """<style>
   .gradio-container :is(button, [role=tab], [role=option], summary, label:has(> input[type=radio])) {
     min-height: 44px !important;
   }
+  .gradio-container .tab-like-container { height: auto !important; }
 }
 </style>"""
 """Rules that Gradio would break: it cuts the style that it is given at every comma."""

@@ -53,14 +53,14 @@ class MakingSection:
             value=USUAL,
             step=0.01,
             label="How small",
-            info="The share of the network's units that go: the more, the smaller and faster.",
+            info="0.9 takes 90% of the network's units away: the more go, the smaller and faster the model.",
             interactive=True,
         )
         self.predicted = gr.HTML(elem_id="size")
         with gr.Accordion("Options", open=False):
             known = option_fields(AdaptOptions)
             self.voters = gr.Slider(
-                1, 5, value=1, step=1, label="Tasks that vote", info=known["neighbours"].metadata["help"]
+                1, 5, value=1, step=1, label="Tasks that vote", info="How many of the nearest tasks say what stays."
             )
             self.steps = gr.Slider(
                 20, 400, value=100, step=10, label="Steps of fine-tuning", info="More take longer, and may help."

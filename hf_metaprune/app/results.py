@@ -52,7 +52,9 @@ class ResultSection:
                 self.program = gr.DownloadButton("Download a program for it", visible=False, elem_id="program")
             self.told = gr.HTML(elem_id="told-files")
             gr.Markdown("### Against other ways")
-            self.compare = gr.Button("Compare with other ways (about a minute)")
+            with gr.Row():
+                self.compare = gr.Button("Compare with other ways (about a minute)")
+                self.stop = gr.Button("Stop", variant="stop", visible=False)
             self.told_ways = gr.HTML(elem_id="told-ways")
             self.compared = gr.HTML(elem_id="compared")
         files = [self.download, self.report, self.onnx, self.program, self.told]
@@ -63,9 +65,10 @@ class ResultSection:
         self.photo.change(self._try, [self.photo], [self.answer], **PRIVATE)
         self.to_onnx.click(self._export, None, [self.onnx, self.program, self.to_onnx, self.told], **PRIVATE)
         self.compare.click(
-            self._compare, None, [self.compare, self.compared, self.told_ways],
+            self._compare, None, [self.compare, self.stop, self.compared, self.told_ways],
             concurrency_limit=None, show_progress="hidden", **PRIVATE,
         )  # fmt: skip
+        self.stop.click(self._stop, None, None, queue=False, **PRIVATE)
 
     def of(self, visitor: Visitor) -> Update:
         """How the section looks when the visitor's model is made."""
@@ -124,6 +127,9 @@ class ResultSection:
         shown = {button: gr.update(value=str(path), visible=True) for button, path in files.items()}
         yield shown | {self.told: views.message(said)}
 
+    def _stop(self, request: gr.Request) -> None:
+        self.room.visitor(request).stop.set()
+
     def _compare(self, request: gr.Request) -> Iterator[Update]:
         visitor = self.room.visitor(request)
         if visitor.result is None or visitor.plan is None:
@@ -132,11 +138,12 @@ class ResultSection:
         visitor.stop.clear()
         steps = self._ways(visitor, visitor.result, visitor.plan)
         steps = in_turn(self.room.turns, visitor.stop, self.compared, steps)
-        before = resting(self.compare) | {self.told_ways: ""}
-        yield from pressed(steps, self.told_ways, before, resting(self.compare, False))
+        before = resting(self.compare) | {self.told_ways: "", self.stop: gr.update(visible=True)}
+        after = resting(self.compare, False) | {self.stop: gr.update(visible=False)}
+        yield from pressed(steps, self.told_ways, before, after)
 
     def _ways(self, visitor: Visitor, made: AdaptResult, plan: Plan) -> Iterator[Update]:
-        from .comparison import Compared, ways
+        from .comparison import REPORTED, Compared, ways
 
         rows = [Compared("this model", made.report.accuracy, made.report.params)]
         for name, way in ways(self.room.opened.pruner, plan):
@@ -145,4 +152,8 @@ class ResultSection:
             for _ in trying:
                 yield {self.compared: views.compared(rows, self.room.opened.whole, progress)}
             rows.append(trying.value)
+            if name in REPORTED:
+                made.report.rivals[REPORTED[name]] = trying.value.at_step
             yield {self.compared: views.compared(rows, self.room.opened.whole)}
+        if visitor.result is made:
+            visitor.packed()  # with a report that tells of them

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import MissingPackageError, OptionError, reason
+from ..errors import MissingPackageError, OptionError
 from .demo import demo_path
 from .output import out
 
@@ -45,7 +45,7 @@ def serve(
     try:
         made = launch(make_app(bank, examples), server_name=host, server_port=port, quiet=True)
     except OSError as error:
-        raise OptionError(f"port {port} cannot be used: {reason(error)}; choose another with --port") from error
+        raise OptionError(f"port {port} of {host} is taken, or cannot be used: choose another with --port") from error
     address = f"http://{host}:{port}/{BANK_PAGE if explore else ''}"
     out.print(f"serving {address} (Ctrl-C ends it)")
     if browse:

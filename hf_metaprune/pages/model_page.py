@@ -94,8 +94,8 @@ def summary(report: AdaptReport) -> Iterator[str]:
     if report.test_images:
         low, high = report.accuracy_interval
         yield (
-            f"It recognised {report.accuracy:.1%} of {counted(report.test_images, 'test image')}; on ever more images "
-            f"of the kind that would be {low:.0%} to {high:.0%}, with 95% confidence."
+            f"It recognised {report.accuracy:.1%} of {counted(report.test_images, 'test image')}; with more of "
+            f"them it would lie between {low:.0%} and {high:.0%}, with 95% confidence."
         )
     if report.base_params:
         share, macs = report.params / report.base_params, report.macs / max(1, report.base_macs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -39,4 +41,7 @@ def test_all_are_served_or_told_to_wait(own_server: Served, visit: Callable[...,
         one.context.close()
     first.context.close()
     assert wait_until(lambda: own_server.visitors_files() == [])
+    assert len(list(own_server.files.glob("hf-metaprune-*"))) == 1
+    os.kill(own_server.process, signal.SIGTERM)
+    assert wait_until(lambda: list(own_server.files.glob("hf-metaprune-*")) == [])
     assert "Traceback" not in own_server.log()

@@ -67,3 +67,7 @@ def test_from_the_example_to_three_files(demo: Served, visit: Callable[..., Visi
     one.page.locator("#compared tbody tr").nth(3).wait_for()  # its name is there before its row: "Trying ..."
     one.message("#compared", "the whole base")
     assert one.page.locator("#compared tbody tr").count() == 4
+    one.page.get_by_role("button", name="Stop").wait_for(state="hidden")
+    report = saved(one, "#report", tmp_path / "compared.html").read_text()
+    assert "without a bank" in report
+    assert "units at random" in report

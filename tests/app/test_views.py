@@ -19,8 +19,8 @@ BASE = Compared("the whole base", 0.96, 2000)
     ("accuracy", "images", "says", "says_not"),
     [
         (0.25, 8, ["By chance it would be 50%", "only 8 photos", "no better than chance"], ["slider"]),
-        (0.80, 500, ["76% to 83%", "More photos of each class"], ["rough", "no better"]),
-        (0.97, 500, ["95% to 98%"], ["More photos", "rough"]),
+        (0.80, 500, ["between 76% and 83%", "More photos of each class"], ["rough", "no better"]),
+        (0.97, 500, ["between 95% and 98%"], ["More photos of each", "rough"]),
     ],
 )
 def test_a_verdict(accuracy: float, images: int, says: list[str], says_not: list[str]) -> None:
