@@ -20,7 +20,7 @@ from .bank_page import PATH, BankPage
 from .look import HEAD, STYLE, THEME
 from .making import MakingSection
 from .photos import PhotosSection
-from .publishing import TICKET, PublishingSection
+from .publishing import COME_BACK, TICKET, PublishingSection, refusals
 from .results import ResultSection
 from .room import PRIVATE, Room, Update
 from .visitor import Visitor
@@ -80,7 +80,8 @@ class App:
         changed = [*made, self.making.go, self.photos.take_example] if self.room.examples else [*made, self.making.go]
         quiet: dict[str, Any] = {"show_progress": "hidden"} | PRIVATE
         self.photos.shown.change(self._changed, [size], changed, **quiet)
-        self.page.load(self._arrive, None, [size, *cleared], **quiet).then(None, js=WITHOUT_TICKET)
+        arriving = self.page.load(self._arrive, [self.publishing.to], [size, *cleared], js=COME_BACK, **quiet)
+        arriving.then(None, js=WITHOUT_TICKET)
         if self.publishing.signed_in:
             self.page.load(self.publishing.who, None, [self.publishing.login], **quiet)
         self.page.unload(self._leave)
@@ -99,9 +100,10 @@ class App:
         finally:
             self.page.close(verbose=False)
 
-    def _arrive(self, request: gr.Request) -> Update:
+    def _arrive(self, kept: str, request: gr.Request) -> Update:
         """One who comes back from signing in finds the photos and the model again."""
-        came_back = self.room.visitors.come_back(request.query_params.get(TICKET, ""), request.session_hash or "")
+        session, tickets = request.session_hash or "", (request.query_params.get(TICKET, ""), kept)
+        came_back = any(self.room.visitors.come_back(ticket, session) for ticket in tickets if ticket)
         visitor = self.room.visitor(request)
         shown = self.making.arrived(visitor)
         if not came_back:
@@ -160,7 +162,7 @@ def launch(app: App, **options: Any) -> App:
         max_threads=THREADS,
         footer_links=[],
         enable_monitoring=False,
-        app_kwargs={"openapi_url": None, "docs_url": None, "redoc_url": None},
+        app_kwargs={"openapi_url": None, "docs_url": None, "redoc_url": None, "exception_handlers": refusals()},
         show_error=False,
         ssr_mode=False,
         run_history=False,  # Gradio's would keep what visitors type, a token too, in their browsers

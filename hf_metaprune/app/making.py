@@ -35,6 +35,7 @@ SHOW_END = """() => {
   if (document.activeElement === document.body) document.querySelector('#go')?.focus({preventScroll: true})
 }"""
 """What came of it is brought into view, for those who have scrolled away meanwhile."""
+LEFT = "The training ended when you left the page: press “Make my model” again."
 CHANGED = "Stopped, because your photos are others now: press “Make my model” again."
 
 
@@ -90,7 +91,8 @@ class MakingSection:
         if plan is None:
             return shown | self._size(visitor, ratio)
         layer = _middle(plan.mask(ratio))
-        return shown | self.votes.of(plan, ratio, layer) | self._size(visitor, ratio, layer)
+        said = {} if made else {self.said: views.message(LEFT)}
+        return shown | said | self.votes.of(plan, ratio, layer) | self._size(visitor, ratio, layer)
 
     @property
     def parts(self) -> list[Any]:
@@ -118,7 +120,7 @@ class MakingSection:
         yield from pressed(making, self.said, running | started, ended)
 
     def _steps(self, visitor: Visitor, ratio: float, voters: int, steps: int, seed: int) -> Iterator[Update]:
-        data, progress = visitor.data(seed), Progress("Looking for the nearest tasks")
+        data, stop, progress = visitor.data(seed), visitor.stop, Progress("Looking for the nearest tasks")
         options: dict[str, Any] = {"neighbours": voters, "steps": steps, "seed": seed, "ratio": ratio}
         planning = Watched(lambda: self.room.opened.pruner.plan(data, **options), visitor.stop)
         for _ in planning:
@@ -132,6 +134,8 @@ class MakingSection:
         making = Watched(lambda: self.room.opened.pruner.make(plan, callbacks=[watcher]), visitor.stop)
         for _ in making:
             yield {self.progress: views.training(progress)}
+        if stop.is_set():
+            raise StoppedError
         visitor.result = making.value
         yield self.results.of(visitor) | {self.said: views.done(making.value)}
 

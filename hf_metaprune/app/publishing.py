@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 import gradio as gr
 
@@ -22,13 +22,40 @@ if TYPE_CHECKING:
 
 TICKET = "back"
 """In the address of the page for one who comes back from signing in."""
-GO = """(to) => {
-  window.parent?.postMessage({type: 'SET_SCROLLING', enabled: true}, '*')
-  if (to) window.location.assign(to)
-}"""
+GO = f"""(to) => {{
+  if (!to) return
+  const back = new URL(to, window.location).searchParams.get('_target_url')
+  try {{ sessionStorage.setItem('{TICKET}', new URL(back, window.location).searchParams.get('{TICKET}')) }} catch {{}}
+  window.parent?.postMessage({{type: 'SET_SCROLLING', enabled: true}}, '*')
+  window.location.assign(to)
+}}"""
+"""To where one signs in; who comes back by the browser's own button has the ticket from its storage."""
+COME_BACK = f"""() => {{
+  try {{
+    const kept = sessionStorage.getItem('{TICKET}')
+    sessionStorage.removeItem('{TICKET}')
+    return kept ?? ''
+  }} catch {{ return '' }}
+}}"""
 SIGN_IN, SIGN_OUT = "Sign in with Hugging Face", "Sign out ({})"
 AT_ONCE = 4
 """Publications at a time; they wait for the Hub, not for this machine."""
+
+
+def refusals() -> dict[Any, Any]:
+    """What answers who has not signed in after all: the page, as it was."""
+    try:
+        from authlib.integrations.base_client.errors import OAuthError
+    except ImportError:  # Gradio without its extra: nobody signs in
+        return {}
+    from starlette.requests import Request
+    from starlette.responses import RedirectResponse
+
+    async def back(request: Request, _: Exception) -> RedirectResponse:
+        tickets = parse_qs(urlsplit(request.query_params.get("_target_url", "")).query).get(TICKET, [""])
+        return RedirectResponse(f"/?{urlencode({TICKET: tickets[0]})}")
+
+    return {OAuthError: back}
 
 
 class PublishingSection:
@@ -43,10 +70,10 @@ class PublishingSection:
                 "choose otherwise, with a card that says what it is and what it was made of. There it can vote for the "
                 "tasks of others."
             )
+            self.to = gr.Textbox(visible="hidden")
             if self.signed_in:
                 gr.LoginButton(visible=False)  # lets visitors sign in; but its own press leaves all that they have made
                 self.login = gr.Button(SIGN_IN, variant="huggingface")
-                self.to = gr.Textbox(visible="hidden")
             else:
                 said = "From huggingface.co/settings/tokens, with the right to write. It is used once, and not kept."
                 self.token = gr.Textbox(label="Token", info=said, type="password", max_length=200)

@@ -10,7 +10,7 @@ import gradio as gr
 
 from ..errors import DataError
 from . import views
-from .jobs import Progress, Watched, Watcher
+from .jobs import Progress, StoppedError, Watched, Watcher
 from .pressed import in_turn, pressed, resting
 from .room import AS_FILE, PRIVATE, Room, Update
 from .visitor import Visitor
@@ -71,11 +71,16 @@ class ResultSection:
         self.stop.click(self._stop, None, None, queue=False, **PRIVATE)
 
     def of(self, visitor: Visitor) -> Update:
-        """How the section looks when the visitor's model is made."""
-        assert visitor.result is not None
-        path = visitor.packed()
+        """How the section looks when the visitor's model is made.
+
+        Raises:
+            StoppedError: it is gone again.
+        """
+        path, made = visitor.packed(), visitor.result
+        if made is None:
+            raise StoppedError
         return self.emptied() | {
-            self.result: views.result(visitor.result, path.stat().st_size / 1000),
+            self.result: views.result(made, path.stat().st_size / 1000),
             self.trial: gr.update(visible=True),
             self.download: gr.update(value=str(path)),
             self.report: gr.update(value=str(path.parent / "model" / "report.html")),
@@ -118,7 +123,8 @@ class ResultSection:
     def _translated(self, visitor: Visitor, made: AdaptResult) -> Iterator[Update]:
         from ..export import PROGRAM, export_onnx
 
-        found = export_onnx(made.model, made.preprocessing, visitor.folder / "model.onnx")
+        with visitor.writing() as folder:
+            found = export_onnx(made.model, made.preprocessing, folder / "model.onnx")
         said = (
             f"The ONNX file is made: {found.size / 1000:,.0f} kB, with the labels in it. The program beside it needs "
             f"onnxruntime, numpy and pillow alone: python {PROGRAM.name} model.onnx photo.jpg"

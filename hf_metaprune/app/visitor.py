@@ -7,11 +7,13 @@ import shutil
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import DataError
+from .jobs import StoppedError
 
 if TYPE_CHECKING:
     from ..plan import Plan
@@ -70,6 +72,23 @@ class Visitor:
             self._folder.mkdir(mode=0o700, parents=True)
         return self._folder
 
+    @contextmanager
+    def writing(self) -> Iterator[Path]:
+        """The folder, to write to.
+
+        Raises:
+            StoppedError: the visitor is gone meanwhile, and with them what was written.
+        """
+        folder = self.folder
+        try:
+            yield folder
+        except Exception:
+            if self._folder == folder:
+                raise
+        if self._folder != folder:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise StoppedError
+
     def data(self, seed: int) -> TaskData:
         """The visitor's photos, or the example that was chosen.
 
@@ -103,13 +122,20 @@ class Visitor:
         self.stop.set()
 
     def packed(self) -> Path:
-        """The model's folder as a zip, with its report as a page."""
-        assert self.result is not None
-        made = self.result.save_pretrained(self.folder / "model", html=True, overwrite=True)
-        path = self.folder / "model.zip"
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-            for file in sorted(made.iterdir()):
-                archive.write(file, f"model/{file.name}")
+        """The model's folder as a zip, with its report as a page.
+
+        Raises:
+            StoppedError: there is no model any more.
+        """
+        result = self.result
+        if result is None:
+            raise StoppedError
+        with self.writing() as folder:
+            made = result.save_pretrained(folder / "model", html=True, overwrite=True)
+            path = folder / "model.zip"
+            with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+                for file in sorted(made.iterdir()):
+                    archive.write(file, f"model/{file.name}")
         return path
 
 

@@ -7,10 +7,12 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 
+from hf_metaprune.app.jobs import StoppedError
 from hf_metaprune.app.visitor import Visitors
 from tests.hub.client import environment
 from tests.hub.server import LoopbackHub
@@ -23,7 +25,9 @@ WHO = {"sub": "1", "name": "Ann", "preferred_username": "ann", "profile": "http:
 
 
 class Accounts(BaseHTTPRequestHandler):
-    """An OpenID provider where everybody is Ann, and allows everything."""
+    """An OpenID provider where everybody is Ann, and allows everything, unless it `says` something else."""
+
+    says: ClassVar[dict[str, str]] = {"code": "a_code"}
 
     def do_GET(self) -> None:
         where = urlsplit(self.path)
@@ -34,7 +38,7 @@ class Accounts(BaseHTTPRequestHandler):
         asked = {name: values[0] for name, values in parse_qs(where.query).items()}
         back = asked["redirect_uri"]
         self.send_response(302)
-        more = urlencode({"code": "a_code", "state": asked["state"]})
+        more = urlencode({**self.says, "state": asked["state"]})
         self.send_header("Location", f"{back}{'&' if '?' in back else '?'}{more}")
         self.end_headers()
         return None
@@ -85,7 +89,7 @@ def space(
 
 
 def test_who_signs_in_finds_the_model_again_and_publishes_it(
-    visit: Callable[..., Visit], hub: LoopbackHub, space: Served
+    visit: Callable[..., Visit], hub: LoopbackHub, space: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = visit(space.url)
     page = one.page
@@ -98,6 +102,12 @@ def test_who_signs_in_finds_the_model_again_and_publishes_it(
     page.get_by_label("Name", exact=True).fill("ann/signed")
     one.press("Publish", exact=True)
     one.message("#published", "sign in first")
+    monkeypatch.setattr(Accounts, "says", {"error": "access_denied"})
+    one.press("Sign in with Hugging Face")
+    page.wait_for_url("**?back=*")
+    one.message("#result", "recognised")
+    page.get_by_role("button", name="Sign in with Hugging Face").wait_for()
+    monkeypatch.setattr(Accounts, "says", {"code": "a_code"})
     one.press("Sign in with Hugging Face")
     page.get_by_role("button", name="Sign out (ann)").wait_for()
     one.message("#result", "recognised")
@@ -121,6 +131,23 @@ def test_who_signs_in_finds_the_model_again_and_publishes_it(
     one.message("#classes", "No photos yet.")  # a ticket holds once
     assert wait_until(lambda: space.visitors_files() == [])
     one.complaints.clear()  # of the frame that Gradio draws around a Space: it asks the real Hub about this one
+
+
+def test_what_is_written_for_one_who_is_gone_goes_too() -> None:
+    one = Visitors(lambda: None).get("a")  # type: ignore[arg-type, return-value]
+    with pytest.raises(StoppedError), one.writing() as folder:
+        one.forget()
+        folder.mkdir()
+        (folder / "model.onnx").touch()
+    assert not folder.exists()
+    with pytest.raises(StoppedError), one.writing() as folder:
+        one.forget()
+        (folder / "model.onnx").touch()  # its folder is not there
+    with one.writing() as folder:
+        (folder / "model.onnx").touch()
+    assert (folder / "model.onnx").exists()
+    one.forget()
+    assert not folder.exists()
 
 
 def test_a_ticket_holds_once_and_for_a_while() -> None:
