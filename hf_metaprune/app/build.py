@@ -69,7 +69,7 @@ class App:
             bank.wire(self.page)
 
     def _wire(self) -> None:
-        self.photos.wire()
+        photos_changed = self.photos.wire()
         self.making.wire(self.votes, self.results)
         self.results.wire()
         self.publishing.wire(self.results)
@@ -79,7 +79,8 @@ class App:
         self.photos.clear.click(self._clear, [size], cleared, **PRIVATE)
         changed = [*made, self.making.go, self.photos.take_example] if self.room.examples else [*made, self.making.go]
         quiet: dict[str, Any] = {"show_progress": "hidden"} | PRIVATE
-        self.photos.shown.change(self._changed, [size], changed, **quiet)
+        for event in photos_changed:
+            event.then(self._changed, [size], changed, **quiet)
         arriving = self.page.load(self._arrive, [self.publishing.to], [size, *cleared], js=COME_BACK, **quiet)
         arriving.then(None, js=WITHOUT_TICKET)
         if self.publishing.signed_in:

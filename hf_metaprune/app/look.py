@@ -18,6 +18,7 @@ HEAD = """<style>
 .gradio-container label:has(input:focus-visible) {
   outline: 3px solid var(--color-accent) !important; outline-offset: 2px;
 }
+@media (forced-colors: active) { .gradio-container input[type=range] { forced-color-adjust: none; } }
 @media (pointer: coarse), (max-width: 40rem) {
   .gradio-container :is(button, [role=tab], [role=option], summary, label:has(> input[type=radio])) {
     min-height: 44px !important;

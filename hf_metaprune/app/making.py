@@ -10,9 +10,9 @@ import gradio as gr
 from ..config import AdaptOptions, option_fields
 from . import views
 from .jobs import Progress, StoppedError, Watched, Watcher
-from .pressed import in_turn, pressed
+from .pressed import focus, in_turn, pressed
 from .results import ResultSection
-from .room import PRIVATE, Room, Update
+from .room import PRIVATE, Room, Update, within_limits
 from .visitor import Visitor
 from .votes import VoteSection
 
@@ -20,20 +20,7 @@ if TYPE_CHECKING:
     from ..masks import Mask
 
 RATIOS, USUAL = (0.5, 0.98), 0.9
-FOCUS_STOP = """() => {
-  const look = (times) => {
-    const stop = document.querySelector('#stop')
-    if (document.activeElement !== document.body) return
-    if (stop?.offsetParent) stop.focus()
-    else if (times) setTimeout(look, 100, times - 1)
-  }
-  setTimeout(look, 100, 50)
-}"""
-"""The button that was pressed goes; who came by keyboard is led to the one in its place."""
-SHOW_END = """() => {
-  document.querySelector('#said')?.scrollIntoView({block: 'center'})
-  if (document.activeElement === document.body) document.querySelector('#go')?.focus({preventScroll: true})
-}"""
+SHOW_END = "() => { document.querySelector('#said')?.scrollIntoView({block: 'center'}) }"
 """What came of it is brought into view, for those who have scrolled away meanwhile."""
 LEFT = "The training ended when you left the page: press “Make my model” again."
 CHANGED = "Stopped, because your photos are others now: press “Make my model” again."
@@ -49,22 +36,28 @@ class MakingSection:
         self.stop = gr.Button("Stop", variant="stop", visible=False, elem_id="stop")
         self.said = gr.HTML(elem_id="said")
         self.progress = gr.HTML(elem_id="progress")
-        self.size = gr.Slider(
-            *RATIOS,
-            value=USUAL,
-            step=0.01,
-            label="How small",
-            info="0.9 takes 90% of the network's units away: the more go, the smaller and faster the model.",
-            interactive=True,
+        self.size = within_limits(
+            gr.Slider(
+                *RATIOS,
+                value=USUAL,
+                step=0.01,
+                label="How small",
+                info="0.9 takes 90% of the network's units away: the more go, the smaller and faster the model.",
+                interactive=True,
+            )
         )
         self.predicted = gr.HTML(elem_id="size")
         with gr.Accordion("Options", open=False):
             known = option_fields(AdaptOptions)
-            self.voters = gr.Slider(
-                1, 5, value=1, step=1, label="Tasks that vote", info="How many of the nearest tasks say what stays."
+            self.voters = within_limits(
+                gr.Slider(
+                    1, 5, value=1, step=1, label="Tasks that vote", info="How many of the nearest tasks say what stays."
+                )
             )
-            self.steps = gr.Slider(
-                20, 400, value=100, step=10, label="Steps of fine-tuning", info="More take longer, and may help."
+            self.steps = within_limits(
+                gr.Slider(
+                    20, 400, value=100, step=10, label="Steps of fine-tuning", info="More take longer, and may help."
+                )
             )
             self.seed = gr.Number(0, label="Seed", info=known["seed"].metadata["help"], precision=0)
 
@@ -72,11 +65,13 @@ class MakingSection:
         """Connect what is pressed with what happens."""
         self.votes, self.results = votes, results
         mine = [self.said, self.progress, self.predicted, self.go, self.stop]
-        self.go.click(
+        self.go.click(None, js=focus("go", "stop"))  # first: what comes next takes the button away
+        pressed_go = self.go.click(
             self._make, [self.size, self.voters, self.steps, self.seed], [*mine, *votes.parts, *results.parts],
             concurrency_limit=None, show_progress="hidden", **PRIVATE,
-        ).then(None, js=SHOW_END)  # fmt: skip
-        self.go.click(None, js=FOCUS_STOP)
+        )  # fmt: skip
+        pressed_go.then(None, js=SHOW_END)
+        pressed_go.then(None, js=focus("stop", "go"))
         self.stop.click(self._stop, None, None, queue=False, **PRIVATE)
         shown = [self.predicted, votes.voted]
         last: dict[str, Any] = {"trigger_mode": "always_last", "show_progress": "hidden"} | PRIVATE

@@ -11,7 +11,7 @@ from ..errors import DataError
 from ..hub.samples import Wanted
 from . import views
 from .pressed import pressed, resting
-from .room import AS_FILE, PRIVATE, Room, Update
+from .room import AS_FILE, PRIVATE, Room, Update, within_limits
 from .visitor import Visitor
 
 if TYPE_CHECKING:
@@ -87,30 +87,38 @@ class PhotosSection:
             label="Classes", info="Separated by commas; if left out, the first that are found.", max_length=2000
         )
         with gr.Row():
-            self.classes = gr.Slider(2, self.room.limits.classes, value=5, step=1, label="Classes at most")
-            self.per_class = gr.Slider(5, MOST_PER_CLASS, value=30, step=5, label="Photos of each")
+            self.classes = within_limits(
+                gr.Slider(2, self.room.limits.classes, value=5, step=1, label="Classes at most")
+            )
+            self.per_class = within_limits(gr.Slider(5, MOST_PER_CLASS, value=30, step=5, label="Photos of each"))
         self.take_data_set = gr.Button("Take these photos")
 
-    def wire(self) -> None:
-        """Connect what is pressed with what happens, but for `clear`, of which other sections know more."""
+    def wire(self) -> list[Any]:
+        """Connect what is pressed with what happens, but for `clear`, of which other sections know more.
+
+        Returns:
+            Events after which the photos may be others.
+        """
         seen = [self.told, self.shown, self.change, self.which, self.remove]
         show = {self.ask: gr.update(visible=False), self.sure: gr.update(visible=True)}
         hide = {self.ask: gr.update(visible=True), self.sure: gr.update(visible=False)}
         self.ask.click(lambda: show, None, list(show), **PRIVATE)
         self.keep.click(lambda: hide, None, list(hide), **PRIVATE)
-        self.remove.click(self._remove, [self.which], seen, **PRIVATE)
+        changes = [self.remove.click(self._remove, [self.which], seen, **PRIVATE)]
         waiting = PRIVATE | {"show_progress_on": self.shown}
         if self.room.examples:
-            self.take_example.click(self._use_example, [self.example], seen, **PRIVATE)
+            changes.append(self.take_example.click(self._use_example, [self.example], seen, **PRIVATE))
         own = [self.label, self.files, self.camera]
-        for came in (self.files.upload, self.camera.change):
-            came(self._note, [self.files, self.camera], None, queue=False, **PRIVATE)
+        for chosen in (self.files, self.camera):
+            chosen.change(self._note, [self.files, self.camera], None, queue=False, **PRIVATE)
         several = waiting | {"concurrency_limit": UPLOADS_AT_ONCE}
-        self.add.click(self._add, own, [*seen, *own], **several).then(None, js=FOCUS)
-        self.zip.upload(self._add_zip, [self.zip], [*seen, self.zip], **several)
+        added = self.add.click(self._add, own, [*seen, *own], **several)
+        added.then(None, js=FOCUS)
+        changes += [added, self.zip.upload(self._add_zip, [self.zip], [*seen, self.zip], **several)]
         wanted = [self.repo, self.names, self.classes, self.per_class]
         out = [*seen, self.take_data_set]
-        self.take_data_set.click(self._add_data_set, wanted, out, concurrency_limit=DATA_SETS_AT_ONCE, **waiting)
+        limit = {"concurrency_limit": DATA_SETS_AT_ONCE} | waiting
+        return [*changes, self.take_data_set.click(self._add_data_set, wanted, out, **limit)]
 
     @property
     def parts(self) -> list[Any]:
@@ -141,8 +149,11 @@ class PhotosSection:
         return {self.told: views.message(ready)} | self._classes(visitor)
 
     def _note(self, files: list[str] | None, shot: str | None, request: gr.Request) -> None:
-        """Photos that are chosen, and not added yet, go with their visitor, too."""
-        self.room.visitor(request).uploads.update(_given(files, shot))
+        """Photos that are chosen, and not added yet, go with their visitor, too; or when they are chosen no more."""
+        visitor, chosen = self.room.visitor(request), set(_given(files, shot))
+        self.room.visitors.drop(visitor, visitor.chosen - chosen)
+        visitor.chosen = chosen
+        visitor.uploads |= chosen
 
     def _add(self, label: str, files: list[str] | None, shot: str | None, request: gr.Request) -> Update:
         from ..uploads import clean_label
@@ -161,6 +172,8 @@ class PhotosSection:
         visitor = self.room.visitor(request)
         if not label:
             return {self.told: views.message("Choose a class to remove first.", "alert")}
+        if label not in visitor.photos.by_class:
+            return {self.told: views.message(f"“{label}” is not here any more.", "alert")} | self._classes(visitor)
         visitor.photos.remove(label)
         visitor.changed()
         return {self.told: views.message(f"“{label}” is removed.")} | self._classes(visitor)
@@ -193,8 +206,9 @@ class PhotosSection:
 
     def _taken(self, visitor: Visitor, receipt: Receipt, into: str = "") -> Update:
         """Photos have come: an example that was chosen before is none any more."""
-        visitor.example = None
-        visitor.changed()
+        if receipt.taken:
+            visitor.example = None
+            visitor.changed()
         return {self.told: views.message(receipt.words(into))} | self._classes(visitor)
 
     def _classes(self, visitor: Visitor) -> Update:

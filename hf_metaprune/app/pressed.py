@@ -52,3 +52,21 @@ def in_turn(turns: Turns, stop: threading.Event, told: gr.HTML, steps: Iterator[
 def resting(button: gr.Button, rests: bool = True) -> Update:
     """The button, so that it cannot be pressed; or can again."""
     return {button: gr.update(interactive=not rests)}
+
+
+def focus(gone: str, instead: str) -> str:
+    """JavaScript that leads who came by keyboard from a button that goes, or rests, to the one in its place.
+
+    Args:
+        gone, instead: their ids.
+    """
+    return f"""() => {{
+  const look = (times) => {{
+    const [gone, instead] = ['#{gone}', '#{instead}'].map((id) => document.querySelector(id))
+    if (![document.body, gone].includes(document.activeElement)) return
+    const there = instead?.offsetParent && !instead.disabled
+    if (there && (!gone?.offsetParent || gone.disabled)) instead.focus({{preventScroll: true}})
+    else if (times) setTimeout(look, 100, times - 1)
+  }}
+  look(100)
+}}"""

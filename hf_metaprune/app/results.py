@@ -11,7 +11,7 @@ import gradio as gr
 from ..errors import DataError
 from . import views
 from .jobs import Progress, StoppedError, Watched, Watcher
-from .pressed import in_turn, pressed, resting
+from .pressed import focus, in_turn, pressed, resting
 from .room import AS_FILE, PRIVATE, Room, Update
 from .visitor import Visitor
 
@@ -53,8 +53,8 @@ class ResultSection:
             self.told = gr.HTML(elem_id="told-files")
             gr.Markdown("### Against other ways")
             with gr.Row():
-                self.compare = gr.Button("Compare with other ways (about a minute)")
-                self.stop = gr.Button("Stop", variant="stop", visible=False)
+                self.compare = gr.Button("Compare with other ways (about a minute)", elem_id="compare")
+                self.stop = gr.Button("Stop", variant="stop", visible=False, elem_id="stop-ways")
             self.told_ways = gr.HTML(elem_id="told-ways")
             self.compared = gr.HTML(elem_id="compared")
         files = [self.download, self.report, self.onnx, self.program, self.told]
@@ -64,10 +64,12 @@ class ResultSection:
         """Connect what is pressed with what happens."""
         self.photo.change(self._try, [self.photo], [self.answer], **PRIVATE)
         self.to_onnx.click(self._export, None, [self.onnx, self.program, self.to_onnx, self.told], **PRIVATE)
-        self.compare.click(
+        self.compare.click(None, js=focus("compare", "stop-ways"))
+        comparing = self.compare.click(
             self._compare, None, [self.compare, self.stop, self.compared, self.told_ways],
             concurrency_limit=None, show_progress="hidden", **PRIVATE,
         )  # fmt: skip
+        comparing.then(None, js=focus("stop-ways", "compare"))
         self.stop.click(self._stop, None, None, queue=False, **PRIVATE)
 
     def of(self, visitor: Visitor) -> Update:
@@ -155,8 +157,12 @@ class ResultSection:
         for name, way in ways(self.room.opened.pruner, plan):
             progress = Progress(f"Trying {name}")
             trying = Watched(partial(way, [Watcher(progress, visitor.stop)]), visitor.stop)
-            for _ in trying:
-                yield {self.compared: views.compared(rows, self.room.opened.whole, progress)}
+            try:
+                for _ in trying:
+                    yield {self.compared: views.compared(rows, self.room.opened.whole, progress)}
+            except StoppedError:
+                yield {self.compared: views.compared(rows, self.room.opened.whole)}
+                raise
             rows.append(trying.value)
             if name in REPORTED:
                 made.report.rivals[REPORTED[name]] = trying.value.at_step

@@ -37,8 +37,20 @@ PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 AS_FILE: dict[str, Any] = {"type": "filepath", "image_mode": None}
 """Of every picture that comes: as the file that came, to be read within our limits, and deleted."""
 
+
 Update = dict[Any, Any]
 """What becomes of some components."""
+
+
+def within_limits(slider: gr.Slider) -> gr.Slider:
+    """The slider, whose number may be typed, too: one that is out of its range, or missing, is taken as the nearest."""
+    low, high, usual = slider.minimum, slider.maximum, slider.value
+
+    def taken(payload: float | None) -> float:
+        return min(max(usual if payload is None else payload, low), high)
+
+    slider.preprocess = taken  # type: ignore[method-assign]
+    return slider
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,8 @@ class Visitor:
         """By which a training ended."""
         self.was_forgotten = False
         """The page was here before, and its photos were let go."""
+        self.chosen: set[str] = set()
+        """Files of photos that are chosen, and not added yet."""
         self.tried: str | None = None
         """The file of the photo that the model is tried on."""
         self.uploads: set[str] = set()
@@ -100,7 +102,7 @@ class Visitor:
         except DataError as error:
             if self.was_forgotten and not self.photos.by_class:
                 raise DataError("this page was idle for so long that its photos are forgotten: begin again") from error
-            if self.uploads - {self.tried}:
+            if self.chosen:
                 raise DataError(f"{error}; press “Add to the class” to add the photos that you have chosen") from error
             raise
 
@@ -109,6 +111,7 @@ class Visitor:
         self.stop.set()
         self.stop = threading.Event()
         self._photos = None
+        self.chosen = set()
         self.example = self.plan = self.result = None
         self.interrupted = False
         if self._folder is not None:
@@ -146,8 +149,8 @@ class Visitors:
         self.no_photos, self.most, self.idle, self.away = no_photos, most, idle, away
         self.known: dict[str, tuple[float, Visitor]] = {}
         """When each was last seen, and the visitor; the one idle for longest comes first."""
-        self._away: dict[str, tuple[float, Visitor]] = {}
-        """Who has gone to sign in, by ticket, and when: the page is left for it, and comes back as another session."""
+        self._away: dict[str, Visitor] = {}
+        """Who has gone to sign in, by ticket: the page is left for it, and comes back as another session."""
         self._gone: dict[str, None] = {}
         """Names of sessions that were forgotten, though their pages may still be open."""
         self._lock = threading.Lock()
@@ -164,8 +167,6 @@ class Visitors:
             here = [name for name in self.known if name not in gone]
             gone += here[: max(0, len(here) - self.most + 1)]
             forgotten = [self.known.pop(name)[1] for name in gone]
-            lost = [ticket for ticket, (left, _) in self._away.items() if now - left > self.away]
-            forgotten += [self._away.pop(ticket)[1] for ticket in lost]
             self._gone |= dict.fromkeys(gone)
             if visitor is None:
                 visitor = Visitor(self.no_photos)
@@ -182,7 +183,10 @@ class Visitors:
         with self._lock:
             _, visitor = self.known.pop(session or "", (0.0, None))
             if visitor is not None and visitor.ticket is not None:
-                self._away[visitor.ticket] = (time.monotonic(), visitor)
+                self._away[visitor.ticket] = visitor
+                waiting = threading.Timer(self.away, self._give_up, [visitor.ticket])
+                waiting.daemon = True
+                waiting.start()
                 return
         if visitor is not None:
             self.forget(visitor)
@@ -192,16 +196,22 @@ class Visitors:
         visitor.ticket = secrets.token_urlsafe(24)
         return visitor.ticket
 
+    def _give_up(self, ticket: str) -> None:
+        with self._lock:
+            visitor = self._away.pop(ticket, None)
+        if visitor is not None:
+            self.forget(visitor)
+
     def come_back(self, ticket: str, session: str) -> bool:
         """Whether a ticket holds; then its visitor is that of the session."""
         with self._lock:
             here = [name for name, (_, visitor) in self.known.items() if visitor.ticket == ticket]
-            held = self.known.pop(here[0]) if here else self._away.pop(ticket, None)  # its leaving may be yet to come
+            held = self.known.pop(here[0])[1] if here else self._away.pop(ticket, None)  # it may not have left yet
             if held is None:
                 return False
-            held[1].ticket = None
+            held.ticket = None
             _, fresh = self.known.pop(session, (0.0, None))
-            self.known[session] = (time.monotonic(), held[1])
+            self.known[session] = (time.monotonic(), held)
         if fresh is not None:
             self.forget(fresh)
         return True

@@ -7,6 +7,8 @@ import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
 
+if len(sys.argv) < 3:
+    sys.exit(__doc__)
 session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
 facts = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
 labels, how = facts["labels"], facts["preprocessing"]

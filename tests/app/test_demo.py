@@ -16,7 +16,7 @@ from datasets import Dataset
 
 from hf_metaprune.result import load_result
 
-from .conftest import Served, Visit, serve
+from .conftest import Served, Visit, serve, wait_until
 
 SPACE = Path(__file__).parents[2] / "space"
 
@@ -63,6 +63,14 @@ def test_from_the_example_to_three_files(demo: Served, visit: Callable[..., Visi
     command = [sys.executable, program, tmp_path / "model.onnx", photo]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert said.split("\t")[1].startswith(made.predict(photo)[0]["label"])
+    one.press("Compare with other ways")
+    one.message("#compared", "Trying")
+    stop = one.page.locator("#stop-ways")
+    assert wait_until(lambda: one.page.evaluate("document.activeElement.id") == "stop-ways")
+    stop.press("Enter")
+    one.message("#told-ways", "Stopped.")
+    assert "Trying" not in one.text("#compared")
+    assert wait_until(lambda: one.page.evaluate("document.activeElement.id") == "compare")
     one.press("Compare with other ways")
     one.page.locator("#compared tbody tr").nth(3).wait_for()  # its name is there before its row: "Trying ..."
     one.message("#compared", "the whole base")

@@ -99,8 +99,10 @@ def test_a_training_can_be_stopped_and_started_again(visit: Visits) -> None:
     one.set_steps(400)
     one.make()
     one.page.locator("#progress").get_by_text("Training: step").wait_for()
-    one.page.get_by_role("button", name="Stop").click()
+    assert wait_until(lambda: one.page.evaluate("document.activeElement.id") == "stop")
+    one.page.keyboard.press("Enter")
     one.page.locator("#said").get_by_text("Stopped.").wait_for()
+    assert wait_until(lambda: one.page.evaluate("document.activeElement.id") == "go")
     assert one.page.locator("#result .tiles").count() == 0
     one.set_steps(20)
     one.make()
@@ -117,7 +119,7 @@ def test_a_training_ends_when_its_photos_are_others(visit: Visits, task_data: Ta
     one.add("cow", photos, "Took 12 photos into “cow”.")
     one.message("#said", "your photos are others now")
     assert one.page.locator("#result .tiles").count() == 0
-    assert not one.page.locator("#neighbours").is_visible()
+    one.page.locator("#neighbours").wait_for(state="hidden")
 
 
 @pytest.mark.filterwarnings("ignore")  # Gradio's, in this process for once
@@ -215,7 +217,16 @@ def test_other_photos_and_another_size_are_none_of_the_model_that_there_is(
     slider.focus()
     one.page.keyboard.press("ArrowLeft")
     one.message("#size", "Your model was made at")
+    typed = one.page.get_by_label("number input for How small")
+    for value in ("5", "", "0.8"):
+        typed.fill(value)
+        typed.press("Tab")
+        one.message("#size", "of the base")
     photos = next(iter(write_photos(tmp_path, task_data, (4,)).values()))
+    svg = tmp_path / "drawing.png"
+    svg.write_text("<svg/>")
+    one.add("cow", [svg], "Took 0 photos")  # nothing has changed
+    assert one.page.locator("#result .tiles").count() == 1
     one.add("cow", photos, "Took 12 photos into “cow”.")
     one.page.locator("#result .tiles").wait_for(state="detached")
     assert not one.page.locator("#neighbours").is_visible()
