@@ -150,23 +150,22 @@ class Photos:
         Raises:
             DataError: fewer than two classes, or a class with too few photos.
         """
-        filled = {name: photos for name, photos in self.by_class.items() if photos}
-        if len(filled) < 2:
-            has = counted(len(filled), "class", "classes")
+        found = self.by_class
+        if len(found) < 2:
+            has = counted(len(found), "class", "classes")
             raise DataError(f"there are photos of {has}: it takes at least two, to tell them apart")
-        images = torch.stack([photo for photos in filled.values() for photo in photos])
-        targets = torch.tensor([i for i, photos in enumerate(filled.values()) for _ in photos])
-        return hold_back(Task(tuple(filled)), ImageSet(images, targets, self.preprocessing), share, seed, "photos")
+        images = torch.stack([photo for photos in found.values() for photo in photos])
+        targets = torch.tensor([i for i, photos in enumerate(found.values()) for _ in photos])
+        return hold_back(Task(tuple(found)), ImageSet(images, targets, self.preprocessing), share, seed, "photos")
 
     def _class(self, label: str) -> str:
-        """The class of that name, made if it is new; names that differ in case or in composition alone are one."""
+        """The class of that name, as it is known; names that differ in case or in composition alone are one."""
         name = clean_label(label, self.limits.label_length)
         for known in self.by_class:
             if known.casefold() == name.casefold():
                 return known
         if len(self.by_class) >= self.limits.classes:
             raise DataError(f"at most {self.limits.classes} classes are taken")
-        self.by_class[name] = []
         return name
 
     def _full(self, receipt: Receipt, called: str, until: float) -> bool:
@@ -192,7 +191,7 @@ class Photos:
             receipt.refuse(called, str(error))
             return
         self._seen[digest] = label
-        self.by_class[label].append(self.preprocessing.to_uint8([photo])[0])
+        self.by_class.setdefault(label, []).append(self.preprocessing.to_uint8([photo])[0])
         receipt.taken += 1
 
 

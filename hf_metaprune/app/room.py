@@ -37,7 +37,6 @@ PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 AS_FILE: dict[str, Any] = {"type": "filepath", "image_mode": None}
 """Of every picture that comes: as the file that came, to be read within our limits, and deleted."""
 
-
 Update = dict[Any, Any]
 """What becomes of some components."""
 

@@ -76,6 +76,18 @@ def test_names_of_classes_are_text(visit: Visits, tmp_path: Path, name: str) -> 
     assert len(one.text("#classes .class b")) <= 60
 
 
+def test_a_photo_to_try_is_read_within_the_limits(visit: Visits, tmp_path: Path) -> None:
+    one = visit()
+    one.take_example()
+    one.set_steps(20)
+    one.make()
+    one.finish()
+    wide = tmp_path / "wide.png"
+    Image.new("L", (9000, 9000)).save(wide)
+    one.page.locator("#photo input[type=file]").set_input_files(str(wide))
+    one.message("#answer", "The photo cannot be taken: 9000 x 9000 pixels")
+
+
 def test_archives(visit: Visits, tmp_path: Path, served: Served) -> None:
     one = visit()
     bomb, bad = tmp_path / "bomb.zip", tmp_path / "bad.zip"
