@@ -22,13 +22,14 @@ class Gates:
 
     The model itself stays as it is: each forward pass takes its gate parameters times the scores. `penalty` is the L1
     loss: `l1` times the mean absolute score of each layer's units in the base, those that are gone counted as 0, and
-    averaged over the layers.
+    averaged over the layers. A layer of `settled` adds nothing: what it holds is to stay.
     """
 
     def __init__(self, model: MetaPrunedForImageClassification, lr: float, l1: float) -> None:
         self.model, self.lr, self.l1 = model, lr, l1
         mask = model.mask()
         self.sizes = mask.sizes
+        self.settled: frozenset[str] = frozenset()
         device = next(model.parameters()).device
         self.scores = {
             layer.name: nn.Parameter(torch.ones(len(mask[layer.name]), device=device)) for layer in held_layers(model)
@@ -55,8 +56,8 @@ class Gates:
 
     def penalty(self) -> torch.Tensor:
         """The L1 loss of the scores."""
-        means = [score.abs().sum() / self.sizes[name] for name, score in self.scores.items()]
-        return self.l1 * torch.stack(means).sum() / len(self.sizes)
+        means = [s.abs().sum() / self.sizes[name] for name, s in self.scores.items() if name not in self.settled]
+        return self.l1 * torch.stack(means).sum() / len(self.sizes) if means else torch.zeros(())
 
     def values(self) -> dict[str, torch.Tensor]:
         """Absolute scores by layer: float32 (held units,), on the CPU."""
@@ -93,16 +94,24 @@ class Gates:
 
 
 class ScoreKeeper:
-    """The score mask that comes out of a training: each unit at the value it had last."""
+    """What scores were in a training, step by step; 1 at first."""
 
     def __init__(self, sizes: dict[str, int]) -> None:
-        self.found = {name: np.zeros(size, dtype=np.float32) for name, size in sizes.items()}
+        self.found = {name: np.ones(size, dtype=np.float32) for name, size in sizes.items()}
+        self.sums = {name: np.ones(size, dtype=np.float64) for name, size in sizes.items()}
+        self.times = dict.fromkeys(sizes, 1)
 
     def note(self, mask: Mask, values: dict[str, torch.Tensor]) -> None:
-        """Take down the scores of the units that are held now."""
+        """Take down the scores of the units that are held now, in the layers of `values`."""
         for name, scores in values.items():
             self.found[name][mask[name]] = scores.numpy()
+            self.sums[name][mask[name]] += scores.numpy()
+            self.times[name] += 1
 
-    def score_mask(self) -> ScoreMask:
-        """What was taken down."""
+    def last(self) -> ScoreMask:
+        """Each unit at the value it had when it was last noted."""
         return ScoreMask(self.found)
+
+    def mean(self) -> ScoreMask:
+        """Each unit's mean over all times that its layer was noted, 0 where the unit was not there."""
+        return ScoreMask({name: values / self.times[name] for name, values in self.sums.items()})

@@ -66,6 +66,16 @@ class ScoreMask(Mapping[str, np.ndarray]):
         """The scores over the layers of `sizes`; in those that it lacks each unit has 1."""
         return ScoreMask({name: self[name] if name in self else np.ones(size) for name, size in sizes.items()})
 
+    def agreeing(self, mask: Mask) -> ScoreMask:
+        """The scores with those of pruned units scaled down, in layers where one is no lower than a kept unit's."""
+        out = {}
+        for name, values in self._scores.items():
+            kept = np.zeros(len(values), dtype=bool)
+            kept[mask[name]] = True
+            lowest, highest = values[kept].min(initial=np.inf), values[~kept].max(initial=0.0)
+            out[name] = values if lowest > highest else np.where(kept, values, values * (0.999 * lowest / highest))
+        return ScoreMask(out)
+
     def normalised(self, over: str) -> ScoreMask:
         """Scores divided by their mean in each layer ("layer"), or in all ("global"), or as they are ("none").
 

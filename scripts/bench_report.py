@@ -4,6 +4,7 @@
 uv run scripts/bench_report.py docs/bench/accuracy.jsonl --picture docs/bench/accuracy.png
 uv run scripts/bench_report.py docs/bench/accuracy.jsonl --against "no bank" --against "IFP, 1000 steps"
 uv run scripts/bench_report.py docs/bench/time.jsonl --costs
+uv run scripts/bench_report.py docs/bench/vit.jsonl --together --row "SMSP, r=0.9" --against "no bank, r=0.9"
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import typer
 from hf_metaprune.storage import write_bytes
 
 Run = dict[str, Any]
+KINDS = ("seen", "unseen")
 SHOWN = ("MVP", "no bank", "random", "random, paper", "MVP, paper, N=3, LEEP")
 STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)  # 97.5% quantiles for 1, 2, ... degrees of freedom
 
@@ -41,39 +43,44 @@ def interval(values: np.ndarray) -> float:
     return STUDENT[min(n - 2, 8)] * values.std(ddof=1) / n**0.5 if n > 1 else float("nan")
 
 
-def cell(runs: list[Run]) -> str:
+def cell(runs: list[Run], usual: tuple[int, int]) -> str:
+    """Accuracies by step, with the interval of the last; [targets x seeds] where they are not the usual ones."""
     if not runs:
         return ""
-    steps = list(runs[0]["accuracy"])
+    steps = [step for step in runs[0]["accuracy"] if all(step in run["accuracy"] for run in runs)]
     values = 100 * by_target(runs, lambda run: [run["accuracy"][step] for step in steps])
     text = " / ".join(f"{m:.1f}" for m in values.mean(0)) + f" ± {interval(values[:, -1]):.1f}"
     seeds = len({run["seed"] for run in runs})
-    return text + (f" [{len(values)} x {seeds}]" if (len(values), seeds) != (5, 3) else "")
+    return text + (f" [{len(values)} x {seeds}]" if (len(values), seeds) != usual else "")
 
 
-def accuracy_table(runs: list[Run], kind: str) -> str:
+def accuracy_table(runs: list[Run], kinds: tuple[str, ...]) -> str:
     """Rows by images a class; each cell has the accuracies by step, and the last one's interval over targets."""
+    runs = [run for run in runs if run["kind"] in kinds]
+    usual = (len({(run["kind"], run["target"]) for run in runs}), 3)
     names = list(dict.fromkeys(run["row"] for run in runs))
     counts = sorted({run["per_class"] for run in runs})
-    lines = [f"| {kind} | " + " | ".join(f"{c} a class" for c in counts) + " |", "| --- " * (len(counts) + 1) + "|"]
+    lines = [
+        f"| {' and '.join(kinds)} | " + " | ".join(f"{c} a class" for c in counts) + " |",
+        "| --- " * (len(counts) + 1) + "|",
+    ]
     for name in names:
-        mine = [run for run in runs if run["row"] == name and run["kind"] == kind]
-        cells = [cell([run for run in mine if run["per_class"] == c]) for c in counts]
+        mine = [run for run in runs if run["row"] == name]
+        cells = [cell([run for run in mine if run["per_class"] == c], usual) for c in counts]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def difference_table(runs: list[Run], name: str, rivals: list[str]) -> str:
+def difference_table(runs: list[Run], name: str, rivals: list[str], groups: list[tuple[str, ...]]) -> str:
     """By how many points a row is above others at the last step: means over targets of what pairs differ in."""
     counts = sorted({run["per_class"] for run in runs})
     lines = [f"| {name} minus | classes | " + " | ".join(f"{c} a class" for c in counts) + " |"]
     lines.append("| --- " * (len(counts) + 2) + "|")
     for rival in rivals:
-        for kind in ("seen", "unseen"):
-            cells = [
-                _difference([r for r in runs if (r["kind"], r["per_class"]) == (kind, c)], name, rival) for c in counts
-            ]
-            lines.append(f"| {rival} | {kind} | " + " | ".join(cells) + " |")
+        for kinds in groups:
+            here = [run for run in runs if run["kind"] in kinds]
+            cells = [_difference([run for run in here if run["per_class"] == c], name, rival) for c in counts]
+            lines.append(f"| {rival} | {' and '.join(kinds)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -111,7 +118,7 @@ def picture(runs: list[Run]) -> bytes:
 
     from matplotlib.figure import Figure
 
-    kinds, counts = ("seen", "unseen"), sorted({run["per_class"] for run in runs})
+    kinds, counts = KINDS, sorted({run["per_class"] for run in runs})
     figure = Figure(figsize=(3.2 * len(counts), 6), layout="constrained")
     panels = figure.subplots(2, len(counts), sharex=True, sharey=True, squeeze=False)
     colors = dict(zip(SHOWN, ("#0072B2", "#D55E00", "#009E73", "#8C8C8C", "#56B4E9"), strict=True))
@@ -147,16 +154,17 @@ def main(
         list[str] | None, typer.Option("--against", help="Show by how much MVP is above this row.")
     ] = None,
     row: Annotated[str, typer.Option(help="The row that is compared with --against.")] = "MVP",
+    together: Annotated[bool, typer.Option("--together", help="One table over the targets of both kinds.")] = False,
     picture_to: Annotated[Path | None, typer.Option("--picture", help="Write a picture, too.")] = None,
 ) -> None:
     """Print the tables."""
-    runs = read_runs(files)
+    runs, groups = read_runs(files), [KINDS] if together else [(kind,) for kind in KINDS]
     if costs:
         print(cost_table(runs))
     elif rivals:
-        print(difference_table(runs, row, rivals))
+        print(difference_table(runs, row, rivals, groups))
     else:
-        print(f"{accuracy_table(runs, 'seen')}\n\n{accuracy_table(runs, 'unseen')}")
+        print("\n\n".join(accuracy_table(runs, kinds) for kinds in groups))
     if picture_to is not None:
         write_bytes(picture_to, picture(runs))
 

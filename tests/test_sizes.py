@@ -35,6 +35,18 @@ def test_a_larger_ratio_keeps_fewer_of_the_same_units(seed: int, ratio: float, s
     assert len(few["conv"]) >= 1
 
 
+@given(st.integers(0, 50), st.floats(0.0, 1.0))
+def test_scores_that_agree_with_a_mask_give_it_and_order_the_rest_as_before(seed: int, ratio: float) -> None:
+    mask, found = Mask.random(SIZES, ratio, seed), scores(seed)
+    agreed = found.agreeing(mask)
+    assert Order.by_scores(agreed).mask({name: len(kept) for name, kept in mask.items()}) == mask
+    for name, kept in mask.items():
+        for units in (kept, np.setdiff1d(np.arange(SIZES[name]), kept)):
+            assert np.array_equal(np.argsort(agreed[name][units]), np.argsort(found[name][units]))
+        assert np.array_equal(agreed[name][kept], found[name][kept])
+    assert agreed.agreeing(mask) == agreed
+
+
 @given(st.integers(0, 50), st.floats(0.01, 0.99))
 def test_a_global_ratio_keeps_the_units_that_score_highest_anywhere(seed: int, ratio: float) -> None:
     found = scores(seed)

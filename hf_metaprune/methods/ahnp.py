@@ -7,6 +7,7 @@ import logging
 import torch
 
 from ..masks import Mask
+from ..scores import ScoreMask
 from .learnt import LearntPruning, ScoreTraining
 from .method import register_method
 
@@ -30,6 +31,13 @@ class AutomaticPruning(LearntPruning):
             order = torch.argsort(scores[name], descending=True, stable=True)[:remain]
             kept[name] = units[order.numpy()]
         return Mask(kept, training.mask.sizes)
+
+    def scores(self, training: ScoreTraining) -> ScoreMask:
+        """Its mean score while its layer was pruned, nothing once it was gone: all leave at about tau, early or late.
+
+        No pruned unit is above one that stayed.
+        """
+        return training.keeper.mean().agreeing(training.mask)
 
     def tell(self, training: ScoreTraining, scores: dict[str, torch.Tensor]) -> None:
         o, goal = training.options, sum(training.goal.values())

@@ -12,6 +12,7 @@ from ..gates import Gates, ScoreKeeper
 from ..masks import Mask, keep_count
 from ..models.modeling import MetaPrunedForImageClassification
 from ..models.slicing import shrink
+from ..scores import ScoreMask
 from ..training import TrainingResult, TrainingState, fine_tune
 from .iterative import next_mask
 from .method import Method, PruningJob
@@ -20,7 +21,8 @@ from .method import Method, PruningJob
 class ScoreTraining:
     """Training callback: learn scores, prune by `kept`, and in the last step of the phase cut down to the ratio.
 
-    `keeper` has what each unit's score was when it was last held.
+    `keeper` notes the scores of a layer until it has reached the ratio. From then on its scores are those of units that
+    stay, and no L1 loss pulls at them.
     """
 
     def __init__(self, model: MetaPrunedForImageClassification, job: PruningJob, method: LearntPruning) -> None:
@@ -29,15 +31,19 @@ class ScoreTraining:
         self.goal = {name: keep_count(size, self.options.ratio) for name, size in self.mask.sizes.items()}
         self.gates = Gates(model, self.options.score_lr, self.options.score_l1)
         self.keeper = ScoreKeeper(self.mask.sizes)
+        self._settle()
+
+    def _settle(self) -> None:
+        self.gates.settled = frozenset(name for name, count in self.goal.items() if len(self.mask[name]) <= count)
 
     @property
     def done(self) -> bool:
         """Whether every layer has reached its target."""
-        return all(len(self.mask[name]) <= count for name, count in self.goal.items())
+        return len(self.gates.settled) == len(self.goal)
 
     def on_step(self, state: TrainingState) -> None:
         scores = self.gates.values()
-        self.keeper.note(self.mask, scores)
+        self.keeper.note(self.mask, {n: s for n, s in scores.items() if n not in self.gates.settled})
         last = state.step == state.steps
         if last:
             self.method.tell(self, scores)
@@ -47,6 +53,7 @@ class ScoreTraining:
             self.gates.shrink(self.mask, target, state.optimizer)
             self.mask = target
             state.model.config.masks = target.pack()
+            self._settle()
         state.stop = self.done
 
     def on_eval(self, state: TrainingState) -> None:
@@ -59,6 +66,10 @@ class LearntPruning(Method):
     @abstractmethod
     def kept(self, training: ScoreTraining, scores: dict[str, torch.Tensor]) -> Mask:
         """The units that stay after a step which is not the phase's last; scores by layer, of the units held."""
+
+    def scores(self, training: ScoreTraining) -> ScoreMask:
+        """What a unit is worth, pruned ones too: its score when its layer was cut."""
+        return training.keeper.last()
 
     def tell(self, training: ScoreTraining, scores: dict[str, torch.Tensor]) -> None:
         """Say what the user should know of the phase's last cut, before it."""
@@ -73,7 +84,7 @@ class LearntPruning(Method):
         learnt = self._train(job, model, steps, 0, callbacks=[training], gates=training.gates)
         training.gates.fold()
         tuned = self._train(job, model, o.steps - len(learnt.losses), len(learnt.losses), statistics=True)
-        model.score_mask = training.keeper.score_mask()
+        model.score_mask = self.scores(training)
         return model, learnt + tuned
 
     def _train(

@@ -54,8 +54,9 @@ def test_they_reach_the_ratio_follow_their_seed_and_leave_scores(
     for layer, kept in mask.items():
         gone = np.setdiff1d(np.arange(len(scores[layer])), kept)
         assert (scores[layer] > 0).all()
-        if name == "amp":  # all scores are of one moment, and the cut is by them alone
-            assert scores[layer][kept].min() >= scores[layer][gone].max()
+        assert scores[layer][kept].min() >= scores[layer][gone].max()  # at its own ratio the scores give the mask
+        if name == "ahnp":
+            assert scores[layer][kept].min() > scores[layer][gone].max()
 
 
 @torch.no_grad()
@@ -138,7 +139,29 @@ def test_ahnp_removes_what_falls_below_the_threshold_and_never_more_than_the_rat
     assert len(training.mask["blocks.1.attn"]) == 4
     assert not training.done
     assert model.network.get_submodule(heads).num_heads == 2
-    assert training.keeper.found[heads].tolist() == pytest.approx([0.1, 0.2, 0.3, 0.6])
+    assert training.gates.settled == {heads}
+    assert training.keeper.last()[heads].tolist() == pytest.approx([0.1, 0.2, 0.3, 0.6])
+
+
+def test_ahnp_scores_tell_when_a_unit_went_and_stop_with_its_layer(vit_base: BaseModel, task_data: TaskData) -> None:
+    from hf_metaprune.methods.learnt import ScoreTraining
+
+    method = get_method("ahnp")
+    training = ScoreTraining(
+        whole(vit_base, task_data), job(vit_base, task_data, ratio=0.5, threshold=0.5, score_l1=1.0), method
+    )
+    heads, steps = "blocks.0.attn", ([0.45, 0.9, 0.9, 0.9], [0.49, 0.51, 0.9], [0.001, 0.002])
+    pull = training.gates.penalty()
+    for step, values in enumerate(steps, 1):
+        training.gates.scores[heads].data.copy_(torch.tensor(values))
+        training.on_step(
+            TrainingState(training.gates.model, torch.optim.SGD(training.gates.parameters, 0.1), steps=10, step=step)
+        )
+    scores = method.scores(training)[heads]
+    assert training.mask[heads].tolist() == [2, 3]
+    assert scores.tolist() == pytest.approx([1.45 / 3, 2.39 / 3, 2.41 / 3, 2.8 / 3])  # what falls later says nothing
+    training.gates.scores[heads].data.fill_(1e6)
+    assert training.gates.penalty() < pull  # nor is it pulled down any more
 
 
 def test_a_threshold_that_few_fall_below_is_said(
