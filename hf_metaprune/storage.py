@@ -84,6 +84,13 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
+def from_hub(folder: Path) -> str:
+    """What to do if a missing folder's name is meant as a repository of the Hub; nothing for other names."""
+    name = folder.as_posix()
+    looks = name.count("/") == 1 and not folder.is_absolute() and not folder.parent.exists()
+    return f"; what is on the Hub is downloaded first: hf download {name} --local-dir {folder.name}" if looks else ""
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file.
 
@@ -91,7 +98,7 @@ def read_json(path: Path) -> dict[str, Any]:
         FormatError: the file is missing, is not JSON, or is not an object.
     """
     if not path.parent.exists():
-        raise FormatError(f"there is no folder {path.parent}")
+        raise FormatError(f"there is no folder {path.parent}{from_hub(path.parent)}")
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise FormatError(f"{path} has {path.stat().st_size} bytes, more than {MAX_JSON_BYTES}")

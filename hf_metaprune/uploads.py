@@ -267,6 +267,8 @@ def _opened(
     _check_directory(file, limits)
     try:
         archive = zipfile.ZipFile(file)
+        for info in archive.infolist():
+            info.filename = info.filename.replace("\\", "/")  # of programs that take Windows's own
         listed = [info for info in archive.infolist() if not _is_folder(info) and not _is_hidden(info.filename)]
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
         raise DataError(f"the zip cannot be read: {reason(error)}") from error
@@ -317,7 +319,7 @@ def _why_not(info: zipfile.ZipInfo, parts: Sequence[str], limits: UploadLimits) 
         return "encrypted"
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         return "packed in an unusual way"
-    if ".." in parts or info.filename.startswith(("/", "\\")) or ":" in (parts or [""])[0]:
+    if ".." in parts or info.filename.startswith("/") or ":" in (parts or [""])[0]:
         return "its path leads out of the zip, or has a colon"
     if len(parts) < 2:
         return "in no folder; put the photos of each class into a folder with the class's name"

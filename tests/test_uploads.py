@@ -95,6 +95,12 @@ def test_a_zip_has_a_folder_for_each_class(tmp_path: Path, root: str) -> None:
     assert receipt.refused == ["Thumbs.txt: no photo of a common kind, such as JPEG or PNG"]
 
 
+def test_a_zip_with_backslashes_has_folders_too(tmp_path: Path) -> None:
+    kept = photos()
+    kept.add_zip(zipped(tmp_path, {f"photos\\{label}\\1.jpg": photo() for label in ("cat", "dog")}))
+    assert {name: len(found) for name, found in kept.by_class.items()} == {"cat": 1, "dog": 1}
+
+
 def test_splits_in_a_zip_are_no_classes(tmp_path: Path) -> None:
     kept = photos()
     kept.add_zip(zipped(tmp_path, {f"d/{s}/{c}/{s}.jpg": photo() for s in ("train", "test") for c in ("cat", "dog")}))
@@ -238,6 +244,7 @@ def test_paths_links_archives_and_locks_in_a_zip_are_refused(tmp_path: Path) -> 
         archive.writestr("../../etc/cat.jpg", photo())
         archive.writestr("/etc/passwd.jpg", photo())
         archive.writestr("C:/x/1.jpg", photo())
+        archive.writestr("..\\..\\win.jpg", photo())
         archive.writestr("cat/inner.zip", path.name)
         archive.writestr("loose.jpg", photo())
         link = zipfile.ZipInfo("cat/link.jpg")
@@ -254,6 +261,7 @@ def test_paths_links_archives_and_locks_in_a_zip_are_refused(tmp_path: Path) -> 
         ("cat.jpg", "leads out"),
         ("passwd.jpg", "leads out"),
         ("1.jpg", "leads out"),
+        ("win.jpg", "leads out"),
         ("inner.zip", "an archive in the archive"),
         ("loose.jpg", "in no folder"),
         ("link.jpg", "a link"),

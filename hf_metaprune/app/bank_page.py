@@ -65,13 +65,13 @@ class BankPage:
     def listed(self, query: str) -> str:
         """The entries with a class that holds the words of a search."""
         words = (query or "").casefold().split()
-        found = [entry for entry in self.bank if _matches(entry, words)]
+        found = [(i, entry) for i, entry in enumerate(self.bank, 1) if _matches(entry, words)]
         said = f"{counted(len(found), 'task')} of {len(self.bank)}" if words else f"All {len(self.bank)} tasks"
         if len(found) > MOST_LISTED:
             said += f"; the first {MOST_LISTED} are shown"
         if words and not found and len(self.bank):
             said += ": try a word of a class, such as " + readable(next(iter(self.bank)).labels[0])
-        return render("entries.html", said=f"{said}.", rows=[_row(entry) for entry in found[:MOST_LISTED]])
+        return render("entries.html", said=f"{said}.", rows=[_row(i, entry) for i, entry in found[:MOST_LISTED]])
 
     @cached_property
     def drawn(self) -> str:
@@ -82,11 +82,13 @@ class BankPage:
         iou = overlaps([entry.mask for entry in entries])
         places = positions(iou)
         order = np.argsort(places[:, 0])  # like beside like
-        names = [", ".join(map(readable, entry.labels)) for entry in entries]
         pictures = [
-            (map_figure(places), "A map: tasks that keep the same units lie together."),
             (
-                heat_figure(iou[np.ix_(order, order)], [names[i] for i in order]),
+                map_figure(places, numbered=True),
+                "A map: tasks that keep the same units lie together. The numbers are those of the list above.",
+            ),
+            (
+                heat_figure(iou[np.ix_(order, order)], [str(i + 1) for i in order]),
                 "How much the masks of every two tasks overlap: units that both keep, of those that one keeps.",
             ),
         ]
@@ -107,10 +109,10 @@ def _matches(entry: Entry, words: Sequence[str]) -> bool:
     return all(word in text for word in words)
 
 
-def _row(entry: Entry) -> list[str]:
+def _row(number: int, entry: Entry) -> list[str]:
     found = entry.metrics.get("accuracy")
     accuracy = f"{found:.0%}" if isinstance(found, float) else "-"
-    return [", ".join(map(readable, entry.labels)), accuracy, f"{entry.size / 1000:,.0f} kB"]
+    return [f"{number}. " + ", ".join(map(readable, entry.labels)), accuracy, f"{entry.size / 1000:,.0f} kB"]
 
 
 def _similarities(entries: Sequence[Entry]) -> Iterator[float]:

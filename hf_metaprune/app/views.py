@@ -177,7 +177,7 @@ def verdict(report: AdaptReport) -> Iterator[str]:
         return
     low, high = report.accuracy_interval
     chance = 1 / len(report.labels)
-    yield f"By chance it would be {chance:.0%}."
+    yield f"It recognises {report.accuracy:.0%} of the test photos; a guess would be right for {chance:.0%}."
     yield f"With more photos to test it on, it would most likely lie between {low:.0%} and {high:.0%}."
     if report.test_images < FEW:
         yield f"That is a rough figure: only {counted(report.test_images, 'photo')} could be held back to test it."

@@ -14,7 +14,7 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import IO, Any
 
 import numpy as np
@@ -53,6 +53,7 @@ def sampled(wanted: Wanted, seconds: float) -> Iterator[tuple[str, bytes]]:
         DataError: it is no id, there is no such public data set, it has no images with labels, the Hub cannot be
             reached, or nothing came in time.
     """
+    wanted = replace(wanted, repo_id=wanted.repo_id.removeprefix("https://huggingface.co/datasets/").strip("/"))
     if not is_repo_id(wanted.repo_id):
         raise DataError("that is no id of a data set; ids are owner/name, such as beans-lovers/beans")
     with tempfile.TemporaryDirectory() as home:

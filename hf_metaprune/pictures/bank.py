@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from ..masks import Mask
-from .style import BLUE, GREY, ORANGE, WIDTH, figure, short, styled
+from .style import BLUE, GREY, ORANGE, WIDTH, figure, styled
+
+MOST_NAMED = 64
 
 
 def overlaps(masks: Sequence[Mask]) -> np.ndarray:
@@ -34,21 +36,25 @@ def positions(iou: np.ndarray) -> np.ndarray:
 
 
 @styled
-def map_figure(places: np.ndarray, voters: int = 0, target: int | None = None) -> Any:
+def map_figure(places: np.ndarray, voters: int = 0, target: int | None = None, numbered: bool = False) -> Any:
     """A map of tasks: near ones keep the same units.
 
     Args:
         places: (n, 2), of the tasks and the target.
         voters: how many of them, the first, vote; they are marked with their rank.
         target: number of the new task, if it is among them.
+        numbered: whether every task stands there as its number, from 1.
     """
     made, axes = figure(WIDTH, 3.8)
     others = [i for i in range(len(places)) if i >= voters and i != target]
-    axes.scatter(*places[others].T, s=26, color=GREY, alpha=0.6, label="tasks of the bank", linewidth=0)
+    seen = 0 if numbered else 0.6  # the points are there for the axes' limits
+    axes.scatter(*places[others].T, s=26, color=GREY, alpha=seen, label="tasks of the bank", linewidth=0)
     if target is not None:  # below a voter in the same place, and larger: one that votes alone is copied
         axes.scatter(*places[[target]].T, s=300, color=ORANGE, marker="*", label="your task", linewidth=0)
     if voters:
         axes.scatter(*places[:voters].T, s=32, color=BLUE, marker="s", label="tasks that vote", linewidth=0)
+    for i in others if numbered else []:
+        axes.annotate(str(i + 1), places[i], ha="center", va="center", fontsize=7, color=BLUE)
     for i in range(voters):
         axes.annotate(str(i + 1), places[i], xytext=(5, 4), textcoords="offset points", fontweight="bold")
     axes.set_axis_off()
@@ -61,13 +67,14 @@ def map_figure(places: np.ndarray, voters: int = 0, target: int | None = None) -
 
 @styled
 def heat_figure(iou: np.ndarray, names: Sequence[str]) -> Any:
-    """How much the masks of every two tasks overlap."""
+    """How much the masks of every two tasks overlap; short names stand at the edges, if not too many."""
     made, axes = figure(WIDTH, 4)
     shown = np.where(np.eye(len(iou), dtype=bool), np.nan, iou)
     image = axes.imshow(shown, cmap="viridis", interpolation="none")
-    if len(names) <= 24:
-        axes.set_xticks(range(len(names)), [short(n) for n in names], rotation=70, ha="right", fontsize=6)
-        axes.set_yticks(range(len(names)), [short(n) for n in names], fontsize=6)
+    if len(names) <= MOST_NAMED:
+        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=5)
+        axes.set_yticks(range(len(names)), names, fontsize=5)
+        axes.tick_params(length=1)
     else:
         axes.set(xticks=[], yticks=[])
     made.colorbar(image, label="overlap of two masks (IoU)")

@@ -18,7 +18,16 @@ BASE = Compared("the whole base", 0.96, 2000)
 @pytest.mark.parametrize(
     ("accuracy", "images", "says", "says_not"),
     [
-        (0.25, 8, ["By chance it would be 50%", "only 8 photos", "no better than chance"], ["slider"]),
+        (
+            0.25,
+            8,
+            [
+                "recognises 25% of the test photos; a guess would be right for 50%",
+                "only 8 photos",
+                "no better than chance",
+            ],
+            ["slider"],
+        ),
         (0.80, 500, ["between 76% and 83%", "More photos of each class"], ["rough", "no better"]),
         (0.97, 500, ["between 95% and 98%"], ["More photos of each", "rough"]),
     ],
