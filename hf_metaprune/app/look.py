@@ -13,7 +13,10 @@ footer, .nav-holder { display: none !important; }  /* links that leave the page 
 .gradio-container .prose .metaprune :is(table, tr, th, td) { border: 0; }
 .gradio-container .prose .metaprune :is(th, td) { border-bottom: 1px solid var(--line); }
 """
+DROP = "drop"
+"""The class of places where photos may be dropped: the theme leaves them without an edge on white."""
 HEAD = """<style>
+.gradio-container .drop { border: 1px dashed #7d8590 !important; }
 .gradio-container :is(button, input, [role=tab], [role=option], summary, a):focus-visible,
 .gradio-container label:has(input:focus-visible) {
   outline: 3px solid var(--color-accent) !important; outline-offset: 2px;

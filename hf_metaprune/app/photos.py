@@ -10,6 +10,7 @@ import gradio as gr
 from ..errors import DataError
 from ..hub.samples import Wanted
 from . import views
+from .look import DROP
 from .pressed import pressed, resting
 from .room import AS_FILE, PRIVATE, Room, Update, within_limits
 from .visitor import Visitor
@@ -43,7 +44,9 @@ class PhotosSection:
                 self._own_photos()
             with gr.Tab("Zip"):
                 gr.Markdown("A folder for each class, with its photos inside.")
-                self.zip = gr.File(label="Zip", file_types=[".zip"], type="filepath", height=140, elem_id="zip")
+                self.zip = gr.File(
+                    label="Zip", file_types=[".zip"], type="filepath", height=140, elem_id="zip", elem_classes=DROP
+                )
             with gr.Tab("Hub"):
                 self._data_set()
         self.told = gr.HTML(elem_id="told")
@@ -67,6 +70,7 @@ class PhotosSection:
         longest = self.room.limits.label_length
         self.label = gr.Textbox(label="Name of a class", placeholder="cat", max_length=longest, elem_id="class-name")
         self.files = gr.File(
+            elem_classes=DROP,
             label="Photos of it",
             file_count="multiple",
             file_types=["image"],

@@ -64,7 +64,7 @@ class PublishingSection:
     def __init__(self, room: Room) -> None:
         self.room = room
         self.signed_in = gr.utils.get_space() is not None
-        with gr.Accordion("5. Publish it on the Hugging Face Hub", open=False) as self.all:
+        with gr.Accordion("4. Publish it on the Hugging Face Hub", open=False) as self.all:
             gr.Markdown(
                 "It takes an account there, which is free. Your photos are not sent; the model is public, unless you "
                 "choose otherwise, with a card that says what it is and what it was made of. There it can vote for the "

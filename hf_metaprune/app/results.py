@@ -11,6 +11,7 @@ import gradio as gr
 from ..errors import DataError
 from . import views
 from .jobs import Progress, StoppedError, Watched, Watcher
+from .look import DROP
 from .pressed import focus, in_turn, pressed, resting
 from .room import AS_FILE, PRIVATE, Room, Update
 from .visitor import Visitor
@@ -40,7 +41,7 @@ class ResultSection:
             gr.Markdown("### Try it on a photo")
             self.photo = gr.Image(
                 label="A photo", show_label=False, sources=["upload", "webcam"], format="jpeg", height=260,
-                elem_id="photo", **AS_FILE,
+                elem_id="photo", elem_classes=DROP, **AS_FILE,
             )  # fmt: skip
             self.answer = gr.HTML(views.answer({}), elem_id="answer")
             gr.Markdown(f"### Take it home\n{FILES}")

@@ -18,7 +18,7 @@ class VoteSection:
 
     def __init__(self) -> None:
         with gr.Column(visible=False) as self.column:
-            gr.Markdown("## 4. How it came about")
+            gr.Markdown("## How it came about")
             gr.Markdown("### The nearest tasks")
             self.near = gr.HTML(elem_id="neighbours")
             gr.Markdown("### Their vote")

@@ -53,7 +53,7 @@ def test_from_a_data_set_to_a_published_model(visit: Visits, hub: LoopbackHub, o
     one.message("#told", "Took")
     assert page.locator("#classes .class").count() == 3
     assert all(seen.authorization is None for seen in hub.requests if "things" in seen.path)
-    one.press("5. Publish")
+    one.press("4. Publish")
     page.get_by_label("Name", exact=True).fill("ann/mine")
     page.get_by_label("Token").fill(TOKEN)
     one.press("Publish", exact=True)

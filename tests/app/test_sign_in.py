@@ -100,7 +100,7 @@ def test_who_signs_in_finds_the_model_again_and_publishes_it(
     one.make()
     one.finish()
     before = one.text("#result")
-    one.press("5. Publish")
+    one.press("4. Publish")
     page.get_by_label("Name", exact=True).fill("ann/signed")
     one.press("Publish", exact=True)
     one.message("#published", "sign in first")
