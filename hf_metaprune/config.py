@@ -280,10 +280,19 @@ class AdaptOptions:
         choices=("layer", "global", "none"),
         only={"strategy": ("smsp",)},
     )
+    activations: float | None = option(
+        None,
+        "How much the base's activations on the task's images count, beside the neighbours' scores, in the order of "
+        "units that no neighbour holds.",
+        low=0.0,
+        high=1.0,
+        only={"strategy": ("smsp",)},
+    )
     weights: str | None = option(
         None,
-        "First weights of voted units: the neighbours' where they hold a unit and the base's elsewhere, or the base's.",
-        choices=("neighbours", "base"),
+        "First weights of voted units: the neighbours' where they hold a unit and the base's elsewhere, or the base's; "
+        "auto: the neighbours' if they hold three quarters of the units that stay.",
+        choices=("auto", "neighbours", "base"),
         only=BY_VOTE,
     )
     head: str | None = option(None, "The classifier's start.", choices=("auto", "ridge", "stitched", "random"))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import operator
 from dataclasses import replace
 from functools import partial
 
@@ -15,7 +13,7 @@ from .latency import LatencyTable
 from .masks import Mask
 from .scores import ScoreMask
 from .sizes import Counts, Order, Sizing, layer_exceptions
-from .strategies import Start
+from .strategies import Start, takes_neighbours_weights
 
 LATENCY_TRIES = 6
 NEAR, MARGIN = 0.9, 1.03
@@ -123,10 +121,9 @@ def _scaled(table: LatencyTable, scale: float, counts: Counts) -> float:
 
 def _note_unheld(start: Start, mask: Mask, notes: list[str]) -> None:
     """Say how many units are kept that no neighbour has."""
-    held = functools.reduce(operator.or_, start.masks)
-    unheld = (mask - held).n_kept
+    unheld = (mask - start.held).n_kept
     if unheld:
+        which = "they start" if takes_neighbours_weights(start, mask) else "all start"
         notes.append(
-            f"{unheld} of the {mask.n_kept} units that stay are held by no neighbour: "
-            "they start with the base's weights"
+            f"{unheld} of the {mask.n_kept} units that stay are held by no neighbour: {which} with the base's weights"
         )

@@ -163,10 +163,10 @@ def check_writable(path: Path, *, overwrite: bool | Collection[str] = False, nee
                     errno.EEXIST, f"{path} has not only the files of a model ({others[0]}): choose another folder"
                 )
         path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):  # first: what cannot be written has no room either
+            pass
         if shutil.disk_usage(path.parent).free < need:
             raise OSError(errno.ENOSPC, "full")
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
 
 
 @contextlib.contextmanager

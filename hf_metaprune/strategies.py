@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -58,6 +60,11 @@ class Start:
         return layer_sizes(self.layers)
 
     @property
+    def held(self) -> Mask:
+        """The units of these layers that some neighbour holds."""
+        return functools.reduce(operator.or_, self.masks)
+
+    @property
     def masks(self) -> list[Mask]:
         """The neighbours' masks over these layers: none of them has pruned a stem."""
         return [neighbour.entry.mask.with_whole(self.sizes) for neighbour in self.neighbours]
@@ -102,14 +109,32 @@ def by_vote(start: Start) -> Order:
 
 
 def by_score_vote(start: Start) -> Order:
-    """SMSP: the sum of the neighbours' score masks; units that nobody scores in the order of the base's activations."""
+    """SMSP: the sum of the neighbours' score masks; units that nobody scores in the order of the base's activations.
+
+    With `activations` that sum orders the units that a neighbour holds, and they come first; the others, which no
+    neighbour was trained with, are ordered by its mean with the base's activations.
+    """
     o = start.options
     start.weigh()
     found = [n.entry.score_mask() for n in start.neighbours]
     scores = sum_scores([one.with_even(start.sizes) for one in found], start.weights, o.normalise)
-    if start.ratio is not None and not is_tied(scores, _even(start.sizes, start.ratio)):
+    held = start.held
+    counts = None if start.ratio is None else _even(start.sizes, start.ratio)
+    lacking = o.activations and (counts is None or any(len(held[name]) < count for name, count in counts.items()))
+    if not lacking and counts is not None and not is_tied(scores, counts):
         return Order.by_scores(scores)
-    return Order.by_scores(scores, _few_activations(start))
+    active = _few_activations(start)
+    if lacking:
+        scores = _held_first(scores, ScoreMask(active).normalised("layer"), held, o.activations or 0.0)
+    return Order.by_scores(scores, active)
+
+
+def _held_first(scores: ScoreMask, active: ScoreMask, held: Mask, share: float) -> ScoreMask:
+    """Scores of held units above all others; of those the mean with activations, `share` of it activations."""
+    flags = held.to_bools()
+    others = {name: (1 - share) * values + share * active[name] for name, values in scores.items()}
+    top = max((float(values[~flags[name]].max(initial=0.0)) for name, values in others.items()), default=0.0)
+    return ScoreMask({name: np.where(flags[name], top + values, others[name]) for name, values in scores.items()})
 
 
 def by_activation(start: Start) -> Order:
@@ -140,13 +165,23 @@ STRATEGIES: dict[str, Strategy] = {
 }
 METHODS = {"mvp": "mvp", "smsp": "smsp", "no-bank": "activation", "random": "random"}
 """What a model's config calls them."""
+ENOUGH = 0.75
+"""Share of units: weights that were trained beside few others do not fit to those of the whole base."""
+
+
+def takes_neighbours_weights(start: Start, mask: Mask) -> bool:
+    """Whether first weights are the neighbours': with "auto" if they hold `ENOUGH` of the units that stay."""
+    o = start.options
+    if o.strategy not in VOTED or o.weights == "base":
+        return False
+    return o.weights == "neighbours" or (mask & start.held).n_kept >= ENOUGH * mask.n_kept
 
 
 def first_weights(start: Start, mask: Mask) -> dict[str, torch.Tensor]:
     """The sliced weights to start from, without the classifier: the neighbours' mean, or the base's."""
     base = start.base
     head = base.family.classifier_name(base.network)
-    if start.options.strategy in VOTED and start.options.weights == "neighbours":
+    if takes_neighbours_weights(start, mask):
         entries = [n.entry for n in start.neighbours]
         return average_weights(entries, mask, base.state, start.layers, [f"{head}.weight", f"{head}.bias"])
     return slice_state({n: t for n, t in base.state.items() if not n.startswith(f"{head}.")}, start.layers, mask)

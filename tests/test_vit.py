@@ -74,7 +74,7 @@ def test_every_strategy_adapts_a_transformer(pruner: MetaPruner, target: TaskDat
 
 
 def test_what_smsp_makes_is_the_thresholded_sum_of_scores(pruner: MetaPruner, target: TaskData) -> None:
-    result = pruner.adapt(target, **FAST, strategy="smsp", ratio=0.5)
+    result = pruner.adapt(target, **FAST, strategy="smsp", ratio=0.5, activations=0.0)
     entries = [pruner.bank[n["id"]] for n in result.report.neighbours]
     scores = sum_scores([entry.score_mask() for entry in entries])
     mask = result.model.mask()
@@ -85,6 +85,26 @@ def test_what_smsp_makes_is_the_thresholded_sum_of_scores(pruner: MetaPruner, ta
     assert result.model.score_mask == scores
 
 
+@pytest.mark.parametrize("split", ["layer", "global"])
+def test_what_a_neighbour_holds_stays_first_and_activations_order_the_rest(
+    pruner: MetaPruner, target: TaskData, split: str
+) -> None:
+    """Units that no neighbour was trained with are ordered by their scores and the base's activations together."""
+    still = FAST | {"steps": 0, "strategy": "smsp", "split": split}
+    made = {a: pruner.adapt(target, **still, ratio=0.2, activations=a) for a in (0.0, 0.5, 1.0)}
+    entries = [pruner.bank[n["id"]] for n in made[0.5].report.neighbours]
+    held, scores = entries[0].mask | entries[1].mask, sum_scores([entry.score_mask() for entry in entries])
+    assert held <= made[0.5].model.mask()
+    others = {a: one.model.score_mask for a, one in made.items()}
+    for name, units in (~held).items():
+        active, mean = others[1.0][name][units], others[0.5][name][units]
+        assert mean == pytest.approx((scores[name][units] + active) / 2, rel=1e-5)
+        assert np.array_equal(np.argsort(others[0.5][name][held[name]]), np.argsort(scores[name][held[name]]))
+    few = pruner.adapt(target, **still, ratio=0.9).model.mask()  # of what they hold the scores alone choose
+    assert few == pruner.adapt(target, **still, ratio=0.9, activations=0.0).model.mask()
+    assert few <= held
+
+
 def test_weights_come_from_neighbours_or_from_the_base(pruner: MetaPruner, target: TaskData) -> None:
     still = FAST | {"steps": 0, "recalibrate": False, "strategy": "smsp", "ratio": 0.5}
     models = {w: pruner.adapt(target, **still, weights=w).model for w in ("neighbours", "base")}
@@ -93,6 +113,18 @@ def test_weights_come_from_neighbours_or_from_the_base(pruner: MetaPruner, targe
     base = pruner.bank.base.state[name][kept.tolist()]
     assert torch.equal(models["base"].network.state_dict()[name], base)
     assert not torch.equal(models["neighbours"].network.state_dict()[name], base)
+    entries = [pruner.bank[n["id"]].mask for n in pruner.adapt(target, **still).report.neighbours]
+    for ratio in (0.9, 0.5, 0.1):  # "auto" is the neighbours' where they hold three quarters
+        made = {
+            w: pruner.adapt(target, **(still | {"ratio": ratio}), weights=w) for w in ("neighbours", "base", "auto")
+        }
+        mask = made["auto"].model.mask()
+        share = (mask & (entries[0] | entries[1])).n_kept / mask.n_kept
+        same = "neighbours" if share >= 0.75 else "base"
+        states = {w: one.model.network.state_dict()[name] for w, one in made.items()}
+        assert torch.equal(states["auto"], states[same]), (ratio, share)
+        assert any("all start with the base's" in note for note in made["auto"].report.notes) == (same == "base")
+    assert share < 0.75
     paper = pruner.adapt(target, steps=1, preset="paper", strategy="smsp", batch_size=16).report
     assert paper.options["weights"] == "base"
     assert paper.options["lr"] == 0.0002
@@ -101,7 +133,7 @@ def test_weights_come_from_neighbours_or_from_the_base(pruner: MetaPruner, targe
 def test_a_ratio_that_no_entry_has_is_cut_and_what_nobody_holds_is_said(pruner: MetaPruner, target: TaskData) -> None:
     report = pruner.adapt(target, **FAST, strategy="smsp", ratio=0.1).report
     assert report.ratio == 0.1
-    assert any("are held by no neighbour: they start with the base's weights" in note for note in report.notes)
+    assert any("are held by no neighbour: all start with the base's weights" in note for note in report.notes)
     small = pruner.adapt(target, **(FAST | {"neighbours": 1}), ratio=0.9).report
     assert not any("held by no neighbour" in note for note in small.notes)
 
