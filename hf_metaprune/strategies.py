@@ -111,12 +111,14 @@ def by_vote(start: Start) -> Order:
 def by_score_vote(start: Start) -> Order:
     """SMSP: the sum of the neighbours' score masks; units that nobody scores in the order of the base's activations.
 
+    Scores that contradict the entry's own mask are made to agree with it: what it holds was trained to stay.
+
     With `activations` that sum orders the units that a neighbour holds, and they come first; the others, which no
     neighbour was trained with, are ordered by its mean with the base's activations.
     """
     o = start.options
     start.weigh()
-    found = [n.entry.score_mask() for n in start.neighbours]
+    found = [n.entry.score_mask().agreeing(n.entry.mask) for n in start.neighbours]
     scores = sum_scores([one.with_even(start.sizes) for one in found], start.weights, o.normalise)
     held = start.held
     counts = None if start.ratio is None else _even(start.sizes, start.ratio)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from hf_metaprune import Bank, MetaPruner
+from hf_metaprune.bank.entry import Entry
 from hf_metaprune.bank.factory import build_bank
 from hf_metaprune.bank.validation import validate_bank
 from hf_metaprune.config import MethodOptions
@@ -103,6 +104,17 @@ def test_what_a_neighbour_holds_stays_first_and_activations_order_the_rest(
     few = pruner.adapt(target, **still, ratio=0.9).model.mask()  # of what they hold the scores alone choose
     assert few == pruner.adapt(target, **still, ratio=0.9, activations=0.0).model.mask()
     assert few <= held
+
+
+def test_scores_that_contradict_an_entry_do_not_overrule_its_mask(
+    pruner: MetaPruner, target: TaskData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = Entry.score_mask
+    monkeypatch.setattr(
+        Entry, "score_mask", lambda self: ScoreMask({n: 1 / (0.01 + s) for n, s in honest(self).items()})
+    )
+    result = pruner.adapt(target, **(FAST | {"neighbours": 1, "steps": 0}), strategy="smsp")
+    assert result.model.mask() == pruner.bank[result.report.neighbours[0]["id"]].mask
 
 
 def test_weights_come_from_neighbours_or_from_the_base(pruner: MetaPruner, target: TaskData) -> None:
