@@ -291,7 +291,7 @@ class AdaptOptions:
     weights: str | None = option(
         None,
         "First weights of voted units: the neighbours' where they hold a unit and the base's elsewhere, or the base's; "
-        "auto: the neighbours' if they hold three quarters of the units that stay.",
+        "auto: the neighbours' if they hold two fifths of the units that stay, of a ViT three quarters.",
         choices=("auto", "neighbours", "base"),
         only=BY_VOTE,
     )

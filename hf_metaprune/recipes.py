@@ -34,6 +34,12 @@ LEARNING_RATES: dict[tuple[str, bool], tuple[float, float, float]] = {
 }
 """By optimiser, and whether neighbours brought the weights near: below 10, below 50 and from 50 images a class."""
 
+ENOUGH_HELD: dict[str, float] = {"sgd": 0.4, "adamw": 0.75}
+"""Of the units that stay, the share that neighbours have to hold for their weights to be better; by the optimiser.
+
+Weights that were trained beside few others do not fit to those of the whole base (docs/findings.md).
+"""
+
 PAPER_ADAMW: dict[str, Any] = {"optimizer": "adamw", "lr": 0.0002}
 """What differs for vision transformers (MVP, Section 5.1)."""
 

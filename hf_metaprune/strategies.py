@@ -21,7 +21,7 @@ from .models.architecture import PrunableLayer, layer_sizes
 from .models.base import BaseModel
 from .models.modeling import MetaPrunedForImageClassification
 from .models.slicing import slice_state
-from .recipes import SIMILARITY
+from .recipes import ENOUGH_HELD, SIMILARITY
 from .scores import ScoreMask, sum_scores
 from .similarity import Neighbour, get_similarity
 from .sizes import Order
@@ -167,16 +167,15 @@ STRATEGIES: dict[str, Strategy] = {
 }
 METHODS = {"mvp": "mvp", "smsp": "smsp", "no-bank": "activation", "random": "random"}
 """What a model's config calls them."""
-ENOUGH = 0.75
-"""Share of units: weights that were trained beside few others do not fit to those of the whole base."""
 
 
 def takes_neighbours_weights(start: Start, mask: Mask) -> bool:
-    """Whether first weights are the neighbours': with "auto" if they hold `ENOUGH` of the units that stay."""
+    """Whether first weights are the neighbours': with "auto" if they hold enough of the units that stay."""
     o = start.options
     if o.strategy not in VOTED or o.weights == "base":
         return False
-    return o.weights == "neighbours" or (mask & start.held).n_kept >= ENOUGH * mask.n_kept
+    enough = ENOUGH_HELD[start.base.family.optimizer] * mask.n_kept
+    return o.weights == "neighbours" or (mask & start.held).n_kept >= enough
 
 
 def first_weights(start: Start, mask: Mask) -> dict[str, torch.Tensor]:
