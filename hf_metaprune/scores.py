@@ -73,7 +73,8 @@ class ScoreMask(Mapping[str, np.ndarray]):
             kept = np.zeros(len(values), dtype=bool)
             kept[mask[name]] = True
             lowest, highest = values[kept].min(initial=np.inf), values[~kept].max(initial=0.0)
-            out[name] = values if lowest > highest else np.where(kept, values, values * (0.999 * lowest / highest))
+            agrees = lowest > highest or not highest
+            out[name] = values if agrees else np.where(kept, values, values * (0.999 * lowest / highest))
         return ScoreMask(out)
 
     def normalised(self, over: str) -> ScoreMask:

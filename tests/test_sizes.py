@@ -45,6 +45,8 @@ def test_scores_that_agree_with_a_mask_give_it_and_order_the_rest_as_before(seed
             assert np.array_equal(np.argsort(agreed[name][units]), np.argsort(found[name][units]))
         assert np.array_equal(agreed[name][kept], found[name][kept])
     assert agreed.agreeing(mask) == agreed
+    nothing = ScoreMask({name: np.zeros(size) for name, size in SIZES.items()})
+    assert nothing.agreeing(mask) == nothing
 
 
 @given(st.integers(0, 50), st.floats(0.01, 0.99))
