@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import FormatError, StorageError, reason
+from .hub.client import is_repo_id
 from .layout import TEMPORARY
 
 MAX_JSON_BYTES = 32 << 20  # a config of a huge network stays far below
@@ -87,8 +88,9 @@ def write_json(path: Path, value: Any) -> None:
 def from_hub(folder: Path) -> str:
     """What to do if a missing folder's name is meant as a repository of the Hub; nothing for other names."""
     name = folder.as_posix()
-    looks = name.count("/") == 1 and not folder.is_absolute() and not folder.parent.exists()
-    return f"; what is on the Hub is downloaded first: hf download {name} --local-dir {folder.name}" if looks else ""
+    if not is_repo_id(name) or folder.parent.exists():
+        return ""
+    return f"; what is on the Hub is downloaded first: hf download {name} --local-dir {folder.name}"
 
 
 def read_json(path: Path) -> dict[str, Any]:

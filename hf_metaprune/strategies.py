@@ -120,14 +120,14 @@ def by_score_vote(start: Start) -> Order:
     start.weigh()
     found = [n.entry.score_mask().agreeing(n.entry.mask) for n in start.neighbours]
     scores = sum_scores([one.with_even(start.sizes) for one in found], start.weights, o.normalise)
-    held = start.held
+    held, share = start.held, o.activations or 0.0
     counts = None if start.ratio is None else _even(start.sizes, start.ratio)
-    lacking = o.activations and (counts is None or any(len(held[name]) < count for name, count in counts.items()))
+    lacking = share > 0 and (counts is None or any(len(held[name]) < count for name, count in counts.items()))
     if not lacking and counts is not None and not is_tied(scores, counts):
         return Order.by_scores(scores)
     active = _few_activations(start)
     if lacking:
-        scores = _held_first(scores, ScoreMask(active).normalised("layer"), held, o.activations or 0.0)
+        scores = _held_first(scores, ScoreMask(active).normalised("layer"), held, share)
     return Order.by_scores(scores, active)
 
 

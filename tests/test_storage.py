@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from hf_metaprune import storage
-from hf_metaprune.errors import StorageError
-from hf_metaprune.storage import new_folder, write_bytes
+from hf_metaprune.errors import FormatError, StorageError
+from hf_metaprune.storage import new_folder, read_json, write_bytes
 
 
 def test_a_file_is_replaced_not_rewritten(tmp_path: Path) -> None:
@@ -90,3 +90,11 @@ def test_a_full_disk_is_told_of_the_folder_that_was_asked_for(tmp_path: Path) ->
     with pytest.raises(StorageError, match="cannot write .*/model/big: the disk is full"):  # noqa: SIM117
         with new_folder(tmp_path / "model") as work, storage.storage_errors(work / "big", "write"):
             raise OSError(errno.ENOSPC, "full")
+
+
+def test_a_hub_id_where_a_folder_is_asked_for_is_told_what_to_do(tmp_path: Path) -> None:
+    for missing, told in ((Path("ann/mine"), "hf download ann/mine --local-dir mine"), (tmp_path / "mine", "")):
+        with pytest.raises(FormatError, match="there is no folder") as caught:
+            read_json(missing / "config.json")
+        assert told in str(caught.value)
+        assert ("hf download" in str(caught.value)) == bool(told)
