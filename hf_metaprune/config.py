@@ -97,7 +97,12 @@ class TrainingOptions:
     steps: int = option(100, "Optimiser steps.", low=0, high=1_000_000)
     batch_size: int = option(128, "Images a step; fewer if the task has fewer.", low=2, high=65536)
     optimizer: str = option("sgd", "Optimiser of the weights.", choices=OPTIMIZERS)
-    lr: float = option(0.01, "Peak learning rate.", low=0.0, high=100.0)
+    lr: float = option(
+        0.01,
+        "Peak learning rate; the recipe's is lower where more of a ViT stays and images are few.",
+        low=0.0,
+        high=100.0,
+    )
     momentum: float = option(0.9, "Momentum of SGD.", low=0.0, high=0.9999, only={"optimizer": ("sgd",)})
     weight_decay: float = option(0.0, "Weight decay, on weights but not on biases and norms.", low=0.0, high=1.0)
     schedule: str = option("cosine", "Learning rate after warm-up.", choices=("cosine", "constant"))

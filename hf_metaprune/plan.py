@@ -12,7 +12,7 @@ from .cost_model import CostModel
 from .errors import OptionError
 from .fitting import check_bounds, cost_model, sizing_of
 from .masks import Mask
-from .recipes import recipe
+from .recipes import rate_at, recipe
 from .similarity import Neighbour
 from .sizes import Order
 from .strategies import Start
@@ -36,6 +36,8 @@ class Plan:
     energy: dict[str, float] = field(default_factory=dict)
     given: dict[str, Any] = field(default_factory=dict)
     """What the user has set."""
+    fixed_rate: bool = False
+    """Whether the user, or the paper, has set the learning rate, so that it is the same for all sizes."""
 
     @property
     def neighbours(self) -> Sequence[Neighbour]:
@@ -55,6 +57,13 @@ class Plan:
         """Parameters, and MACs of an image, of a model at a ratio; exact, without making it."""
         counts = sizing_of(self.start, self.order).counts(ratio)
         return self._costs.params(counts), self._costs.macs(counts)
+
+    def training_at(self, ratio: float) -> TrainingOptions:
+        """How a model of a ratio is trained."""
+        if self.fixed_rate:
+            return self.training
+        rate = rate_at(self.training.lr, self.training.optimizer, self.data.images_per_class, 1 - ratio)
+        return replace(self.training, lr=rate)
 
     @cached_property
     def _costs(self) -> CostModel:

@@ -203,7 +203,8 @@ class MetaPruner:
                     start.neighbours, start.runners_up = ranked(self.bank, query, chosen)
             with _timed(phases, "vote and average"):
                 order = STRATEGIES[chosen.strategy](start)
-        return Plan(data, chosen, training, start, order, query.flops, notes, phases, energy)
+        fixed = "lr" in training_changes or chosen.preset == "paper"
+        return Plan(data, chosen, training, start, order, query.flops, notes, phases, energy, fixed_rate=fixed)
 
     def make(
         self, plan: Plan, *, callbacks: Sequence[Callback] = (), progress: bool = False, **size: Any
@@ -223,6 +224,7 @@ class MetaPruner:
         energy: dict[str, float] = {}
         with measured_energy(energy):
             mask, ratio = cut(start, plan.order, self._ratio(chosen), notes)
+            training = plan.training_at(ratio)
             model = first_model(start, mask, plan.order.scores, ratio)
             phases["vote and average"] += time.perf_counter() - began
             with _timed(phases, "recalibrate and set the classifier"):
@@ -231,20 +233,20 @@ class MetaPruner:
                 head = make_head(chosen.head or "auto", model, data.train, data.task, entries, device)
             began = time.perf_counter()
             result = fine_tune(
-                model, data.train, plan.training, evaluation=data.evaluation if len(data.evaluation) else None,
+                model, data.train, training, evaluation=data.evaluation if len(data.evaluation) else None,
                 device=device, seed=chosen.seed, callbacks=callbacks, statistics=bool(chosen.recalibrate),
                 progress=progress,
             )  # fmt: skip
             phases["fine-tune"] = result.seconds
             phases["evaluate"] = time.perf_counter() - began - result.seconds
         logits = predict_logits(model, data.evaluation, device)
-        report = make_report(model, data, start, result, head, self.bank.reference(), logits, plan.training)
+        report = make_report(model, data, start, result, head, self.bank.reference(), logits, training)
         passed += len(data.train) if chosen.head != "random" else 0
         report.emissions = {name: plan.energy.get(name, 0.0) + value for name, value in energy.items()}
         report.retrieval_flops = plan.retrieval_flops
         report.preparation_flops = start.flops + passed * 2 * report.macs
         report.seconds = {phase: round(s, 3) for phase, s in phases.items()}
-        report.options, report.given = plain(asdict(chosen) | asdict(plan.training)), plan.given
+        report.options, report.given = plain(asdict(chosen) | asdict(training)), plan.given
         report.notes, report.skipped_images = notes, data.skipped
         model.config.dataset = public_name(data.source)
         if report.test_images:

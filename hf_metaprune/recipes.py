@@ -26,19 +26,25 @@ PAPER: dict[str, Any] = {
 }
 """MVP, Section 5.1 and Algorithm 1, for ResNets."""
 
+SOME, MANY = 10, 50
+"""From how many images a class on a task has some, and many."""
+
 LEARNING_RATES: dict[tuple[str, bool], tuple[float, float, float]] = {
     ("sgd", True): (0.003, 0.01, 0.02),
     ("sgd", False): (0.03, 0.03, 0.03),
     ("adamw", True): (0.0002, 0.0003, 0.0005),
     ("adamw", False): (0.0005, 0.001, 0.003),
 }
-"""By optimiser, and whether neighbours brought the weights near: below 10, below 50 and from 50 images a class."""
+"""By optimiser, and whether neighbours brought the weights near: with few, some and many images a class."""
 
 ENOUGH_HELD: dict[str, float] = {"sgd": 0.4, "adamw": 0.75}
 """Of the units that stay, the share that neighbours have to hold for their weights to be better; by the optimiser.
 
 Weights that were trained beside few others do not fit to those of the whole base (docs/findings.md).
 """
+
+TUNED_SHARE = 0.1
+"""Of the base's units, the share that stayed in the networks that the learning rates were chosen on."""
 
 PAPER_ADAMW: dict[str, Any] = {"optimizer": "adamw", "lr": 0.0002}
 """What differs for vision transformers (MVP, Section 5.1)."""
@@ -57,7 +63,7 @@ def default_recipe(images_per_class: float, strategy: str = "mvp", optimizer: st
     have farther to go, and want a larger rate.
     """
     few, some, many = LEARNING_RATES[optimizer, strategy in VOTED]
-    lr = few if images_per_class < 10 else some if images_per_class < 50 else many
+    lr = few if images_per_class < SOME else some if images_per_class < MANY else many
     return {
         "neighbours": 1,
         "by": SIMILARITY,
@@ -74,6 +80,17 @@ def default_recipe(images_per_class: float, strategy: str = "mvp", optimizer: st
         "freeze_stem": True,
         "mixup": 0.0,
     }
+
+
+def rate_at(lr: float, optimizer: str, images_per_class: float, share: float) -> float:
+    """The recipe's learning rate `lr` for a network of which `share` of the base's units stay.
+
+    The more stays of a vision transformer, the less it has to learn, and the more can be spoilt by few images: there
+    the rate falls as the share grows. ResNets, and many images, want the same rate at any share (docs/findings.md).
+    """
+    if optimizer != "adamw" or images_per_class >= MANY:
+        return lr
+    return lr * TUNED_SHARE / max(share, TUNED_SHARE)
 
 
 def shown_defaults() -> dict[str, str]:

@@ -59,7 +59,7 @@ from hf_metaprune.heads import make_head
 from hf_metaprune.masks import Mask, keep_count
 from hf_metaprune.methods import PruningJob, get_method
 from hf_metaprune.models.slicing import count_parameters
-from hf_metaprune.recipes import default_recipe
+from hf_metaprune.recipes import default_recipe, rate_at
 from hf_metaprune.task import TaskData
 from hf_metaprune.training import fine_tune, pick_device
 
@@ -168,6 +168,7 @@ def run_base(bank: Bank, data: TaskData, seed: int) -> dict[str, Any]:
     make_head("ridge", model, data.train, data.task, [], device)
     plan = default_recipe(data.images_per_class, optimizer=bank.base.family.optimizer)
     seconds, taken = time.perf_counter() - began, ("optimizer", "lr", "momentum", "ema", "warmup_steps")
+    plan["lr"] = rate_at(plan["lr"], plan["optimizer"], data.images_per_class, 1.0)
     training = TrainingOptions(eval_steps=STEPS, **{k: plan[k] for k in taken})
     result = fine_tune(
         model, data.train, training, evaluation=data.evaluation, device=device, seed=seed, statistics=True
@@ -184,6 +185,7 @@ def run_torch_pruning(pruner: MetaPruner, data: TaskData, seed: int, ratio: floa
     counts = {layer: keep_count(units, ratio) for layer, units in base.sizes.items()}
     macs = CostModel(base.config(Mask.full(base.sizes), data.task.labels), data.train.images[:1]).macs(counts)
     plan = default_recipe(data.images_per_class, "no-bank", base.family.optimizer)
+    plan["lr"] = rate_at(plan["lr"], plan["optimizer"], data.images_per_class, 1 - ratio)
     taken = ("optimizer", "lr", "momentum", "ema", "warmup_steps")
     return run_rival(base, data, seed, macs, TrainingOptions(eval_steps=STEPS, **{k: plan[k] for k in taken}))
 

@@ -30,6 +30,7 @@ def test_a_plan_makes_models_of_any_size(pruner: MetaPruner, target: TaskData) -
     once = pruner.adapt(target, **FAST, weighted=True, ratio=0.5)
     assert once.model.mask() == large.model.mask()
     assert once.report.accuracy_at_step == large.report.accuracy_at_step
+    assert small.report.options["lr"] == large.report.options["lr"]  # a ResNet's, unlike a transformer's
     with pytest.raises(OptionError, match="neighbours was settled with the vote"):
         pruner.make(plan, neighbours=1)
     with pytest.raises(OptionError, match="ratio=0.5 and a budget"):

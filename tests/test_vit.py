@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,19 @@ def test_every_strategy_adapts_a_transformer(pruner: MetaPruner, target: TaskDat
     assert set(report.accuracy_at_step) == {0, 4}
     again = pruner.adapt(target, **FAST, strategy=strategy).report
     assert again.accuracy_at_step == report.accuracy_at_step
+
+
+def test_the_more_stays_the_lower_the_rate(pruner: MetaPruner, target: TaskData) -> None:
+    plan = pruner.plan(target, **FAST)
+    rates = [pruner.make(plan, ratio=ratio).report.options["lr"] for ratio in (0.95, 0.9, 0.8, 0.5)]
+    assert rates == pytest.approx([0.0003, 0.0003, 0.00015, 0.00006])
+    within = pruner.make(plan, max_params=plan.cost(0.5)[0]).report
+    assert within.options["lr"] == pytest.approx(0.0003 * 0.1 / (1 - within.ratio))
+    plan.data = replace(target, train=target.train.subset(list(range(len(target.train))) * 20))
+    assert plan.training_at(0.5).lr == plan.training.lr  # with many images
+    for given in ({"lr": 0.0004}, {"preset": "paper"}):
+        report = pruner.adapt(target, **FAST, **given, ratio=0.5).report
+        assert report.options["lr"] == given.get("lr", 0.0002)
 
 
 def test_what_smsp_makes_is_the_thresholded_sum_of_scores(pruner: MetaPruner, target: TaskData) -> None:
