@@ -18,6 +18,7 @@ from torch import nn
 from ..errors import ArchitectureError, OptionError
 from ..masks import Mask
 from .model_args import Rule
+from .weights import check_fit
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,27 @@ class Architecture(ABC):
         Raises:
             ArchitectureError: arguments that are unknown or not accepted from a config file.
         """
+
+    def load(
+        self, architecture: str, model_args: Mapping[str, Any], num_classes: int, state: Mapping[str, torch.Tensor]
+    ) -> nn.Module:
+        """A network with the tensors of `state`, on the CPU; no memory is taken for more than those.
+
+        Raises:
+            ArchitectureError: as of `build`. FormatError: the tensors are not those of the network.
+        """
+        with torch.device("meta"):
+            network = self.build(architecture, model_args, num_classes)
+        shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
+        check_fit(
+            architecture,
+            reshaped=[name for name, shape in shapes.items() if name in state and state[name].shape != shape],
+            missing=[name for name in shapes if name not in state],
+            unexpected=[name for name in state if name not in shapes],
+        )
+        network.to_empty(device="cpu")
+        network.load_state_dict(state)
+        return network
 
     @abstractmethod
     def layers(self, network: nn.Module) -> list[PrunableLayer]:

@@ -191,14 +191,4 @@ def _build(family: Architecture, architecture: str, args: dict[str, Any], state:
         raise FormatError(f"{WEIGHTS} of the base has no classifier {family.classifier_name(empty)}.weight")
     if head.shape[0] > 1_000_000:
         raise FormatError(f"{WEIGHTS} of the base has {head.shape[0]} classes")
-    with torch.device("meta"):
-        network = family.build(architecture, args, head.shape[0])
-    wrong = [n for n, t in network.state_dict().items() if n in state and t.shape != state[n].shape]
-    if wrong:  # before memory is taken for what the config asks
-        raise FormatError(f"{WEIGHTS} of the base does not fit {architecture}: tensor {wrong[0]} has another shape")
-    network.to_empty(device="cpu")
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        raise FormatError(f"{WEIGHTS} of the base does not fit {architecture}: {error}") from error
-    return network.eval()
+    return family.load(architecture, args, head.shape[0], state).eval()

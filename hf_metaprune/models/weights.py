@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ..errors import FormatError, reason
+from ..layout import WEIGHTS
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
@@ -40,6 +42,25 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
         if tensor.dtype in FLOATS and not torch.isfinite(state[name]).all():
             raise FormatError(f"{path}: tensor {name[:100]} has values that are not finite")
     return state
+
+
+def check_fit(architecture: str, **wrong: Collection[str]) -> None:
+    """Refuse tensors that are not those of a network.
+
+    Args:
+        wrong: names of tensors that are `reshaped`, `missing` or `unexpected`.
+
+    Raises:
+        FormatError: there are some; one is named.
+    """
+    what = {"reshaped": "has another shape", "missing": "is missing", "unexpected": "is none of its own"}
+    for kind, names in wrong.items():
+        if names:
+            more = f", and {len(names) - 1} more" if len(names) > 1 else ""
+            raise FormatError(
+                f"{WEIGHTS} of the base does not fit {architecture}: tensor {min(names)[:100]} {what[kind]}{more}; "
+                "config and weights must be saved together, from one network"
+            )
 
 
 def stable_bytes(made: bytes) -> bytes:

@@ -77,20 +77,38 @@ def test_a_base_of_transformers(tmp_path: Path) -> None:
         assert torch.equal(model(x).logits, network(x).logits)
 
 
-@pytest.mark.parametrize("layer_type", ["basic", "bottleneck"])
-def test_the_whole_way_with_a_base_of_transformers(
-    layer_type: str, task_data: TaskData, tmp_path: Path, run_python: Callable[..., str]
-) -> None:
-    """Its network is a transformers model inside ours, which transformers fills with first values by other ways."""
-    from transformers import AutoModelForImageClassification, ResNetConfig, ResNetForImageClassification
+def of_transformers(kind: str) -> torch.nn.Module:
+    """A tiny network of transformers with random weights: "resnet basic", "resnet bottleneck", "vit" or "deit"."""
+    import transformers
 
     torch.manual_seed(0)
-    config = ResNetConfig(
-        embedding_size=8, hidden_sizes=[16, 24, 32], depths=[1, 2, 1], layer_type=layer_type, num_labels=4
-    )
-    randomise_norms(ResNetForImageClassification(config)).save_pretrained(tmp_path / "base")
+    if kind.startswith("resnet"):
+        sizes = {"embedding_size": 8, "hidden_sizes": [16, 24, 32], "depths": [1, 2, 1], "num_labels": 4}
+        config = transformers.ResNetConfig(**sizes, layer_type=kind.split()[1])
+        return randomise_norms(transformers.ResNetForImageClassification(config))
+    name = {"vit": "ViT", "deit": "DeiT"}[kind]
+    config = getattr(transformers, f"{name}Config")(
+        hidden_size=24, num_hidden_layers=3, num_attention_heads=4, intermediate_size=20, image_size=32, patch_size=8,
+        num_labels=4,
+    )  # fmt: skip
+    return getattr(transformers, f"{name}ForImageClassification")(config)
+
+
+@pytest.mark.parametrize("kind", ["resnet basic", "resnet bottleneck", "vit", "deit"])
+def test_the_whole_way_with_a_base_of_transformers(
+    kind: str, task_data: TaskData, tmp_path: Path, run_python: Callable[..., str]
+) -> None:
+    """Its network is a transformers model inside ours, which transformers fills with first values by other ways.
+
+    On disk its tensors have other names than in memory, where transformers changes those (of a ViT).
+    """
+    from transformers import AutoModelForImageClassification
+
+    network = of_transformers(kind).eval()
+    network.save_pretrained(tmp_path / "base")
     tiny_preprocessing().processor().save_pretrained(tmp_path / "base")
     base = BaseModel.load(tmp_path / "base")
+    assert all(torch.equal(tensor, base.state[name]) for name, tensor in network.state_dict().items())
     mask = Mask.random(base.sizes, 0.5, 1)
     model = base.slice(base.config(mask, ["a", "b", "c", "d"])).eval()
     x = torch.randn(2, 3, 32, 32)
@@ -103,12 +121,15 @@ def test_the_whole_way_with_a_base_of_transformers(
             assert torch.allclose(again(x).logits, wanted, atol=1e-5 if dtype == torch.float32 else 0.05)
     for made in (AutoModelForImageClassification.from_config(model.config), load_model(tmp_path)):
         norms = [m for m in made.modules() if isinstance(m, ScatterBatchNorm2d)]
-        assert norms
+        assert bool(norms) == kind.startswith("resnet")
         assert all(tuple(norm.index.tolist()) == norm.kept for norm in norms)
     bank = Bank.create(tmp_path / "bank", base, defaults={"ratio": 0.5})
     tasks = draw_tasks(range(6), 3, 3, 0)
-    list(build_bank(bank, task_data, tasks, method="ifp", options=MethodOptions(ratio=0.5, steps=6, prune_every=2)))
-    result = MetaPruner(bank).adapt(task_data.select((0, 1, 2)), steps=4, neighbours=2, batch_size=16)
+    method = "ifp" if kind.startswith("resnet") else "ahnp"
+    list(build_bank(bank, task_data, tasks, method=method, options=MethodOptions(ratio=0.5, steps=6, prune_every=2)))
+    found = Bank.open(tmp_path / "bank")
+    assert len(found) == len(tasks)
+    result = MetaPruner(found).adapt(task_data.select((0, 1, 2)), steps=4, neighbours=2, batch_size=16)
     out = result.save_pretrained(tmp_path / "out")
     pixels = task_data.evaluation.preprocessing.normalise(task_data.evaluation.images[:4])
     torch.save((pixels, result.model(pixels).logits), tmp_path / "seen.pt")
@@ -120,3 +141,29 @@ def test_the_whole_way_with_a_base_of_transformers(
         "print('same' if torch.allclose(found, logits, atol=1e-5) else found - logits)\n"
     )
     assert "same" in run_python(code, str(out), str(tmp_path / "seen.pt"))
+
+
+@pytest.mark.parametrize("kind", ["resnet basic", "vit"])
+def test_weights_of_another_network_of_transformers_are_refused(
+    kind: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    of_transformers(kind).save_pretrained(tmp_path)
+    tiny_preprocessing().processor().save_pretrained(tmp_path)
+    weights, config = tmp_path / "model.safetensors", (tmp_path / "config.json").read_text()
+    state = copies(weights)
+    name = next(n for n in state if n.endswith("bias") and not n.startswith("classifier"))
+    for changed, message in (
+        ({n: t for n, t in state.items() if n != name}, "another shape or is missing"),
+        (state | {name: state[name][:-1], "more": torch.zeros(9)}, "tensor .* has another shape"),
+        ({n: t for n, t in state.items() if n != name} | {"more": torch.zeros(999)}, "tensor .* is missing"),
+        (state | {"more": torch.zeros(2)}, "tensor more is none of its own; config and weights must be saved"),
+    ):
+        save_file(changed, weights)
+        with pytest.raises(FormatError, match=message):
+            BaseModel.load(tmp_path)
+    save_file(state, weights)
+    (tmp_path / "config.json").write_text(config)
+    edit_config(tmp_path, **({"hidden_sizes": [1024] * 3} if kind != "vit" else {"intermediate_size": 65536}))
+    with pytest.raises(FormatError, match="another shape or is missing"):  # before so much memory is taken
+        BaseModel.load(tmp_path)
+    assert "LOAD REPORT" not in "".join(capfd.readouterr())
