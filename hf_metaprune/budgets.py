@@ -27,12 +27,13 @@ class Budget:
 
 
 def largest(
-    sizing: Sizing, budget: Budget, costs: CostModel, latency: Callable[[Counts], float] | None = None
+    sizing: Sizing, budget: Budget, costs: CostModel, latency: Callable[[Counts], float] | None = None, hint: str = ""
 ) -> Counts:
     """The sizes that a budget allows: those of the smallest ratio that fits, and then what else fits, unit by unit.
 
     Args:
         latency: milliseconds of a sub-network of given sizes, as the search is to see them.
+        hint: what would allow smaller ones, for the message.
 
     Raises:
         OptionError: not even the smallest sub-network is within the budget; the message says what it costs.
@@ -46,8 +47,9 @@ def largest(
         if bound is None:
             continue
         if (least := cost(smallest)) > bound:
-            rounded = f", its widths rounded to {sizing.multiple}" if sizing.multiple > 1 else ""
-            raise OptionError(f"{name}={bound:,}: the smallest sub-network of this base has {least:,} {unit}{rounded}")
+            raise OptionError(
+                f"{name}={bound:,}: the smallest sub-network of this base has {least:,} {unit}{sizing.limits}{hint}"
+            )
         bounds.append((bound, cost))
     if budget.max_latency_ms is not None and latency is not None:  # a guess: whoever measures refuses
         bounds.append((budget.max_latency_ms, latency))

@@ -16,6 +16,8 @@ from .sizes import Counts, Order, Sizing, layer_exceptions
 from .strategies import Start, takes_neighbours_weights
 
 LATENCY_TRIES = 6
+ROUNDED_MUCH = 0.02
+"""From which difference on rounding is told."""
 NEAR, MARGIN = 0.9, 1.03
 """How much of a time budget is enough, and how much more than measured a sub-network is taken to need."""
 
@@ -65,7 +67,9 @@ def check_reach(start: Start) -> None:
     order = Order.by_scores(ScoreMask({layer.name: [1.0] * layer.size for layer in layers}))
     sizing = sizing_of(start, order)
     costs = cost_model(start)
-    largest(sizing, replace(budget, max_latency_ms=None), costs)
+    has_stem = not start.options.prune_stem and start.base.family.stem_layers(start.base.network)
+    hint = "; prune_stem=True (--prune-stem) allows smaller ones" if has_stem else ""
+    largest(sizing, replace(budget, max_latency_ms=None), costs, hint=hint)
     if budget.max_latency_ms is not None:
         LatencyTable(start, sizing, ratios=()).check_reach(budget.max_latency_ms)
 
@@ -85,7 +89,12 @@ def cut(start: Start, order: Order, ratio: float | None, notes: list[str]) -> tu
         counts = _within(start, sizing, budget, notes)
     else:
         assert ratio is not None
-        counts = sizing.counts(ratio)
+        counts, unrounded = sizing.counts(ratio), replace(sizing, multiple=1).counts(ratio)
+    if not budget and o.round_to > 1 and abs(ratio_of(counts, layers) - ratio_of(unrounded, layers)) > ROUNDED_MUCH:
+        notes.append(
+            f"round_to={o.round_to} removes {ratio_of(counts, layers):.0%} of the units, where the ratio alone would "
+            f"remove {ratio_of(unrounded, layers):.0%}"
+        )
     mask = order.mask(counts)
     empty = [layer.name for layer in layers if not counts[layer.name] and o.layer_ratios == ()]
     if empty:

@@ -28,6 +28,11 @@ from .training import TrainingResult
 from .voting import agreement, vote_shares
 
 
+def is_constant(logits: torch.Tensor) -> bool:
+    """Whether a model says the same of all images; logits are float (images, labels)."""
+    return len(logits) > 1 and bool((logits - logits[:1]).abs().max() < 1e-6)
+
+
 def make_report(
     model: MetaPrunedForImageClassification,
     data: TaskData,

@@ -13,6 +13,8 @@ from .markup import counted
 from .recipes import SIMILARITY
 from .similarity import Neighbour, Query, Similarity, get_similarity
 
+REMEDY = "`hf-metaprune bank validate` tells what is wrong with a bank's entries, and --repair sets the bad ones aside"
+
 
 def nearest(bank: Bank, query: Query, options: AdaptOptions) -> list[Neighbour]:
     """The N entries nearest to the task, nearest first; see `ranked`."""
@@ -51,7 +53,7 @@ def ranked(bank: Bank, query: Query, options: AdaptOptions) -> tuple[list[Neighb
     elif not found or (options.neighbours and len(found) < options.neighbours):
         why = "; ".join(query.notes[-3:])
         has = counted(len(bank), "entry", "entries")
-        raise BankError(f"only {len(found)} of {has} of {bank.title} can be used: {why}")
+        raise BankError(f"only {len(found)} of {has} of {bank.title} can be used: {why}; {REMEDY}")
     return found, others
 
 

@@ -19,7 +19,7 @@ from .heads import make_head
 from .hub.client import public_name
 from .markup import counted
 from .masks import check_ratio
-from .measuring import make_report
+from .measuring import is_constant, make_report
 from .mistakes import worst_mistakes
 from .neighbours import nearest, ranked
 from .plan import Plan, plain, settle_options
@@ -248,6 +248,11 @@ class MetaPruner:
         report.seconds = {phase: round(s, 3) for phase, s in phases.items()}
         report.options, report.given = plain(asdict(chosen) | asdict(training)), plan.given
         report.notes, report.skipped_images = notes, data.skipped
+        if is_constant(logits):
+            notes.append(
+                "every image gets the same answer: what stays of the network does not look at it (a class token "
+                "without attention, say); a larger size, or layer_ratios that keep some heads, does better"
+            )
         model.config.dataset = public_name(data.source)
         if report.test_images:
             model.config.metrics = {"accuracy": round(report.accuracy, 4), "test_images": report.test_images}

@@ -11,6 +11,8 @@ from .errors import BankError, OptionError
 from .masks import Mask
 
 NORMALISATIONS = ("layer", "global", "none")
+LARGEST = 1e30
+"""Of scores: sums of such are still numbers in float32."""
 
 
 class ScoreMask(Mapping[str, np.ndarray]):
@@ -19,7 +21,7 @@ class ScoreMask(Mapping[str, np.ndarray]):
     Reads as a mapping from a layer's name to float32 (units,), read-only, numbered as in the base model.
 
     Raises:
-        OptionError: a score is not finite, or below 0.
+        OptionError: a score is not finite, below 0, or above `LARGEST`.
     """
 
     __slots__ = ("_scores",)
@@ -28,8 +30,8 @@ class ScoreMask(Mapping[str, np.ndarray]):
         self._scores: dict[str, np.ndarray] = {}
         for name, values in scores.items():
             array = np.array(values, dtype=np.float32).reshape(-1)
-            if not np.isfinite(array).all() or (array < 0).any():
-                raise OptionError(f"layer {name}: scores must be finite numbers from 0 on")
+            if not ((array >= 0) & (array <= LARGEST)).all():
+                raise OptionError(f"layer {name}: scores must be finite numbers from 0 on, at most {LARGEST:g}")
             array.flags.writeable = False
             self._scores[name] = array
 
@@ -67,15 +69,13 @@ class ScoreMask(Mapping[str, np.ndarray]):
         return ScoreMask({name: self[name] if name in self else np.ones(size) for name, size in sizes.items()})
 
     def agreeing(self, mask: Mask) -> ScoreMask:
-        """The scores with those of pruned units scaled down, in layers where one is no lower than a kept unit's."""
-        out = {}
-        for name, values in self._scores.items():
-            kept = np.zeros(len(values), dtype=bool)
-            kept[mask[name]] = True
-            lowest, highest = values[kept].min(initial=np.inf), values[~kept].max(initial=0.0)
-            agrees = lowest > highest or not highest
-            out[name] = values if agrees else np.where(kept, values, values * (0.999 * lowest / highest))
-        return ScoreMask(out)
+        """The scores with those of pruned units scaled down, in layers where one is no lower than a kept unit's.
+
+        A kept unit without a score gets the highest of the pruned ones, or, if those have none either, the layer's
+        lowest; in a layer of zeros only, which says nothing, the mask speaks: 1 for what it keeps.
+        """
+        flags = mask.to_bools()
+        return ScoreMask({name: _agreeing(values, flags[name]) for name, values in self._scores.items()})
 
     def normalised(self, over: str) -> ScoreMask:
         """Scores divided by their mean in each layer ("layer"), or in all ("global"), or as they are ("none").
@@ -89,6 +89,15 @@ class ScoreMask(Mapping[str, np.ndarray]):
         everything = float(np.concatenate([*self._scores.values(), np.zeros(0, np.float32)]).mean(dtype=np.float64))
         means = {n: float(v.mean(dtype=np.float64)) if over == "layer" else everything for n, v in self._scores.items()}
         return ScoreMask({n: v / means[n] if means[n] > 0 else v for n, v in self._scores.items()})
+
+
+def _agreeing(values: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    lowest, highest = values[kept].min(initial=np.inf), values[~kept].max(initial=0.0)
+    if lowest > highest:
+        return values
+    floor = lowest or highest or (values[values > 0].min() if values.any() else 1.0)
+    lowered = values * (0.999 * floor / highest) if highest else values
+    return np.where(kept, np.maximum(values, floor), lowered)
 
 
 def vote_shares_of(voters: int, weights: Sequence[float] | None) -> np.ndarray:

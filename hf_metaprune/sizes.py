@@ -98,6 +98,12 @@ class Sizing:
         places = np.concatenate([np.arange(layer.size) / layer.size for layer in free])
         return free, owners[np.lexsort((places, -ties, -scores))]
 
+    @property
+    def limits(self) -> str:
+        """What keeps sizes from being smaller, for messages."""
+        rounded = f", its widths rounded to {self.multiple}" if self.multiple > 1 else ""
+        return rounded + (", its layer_ratios as they are" if self.exceptions else "")
+
     def step(self, layer: PrunableLayer) -> int:
         """How many units a layer grows by."""
         return 1 if any(axis.inner > 1 for axis in layer.axes) else self.multiple

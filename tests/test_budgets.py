@@ -19,7 +19,7 @@ from hf_metaprune.models.base import BaseModel
 from hf_metaprune.models.modeling import MetaPrunedForImageClassification
 from hf_metaprune.models.slicing import count_parameters
 from hf_metaprune.scores import ScoreMask
-from hf_metaprune.sizes import Order, Sizing
+from hf_metaprune.sizes import Order, Sizing, layer_exceptions
 from tests.conftest import tiny_preprocessing
 from tests.models.networks import network, random_masks
 
@@ -131,8 +131,9 @@ def test_a_budget_out_of_reach_names_the_smallest() -> None:
     with pytest.raises(OptionError, match=f"max_params=10: the smallest sub-network of this base has {least:,} param"):
         largest(sizes, Budget(max_params=10), costs)
     assert largest(sizes, Budget(max_params=least), costs) == sizes.counts(1.0)
-    with pytest.raises(OptionError, match="rounded to 8"):
-        largest(sizing(base, multiple=8), Budget(max_params=10), costs)
+    with pytest.raises(OptionError, match=r"parameters, its widths rounded to 8, its layer_ratios as they are; less"):
+        fixed = layer_exceptions(("layer1.*=0.5",), base.layers)
+        largest(sizing(base, multiple=8, exceptions=fixed), Budget(max_params=10), costs, hint="; less")
 
 
 def test_a_budget_between_none_and_one_unit_a_layer_empties_some_layers() -> None:

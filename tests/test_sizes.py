@@ -46,7 +46,9 @@ def test_scores_that_agree_with_a_mask_give_it_and_order_the_rest_as_before(seed
         assert np.array_equal(agreed[name][kept], found[name][kept])
     assert agreed.agreeing(mask) == agreed
     nothing = ScoreMask({name: np.zeros(size) for name, size in SIZES.items()})
-    assert nothing.agreeing(mask) == nothing
+    assert nothing.agreeing(mask) == ScoreMask.of_mask(mask)
+    holed = ScoreMask({name: np.where(np.arange(SIZES[name]) % 3, values, 0) for name, values in found.items()})
+    assert Order.by_scores(holed.agreeing(mask)).mask({name: len(kept) for name, kept in mask.items()}) == mask
 
 
 @given(st.integers(0, 50), st.floats(0.01, 0.99))

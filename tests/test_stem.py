@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hf_metaprune import Bank, MetaPruner
-from hf_metaprune.errors import FormatError
+from hf_metaprune.errors import FormatError, OptionError
 from hf_metaprune.masks import keep_count
 from hf_metaprune.result import load_result
 from hf_metaprune.task import TaskData
@@ -37,5 +37,9 @@ def test_a_pruned_stem_makes_a_cheaper_model_that_does_not_vote(
     assert torch.allclose(load_result(folder).model(pixels).logits, result.model(pixels).logits, atol=1e-6)
     within = pruner.adapt(target, **FAST, prune_stem=True, max_macs=plain.report.macs // 2).report
     assert within.macs <= plain.report.macs // 2
+    with pytest.raises(OptionError, match=r"max_macs=9: .* MACs; prune_stem=True \(--prune-stem\) allows smaller ones"):
+        pruner.adapt(target, max_macs=9)
+    with pytest.raises(OptionError, match=r"max_macs=9: .* MACs$"):
+        pruner.adapt(target, max_macs=9, prune_stem=True)
     with pytest.raises(FormatError, match="a model whose stem is pruned is no voter"):
         own_bank.add(result.model, "stemless")

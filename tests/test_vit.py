@@ -88,6 +88,21 @@ def test_the_more_stays_the_lower_the_rate(pruner: MetaPruner, target: TaskData)
         assert report.options["lr"] == given.get("lr", 0.0002)
 
 
+def test_a_network_that_no_longer_looks_at_its_image_says_so(pruner: MetaPruner, target: TaskData) -> None:
+    blind = pruner.adapt(target, **FAST, layer_ratios=("*.attn=1",)).report
+    assert any(note.startswith("every image gets the same answer") for note in blind.notes)
+    seeing = pruner.adapt(target, **FAST, layer_ratios=("*.mlp=1",)).report
+    assert not any(note.startswith("every image") for note in seeing.notes)
+
+
+def test_rounding_that_changes_the_ratio_is_said(pruner: MetaPruner, target: TaskData) -> None:
+    rounded = pruner.adapt(target, **FAST, ratio=0.9, round_to=16).report
+    (note,) = (note for note in rounded.notes if note.startswith("round_to=16 removes"))
+    assert f"{rounded.ratio:.0%}" in note
+    assert "where the ratio alone would remove 88%" in note
+    assert not any("round_to" in note for note in pruner.adapt(target, **FAST, ratio=0.5, round_to=2).report.notes)
+
+
 def test_what_smsp_makes_is_the_thresholded_sum_of_scores(pruner: MetaPruner, target: TaskData) -> None:
     result = pruner.adapt(target, **FAST, strategy="smsp", ratio=0.5, activations=0.0)
     entries = [pruner.bank[n["id"]] for n in result.report.neighbours]

@@ -266,7 +266,8 @@ class Entry:
             path = self.folder / SCORES
             if path.is_file() and sha256_file(path) == self.scores_sha256:
                 return load_scores(path, self.bank.sizes, self.bank.base_sha256)
-        raise FormatError(f"entry {self.id}: {path} is missing, or its sha256 is not that of the index")
+        what = "was altered: its sha256 is not that of the index" if path.is_file() else "is missing"
+        raise FormatError(f"entry {self.id}: {path} {what}")
 
     def row(self) -> dict[str, Any]:
         """Its row in ``index.parquet``."""

@@ -27,7 +27,6 @@ SAID_TWICE = {
     "method": "method",
     "ratio": "ratio",
     "metrics": "metrics",
-    "scores": "scores_sha256",
 }
 """What both an entry's config and its row in the index say."""
 
@@ -63,6 +62,9 @@ def check_entry(bank: Bank, entry: Entry, by_base: bool = True) -> Iterator[str]
             yield f"{weights} was altered: its sha256 is not that of the index"
             return
         _check_model(described, by_base)
+        if described.scores_sha256 != entry.scores_sha256:
+            state = "was altered: its sha256 is not that of" if described.scores_sha256 else "is missing, but is in"
+            yield f"{entry.folder / SCORES} {state} the index"
         for what, field in SAID_TWICE.items():
             if getattr(described, field) != getattr(entry, field):
                 yield f"{entry.folder / CONFIG} and the index differ in: {what}"

@@ -142,6 +142,11 @@ class Architecture(ABC):
     ignored: ClassVar[tuple[str, ...]] = ()
     """Beginnings of the names of tensors that a base may have, and that no sub-network needs."""
 
+    @property
+    @abstractmethod
+    def covers(self) -> str:
+        """Which networks of the library, for messages."""
+
     @abstractmethod
     def matches(self, architecture: str) -> bool:
         """Whether this family has a network of that name (timm model name, transformers class name)."""
@@ -253,7 +258,7 @@ def families() -> list[Architecture]:
 
 def supported() -> str:
     """The supported families, for messages."""
-    return ", ".join(sorted(f"{f.library}/{f.family}" for f in families()))
+    return ", ".join(sorted(f"{f.library}/{f.family} ({f.covers})" for f in families()))
 
 
 def find_architecture(library: str, architecture: str) -> Architecture:

@@ -24,6 +24,10 @@ class TimmFamily(Architecture):
     what: ClassVar[str]
     """What a message calls a network of the family."""
 
+    @property
+    def covers(self) -> str:
+        return ", ".join(self.modules)
+
     def matches(self, architecture: str) -> bool:
         import timm
 

@@ -39,6 +39,10 @@ class TransformersFamily(Architecture):
     class_name: ClassVar[str]
     config_name: ClassVar[str]
 
+    @property
+    def covers(self) -> str:
+        return self.class_name
+
     def matches(self, architecture: str) -> bool:
         return architecture == self.class_name
 
