@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .cost_model import CostModel
@@ -27,13 +27,12 @@ class Budget:
 
 
 def largest(
-    sizing: Sizing, budget: Budget, costs: CostModel, latency: Callable[[Counts], float] | None = None, hint: str = ""
+    sizing: Sizing, budget: Budget, costs: CostModel, latency: Callable[[Counts], float] | None = None
 ) -> Counts:
     """The sizes that a budget allows: those of the smallest ratio that fits, and then what else fits, unit by unit.
 
     Args:
         latency: milliseconds of a sub-network of given sizes, as the search is to see them.
-        hint: what would allow smaller ones, for the message.
 
     Raises:
         OptionError: not even the smallest sub-network is within the budget; the message says what it costs.
@@ -47,9 +46,8 @@ def largest(
         if bound is None:
             continue
         if (least := cost(smallest)) > bound:
-            raise OptionError(
-                f"{name}={bound:,}: the smallest sub-network of this base has {least:,} {unit}{sizing.limits}{hint}"
-            )
+            limits = sizing.limits
+            raise OptionError(f"{name}={bound:,}: the smallest sub-network of this base has {least:,} {unit}{limits}")
         bounds.append((bound, cost))
     if budget.max_latency_ms is not None and latency is not None:  # a guess: whoever measures refuses
         bounds.append((budget.max_latency_ms, latency))
@@ -97,6 +95,6 @@ def _filled(sizing: Sizing, counts: Counts, fits: Callable[[Counts], bool]) -> C
     return counts
 
 
-def ratio_of(counts: Mapping[str, int], layers: list[PrunableLayer]) -> float:
+def ratio_of(counts: Mapping[str, int], layers: Sequence[PrunableLayer]) -> float:
     """The share of all units that is gone."""
     return 1.0 - sum(counts.values()) / max(1, sum(layer.size for layer in layers))

@@ -67,11 +67,14 @@ def check_reach(start: Start) -> None:
     order = Order.by_scores(ScoreMask({layer.name: [1.0] * layer.size for layer in layers}))
     sizing = sizing_of(start, order)
     costs = cost_model(start)
-    has_stem = not start.options.prune_stem and start.base.family.stem_layers(start.base.network)
-    hint = "; prune_stem=True (--prune-stem) allows smaller ones" if has_stem else ""
-    largest(sizing, replace(budget, max_latency_ms=None), costs, hint=hint)
-    if budget.max_latency_ms is not None:
-        LatencyTable(start, sizing, ratios=()).check_reach(budget.max_latency_ms)
+    try:
+        largest(sizing, replace(budget, max_latency_ms=None), costs)
+        if budget.max_latency_ms is not None:
+            LatencyTable(start, sizing, ratios=()).check_reach(budget.max_latency_ms)
+    except OptionError as error:
+        if start.options.prune_stem or not start.base.family.stem_layers(start.base.network):
+            raise
+        raise OptionError(f"{error}; prune_stem=True (--prune-stem) allows smaller ones") from error
 
 
 def cut(start: Start, order: Order, ratio: float | None, notes: list[str]) -> tuple[Mask, float]:
@@ -89,12 +92,8 @@ def cut(start: Start, order: Order, ratio: float | None, notes: list[str]) -> tu
         counts = _within(start, sizing, budget, notes)
     else:
         assert ratio is not None
-        counts, unrounded = sizing.counts(ratio), replace(sizing, multiple=1).counts(ratio)
-    if not budget and o.round_to > 1 and abs(ratio_of(counts, layers) - ratio_of(unrounded, layers)) > ROUNDED_MUCH:
-        notes.append(
-            f"round_to={o.round_to} removes {ratio_of(counts, layers):.0%} of the units, where the ratio alone would "
-            f"remove {ratio_of(unrounded, layers):.0%}"
-        )
+        counts = sizing.counts(ratio)
+        _note_rounding(sizing, ratio, counts, notes)
     mask = order.mask(counts)
     empty = [layer.name for layer in layers if not counts[layer.name] and o.layer_ratios == ()]
     if empty:
@@ -126,6 +125,19 @@ def _within(start: Start, sizing: Sizing, budget: Budget, notes: list[str]) -> C
 
 def _scaled(table: LatencyTable, scale: float, counts: Counts) -> float:
     return scale * table(counts)
+
+
+def _note_rounding(sizing: Sizing, ratio: float, counts: Counts, notes: list[str]) -> None:
+    """Say if rounded widths remove another share than was asked for."""
+    if sizing.multiple == 1:
+        return
+    plain = replace(sizing, multiple=1).counts(ratio)
+    removed, asked = ratio_of(counts, sizing.layers), ratio_of(plain, sizing.layers)
+    if abs(removed - asked) > ROUNDED_MUCH:
+        notes.append(
+            f"round_to={sizing.multiple} removes {removed:.0%} of the units, "
+            f"where the ratio alone would remove {asked:.0%}"
+        )
 
 
 def _note_unheld(start: Start, mask: Mask, notes: list[str]) -> None:

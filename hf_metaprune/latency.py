@@ -67,6 +67,7 @@ class LatencyTable:
         if least > bound:
             raise OptionError(
                 f"max_latency_ms={bound:g}: the smallest sub-network of this base takes {least:.2f} ms on this machine"
+                f"{self.sizing.limits}"
             )
 
     def _model(self, counts: Counts, empty: bool = False) -> MetaPrunedForImageClassification:

@@ -36,8 +36,6 @@ class Plan:
     energy: dict[str, float] = field(default_factory=dict)
     given: dict[str, Any] = field(default_factory=dict)
     """What the user has set."""
-    fixed_rate: bool = False
-    """Whether the user, or the paper, has set the learning rate, so that it is the same for all sizes."""
 
     @property
     def neighbours(self) -> Sequence[Neighbour]:
@@ -59,8 +57,8 @@ class Plan:
         return self._costs.params(counts), self._costs.macs(counts)
 
     def training_at(self, ratio: float) -> TrainingOptions:
-        """How a model of a ratio is trained."""
-        if self.fixed_rate:
+        """How a model of a ratio is trained; a rate that the user or the paper has set is the same for all."""
+        if "lr" in self.given or self.options.preset == "paper":
             return self.training
         rate = rate_at(self.training.lr, self.training.optimizer, self.data.images_per_class, 1 - ratio)
         return replace(self.training, lr=rate)
@@ -102,7 +100,7 @@ def settle_options(
     training = {k: v for k, v in chosen.items() if k not in names}
     if wanted.prune_stem:  # what is left of it has to learn to do without the rest
         training["freeze_stem"] = False
-    training |= training_changes
+    training |= {name: value for name, value in training_changes.items() if value is not None}
     return replace(wanted, **open_ones), override(TrainingOptions(), training)
 
 

@@ -203,8 +203,7 @@ class MetaPruner:
                     start.neighbours, start.runners_up = ranked(self.bank, query, chosen)
             with _timed(phases, "vote and average"):
                 order = STRATEGIES[chosen.strategy](start)
-        fixed = "lr" in training_changes or chosen.preset == "paper"
-        return Plan(data, chosen, training, start, order, query.flops, notes, phases, energy, fixed_rate=fixed)
+        return Plan(data, chosen, training, start, order, query.flops, notes, phases, energy)
 
     def make(
         self, plan: Plan, *, callbacks: Sequence[Callback] = (), progress: bool = False, **size: Any
@@ -247,12 +246,12 @@ class MetaPruner:
         report.preparation_flops = start.flops + passed * 2 * report.macs
         report.seconds = {phase: round(s, 3) for phase, s in phases.items()}
         report.options, report.given = plain(asdict(chosen) | asdict(training)), plan.given
-        report.notes, report.skipped_images = notes, data.skipped
         if is_constant(logits):
             notes.append(
                 "every image gets the same answer: what stays of the network does not look at it (a class token "
                 "without attention, say); a larger size, or layer_ratios that keep some heads, does better"
             )
+        report.notes, report.skipped_images = notes, data.skipped
         model.config.dataset = public_name(data.source)
         if report.test_images:
             model.config.metrics = {"accuracy": round(report.accuracy, 4), "test_images": report.test_images}

@@ -166,10 +166,7 @@ def run_base(bank: Bank, data: TaskData, seed: int) -> dict[str, Any]:
     torch.manual_seed(seed)
     model = bank.base.whole(data.task.labels)
     make_head("ridge", model, data.train, data.task, [], device)
-    plan = default_recipe(data.images_per_class, optimizer=bank.base.family.optimizer)
-    seconds, taken = time.perf_counter() - began, ("optimizer", "lr", "momentum", "ema", "warmup_steps")
-    plan["lr"] = rate_at(plan["lr"], plan["optimizer"], data.images_per_class, 1.0)
-    training = TrainingOptions(eval_steps=STEPS, **{k: plan[k] for k in taken})
+    seconds, training = time.perf_counter() - began, usual_training(bank, data, "mvp", 1.0)
     result = fine_tune(
         model, data.train, training, evaluation=data.evaluation, device=device, seed=seed, statistics=True
     )
@@ -184,10 +181,15 @@ def run_torch_pruning(pruner: MetaPruner, data: TaskData, seed: int, ratio: floa
     base = pruner.bank.base
     counts = {layer: keep_count(units, ratio) for layer, units in base.sizes.items()}
     macs = CostModel(base.config(Mask.full(base.sizes), data.task.labels), data.train.images[:1]).macs(counts)
-    plan = default_recipe(data.images_per_class, "no-bank", base.family.optimizer)
-    plan["lr"] = rate_at(plan["lr"], plan["optimizer"], data.images_per_class, 1 - ratio)
-    taken = ("optimizer", "lr", "momentum", "ema", "warmup_steps")
-    return run_rival(base, data, seed, macs, TrainingOptions(eval_steps=STEPS, **{k: plan[k] for k in taken}))
+    return run_rival(base, data, seed, macs, usual_training(pruner.bank, data, "no-bank", 1 - ratio))
+
+
+def usual_training(bank: Bank, data: TaskData, strategy: str, share: float) -> TrainingOptions:
+    """How a strategy's recipe trains a network that `share` of the base's units are left of."""
+    plan = default_recipe(data.images_per_class, strategy, bank.base.family.optimizer)
+    rate = rate_at(plan["lr"], plan["optimizer"], data.images_per_class, share)
+    taken = {name: plan[name] for name in ("optimizer", "momentum", "ema", "warmup_steps")}
+    return TrainingOptions(eval_steps=STEPS, lr=rate, **taken)
 
 
 def size(model: Any, data: TaskData) -> dict[str, int]:

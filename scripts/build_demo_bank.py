@@ -29,7 +29,7 @@ import numpy as np
 import typer
 
 from hf_metaprune.bank.bank import Bank
-from hf_metaprune.bank.factory import build_bank, entry_id, subset
+from hf_metaprune.bank.factory import build_bank, entry_ids, subset
 from hf_metaprune.config import MethodOptions
 from hf_metaprune.layout import BASE_FOLDER
 from hf_metaprune.models.base import BaseModel
@@ -76,8 +76,7 @@ def drawn_entries(
     bank: Bank, tasks: list[tuple[int, ...]], labels: tuple[str, ...], options: MethodOptions, method: str = "ifp"
 ) -> list[str]:
     """Ids of the entries that the bank has, in the order of the draw: the first 16 cover every class once."""
-    names = (entry_id(Task(tuple(labels[c] for c in classes)), method, options, 0) for classes in tasks)
-    return [name for name in names if name in bank]
+    return [name for name in entry_ids(Task(labels), tasks, method, options, 0) if name in bank]
 
 
 def ship(bank: Bank, out: Path, limit: int, names: list[str], name: str) -> None:

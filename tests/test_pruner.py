@@ -273,6 +273,7 @@ def test_the_recipe_follows_the_number_of_images() -> None:
     rates = [settle_options(AdaptOptions(), {}, n)[1].lr for n in (5, 20, 500)]
     assert rates == sorted(set(rates))
     assert settle_options(AdaptOptions(), {"lr": 0.5}, 20)[1].lr == 0.5
+    assert settle_options(AdaptOptions(), {"lr": None}, 20)[1].lr == rates[1]
     assert settle_options(AdaptOptions(preset="paper"), {}, 5)[1].lr == 0.01
 
 

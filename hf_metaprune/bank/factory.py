@@ -119,6 +119,11 @@ class _Build:
             return bank.add(model, name, dtype=self.dtype, metrics=metrics, sketch=self.sketcher(model))
 
 
+def entry_ids(task: Task, tasks: Sequence[Sequence[int]], method: str, options: MethodOptions, seed: int) -> list[str]:
+    """The ids of the entries of `tasks`, each some class numbers of `task`."""
+    return [entry_id(Task(tuple(task.labels[c] for c in classes)), method, options, seed) for classes in tasks]
+
+
 def build_bank(
     bank: Bank,
     data: TaskData,

@@ -63,8 +63,10 @@ def check_entry(bank: Bank, entry: Entry, by_base: bool = True) -> Iterator[str]
             return
         _check_model(described, by_base)
         if described.scores_sha256 != entry.scores_sha256:
-            state = "was altered: its sha256 is not that of" if described.scores_sha256 else "is missing, but is in"
-            yield f"{entry.folder / SCORES} {state} the index"
+            lacking = "is missing" if entry.scores_sha256 else "is not in the index"
+            altered = described.scores_sha256 and entry.scores_sha256
+            what = "was altered: its sha256 is not that of the index" if altered else lacking
+            yield f"{entry.folder / SCORES} {what}"
         for what, field in SAID_TWICE.items():
             if getattr(described, field) != getattr(entry, field):
                 yield f"{entry.folder / CONFIG} and the index differ in: {what}"

@@ -134,13 +134,13 @@ def bank_build(
 ) -> None:
     """Prune BASE for tasks drawn from DATA; goes on where a killed build stopped, and may run several times at once."""
     from ..bank.bank import Bank
-    from ..bank.factory import build_bank, entry_id
+    from ..bank.factory import build_bank, entry_ids
     from ..methods import get_method
     from ..models.base import BaseModel
     from ..models.saving import check_dtype
     from ..reading import read_task_data
     from ..storage import check_writable
-    from ..task import Task, draw_tasks
+    from ..task import draw_tasks
 
     settings = override(MethodOptions(), options)
     check_dtype(dtype)
@@ -156,7 +156,7 @@ def bank_build(
     allowed = [i for i, label in enumerate(images.task.labels) if label not in set(exclude or ())]
     drawn = draw_tasks(allowed, classes, tasks, seed)
     opened = Bank.create(bank, network, name=Path(bank).name, defaults={"ratio": settings.ratio})
-    ids = [entry_id(Task(tuple(images.task.labels[c] for c in task)), method, settings, seed) for task in drawn]
+    ids = entry_ids(images.task, drawn, method, settings, seed)
     made = []
     for entry in build_bank(
         opened, images, drawn, method=method, options=settings, seed=seed, dtype=dtype, progress=show_progress()

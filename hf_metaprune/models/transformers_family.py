@@ -19,9 +19,10 @@ from .weights import check_fit
 @contextmanager
 def _silent() -> Iterator[None]:
     """transformers without its bar of loaded tensors, and without a report on those that do not fit: we raise."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
     from transformers.utils import logging
 
-    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    level, bar, hub_bars = logging.get_verbosity(), logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
     logging.set_verbosity(logging.CRITICAL)
     logging.disable_progress_bar()
     try:
@@ -29,7 +30,9 @@ def _silent() -> Iterator[None]:
     finally:
         logging.set_verbosity(level)
         if bar:
-            logging.enable_progress_bar()
+            logging.enable_progress_bar()  # and the Hub's, which may have been off
+            if not hub_bars:
+                disable_progress_bars()
 
 
 class TransformersFamily(Architecture):

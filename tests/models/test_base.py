@@ -146,9 +146,9 @@ def test_the_whole_way_with_a_base_of_transformers(
 
 @pytest.mark.parametrize("kind", ["resnet basic", "vit"])
 def test_weights_of_another_network_of_transformers_are_refused(
-    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    logging.getLogger("transformers").addHandler(caplog.handler)  # it does not propagate
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
     of_transformers(kind).save_pretrained(tmp_path)
     tiny_preprocessing().processor().save_pretrained(tmp_path)
     weights, config = tmp_path / "model.safetensors", (tmp_path / "config.json").read_text()
@@ -168,5 +168,4 @@ def test_weights_of_another_network_of_transformers_are_refused(
     edit_config(tmp_path, **({"hidden_sizes": [1024] * 3} if kind != "vit" else {"intermediate_size": 65536}))
     with pytest.raises(FormatError, match="another shape or is missing"):  # before so much memory is taken
         BaseModel.load(tmp_path)
-    logging.getLogger("transformers").removeHandler(caplog.handler)
     assert "LOAD REPORT" not in caplog.text
