@@ -65,7 +65,9 @@ def largest(
             high, best = middle, counts
         else:
             low = middle
-    return best if latency is not None else _filled(sizing, best, fits)
+    if latency is not None and best != smallest:  # a guess for each unit would take long, and is not that exact
+        return best
+    return _filled(sizing, best, fits)
 
 
 def _filled(sizing: Sizing, counts: Counts, fits: Callable[[Counts], bool]) -> Counts:

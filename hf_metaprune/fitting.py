@@ -95,7 +95,7 @@ def cut(start: Start, order: Order, ratio: float | None, notes: list[str]) -> tu
         counts = sizing.counts(ratio)
         _note_rounding(sizing, ratio, counts, notes)
     mask = order.mask(counts)
-    empty = [layer.name for layer in layers if not counts[layer.name] and o.layer_ratios == ()]
+    empty = [layer.name for layer in layers if not counts[layer.name] and layer.name not in sizing.exceptions]
     if empty:
         notes.append(f"{len(empty)} of {len(layers)} layers keep no unit, such as {empty[0]}: larger sizes do better")
     if o.strategy in VOTED:

@@ -248,6 +248,9 @@ def main(
         for row in (vit_rows() if arch == "vit" else rows())
         if not row_names or row.name in row_names
     ]
+    if row_names and len({row.name.split("; ")[0] for row in chosen}) < len(set(row_names)):
+        known = ", ".join(repr(row.name) for row in (vit_rows() if arch == "vit" else rows()))
+        raise typer.BadParameter(f"--row: the rows are {known}")
     common = {"bank_entries": len(pruner.bank), "threads": threads}
     work = [
         (seed, row, number, kind, classes, per_class)

@@ -68,7 +68,11 @@ def export(
     to: Annotated[str, typer.Option(help=f"Format: {', '.join(TARGETS)}.")] = "onnx",
     out_file: Annotated[
         Path | None,
-        typer.Option("--out", help="The file, or OpenVINO's folder; MODEL/model.onnx or MODEL/openvino if left out."),
+        typer.Option(
+            "--out",
+            help="The file, or OpenVINO's folder; if left out, MODEL/model.onnx or MODEL/openvino (model_int8.onnx, "
+            "openvino_int8).",
+        ),
     ] = None,
     int8: Annotated[
         bool, typer.Option("--int8", help="Store weights and activations in 8 bits; needs --images.")

@@ -10,8 +10,8 @@ from PIL import Image, ImageOps
 if len(sys.argv) < 3:
     sys.exit(__doc__)
 session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
-facts = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
-labels, how = facts["labels"], facts["preprocessing"]
+facts = session.get_modelmeta().custom_metadata_map
+labels, how = json.loads(facts["labels"]), json.loads(facts["preprocessing"])
 (_, height, width), squash = how["input_size"], how.get("crop_mode") == "squash"
 for path in sys.argv[2:]:
     image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")

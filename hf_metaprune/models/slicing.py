@@ -44,12 +44,19 @@ class ScatterBatchNorm2d(nn.BatchNorm2d):
         self.width, self.added = width, added
         self.kept: tuple[int, ...] = ()
         self.register_buffer("index", torch.empty(0, dtype=torch.long), persistent=False)
+        self.register_buffer("places", torch.empty(0, dtype=torch.long), persistent=False)
         self.set_kept(kept)
 
     def set_kept(self, kept: Iterable[int]) -> None:
         """Place the output at other channels of the stream."""
         self.kept = tuple(int(k) for k in kept)
         self.index = torch.tensor(self.kept, dtype=torch.long, device=self.weight.device)
+        places = [
+            len(self.kept)
+        ] * self.width  # of the stream's channels among the kept; those that are gone: after them
+        for place, channel in enumerate(self.kept):
+            places[channel] = place
+        self.places = torch.tensor(places, dtype=torch.long, device=self.weight.device)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = super().forward(x)
@@ -59,6 +66,8 @@ class ScatterBatchNorm2d(nn.BatchNorm2d):
         """The kept channels (batch, kept, h, w) at their places (batch, width, h, w), in the same memory format."""
         if len(self.kept) == self.width:
             return x
+        if torch.compiler.is_exporting():  # in 8 bits OpenVINO scatters wrongly, and fails on a Pad
+            return torch.cat([x, torch.zeros_like(x[:, :1])], 1).index_select(1, self.places)
         last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
         layout = torch.channels_last if last else torch.contiguous_format
         shape = (x.shape[0], self.width, *x.shape[2:])

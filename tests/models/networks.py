@@ -10,7 +10,7 @@ import numpy as np
 import timm
 import torch
 from hypothesis import strategies as st
-from timm.layers import set_fused_attn
+from timm.layers import LayerScale, set_fused_attn
 from torch import nn
 from torch.func import functional_call
 from transformers import (
@@ -118,6 +118,8 @@ def randomise(net: nn.Module) -> nn.Module:
                 module.bias.normal_(0, 0.3)
             if isinstance(module, nn.LayerNorm):
                 module.weight.uniform_(0.5, 1.5)
+            if isinstance(module, LayerScale):  # it starts at 1e-6, where no branch counts
+                module.gamma.uniform_(0.5, 1.5)
     return net
 
 
