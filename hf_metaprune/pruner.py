@@ -251,6 +251,9 @@ class MetaPruner:
                 "every image gets the same answer: what stays of the network does not look at it (a class token "
                 "without attention, say); a larger size, or layer_ratios that keep some heads, does better"
             )
+        took, bound = report.latency_ms.get("model", 0.0), chosen.max_latency_ms
+        if bound is not None and took > bound:
+            notes.append(f"an image took {took:.2f} ms at the end, and no more than {bound:g} when the size was chosen")
         report.notes, report.skipped_images = notes, data.skipped
         model.config.dataset = public_name(data.source)
         if report.test_images:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from hf_metaprune import Bank, MetaPruner, fitting
+from hf_metaprune import Bank, MetaPruner, fitting, measuring
 from hf_metaprune.config import AdaptOptions
 from hf_metaprune.errors import OptionError
 from hf_metaprune.latency import RATIOS, LatencyTable
@@ -56,5 +56,9 @@ def test_what_is_chosen_was_measured_to_be_within_the_bound(
     report = pruner.adapt(task, **TINY, max_latency_ms=1.001 * least.params / 1000).report
     assert report.params == least.params
     assert "the smallest size was taken" in report.notes[0]
+    assert not any("at the end" in note for note in report.notes)
+    monkeypatch.setattr(measuring, "one_image_ms", lambda models, *_: dict.fromkeys(models, 1e7))
+    report = pruner.adapt(task, **TINY, max_latency_ms=1e6).report
+    assert "an image took 10000000.00 ms at the end" in report.notes[-1]
     with pytest.raises(OptionError, match=r"max_latency_ms=0.5: the smallest sub-network .* takes [\d.]+ ms on this"):
         pruner.adapt(task, **TINY, max_latency_ms=0.5)
