@@ -237,6 +237,9 @@ def main(
     """Run what is missing."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     torch.set_num_threads(threads)
+    known = vit_rows() if arch == "vit" else rows()
+    if unknown := set(row_names or ()) - {row.name for row in known}:
+        raise typer.BadParameter(f"--row {min(unknown)!r}: the rows are {'; '.join(row.name for row in known)}")
     pruner = MetaPruner.from_hub(first_entries(bank, entries) if entries else bank)
     cifar = read_cifar100(pruner.bank.base, data)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -245,12 +248,9 @@ def main(
     variant = [*(changes or []), *([f"{entries} entries"] if entries else [])]
     chosen = [
         replace(row, name="; ".join([row.name, *variant]), options=row.options | changed)
-        for row in (vit_rows() if arch == "vit" else rows())
+        for row in known
         if not row_names or row.name in row_names
     ]
-    if row_names and len({row.name.split("; ")[0] for row in chosen}) < len(set(row_names)):
-        known = ", ".join(repr(row.name) for row in (vit_rows() if arch == "vit" else rows()))
-        raise typer.BadParameter(f"--row: the rows are {known}")
     common = {"bank_entries": len(pruner.bank), "threads": threads}
     work = [
         (seed, row, number, kind, classes, per_class)

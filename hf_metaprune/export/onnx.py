@@ -158,9 +158,7 @@ def _quantised(made: bytes, pixels: np.ndarray) -> bytes:
         warnings.simplefilter("ignore")
         plain, ready, small = (Path(name) / file for file in ("plain.onnx", "ready.onnx", "small.onnx"))
         plain.write_bytes(made)
-        quant_pre_process(
-            str(plain), str(ready), skip_symbolic_shape=True
-        )  # fails on files of older torch, and adds nothing
+        quant_pre_process(str(plain), str(ready), skip_symbolic_shape=True)  # which fails on files of torch 2.10
         quantize_static(
             str(ready), str(small), Images(), quant_format=QuantFormat.QDQ, per_channel=True,
             weight_type=QuantType.QInt8, activation_type=QuantType.QUInt8, op_types_to_quantize=list(QUANTISED),

@@ -51,12 +51,9 @@ class ScatterBatchNorm2d(nn.BatchNorm2d):
         """Place the output at other channels of the stream."""
         self.kept = tuple(int(k) for k in kept)
         self.index = torch.tensor(self.kept, dtype=torch.long, device=self.weight.device)
-        places = [
-            len(self.kept)
-        ] * self.width  # of the stream's channels among the kept; those that are gone: after them
-        for place, channel in enumerate(self.kept):
-            places[channel] = place
-        self.places = torch.tensor(places, dtype=torch.long, device=self.weight.device)
+        # of each channel of the stream among the kept ones; that of the others is after them
+        self.places = torch.full((self.width,), len(self.kept), device=self.weight.device)
+        self.places[self.index] = torch.arange(len(self.kept), device=self.weight.device)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = super().forward(x)
