@@ -186,12 +186,12 @@ class Visit:
 
 @pytest.fixture
 def visit(browser: Any, served: Served) -> Iterator[Any]:
-    """Open the page as another visitor: ``visit()``."""
+    """Open the page as another visitor, and wait until it shows something: ``visit()``."""
     opened: list[Visit] = []
 
-    def open_page(url: str = served.url, **context: Any) -> Visit:
+    def open_page(url: str = served.url, shows: str = "button:text('Make my model')", **context: Any) -> Visit:
         opened.append(Visit(browser, url, **context))
-        opened[-1].page.get_by_role("button", name="Make my model").wait_for()
+        opened[-1].page.locator(shows).first.wait_for()
         return opened[-1]
 
     yield open_page

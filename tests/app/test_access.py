@@ -58,8 +58,6 @@ def test_the_keyboard_alone_is_enough(visit: Callable[..., Visit]) -> None:
 
 @needs_wordnet
 def test_the_bank_is_read_on_a_phone(visit: Callable[..., Visit], served: Served) -> None:
-    one = visit(viewport={"width": 375, "height": 800})
-    one.page.goto(f"{served.url}bank")
+    one = visit(f"{served.url}bank", shows="#entries tbody tr", viewport={"width": 375, "height": 800})
     one.page.locator("#pictures svg").nth(2).wait_for()
-    one.page.locator("#entries tbody tr").first.wait_for()
     assert one.page.evaluate(WIDTH) <= 375
