@@ -193,6 +193,14 @@ def test_the_example_needs_neither_this_library_nor_torch(
     assert len((PROGRAM).read_text().splitlines()) <= 30
 
 
+def test_examples_may_be_parquet_as_the_data_of_a_task(adapted: AdaptResult) -> None:
+    data = REPO / "space" / "examples" / "unseen_five"
+    for source in (data, data / "test.parquet"):
+        found = read_examples(source, adapted.preprocessing)
+        assert len(found) >= 50
+        assert found.images.shape[1:] == (3, 32, 32)
+
+
 def test_what_cannot_be_exported_is_refused_in_words(
     adapted: AdaptResult,
     folder: Path,

@@ -78,7 +78,8 @@ def export(
         bool, typer.Option("--int8", help="Store weights and activations in 8 bits; needs --images.")
     ] = False,
     images: Annotated[
-        Path | None, typer.Option(help="Folder of images like those it will see, to compare on and set ranges by.")
+        Path | None,
+        typer.Option(help="Folder or parquet of images like those it will see, to compare on and set ranges by."),
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace what is there.")] = False,
     as_json: Json = False,

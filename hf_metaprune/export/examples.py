@@ -13,13 +13,16 @@ from .checking import CALIBRATION
 
 
 def read_examples(folder: Path, preprocessing: Preprocessing, progress: bool = False) -> ImageSet:
-    """Up to `CALIBRATION` of the images anywhere below a folder, without labels.
+    """Up to `CALIBRATION` of the images anywhere below a folder, without labels; or those of a data set in parquet.
 
     Raises:
         DataError: there is none, or more than 1% cannot be read.
     """
+    from ..reading import read_task_data
     from ..sources import image_files
 
+    if folder.suffix == ".parquet" or (folder.is_dir() and any(folder.rglob("*.parquet"))):
+        return read_task_data(folder, preprocessing, evaluation_share=0, progress=progress).train
     files = image_files(folder)[0] if folder.is_dir() else [folder]
     if not files:
         raise DataError(f"{folder} holds no image, such as .jpg or .png")
