@@ -28,13 +28,14 @@ import typer
 from hf_metaprune.cost_model import count_flops
 from hf_metaprune.costs import machine_kind
 from hf_metaprune.export import export_onnx, export_openvino
-from hf_metaprune.masks import Mask
 from hf_metaprune.models.architecture import find_architecture
 from hf_metaprune.models.base import BaseModel
 from hf_metaprune.models.modeling import MetaPrunedForImageClassification
 from hf_metaprune.models.saving import save_model
 from hf_metaprune.models.slicing import count_parameters
 from hf_metaprune.preprocess import Preprocessing
+from hf_metaprune.scores import ScoreMask
+from hf_metaprune.sizes import Order, Sizing
 
 Pass = Callable[[torch.Tensor], Any]
 LABELS = ("a", "b", "c", "d", "e")
@@ -137,7 +138,7 @@ def show_profile(model: Pass, network: torch.nn.Module, pixels: torch.Tensor, re
 def main(
     network: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(NETWORKS)}; all if left out.")] = None,
     ratio: Annotated[float, typer.Option(help="Share of units removed.")] = 0.9,
-    round_to: Annotated[int, typer.Option(help="Multiple that widths are rounded up to.")] = 1,
+    round_to: Annotated[int, typer.Option(help="Multiple that widths are rounded to, but for attention heads.")] = 1,
     stem: Annotated[bool, typer.Option(help="Prune the stem of ResNets, too.")] = False,
     batches: Annotated[str, typer.Option(help="Batch sizes, separated by commas.")] = "1,64",
     threads: Annotated[str, typer.Option(help="Numbers of threads, separated by commas.")] = "1,2",
@@ -154,9 +155,9 @@ def main(
     for name in network or NETWORKS:
         base = base_of(NETWORKS[name])
         rng = np.random.default_rng(0)
-        sizes = {layer.name: layer.size for layer in base.layers_with(stem)}
-        counts = {n: min(s, max(1, -(-round((1 - ratio) * s) // round_to) * round_to)) for n, s in sizes.items()}
-        mask = Mask({n: rng.choice(s, counts[n], replace=False) for n, s in sizes.items()}, sizes)
+        layers = base.layers_with(stem)
+        order = Order.by_scores(ScoreMask({layer.name: rng.random(layer.size) for layer in layers}))
+        mask = order.mask(Sizing(layers, order, multiple=round_to).counts(ratio))
         full = base.whole(LABELS).eval()
         sliced = base.slice(base.config(mask, LABELS)).eval()
         image = torch.zeros(1, *base.preprocessing.input_size)
