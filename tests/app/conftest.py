@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from hf_metaprune import Bank
 from hf_metaprune.task import TaskData
 
 playwright = pytest.importorskip("playwright.sync_api")
@@ -130,6 +131,11 @@ class Visit:
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("dialog", lambda dialog: self.complaints.append(f"dialog: {dialog.message}") or dialog.dismiss())
         self.page.goto(url)
+
+    def wait_for_bank(self, folder: Path) -> None:
+        """Wait until the slider is where the bank's own models are: who moves it or leaves earlier gets in the way."""
+        is_set = f"slider => slider.value == '{Bank.open(folder).default_ratio}'"
+        self.page.wait_for_function(f"[...document.querySelectorAll('input[type=range]')].some({is_set})")
 
     def take_example(self) -> None:
         self.page.get_by_role("tab", name="Example").click()

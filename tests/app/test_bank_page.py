@@ -21,11 +21,7 @@ from .test_access import findings
 @needs_wordnet
 def test_it_is_searched_and_shows_pictures(visit: Callable[..., Visit], served: Served, bank_folder: Path) -> None:
     one = visit()
-    # Its slider is set as soon as the bank is open; who leaves earlier breaks off what the page asks, and it complains.
-    ratio = Bank.open(bank_folder).default_ratio
-    one.page.wait_for_function(
-        f"[...document.querySelectorAll('input[type=range]')].some(slider => slider.value == '{ratio}')"
-    )
+    one.wait_for_bank(bank_folder)
     with one.context.expect_page() as opened:
         one.page.get_by_role("link", name="a bank of small models").click()
     page = opened.value  # another one: photos and model stay where they are

@@ -17,8 +17,9 @@ from .conftest import Served, Visit, wait_until, write_photos
 Visits = Callable[..., Visit]
 
 
-def test_from_an_example_to_a_model_on_disk(visit: Visits, tmp_path: Path, examples: Path) -> None:
+def test_from_an_example_to_a_model_on_disk(visit: Visits, tmp_path: Path, examples: Path, bank_folder: Path) -> None:
     one = visit()
+    one.wait_for_bank(bank_folder)
     one.message("#size", "of the base")  # before anything is chosen
     usual = one.text("#size")
     one.page.get_by_label("range slider for How small").press("ArrowLeft")
