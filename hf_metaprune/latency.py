@@ -76,7 +76,7 @@ class LatencyTable:
         if empty:
             with torch.device("meta"):
                 return MetaPrunedForImageClassification(config)
-        return base.slice(config).to(self.start.device).eval()
+        return base.slice(config).to(device=self.start.device, memory_format=torch.channels_last).eval()
 
     def _fit(self, counts: Counts) -> None:
         """Add a sub-network's times to the table."""

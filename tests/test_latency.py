@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-from hf_metaprune import Bank, MetaPruner, fitting, measuring
+from hf_metaprune import Bank, MetaPruner, costs, fitting, measuring
 from hf_metaprune.config import AdaptOptions
 from hf_metaprune.errors import OptionError
 from hf_metaprune.latency import RATIOS, LatencyTable
@@ -25,6 +26,25 @@ def clock(model: nn.Module, pixels: torch.Tensor) -> float:
     """Milliseconds, if a thousand parameters took one."""
     assert pixels.shape[0] == 1
     return count_parameters(model) / 1000
+
+
+def test_models_are_timed_in_turn_in_one_layout_each_as_if_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, before = [0.0], [""]
+    monkeypatch.setattr(costs, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    class Slow(nn.Module):
+        def __init__(self, name: str, seconds: float) -> None:
+            super().__init__()
+            self.conv, self.name, self.seconds = nn.Conv2d(3, 4, 3), name, seconds
+
+        def forward(self, pixels: torch.Tensor) -> None:
+            assert self.conv.weight.is_contiguous(memory_format=torch.channels_last)
+            now[0] += self.seconds * (1 if before[0] == self.name else 10)  # the caches hold another model
+            before[0] = self.name
+
+    models = [Slow("small", 0.001), Slow("base", 0.003)]
+    models[1].to(memory_format=torch.channels_last)
+    assert costs.latencies_ms(models, torch.zeros(1, 3, 8, 8)) == pytest.approx([1.0, 3.0])
 
 
 @pytest.fixture
