@@ -193,12 +193,15 @@ def test_the_example_needs_neither_this_library_nor_torch(
     assert len((PROGRAM).read_text().splitlines()) <= 30
 
 
-def test_examples_may_be_parquet_as_the_data_of_a_task(adapted: AdaptResult) -> None:
+def test_examples_may_be_parquet_as_the_data_of_a_task(adapted: AdaptResult, tmp_path: Path) -> None:
     data = REPO / "space" / "examples" / "unseen_five"
     for source in (data, data / "test.parquet"):
         found = read_examples(source, adapted.preprocessing)
         assert len(found) >= 50
         assert found.images.shape[1:] == (3, 32, 32)
+    (tmp_path / "stray.parquet").write_bytes(b"no data")
+    Image.new("RGB", (40, 40)).save(tmp_path / "photo.png")
+    assert len(read_examples(tmp_path, adapted.preprocessing)) == 1
 
 
 def test_what_cannot_be_exported_is_refused_in_words(
@@ -213,6 +216,8 @@ def test_what_cannot_be_exported_is_refused_in_words(
         export_onnx(adapted.model, adapted.preprocessing, tmp_path / "x.onnx", int8=True)
     with pytest.raises(DataError, match="holds no image"):
         read_examples(tmp_path, adapted.preprocessing)
+    with pytest.raises(DataError, match="no such file or folder"):
+        read_examples(tmp_path / "nowhere", adapted.preprocessing)
     for arguments, message in (([], "exists: pass --overwrite"), (["--to", "tflite"], "must be one of onnx, openvino")):
         cli(str(folder), *arguments, code=1)
         assert message in capsys.readouterr().err

@@ -13,7 +13,7 @@ from .checking import CALIBRATION
 
 
 def read_examples(folder: Path, preprocessing: Preprocessing, progress: bool = False) -> ImageSet:
-    """Up to `CALIBRATION` of the images anywhere below a folder, without labels; or those of a data set in parquet.
+    """Up to `CALIBRATION` of the images anywhere below a folder; or those of a labelled data set in parquet.
 
     Raises:
         DataError: there is none, or more than 1% cannot be read.
@@ -21,9 +21,11 @@ def read_examples(folder: Path, preprocessing: Preprocessing, progress: bool = F
     from ..reading import read_task_data
     from ..sources import image_files
 
-    if folder.suffix == ".parquet" or (folder.is_dir() and any(folder.rglob("*.parquet"))):
-        return read_task_data(folder, preprocessing, evaluation_share=0, progress=progress).train
+    if not folder.exists():
+        raise DataError(f"{folder}: there is no such file or folder")
     files = image_files(folder)[0] if folder.is_dir() else [folder]
+    if folder.suffix == ".parquet" or (not files and any(folder.rglob("*.parquet"))):
+        return read_task_data(folder, preprocessing, evaluation_share=0, progress=progress).train
     if not files:
         raise DataError(f"{folder} holds no image, such as .jpg or .png")
     rng = np.random.default_rng(0)

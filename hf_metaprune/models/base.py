@@ -69,6 +69,11 @@ class BaseModel:
         preprocessing = _read_preprocessing(config, path)
         family = find_architecture(library, architecture)
         weights = path / WEIGHTS
+        if not weights.exists() and any(path.glob("*.bin")):
+            raise FormatError(
+                f"{path} has weights as a pickle, which may run code: save them as {WEIGHTS} (timm's save_for_hf does "
+                "with safe_serialization=True)"
+            )
         network = _build(family, architecture, model_args, load_weights(weights))
         sha, names = sha256_file(weights), _label_names(config, path)
         return cls(library, architecture, model_args, sha, preprocessing, network, names, repo_id, revision, path)

@@ -32,6 +32,9 @@ def test_bases_that_cannot_be_used_are_refused(base_folder: Path, tmp_path: Path
 
     with pytest.raises(FormatError, match="cannot be read"):
         BaseModel.load(tmp_path)
+    (copy() / "model.safetensors").rename(tmp_path / "base" / "pytorch_model.bin")
+    with pytest.raises(FormatError, match="safe_serialization=True"):
+        BaseModel.load(tmp_path / "base")
     (copy() / "config.json").write_text("[]")
     with pytest.raises(FormatError, match="JSON object"):
         BaseModel.load(tmp_path / "base")
