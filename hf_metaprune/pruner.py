@@ -253,7 +253,7 @@ class MetaPruner:
             )
         took, bound = report.latency_ms.get("model", 0.0), chosen.max_latency_ms
         if bound is not None and took > bound:
-            notes.append(f"an image took {took:.2f} ms at the end, and no more than {bound:g} when the size was chosen")
+            notes.append(f"an image took {took:.2f} ms at the end, more than the {bound:g} that were asked for")
         report.notes, report.skipped_images = notes, data.skipped
         model.config.dataset = public_name(data.source)
         if report.test_images:

@@ -200,8 +200,9 @@ def test_examples_may_be_parquet_as_the_data_of_a_task(adapted: AdaptResult, tmp
         assert len(found) >= 50
         assert found.images.shape[1:] == (3, 32, 32)
     (tmp_path / "stray.parquet").write_bytes(b"no data")
-    Image.new("RGB", (40, 40)).save(tmp_path / "photo.png")
-    assert len(read_examples(tmp_path, adapted.preprocessing)) == 1
+    for name in "ab":
+        Image.new("RGB", (40, 40)).save(tmp_path / f"{name}.png")
+    assert len(read_examples(tmp_path, adapted.preprocessing)) == 2
 
 
 def test_what_cannot_be_exported_is_refused_in_words(

@@ -24,7 +24,8 @@ def read_examples(folder: Path, preprocessing: Preprocessing, progress: bool = F
     if not folder.exists():
         raise DataError(f"{folder}: there is no such file or folder")
     files = image_files(folder)[0] if folder.is_dir() else [folder]
-    if folder.suffix == ".parquet" or (not files and any(folder.rglob("*.parquet"))):
+    tables = [folder] if folder.suffix == ".parquet" else list(folder.rglob("*.parquet"))
+    if tables and len(tables) >= len(files):  # else one of them strayed among photos
         return read_task_data(folder, preprocessing, evaluation_share=0, progress=progress).train
     if not files:
         raise DataError(f"{folder} holds no image, such as .jpg or .png")
