@@ -75,11 +75,10 @@ def check(
     agreement = float((found.argmax(1) == wanted.argmax(1)).mean())
     if not int8 and not difference <= TOLERANCE * max(1.0, float(np.abs(wanted).max())):
         raise DataError(f"the file computes logits that are {difference:.2g} off PyTorch's: it is not written")
-    if int8 and agreement < LEAST_AGREEMENT:
-        raise DataError(
-            f"in 8 bits only {agreement:.0%} of the images get the same class as before: it is not written; export "
-            "without int8, or give images that are more like those it will see"
-        )
+    if agreement < LEAST_AGREEMENT:
+        said = f"only {agreement:.0%} of the images get the same class as before: it is not written"
+        advice = "; export without int8, or give images that are more like those it will see"
+        raise DataError(f"in 8 bits {said}{advice}" if int8 else said)
     return difference, agreement
 
 
