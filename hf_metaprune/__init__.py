@@ -10,27 +10,27 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from .bank.bank import Bank
+    from .data.task import Task
     from .errors import MetaPruneError
-    from .masks import Mask
-    from .models.base import BaseModel
+    from .masks.mask import Mask
+    from .models.base_model import BaseModel
     from .models.configuration import MetaPrunedConfig
     from .models.modeling import MetaPrunedForImageClassification
     from .pruner import MetaPruner
-    from .report import AdaptReport
+    from .reporting.report import AdaptReport
     from .result import AdaptResult
-    from .task import Task
 
 _HOMES = {
-    "AdaptReport": "report",
+    "AdaptReport": "reporting.report",
     "AdaptResult": "result",
     "Bank": "bank.bank",
-    "BaseModel": "models.base",
-    "Mask": "masks",
+    "BaseModel": "models.base_model",
+    "Mask": "masks.mask",
     "MetaPruneError": "errors",
     "MetaPrunedConfig": "models.configuration",
     "MetaPrunedForImageClassification": "models.modeling",
     "MetaPruner": "pruner",
-    "Task": "task",
+    "Task": "data.task",
 }
 
 __all__ = [

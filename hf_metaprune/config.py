@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypeVar
 
 from .errors import OptionError
 from .hub.client import OWNER, is_repo_id
-from .masks import check_ratio
+from .masks.mask import check_ratio
 
 T = TypeVar("T")
 

@@ -10,26 +10,26 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from .adapt.classifier import make_head
+from .adapt.measuring import is_constant, make_report
+from .adapt.plan import Plan, plain, settle_options
+from .adapt.retrieval import nearest, ranked
+from .adapt.strategies import STRATEGIES, Start, first_model
 from .bank.bank import Bank, open_bank
 from .config import NOT_SWEPT, VOTED, AdaptOptions, TrainingOptions, override, split_options, unused
-from .costs import measured_energy
+from .data.loading import read_task_data
+from .data.task import TaskData
 from .errors import BankError, DataError, OptionError
-from .fitting import budget_of, check_bounds, check_reach, cut, is_even
-from .heads import make_head
 from .hub.client import public_name
-from .markup import counted
-from .masks import check_ratio
-from .measuring import is_constant, make_report
-from .mistakes import worst_mistakes
-from .neighbours import nearest, ranked
-from .plan import Plan, plain, settle_options
-from .reading import read_task_data
+from .masks.mask import check_ratio
+from .reporting.misclassified import worst_mistakes
 from .result import AdaptResult
 from .similarity import Neighbour, Query, get_similarity
-from .sizes import layer_exceptions
-from .strategies import STRATEGIES, Start, first_model
-from .task import TaskData
-from .training import Callback, fine_tune, pick_device, predict_logits, recalibrate
+from .sizing.fitting import budget_of, check_bounds, check_reach, cut, is_even
+from .sizing.sizes import layer_exceptions
+from .sizing.timing import measured_energy
+from .text import counted
+from .training.loop import Callback, fine_tune, pick_device, predict_logits, recalibrate
 
 log = logging.getLogger(__name__)
 

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .data import open_image
+from .data.images import open_image
+from .data.preprocessing import Preprocessing
 from .errors import DataError, FormatError, StorageError, reason
-from .layout import CARD, MODEL_FILES, REPORT, REPORT_PAGE, UNITS_PICTURE
-from .mistakes import Mistake
+from .files.layout import CARD, MODEL_FILES, REPORT, REPORT_PAGE, UNITS_PICTURE
+from .files.storage import new_folder, write_bytes
 from .models.modeling import MetaPrunedForImageClassification
 from .models.saving import load_model, save_model
-from .preprocess import Preprocessing
-from .report import AdaptReport
-from .storage import new_folder, write_bytes
-from .training import pick_device
+from .reporting.misclassified import Mistake
+from .reporting.report import AdaptReport
+from .training.loop import pick_device
 
 if TYPE_CHECKING:
     from transformers import BaseImageProcessor
@@ -55,7 +55,7 @@ class AdaptResult:
         return f"AdaptResult([{labels}{more}], {self.report!r})"
 
     def _repr_html_(self) -> str:
-        from .pages.cells import result_cell
+        from .reporting.notebook import result_cell
 
         return result_cell(self)
 
@@ -64,7 +64,7 @@ class AdaptResult:
 
         It holds small copies of the test images that the model is most wrong about, if it was made in this process.
         """
-        from .pages.model_page import model_page
+        from .reporting.page import model_page
 
         return model_page(self)
 
@@ -136,9 +136,9 @@ class AdaptResult:
         return path
 
     def _write_card(self, folder: Path, name: str, license: str | None) -> None:
-        from .cards.model_card import ModelCard
-        from .pictures.report import units_figure
-        from .pictures.style import png
+        from .drawing.style import png
+        from .reporting.figures import units_figure
+        from .reporting.model_card import ModelCard
 
         try:
             write_bytes(folder / UNITS_PICTURE, png(units_figure(self.model.mask())))
@@ -160,7 +160,7 @@ class AdaptResult:
         Raises:
             HubError: there is no token, it may not write there, the repo holds a bank, or the Hub cannot be reached.
         """
-        from .hub.model import publish_model
+        from .reporting.publishing import publish_model
 
         return publish_model(self, repo_id, **options).url
 

@@ -52,16 +52,16 @@ from build_demo_bank import (
 )
 
 from hf_metaprune import Bank, MetaPruner
+from hf_metaprune.adapt.classifier import make_head
+from hf_metaprune.adapt.recipes import default_recipe, rate_at
 from hf_metaprune.bank.factory import subset
 from hf_metaprune.config import TrainingOptions
-from hf_metaprune.cost_model import CostModel, count_flops
-from hf_metaprune.heads import make_head
-from hf_metaprune.masks import Mask, keep_count
+from hf_metaprune.data.task import TaskData
+from hf_metaprune.masks.mask import Mask, keep_count
 from hf_metaprune.methods import PruningJob, get_method
 from hf_metaprune.models.slicing import count_parameters
-from hf_metaprune.recipes import default_recipe, rate_at
-from hf_metaprune.task import TaskData
-from hf_metaprune.training import fine_tune, pick_device
+from hf_metaprune.sizing.cost_model import CostModel, count_flops
+from hf_metaprune.training.loop import fine_tune, pick_device
 
 log = logging.getLogger("bench_adapt")
 STEPS = (0, 20, 50, 100)

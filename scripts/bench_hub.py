@@ -35,9 +35,9 @@ from random_bank import cifar100_task, make_bank, random_models
 
 from hf_metaprune import Bank
 from hf_metaprune.bank.publish import COMMIT_ENTRIES
-from hf_metaprune.cards.model_card import ModelCard
-from hf_metaprune.layout import BASE_FOLDER, CARD, CONFIG, INDEX_FILE, PREPROCESSOR, REPORT, WEIGHTS
-from hf_metaprune.report import AdaptReport
+from hf_metaprune.files.layout import BASE_FOLDER, CARD, CONFIG, INDEX_FILE, PREPROCESSOR, REPORT, WEIGHTS
+from hf_metaprune.reporting.model_card import ModelCard
+from hf_metaprune.reporting.report import AdaptReport
 from tests.hub import LoopbackHub, environment
 
 log = logging.getLogger("bench_hub")

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from hf_metaprune.storage import write_bytes
+from hf_metaprune.files.storage import write_bytes
 
 Run = dict[str, Any]
 KINDS = ("seen", "unseen")

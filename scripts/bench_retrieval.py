@@ -27,14 +27,14 @@ from hf_metaprune import Bank
 from hf_metaprune.bank.entry import Entry
 from hf_metaprune.bank.factory import sketch_bank
 from hf_metaprune.bank.sketch import IMAGES, BaseFeatures
-from hf_metaprune.cost_model import count_flops
-from hf_metaprune.data import ImageSet
+from hf_metaprune.data.images import ImageSet
+from hf_metaprune.data.task import TaskData, pick_classes
 from hf_metaprune.similarity import Query, auto, get_similarity
 from hf_metaprune.similarity.auto import guess_scores
 from hf_metaprune.similarity.leep import leep
 from hf_metaprune.similarity.leep_labels import SHARE, known_share
-from hf_metaprune.task import TaskData, pick_classes
-from hf_metaprune.training import predict_logits
+from hf_metaprune.sizing.cost_model import count_flops
+from hf_metaprune.training.loop import predict_logits
 
 CPU = torch.device("cpu")
 SHARES = (0.02, 0.05, 0.07, 0.09, 0.1, 0.15, 0.2, 0.3)

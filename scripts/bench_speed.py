@@ -25,17 +25,17 @@ import timm
 import torch
 import typer
 
-from hf_metaprune.cost_model import count_flops
-from hf_metaprune.costs import machine_kind
+from hf_metaprune.data.preprocessing import Preprocessing
 from hf_metaprune.export import export_onnx, export_openvino
-from hf_metaprune.models.architecture import find_architecture
-from hf_metaprune.models.base import BaseModel
+from hf_metaprune.masks.scores import ScoreMask
+from hf_metaprune.models.architectures.architecture import find_architecture
+from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.models.modeling import MetaPrunedForImageClassification
 from hf_metaprune.models.saving import save_model
 from hf_metaprune.models.slicing import count_parameters
-from hf_metaprune.preprocess import Preprocessing
-from hf_metaprune.scores import ScoreMask
-from hf_metaprune.sizes import Order, Sizing
+from hf_metaprune.sizing.cost_model import count_flops
+from hf_metaprune.sizing.sizes import Order, Sizing
+from hf_metaprune.sizing.timing import machine_kind
 
 Pass = Callable[[torch.Tensor], Any]
 LABELS = ("a", "b", "c", "d", "e")

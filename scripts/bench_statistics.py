@@ -21,9 +21,10 @@ import typer
 from bench_adapt import N_TARGETS, rows, targets
 from build_demo_bank import read_cifar100
 
-from hf_metaprune import MetaPruner, training
-from hf_metaprune.data import ImageSet
-from hf_metaprune.task import TaskData
+from hf_metaprune import MetaPruner
+from hf_metaprune.data.images import ImageSet
+from hf_metaprune.data.task import TaskData
+from hf_metaprune.training import loop as training
 
 COUNTS = (250, 500, 1000, 2500)
 """From how many images statistics are taken, at most."""

@@ -31,10 +31,10 @@ import typer
 from hf_metaprune.bank.bank import Bank
 from hf_metaprune.bank.factory import build_bank, entry_ids, subset
 from hf_metaprune.config import MethodOptions
-from hf_metaprune.layout import BASE_FOLDER
-from hf_metaprune.models.base import BaseModel
-from hf_metaprune.reading import read_task_data
-from hf_metaprune.task import Task, TaskData
+from hf_metaprune.data.loading import read_task_data
+from hf_metaprune.data.task import Task, TaskData
+from hf_metaprune.files.layout import BASE_FOLDER
+from hf_metaprune.models.base_model import BaseModel
 
 log = logging.getLogger("build_demo_bank")
 HELD_OUT, TASK_SIZE = 20, 5

@@ -15,10 +15,10 @@ import typer
 from matplotlib.figure import Figure
 
 from hf_metaprune import AdaptResult, Bank, MetaPruner
-from hf_metaprune.pictures.style import BLUE, GREY, ORANGE
-from hf_metaprune.reading import read_task_data
-from hf_metaprune.storage import write_bytes
-from hf_metaprune.task import TaskData
+from hf_metaprune.data.loading import read_task_data
+from hf_metaprune.data.task import TaskData
+from hf_metaprune.drawing.style import BLUE, GREY, ORANGE
+from hf_metaprune.files.storage import write_bytes
 
 LAYER, SHOWN = "layer3.0.conv2", 4
 

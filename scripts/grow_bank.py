@@ -20,8 +20,8 @@ from build_demo_bank import covering_tasks, drawn_entries, pruning_schedule, rea
 
 from hf_metaprune import Bank, MetaPruner
 from hf_metaprune.bank.factory import entry_id, subset, task_seed
+from hf_metaprune.data.task import Task
 from hf_metaprune.errors import LockedError
-from hf_metaprune.task import Task
 
 log = logging.getLogger("grow_bank")
 

@@ -17,11 +17,11 @@ from typing import Any
 import torch
 
 from hf_metaprune import Bank, MetaPruner
-from hf_metaprune.data import ImageSet
-from hf_metaprune.preprocess import Preprocessing
+from hf_metaprune.data.images import ImageSet
+from hf_metaprune.data.preprocessing import Preprocessing
+from hf_metaprune.data.synsets import wordnet
+from hf_metaprune.data.task import Task
 from hf_metaprune.similarity import Query, get_similarity
-from hf_metaprune.synsets import wordnet
-from hf_metaprune.task import Task
 
 Facts = dict[str, Any]
 TINY = {"steps": 1, "eval_steps": (0,), "precision": "fp32"}

@@ -20,9 +20,9 @@ from typing import Annotated
 import typer
 
 from hf_metaprune import Bank, MetaPruner
+from hf_metaprune.data.loading import read_task_data
 from hf_metaprune.errors import HubError, MetaPruneError
 from hf_metaprune.hub.client import hub_api, hub_errors
-from hf_metaprune.reading import read_task_data
 
 SPACE = Path(__file__).resolve().parents[1] / "space"
 POLL = 5.0  # seconds

@@ -18,9 +18,9 @@ from typing import Any
 
 import typer
 
+from hf_metaprune.adapt.recipes import shown_defaults
 from hf_metaprune.cli.app import app
 from hf_metaprune.config import NOT_SWEPT, AdaptOptions, MethodOptions, SearchOptions, TrainingOptions, option_fields
-from hf_metaprune.recipes import shown_defaults
 
 REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"
 GENERATED = "<!-- Written by scripts/make_cli_docs.py from the code; do not edit. -->\n"

@@ -18,12 +18,12 @@ from hf_metaprune.bank.factory import entry_id
 from hf_metaprune.bank.folders import new_path, recover
 from hf_metaprune.bank.sketch import MAX_FEATURES, pack_sketch
 from hf_metaprune.config import MethodOptions
-from hf_metaprune.masks import Mask
-from hf_metaprune.models.base import BaseModel
+from hf_metaprune.data.task import Task
+from hf_metaprune.files.storage import new_folder
+from hf_metaprune.masks.mask import Mask
+from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.models.modeling import MetaPrunedForImageClassification
 from hf_metaprune.models.saving import save_model
-from hf_metaprune.storage import new_folder
-from hf_metaprune.task import Task
 
 RATIO = 0.9
 

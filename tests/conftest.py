@@ -25,11 +25,11 @@ from timm.models._hub import save_for_hf
 from hf_metaprune.bank.bank import Bank
 from hf_metaprune.bank.factory import build_bank
 from hf_metaprune.config import MethodOptions
-from hf_metaprune.data import ImageSet
-from hf_metaprune.models.base import BaseModel
-from hf_metaprune.preprocess import Preprocessing
+from hf_metaprune.data.images import ImageSet
+from hf_metaprune.data.preprocessing import Preprocessing
+from hf_metaprune.data.task import Task, TaskData
+from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.pruner import MetaPruner
-from hf_metaprune.task import Task, TaskData
 
 settings.register_profile("any machine", deadline=None)  # a busy one is no failure
 settings.load_profile("any machine")

@@ -11,10 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_metaprune.averaging import average_weights
+from hf_metaprune.adapt.averaging import average_weights
 from hf_metaprune.errors import FormatError
-from hf_metaprune.masks import Mask
-from hf_metaprune.models.architecture import Axis, Probe, PrunableLayer
+from hf_metaprune.masks.mask import Mask
+from hf_metaprune.models.architectures.architecture import Axis, Probe, PrunableLayer
 from hf_metaprune.models.slicing import slice_state
 
 # Two layers: a (4 units) feeds b (3 heads of width 2 in a fused projection with 2 parts).

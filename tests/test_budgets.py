@@ -10,16 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from hf_metaprune.budgets import Budget, largest, ratio_of
-from hf_metaprune.cost_model import CostModel, count_flops
 from hf_metaprune.errors import OptionError
-from hf_metaprune.masks import Mask
-from hf_metaprune.models.architecture import architecture_of
-from hf_metaprune.models.base import BaseModel
+from hf_metaprune.masks.mask import Mask
+from hf_metaprune.masks.scores import ScoreMask
+from hf_metaprune.models.architectures.architecture import architecture_of
+from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.models.modeling import MetaPrunedForImageClassification
 from hf_metaprune.models.slicing import count_parameters
-from hf_metaprune.scores import ScoreMask
-from hf_metaprune.sizes import Counts, Order, Sizing, layer_exceptions
+from hf_metaprune.sizing.budgets import Budget, largest, ratio_of
+from hf_metaprune.sizing.cost_model import CostModel, count_flops
+from hf_metaprune.sizing.sizes import Counts, Order, Sizing, layer_exceptions
 from tests.conftest import tiny_preprocessing
 from tests.models.networks import network, random_masks
 

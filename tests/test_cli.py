@@ -306,7 +306,7 @@ def test_a_read_only_folder_is_said(run_python, tmp_path: Path) -> None:
     closed.chmod(stat.S_IRUSR | stat.S_IXUSR)
     code = (
         "import os, sys; from pathlib import Path\n"
-        "from hf_metaprune.storage import check_writable\n"
+        "from hf_metaprune.files.storage import check_writable\n"
         "from hf_metaprune.errors import StorageError\n"
         "os.geteuid() or os.setuid(65534)\n"
         "try:\n"

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from hf_metaprune.data import ImageSet, augment, decode_images, open_image
+from hf_metaprune.data.images import ImageSet, augment, decode_images, open_image
+from hf_metaprune.data.preprocessing import Preprocessing
+from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import DataError
-from hf_metaprune.preprocess import Preprocessing
-from hf_metaprune.task import TaskData
 from tests.conftest import tiny_preprocessing
 
 RED = (200, 30, 40)

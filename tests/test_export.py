@@ -21,17 +21,17 @@ from PIL import Image
 from hf_metaprune import MetaPruner
 from hf_metaprune.cli.app import run
 from hf_metaprune.config import TrainingOptions
-from hf_metaprune.data import open_image
+from hf_metaprune.data.images import open_image
+from hf_metaprune.data.preprocessing import Preprocessing
+from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import DataError, MissingPackageError, OptionError, StorageError
 from hf_metaprune.export import PROGRAM, export_onnx, export_openvino, read_examples
 from hf_metaprune.export.checking import example_pixels
 from hf_metaprune.export.onnx import onnx_bytes
-from hf_metaprune.masks import Mask
-from hf_metaprune.models.base import BaseModel
-from hf_metaprune.preprocess import Preprocessing
+from hf_metaprune.masks.mask import Mask
+from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.result import AdaptResult
-from hf_metaprune.task import TaskData
-from hf_metaprune.training import fine_tune
+from hf_metaprune.training.loop import fine_tune
 from tests.conftest import REPO
 
 

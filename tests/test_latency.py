@@ -9,15 +9,18 @@ import pytest
 import torch
 from torch import nn
 
-from hf_metaprune import Bank, MetaPruner, costs, fitting, measuring
+from hf_metaprune import Bank, MetaPruner
+from hf_metaprune.adapt import measuring
+from hf_metaprune.adapt.strategies import Start
 from hf_metaprune.config import AdaptOptions
+from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import OptionError
-from hf_metaprune.latency import RATIOS, LatencyTable
+from hf_metaprune.masks.scores import ScoreMask
 from hf_metaprune.models.slicing import count_parameters
-from hf_metaprune.scores import ScoreMask
-from hf_metaprune.sizes import Order, Sizing
-from hf_metaprune.strategies import Start
-from hf_metaprune.task import TaskData
+from hf_metaprune.sizing import fitting
+from hf_metaprune.sizing import timing as costs
+from hf_metaprune.sizing.latency import RATIOS, LatencyTable
+from hf_metaprune.sizing.sizes import Order, Sizing
 
 TINY = {"steps": 1, "batch_size": 16, "neighbours": 1, "eval_steps": (0,)}
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hf_metaprune.bank.entry import pack_mask, unpack_mask
 from hf_metaprune.errors import FormatError, OptionError
-from hf_metaprune.masks import Mask, check_ratio, keep_count
+from hf_metaprune.masks.mask import Mask, check_ratio, keep_count
 
 
 @st.composite

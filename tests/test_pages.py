@@ -16,16 +16,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hf_metaprune import AdaptResult, Bank, MetaPruner
-from hf_metaprune.data import ImageSet
-from hf_metaprune.masks import Mask
-from hf_metaprune.mistakes import MOST, SIDE, worst_mistakes
-from hf_metaprune.pages.model_page import command
-from hf_metaprune.pictures.bank import map_figure, overlaps, positions
-from hf_metaprune.pictures.report import confusion_figure, curve_figure, units_figure, vote_figure
-from hf_metaprune.pictures.style import INK, png, svg
-from hf_metaprune.report import AdaptReport
+from hf_metaprune.data.images import ImageSet
+from hf_metaprune.data.task import TaskData
+from hf_metaprune.drawing.style import INK, png, svg
+from hf_metaprune.masks.mask import Mask
+from hf_metaprune.reporting.bank_figures import map_figure, overlaps, positions
+from hf_metaprune.reporting.figures import confusion_figure, curve_figure, units_figure, vote_figure
+from hf_metaprune.reporting.misclassified import MOST, SIDE, worst_mistakes
+from hf_metaprune.reporting.page import command
+from hf_metaprune.reporting.report import AdaptReport
 from hf_metaprune.result import load_result
-from hf_metaprune.task import TaskData
 from tests.conftest import tiny_preprocessing
 
 NASTY = "<script>alert(1)</script>\"'$x^2$ & {{ 7*7 }} \x07"

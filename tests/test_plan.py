@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from hf_metaprune import MetaPruner
+from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import OptionError
-from hf_metaprune.task import TaskData
 
 FAST = {"steps": 6, "batch_size": 16, "eval_steps": (0, 3), "neighbours": 2}
 

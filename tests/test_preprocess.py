@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from hf_metaprune.data.preprocessing import Preprocessing
 from hf_metaprune.errors import FormatError
-from hf_metaprune.preprocess import Preprocessing
 from tests.conftest import tiny_preprocessing
 
 HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}

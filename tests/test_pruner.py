@@ -14,7 +14,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from hf_metaprune import Bank, MetaPruner
+from hf_metaprune.adapt.plan import settle_options
+from hf_metaprune.adapt.strategies import Start, by_vote
 from hf_metaprune.config import AdaptOptions
+from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import (
     BankError,
     BaseMismatchError,
@@ -25,13 +28,10 @@ from hf_metaprune.errors import (
     StorageError,
     WordNetError,
 )
-from hf_metaprune.masks import Mask, keep_count
-from hf_metaprune.plan import settle_options
-from hf_metaprune.report import AdaptReport
+from hf_metaprune.masks.mask import Mask, keep_count
+from hf_metaprune.reporting.report import AdaptReport
 from hf_metaprune.result import AdaptResult, load_result
 from hf_metaprune.similarity import Neighbour
-from hf_metaprune.strategies import Start, by_vote
-from hf_metaprune.task import TaskData
 from tests.conftest import needs_wordnet
 
 CPU = torch.device("cpu")

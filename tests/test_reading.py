@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from hf_metaprune.data.loading import read_task_data
 from hf_metaprune.errors import DataError, OptionError
-from hf_metaprune.reading import read_task_data
 from tests.conftest import tiny_preprocessing
 
 NAMES = ("ant", "bee", "cow")

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_metaprune.errors import BankError, OptionError
-from hf_metaprune.masks import Mask, keep_count
-from hf_metaprune.models.architecture import Axis, Branch, Probe, PrunableLayer
-from hf_metaprune.scores import ScoreMask, sum_scores
-from hf_metaprune.sizes import Order, Sizing, layer_exceptions
+from hf_metaprune.masks.mask import Mask, keep_count
+from hf_metaprune.masks.scores import ScoreMask, sum_scores
+from hf_metaprune.models.architectures.architecture import Axis, Branch, Probe, PrunableLayer
+from hf_metaprune.sizing.sizes import Order, Sizing, layer_exceptions
 
 LAYERS = [
     PrunableLayer("conv", 20, (Axis("conv.weight", 0),), Probe("conv"), (), ()),

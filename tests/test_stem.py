@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from hf_metaprune import Bank, MetaPruner
+from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import FormatError, OptionError
-from hf_metaprune.masks import keep_count
+from hf_metaprune.masks.mask import keep_count
 from hf_metaprune.result import load_result
-from hf_metaprune.task import TaskData
 
 FAST = {"steps": 4, "neighbours": 2, "batch_size": 16, "eval_steps": (0,)}
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from hf_metaprune import storage
 from hf_metaprune.errors import FormatError, StorageError
-from hf_metaprune.storage import new_folder, read_json, write_bytes
+from hf_metaprune.files import storage
+from hf_metaprune.files.storage import new_folder, read_json, write_bytes
 
 
 def test_a_file_is_replaced_not_rewritten(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from hf_metaprune.synsets import find_synset
+from hf_metaprune.data.synsets import find_synset
 from tests.conftest import needs_wordnet
 
 pytestmark = needs_wordnet
@@ -47,7 +47,7 @@ def test_labels_that_are_not_words_have_no_synset(label: str) -> None:
 def test_missing_data_is_said_with_the_command_that_gets_it(tmp_path: os.PathLike, run_python) -> None:
     code = """
 from hf_metaprune.errors import WordNetError
-from hf_metaprune.synsets import wordnet
+from hf_metaprune.data.synsets import wordnet
 import nltk
 nltk.data.path[:] = []
 try:

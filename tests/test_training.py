@@ -16,15 +16,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_metaprune import training
 from hf_metaprune.config import TrainingOptions
-from hf_metaprune.cost_model import count_flops
+from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import DataError, OptionError
-from hf_metaprune.masks import Mask
-from hf_metaprune.models.base import BaseModel
+from hf_metaprune.masks.mask import Mask
+from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.models.modeling import MetaPrunedForImageClassification
-from hf_metaprune.task import TaskData
-from hf_metaprune.training import (
+from hf_metaprune.sizing.cost_model import count_flops
+from hf_metaprune.training import loop as training
+from hf_metaprune.training.loop import (
     TrainingState,
     accuracy,
     batch_rows,

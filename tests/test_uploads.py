@@ -19,9 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from hf_metaprune.app.limits import UploadLimits
+from hf_metaprune.app.uploads import Photos, clean_label, read_photo
 from hf_metaprune.errors import DataError
-from hf_metaprune.limits import UploadLimits
-from hf_metaprune.uploads import Photos, clean_label, read_photo
 from tests.conftest import tiny_preprocessing
 
 LIMITS = UploadLimits()

@@ -15,13 +15,13 @@ from hf_metaprune.bank.entry import Entry
 from hf_metaprune.bank.factory import build_bank
 from hf_metaprune.bank.validation import validate_bank
 from hf_metaprune.config import MethodOptions
+from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import FormatError, OptionError
-from hf_metaprune.models.base import BaseModel
+from hf_metaprune.masks.scores import ScoreMask, sum_scores
+from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.models.saving import load_model
 from hf_metaprune.models.score_file import load_scores, save_scores
 from hf_metaprune.result import load_result
-from hf_metaprune.scores import ScoreMask, sum_scores
-from hf_metaprune.task import TaskData
 
 FAST = {"steps": 4, "neighbours": 2, "batch_size": 16}
 TASKS = [(0, 1, 2), (2, 3, 4), (1, 4, 5)]

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hf_metaprune.adapt.voting import agreement, count_votes, draw_order, is_tied, vote, vote_order, vote_probabilities
 from hf_metaprune.errors import BankError, OptionError
-from hf_metaprune.masks import Mask, keep_count
-from hf_metaprune.voting import agreement, count_votes, draw_order, is_tied, vote, vote_order, vote_probabilities
+from hf_metaprune.masks.mask import Mask, keep_count
 
 SIZES = {"a": 12, "b": 7}
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import gradio as gr
 import numpy as np
 
+from ..drawing.pages import drawn, render
+from ..drawing.style import svg
 from ..errors import WordNetError
-from ..markup import counted
-from ..pages.render import drawn, render
-from ..pictures.bank import heat_figure, map_figure, overlaps, positions, similarity_figure
-from ..pictures.style import svg
+from ..reporting.bank_figures import heat_figure, map_figure, overlaps, positions, similarity_figure
+from ..text import counted
 from . import views
 from .room import PRIVATE, Room, Update
 from .views import readable

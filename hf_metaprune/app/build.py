@@ -14,9 +14,9 @@ from typing import Any
 
 import gradio as gr
 
-from ..limits import UploadLimits
-from ..pages.render import look
+from ..drawing.pages import look
 from .bank_page import PATH, BankPage
+from .limits import UploadLimits
 from .look import HEAD, STYLE, THEME
 from .making import MakingSection
 from .photos import PhotosSection

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from ..heads import make_head
+from ..adapt.classifier import make_head
+from ..adapt.plan import Plan
 from ..models.slicing import count_parameters
-from ..plan import Plan
 from ..pruner import RIVAL, MetaPruner
-from ..training import Callback, accuracy, pick_device
+from ..training.loop import Callback, accuracy, pick_device
 
 WITHOUT, RANDOM = "units that your photos choose, without the bank", "units chosen at random"
 STRATEGIES = {WITHOUT: RIVAL, RANDOM: "random"}

@@ -17,7 +17,7 @@ from .visitor import Visitor
 from .votes import VoteSection
 
 if TYPE_CHECKING:
-    from ..masks import Mask
+    from ..masks.mask import Mask
 
 RATIOS, USUAL = (0.5, 0.98), 0.9
 SHOW_END = "() => { document.querySelector('#said')?.scrollIntoView({block: 'center'}) }"

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from ..data.hub_samples import Wanted
 from ..errors import DataError
-from ..hub.samples import Wanted
 from . import views
 from .look import DROP
 from .pressed import pressed, resting
@@ -16,7 +16,7 @@ from .room import AS_FILE, PRIVATE, Room, Update, within_limits
 from .visitor import Visitor
 
 if TYPE_CHECKING:
-    from ..uploads import Receipt
+    from .uploads import Receipt
 
 MOST_PER_CLASS = 100
 """Images of a class that are taken of a data set."""
@@ -142,7 +142,7 @@ class PhotosSection:
         return self._classes(visitor)
 
     def _use_example(self, name: str, request: gr.Request) -> Update:
-        from ..reading import read_task_data
+        from ..data.loading import read_task_data
 
         visitor = self.room.visitor(request)
         if name not in self.room.examples:
@@ -160,7 +160,7 @@ class PhotosSection:
         visitor.uploads |= chosen
 
     def _add(self, label: str, files: list[str] | None, shot: str | None, request: gr.Request) -> Update:
-        from ..uploads import clean_label
+        from .uploads import clean_label
 
         visitor, given = self.room.visitor(request), _given(files, shot)
         visitor.uploads.update(given)

@@ -17,7 +17,7 @@ from .room import AS_FILE, PRIVATE, Room, Update
 from .visitor import Visitor
 
 if TYPE_CHECKING:
-    from ..plan import Plan
+    from ..adapt.plan import Plan
     from ..result import AdaptResult
 
 
@@ -97,7 +97,7 @@ class ResultSection:
         return empty | dict.fromkeys((self.trial, self.onnx, self.program), hidden)
 
     def _try(self, path: str | None, request: gr.Request) -> str:
-        from ..uploads import read_photo_file
+        from .uploads import read_photo_file
 
         visitor = self.room.visitor(request)
         former, visitor.tried = visitor.tried, path

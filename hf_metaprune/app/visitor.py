@@ -16,10 +16,10 @@ from ..errors import DataError
 from .jobs import StoppedError
 
 if TYPE_CHECKING:
-    from ..plan import Plan
+    from ..adapt.plan import Plan
+    from ..data.task import TaskData
     from ..result import AdaptResult
-    from ..task import TaskData
-    from ..uploads import Photos
+    from .uploads import Photos
 
 
 MOST_GONE = 10_000

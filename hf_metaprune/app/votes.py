@@ -10,7 +10,7 @@ from . import views
 from .room import Update
 
 if TYPE_CHECKING:
-    from ..plan import Plan
+    from ..adapt.plan import Plan
 
 
 class VoteSection:

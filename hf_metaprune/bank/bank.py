@@ -21,21 +21,13 @@ from ..errors import (
     NotABankError,
     OptionError,
 )
+from ..files.layout import BANK_FILE, BASE_FOLDER, CONFIG, FORMAT_VERSION, INDEX_FILE, LOCKS_FOLDER, TEMPORARY
+from ..files.storage import new_folder, read_json, storage_errors, write_bytes, write_json
 from ..hub.client import is_repo_id
 from ..hub.files import HubFiles, LocalFiles
-from ..layout import (
-    BANK_FILE,
-    BASE_FOLDER,
-    CONFIG,
-    FORMAT_VERSION,
-    INDEX_FILE,
-    LOCKS_FOLDER,
-    TEMPORARY,
-)
-from ..models.base import BaseModel, identify
+from ..models.base_model import BaseModel, identify
 from ..models.modeling import MetaPrunedForImageClassification
 from ..models.saving import save_model
-from ..storage import new_folder, read_json, storage_errors, write_bytes, write_json
 from ..version import __version__
 from .entry import Entry, check_facts, check_id
 from .folders import check_place, describe, new_path

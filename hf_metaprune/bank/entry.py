@@ -15,19 +15,19 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
+from ..data.task import Task
 from ..errors import DataError, FormatError, reason
+from ..files.layout import SCORES, WEIGHTS
+from ..files.storage import parse_json
 from ..hub.client import is_repo_id
 from ..hub.files import HubFiles, check_relative
-from ..layout import SCORES, WEIGHTS
-from ..masks import Mask
-from ..models.base import BaseModel, sha256_file
+from ..masks.mask import Mask
+from ..masks.scores import ScoreMask
+from ..models.base_model import BaseModel, sha256_file
 from ..models.configuration import MetaPrunedConfig
 from ..models.modeling import MetaPrunedForImageClassification
 from ..models.saving import load_model
 from ..models.score_file import load_scores
-from ..scores import ScoreMask
-from ..storage import parse_json
-from ..task import Task
 from .sketch import check_sketch
 
 if TYPE_CHECKING:

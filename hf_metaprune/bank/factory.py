@@ -16,15 +16,15 @@ import torch
 from tqdm.auto import tqdm
 
 from ..config import MethodOptions
-from ..data import ImageSet
+from ..data.images import ImageSet
+from ..data.task import Task, TaskData, pick_classes
 from ..errors import LockedError
+from ..files.layout import BANK_FILE, BASE_FOLDER
+from ..files.storage import check_writable, clear_unfinished, fsync_dir, new_folder, write_json
 from ..hub.files import LocalFiles
-from ..layout import BANK_FILE, BASE_FOLDER
 from ..methods import PruningJob, get_method
 from ..models.saving import check_dtype
-from ..storage import check_writable, clear_unfinished, fsync_dir, new_folder, write_json
-from ..task import Task, TaskData, pick_classes
-from ..training import accuracy, pick_device
+from ..training.loop import accuracy, pick_device
 from .bank import Bank
 from .entry import Entry
 from .folders import new_path, recover

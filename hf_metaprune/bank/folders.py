@@ -12,12 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..data.task import Task
 from ..errors import BaseMismatchError, FormatError, MetaPruneError
-from ..layout import CONFIG, REJECTED_FOLDER, SCORES, TASKS_FOLDER, TEMPORARY, WEIGHTS
-from ..models.base import sha256_file
+from ..files.layout import CONFIG, REJECTED_FOLDER, SCORES, TASKS_FOLDER, TEMPORARY, WEIGHTS
+from ..files.storage import storage_errors
+from ..models.base_model import sha256_file
 from ..models.saving import load_config
-from ..storage import storage_errors
-from ..task import Task
 from .entry import Entry, check_id, check_network, pack_mask
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..errors import FormatError, reason
-from ..storage import parse_json
+from ..files.storage import parse_json
 from .footer import stated_size
 
 MAX_INDEX_BYTES = 512 << 20  # a row has about 1 kB

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FormatError, NewerFormatError, OptionError, printable
+from ..files.layout import BASE_FOLDER, FORMAT_VERSION
+from ..files.storage import read_json
 from ..hub.files import check_relative
-from ..layout import BASE_FOLDER, FORMAT_VERSION
-from ..masks import check_ratio
-from ..storage import read_json
+from ..masks.mask import check_ratio
 
 log = logging.getLogger(__name__)
 

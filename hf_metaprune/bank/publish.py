@@ -15,12 +15,12 @@ from typing import Any
 import pyarrow as pa
 from tqdm.auto import tqdm
 
-from ..cards.bank_card import BankCard
 from ..errors import BankError, BaseMismatchError
+from ..files.layout import BANK_FILE, BASE_FOLDER, CARD, CONFIG, INDEX_FILE, PREPROCESSOR, SCORES, WEIGHTS
 from ..hub.files import Files
 from ..hub.repo import NOBODYS, Operation, Published, Repo
-from ..layout import BANK_FILE, BASE_FOLDER, CARD, CONFIG, INDEX_FILE, PREPROCESSOR, SCORES, WEIGHTS
-from ..markup import counted
+from ..reporting.bank_card import BankCard
+from ..text import counted
 from .bank import Bank
 from .entry import Entry, check_id
 from .folders import check_place, describe, new_path

@@ -11,15 +11,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..cards.card import MAX_CARD_BYTES
 from ..errors import BankError, FormatError, NewerFormatError
+from ..files.layout import BANK_FILE, CARD, CONFIG, INDEX_FILE, PREPROCESSOR, SCORES, TASKS_FOLDER, WEIGHTS
+from ..files.storage import read_json
 from ..hub.client import public_name
 from ..hub.files import HubFiles
 from ..hub.repo import Repo, read_text
-from ..layout import BANK_FILE, CARD, CONFIG, INDEX_FILE, PREPROCESSOR, SCORES, TASKS_FOLDER, WEIGHTS
 from ..models.configuration import MetaPrunedConfig
 from ..models.saving import CONFIG_KEYS
-from ..storage import read_json
+from ..reporting.card import MAX_CARD_BYTES
 from .entry import Entry
 from .index import INDEX_SCHEMA, MAX_INDEX_BYTES, check_complete, read_table, rows_of, stored_meta
 from .meta import check_meta, read_meta

@@ -11,19 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BankError, BaseMismatchError, FormatError
+from ..files.layout import BANK_FILE, BASE_FOLDER, CONFIG, INDEX_FILE, PREPROCESSOR, SCORES, WEIGHTS
+from ..files.storage import storage_errors
 from ..hub.files import DOWNLOADS, Files, HubFiles
-from ..layout import (
-    BANK_FILE,
-    BASE_FOLDER,
-    CONFIG,
-    INDEX_FILE,
-    PREPROCESSOR,
-    SCORES,
-    WEIGHTS,
-)
-from ..models.base import BaseModel
+from ..models.base_model import BaseModel
 from ..models.score_file import most_score_bytes
-from ..storage import storage_errors
 from .entry import Entry
 from .index import read_table, rows_of
 
@@ -225,7 +217,7 @@ class BankReader:
             raise BankError(f"{self.files.name} has no entry {entry_id!r}") from None
 
     def _repr_html_(self) -> str:
-        from ..pages.cells import bank_cell
+        from ..reporting.notebook import bank_cell
 
         return bank_cell(self)
 

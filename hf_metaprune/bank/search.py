@@ -24,15 +24,15 @@ from tqdm.auto import tqdm
 
 from ..config import SearchOptions
 from ..errors import FormatError, HubError, HubUnreachableError
+from ..files.layout import FORMAT_VERSION, WEIGHTS
+from ..files.storage import check_plain
 from ..hub.client import TAG, Patience, is_repo_id
 from ..hub.files import DOWNLOADS
 from ..hub.header import metadata_on_hub
 from ..hub.listing import ListedModel, list_models
 from ..hub.memory import Memory
-from ..layout import FORMAT_VERSION, WEIGHTS
-from ..markup import counted
 from ..models.saving import check_metadata
-from ..storage import check_plain
+from ..text import counted
 from .bank import Bank
 from .entry import COMMIT, Entry, check_id
 

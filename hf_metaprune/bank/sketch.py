@@ -12,13 +12,13 @@ from functools import cache
 import numpy as np
 import torch
 
-from ..cost_model import count_flops
-from ..data import ImageSet
+from ..adapt.classifier import extract_features
+from ..data.images import ImageSet
 from ..errors import FormatError
-from ..heads import extract_features
-from ..models.base import BaseModel
+from ..models.base_model import BaseModel
 from ..models.modeling import MetaPrunedForImageClassification
-from ..training import predict_logits
+from ..sizing.cost_model import count_flops
+from ..training.loop import predict_logits
 
 MAX_FEATURES = 256
 IMAGES = 2000

@@ -10,10 +10,10 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from ..errors import FormatError, MetaPruneError
-from ..layout import BANK_FILE, CONFIG, INDEX_FILE, SCORES, WEIGHTS
+from ..files.layout import BANK_FILE, CONFIG, INDEX_FILE, SCORES, WEIGHTS
+from ..files.storage import write_json
 from ..models.saving import load_model
 from ..models.score_file import load_scores
-from ..storage import write_json
 from .bank import Bank
 from .entry import Entry, check_magnitudes
 from .folders import describe, entry_folders, set_aside

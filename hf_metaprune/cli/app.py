@@ -97,10 +97,10 @@ def adapt(
     **options: Any,
 ) -> None:
     """Make a small model for the classes of DATA from the entries of BANK."""
-    from ..layout import MODEL_FILES
+    from ..files.layout import MODEL_FILES
+    from ..files.storage import check_writable
     from ..models.saving import check_dtype
     from ..pruner import MetaPruner
-    from ..storage import check_writable
 
     check_dtype(dtype)
     search = {name: options.pop(name) for name in option_fields(SearchOptions) if name in options}
@@ -128,8 +128,8 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Classify images with an adapted model. Exit code 1 if one cannot be read."""
+    from ..data.sources import image_files
     from ..result import load_result
-    from ..sources import image_files
 
     paths = [file for path in images for file in (image_files(path)[0] if path.is_dir() else [path])]
     if not paths:

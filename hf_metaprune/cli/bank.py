@@ -10,8 +10,8 @@ import typer
 
 from ..config import MethodOptions, override
 from ..errors import OptionError
-from ..layout import BANK_FILE
-from ..markup import counted
+from ..files.layout import BANK_FILE
+from ..text import counted
 from .options import with_options
 from .output import Json, out, plain, print_json, show_progress, sparkline, table
 
@@ -73,7 +73,7 @@ def bank_validate(
     """Check every entry: digests, shapes, masks, labels, values. Exit code 1 if anything is wrong."""
     from ..bank.bank import open_bank
     from ..bank.validation import repair_index, validate_bank
-    from ..layout import REJECTED_FOLDER
+    from ..files.layout import REJECTED_FOLDER
 
     opened, left_out = repair_index(bank) if repair else (open_bank(bank, strict=False), [])
     problems = validate_bank(opened, progress=show_progress())
@@ -104,7 +104,7 @@ def bank_sketch(
     """Add what large banks are searched by to entries that lack it; `bank build` does so by itself."""
     from ..bank.bank import Bank
     from ..bank.factory import sketch_bank
-    from ..reading import read_task_data
+    from ..data.loading import read_task_data
 
     opened = Bank.open(bank)
     images = read_task_data(data, opened.base.preprocessing, progress=show_progress())
@@ -135,12 +135,12 @@ def bank_build(
     """Prune BASE for tasks drawn from DATA; goes on where a killed build stopped, and may run several times at once."""
     from ..bank.bank import Bank
     from ..bank.factory import build_bank, entry_ids
+    from ..data.loading import read_task_data
+    from ..data.task import draw_tasks
+    from ..files.storage import check_writable
     from ..methods import get_method
-    from ..models.base import BaseModel
+    from ..models.base_model import BaseModel
     from ..models.saving import check_dtype
-    from ..reading import read_task_data
-    from ..storage import check_writable
-    from ..task import draw_tasks
 
     settings = override(MethodOptions(), options)
     check_dtype(dtype)

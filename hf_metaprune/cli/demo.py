@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BankError
-from ..report import AdaptReport
-from ..storage import check_writable
+from ..files.storage import check_writable
+from ..reporting.report import AdaptReport
 from .output import command, out, plain, print_json, show_progress, show_report
 
 if TYPE_CHECKING:
-    from ..task import Task
+    from ..data.task import Task
 
 ROOT = Path(__file__).resolve().parents[2] / "space"
 
@@ -31,9 +31,9 @@ def demo_path(given: Path | None, default: str, option: str) -> Path:
 
 def run_demo(bank: Path | None, data: Path | None, out_dir: Path, seed: int, as_json: bool) -> None:
     """Adapt with and without the bank, write the model and its report, and say in three lines what happened."""
-    from ..layout import MODEL_FILES
+    from ..data.loading import read_task_data
+    from ..files.layout import MODEL_FILES
     from ..pruner import MetaPruner
-    from ..reading import read_task_data
 
     began = time.perf_counter()
     bank_path, data_path = demo_path(bank, "demo_bank", "--bank"), demo_path(data, "examples/unseen_five", "--data")

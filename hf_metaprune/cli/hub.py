@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import OptionError
-from ..markup import counted
+from ..text import counted
 from .bank import BankArgument, bank_app
 from .output import Json, out, plain, print_json, show_progress
 
@@ -33,8 +33,8 @@ def publish(
     as_json: Json = False,
 ) -> None:
     """Put MODEL with its card on the Hub. Needs a token: `hf auth login`, or HF_TOKEN."""
-    from ..hub.model import publish_model
     from ..models.saving import check_dtype
+    from ..reporting.publishing import publish_model
     from ..result import load_result
 
     check_dtype(dtype)

@@ -38,9 +38,9 @@ def sweep(
     **options: Any,
 ) -> None:
     """Make models of several sizes from one vote, and show what accuracy costs."""
-    from ..curve import curve_rows, save_curve
+    from ..files.storage import check_writable, new_folder
     from ..pruner import MetaPruner
-    from ..storage import check_writable, new_folder
+    from ..reporting.sweep import curve_rows, save_curve
 
     chosen = _ratios(ratios)
     pruner = MetaPruner.from_hub(bank, revision=revision)

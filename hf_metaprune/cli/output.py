@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..errors import printable
-from ..report import AdaptReport, finite, voter_name
+from ..reporting.report import AdaptReport, finite, voter_name
 
 PIPE_WIDTH = 10_000  # columns; what is piped is not cut
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..data import ImageSet
+from ..data.images import ImageSet
+from ..data.preprocessing import Preprocessing
 from ..errors import DataError, OptionError
 from ..models.modeling import MetaPrunedForImageClassification
-from ..preprocess import Preprocessing
 
 Runner = Callable[[np.ndarray], np.ndarray]
 """From normalised pixels float32 (n, 3, height, width) to logits (n, labels)."""

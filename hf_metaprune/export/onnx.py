@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..data import ImageSet
+from ..data.images import ImageSet
+from ..data.preprocessing import Preprocessing
 from ..errors import DataError, MissingPackageError, reason
+from ..files.storage import write_bytes
 from ..models.modeling import MetaPrunedForImageClassification
-from ..preprocess import Preprocessing
-from ..storage import write_bytes
 from .checking import INPUT, OUTPUT, Exported, check, example_pixels, in_batches
 
 QUANTISED = ("Conv", "MatMul", "Gemm")

@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..data import ImageSet
+from ..data.images import ImageSet
+from ..data.preprocessing import Preprocessing
 from ..errors import MissingPackageError
+from ..files.storage import new_folder
 from ..models.modeling import MetaPrunedForImageClassification
-from ..preprocess import Preprocessing
-from ..storage import new_folder
 from .checking import Exported, check, example_pixels, in_batches
 from .onnx import check_packages, facts, onnx_bytes
 

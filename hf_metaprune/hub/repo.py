@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..errors import HubError, MissingFileError, OptionError, PublishConflictError
-from ..layout import CARD
+from ..files.layout import CARD
 from .client import hub_api, hub_errors, is_repo_id, scrub
 from .files import HubFiles
 

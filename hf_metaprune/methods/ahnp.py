@@ -6,8 +6,8 @@ import logging
 
 import torch
 
-from ..masks import Mask
-from ..scores import ScoreMask
+from ..masks.mask import Mask
+from ..masks.scores import ScoreMask
 from .learnt import LearntPruning, ScoreTraining
 from .method import register_method
 

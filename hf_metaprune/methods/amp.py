@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..masks import Mask
+from ..masks.mask import Mask
 from .learnt import LearntPruning, ScoreTraining
 from .method import register_method
 

@@ -1,6 +1,6 @@
 """Iterative filter pruning by activation (MVP, Algorithm 2)."""
 
-from ..importance import ActivationRecorder
+from ..training.importance import ActivationRecorder
 from .iterative import IterativePruning
 from .method import register_method
 

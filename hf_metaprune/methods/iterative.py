@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 
 from ..config import MethodOptions
-from ..importance import ActivationRecorder, TaylorRecorder
-from ..masks import Mask, keep_count
+from ..masks.mask import Mask, keep_count
 from ..models.modeling import MetaPrunedForImageClassification
 from ..models.slicing import shrink
-from ..training import TrainingResult, TrainingState
+from ..training.importance import ActivationRecorder, TaylorRecorder
+from ..training.loop import TrainingResult, TrainingState
 from .method import Method, PruningJob
 
 log = logging.getLogger(__name__)

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 from ..config import TrainingOptions
-from ..gates import Gates, ScoreKeeper
-from ..masks import Mask, keep_count
+from ..masks.mask import Mask, keep_count
+from ..masks.scores import ScoreMask
 from ..models.modeling import MetaPrunedForImageClassification
 from ..models.slicing import shrink
-from ..scores import ScoreMask
-from ..training import TrainingResult, TrainingState, fine_tune
+from ..training.learnt_scores import Gates, ScoreKeeper
+from ..training.loop import TrainingResult, TrainingState, fine_tune
 from .iterative import next_mask
 from .method import Method, PruningJob
 

@@ -2,10 +2,10 @@
 
 import torch
 
-from ..importance import magnitude_scores
-from ..masks import Mask
+from ..masks.mask import Mask
 from ..models.modeling import MetaPrunedForImageClassification
-from ..training import TrainingResult
+from ..training.importance import magnitude_scores
+from ..training.loop import TrainingResult
 from .iterative import next_mask
 from .method import Method, PruningJob, register_method
 

@@ -10,11 +10,11 @@ from typing import ClassVar
 import torch
 
 from ..config import MethodOptions, TrainingOptions
-from ..data import ImageSet
-from ..models.base import BaseModel
+from ..data.images import ImageSet
+from ..models.base_model import BaseModel
 from ..models.modeling import MetaPrunedForImageClassification
 from ..registry import Registry
-from ..training import Callback, TrainingResult, fine_tune
+from ..training.loop import Callback, TrainingResult, fine_tune
 
 
 @dataclass

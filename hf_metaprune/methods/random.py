@@ -1,8 +1,8 @@
 """A random mask, then fine-tuning: the papers' lower bound."""
 
-from ..masks import Mask
+from ..masks.mask import Mask
 from ..models.modeling import MetaPrunedForImageClassification
-from ..training import TrainingResult
+from ..training.loop import TrainingResult
 from .magnitude import prune_once
 from .method import Method, PruningJob, register_method
 

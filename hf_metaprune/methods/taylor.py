@@ -1,6 +1,6 @@
 """Iterative pruning by the first-order Taylor criterion (Molchanov et al., 2019)."""
 
-from ..importance import TaylorRecorder
+from ..training.importance import TaylorRecorder
 from .iterative import IterativePruning
 from .method import register_method
 

@@ -15,9 +15,9 @@ from transformers import AutoModelForImageClassification, PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
 from ..errors import FormatError
-from ..masks import Mask
-from ..scores import ScoreMask
-from .architecture import Architecture, PrunableLayer, layer_sizes
+from ..masks.mask import Mask
+from ..masks.scores import ScoreMask
+from .architectures.architecture import Architecture, PrunableLayer, layer_sizes
 from .configuration import MetaPrunedConfig
 from .slicing import ScatterBatchNorm2d, shrink, slice_state
 

@@ -13,11 +13,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
+from ..data.preprocessing import Preprocessing
+from ..data.task import check_labels
 from ..errors import BaseMismatchError, DataError, FormatError, OptionError, reason
-from ..layout import BANK_FILE, CONFIG, FORMAT_VERSION, PREPROCESSOR, SCORES, WEIGHTS
-from ..preprocess import Preprocessing
-from ..storage import read_json, write_bytes
-from ..task import check_labels
+from ..files.layout import BANK_FILE, CONFIG, FORMAT_VERSION, PREPROCESSOR, SCORES, WEIGHTS
+from ..files.storage import read_json, write_bytes
 from .configuration import MetaPrunedConfig
 from .modeling import MetaPrunedForImageClassification
 from .score_file import load_scores, save_scores

@@ -10,9 +10,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ..errors import BaseMismatchError, FormatError, OptionError
-from ..layout import FORMAT_VERSION
-from ..scores import ScoreMask
-from ..storage import write_bytes
+from ..files.layout import FORMAT_VERSION
+from ..files.storage import write_bytes
+from ..masks.scores import ScoreMask
 from .weights import stable_bytes, unreadable
 
 BYTES_A_UNIT, HEADER_BYTES = 8, 2 << 20

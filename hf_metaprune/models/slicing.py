@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from ..errors import OptionError
-from ..masks import Mask
-from .architecture import (
+from ..masks.mask import Mask
+from .architectures.architecture import (
     Branch,
     PrunableLayer,
     architecture_of,

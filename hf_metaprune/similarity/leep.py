@@ -11,9 +11,9 @@ import torch
 from tqdm.auto import tqdm
 
 from ..bank.entry import Entry
-from ..cost_model import count_flops
 from ..errors import FormatError
-from ..training import predict_logits
+from ..sizing.cost_model import count_flops
+from ..training.loop import predict_logits
 from .similarity import Query, Similarity, register_similarity
 
 

@@ -13,12 +13,12 @@ from typing import ClassVar
 import torch
 
 from ..bank.entry import Entry
-from ..data import ImageSet
+from ..data.images import ImageSet
+from ..data.task import Task
 from ..errors import BankError, FormatError, HubError, HubTroubleError, HubUnreachableError, NotCachedError
 from ..hub.client import Patience
-from ..markup import counted
 from ..registry import Registry
-from ..task import Task
+from ..text import counted
 
 log = logging.getLogger(__name__)
 

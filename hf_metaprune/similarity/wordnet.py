@@ -7,9 +7,9 @@ from functools import cache, lru_cache
 from typing import Any
 
 from ..bank.entry import Entry
+from ..data.synsets import check_synsets, find_synset, is_guess, is_id, wordnet
+from ..data.task import Task
 from ..errors import WordNetError
-from ..synsets import check_synsets, find_synset, is_guess, is_id, wordnet
-from ..task import Task
 from .similarity import Query, Similarity, register_similarity
 
 PAIRS = 1 << 18

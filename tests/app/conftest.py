@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from hf_metaprune import Bank
-from hf_metaprune.task import TaskData
+from hf_metaprune.data.task import TaskData
 
 playwright = pytest.importorskip("playwright.sync_api")
 

@@ -11,7 +11,7 @@ from hf_metaprune import Bank
 from hf_metaprune.app.bank_page import BankPage
 from hf_metaprune.app.room import Room
 from hf_metaprune.errors import WordNetError
-from hf_metaprune.models.base import BaseModel
+from hf_metaprune.models.base_model import BaseModel
 from tests.conftest import needs_wordnet
 
 from .conftest import Served, Visit

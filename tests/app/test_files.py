@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import pytest
 
-from hf_metaprune.task import TaskData
+from hf_metaprune.data.task import TaskData
 
 from .conftest import Served, Visit, wait_until, write_photos
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import datasets
 import pytest
 
-from hf_metaprune.task import TaskData
+from hf_metaprune.data.task import TaskData
 from tests.hub.client import environment
 from tests.hub.server import LoopbackHub
 

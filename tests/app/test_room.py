@@ -18,8 +18,8 @@ from hf_metaprune.app.comparison import BASE, STRATEGIES, ways
 from hf_metaprune.app.room import Room
 from hf_metaprune.app.speeds import RATIOS, Speeds
 from hf_metaprune.app.visitor import Visitors
+from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import MetaPruneError
-from hf_metaprune.task import TaskData
 
 
 def test_the_bank_is_opened_once_for_all(bank_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

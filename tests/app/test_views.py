@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from hf_metaprune.adapt.plan import Plan
 from hf_metaprune.app.comparison import Compared
 from hf_metaprune.app.views import answer, compared, neighbours, verdict
-from hf_metaprune.pictures.style import LONGEST_NAME
-from hf_metaprune.plan import Plan
+from hf_metaprune.data.task import TaskData
+from hf_metaprune.drawing.style import LONGEST_NAME
 from hf_metaprune.pruner import MetaPruner
-from hf_metaprune.report import AdaptReport
-from hf_metaprune.task import TaskData
+from hf_metaprune.reporting.report import AdaptReport
 
 BASE = Compared("the whole base", 0.96, 2000)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from hf_metaprune.app.build import launch, make_app
+from hf_metaprune.data.task import TaskData
 from hf_metaprune.result import load_result
-from hf_metaprune.task import TaskData
 
 from .conftest import Served, Visit, wait_until, write_photos
 

@@ -16,9 +16,9 @@ from hf_metaprune.bank.entry import check_id
 from hf_metaprune.bank.factory import build_bank, entry_id, task_seed
 from hf_metaprune.bank.validation import validate_bank
 from hf_metaprune.config import MethodOptions
-from hf_metaprune.data import ImageSet
+from hf_metaprune.data.images import ImageSet
+from hf_metaprune.data.task import Task, TaskData, draw_tasks
 from hf_metaprune.errors import DataError, StorageError
-from hf_metaprune.task import Task, TaskData, draw_tasks
 from tests.conftest import LABELS, striped_images, tiny_preprocessing
 
 

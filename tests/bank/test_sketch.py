@@ -24,10 +24,10 @@ from hf_metaprune.bank.sketch import (
     unpack_sketch,
 )
 from hf_metaprune.bank.validation import repair_index
+from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import FormatError
-from hf_metaprune.models.base import BaseModel
-from hf_metaprune.task import TaskData
-from hf_metaprune.training import predict_logits
+from hf_metaprune.models.base_model import BaseModel
+from hf_metaprune.training.loop import predict_logits
 
 CPU = torch.device("cpu")
 

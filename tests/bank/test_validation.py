@@ -29,7 +29,7 @@ def damage_flip(entry: Entry) -> None:
 
 
 def damage_nan(entry: Entry) -> None:
-    from hf_metaprune.models.base import sha256_file
+    from hf_metaprune.models.base_model import sha256_file
 
     path = entry.folder / "model.safetensors"
     state = {n: t.clone() for n, t in load_file(path).items()}  # not mapped: the file is written over

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from hf_metaprune.cards.card import split
+from hf_metaprune.reporting.card import split
 from tests.fuzz.mutators import RAW, mutate_bytes, mutate_value, nasty
 
 LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_metaprune.task import TaskData
+from hf_metaprune.data.task import TaskData
 from tests.fuzz.corpus import Corpus, make_corpus
 from tests.hub.fixtures import hub
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from hf_metaprune import Bank, MetaPruner
-from hf_metaprune.cards.card import split
-from hf_metaprune.models.base import BaseModel
+from hf_metaprune.data.task import TaskData
+from hf_metaprune.masks.scores import ScoreMask
+from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.models.score_file import save_scores
-from hf_metaprune.scores import ScoreMask
-from hf_metaprune.task import TaskData
+from hf_metaprune.reporting.card import split
 from tests.conftest import make_bank, make_base, make_task_data
 
 TINY = {"steps": 1, "batch_size": 8, "eval_steps": (0,), "precision": "fp32"}

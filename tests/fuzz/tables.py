@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hf_metaprune.bank.index import INDEX_SCHEMA
-from hf_metaprune.storage import parse_json
+from hf_metaprune.files.storage import parse_json
 from tests.fuzz.mutators import NUMBERS, TEXTS, json_bytes, mutate_bytes, mutate_value, nasty
 
 Table = pa.Table

@@ -26,19 +26,19 @@ from hf_metaprune.bank.meta import check_meta
 from hf_metaprune.bank.search import _Look
 from hf_metaprune.bank.sketch import unpack_sketch
 from hf_metaprune.bank.validation import check_entry, repair_index, validate_bank
-from hf_metaprune.cards.bank_card import BankCard
-from hf_metaprune.cards.card import is_untouched
-from hf_metaprune.cards.model_card import ModelCard
 from hf_metaprune.errors import FormatError, HubError, MetaPruneError
 from hf_metaprune.hub.header import read_metadata
 from hf_metaprune.hub.listing import ListedModel
 from hf_metaprune.hub.memory import Memory
-from hf_metaprune.models.base import BaseModel
+from hf_metaprune.masks.scores import sum_scores
+from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.models.saving import load_model
 from hf_metaprune.models.score_file import load_scores
-from hf_metaprune.report import AdaptReport
+from hf_metaprune.reporting.bank_card import BankCard
+from hf_metaprune.reporting.card import is_untouched
+from hf_metaprune.reporting.model_card import ModelCard
+from hf_metaprune.reporting.report import AdaptReport
 from hf_metaprune.result import load_result
-from hf_metaprune.scores import sum_scores
 from tests.fuzz.cards import mutate_card, mutate_facts
 from tests.fuzz.corpus import Corpus
 from tests.fuzz.formats import lfs_pointer, mutate_safetensors

@@ -13,15 +13,15 @@ from safetensors.torch import save_file
 
 from hf_metaprune import Bank
 from hf_metaprune.bank.publish import publish_bank
-from hf_metaprune.cards.card import is_untouched, split
-from hf_metaprune.cards.model_card import ModelCard
+from hf_metaprune.data.preprocessing import Preprocessing
 from hf_metaprune.errors import FormatError, MetaPruneError, StorageError
+from hf_metaprune.files.storage import MAX_DEPTH, parse_json, read_json
 from hf_metaprune.hub.header import MAX_HEADER_BYTES, read_metadata
-from hf_metaprune.models.base import BaseModel
+from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.models.saving import load_config, load_model
-from hf_metaprune.preprocess import Preprocessing
-from hf_metaprune.report import AdaptReport
-from hf_metaprune.storage import MAX_DEPTH, parse_json, read_json
+from hf_metaprune.reporting.card import is_untouched, split
+from hf_metaprune.reporting.model_card import ModelCard
+from hf_metaprune.reporting.report import AdaptReport
 from tests.bank.edits import edit_index, edit_json, first
 from tests.fuzz.corpus import Corpus
 from tests.fuzz.formats import pack, unpack

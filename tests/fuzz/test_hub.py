@@ -9,8 +9,8 @@ import yaml  # type: ignore[import-untyped]
 
 from hf_metaprune import Bank
 from hf_metaprune.bank.publish import publish_bank
-from hf_metaprune.cards.card import split
 from hf_metaprune.errors import MetaPruneError
+from hf_metaprune.reporting.card import split
 from tests.fuzz.cards import mutate_facts
 from tests.fuzz.corpus import Corpus
 from tests.fuzz.formats import lfs_pointer, mutate_safetensors

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hf_metaprune import AdaptResult, Bank, MetaPruner
-from hf_metaprune.task import TaskData
+from hf_metaprune.data.task import TaskData
 from tests.hub.edits import TINY
 from tests.hub.fixtures import hub
 

@@ -16,10 +16,10 @@ from hf_metaprune import AdaptResult, Bank, MetaPruner
 from hf_metaprune.bank import folders
 from hf_metaprune.bank.publish import add_entries, publish_bank, remove_entries
 from hf_metaprune.bank.validation import validate_bank
-from hf_metaprune.cards.card import split
+from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import BankError, FormatError
-from hf_metaprune.models.base import sha256_file
-from hf_metaprune.task import TaskData
+from hf_metaprune.models.base_model import sha256_file
+from hf_metaprune.reporting.card import split
 from tests.bank.edits import edit_index, first
 from tests.conftest import make_base
 from tests.hub import LoopbackHub
@@ -60,7 +60,7 @@ def test_no_entry_is_put_where_another_says_that_it_lies(hub: LoopbackHub, own_b
 
 def another_network(folder: Path, scratch: Path) -> None:
     """Make a model one of another network that names the same base: its stem is wider."""
-    from hf_metaprune.models.base import BaseModel
+    from hf_metaprune.models.base_model import BaseModel
     from hf_metaprune.models.configuration import MetaPrunedConfig
     from hf_metaprune.models.saving import save_model
 

@@ -10,8 +10,8 @@ import pytest
 
 from hf_metaprune import AdaptResult, Bank, MetaPruner
 from hf_metaprune.bank.publish import publish_bank
+from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import HubError, HubUnreachableError
-from hf_metaprune.task import TaskData
 from tests.bank.edits import first
 from tests.hub import Action, Call, Content, Drop, Header, LoopbackHub, Status
 from tests.hub.edits import TINY, hub_cache

@@ -10,6 +10,7 @@ import pytest
 from hf_metaprune import Bank, MetaPruner
 from hf_metaprune.bank import bank as bank_module
 from hf_metaprune.bank.publish import publish_bank, remove_entries
+from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import (
     BankError,
     BaseMismatchError,
@@ -19,7 +20,6 @@ from hf_metaprune.errors import (
     MetaPruneError,
     OptionError,
 )
-from hf_metaprune.task import TaskData
 from tests.conftest import needs_wordnet
 from tests.hub import Call, Content, CutShort, Drop, LoopbackHub, Redirect, Status, WrongLength
 

@@ -16,7 +16,6 @@ from hf_metaprune import Bank
 from hf_metaprune.bank import publish
 from hf_metaprune.bank.publish import add_entries, publish_bank, remove_entries
 from hf_metaprune.bank.validation import validate_bank
-from hf_metaprune.cards.card import split
 from hf_metaprune.errors import (
     BankError,
     BaseMismatchError,
@@ -26,6 +25,7 @@ from hf_metaprune.errors import (
     PublishConflictError,
 )
 from hf_metaprune.hub import repo as repo_module
+from hf_metaprune.reporting.card import split
 from tests.hub import Call, Drop, LoopbackHub, Status
 
 

@@ -12,11 +12,11 @@ from PIL import Image
 
 from hf_metaprune import AdaptResult, Bank, MetaPruner
 from hf_metaprune.bank.publish import publish_bank
-from hf_metaprune.cards.card import split
+from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import HubError, OptionError
-from hf_metaprune.hub.model import publish_model
+from hf_metaprune.reporting.card import split
+from hf_metaprune.reporting.publishing import publish_model
 from hf_metaprune.result import load_result
-from hf_metaprune.task import TaskData
 from tests.hub import Call, LoopbackHub, run_python
 
 TINY = {"steps": 2, "batch_size": 8, "eval_steps": (0,), "precision": "fp32"}

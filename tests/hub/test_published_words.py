@@ -10,10 +10,10 @@ import pytest
 
 from hf_metaprune import AdaptResult, Bank, MetaPruner
 from hf_metaprune.bank.publish import publish_bank
-from hf_metaprune.cards.card import split
+from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import BankError, FormatError, HubError, MetaPruneError, OptionError
-from hf_metaprune.report import AdaptReport
-from hf_metaprune.task import TaskData
+from hf_metaprune.reporting.card import split
+from hf_metaprune.reporting.report import AdaptReport
 from tests.bank.edits import edit_json, first
 from tests.hub import LoopbackHub
 from tests.hub.edits import TINY, everything, put_index

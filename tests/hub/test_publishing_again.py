@@ -12,11 +12,11 @@ import pytest
 from hf_metaprune import AdaptResult, Bank, MetaPruner
 from hf_metaprune.bank.publish import add_entries, publish_bank, remove_entries
 from hf_metaprune.bank.validation import repair_index
-from hf_metaprune.cards.card import split
+from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import BankError, FormatError, HubError
-from hf_metaprune.hub.model import publish_model
+from hf_metaprune.reporting.card import split
+from hf_metaprune.reporting.publishing import publish_model
 from hf_metaprune.result import load_result
-from hf_metaprune.task import TaskData
 from tests.bank.edits import edit_index, edit_json, first
 from tests.hub import Content, LoopbackHub, Status
 from tests.hub.edits import TINY, lose

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hf_metaprune import Bank, MetaPruner
-from hf_metaprune.task import TaskData
+from hf_metaprune.data.task import TaskData
 from tests.hub import LoopbackHub
 
 TINY = {"steps": 2, "batch_size": 8, "eval_steps": (0,), "precision": "fp32"}

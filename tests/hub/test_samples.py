@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from hf_metaprune.app.uploads import Photos
+from hf_metaprune.data import hub_samples as samples
+from hf_metaprune.data.hub_samples import CONVERTED, Wanted, find, sampled
+from hf_metaprune.data.preprocessing import Preprocessing
 from hf_metaprune.errors import DataError
-from hf_metaprune.hub import samples
-from hf_metaprune.hub.samples import CONVERTED, Wanted, find, sampled
-from hf_metaprune.preprocess import Preprocessing
-from hf_metaprune.uploads import Photos
 from tests.hub.server import LoopbackHub
 
 CLASSES = ["ant", "bee", "cod", "dog"]

@@ -11,9 +11,9 @@ from hf_metaprune import Bank, MetaPruner
 from hf_metaprune.bank.factory import build_bank
 from hf_metaprune.bank.publish import publish_bank
 from hf_metaprune.config import MethodOptions
+from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import FormatError
-from hf_metaprune.models.base import BaseModel
-from hf_metaprune.task import TaskData
+from hf_metaprune.models.base_model import BaseModel
 from tests.hub import LoopbackHub
 from tests.hub.test_lazy_bank import forget
 

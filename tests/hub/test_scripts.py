@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from hf_metaprune import Bank
-from hf_metaprune.task import TaskData
+from hf_metaprune.data.task import TaskData
 from tests.conftest import REPO
 from tests.hub import LoopbackHub, run_python
 from tests.hub.fixtures import TOKEN

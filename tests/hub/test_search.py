@@ -12,9 +12,9 @@ import torch
 import yaml
 
 from hf_metaprune import Bank, MetaPruner
-from hf_metaprune.cards.card import split
+from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import BankError, FormatError, HubError, HubUnreachableError, OptionError
-from hf_metaprune.task import TaskData
+from hf_metaprune.reporting.card import split
 from tests.hub import LoopbackHub, Status
 
 TINY = {"steps": 1, "batch_size": 8, "eval_steps": (0,), "precision": "fp32"}

@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from hf_metaprune.config import MethodOptions, TrainingOptions
+from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import OptionError
-from hf_metaprune.gates import Gates
-from hf_metaprune.masks import Mask, keep_count
+from hf_metaprune.masks.mask import Mask, keep_count
 from hf_metaprune.methods import PruningJob, get_method
-from hf_metaprune.models.base import BaseModel
+from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.models.modeling import MetaPrunedForImageClassification
 from hf_metaprune.models.slicing import shrink
-from hf_metaprune.task import TaskData
-from hf_metaprune.training import TrainingState, fine_tune
+from hf_metaprune.training.learnt_scores import Gates
+from hf_metaprune.training.loop import TrainingState, fine_tune
 
 CPU = torch.device("cpu")
 

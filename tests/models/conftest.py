@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hf_metaprune.masks import Mask
-from hf_metaprune.models.base import BaseModel
+from hf_metaprune.masks.mask import Mask
+from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.models.modeling import MetaPrunedForImageClassification
 
 LABELS = ["cat", "dog", "bee"]

@@ -22,8 +22,13 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from hf_metaprune.masks import Mask
-from hf_metaprune.models.architecture import PrunableLayer, architecture_of, find_architecture, layer_sizes
+from hf_metaprune.masks.mask import Mask
+from hf_metaprune.models.architectures.architecture import (
+    PrunableLayer,
+    architecture_of,
+    find_architecture,
+    layer_sizes,
+)
 from tests.conftest import randomise_norms
 
 NARROW = {"channels": (8, 12, 16, 20), "num_classes": 5}

@@ -13,12 +13,12 @@ from safetensors.torch import save_file
 from hf_metaprune import Bank, MetaPruner
 from hf_metaprune.bank.factory import build_bank
 from hf_metaprune.config import MethodOptions
+from hf_metaprune.data.task import TaskData, draw_tasks
 from hf_metaprune.errors import FormatError
-from hf_metaprune.masks import Mask
-from hf_metaprune.models.base import BaseModel
+from hf_metaprune.masks.mask import Mask
+from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.models.saving import load_model, save_model
 from hf_metaprune.models.slicing import ScatterBatchNorm2d, slice_network
-from hf_metaprune.task import TaskData, draw_tasks
 from tests.conftest import randomise_norms, tiny_preprocessing
 from tests.models.conftest import copies, edit_config
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from hf_metaprune.models.base import BaseModel
+from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.models.configuration import MetaPrunedConfig
 from hf_metaprune.models.modeling import MetaPrunedForImageClassification
 from hf_metaprune.models.saving import load_model, save_model

@@ -12,10 +12,10 @@ import torch
 from hf_metaprune import Bank, MetaPruner
 from hf_metaprune.bank.sketch import pack_sketch
 from hf_metaprune.config import AdaptOptions
+from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import WordNetError
 from hf_metaprune.similarity import Query, auto, get_similarity
 from hf_metaprune.similarity.auto import guess_scores
-from hf_metaprune.task import TaskData
 from tests.conftest import needs_wordnet
 
 

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_metaprune.bank.bank import Bank
+from hf_metaprune.data.task import Task, TaskData
 from hf_metaprune.similarity import Query, get_similarity
 from hf_metaprune.similarity.leep import leep
-from hf_metaprune.task import Task, TaskData
 
 
 def slow_leep(theta: np.ndarray, y: np.ndarray) -> float:

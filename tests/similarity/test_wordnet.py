@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from hf_metaprune.bank.bank import Bank
+from hf_metaprune.data.synsets import find_synset, wordnet
+from hf_metaprune.data.task import Task, TaskData
 from hf_metaprune.errors import WordNetError
 from hf_metaprune.similarity import Query, get_similarity
 from hf_metaprune.similarity import wordnet as module
-from hf_metaprune.synsets import find_synset, wordnet
-from hf_metaprune.task import Task, TaskData
 from tests.conftest import needs_wordnet
 
 pytestmark = needs_wordnet

@@ -1,0 +1,1 @@
+"""The algorithm: retrieval, votes, averages, the classifier, recipes."""

@@ -1,0 +1,143 @@
+"""What an adapted model is and costs, measured: the numbers of a report."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..bank.entry import pack_mask
+from ..config import TrainingOptions
+from ..data.images import ImageSet
+from ..data.task import TaskData
+from ..hub.client import public_name
+from ..masks.mask import Mask
+from ..models.modeling import MetaPrunedForImageClassification
+from ..models.slicing import count_parameters
+from ..reporting.report import AdaptReport
+from ..similarity import Neighbour
+from ..sizing.alternatives import other_ways
+from ..sizing.cost_model import cost_model_of, count_flops
+from ..sizing.timing import latencies_ms, machine_kind
+from ..training.loop import TrainingResult
+from .strategies import Start
+from .voting import agreement, vote_shares
+
+
+def is_constant(logits: torch.Tensor) -> bool:
+    """Whether a model says the same of all images; logits are float (images, labels)."""
+    return len(logits) > 1 and bool((logits - logits[:1]).abs().max() < 1e-6)
+
+
+def make_report(
+    model: MetaPrunedForImageClassification,
+    data: TaskData,
+    start: Start,
+    result: TrainingResult,
+    head: str,
+    bank: dict[str, Any],
+    logits: torch.Tensor,
+    training: TrainingOptions,
+) -> AdaptReport:
+    """The report of a model that was adapted from `start`.
+
+    Args:
+        head, bank: how it got its classifier, and from where it comes.
+        logits: what it says of the task's test images, float (n, labels).
+        training: how it was trained.
+    """
+    device, labels = start.device, data.task.labels
+    predicted = logits.argmax(1).numpy()
+    true = data.evaluation.targets.numpy()
+    confusion = np.zeros((len(labels), len(labels)), dtype=int)
+    np.add.at(confusion, (true, predicted), 1)
+    tested = confusion.sum(1)
+    per_class = np.where(tested, confusion.diagonal() / tested.clip(1), np.nan)
+    mask, masks = model.mask(), start.masks
+    overlaps = [mask.iou_per_layer(m) for m in masks]
+    image = data.train.images[:1]
+    full = start.base.whole(labels).eval()
+    costs = cost_model_of(full.config, image)
+    shares = vote_shares(mask, masks, start.weights)
+    return AdaptReport(
+        accuracy=float((predicted == true).mean()) if len(true) else math.nan,
+        evaluated_on=data.evaluation_split,
+        accuracy_at_step=result.accuracy_at_step,
+        accuracy_per_class={label: float(a) for label, a in zip(labels, per_class, strict=True)},
+        confusion=confusion.tolist(),
+        labels=list(labels),
+        train_images=len(data.train),
+        test_images=len(data.evaluation),
+        source=public_name(data.source),
+        strategy=start.options.strategy,
+        ratio=model.config.ratio,
+        bank=bank,
+        neighbours=[
+            _neighbour(n, share, voted) for n, share, voted in zip(start.neighbours, shares, masks, strict=True)
+        ],
+        vote_agreement=agreement(mask, masks) if masks else {},
+        iou_with_neighbours={name: [round(o[name], 4) for o in overlaps] for name in mask} if masks else {},
+        head=head,
+        params=count_parameters(model),
+        base_params=count_parameters(full),
+        macs=count_flops(model, image)[0] // 2,
+        base_macs=count_flops(full, image)[0] // 2,
+        latency_ms=one_image_ms({"model": model, "base": full}, data.train, device),
+        machine=machine_kind(device),
+        training_flops=result.flops,
+        alternatives=other_ways(start.base, costs, model.config.ratio, training, len(data.train)),
+        losses=[round(loss, 5) for loss in result.losses],
+        peak_memory_mb=peak_memory_mb(device),
+        seed=start.options.seed,
+        versions=versions(),
+        device=str(device),
+    )
+
+
+def _neighbour(neighbour: Neighbour, share: float, mask: Mask) -> dict[str, Any]:
+    packed = base64.b64encode(pack_mask(mask)).decode()
+    facts = {"score": round(neighbour.score, 6), "share": round(share, 4), "masks": packed}
+    return neighbour.entry.reference() | facts
+
+
+def one_image_ms(
+    models: Mapping[str, MetaPrunedForImageClassification], images: ImageSet, device: torch.device
+) -> dict[str, float]:
+    """Median milliseconds of one of the images, one at a time, by each model."""
+    pixels = images.preprocessing.normalise(images.images[:1]).to(device)
+    found = latencies_ms([model.to(device) for model in models.values()], pixels)
+    return {name: round(ms, 3) for name, ms in zip(models, found, strict=True)}
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Most memory held so far, in MB: of the device's allocator on CUDA, of the process elsewhere."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 1e6, 1)
+    try:
+        import resource
+        import sys
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
+    except ImportError:  # Windows
+        return float("nan")
+
+
+def versions() -> dict[str, Any]:
+    """Versions of the libraries that results depend on."""
+    import timm
+    import transformers
+
+    from ..version import __version__
+
+    return {
+        "hf_metaprune": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "timm": timm.__version__,
+        "numpy": np.__version__,
+    }

@@ -1,1 +1,0 @@
-"""Model cards and bank cards: a data class, its YAML, its text."""

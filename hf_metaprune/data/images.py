@@ -1,0 +1,214 @@
+"""Images in memory: decoding whatever a user has, once, into uint8 tensors; augmentation and batches from them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps
+from tqdm.auto import tqdm
+
+from ..app.limits import MAX_CORRUPT_SHARE
+from ..errors import DataError
+from .preprocessing import Preprocessing
+
+log = logging.getLogger(__name__)
+
+MAX_CACHE_BYTES = 4 << 30
+MAX_ASPECT = 50  # resizing the shorter side of anything longer would ask for too much memory
+DECODE_CHUNK = 16
+
+
+def open_image(value: Any, min_side: int = 0) -> Image.Image:
+    """An upright RGB image from a path, bytes, PIL image, array or tensor (uint8 or 0..1 float; HWC, CHW or HW).
+
+    A JPEG much larger than `min_side` is decoded at reduced size (never below twice `min_side`). Integers of 16 bits
+    a pixel are scaled from their full range; an image whose EXIF data is damaged is taken as it lies.
+
+    Raises:
+        OSError, ValueError, TypeError, Image.DecompressionBombError: it cannot be read.
+    """
+    if isinstance(value, dict) and ("bytes" in value or "path" in value):
+        value = value["bytes"] if value.get("bytes") is not None else value["path"]
+    if isinstance(value, Image.Image):
+        return _upright_rgb(value, min_side)
+    if torch.is_tensor(value) or isinstance(value, np.ndarray):
+        return _from_array(value).convert("RGB")
+    if isinstance(value, (bytes, bytearray)):
+        value = io.BytesIO(value)
+    if not isinstance(value, (str, Path)) and not hasattr(value, "read"):
+        raise TypeError(f"a {type(value).__name__} is not an image")
+    with Image.open(value) as image:
+        return _upright_rgb(image, min_side)
+
+
+def _upright_rgb(image: Image.Image, min_side: int) -> Image.Image:
+    if max(image.size) > MAX_ASPECT * min(image.size):
+        raise ValueError(f"{image.width} x {image.height} pixels: too long and thin")
+    if min_side and image.format == "JPEG":
+        image.draft("RGB", (2 * min_side, 2 * min_side))
+    with contextlib.suppress(Exception):  # whatever PIL raises on odd EXIF bytes
+        image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I") or image.mode == "F":  # PIL's own conversion would clip to white
+        image = _from_array(np.asarray(image))
+    if isinstance(image.info.get("transparency"), bytes):  # the way that PIL wants it, with the same colours
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def _from_array(value: Any) -> Image.Image:
+    if torch.is_tensor(value):
+        value = value.detach().cpu()
+        value = value.float() if value.dtype == torch.bfloat16 else value
+    array = np.asarray(value)
+    if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (1, 3, 4):
+        array = np.moveaxis(array, 0, 2)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim not in (2, 3) or not array.size:
+        raise ValueError(f"an array of shape {array.shape} is not an image")
+    if array.dtype == bool:
+        array = array * 255.0
+    elif np.issubdtype(array.dtype, np.floating):
+        if not (array.min() >= 0.0 and array.max() <= 1.0):
+            raise ValueError("float images must lie in [0, 1]: pass them before normalisation")
+        array = (array * 255.0).round()
+    elif array.min() < 0 or array.max() > 65535:
+        raise ValueError("integer images must lie in 0 to 255, or 0 to 65535")
+    elif array.dtype.itemsize > 1 and (array.dtype == np.uint16 or array.max() > 255):
+        array = (array / 257.0).round()
+    return Image.fromarray(np.ascontiguousarray(array.astype(np.uint8)))
+
+
+@dataclass
+class ImageSet(torch.utils.data.Dataset):
+    """Labelled images, ready for a network but for normalisation and augmentation.
+
+    `images` is uint8 (n, 3, height, width), `targets` int64 (n,).
+    """
+
+    images: torch.Tensor
+    targets: torch.Tensor
+    preprocessing: Preprocessing
+    skipped: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.images[i], self.targets[i]
+
+    def __getitems__(self, rows: Sequence[int] | np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        index = torch.as_tensor(rows)
+        return self.images[index], self.targets[index]
+
+    def subset(self, rows: Sequence[int] | np.ndarray | torch.Tensor) -> ImageSet:
+        """The images at `rows`, in that order."""
+        index = torch.as_tensor(np.asarray(rows), dtype=torch.long)
+        return ImageSet(self.images[index], self.targets[index], self.preprocessing)
+
+    def batches(self, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Normalised float32 images and targets, in order, `size` at a time."""
+        for i in range(0, len(self), size):
+            yield self.preprocessing.normalise(self.images[i : i + size]), self.targets[i : i + size]
+
+    def stratified(self, limit: int, seed: int, per_class: int | None = None) -> ImageSet:
+        """At most `limit` images, about equally many (and at most `per_class`) of each class, chosen by `seed`."""
+        if len(self) <= limit and per_class is None:
+            return self
+        rng = np.random.default_rng(seed)
+        order = rng.permutation(len(self))
+        targets = self.targets.numpy()[order]
+        rank = np.empty(len(self), dtype=np.int64)
+        for c in np.unique(targets):
+            rank[targets == c] = np.arange((targets == c).sum())
+        first = np.argsort(rank, kind="stable")[:limit]
+        chosen = order[first if per_class is None else first[rank[first] < per_class]]
+        return self.subset(np.sort(chosen))
+
+
+def decode_images(
+    fetch: Callable[[int], Any],
+    targets: np.ndarray,
+    preprocessing: Preprocessing,
+    describe: Callable[[int], str] = str,
+    progress: bool = False,
+    unreadable: Sequence[str] = (),
+) -> ImageSet:
+    """Decode `len(targets)` images in threads; unreadable ones are skipped and listed, up to 1% of them.
+
+    `unreadable` tells of others, beside them, that could not even be asked for.
+
+    Raises:
+        DataError: more than 1% are unreadable, or the images would not fit in memory at the network's size.
+    """
+    _, height, width = preprocessing.input_size
+    n, need = len(targets), len(targets) * 3 * height * width
+    if need > MAX_CACHE_BYTES:
+        raise DataError(
+            f"{n} images of {width} x {height} pixels need {need / 2**30:.1f} GiB of memory, more than the "
+            f"{MAX_CACHE_BYTES >> 30} GiB allowed: use fewer images (a few hundred a class are plenty)"
+        )
+    images = torch.empty(n, 3, height, width, dtype=torch.uint8)
+    good = np.ones(n, dtype=bool)
+    skipped = list(unreadable)
+    side = max(height, width)
+
+    def load(i: int) -> Image.Image | str:
+        try:
+            return open_image(fetch(i), side)
+        except MemoryError:
+            raise
+        except Exception as error:  # decoders and data sets of others raise anything
+            return f"{describe(i)}: {error or type(error).__name__}"
+
+    with ThreadPoolExecutor() as pool:
+        for start in tqdm(range(0, n, DECODE_CHUNK), desc="reading images", disable=not progress, leave=False):
+            rows = range(start, min(n, start + DECODE_CHUNK))
+            loaded = list(pool.map(load, rows))
+            failures = {i: item for i, item in zip(rows, loaded, strict=True) if isinstance(item, str)}
+            good[list(failures)] = False
+            skipped += failures.values()
+            fine = [i for i in rows if i not in failures]
+            if fine:
+                images[fine] = preprocessing.to_uint8([item for item in loaded if not isinstance(item, str)])
+    n += len(unreadable)
+    if skipped and len(skipped) > MAX_CORRUPT_SHARE * n:
+        shown = "; ".join(skipped[:3])
+        raise DataError(
+            f"{len(skipped)} of {n} images cannot be read ({shown}): remove or mend them; up to 1% are skipped"
+        )
+    for line in skipped:
+        log.warning("skipped an unreadable image, %s", line)
+    return ImageSet(images[good], torch.from_numpy(targets[good]).long(), preprocessing, skipped)
+
+
+def augment(images: torch.Tensor, generator: torch.Generator, flip: bool = True, shift: float = 0.125) -> torch.Tensor:
+    """Randomly mirrored and shifted copies of float images (n, c, h, w); borders are reflected.
+
+    `shift` is the largest shift in each direction, as a share of the shorter side.
+    """
+    n, _, h, w = images.shape
+    pad = int(shift * min(h, w))
+    rows = torch.arange(h).expand(n, h)
+    cols = torch.arange(w).expand(n, w)
+    if pad:
+        images = F.pad(images, (pad,) * 4, mode="reflect")
+        rows = rows + torch.randint(0, 2 * pad + 1, (n, 1), generator=generator)
+        cols = cols + torch.randint(0, 2 * pad + 1, (n, 1), generator=generator)
+    if flip:
+        cols = torch.where(torch.rand(n, 1, generator=generator) < 0.5, cols.flip(1), cols)
+    if not pad and not flip:
+        return images
+    rows, cols = rows.to(images.device), cols.to(images.device)
+    batch = torch.arange(n, device=images.device)[:, None, None]
+    return images[batch, :, rows[:, :, None], cols[:, None, :]].permute(0, 3, 1, 2)

@@ -1,0 +1,146 @@
+"""Image preprocessing: one description (timm's field names), one transformers image processor, used everywhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..errors import FormatError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from transformers import BaseImageProcessor
+
+RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}
+CROP_MODES = ("center", "squash")
+PROCESSORS = ("BitImageProcessor", "CLIPImageProcessor", "ConvNextImageProcessor", "ViTImageProcessor")
+CONVNEXT_SQUASHES = 384  # pixels; from there on transformers' ConvNext processor does not crop
+MAX_SIDE = 4096  # pixels; guards memory against a config that asks for more
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Resize, crop the centre, scale to [0, 1], normalise.
+
+    `crop_mode` "center" resizes the shorter side to ``size / crop_pct`` and crops; "squash" resizes both sides to the
+    input size, whatever the image's shape.
+    """
+
+    input_size: tuple[int, int, int] = (3, 224, 224)
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    interpolation: str = "bicubic"
+    crop_pct: float = 0.875
+    crop_mode: str = "center"
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Preprocessing:
+        """From a ``pretrained_cfg`` of timm, ignoring fields that do not concern images.
+
+        Raises:
+            FormatError: a field is missing or out of range.
+        """
+        try:
+            size = tuple(int(n) for n in config["input_size"])
+            mean, std = (tuple(float(v) for v in config[name]) for name in ("mean", "std"))
+            interpolation, crop_pct = str(config.get("interpolation", "bicubic")), float(config.get("crop_pct", 0.875))
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise FormatError(f"image preprocessing: field {error} is missing or has the wrong type") from error
+        crop_mode = config.get("crop_mode") or "center"
+        numbers = [*mean, *std, crop_pct]
+        if len(size) != 3 or size[0] != 3 or not all(8 <= n <= MAX_SIDE for n in size[1:]):
+            raise FormatError(
+                f"image preprocessing: input_size {size} must be (3, height, width), sides 8 to {MAX_SIDE}"
+            )
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or not all(map(math.isfinite, numbers)):
+            raise FormatError("image preprocessing: mean and std must be three finite numbers each, std above zero")
+        if interpolation not in RESAMPLE or not 0.1 <= crop_pct <= 1.0:
+            raise FormatError(f"image preprocessing: interpolation {interpolation!r} or crop_pct {crop_pct} is unknown")
+        if crop_mode not in CROP_MODES or (crop_mode == "squash" and crop_pct != 1.0):
+            raise FormatError(f"image preprocessing: crop_mode {crop_mode!r} with crop_pct {crop_pct} is not supported")
+        if crop_mode == "center" and size[1] != size[2]:
+            raise FormatError(f"image preprocessing: input_size {size} is not square, as crop_mode 'center' needs")
+        return cls(size, mean, std, interpolation, crop_pct, crop_mode)
+
+    @classmethod
+    def from_processor(cls, folder: Path) -> Preprocessing:
+        """From the ``preprocessor_config.json`` that transformers wrote into `folder`.
+
+        Raises:
+            FormatError: it cannot be read, or does something else than resize, crop the centre, and normalise.
+        """
+        from transformers import AutoImageProcessor
+
+        try:
+            found = AutoImageProcessor.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+            return cls.from_config(_fields_of_processor(found.to_dict()))
+        except FormatError as error:
+            raise FormatError(f"{folder / 'preprocessor_config.json'}: {error}") from error
+        except Exception as error:  # whatever transformers makes of a malformed file
+            raise FormatError(f"{folder / 'preprocessor_config.json'} is not understood: {error}") from error
+
+    def to_config(self) -> dict[str, Any]:
+        """As JSON-ready fields of a timm ``pretrained_cfg``."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    def processor(self) -> BaseImageProcessor:
+        """The transformers image processor that does this; saved as ``preprocessor_config.json``."""
+        from transformers import BitImageProcessor
+
+        _, height, width = self.input_size
+        sides, edge = {"height": height, "width": width}, math.floor(min(height, width) / self.crop_pct + 1e-6)
+        return BitImageProcessor(
+            size=sides if self.crop_mode == "squash" else {"shortest_edge": edge},
+            do_center_crop=self.crop_mode != "squash",
+            crop_size=sides,
+            resample=RESAMPLE[self.interpolation],
+            image_mean=list(self.mean),
+            image_std=list(self.std),
+            do_convert_rgb=True,
+        )
+
+    def to_uint8(self, images: Sequence[Image]) -> torch.Tensor:
+        """Resized and cropped RGB images: uint8 (n, 3, height, width)."""
+        out = self.processor()(list(images), do_rescale=False, do_normalize=False, return_tensors="pt")["pixel_values"]
+        return out.round().clamp(0, 255).to(torch.uint8)
+
+    def normalise(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 (n, 3, h, w) -> float32 of the same shape, as the network wants it."""
+        mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1)
+        std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1)
+        return (images.to(torch.float32) / 255.0 - mean) / std
+
+
+def _fields_of_processor(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What an image processor of transformers does, as fields of a timm ``pretrained_cfg``.
+
+    Raises:
+        FormatError: it does something else than `Preprocessing` can.
+    """
+    kind = str(config.get("image_processor_type")).removesuffix("Fast").removesuffix("Pil")
+    if kind not in PROCESSORS:
+        raise FormatError(f"{kind} is not supported; supported: {', '.join(PROCESSORS)}")
+    for step in ("do_resize", "do_rescale", "do_normalize"):
+        if config.get(step) is not True:
+            raise FormatError(f"{step} = {config.get(step)!r} is not supported")
+    if not math.isclose(config["rescale_factor"], 1 / 255, rel_tol=1e-3):
+        raise FormatError(f"rescale_factor {config['rescale_factor']} is not supported: it must be 1/255")
+    names = {number: name for name, number in RESAMPLE.items()}
+    fields = {"mean": config["image_mean"], "std": config["image_std"], "interpolation": names[int(config["resample"])]}
+    size, crop = config["size"], config.get("crop_size")
+    edge, sides = size.get("shortest_edge"), (size.get("height"), size.get("width"))
+    if kind.startswith("ConvNext"):
+        if edge >= CONVNEXT_SQUASHES:
+            return fields | {"input_size": (3, edge, edge), "crop_pct": 1.0, "crop_mode": "squash"}
+        return fields | {"input_size": (3, edge, edge), "crop_pct": config["crop_pct"]}
+    if not config.get("do_center_crop") and all(sides):
+        return fields | {"input_size": (3, *sides), "crop_pct": 1.0, "crop_mode": "squash"}
+    if config.get("do_center_crop") and edge:
+        height, width = crop["height"], crop["width"]  # type: ignore[index]
+        return fields | {"input_size": (3, height, width), "crop_pct": min(height, width) / edge}
+    raise FormatError(f"size {size} with crop_size {crop} is not supported")

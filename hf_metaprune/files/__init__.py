@@ -1,0 +1,1 @@
+"""Names of files, and files that are never left half written."""

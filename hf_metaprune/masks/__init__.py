@@ -1,0 +1,1 @@
+"""Which units are kept: masks and score masks."""

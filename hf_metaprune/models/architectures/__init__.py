@@ -1,0 +1,1 @@
+"""One file for each family of networks, beside what families share."""

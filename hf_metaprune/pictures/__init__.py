@@ -1,1 +1,0 @@
-"""All pictures, by matplotlib: of a model and its vote (`report`), of a bank (`bank`), in one look (`style`)."""

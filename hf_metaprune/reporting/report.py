@@ -1,0 +1,286 @@
+"""What an adaptation did: one dataclass, written as JSON, Markdown and pictures."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import FormatError, reason
+from ..files.layout import REPORT
+from ..files.storage import read_json, write_bytes, write_json
+from ..text import counted, inline
+
+USAGE = [
+    "To use it, in any program that has `transformers`:",
+    "",
+    "```python",
+    "import hf_metaprune  # pip install hf-metaprune; makes transformers know the model",
+    "from transformers import pipeline",
+    "",
+    'print(pipeline("image-classification", "THIS FOLDER")("photo.jpg"))',
+    "```",
+]
+CONFIDENCE = 1.96  # standard deviations: 95%
+CHOSEN = (
+    *("neighbours", "by", "vote", "head", "recalibrate"),
+    *("steps", "batch_size", "lr", "warmup_steps", "ema", "freeze_stem"),
+)
+"""Options that a report shows; `options` has them all."""
+
+
+@dataclass(repr=False)
+class AdaptReport:
+    """Everything measured while a model was adapted; plain numbers and text throughout.
+
+    `bank` says which bank was used (its name; on the Hub its `repo_id` and `revision`), and each of `neighbours` which
+    entry, how near (`score`), its `share` of the votes for the units that stay, and its `masks` as a card has them.
+    `latency_ms` has the median time of one image for the `model` and the `base` on `machine`, `emissions` energy and
+    CO2 if CodeCarbon is installed. Accuracies are shares in [0, 1], NaN if nothing was measured; `rivals` holds those
+    of other ways by step. Seconds are wall time; MACs count one image's forward pass at the input size; FLOPs are two a
+    MAC: `training_flops` of all training steps, `retrieval_flops` of the ranking of the bank, and
+    `preparation_flops` of the forward passes between (the base's activations, batch norm statistics, the classifier).
+    `alternatives` has those of other ways, which were counted and not run. Of `options`, `given` has what the user set.
+    """
+
+    accuracy: float = float("nan")
+    evaluated_on: str = ""
+    accuracy_at_step: dict[int, float] = field(default_factory=dict)
+    rivals: dict[str, dict[int, float]] = field(default_factory=dict)
+    accuracy_per_class: dict[str, float | None] = field(default_factory=dict)
+    confusion: list[list[int]] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    train_images: int = 0
+    test_images: int = 0
+    source: str = ""
+    strategy: str = ""
+    ratio: float = float("nan")
+    bank: dict[str, Any] = field(default_factory=dict)
+    neighbours: list[dict[str, Any]] = field(default_factory=list)
+    vote_agreement: dict[str, dict[int, int]] = field(default_factory=dict)
+    iou_with_neighbours: dict[str, list[float]] = field(default_factory=dict)
+    head: str = ""
+    params: int = 0
+    base_params: int = 0
+    macs: int = 0
+    base_macs: int = 0
+    latency_ms: dict[str, float] = field(default_factory=dict)
+    machine: str = ""
+    emissions: dict[str, float] = field(default_factory=dict)
+    training_flops: int = 0
+    retrieval_flops: int = 0
+    preparation_flops: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    peak_memory_mb: float = float("nan")
+    alternatives: dict[str, int] = field(default_factory=dict)
+    losses: list[float] = field(default_factory=list)
+    options: dict[str, Any] = field(default_factory=dict)
+    given: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    versions: dict[str, Any] = field(default_factory=dict)
+    device: str = ""
+    skipped_images: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return f"AdaptReport({self.headline()}; {self.params:,} of {self.base_params:,} parameters)"
+
+    @property
+    def accuracy_interval(self) -> tuple[float, float]:
+        """Where the accuracy on ever more images would lie with 95% confidence (Wilson, 1927)."""
+        n, z2 = self.test_images, CONFIDENCE**2
+        if not n or math.isnan(self.accuracy):
+            return 0.0, 1.0
+        middle = (self.accuracy + z2 / (2 * n)) / (1 + z2 / n)
+        half = CONFIDENCE / (1 + z2 / n) * math.sqrt(self.accuracy * (1 - self.accuracy) / n + z2 / (4 * n * n))
+        return max(0.0, middle - half), min(1.0, middle + half)
+
+    @property
+    def skipped_words(self) -> str:
+        """How many images were left out, if any."""
+        n = len(self.skipped_images)
+        return f"{counted(n, 'image')} could not be read, and {'was' if n == 1 else 'were'} left out" if n else ""
+
+    @property
+    def ways(self) -> dict[str, dict[int, float]]:
+        """Accuracy by step of this model, and of what it was compared with."""
+        return {"this model": self.accuracy_at_step, **self.rivals}
+
+    def headline(self) -> str:
+        """The accuracy, how sure it is, and on what it was measured, in one line."""
+        if math.isnan(self.accuracy):
+            return f"not measured: {self.evaluated_on}"
+        low, high = self.accuracy_interval
+        images = f"{self.test_images} image{'s' if self.test_images != 1 else ''}"
+        return f"{self.accuracy:.1%} ({low:.0%} to {high:.0%} with 95% confidence) on {images} ({self.evaluated_on})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-ready values, with `accuracy_interval`; numbers that are not finite become None."""
+        return json.loads(json.dumps(finite(asdict(self) | {"accuracy_interval": self.accuracy_interval})))
+
+    @classmethod
+    def load(cls, path: Path) -> AdaptReport:
+        """From a ``report.json``; fields it lacks keep their defaults, and those unknown here are ignored.
+
+        Raises:
+            FormatError: it cannot be read.
+        """
+        values = read_json(path)
+        known = {f.name for f in fields(cls)}
+        try:
+            report = cls(**{k: v for k, v in values.items() if k in known and v is not None})
+            report.accuracy_at_step = {int(k): v for k, v in report.accuracy_at_step.items()}
+            report.rivals = {name: {int(k): v for k, v in steps.items()} for name, steps in report.rivals.items()}
+            report.vote_agreement = {
+                layer: {int(k): n for k, n in votes.items()} for layer, votes in report.vote_agreement.items()
+            }
+            if np.array(report.confusion, dtype=int).shape not in ((0,), 2 * (len(report.labels),)):
+                raise ValueError("its confusion matrix has another shape")
+            _check_values(report)
+            report.to_markdown()  # whatever a stranger wrote is found now
+            report.check_card()
+        except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
+            raise FormatError(f"{path} is not a report: {reason(error)}") from error
+        return report
+
+    def check_card(self) -> None:
+        """Make what is made of a report, to see whether it can be: whatever is wrong with its values is raised."""
+        from .model_card import ModelCard
+
+        for name, usual in vars(AdaptReport()).items():
+            if not isinstance(getattr(self, name), (int, float) if isinstance(usual, float) else type(usual)):
+                raise ValueError(f"its {name} is of another type")
+        ModelCard("model", {"labels": self.labels}, b"", self, "", 0).render()
+
+    def to_markdown(self, pictures: Mapping[str, str] | None = None) -> str:
+        """As a page of Markdown; `pictures` maps titles to file names."""
+        parts = [
+            [f"# {len(self.labels)} classes: {', '.join(inline(label) for label in self.labels[:8])}"],
+            [f"Accuracy {inline(self.headline())}. Learnt from {self.train_images} images of {inline(self.source)}."],
+            self._sizes(),
+            self._accuracies(),
+            self._voters(),
+            self._classes(),
+            self._costs(),
+            [f"- {inline(note)}" for note in self.notes],
+            [f"{self.skipped_words}."] if self.skipped_words else [],
+            *([f"![{title}]({name})"] for title, name in (pictures or {}).items()),
+            USAGE,
+            self._options(),
+        ]
+        return "\n\n".join("\n".join(lines) for lines in parts if lines) + "\n"
+
+    def _sizes(self) -> list[str]:
+        return [
+            f"| ratio {self.ratio:g} | this model | base | share |",
+            "| --- | ---: | ---: | ---: |",
+            f"| parameters | {self.params:,} | {self.base_params:,} | {self.params / max(1, self.base_params):.1%} |",
+            f"| MACs an image | {self.macs:,} | {self.base_macs:,} | {self.macs / max(1, self.base_macs):.1%} |",
+            *self._latency(),
+        ]
+
+    def _latency(self) -> list[str]:
+        if not self.latency_ms:
+            return []
+        mine, base = self.latency_ms["model"], self.latency_ms["base"]
+        return [f"| ms an image, one at a time | {mine:.1f} | {base:.1f} | {mine / max(1e-9, base):.1%} |"]
+
+    def _accuracies(self) -> list[str]:
+        ways = self.ways
+        steps = sorted({step for way in ways.values() for step in way})
+        if not steps:
+            return []
+        lines = ["| accuracy after step | " + " | ".join(map(str, steps)) + " |", "| --- |" + " ---: |" * len(steps)]
+        for name, way in ways.items():
+            shares = [f"{way[step]:.1%}" if step in way else "" for step in steps]
+            lines.append(f"| {inline(name)} | " + " | ".join(shares) + " |")
+        return lines
+
+    def _voters(self) -> list[str]:
+        if not self.neighbours:
+            return []
+        score = inline(f"score ({self.options.get('by')})")
+        lines = [f"| neighbour | {score} | labels |", "| --- | ---: | --- |"]
+        for n in self.neighbours:
+            lines.append(f"| {inline(voter_name(n))} | {n['score']:.3f} | {inline(', '.join(n['labels']))} |")
+        voters = len(self.neighbours)
+        held = {k: sum(votes.get(k, 0) for votes in self.vote_agreement.values()) for k in range(voters, -1, -1)}
+        shares = [f"{n} by {'none' if k == 0 else 'all' if k == voters else k}" for k, n in held.items() if n]
+        if voters == 1:
+            return [*lines, "", f"It keeps {held[1]} of the {sum(held.values())} units that this model keeps."]
+        kept = f"Of the {sum(held.values())} units that this model keeps, its neighbours keep"
+        return [*lines, "", f"{kept}: {', '.join(shares)}."]
+
+    def _classes(self) -> list[str]:
+        if not self.test_images:
+            return []
+        lines = ["| class | accuracy |", "| --- | ---: |"]
+        for label, a in self.accuracy_per_class.items():
+            lines.append(f"| {inline(label)} | {'no test image' if a is None or math.isnan(a) else f'{a:.1%}'} |")
+        return lines
+
+    def _costs(self) -> list[str]:
+        lines = ["| phase | seconds |", "| --- | ---: |"]
+        lines += [f"| {inline(phase)} | {s:.2f} |" for phase, s in self.seconds.items()]
+        gflops = [self.retrieval_flops, self.preparation_flops, self.training_flops]
+        retrieval, preparation, training = (f"{n / 1e9:.1f}" for n in gflops)
+        counted = "two FLOPs a MAC"
+        return [*lines, "", f"GFLOPs ({counted}): {retrieval} to rank, {preparation} to prepare, {training} to train."]
+
+    def _options(self) -> list[str]:
+        used = ", ".join(f"{library} {version}" for library, version in self.versions.items())
+        chosen = [f"{name} {self.options[name]}" for name in CHOSEN if self.options.get(name) is not None]
+        lines = [f"Options: {inline(', '.join(chosen))}."] if chosen else []
+        return [*lines, f"Seed {self.seed}, device {inline(self.device)}, {inline(used)}."]
+
+    def public(self) -> AdaptReport:
+        """What others may see of it: notes, and names of photos that could not be read, may tell of this machine."""
+        told = {"note": len(self.notes), "unreadable image": len(self.skipped_images)}
+        notes = [f"{counted(n, what)}: see the report where it was made" for what, n in told.items() if n]
+        return replace(self, notes=notes, skipped_images=[])
+
+    def save(self, folder: Path) -> None:
+        """Write ``report.json``, ``report.md`` and the pictures it shows."""
+        from .figures import report_pictures
+
+        folder.mkdir(parents=True, exist_ok=True)
+        pictures = {}
+        for title, (name, png) in report_pictures(self).items():
+            write_bytes(folder / name, png)
+            pictures[title] = name
+        write_json(folder / REPORT, self.to_dict())
+        write_bytes(folder / "report.md", self.to_markdown(pictures).encode())
+
+
+def voter_name(neighbour: dict[str, Any]) -> str:
+    """What people call a neighbour: its entry's id, or the repo of a single model on the Hub."""
+    repo = neighbour.get("repo_id")
+    return repo if isinstance(repo, str) and neighbour.get("path") == "." else neighbour["id"]
+
+
+def _check_values(report: AdaptReport) -> None:
+    """Raise a ValueError where a field holds what it cannot: text that is no text, a text for a number."""
+    plain = (str, int, float, bool, type(None))
+    for name in ("options", "given", "bank", "versions"):
+        for key, value in getattr(report, name).items():
+            values = value if isinstance(value, list) else [value]
+            if not isinstance(key, str) or not all(isinstance(item, plain) for item in values):
+                raise ValueError(f"its {name} hold {str(key)[:40]!r}, which is no plain value")
+    for name in ("seconds", "latency_ms", "emissions", "alternatives"):
+        for key, value in getattr(report, name).items():
+            if not isinstance(key, str) or not isinstance(value, (int, float)):
+                raise ValueError(f"its {name} hold {str(key)[:40]!r}, which is no number")
+
+
+def finite(value: Any) -> Any:
+    """The value with numbers that are not finite as None: JSON knows no NaN."""
+    if isinstance(value, dict):
+        return {k: finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

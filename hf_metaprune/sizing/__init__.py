@@ -1,0 +1,1 @@
+"""From an order of units to one size, and what that size costs."""

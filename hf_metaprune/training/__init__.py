@@ -1,0 +1,1 @@
+"""Training a sub-network, and what is measured while one runs."""
