@@ -7,8 +7,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from typing import Any, ClassVar, TypeVar
 
 from .errors import OptionError
-from .hub.client import OWNER, is_repo_id
-from .masks.mask import check_ratio
+from .files.names import OWNER, is_repo_id
 
 T = TypeVar("T")
 
@@ -85,6 +84,13 @@ OPTIMIZERS = ("sgd", "adamw")
 VOTED = ("mvp", "smsp")
 """Strategies that need neighbours."""
 BY_VOTE = {"strategy": VOTED}
+
+
+def check_ratio(ratio: float) -> float:
+    """`ratio` itself, or `OptionError` if it is not inside (0, 1)."""
+    if not 0.0 < ratio < 1.0:
+        raise OptionError(f"the pruning ratio must lie strictly between 0 and 1, not {ratio}; 0.9 removes 90% of units")
+    return float(ratio)
 
 
 @dataclass(frozen=True)

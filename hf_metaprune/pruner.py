@@ -16,20 +16,22 @@ from .adapt.plan import Plan, plain, settle_options
 from .adapt.retrieval import nearest, ranked
 from .adapt.strategies import STRATEGIES, Start, first_model
 from .bank.bank import Bank, open_bank
-from .config import NOT_SWEPT, VOTED, AdaptOptions, TrainingOptions, override, split_options, unused
+from .config import NOT_SWEPT, VOTED, AdaptOptions, TrainingOptions, check_ratio, override, split_options, unused
 from .data.loading import read_task_data
 from .data.task import TaskData
 from .errors import BankError, DataError, OptionError
-from .hub.client import public_name
-from .masks.mask import check_ratio
+from .files.names import public_name
 from .reporting.misclassified import worst_mistakes
 from .result import AdaptResult
 from .similarity import Neighbour, Query, get_similarity
 from .sizing.fitting import budget_of, check_bounds, check_reach, cut, is_even
 from .sizing.sizes import layer_exceptions
-from .sizing.timing import measured_energy
 from .text import counted
-from .training.loop import Callback, fine_tune, pick_device, predict_logits, recalibrate
+from .training.energy import measured_energy
+from .training.forward import predict_logits
+from .training.hardware import pick_device
+from .training.loop import Callback, fine_tune
+from .training.statistics import recalibrate
 
 log = logging.getLogger(__name__)
 

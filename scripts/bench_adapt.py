@@ -61,7 +61,8 @@ from hf_metaprune.masks.mask import Mask, keep_count
 from hf_metaprune.methods import PruningJob, get_method
 from hf_metaprune.models.slicing import count_parameters
 from hf_metaprune.sizing.cost_model import CostModel, count_flops
-from hf_metaprune.training.loop import fine_tune, pick_device
+from hf_metaprune.training.hardware import pick_device
+from hf_metaprune.training.loop import fine_tune
 
 log = logging.getLogger("bench_adapt")
 STEPS = (0, 20, 50, 100)

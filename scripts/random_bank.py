@@ -15,7 +15,8 @@ from build_demo_bank import SYNSETS, covering_tasks
 
 from hf_metaprune import Bank
 from hf_metaprune.bank.factory import entry_id
-from hf_metaprune.bank.folders import new_path, recover
+from hf_metaprune.bank.folders import new_path
+from hf_metaprune.bank.repair import recover
 from hf_metaprune.bank.sketch import MAX_FEATURES, pack_sketch
 from hf_metaprune.config import MethodOptions
 from hf_metaprune.data.task import Task

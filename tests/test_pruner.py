@@ -30,6 +30,7 @@ from hf_metaprune.errors import (
 )
 from hf_metaprune.masks.mask import Mask, keep_count
 from hf_metaprune.reporting.report import AdaptReport
+from hf_metaprune.reporting.report_files import save_report
 from hf_metaprune.result import AdaptResult, load_result
 from hf_metaprune.similarity import Neighbour
 from tests.conftest import needs_wordnet
@@ -393,7 +394,7 @@ def test_reports_show_text_of_others_as_text(pruner: MetaPruner, target: TaskDat
     result = pruner.adapt(target, **FAST)
     result.report.source = "<script>alert(1)</script> | [x](javascript:1)"
     result.report.neighbours[0]["labels"] = ["![a](http://x/y.png)", "**b**"]
-    result.report.save(tmp_path)
+    save_report(result.report, tmp_path)
     text = (tmp_path / "report.md").read_text()
     assert "<script>" not in text
     assert "![a](" not in text

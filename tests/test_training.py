@@ -24,17 +24,10 @@ from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.models.modeling import MetaPrunedForImageClassification
 from hf_metaprune.sizing.cost_model import count_flops
 from hf_metaprune.training import loop as training
-from hf_metaprune.training.loop import (
-    TrainingState,
-    accuracy,
-    batch_rows,
-    fine_tune,
-    lr_factor,
-    make_optimizer,
-    pick_device,
-    predict_logits,
-    recalibrate,
-)
+from hf_metaprune.training.forward import accuracy, predict_logits
+from hf_metaprune.training.hardware import pick_device
+from hf_metaprune.training.loop import TrainingState, batch_rows, fine_tune, lr_factor, make_optimizer
+from hf_metaprune.training.statistics import recalibrate
 from tests.conftest import REPO
 
 CPU = torch.device("cpu")

@@ -10,19 +10,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..bank.entry import pack_mask
 from ..config import TrainingOptions
 from ..data.images import ImageSet
 from ..data.task import TaskData
-from ..hub.client import public_name
+from ..files.names import public_name
 from ..masks.mask import Mask
+from ..masks.packing import pack_mask
 from ..models.modeling import MetaPrunedForImageClassification
 from ..models.slicing import count_parameters
 from ..reporting.report import AdaptReport
 from ..similarity import Neighbour
 from ..sizing.alternatives import other_ways
 from ..sizing.cost_model import cost_model_of, count_flops
-from ..sizing.timing import latencies_ms, machine_kind
+from ..sizing.timing import latencies_ms
+from ..training.hardware import machine_kind, peak_memory_mb
 from ..training.loop import TrainingResult
 from .strategies import Start
 from .voting import agreement, vote_shares
@@ -111,20 +112,6 @@ def one_image_ms(
     pixels = images.preprocessing.normalise(images.images[:1]).to(device)
     found = latencies_ms([model.to(device) for model in models.values()], pixels)
     return {name: round(ms, 3) for name, ms in zip(models, found, strict=True)}
-
-
-def peak_memory_mb(device: torch.device) -> float:
-    """Most memory held so far, in MB: of the device's allocator on CUDA, of the process elsewhere."""
-    if device.type == "cuda":
-        return round(torch.cuda.max_memory_allocated(device) / 1e6, 1)
-    try:
-        import resource
-        import sys
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
-    except ImportError:  # Windows
-        return float("nan")
 
 
 def versions() -> dict[str, Any]:

@@ -23,8 +23,8 @@ from ..models.slicing import slice_state
 from ..similarity import Neighbour, get_similarity
 from ..sizing.cost_model import count_flops
 from ..sizing.sizes import Order
+from ..training.forward import forward
 from ..training.importance import ActivationRecorder
-from ..training.loop import EVAL_BATCH, autocast
 from .averaging import average_weights
 from .recipes import ENOUGH_HELD, SIMILARITY
 from .voting import count_votes, is_tied, vote_order
@@ -88,9 +88,8 @@ def base_activations(start: Start, images: ImageSet) -> dict[str, np.ndarray]:
         .eval()
     )
     with torch.inference_mode(), ActivationRecorder(model) as recorder:
-        for x, _ in images.batches(EVAL_BATCH):
-            with autocast(start.device, "auto"):
-                model(x.to(start.device).contiguous(memory_format=torch.channels_last))
+        for _ in forward(model, images, start.device, "auto"):
+            pass
     start.flops += len(images) * count_flops(model, images.images[:1])[0]
     return {name: scores.numpy() for name, scores in recorder.scores().items()}
 

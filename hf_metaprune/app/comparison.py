@@ -11,7 +11,9 @@ from ..adapt.classifier import make_head
 from ..adapt.plan import Plan
 from ..models.slicing import count_parameters
 from ..pruner import RIVAL, MetaPruner
-from ..training.loop import Callback, accuracy, pick_device
+from ..training.forward import accuracy
+from ..training.hardware import pick_device
+from ..training.loop import Callback
 
 WITHOUT, RANDOM = "units that your photos choose, without the bank", "units chosen at random"
 STRATEGIES = {WITHOUT: RIVAL, RANDOM: "random"}

@@ -24,10 +24,12 @@ from ..files.storage import check_writable, clear_unfinished, fsync_dir, new_fol
 from ..hub.files import LocalFiles
 from ..methods import PruningJob, get_method
 from ..models.saving import check_dtype
-from ..training.loop import accuracy, pick_device
+from ..training.forward import accuracy
+from ..training.hardware import pick_device
 from .bank import Bank
 from .entry import Entry
-from .folders import new_path, recover
+from .folders import new_path
+from .repair import recover
 from .sketch import IMAGES, Sketcher
 
 FIRST_OPTIONS = frozenset({"ratio", "steps", "prune_every", "prune_share", "lr", "momentum", "batch_size", "precision"})

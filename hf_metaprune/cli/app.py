@@ -13,8 +13,8 @@ import typer
 from ..config import AdaptOptions, SearchOptions, TrainingOptions, option_fields
 from ..errors import DataError, MetaPruneError, OptionError
 from ..version import __version__
-from . import INTERRUPTED
 from .bank import BankArgument, BankRevision, bank_app
+from .exit_codes import INTERRUPTED
 from .hub import publish
 from .models import export, sweep
 from .options import with_options

@@ -72,7 +72,8 @@ def bank_validate(
 ) -> None:
     """Check every entry: digests, shapes, masks, labels, values. Exit code 1 if anything is wrong."""
     from ..bank.bank import open_bank
-    from ..bank.validation import repair_index, validate_bank
+    from ..bank.repair import repair_index
+    from ..bank.validation import validate_bank
     from ..files.layout import REJECTED_FOLDER
 
     opened, left_out = repair_index(bank) if repair else (open_bank(bank, strict=False), [])

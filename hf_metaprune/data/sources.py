@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..app.limits import MAX_CORRUPT_SHARE
 from ..errors import DataError, OptionError, reason
+from .limits import MAX_CORRUPT_SHARE
 
 log = logging.getLogger(__name__)
 

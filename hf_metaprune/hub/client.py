@@ -35,8 +35,6 @@ TAG = "metaprune"
 BANK_TAG = "metaprune-bank"
 """Tag of banks."""
 
-REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
-OWNER = re.compile(r"[A-Za-z0-9][\w.-]{0,95}")
 TOKEN = re.compile(r"\b(hf|api|oidc)_[A-Za-z0-9_-]{6,}")
 WRITING = (
     "the token may not do that: in a repo of your own, make one that may (huggingface.co/settings/tokens), and "
@@ -64,16 +62,6 @@ class Patience:
         self.troubles += isinstance(error, HubTroubleError)
         one = isinstance(error, HubTroubleError) and self.troubles <= MOST_TROUBLES
         return isinstance(error, HubUnreachableError) and not one and not isinstance(error, NotCachedError)
-
-
-def is_repo_id(text: str) -> bool:
-    """Whether a text has the form of a Hub id: ``owner/name``."""
-    return bool(REPO_ID.fullmatch(text)) and ".." not in text and "--" not in text
-
-
-def public_name(source: str) -> str:
-    """What others may know of where images come from: a data set's id, or the last part of a path."""
-    return source if is_repo_id(source) else re.split(r"[\\/]", source.rstrip("\\/"))[-1]
 
 
 def hub_api(token: str | bool | None = None) -> HfApi:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 
 import torch
 
@@ -11,6 +11,7 @@ from ..config import MethodOptions
 from ..masks.mask import Mask, keep_count
 from ..models.modeling import MetaPrunedForImageClassification
 from ..models.slicing import shrink
+from ..sizing.schedule import least_steps, remaining
 from ..training.importance import ActivationRecorder, TaylorRecorder
 from ..training.loop import TrainingResult, TrainingState
 from .method import Method, PruningJob
@@ -34,30 +35,6 @@ def next_mask(held: Mask, scores: dict[str, torch.Tensor], share: float, ratio: 
         order = torch.argsort(scores[name], descending=True, stable=True)[:remain]
         kept[name] = units[order.numpy()]
     return Mask(kept, held.sizes)
-
-
-def counts_by_step(sizes: Mapping[str, int], options: MethodOptions) -> Iterator[dict[str, int]]:
-    """How many units each layer holds in each step: the schedule of Algorithm 2, which no image changes."""
-    counts, goal = dict(sizes), {name: keep_count(size, options.ratio) for name, size in sizes.items()}
-    for step in range(1, options.steps + 1):
-        yield counts
-        if step % options.prune_every == 0 and counts != goal:
-            counts = {name: remaining(count, goal[name], options.prune_share) for name, count in counts.items()}
-
-
-def least_steps(sizes: Mapping[str, int], options: MethodOptions) -> int:
-    """Steps after which the schedule has reached the ratio."""
-    counts, goal = dict(sizes), {name: keep_count(size, options.ratio) for name, size in sizes.items()}
-    prunings = 0
-    while counts != goal:
-        counts = {name: remaining(count, goal[name], options.prune_share) for name, count in counts.items()}
-        prunings += 1
-    return prunings * options.prune_every
-
-
-def remaining(held: int, goal: int, share: float) -> int:
-    """How many of a layer's units stay when a share of them goes: at least one goes, until the goal is reached."""
-    return max(goal, held - max(1, round(share * held)))
 
 
 class PruneWhileTraining:

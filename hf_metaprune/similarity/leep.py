@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from ..bank.entry import Entry
 from ..errors import FormatError
 from ..sizing.cost_model import count_flops
-from ..training.loop import predict_logits
+from ..training.forward import predict_logits
 from .similarity import Query, Similarity, register_similarity
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..config import MethodOptions, TrainingOptions
-from ..methods.iterative import counts_by_step
 from ..models.base_model import BaseModel
 from .cost_model import CostModel
+from .schedule import counts_by_step
 
 FINE_TUNED = "fine-tune the whole base for as many steps"
 FROM_SCRATCH = "prune the base for this task alone (IFP, 1,000 steps)"

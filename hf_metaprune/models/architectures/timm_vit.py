@@ -7,8 +7,9 @@ from typing import Any
 from torch import nn
 
 from ...errors import ArchitectureError
-from .architecture import PrunableLayer, register
+from .architecture import PrunableLayer
 from .model_args import MAX_DEPTH, MAX_WIDTH, Rule, flag, one_of, positive, share, sides, text, whole
+from .registry import register
 from .timm_family import TimmFamily
 from .transformer import AttentionNames, check_parts, head_layer, node_layer
 

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from ...errors import ArchitectureError
-from .architecture import PrunableLayer, register
+from .architecture import PrunableLayer
 from .model_args import MAX_DEPTH, MAX_WIDTH, Rule, flag, positive, share, sides, text, whole
+from .registry import register
 from .transformer import AttentionNames, check_parts, head_layer, node_layer
 from .transformers_family import TransformersFamily
 
