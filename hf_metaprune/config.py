@@ -16,7 +16,8 @@ def option(default: Any, help: str, **metadata: Any) -> Any:
     """A dataclass field with its help text.
 
     `choices`, `low` and `high` are checked by `check`; `only` names the values of other options that this one needs to
-    do anything, for `unused`.
+    do anything, for `warn_unused`. An option whose default is None is open: a recipe decides, or else `closed` takes
+    its `fallback`.
     """
     return field(default=default, metadata={"help": help, **metadata})
 
@@ -51,7 +52,7 @@ def check(options: Any) -> None:
     """
     for f in fields(options):
         value, meta = getattr(options, f.name), f.metadata
-        if value is None and str(f.type).endswith("| None"):
+        if value is None and (str(f.type).endswith("| None") or "fallback" in meta):
             continue
         kind = str(f.type).removesuffix(" | None")
         if not _KINDS[kind][0](value):
@@ -95,31 +96,40 @@ def check_ratio(ratio: float) -> float:
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How a sub-network is fine-tuned; the defaults are those of MVP, Section 5.1."""
+    """How a sub-network is fine-tuned.
+
+    None means: as the recipe for the base and the task's size says; outside an adaptation, as MVP, Section 5.1, says
+    (see `closed`).
+    """
 
     panel: ClassVar[str] = "Fine-tuning"
     by_recipe: ClassVar[bool] = True  # what is left open in an adaptation
 
     steps: int = option(100, "Optimiser steps.", low=0, high=1_000_000)
     batch_size: int = option(128, "Images a step; fewer if the task has fewer.", low=2, high=65536)
-    optimizer: str = option("sgd", "Optimiser of the weights.", choices=OPTIMIZERS)
+    optimizer: str = option(None, "Optimizer of the weights.", choices=OPTIMIZERS, fallback="sgd")
     lr: float = option(
-        0.01,
+        None,
         "Peak learning rate; the recipe's is lower where more of a ViT stays and images are few.",
         low=0.0,
         high=100.0,
+        fallback=0.01,
     )
-    momentum: float = option(0.9, "Momentum of SGD.", low=0.0, high=0.9999, only={"optimizer": ("sgd",)})
+    momentum: float = option(None, "Momentum of SGD.", low=0.0, high=0.9999, only={"optimizer": ("sgd",)}, fallback=0.9)
     weight_decay: float = option(0.0, "Weight decay, on weights but not on biases and norms.", low=0.0, high=1.0)
     schedule: str = option("cosine", "Learning rate after warm-up.", choices=("cosine", "constant"))
-    warmup_steps: int = option(0, "Steps in which the learning rate rises to its peak.", low=0, high=1_000_000)
-    ema: float = option(
-        0.0, "Decay of a moving average of the weights, used in the end; 0: none.", low=0.0, high=0.9999
+    warmup_steps: int = option(
+        None, "Steps in which the learning rate rises to its peak.", low=0, high=1_000_000, fallback=0
     )
-    mixup: float = option(0.0, "Mixup: both parameters of its Beta distribution; 0: none.", low=0.0, high=100.0)
+    ema: float = option(
+        None, "Decay of a moving average of the weights, used in the end; 0: none.", low=0.0, high=0.9999, fallback=0.0
+    )
+    mixup: float = option(
+        None, "Mixup: both parameters of its Beta distribution; 0: none.", low=0.0, high=100.0, fallback=0.0
+    )
     label_smoothing: float = option(0.0, "Label smoothing.", low=0.0, high=0.999)
     clip_norm: float = option(0.0, "Largest norm of the gradient; 0: not clipped.", low=0.0)
-    freeze_stem: bool = option(False, "Leave what comes before the first prunable layer as it is.")
+    freeze_stem: bool = option(None, "Leave what comes before the first prunable layer as it is.", fallback=False)
     flip: bool = option(True, "Mirror images at random.")
     shift: float = option(0.125, "Largest random shift, as a share of the image's side.", low=0.0, high=0.5)
     precision: str = option("auto", "Arithmetic of forward passes.", choices=("auto", "fp32", "bf16"))
@@ -132,6 +142,11 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         check(self)
+
+    def closed(self) -> TrainingOptions:
+        """Return the options with MVP's value (Section 5.1) for each that is still open."""
+        open_fields = [f for f in fields(self) if getattr(self, f.name) is None]
+        return replace(self, **{f.name: f.metadata["fallback"] for f in open_fields})
 
 
 @dataclass(frozen=True)
@@ -338,14 +353,24 @@ SIZES = frozenset({"ratio", "max_params", "max_macs", "max_latency_ms", "split",
 """Options of `AdaptOptions` that say how large a model is, and nothing else."""
 
 
-def split_options(changes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Options of `AdaptOptions` and of `TrainingOptions`, told apart.
+def given_options(options: Any) -> dict[str, Any]:
+    """Return the fields of an options dataclass that differ from their defaults."""
+    return {f.name: getattr(options, f.name) for f in fields(options) if getattr(options, f.name) != f.default}
+
+
+def merge_options(
+    options: AdaptOptions | None, training: TrainingOptions | None, changes: Mapping[str, Any]
+) -> tuple[AdaptOptions, TrainingOptions, dict[str, Any]]:
+    """Return the options with single changes (None: no change), and all that was set, by name.
 
     Raises:
-        OptionError: an option that neither has.
+        OptionError: an option that neither class has, or a value out of range.
     """
-    adapt, training = option_fields(AdaptOptions), option_fields(TrainingOptions)
+    adapt_fields, training_fields = option_fields(AdaptOptions), option_fields(TrainingOptions)
     for name in changes:
-        if name not in adapt and name not in training:
-            raise unknown_option(name, {**adapt, **training})
-    return {k: v for k, v in changes.items() if k in adapt}, {k: v for k, v in changes.items() if k in training}
+        if name not in adapt_fields and name not in training_fields:
+            raise unknown_option(name, {**adapt_fields, **training_fields})
+    merged = override(options or AdaptOptions(), {k: v for k, v in changes.items() if k in adapt_fields})
+    trained = override(training or TrainingOptions(), {k: v for k, v in changes.items() if k in training_fields})
+    given = given_options(merged) | given_options(trained) | {k: v for k, v in changes.items() if v is not None}
+    return merged, trained, given

@@ -192,7 +192,9 @@ def test_budgets_are_kept_and_out_of_reach_ones_refused(
     between = pruner.adapt(target, **FAST, max_macs=smallest + 10_000).report  # less than one unit a layer
     assert smallest < between.macs <= smallest + 10_000
     assert any("layers keep no unit" in note for note in between.notes)
-    monkeypatch.setattr(MetaPruner, "nearest", None)  # what is out of reach is refused before entries are ranked
+    monkeypatch.setattr(
+        "hf_metaprune.pruner.find_voters", None
+    )  # what is out of reach is refused before entries are ranked
     with pytest.raises(OptionError, match=r"max_macs=1: the smallest sub-network of this base has [\d,]+ MACs"):
         pruner.adapt(target, **FAST, max_macs=1)
     with pytest.raises(OptionError, match="max_latency_ms=0.0001: the smallest .* takes .* ms on this machine"):

@@ -60,7 +60,7 @@ class Leep(Similarity):
             if not np.isfinite(probabilities).all():
                 raise FormatError("its outputs are not finite")
             found[entry.id] = leep(probabilities, targets)
-            query.flops += len(images) * count_flops(model, images.images[:1])[0]
+            query.record.retrieval_flops += len(images) * count_flops(model, images.images[:1])[0]
 
         query.fetch(entries)
         for entry in tqdm(entries, desc="ranking by LEEP", disable=not query.progress, leave=False):

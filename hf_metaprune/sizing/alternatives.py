@@ -28,8 +28,7 @@ def other_ways(
     whole = {layer.name: layer.size for layer in base.layers}
     batch = min(training.batch_size, images)
     found = {FINE_TUNED: training.steps * batch * costs.training_flops(whole)}
-    by_schedule = base.family.optimizer == "sgd"  # learnt scores, for transformers, let units go when images say so
-    if by_schedule and 0 < ratio < 1:
+    if base.family.recipe.scheduled and 0 < ratio < 1:
         options = MethodOptions(ratio=ratio)
         batch = min(options.batch_size, images)
         found[FROM_SCRATCH] = batch * sum(_each_step(costs, whole, options))

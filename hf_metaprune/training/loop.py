@@ -126,6 +126,7 @@ def fine_tune(
     """
     if not len(train):
         raise DataError("there is no image to train on")
+    options = options.closed()
     run = _Run(model, train, options, evaluation, device or pick_device(), seed, callbacks, gates, statistics)
     for step in tqdm(range(options.steps), desc="fine-tuning", disable=not progress, leave=False):
         run.step(step)

@@ -19,6 +19,7 @@ from ...errors import ArchitectureError
 from ...masks.mask import Mask
 from ..weights import check_fit
 from .model_args import Rule
+from .recipe import CONVOLUTIONAL, Recipe
 
 
 @dataclass(frozen=True)
@@ -137,8 +138,8 @@ class Architecture(ABC):
     """Short name, unique within the library."""
     model_args: ClassVar[Mapping[str, Rule]]
     """Arguments of networks that a config file may carry, each with what it may be; any other is refused."""
-    optimizer: ClassVar[str] = "sgd"
-    """What the papers fine-tune such networks with."""
+    recipe: ClassVar[Recipe] = CONVOLUTIONAL
+    """How such networks are fine-tuned."""
     ignored: ClassVar[tuple[str, ...]] = ()
     """Beginnings of the names of tensors that a base may have, and that no sub-network needs."""
 
