@@ -151,30 +151,18 @@ class TrainingOptions:
 
 @dataclass(frozen=True)
 class MethodOptions:
-    """How a bank entry is pruned from the base model; defaults of MVP, Section 3.1 and Algorithm 2.
+    """How a bank entry is pruned from the base model, whatever the method; a method adds its own in a class below this.
 
-    The paper gives J, r, the learning rates and the batch size, but neither h, p, tau nor the weight of the L1 loss;
-    h = 25 with p = 10% is what its FLOPs column implies (docs/explanation/methods.md).
+    The defaults are those of MVP, Section 3.1.
     """
 
     panel: ClassVar[str] = "Pruning"
     by_recipe: ClassVar[bool] = False
 
     ratio: float = option(0.9, "r: share of units removed in every layer.")
-    steps: int = option(1000, "J: optimiser steps.", low=1, high=1_000_000)
-    prune_every: int = option(25, "h: steps between two prunings.", low=1, high=1_000_000)
-    prune_share: float = option(0.1, "p: share of a layer's remaining units pruned at a time.", low=0.001, high=1.0)
-    lr: float = option(0.005, "Learning rate of SGD.", low=0.0, high=100.0)
-    momentum: float = option(0.9, "Momentum of SGD.", low=0.0, high=0.9999)
-    batch_size: int = option(128, "Images a step.", low=2, high=65536)
+    steps: int = option(1000, "J: optimizer steps.", low=1, high=1_000_000)
+    batch_size: int = option(128, "Images per step.", low=2, high=65536)
     precision: str = option("auto", "Arithmetic of forward passes.", choices=("auto", "fp32", "bf16"))
-    weight_lr: float = option(0.0005, "Learning rate of AdamW for weights (ahnp, amp).", low=0.0, high=100.0)
-    score_lr: float = option(0.05, "Learning rate of AdamW for scores (ahnp, amp).", low=0.0, high=100.0)
-    score_l1: float = option(10.0, "Weight of the L1 loss, the mean absolute score (ahnp, amp).", low=0.0, high=1e6)
-    score_share: float = option(
-        0.5, "Part of the steps in which scores are learnt, at most (ahnp), or all in all (amp).", low=0.0, high=1.0
-    )
-    threshold: float = option(0.1, "tau: units whose score is smaller are pruned (ahnp).", low=0.0, high=1e6)
 
     def __post_init__(self) -> None:
         check(self)
@@ -275,8 +263,7 @@ class AdaptOptions:
     neighbours: int | None = option(None, "N: how many entries vote.", low=1, high=100_000, only=BY_VOTE)
     by: str | None = option(
         None,
-        "Similarity that finds the neighbours: auto (leep+labels; in a large bank, of a shortlist), leep+labels, leep, "
-        "wordnet, or a plugin's.",
+        "Similarity that finds the neighbours; auto is leep+labels, in a large bank of a shortlist.",
         only=BY_VOTE,
     )
     vote: str | None = option(

@@ -20,12 +20,12 @@ from ..models.modeling import MetaPrunedForImageClassification
 from ..models.slicing import count_parameters
 from ..reporting.report import AdaptReport
 from ..similarity import Neighbour
-from ..sizing.alternatives import other_ways
 from ..sizing.cost_model import cost_model_of, count_flops
 from ..sizing.timing import latencies_ms
 from ..training.hardware import machine_kind, peak_memory_mb
 from ..training.loop import TrainingResult
 from ..training.record import RunRecord
+from .baseline_costs import baseline_flops
 from .plan import Plan, as_json
 from .voting import agreement, vote_shares
 
@@ -101,7 +101,7 @@ def make_report(
         options=as_json(asdict(inputs.options) | asdict(training)),
         given=plan.given,
         skipped_images=data.skipped,
-        alternatives=other_ways(inputs.base, costs, model.config.ratio, training, len(data.train)),
+        alternatives=baseline_flops(inputs.base, costs, model.config.ratio, training, len(data.train)),
         losses=[round(loss, 5) for loss in result.losses],
         peak_memory_mb=peak_memory_mb(device),
         seed=inputs.options.seed,

@@ -7,14 +7,13 @@ from collections.abc import Callable
 
 import torch
 
-from ..config import MethodOptions
 from ..masks.mask import Mask, keep_count
 from ..models.modeling import MetaPrunedForImageClassification
 from ..models.slicing import shrink
-from ..sizing.schedule import least_steps, remaining
 from ..training.importance import ActivationRecorder, TaylorRecorder
 from ..training.loop import TrainingResult, TrainingState
-from .method import Method, PruningJob
+from .method import Method, PruningJob, fine_tune_by_sgd
+from .schedule import IterativeOptions, least_steps, remaining
 
 log = logging.getLogger(__name__)
 Recorder = ActivationRecorder | TaylorRecorder
@@ -43,7 +42,7 @@ class PruneWhileTraining:
     def __init__(
         self,
         model: MetaPrunedForImageClassification,
-        options: MethodOptions,
+        options: IterativeOptions,
         recorder: Callable[[MetaPrunedForImageClassification], Recorder],
     ) -> None:
         self.options, self.make = options, recorder
@@ -75,12 +74,13 @@ class PruneWhileTraining:
         """Nothing to do."""
 
 
-class IterativePruning(Method):
+class IterativePruning(Method[IterativeOptions]):
     """Shared by the methods that prune while training: `recorder` says what is measured."""
 
+    options = IterativeOptions
     recorder: type[Recorder]
 
-    def prune(self, job: PruningJob) -> tuple[MetaPrunedForImageClassification, TrainingResult]:
+    def prune(self, job: PruningJob[IterativeOptions]) -> tuple[MetaPrunedForImageClassification, TrainingResult]:
         self.tell(job)
         full = Mask.full(job.base.sizes)
         config = job.base.config(full, job.labels, synsets=job.synsets, ratio=job.options.ratio, method=self.name)
@@ -88,10 +88,10 @@ class IterativePruning(Method):
         model = job.base.slice(config)
         model.to(device=job.device, memory_format=torch.channels_last)
         pruning = PruneWhileTraining(model, job.options, self.recorder)
-        result = self.fine_tune(job, model, [pruning])
+        result = fine_tune_by_sgd(job, model, [pruning])
         return model, result
 
-    def tell(self, job: PruningJob) -> None:
+    def tell(self, job: PruningJob[IterativeOptions]) -> None:
         """Say it when the steps are too few for the schedule: then the last of them cuts what is left, untrained."""
         o, least = job.options, least_steps(job.base.sizes, job.options)
         if o.steps <= least:

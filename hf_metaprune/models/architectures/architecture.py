@@ -144,6 +144,11 @@ class Architecture(ABC):
     """Beginnings of the names of tensors that a base may have, and that no sub-network needs."""
 
     @property
+    def name(self) -> str:
+        """What the registry, and a plugin's entry point, calls it: ``timm-resnet``."""
+        return f"{self.library}-{self.family}"
+
+    @property
     @abstractmethod
     def covers(self) -> str:
         """Which networks of the library, for messages."""

@@ -13,14 +13,14 @@ from . import (  # noqa: F401  (each registers its families)
     transformers_vit,
 )
 from .architecture import Architecture
-from .registry import FAMILIES
+from .registry import ARCHITECTURES
 
 HOW_TO_ADD = "docs/howto/add-an-architecture.md tells how to add one"
 
 
 def supported() -> str:
     """The supported families, for messages."""
-    return ", ".join(sorted(f"{f.library}/{f.family} ({f.covers})" for f in FAMILIES))
+    return ", ".join(sorted(f"{f.library}/{f.family} ({f.covers})" for f in ARCHITECTURES.all()))
 
 
 def find_architecture(library: str, architecture: str) -> Architecture:
@@ -29,7 +29,7 @@ def find_architecture(library: str, architecture: str) -> Architecture:
     Raises:
         ArchitectureError: none has; the message lists what is supported.
     """
-    for family in FAMILIES:
+    for family in ARCHITECTURES.all():
         if family.library == library and family.matches(architecture):
             return family
     raise ArchitectureError(
@@ -43,7 +43,7 @@ def architecture_of(network: nn.Module) -> Architecture:
     Raises:
         ArchitectureError: none; the message lists what is supported.
     """
-    for family in FAMILIES:
+    for family in ARCHITECTURES.all():
         if family.recognises(network):
             return family
     name = f"{type(network).__module__}.{type(network).__name__}"
