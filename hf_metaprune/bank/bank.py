@@ -17,6 +17,7 @@ from ..errors import (
 )
 from ..files.layout import BANK_FILE, BASE_FOLDER, CONFIG, FORMAT_VERSION, INDEX_FILE
 from ..files.names import is_repo_id
+from ..files.shipped import SHIPPED_BANKS, shipped_path
 from ..files.storage import new_folder, read_json, storage_errors, write_json
 from ..hub.files import HubFiles, LocalFiles
 from ..hub.repo import Published
@@ -219,9 +220,12 @@ def open_bank(
     local_files_only: bool = False,
     strict: bool | None = None,
 ) -> Bank:
-    """A bank from a folder, or, where there is no such folder, from the Hub.
+    """Open a bank: from a folder, by the name of one that comes with the library, or from the Hub.
+
+    A folder comes first. Only ``owner/name`` without such a folder goes to the Hub; ``./owner/name`` never does.
 
     Args:
+        bank: a path, ``demo-bank``, ``demo-vit-bank``, or a Hub id.
         strict: whether a bad entry is an error, or is left out with a note; if left open, it is in a folder, and is not
             on the Hub, where entries may be anybody's.
 
@@ -230,11 +234,13 @@ def open_bank(
         HubError: the Hub cannot be reached, or has no such repo.
     """
     path = Path(bank).expanduser()
+    if bank in SHIPPED_BANKS and not path.exists():
+        path = shipped_path(str(bank))
     if path.exists() or not isinstance(bank, str) or not is_repo_id(bank):
         if revision is not None:
             raise OptionError(f"revision={revision!r} is for banks on the Hub, but {path} is a folder of this machine")
         if not path.exists():
-            raise FormatError(f"there is no folder {path}, and that is no id of the Hub, which is owner/name")
+            raise FormatError(f"there is no folder {bank}, and that is no id of the Hub, which is owner/name")
         return Bank.open(path, strict=strict is not False)
     return Bank.from_hub(
         bank,

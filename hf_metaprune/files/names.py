@@ -9,7 +9,7 @@ OWNER = re.compile(r"[A-Za-z0-9][\w.-]{0,95}")
 
 
 def is_repo_id(text: str) -> bool:
-    """Whether a text has the form of a Hub id: ``owner/name``."""
+    """Return whether a text has the form of a Hub id, ``owner/name``; none starts with ``.``, ``/`` or ``~``."""
     return bool(REPO_ID.fullmatch(text)) and ".." not in text and "--" not in text
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import errno
 import logging
 import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from ..errors import (
     HubError,
@@ -41,6 +44,7 @@ WRITING = (
     "log in with it; in another's, open a pull request (create_pr=True, --create-pr)"
 )
 LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
+CONNECT_SECONDS = 5.0
 MOST_TROUBLES = 3
 """Files that the Hub may fail to give; more mean that all of it is in trouble: half an answer is worse than none."""
 NETWORK_MODULES = frozenset({"httpx", "httpx2", "httpcore", "httpcore2"})
@@ -69,6 +73,25 @@ def hub_api(token: str | bool | None = None) -> HfApi:
     from huggingface_hub import HfApi
 
     return HfApi(token=token, library_name=LIBRARY, library_version=__version__)
+
+
+def hub_answers() -> bool:
+    """Return whether the Hub can be reached: at once, where its client would try for half a minute.
+
+    A proxy may know what this machine does not, and offline mode asks nobody: both count as reachable, so that the
+    client itself finds out.
+    """
+    from huggingface_hub import constants
+
+    address = urlsplit(constants.ENDPOINT)
+    host, port = address.hostname or "", address.port or (443 if address.scheme == "https" else 80)
+    if constants.HF_HUB_OFFLINE or (getproxies().get(address.scheme) and not proxy_bypass(host)):
+        return True
+    try:
+        socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager
