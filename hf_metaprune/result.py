@@ -79,7 +79,7 @@ class AdaptResult:
         """Label, score and all probabilities of each image.
 
         Args:
-            images: one image or a list of them: paths, bytes, PIL images, arrays or tensors (before normalisation).
+            images: one image or a list of them: paths, bytes, PIL images, arrays or tensors (before normalization).
             strict: whether an image that cannot be read is an error.
 
         Returns:

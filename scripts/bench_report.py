@@ -71,12 +71,12 @@ def accuracy_table(runs: list[Run], kinds: tuple[str, ...]) -> str:
     return "\n".join(lines)
 
 
-def difference_table(runs: list[Run], name: str, rivals: list[str], groups: list[tuple[str, ...]]) -> str:
+def difference_table(runs: list[Run], name: str, baselines: list[str], groups: list[tuple[str, ...]]) -> str:
     """By how many points a row is above others at the last step: means over targets of what pairs differ in."""
     counts = sorted({run["per_class"] for run in runs})
     lines = [f"| {name} minus | classes | " + " | ".join(f"{c} a class" for c in counts) + " |"]
     lines.append("| --- " * (len(counts) + 2) + "|")
-    for rival in rivals:
+    for rival in baselines:
         for kinds in groups:
             here = [run for run in runs if run["kind"] in kinds]
             cells = [_difference([run for run in here if run["per_class"] == c], name, rival) for c in counts]
@@ -138,7 +138,7 @@ def picture(runs: list[Run]) -> bytes:
         panel.set_title(f"{kind} classes, {count} images a class", fontsize=9)
         panel.grid(alpha=0.3)
     for panel in panels[-1]:
-        panel.set_xlabel("optimiser steps")
+        panel.set_xlabel("optimizer steps")
     for panel in panels[:, 0]:
         panel.set_ylabel("accuracy, %")
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
@@ -150,7 +150,7 @@ def picture(runs: list[Run]) -> bytes:
 def main(
     files: Annotated[list[Path], typer.Argument(help="JSON lines files of bench_adapt.py.")],
     costs: Annotated[bool, typer.Option(help="Show costs instead of accuracies.")] = False,
-    rivals: Annotated[
+    baselines: Annotated[
         list[str] | None, typer.Option("--against", help="Show by how much MVP is above this row.")
     ] = None,
     row: Annotated[str, typer.Option(help="The row that is compared with --against.")] = "MVP",
@@ -161,8 +161,8 @@ def main(
     runs, groups = read_runs(files), [KINDS] if together else [(kind,) for kind in KINDS]
     if costs:
         print(cost_table(runs))
-    elif rivals:
-        print(difference_table(runs, row, rivals, groups))
+    elif baselines:
+        print(difference_table(runs, row, baselines, groups))
     else:
         print("\n\n".join(accuracy_table(runs, kinds) for kinds in groups))
     if picture_to is not None:

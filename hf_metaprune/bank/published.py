@@ -21,7 +21,7 @@ from ..models.configuration import MetaPrunedConfig
 from ..models.saving import CONFIG_KEYS
 from ..reporting.card import MAX_CARD_BYTES
 from .entry import Entry
-from .index import INDEX_SCHEMA, MAX_INDEX_BYTES, check_complete, read_table, rows_of, stored_meta
+from .index import INDEX_SCHEMA, MAX_INDEX_BYTES, check_complete, read_table, stored_meta, table_rows
 from .meta import check_meta, read_meta
 
 OF_THE_PLACE = ("path", "repo_id", "revision", "sketch")
@@ -44,7 +44,7 @@ class State:
     @cached_property
     def rows(self) -> dict[str, dict[str, Any]]:
         """The rows of the index by id."""
-        return {row["id"]: row for row in rows_of(self.table)}
+        return {row["id"]: row for row in table_rows(self.table)}
 
     @property
     def paths(self) -> dict[str, str]:

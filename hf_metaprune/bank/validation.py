@@ -43,7 +43,7 @@ def check_entry(bank: BankReader, entry: Entry, by_base: bool = True) -> Iterato
     `by_base`: whether its values are measured by those of the base, which must be sound then.
     """
     try:
-        wrong = check_files(entry.folder, bank.files_of(entry).writable)
+        wrong = check_files(entry.folder, bank.entry_files(entry).writable)
         if wrong is not None:
             yield wrong
             return

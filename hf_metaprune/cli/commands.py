@@ -11,7 +11,7 @@ from typer.core import TyperCommand, TyperOption
 
 from ..config import MethodOptions
 from ..errors import OptionError
-from .options import options_of
+from .options import option_annotations
 
 DEFAULT_METHOD = "ifp"
 _OF_METHOD = "hf_metaprune.cli.of_method"
@@ -33,7 +33,7 @@ NAMES: dict[str, Callable[[], list[str]]] = {"by": _similarities, "method": _met
 """The names that an option takes, of plugins, too; to know them takes an import of torch, so only help asks."""
 
 
-def names_of(option: str) -> str:
+def registered_names(option: str) -> str:
     """A sentence that lists the names which an option takes; nothing for options that take none."""
     return f" One of: {', '.join(NAMES[option]())}." if option in NAMES else ""
 
@@ -46,7 +46,7 @@ class Command(TyperCommand):
         for parameter in self.get_params(ctx):
             name = parameter.name or ""
             if isinstance(parameter, TyperOption) and name in NAMES and "One of:" not in (parameter.help or ""):
-                parameter.help = (parameter.help or "") + names_of(name)
+                parameter.help = (parameter.help or "") + registered_names(name)
         super().format_help(ctx, formatter)
 
 
@@ -88,7 +88,7 @@ def _parameters(cls: type[MethodOptions]) -> list[Any]:
 
     def takes_options(**_: Any) -> None: ...
 
-    annotations = options_of(cls)
+    annotations = option_annotations(cls)
     parameters = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
         for name, annotation in annotations.items()

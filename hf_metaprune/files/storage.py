@@ -122,10 +122,10 @@ def parse_json(text: str | bytes) -> Any:
         value = json.loads(text)
     except RecursionError as error:
         raise ValueError(f"more than {MAX_DEPTH} levels of lists and objects") from error
-    return check_plain(value)
+    return check_json_value(value)
 
 
-def check_plain(value: Any) -> Any:
+def check_json_value(value: Any) -> Any:
     """The JSON value itself.
 
     Raises:

@@ -157,7 +157,7 @@ class Mask(Mapping[str, np.ndarray]):
         """Intersection over union of the kept units of all layers together."""
         return (self & other).n_kept / max(1, (self | other).n_kept)
 
-    def with_whole(self, sizes: Mapping[str, int]) -> Mask:
+    def with_whole_layers(self, sizes: Mapping[str, int]) -> Mask:
         """The mask over the layers of `sizes`, of which those that it lacks are kept whole."""
         return Mask({name: self[name] if name in self else np.arange(size) for name, size in sizes.items()}, sizes)
 

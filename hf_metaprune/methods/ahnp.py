@@ -52,7 +52,7 @@ class AutomaticPruning(LearntPruning):
 
         No pruned unit is above one that stayed.
         """
-        return training.keeper.mean().agreeing(training.mask)
+        return training.keeper.mean().reconciled(training.mask)
 
     def tell(self, training: ScoreTraining, scores: dict[str, torch.Tensor]) -> None:
         o, threshold, goal = training.options, self._threshold(training), sum(training.goal.values())

@@ -23,7 +23,7 @@ from .weights import load_weights, unreadable
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 CONFIG_KEYS = {f.name for f in dataclasses.fields(MetaPrunedConfig)} | {"model_type", "architectures", "dtype"}
-"""What is read of a stranger's config; transformers has more keys, which choose kernels, quantisers and code."""
+"""What is read of a stranger's config; transformers has more keys, which choose kernels, quantizers and code."""
 
 
 def check_dtype(dtype: str) -> None:

@@ -32,7 +32,7 @@ def write_model_files(
     try:
         mask = result.model.mask()
         write_bytes(folder / UNITS_PICTURE, png(units_figure(mask, mask.sizes)))
-        card = ModelCard.of(result, name, license, folder)
+        card = ModelCard.from_result(result, name, license, folder)
         write_bytes(folder / CARD, card.render().encode())
     except Exception as error:  # a model without a card is better than none
         if isinstance(error, (StorageError, MemoryError)):
