@@ -40,7 +40,7 @@ LEARNING_RATES: dict[tuple[str, bool], tuple[float, float, float]] = {
 ENOUGH_HELD: dict[str, float] = {"sgd": 0.4, "adamw": 0.75}
 """Of the units that stay, the share that neighbours have to hold for their weights to be better; by the optimiser.
 
-Weights that were trained beside few others do not fit to those of the whole base (docs/findings.md).
+Weights that were trained beside few others do not fit to those of the whole base (docs/findings/weights.md).
 """
 
 TUNED_SHARE = 0.1
@@ -59,8 +59,8 @@ def paper_recipe(strategy: str = "mvp", optimizer: str = "sgd") -> dict[str, Any
 def default_recipe(images_per_class: float, strategy: str = "mvp", optimizer: str = "sgd") -> dict[str, Any]:
     """The default recipe for a task with so many training images a class.
 
-    Chosen on tuning tasks that no benchmark uses (docs/findings.md). Weights that no bank has brought near the task
-    have farther to go, and want a larger rate.
+    Chosen on tuning tasks that no benchmark uses (docs/findings/learning-rates.md). Weights that no bank has brought
+    near the task have farther to go, and want a larger rate.
     """
     few, some, many = LEARNING_RATES[optimizer, strategy in VOTED]
     lr = few if images_per_class < SOME else some if images_per_class < MANY else many
@@ -86,7 +86,8 @@ def rate_at(lr: float, optimizer: str, images_per_class: float, share: float) ->
     """The recipe's learning rate `lr` for a network of which `share` of the base's units stay.
 
     The more stays of a vision transformer, the less it has to learn, and the more can be spoilt by few images: there
-    the rate falls as the share grows. ResNets, and many images, want the same rate at any share (docs/findings.md).
+    the rate falls as the share grows. ResNets, and many images, want the same rate at any share
+    (docs/findings/learning-rates.md).
     """
     if optimizer != "adamw" or images_per_class >= MANY:
         return lr
