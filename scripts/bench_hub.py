@@ -37,7 +37,7 @@ from hf_metaprune import Bank
 from hf_metaprune.bank.publish import COMMIT_ENTRIES
 from hf_metaprune.files.layout import BASE_FOLDER, CARD, CONFIG, INDEX_FILE, PREPROCESSOR, REPORT, WEIGHTS
 from hf_metaprune.reporting.model_card import ModelCard
-from hf_metaprune.reporting.report import AdaptReport
+from hf_metaprune.reporting.report_files import load_report
 from tests.hub import LoopbackHub, environment
 
 log = logging.getLogger("bench_hub")
@@ -197,7 +197,7 @@ def fill_commons(hub: LoopbackHub, bank: Bank) -> None:
         repo_id = f"owner-{n % OWNERS}/model-{n}"
         made = {name: files[f"{entry.path}/{name}"] for name in (CONFIG, WEIGHTS, PREPROCESSOR)}
         shown = json.loads(made[CONFIG]) | {"labels": list(entry.labels)}
-        told = replace(AdaptReport.load(report), labels=list(entry.labels))
+        told = replace(load_report(report), labels=list(entry.labels))
         card = ModelCard(repo_id, shown, entry.packed_mask, told, entry.sha256, entry.size)
         hub.put_files(repo_id, made | {CARD: card.render().encode(), REPORT: report})
 

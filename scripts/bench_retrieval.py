@@ -34,7 +34,7 @@ from hf_metaprune.similarity.auto import guess_scores
 from hf_metaprune.similarity.leep import leep
 from hf_metaprune.similarity.leep_labels import SHARE, known_share
 from hf_metaprune.sizing.cost_model import count_flops
-from hf_metaprune.training.loop import predict_logits
+from hf_metaprune.training.forward import predict_logits
 
 CPU = torch.device("cpu")
 SHARES = (0.02, 0.05, 0.07, 0.09, 0.1, 0.15, 0.2, 0.3)

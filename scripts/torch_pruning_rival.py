@@ -24,7 +24,8 @@ from hf_metaprune.config import TrainingOptions
 from hf_metaprune.data.images import ImageSet, augment
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.models.base_model import BaseModel
-from hf_metaprune.training.loop import EVAL_BATCH, batch_rows, lr_factor, make_optimizer
+from hf_metaprune.training.forward import EVAL_BATCH
+from hf_metaprune.training.loop import batch_rows, lr_factor, make_optimizer
 
 SEARCH = 12  # bisections of the ratio
 

@@ -24,10 +24,10 @@ from timm.models._hub import save_for_hf
 
 from hf_metaprune.bank.bank import Bank
 from hf_metaprune.bank.factory import build_bank
-from hf_metaprune.config import MethodOptions
 from hf_metaprune.data.images import ImageSet
 from hf_metaprune.data.preprocessing import Preprocessing
 from hf_metaprune.data.task import Task, TaskData
+from hf_metaprune.methods import IterativeOptions
 from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.pruner import MetaPruner
 
@@ -100,7 +100,7 @@ def make_task_data() -> TaskData:
 def make_bank(folder: Path, base: BaseModel, task_data: TaskData) -> Path:
     """A tiny bank of four entries."""
     bank = Bank.create(folder, base, name="tiny", defaults={"ratio": 0.7})
-    options = MethodOptions(
+    options = IterativeOptions(
         ratio=0.7, steps=40, prune_every=3, prune_share=0.2, lr=0.02, batch_size=18, precision="fp32"
     )
     tasks = [(0, 1, 2), (2, 3, 4), (1, 4, 5), (0, 3, 5)]

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from hf_metaprune.errors import OptionError
 from hf_metaprune.masks.mask import Mask
 from hf_metaprune.masks.scores import ScoreMask
-from hf_metaprune.models.architectures.architecture import architecture_of
+from hf_metaprune.models.architectures.lookup import architecture_of
 from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.models.modeling import MetaPrunedForImageClassification
 from hf_metaprune.models.slicing import count_parameters

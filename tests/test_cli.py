@@ -320,12 +320,11 @@ def test_a_read_only_folder_is_said(run_python, tmp_path: Path) -> None:
 def test_ctrl_c_leaves_nothing_half_written(
     run, bank_folder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hf_metaprune import result
 
     def interrupted(*_args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(result, "save_model", interrupted)
+    monkeypatch.setattr("hf_metaprune.reporting.model_files.save_model", interrupted)
     code, _, errors = run("adapt", bank_folder, photos, "--out", tmp_path / "out", *FAST)
     assert code == 130
     assert "nothing is half written" in errors

@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 
 from hf_metaprune.adapt import classifier as heads
-from hf_metaprune.adapt.classifier import extract_features, make_head, neighbour_rows, ridge_head
+from hf_metaprune.adapt.classifier import make_head, neighbour_rows, ridge_head
 from hf_metaprune.bank.bank import Bank
 from hf_metaprune.data.task import Task, TaskData
 from hf_metaprune.masks.mask import Mask
-from hf_metaprune.training.loop import accuracy
+from hf_metaprune.training.forward import accuracy, extract_features
 from tests.conftest import needs_wordnet
 
 CPU = torch.device("cpu")

@@ -19,9 +19,10 @@ from hf_metaprune import AdaptResult, Bank, MetaPruner
 from hf_metaprune.data.images import ImageSet
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.drawing.style import INK, png, svg
+from hf_metaprune.drawing.units import units_figure
 from hf_metaprune.masks.mask import Mask
 from hf_metaprune.reporting.bank_figures import map_figure, overlaps, positions
-from hf_metaprune.reporting.figures import confusion_figure, curve_figure, units_figure, vote_figure
+from hf_metaprune.reporting.figures import confusion_figure, curve_figure, vote_figure
 from hf_metaprune.reporting.misclassified import MOST, SIDE, worst_mistakes
 from hf_metaprune.reporting.page import command
 from hf_metaprune.reporting.report import AdaptReport
@@ -181,7 +182,7 @@ def test_pictures_are_sound_svg_in_the_colour_of_the_page() -> None:
     mask = Mask.random({"a": 7, "wide": 3000}, 0.5, 0)
     voters = {NASTY: Mask.random(mask.sizes, 0.9, 1), "b": mask}
     for made in (
-        units_figure(mask),
+        units_figure(mask, mask.sizes),
         vote_figure("wide", voters, mask),
         curve_figure({NASTY: {0: 0.1, 5: 0.9}, "b": {0: 0.2}}),
         confusion_figure([[1, 2], [0, 3]], [NASTY, "b"]),
@@ -197,7 +198,7 @@ def test_pictures_are_sound_svg_in_the_colour_of_the_page() -> None:
 
 def test_a_stripe_shows_what_is_kept() -> None:
     kept = [0, 3, 4]
-    made = units_figure(Mask({"a": np.array(kept)}, {"a": 6}))
+    made = units_figure({"a": np.array(kept)}, {"a": 6})
     (image,) = made.axes[0].get_images()
     alpha = np.asarray(image.get_array())[0, :, 3]
     assert np.flatnonzero(alpha == 1).tolist() == kept

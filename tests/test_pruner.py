@@ -14,9 +14,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from hf_metaprune import Bank, MetaPruner
-from hf_metaprune.adapt.plan import settle_options
-from hf_metaprune.adapt.strategies import Start, by_vote
-from hf_metaprune.config import AdaptOptions
+from hf_metaprune.adapt.plan import resolve_options
+from hf_metaprune.adapt.strategies import by_vote
+from hf_metaprune.adapt.voters import Voters
+from hf_metaprune.config import AdaptOptions, TrainingOptions, option_fields
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import (
     BankError,
@@ -29,9 +30,13 @@ from hf_metaprune.errors import (
     WordNetError,
 )
 from hf_metaprune.masks.mask import Mask, keep_count
+from hf_metaprune.models.architectures.recipe import CONVOLUTIONAL, TRANSFORMER
 from hf_metaprune.reporting.report import AdaptReport
+from hf_metaprune.reporting.report_files import save_report
 from hf_metaprune.result import AdaptResult, load_result
-from hf_metaprune.similarity import Neighbour
+from hf_metaprune.similarity import Neighbour, get_similarity
+from hf_metaprune.sizing.inputs import AdaptInputs
+from hf_metaprune.training.record import RunRecord
 from tests.conftest import needs_wordnet
 
 CPU = torch.device("cpu")
@@ -122,11 +127,13 @@ def test_one_neighbour_votes_for_itself_whole(pruner: MetaPruner, target: TaskDa
 
 def test_weighted_votes_follow_the_scores(pruner: MetaPruner, target: TaskData) -> None:
     near, *far = pruner.bank
-    neighbours = [Neighbour(near, 0.0), *(Neighbour(entry, -50.0) for entry in far)]
+    neighbours = (Neighbour(near, 0.0), *(Neighbour(entry, -50.0) for entry in far))
 
     def winner(weighted: bool) -> Mask:
-        options = AdaptOptions(vote="top", weighted=weighted, by="leep")
-        order = by_vote(Start(pruner.bank.base, target.task, target.train, options, 0.7, CPU, neighbours))
+        options = AdaptOptions(vote="top", by="leep")
+        inputs = AdaptInputs(pruner.bank.base, target.task, target.train, options, 0.7, CPU)
+        weights = tuple(get_similarity("leep").weight(n.score) for n in neighbours) if weighted else None
+        order = by_vote(inputs, Voters(neighbours, weights=weights), RunRecord())
         return order.mask({name: keep_count(size, 0.7) for name, size in pruner.bank.sizes.items()})
 
     assert winner(weighted=True) == near.mask
@@ -270,11 +277,11 @@ def test_wrong_options_are_refused_before_the_data_is_read(pruner: MetaPruner, o
 
 
 def test_the_recipe_follows_the_number_of_images() -> None:
-    rates = [settle_options(AdaptOptions(), {}, n)[1].lr for n in (5, 20, 500)]
+    rates = [resolve_options(AdaptOptions(), TrainingOptions(), n)[1].lr for n in (5, 20, 500)]
     assert rates == sorted(set(rates))
-    assert settle_options(AdaptOptions(), {"lr": 0.5}, 20)[1].lr == 0.5
-    assert settle_options(AdaptOptions(), {"lr": None}, 20)[1].lr == rates[1]
-    assert settle_options(AdaptOptions(preset="paper"), {}, 5)[1].lr == 0.01
+    assert resolve_options(AdaptOptions(), TrainingOptions(lr=0.5), 20)[1].lr == 0.5
+    assert resolve_options(AdaptOptions(), TrainingOptions(steps=3), 20)[1].lr == rates[1]
+    assert resolve_options(AdaptOptions(preset="paper"), TrainingOptions(), 5)[1].lr == 0.01
 
 
 def test_data_that_was_read_for_another_base_is_refused(pruner: MetaPruner, target: TaskData) -> None:
@@ -284,11 +291,21 @@ def test_data_that_was_read_for_another_base_is_refused(pruner: MetaPruner, targ
 
 
 def test_an_optimiser_brings_its_own_rate() -> None:
-    of_family = settle_options(AdaptOptions(), {}, 20, "adamw")[1]
-    assert settle_options(AdaptOptions(), {"optimizer": "adamw"}, 20, "sgd")[1] == of_family
-    assert of_family.lr < settle_options(AdaptOptions(), {"optimizer": "sgd"}, 20, "adamw")[1].lr
+    of_family = resolve_options(AdaptOptions(), TrainingOptions(), 20, TRANSFORMER)[1]
+    assert resolve_options(AdaptOptions(), TrainingOptions(optimizer="adamw"), 20, CONVOLUTIONAL)[1] == of_family
+    assert of_family.lr < resolve_options(AdaptOptions(), TrainingOptions(optimizer="sgd"), 20, TRANSFORMER)[1].lr
     with pytest.raises(OptionError, match="must be one of sgd, adamw"):
-        settle_options(AdaptOptions(), {"optimizer": "adam"}, 20)
+        TrainingOptions(optimizer="adam")
+
+
+def test_options_may_come_as_objects_or_one_by_one(pruner: MetaPruner, target: TaskData) -> None:
+    single = pruner.adapt(target, **FAST).report
+    fast = dict(FAST)
+    options = AdaptOptions(**{name: fast.pop(name) for name in list(fast) if name in option_fields(AdaptOptions)})
+    whole = pruner.adapt(target, options, TrainingOptions(**fast)).report
+    assert whole.accuracy_at_step == single.accuracy_at_step
+    assert (whole.options, whole.given) == (single.options, single.given)
+    assert pruner.adapt(target, options, TrainingOptions(**fast), steps=1).report.options["steps"] == 1
 
 
 def test_each_class_is_measured_on_its_own_images(pruner: MetaPruner, target: TaskData) -> None:
@@ -393,7 +410,7 @@ def test_reports_show_text_of_others_as_text(pruner: MetaPruner, target: TaskDat
     result = pruner.adapt(target, **FAST)
     result.report.source = "<script>alert(1)</script> | [x](javascript:1)"
     result.report.neighbours[0]["labels"] = ["![a](http://x/y.png)", "**b**"]
-    result.report.save(tmp_path)
+    save_report(result.report, tmp_path)
     text = (tmp_path / "report.md").read_text()
     assert "<script>" not in text
     assert "![a](" not in text

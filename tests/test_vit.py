@@ -14,10 +14,10 @@ from hf_metaprune import Bank, MetaPruner
 from hf_metaprune.bank.entry import Entry
 from hf_metaprune.bank.factory import build_bank
 from hf_metaprune.bank.validation import validate_bank
-from hf_metaprune.config import MethodOptions
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import FormatError, OptionError
 from hf_metaprune.masks.scores import ScoreMask, sum_scores
+from hf_metaprune.methods import LearntOptions
 from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.models.saving import load_model
 from hf_metaprune.models.score_file import load_scores, save_scores
@@ -31,7 +31,7 @@ TASKS = [(0, 1, 2), (2, 3, 4), (1, 4, 5)]
 def vit_bank_folder(tmp_path_factory: pytest.TempPathFactory, vit_base: BaseModel, task_data: TaskData) -> Path:
     folder = tmp_path_factory.mktemp("vit") / "bank"
     bank = Bank.create(folder, vit_base, name="tiny vit", defaults={"ratio": 0.7})
-    options = MethodOptions(ratio=0.7, steps=20, batch_size=18, precision="fp32")
+    options = LearntOptions(ratio=0.7, steps=20, batch_size=18, precision="fp32")
     for method, tasks in (("ahnp", TASKS[:2]), ("amp", TASKS[2:])):
         made = build_bank(bank, task_data, tasks, method=method, options=options, device=torch.device("cpu"))
         assert len(list(made)) == len(tasks)
@@ -192,7 +192,9 @@ def test_budgets_are_kept_and_out_of_reach_ones_refused(
     between = pruner.adapt(target, **FAST, max_macs=smallest + 10_000).report  # less than one unit a layer
     assert smallest < between.macs <= smallest + 10_000
     assert any("layers keep no unit" in note for note in between.notes)
-    monkeypatch.setattr(MetaPruner, "nearest", None)  # what is out of reach is refused before entries are ranked
+    monkeypatch.setattr(
+        "hf_metaprune.pruner.find_voters", None
+    )  # what is out of reach is refused before entries are ranked
     with pytest.raises(OptionError, match=r"max_macs=1: the smallest sub-network of this base has [\d,]+ MACs"):
         pruner.adapt(target, **FAST, max_macs=1)
     with pytest.raises(OptionError, match="max_latency_ms=0.0001: the smallest .* takes .* ms on this machine"):

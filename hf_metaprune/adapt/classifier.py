@@ -12,25 +12,12 @@ from ..data.images import ImageSet
 from ..data.task import Task
 from ..errors import DataError
 from ..models.modeling import MetaPrunedForImageClassification
-from ..training.loop import EVAL_BATCH, autocast
+from ..training.forward import extract_features
 from .averaging import PREFIX
 
 LAMBDAS = tuple(10.0**e for e in range(-4, 4))  # ridge penalties tried, in units of the features' mean square
 PRIOR_SCALES = (0.0, 0.5, 1.0)  # how much of the neighbours' rows is taken as known, tried in turn
 TEMPERATURES = torch.logspace(-1, 3, 81, dtype=torch.float64)  # inverse temperatures of the logits
-
-
-@torch.no_grad()  # not inference mode: moving the weights there would make them unfit for training
-def extract_features(
-    model: MetaPrunedForImageClassification, images: ImageSet, device: torch.device, precision: str = "fp32"
-) -> torch.Tensor:
-    """What the classifier sees of each image: float64 (n, features), on the CPU, in eval mode."""
-    model.to(device=device, memory_format=torch.channels_last).eval()
-    out = []
-    for x, _ in images.batches(EVAL_BATCH):
-        with autocast(device, precision):
-            out.append(model.features(x.to(device).contiguous(memory_format=torch.channels_last)).double().cpu())
-    return torch.cat(out)
 
 
 @dataclass

@@ -12,17 +12,13 @@ from ..errors import BankError
 from ..similarity import Neighbour, Query, Similarity, get_similarity
 from ..text import counted
 from .recipes import SIMILARITY
+from .voters import Voters
 
 REMEDY = "`hf-metaprune bank validate` tells what is wrong with a bank's entries, and --repair sets the bad ones aside"
 
 
-def nearest(bank: Bank, query: Query, options: AdaptOptions) -> list[Neighbour]:
-    """The N entries nearest to the task, nearest first; see `ranked`."""
-    return ranked(bank, query, options)[0]
-
-
-def ranked(bank: Bank, query: Query, options: AdaptOptions) -> tuple[list[Neighbour], list[Neighbour]]:
-    """The N entries nearest to the task, and the others whose score was needed to find them; nearest first.
+def find_voters(bank: Bank, query: Query, options: AdaptOptions) -> Voters:
+    """Find the N entries nearest to the task, and the others whose score was needed to find them.
 
     `options` say which similarity, and N (None: all). An entry that is damaged, or not what the index says, is left
     out with a note; nor has an owner of single models more than ``votes_per_owner`` of them among the N.
@@ -36,7 +32,8 @@ def ranked(bank: Bank, query: Query, options: AdaptOptions) -> tuple[list[Neighb
     others: list[Neighbour] = []
     owners: Counter[str | None] = Counter()
     capped = False
-    for shortlist in _rankings(get_similarity(options.by or SIMILARITY), query, list(bank)):
+    similarity = get_similarity(options.by or SIMILARITY)
+    for shortlist in _rankings(similarity, query, list(bank)):
         for neighbour in shortlist:
             entry = neighbour.entry
             too_many = entry.owner is not None and owners[entry.owner] >= allowed
@@ -49,12 +46,13 @@ def ranked(bank: Bank, query: Query, options: AdaptOptions) -> tuple[list[Neighb
         if len(found) == wanted:
             break
     if found and capped and len(found) < wanted:
-        query.note(f"{len(found)} vote, not {wanted}: an owner has at most {allowed} (votes_per_owner)")
+        query.record.note(f"{len(found)} vote, not {wanted}: an owner has at most {allowed} (votes_per_owner)")
     elif not found or (options.neighbours and len(found) < options.neighbours):
-        why = "; ".join(query.notes[-3:])
+        why = "; ".join(query.record.notes[-3:])
         has = counted(len(bank), "entry", "entries")
         raise BankError(f"only {len(found)} of {has} of {bank.title} can be used: {why}; {REMEDY}")
-    return found, others
+    weights = tuple(similarity.weight(n.score) for n in found) if options.weighted else None
+    return Voters(tuple(found), tuple(others), weights)
 
 
 def _usable(entry: Entry, query: Query, options: AdaptOptions) -> bool:

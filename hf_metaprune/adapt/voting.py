@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ..config import check_ratio
 from ..errors import BankError, OptionError
-from ..masks.mask import Mask, check_ratio, keep_count
+from ..masks.mask import Mask, keep_count
 from ..masks.scores import vote_shares_of
 
 

@@ -140,7 +140,7 @@ class MakingSection:
         cost = plan.cost(ratio) if plan else opened.cost(ratio, max(2, len(visitor.photos.by_class)))
         another = None if made is None or abs(made.report.ratio - ratio) < 1e-6 else made.report.ratio
         shown: Update = {self.predicted: views.size(cost, opened.whole, opened.speeds(ratio), another)}
-        if plan is not None and layer in plan.start.base.sizes:
+        if plan is not None and layer in plan.inputs.base.sizes:
             shown[self.votes.voted] = views.vote(plan, ratio, layer)
         return shown
 

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, quote, urlencode, urlsplit
 import gradio as gr
 
 from ..errors import HubError, TokenError
-from ..hub.client import is_repo_id
+from ..files.names import is_repo_id
 from . import views
 from .pressed import pressed, resting
 from .results import ResultSection

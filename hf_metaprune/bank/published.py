@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from ..errors import BankError, FormatError, NewerFormatError
 from ..files.layout import BANK_FILE, CARD, CONFIG, INDEX_FILE, PREPROCESSOR, SCORES, TASKS_FOLDER, WEIGHTS
+from ..files.names import public_name
 from ..files.storage import read_json
-from ..hub.client import public_name
 from ..hub.files import HubFiles
 from ..hub.repo import Repo, read_text
 from ..models.configuration import MetaPrunedConfig

@@ -16,11 +16,14 @@ from ..files.storage import storage_errors
 from ..hub.files import DOWNLOADS, Files, HubFiles
 from ..models.base_model import BaseModel
 from ..models.score_file import most_score_bytes
+from ..text import counted
 from .entry import Entry
 from .index import read_table, rows_of
 
 log = logging.getLogger(__name__)
 
+SHOWN_ENTRIES = 10
+"""Entries that a notebook shows."""
 MAX_CONFIG_BYTES = 4 << 20
 MAX_ENTRY_BYTES = 2 << 30
 MAX_HEADER_BYTES = 2 << 20
@@ -217,9 +220,17 @@ class BankReader:
             raise BankError(f"{self.files.name} has no entry {entry_id!r}") from None
 
     def _repr_html_(self) -> str:
-        from ..reporting.notebook import bank_cell
+        from ..drawing.cells import cell
 
-        return bank_cell(self)
+        base, rows = self.meta["base_model"], []
+        for entry, _ in zip(self, range(SHOWN_ENTRIES), strict=False):
+            accuracy = entry.metrics.get("accuracy")
+            shown = f"{accuracy:.1%}" if isinstance(accuracy, float) else ""
+            rows.append([entry.id, ", ".join(entry.labels), str(entry.method), f"{entry.ratio}", shown])
+        said = f"{counted(len(self), 'entry', 'entries')} of {base['architecture']} ({base['library']})."
+        more = f"The first {len(rows)} of them" if len(self) > len(rows) else "All of them"
+        header = ["entry", "classes", "method", "ratio", "accuracy"]
+        return cell(f"Bank {self.name}", summary=[said], caption=more, header=header, rows=rows, numbers=2)
 
     def __repr__(self) -> str:
         return f"Bank({self.name!r}, {len(self)} entries, base {self.meta['base_model'].get('architecture')})"

@@ -18,25 +18,28 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm.auto import tqdm
 
 from ..config import SearchOptions
 from ..errors import FormatError, HubError, HubUnreachableError
 from ..files.layout import FORMAT_VERSION, WEIGHTS
+from ..files.names import is_repo_id
 from ..files.storage import check_plain
-from ..hub.client import TAG, Patience, is_repo_id
+from ..hub.client import TAG, Patience
 from ..hub.files import DOWNLOADS
 from ..hub.header import metadata_on_hub
 from ..hub.listing import ListedModel, list_models
 from ..hub.memory import Memory
-from ..models.saving import check_metadata
+from ..models.weight_file import check_metadata
 from ..text import counted
-from .bank import Bank
 from .entry import COMMIT, Entry, check_id
+from .reader import BankReader
 
 log = logging.getLogger(__name__)
+
+B = TypeVar("B", bound=BankReader)
 
 AT_A_TIME = 256
 MOST_WAITING = 10_000
@@ -46,7 +49,7 @@ HEADER_KEYS = ("format_version", "base_model_sha256", "masks_digest", "labels")
 """What is read, and remembered, of a header."""
 
 
-def search_hub(bank: Bank, options: SearchOptions, progress: bool = False) -> Bank:
+def search_hub(bank: B, options: SearchOptions, progress: bool = False) -> B:
     """The bank with entries from all over the Hub instead of its own: published models of the same base.
 
     Args:
@@ -58,7 +61,7 @@ def search_hub(bank: Bank, options: SearchOptions, progress: bool = False) -> Ba
     """
     found: dict[str, Entry] = {}
     limit, token = options.limit or sys.maxsize, bank.hub_options.get("token")
-    commons = Bank(bank.files, bank.meta | {"name": COMMONS}, strict=bank.strict, hub_options=bank.hub_options)
+    commons = type(bank)(bank.files, bank.meta | {"name": COMMONS}, strict=bank.strict, hub_options=bank.hub_options)
     with Memory.open(bank.hub_options.get("cache_dir")) as memory:
         look = _Look(commons, token, memory)
         listed = _listed(options, token, look.seen)
@@ -117,7 +120,7 @@ def _admitted(
 class _Look:
     """From a listed model to an entry, or None; what was found out is remembered by commit."""
 
-    def __init__(self, bank: Bank, token: str | bool | None, memory: Memory) -> None:
+    def __init__(self, bank: BankReader, token: str | bool | None, memory: Memory) -> None:
         self.bank, self.memory, self.token = bank, memory, token
         self.trouble: HubUnreachableError | None = None
         self.seen: dict[str, str] = {}

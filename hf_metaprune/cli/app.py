@@ -13,8 +13,9 @@ import typer
 from ..config import AdaptOptions, SearchOptions, TrainingOptions, option_fields
 from ..errors import DataError, MetaPruneError, OptionError
 from ..version import __version__
-from . import INTERRUPTED
 from .bank import BankArgument, BankRevision, bank_app
+from .commands import Command
+from .exit_codes import INTERRUPTED
 from .hub import publish
 from .models import export, sweep
 from .options import with_options
@@ -30,7 +31,7 @@ app = typer.Typer(
 app.add_typer(bank_app, name="bank")
 app.command()(publish)
 app.command()(export)
-app.command()(sweep)
+app.command(cls=Command)(sweep)
 app.command()(space)
 
 
@@ -74,7 +75,7 @@ def options(
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, handlers=handlers or None)
 
 
-@app.command()
+@app.command(cls=Command)
 @with_options(AdaptOptions, TrainingOptions, SearchOptions)
 def adapt(
     bank: BankArgument,

@@ -8,10 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from ..config import MethodOptions, override
+from ..config import override
 from ..errors import OptionError
 from ..files.layout import BANK_FILE
 from ..text import counted
+from .commands import DEFAULT_METHOD, MethodCommand
 from .options import with_options
 from .output import Json, out, plain, print_json, show_progress, sparkline, table
 
@@ -72,7 +73,8 @@ def bank_validate(
 ) -> None:
     """Check every entry: digests, shapes, masks, labels, values. Exit code 1 if anything is wrong."""
     from ..bank.bank import open_bank
-    from ..bank.validation import repair_index, validate_bank
+    from ..bank.repair import repair_index
+    from ..bank.validation import validate_bank
     from ..files.layout import REJECTED_FOLDER
 
     opened, left_out = repair_index(bank) if repair else (open_bank(bank, strict=False), [])
@@ -115,8 +117,8 @@ def bank_sketch(
         out.print(f"made {counted(len(made), 'sketch', 'sketches')}; {plain(bank)} has {_entries(opened)}")
 
 
-@bank_app.command("build")
-@with_options(MethodOptions)
+@bank_app.command("build", cls=MethodCommand)
+@with_options()
 def bank_build(
     bank: OwnBankArgument,
     data: Annotated[
@@ -125,7 +127,7 @@ def bank_build(
     base: Annotated[Path, typer.Option(help="Folder of the base model (timm or transformers).")],
     tasks: Annotated[int, typer.Option(help="Number of tasks.", min=1)] = 60,
     classes: Annotated[int, typer.Option(help="Classes a task.", min=2)] = 5,
-    method: Annotated[str, typer.Option(help="Pruning method.")] = "ifp",
+    method: Annotated[str, typer.Option(help="Pruning method; it has options of its own.")] = DEFAULT_METHOD,
     seed: Annotated[int, typer.Option(help="Seed of the draw and of all training.")] = 0,
     dtype: Annotated[str, typer.Option(help="How weights are stored.")] = "float16",
     exclude: Annotated[list[str] | None, typer.Option(help="A class to keep out of every task; repeatable.")] = None,
@@ -142,9 +144,8 @@ def bank_build(
     from ..models.base_model import BaseModel
     from ..models.saving import check_dtype
 
-    settings = override(MethodOptions(), options)
+    settings = override(get_method(method).options(), options)
     check_dtype(dtype)
-    get_method(method)
     check_writable(Path(bank).expanduser(), overwrite=True)
     network = BaseModel.load(base)
     if (Path(bank).expanduser() / BANK_FILE).exists():

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BankError
+from ..files.shipped import EXAMPLE_TASK, shipped_path
 from ..files.storage import check_writable
 from ..reporting.report import AdaptReport
 from .output import command, out, plain, print_json, show_progress, show_report
@@ -14,19 +14,7 @@ from .output import command, out, plain, print_json, show_progress, show_report
 if TYPE_CHECKING:
     from ..data.task import Task
 
-ROOT = Path(__file__).resolve().parents[2] / "space"
-
-
-def demo_path(given: Path | None, default: str, option: str) -> Path:
-    """A path given by the user, or the one in the project's ``space`` folder.
-
-    Raises:
-        BankError: neither is there (the package was installed without the repository).
-    """
-    path = given or ROOT / default
-    if not path.exists():
-        raise BankError(f"{path} does not exist: run the demo in a clone of the repository, or pass {option}")
-    return path
+DEMO_BANK = "demo-bank"
 
 
 def run_demo(bank: Path | None, data: Path | None, out_dir: Path, seed: int, as_json: bool) -> None:
@@ -36,7 +24,8 @@ def run_demo(bank: Path | None, data: Path | None, out_dir: Path, seed: int, as_
     from ..pruner import MetaPruner
 
     began = time.perf_counter()
-    bank_path, data_path = demo_path(bank, "demo_bank", "--bank"), demo_path(data, "examples/unseen_five", "--data")
+    bank_path = bank if bank is not None else shipped_path(DEMO_BANK)
+    data_path = data if data is not None else shipped_path(EXAMPLE_TASK)
     check_writable(out_dir, overwrite=MODEL_FILES)
     pruner = MetaPruner.from_hub(bank_path)
     task = read_task_data(data_path, pruner.bank.base.preprocessing, progress=show_progress())
@@ -53,7 +42,7 @@ def run_demo(bank: Path | None, data: Path | None, out_dir: Path, seed: int, as_
         out.print(line)
     out.print(
         f"[bold]3.[/] Look at {plain(str(out_dir))}/report.md; then your own photos, a folder a class: "
-        + plain(command(f"adapt {bank_path} PHOTOS --out my_model"))
+        + plain(command(f"adapt {DEMO_BANK if bank is None else bank} PHOTOS --out my_model"))
     )
 
 

@@ -128,7 +128,7 @@ def bank_remove(
 def _own_bank(bank: str, revision: str | None, create_pr: bool) -> Bank | None:
     """The bank in a folder of this machine; None for the id of one on the Hub."""
     from ..bank.bank import Bank
-    from ..hub.client import is_repo_id
+    from ..files.names import is_repo_id
 
     if not Path(bank).expanduser().exists() and is_repo_id(bank):
         return None

@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from ..app.limits import MAX_CORRUPT_SHARE
 from ..errors import DataError, OptionError, reason
+from ..files.names import is_repo_id
+from ..hub.client import hub_answers
+from .limits import MAX_CORRUPT_SHARE
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +97,13 @@ def _chosen(names: Sequence[str]) -> list[str]:
     return [train, *(n for n in EVALUATION_NAMES if n in names and n != train)]
 
 
+def _is_cached(repo_id: str) -> bool:
+    """Whether the cache of `datasets` has a data set of the Hub."""
+    from datasets import config
+
+    return (Path(config.HF_DATASETS_CACHE) / repo_id.replace("/", "___")).exists()
+
+
 def _are_paths(source: Any) -> bool:
     return isinstance(source, (list, tuple)) and bool(source) and all(isinstance(p, (str, Path)) for p in source)
 
@@ -119,9 +128,11 @@ def _load(source: str | Path) -> tuple[Any, str]:
             return _load_parquet([path]), path.stem
         if isinstance(source, str) and glob.has_magic(source):
             return _load_parquet([Path(p) for p in sorted(glob.glob(str(path)))]), path.stem  # noqa: PTH207
-        if isinstance(source, Path) or path.is_absolute() or str(source).startswith((".", "~")):
-            raise DataError(f"{path} does not exist")
-        return datasets.load_dataset(str(source)), str(source)
+        if isinstance(source, Path) or not is_repo_id(source):
+            raise DataError(f"there is no file or folder {source}, and that is no id of the Hub, which is owner/name")
+        if not hub_answers() and not _is_cached(source):
+            raise DataError(f"there is no file or folder {source}, and the Hub cannot be reached: check the name")
+        return datasets.load_dataset(source), source
     except DataError:
         raise
     except (DatasetNotFoundError, FileNotFoundError, ConnectionError, ValueError, OSError) as error:

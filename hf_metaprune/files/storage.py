@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FormatError, StorageError, reason
-from ..hub.client import is_repo_id
 from .layout import TEMPORARY
+from .names import is_repo_id
 
 MAX_JSON_BYTES = 32 << 20  # a config of a huge network stays far below
 MAX_DEPTH = 64  # levels of lists and objects in JSON

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..errors import HubError, MissingFileError, OptionError, PublishConflictError
 from ..files.layout import CARD
-from .client import hub_api, hub_errors, is_repo_id, scrub
+from ..files.names import is_repo_id
+from .client import hub_api, hub_errors, scrub
 from .files import HubFiles
 
 if TYPE_CHECKING:

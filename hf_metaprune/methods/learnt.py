@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from ..config import TrainingOptions
+from ..config import MethodOptions, TrainingOptions, option
 from ..masks.mask import Mask, keep_count
 from ..masks.scores import ScoreMask
 from ..models.modeling import MetaPrunedForImageClassification
@@ -18,6 +19,18 @@ from .iterative import next_mask
 from .method import Method, PruningJob
 
 
+@dataclass(frozen=True)
+class LearntOptions(MethodOptions):
+    """How scores of units are learnt beside the weights; MVP, Algorithm 3. The paper gives no weight of the L1 loss."""
+
+    weight_lr: float = option(0.0005, "Learning rate of AdamW for weights.", low=0.0, high=100.0)
+    score_lr: float = option(0.05, "Learning rate of AdamW for scores.", low=0.0, high=100.0)
+    score_l1: float = option(10.0, "Weight of the L1 loss, the mean absolute score.", low=0.0, high=1e6)
+    score_share: float = option(
+        0.5, "Part of the steps in which scores are learnt: at most (ahnp), or all in all (amp).", low=0.0, high=1.0
+    )
+
+
 class ScoreTraining:
     """Training callback: learn scores, prune by `kept`, and in the last step of the phase cut down to the ratio.
 
@@ -25,7 +38,9 @@ class ScoreTraining:
     stay, and no L1 loss pulls at them.
     """
 
-    def __init__(self, model: MetaPrunedForImageClassification, job: PruningJob, method: LearntPruning) -> None:
+    def __init__(
+        self, model: MetaPrunedForImageClassification, job: PruningJob[LearntOptions], method: LearntPruning
+    ) -> None:
         self.options, self.method = job.options, method
         self.mask = model.mask()
         self.goal = {name: keep_count(size, self.options.ratio) for name, size in self.mask.sizes.items()}
@@ -60,8 +75,10 @@ class ScoreTraining:
         """Nothing to do."""
 
 
-class LearntPruning(Method):
+class LearntPruning(Method[LearntOptions]):
     """AdamW on weights and scores for at most `score_share` of the steps, then on the sliced network's weights."""
+
+    options = LearntOptions
 
     @abstractmethod
     def kept(self, training: ScoreTraining, scores: dict[str, torch.Tensor]) -> Mask:
@@ -74,7 +91,7 @@ class LearntPruning(Method):
     def tell(self, training: ScoreTraining, scores: dict[str, torch.Tensor]) -> None:
         """Say what the user should know of the phase's last cut, before it."""
 
-    def prune(self, job: PruningJob) -> tuple[MetaPrunedForImageClassification, TrainingResult]:
+    def prune(self, job: PruningJob[LearntOptions]) -> tuple[MetaPrunedForImageClassification, TrainingResult]:
         o, full = job.options, Mask.full(job.base.sizes)
         config = job.base.config(full, job.labels, synsets=job.synsets, ratio=o.ratio, method=self.name)
         torch.manual_seed(job.seed)  # the classifier's first weights
@@ -88,7 +105,12 @@ class LearntPruning(Method):
         return model, learnt + tuned
 
     def _train(
-        self, job: PruningJob, model: MetaPrunedForImageClassification, steps: int, done: int, **others: Any
+        self,
+        job: PruningJob[LearntOptions],
+        model: MetaPrunedForImageClassification,
+        steps: int,
+        done: int,
+        **others: Any,
     ) -> TrainingResult:
         """`steps` further steps after those that are `done`."""
         o = job.options

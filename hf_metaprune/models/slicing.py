@@ -13,15 +13,8 @@ from torch import nn
 
 from ..errors import OptionError
 from ..masks.mask import Mask
-from .architectures.architecture import (
-    Branch,
-    PrunableLayer,
-    architecture_of,
-    kept_indices,
-    layer_sizes,
-    removed_tensors,
-    tensor_axes,
-)
+from .architectures.architecture import Branch, PrunableLayer, kept_indices, layer_sizes, removed_tensors, tensor_axes
+from .architectures.lookup import architecture_of
 
 
 class ScatterBatchNorm2d(nn.BatchNorm2d):

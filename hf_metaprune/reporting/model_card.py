@@ -6,20 +6,19 @@ import base64
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 from urllib.parse import quote
 
-from ..bank.entry import pack_mask
 from ..files.layout import CONFIG, FORMAT_VERSION, SCORES, UNITS_PICTURE, WEIGHTS
+from ..files.names import is_repo_id
 from ..files.storage import read_json
-from ..hub.client import LIBRARY, TAG, is_repo_id
+from ..hub.client import LIBRARY, TAG
+from ..masks.packing import pack_mask
 from ..models.base_model import sha256_file
 from ..text import inline
+from .adapted import Adapted
 from .card import Card, table
 from .report import AdaptReport, voter_name
-
-if TYPE_CHECKING:
-    from ..result import AdaptResult
 
 PIPELINE = "image-classification"
 RELATION = "finetune"
@@ -59,7 +58,7 @@ class ModelCard(Card):
     pictures: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, result: AdaptResult, name: str, license: str | None, folder: Path) -> ModelCard:
+    def of(cls, result: Adapted, name: str, license: str | None, folder: Path) -> ModelCard:
         """From an adapted model whose files are in `folder`."""
         config = result.model.config
         shown = {key: getattr(config, key) for key in ("base_model", "synsets", "ratio", "method", "metrics")}

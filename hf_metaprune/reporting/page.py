@@ -5,22 +5,21 @@ from __future__ import annotations
 import base64
 import shlex
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from markupsafe import Markup
 
-from ..bank.entry import unpack_mask
 from ..drawing.pages import bar, data_uri, drawn, look, render
 from ..drawing.style import svg
+from ..drawing.units import units_figure
 from ..errors import MetaPruneError
-from ..hub.client import is_repo_id
+from ..files.names import is_repo_id
 from ..masks.mask import Mask
+from ..masks.packing import unpack_mask
 from ..text import counted
-from .figures import MAX_CONFUSION, agreement_figure, confusion_figure, curve_figure, units_figure, vote_figure
+from .adapted import Adapted
+from .figures import MAX_CONFUSION, agreement_figure, confusion_figure, curve_figure, vote_figure
 from .report import AdaptReport, voter_name
-
-if TYPE_CHECKING:
-    from ..result import AdaptResult
 
 SHOWN_LABELS = 12
 MADE_IN = "to make it"
@@ -29,7 +28,7 @@ MAX_VOTERS, MAX_LAYERS = 12, 60
 """More voters or layers than these are not drawn one by one."""
 
 
-def model_page(result: AdaptResult) -> str:
+def model_page(result: Adapted) -> str:
     """The report of an adapted model as one HTML file: no script, nothing from elsewhere, at most some 100 kB.
 
     Thumbnails of mistakes are there if the model was made in this process; they are not saved with it.
@@ -37,7 +36,7 @@ def model_page(result: AdaptResult) -> str:
     return render("report.html", page=_page(result))
 
 
-def _page(result: AdaptResult) -> dict[str, Any]:
+def _page(result: Adapted) -> dict[str, Any]:
     report, mask = result.report, result.model.mask()
     return {
         "css": look(),
@@ -65,7 +64,7 @@ def _page(result: AdaptResult) -> dict[str, Any]:
         "agreement": _agreement(report),
         "size_words": _size_words(report),
         "sizes": _sizes(report),
-        "units": drawn(svg(units_figure(mask), "The units that stay in each layer")),
+        "units": drawn(svg(units_figure(mask, mask.sizes), "The units that stay in each layer")),
         "alternatives": _alternatives(report),
         "seconds": _seconds(report),
         "lineage": list(_lineage(result)),
@@ -228,7 +227,7 @@ def _seconds(report: AdaptReport) -> list[list[Any]]:
     return [[phase, bar(seconds / most), f"{seconds:.1f}"] for phase, seconds in report.seconds.items()]
 
 
-def _lineage(result: AdaptResult) -> Iterator[str | Markup]:
+def _lineage(result: Adapted) -> Iterator[str | Markup]:
     report, base = result.report, result.model.config.base_model or {}
     digest = str(base.get("sha256"))[:16]
     yield f"Base: {base.get('architecture')} of {base.get('library')}, sha256 of its weights {digest}…"

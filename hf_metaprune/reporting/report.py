@@ -5,15 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
-from ..errors import FormatError, reason
-from ..files.layout import REPORT
-from ..files.storage import read_json, write_bytes, write_json
 from ..text import counted, inline
 
 USAGE = [
@@ -123,40 +117,6 @@ class AdaptReport:
         """As JSON-ready values, with `accuracy_interval`; numbers that are not finite become None."""
         return json.loads(json.dumps(finite(asdict(self) | {"accuracy_interval": self.accuracy_interval})))
 
-    @classmethod
-    def load(cls, path: Path) -> AdaptReport:
-        """From a ``report.json``; fields it lacks keep their defaults, and those unknown here are ignored.
-
-        Raises:
-            FormatError: it cannot be read.
-        """
-        values = read_json(path)
-        known = {f.name for f in fields(cls)}
-        try:
-            report = cls(**{k: v for k, v in values.items() if k in known and v is not None})
-            report.accuracy_at_step = {int(k): v for k, v in report.accuracy_at_step.items()}
-            report.rivals = {name: {int(k): v for k, v in steps.items()} for name, steps in report.rivals.items()}
-            report.vote_agreement = {
-                layer: {int(k): n for k, n in votes.items()} for layer, votes in report.vote_agreement.items()
-            }
-            if np.array(report.confusion, dtype=int).shape not in ((0,), 2 * (len(report.labels),)):
-                raise ValueError("its confusion matrix has another shape")
-            _check_values(report)
-            report.to_markdown()  # whatever a stranger wrote is found now
-            report.check_card()
-        except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
-            raise FormatError(f"{path} is not a report: {reason(error)}") from error
-        return report
-
-    def check_card(self) -> None:
-        """Make what is made of a report, to see whether it can be: whatever is wrong with its values is raised."""
-        from .model_card import ModelCard
-
-        for name, usual in vars(AdaptReport()).items():
-            if not isinstance(getattr(self, name), (int, float) if isinstance(usual, float) else type(usual)):
-                raise ValueError(f"its {name} is of another type")
-        ModelCard("model", {"labels": self.labels}, b"", self, "", 0).render()
-
     def to_markdown(self, pictures: Mapping[str, str] | None = None) -> str:
         """As a page of Markdown; `pictures` maps titles to file names."""
         parts = [
@@ -244,37 +204,11 @@ class AdaptReport:
         notes = [f"{counted(n, what)}: see the report where it was made" for what, n in told.items() if n]
         return replace(self, notes=notes, skipped_images=[])
 
-    def save(self, folder: Path) -> None:
-        """Write ``report.json``, ``report.md`` and the pictures it shows."""
-        from .figures import report_pictures
-
-        folder.mkdir(parents=True, exist_ok=True)
-        pictures = {}
-        for title, (name, png) in report_pictures(self).items():
-            write_bytes(folder / name, png)
-            pictures[title] = name
-        write_json(folder / REPORT, self.to_dict())
-        write_bytes(folder / "report.md", self.to_markdown(pictures).encode())
-
 
 def voter_name(neighbour: dict[str, Any]) -> str:
     """What people call a neighbour: its entry's id, or the repo of a single model on the Hub."""
     repo = neighbour.get("repo_id")
     return repo if isinstance(repo, str) and neighbour.get("path") == "." else neighbour["id"]
-
-
-def _check_values(report: AdaptReport) -> None:
-    """Raise a ValueError where a field holds what it cannot: text that is no text, a text for a number."""
-    plain = (str, int, float, bool, type(None))
-    for name in ("options", "given", "bank", "versions"):
-        for key, value in getattr(report, name).items():
-            values = value if isinstance(value, list) else [value]
-            if not isinstance(key, str) or not all(isinstance(item, plain) for item in values):
-                raise ValueError(f"its {name} hold {str(key)[:40]!r}, which is no plain value")
-    for name in ("seconds", "latency_ms", "emissions", "alternatives"):
-        for key, value in getattr(report, name).items():
-            if not isinstance(key, str) or not isinstance(value, (int, float)):
-                raise ValueError(f"its {name} hold {str(key)[:40]!r}, which is no number")
 
 
 def finite(value: Any) -> Any:

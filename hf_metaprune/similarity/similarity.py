@@ -19,6 +19,7 @@ from ..errors import BankError, FormatError, HubError, HubTroubleError, HubUnrea
 from ..hub.client import Patience
 from ..registry import Registry
 from ..text import counted
+from ..training.record import RunRecord
 
 log = logging.getLogger(__name__)
 
@@ -47,26 +48,19 @@ class Query:
     progress: bool = False
     strict: bool = False
     """Whether an entry that cannot be used is an error; else it is left out, with a note."""
-    flops: int = 0
-    """Spent on forward passes; a similarity adds here."""
+    record: RunRecord = field(default_factory=RunRecord)
+    """A similarity adds its notes (labels that were not understood, say) and the FLOPs of its forward passes."""
     patience: Patience = field(default_factory=Patience)
     """With files that the Hub fails to give."""
     uncached: list[str] = field(default_factory=list)
     """Ids of entries that are not in the cache, where the Hub may not be asked."""
-    notes: list[str] = field(default_factory=list)
-    """What the user should know, such as labels that were not understood; a similarity appends here."""
-
-    def note(self, text: str) -> None:
-        """Tell the user something, once."""
-        if text not in self.notes:
-            self.notes.append(text)
 
     def _note_uncached(self, entry_id: str) -> None:
         """One note for all entries that cannot be had without a network."""
         if self.uncached:
-            self.notes.remove(self._uncached_note())
+            self.record.notes.remove(self._uncached_note())
         self.uncached.append(entry_id)
-        self.note(self._uncached_note())
+        self.record.note(self._uncached_note())
 
     def _uncached_note(self) -> str:
         first, more = ", ".join(self.uncached[:SHOWN]), len(self.uncached) - SHOWN
@@ -108,7 +102,7 @@ class Query:
             if isinstance(error, NotCachedError):
                 self._note_uncached(entry.id)
                 return False
-            self.note(f"left out entry {entry.id}: {str(error).removeprefix(f'entry {entry.id}: ')}")
+            self.record.note(f"left out entry {entry.id}: {str(error).removeprefix(f'entry {entry.id}: ')}")
             return False
         return True
 

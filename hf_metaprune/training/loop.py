@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,11 +22,10 @@ from ..data.images import ImageSet, augment
 from ..errors import DataError, OptionError
 from ..models.modeling import MetaPrunedForImageClassification
 from ..sizing.cost_model import count_flops
+from .forward import accuracy
+from .hardware import autocast, pick_device
 from .learnt_scores import Gates
-
-EVAL_BATCH = 256
-STATISTICS_IMAGES = 500
-"""Images from which batch norm statistics are taken: each gives as many values as its map has places."""
+from .statistics import recalibrate
 
 
 @dataclass
@@ -70,38 +68,6 @@ class TrainingResult:
             self.flops + later.flops,
             self.seconds + later.seconds,
         )
-
-
-def pick_device(device: str | torch.device | None = None) -> torch.device:
-    """The device asked for, or the best one there is.
-
-    Raises:
-        OptionError: it does not exist here.
-    """
-    if device is None or device == "auto":
-        return Accelerator().device
-    try:
-        chosen = torch.device(device)
-        torch.zeros(1, device=chosen).item()  # fails on "meta", too
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise OptionError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
-    return chosen
-
-
-@cache
-def bf16_pays(device_type: str) -> bool:
-    """Whether bfloat16 is chosen where nothing is said: native on CUDA, and never on CPUs.
-
-    On a CPU with avx512_bf16 it was slower than float32 for the narrow networks that slicing leaves.
-    """
-    return device_type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-
-
-def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
-    """The autocast context for a `precision` of "auto", "fp32" or "bf16"."""
-    if precision == "bf16" or (precision == "auto" and bf16_pays(device.type)):
-        return torch.autocast(device.type, torch.bfloat16)
-    return contextlib.nullcontext()
 
 
 def batch_rows(n: int, batch_size: int, seed: int) -> Iterator[np.ndarray]:
@@ -160,6 +126,7 @@ def fine_tune(
     """
     if not len(train):
         raise DataError("there is no image to train on")
+    options = options.closed()
     run = _Run(model, train, options, evaluation, device or pick_device(), seed, callbacks, gates, statistics)
     for step in tqdm(range(options.steps), desc="fine-tuning", disable=not progress, leave=False):
         run.step(step)
@@ -331,64 +298,3 @@ class _Run:
             parameter.requires_grad_(trainable)
         self.model.eval()
         return self.result
-
-
-@torch.inference_mode()
-def predict_logits(
-    model: MetaPrunedForImageClassification, images: ImageSet, device: torch.device, precision: str = "fp32"
-) -> torch.Tensor:
-    """Logits float32 (n, labels) on the CPU, in eval mode."""
-    model.eval()
-    out = [torch.empty(0, model.config.num_labels)]
-    for x, _ in images.batches(EVAL_BATCH):
-        with autocast(device, precision):
-            logits = model(x.to(device).contiguous(memory_format=torch.channels_last)).logits
-        out.append(logits.float().cpu())
-    return torch.cat(out)
-
-
-def accuracy(
-    model: MetaPrunedForImageClassification, images: ImageSet, device: torch.device, precision: str = "fp32"
-) -> float:
-    """Share of images whose highest logit is their label's."""
-    hits = predict_logits(model, images, device, precision).argmax(1) == images.targets
-    return hits.double().mean().item()
-
-
-@torch.no_grad()
-def recalibrate(
-    model: MetaPrunedForImageClassification,
-    images: ImageSet,
-    device: torch.device,
-    *,
-    seed: int = 0,
-) -> int:
-    """Re-estimate batch norm statistics on images, at most `STATISTICS_IMAGES`, as one average over all batches.
-
-    Batches are equally large, give or take one image: each counts as much as the others.
-
-    Returns:
-        How many images were passed forward: none where there is no batch norm.
-    """
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    if not norms:
-        model.to(device).eval()
-        return 0
-    momenta = [m.momentum for m in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # torch's way to ask for the cumulative average
-    model.to(device=device, memory_format=torch.channels_last).eval()
-    for norm in norms:  # nothing else: dropout would change what they see
-        norm.train()
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(images), generator=generator)  # a batch of one class would bias the variances
-    order = order[:STATISTICS_IMAGES]
-    for rows in order.tensor_split(math.ceil(len(order) / EVAL_BATCH)):
-        x = images.preprocessing.normalise(images.images[rows])
-        with autocast(device, "auto"):
-            model(x.to(device).contiguous(memory_format=torch.channels_last))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    model.eval()
-    return len(order)

@@ -20,12 +20,12 @@ from safetensors import SafetensorError
 from hf_metaprune import Bank
 from hf_metaprune.bank import index
 from hf_metaprune.bank.entry import check_magnitudes
-from hf_metaprune.bank.folders import recover
 from hf_metaprune.bank.index import check_complete, index_bytes, merged, read_table, rows_of, stored_meta, table_of
 from hf_metaprune.bank.meta import check_meta
+from hf_metaprune.bank.repair import recover, repair_index
 from hf_metaprune.bank.search import _Look
 from hf_metaprune.bank.sketch import unpack_sketch
-from hf_metaprune.bank.validation import check_entry, repair_index, validate_bank
+from hf_metaprune.bank.validation import check_entry, validate_bank
 from hf_metaprune.errors import FormatError, HubError, MetaPruneError
 from hf_metaprune.hub.header import read_metadata
 from hf_metaprune.hub.listing import ListedModel
@@ -38,6 +38,7 @@ from hf_metaprune.reporting.bank_card import BankCard
 from hf_metaprune.reporting.card import is_untouched
 from hf_metaprune.reporting.model_card import ModelCard
 from hf_metaprune.reporting.report import AdaptReport
+from hf_metaprune.reporting.report_files import load_report
 from hf_metaprune.result import load_result
 from tests.fuzz.cards import mutate_card, mutate_facts
 from tests.fuzz.corpus import Corpus
@@ -214,7 +215,7 @@ def read_other_base(corpus: Corpus) -> None:
 
 def read_report(corpus: Corpus) -> None:
     """A saved model's report, and what is made of it."""
-    report = AdaptReport.load(corpus.model / "report.json")
+    report = load_report(corpus.model / "report.json")
     repr(report)
     json.dumps(report.to_dict(), allow_nan=False)
     config = {"base_model": {"sha256": "0" * 64}, "labels": ["a", "b"]}

@@ -11,7 +11,7 @@ import pytest
 
 from hf_metaprune import AdaptResult, Bank, MetaPruner
 from hf_metaprune.bank.publish import add_entries, publish_bank, remove_entries
-from hf_metaprune.bank.validation import repair_index
+from hf_metaprune.bank.repair import repair_index
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import BankError, FormatError, HubError
 from hf_metaprune.reporting.card import split

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from hf_metaprune.config import MethodOptions, TrainingOptions
+from hf_metaprune.config import TrainingOptions
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import OptionError
 from hf_metaprune.masks.mask import Mask, keep_count
-from hf_metaprune.methods import PruningJob, get_method
+from hf_metaprune.methods import AhnpOptions, PruningJob, get_method
 from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.models.modeling import MetaPrunedForImageClassification
 from hf_metaprune.models.slicing import shrink
@@ -33,7 +33,7 @@ def whole(base: BaseModel, data: TaskData) -> MetaPrunedForImageClassification:
 
 
 def job(base: BaseModel, data: TaskData, **options: object) -> PruningJob:
-    chosen = MethodOptions(**{"ratio": 0.7, "steps": 12, "batch_size": 24, "weight_lr": 0.001, **options})
+    chosen = AhnpOptions(**{"ratio": 0.7, "steps": 12, "batch_size": 24, "weight_lr": 0.001, **options})
     return PruningJob(base, data.train, data.task.labels, chosen, CPU, seed=3)
 
 
@@ -206,4 +206,4 @@ def test_accuracy_while_scores_are_learnt_is_that_of_the_scaled_network(
 def test_options_of_scores_are_checked() -> None:
     for name, value in (("score_lr", -1.0), ("score_share", 1.5), ("threshold", -0.1), ("score_l1", float("nan"))):
         with pytest.raises(OptionError, match=name):
-            MethodOptions(**{name: value})
+            AhnpOptions(**{name: value})

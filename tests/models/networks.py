@@ -23,12 +23,8 @@ from transformers import (
 )
 
 from hf_metaprune.masks.mask import Mask
-from hf_metaprune.models.architectures.architecture import (
-    PrunableLayer,
-    architecture_of,
-    find_architecture,
-    layer_sizes,
-)
+from hf_metaprune.models.architectures.architecture import PrunableLayer, layer_sizes
+from hf_metaprune.models.architectures.lookup import architecture_of, find_architecture
 from tests.conftest import randomise_norms
 
 NARROW = {"channels": (8, 12, 16, 20), "num_classes": 5}

@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 
 from hf_metaprune import Bank, MetaPruner
 from hf_metaprune.bank.factory import build_bank
-from hf_metaprune.config import MethodOptions
 from hf_metaprune.data.task import TaskData, draw_tasks
 from hf_metaprune.errors import FormatError
 from hf_metaprune.masks.mask import Mask
+from hf_metaprune.methods import get_method
 from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.models.saving import load_model, save_model
 from hf_metaprune.models.slicing import ScatterBatchNorm2d, slice_network
@@ -130,7 +130,7 @@ def test_the_whole_way_with_a_base_of_transformers(
     bank = Bank.create(tmp_path / "bank", base, defaults={"ratio": 0.5})
     tasks = draw_tasks(range(6), 3, 3, 0)
     method = "ifp" if kind.startswith("resnet") else "ahnp"
-    list(build_bank(bank, task_data, tasks, method=method, options=MethodOptions(ratio=0.5, steps=6, prune_every=2)))
+    list(build_bank(bank, task_data, tasks, method=method, options=get_method(method).options(ratio=0.5, steps=6)))
     found = Bank.open(tmp_path / "bank")
     assert len(found) == len(tasks)
     result = MetaPruner(found).adapt(task_data.select((0, 1, 2)), steps=4, neighbours=2, batch_size=16)

@@ -20,13 +20,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hf_metaprune.errors import ArchitectureError, OptionError
 from hf_metaprune.masks.mask import Mask
-from hf_metaprune.models.architectures.architecture import (
-    Axis,
-    architecture_of,
-    find_architecture,
-    register,
-    tensor_axes,
-)
+from hf_metaprune.models.architectures.architecture import Axis, tensor_axes
+from hf_metaprune.models.architectures.lookup import architecture_of, find_architecture
+from hf_metaprune.models.architectures.registry import register
 from hf_metaprune.models.slicing import EmptyBranch, count_parameters, shrink, slice_network, slice_state
 from tests.models.networks import NETWORKS, logits, masked, network, random_masks, sizes_of
 
