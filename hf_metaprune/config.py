@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from typing import Any, ClassVar, TypeVar
 
-from .errors import OptionError
-from .files.names import OWNER, is_repo_id
+from .errors import (OptionError)
+from .files.names import (OWNER, is_repo_id)
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ def check(options: Any) -> None:
             raise OptionError(f"{f.name}={value!r}: must be {bounds}")
 
 
-def unused(given: Collection[str], options: Any) -> list[str]:
+def unused_options(given: Collection[str], options: Any) -> list[str]:
     """A sentence about each option that the others leave nothing to do.
 
     Args:
@@ -83,7 +83,7 @@ def unused(given: Collection[str], options: Any) -> list[str]:
 
 OPTIMIZERS = ("sgd", "adamw")
 VOTED = ("mvp", "smsp")
-"""Strategies that need neighbours."""
+"""Strategies that need neighbors."""
 BY_VOTE = {"strategy": VOTED}
 
 
@@ -105,7 +105,7 @@ class TrainingOptions:
     panel: ClassVar[str] = "Fine-tuning"
     by_recipe: ClassVar[bool] = True  # what is left open in an adaptation
 
-    steps: int = option(100, "Optimiser steps.", low=0, high=1_000_000)
+    steps: int = option(100, "Optimizer steps.", low=0, high=1_000_000)
     batch_size: int = option(128, "Images a step; fewer if the task has fewer.", low=2, high=65536)
     optimizer: str = option(None, "Optimizer of the weights.", choices=OPTIMIZERS, fallback="sgd")
     lr: float = option(
@@ -235,7 +235,7 @@ def unknown_option(name: str, known: Any) -> OptionError:
 class AdaptOptions:
     """How a sub-network for a new task is made from a bank; None means: as the recipe for the task's size says."""
 
-    panel: ClassVar[str] = "Neighbours, vote and classifier"
+    panel: ClassVar[str] = "Neighbors, vote and classifier"
     by_recipe: ClassVar[bool] = True  # what is left open in an adaptation
 
     strategy: str = option(
@@ -260,10 +260,10 @@ class AdaptOptions:
     )
     prune_stem: bool = option(False, "Prune what comes before the first branch, too; such a model does not vote.")
     round_to: int = option(1, "Multiple that widths are rounded to, but for attention heads.", low=1, high=1024)
-    neighbours: int | None = option(None, "N: how many entries vote.", low=1, high=100_000, only=BY_VOTE)
+    neighbors: int | None = option(None, "N: how many entries vote.", low=1, high=100_000, only=BY_VOTE)
     by: str | None = option(
         None,
-        "Similarity that finds the neighbours; auto is leep+labels, in a large bank of a shortlist.",
+        "Similarity that finds the neighbors; auto is leep+labels, in a large bank of a shortlist.",
         only=BY_VOTE,
     )
     vote: str | None = option(
@@ -274,7 +274,7 @@ class AdaptOptions:
     )
     votes_per_owner: int | None = option(
         None,
-        "Most neighbours of one owner in a search of the Hub; fewer than half if left out.",
+        "Most neighbors of one owner in a search of the Hub; fewer than half if left out.",
         low=1,
         high=100_000,
         only=BY_VOTE,
@@ -287,7 +287,7 @@ class AdaptOptions:
         only={"strategy": ("mvp",), "vote": ("sample",)},
     )
     weighted: bool = option(False, "Weight votes by similarity.", only=BY_VOTE)
-    normalise: str = option(
+    normalize: str = option(
         "layer",
         "How score masks are made comparable: by each layer's mean, by the mean of all layers, or not at all.",
         choices=("layer", "global", "none"),
@@ -295,17 +295,17 @@ class AdaptOptions:
     )
     activations: float | None = option(
         None,
-        "How much the base's activations on the task's images count, beside the neighbours' scores, in the order of "
-        "units that no neighbour holds.",
+        "How much the base's activations on the task's images count, beside the neighbors' scores, in the order of "
+        "units that no neighbor holds.",
         low=0.0,
         high=1.0,
         only={"strategy": ("smsp",)},
     )
     weights: str | None = option(
         None,
-        "First weights of voted units: the neighbours' where they hold a unit and the base's elsewhere, or the base's; "
-        "auto: the neighbours' if they hold two fifths of the units that stay, of a ViT three quarters.",
-        choices=("auto", "neighbours", "base"),
+        "First weights of voted units: the neighbors' where they hold a unit and the base's elsewhere, or the base's; "
+        "auto: the neighbors' if they hold two fifths of the units that stay, of a ViT three quarters.",
+        choices=("auto", "neighbors", "base"),
         only=BY_VOTE,
     )
     head: str | None = option(None, "The classifier's start.", choices=("auto", "ridge", "stitched", "random"))
@@ -336,7 +336,7 @@ NOT_SWEPT = frozenset({"ratio", "max_params", "max_macs", "max_latency_ms", "com
 """Options of `AdaptOptions` that make no sense where several sizes are made."""
 
 
-SIZES = frozenset({"ratio", "max_params", "max_macs", "max_latency_ms", "split", "layer_ratios", "round_to"})
+SIZE_OPTIONS = frozenset({"ratio", "max_params", "max_macs", "max_latency_ms", "split", "layer_ratios", "round_to"})
 """Options of `AdaptOptions` that say how large a model is, and nothing else."""
 
 

@@ -23,15 +23,15 @@ class AdaptOverrides(SizeOverrides, total=False):
     strategy: Literal["mvp", "smsp", "no-bank", "random"] | None
     preset: Literal["default", "paper"] | None
     prune_stem: bool | None
-    neighbours: int | None
+    neighbors: int | None
     by: str | None
     vote: Literal["sample", "top"] | None
     votes_per_owner: int | None
     tau: float | None
     weighted: bool | None
-    normalise: Literal["layer", "global", "none"] | None
+    normalize: Literal["layer", "global", "none"] | None
     activations: float | None
-    weights: Literal["auto", "neighbours", "base"] | None
+    weights: Literal["auto", "neighbors", "base"] | None
     head: Literal["auto", "ridge", "stitched", "random"] | None
     recalibrate: bool | None
     leep_samples: int | None

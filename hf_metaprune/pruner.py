@@ -9,35 +9,35 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .adapt.classifier import make_head
-from .adapt.measuring import make_report
-from .adapt.plan import Plan, as_json, resolve_options
-from .adapt.retrieval import find_voters
-from .adapt.strategies import STRATEGIES, first_model, note_unheld
-from .adapt.voters import Voters
-from .bank.bank import Bank, open_bank
-from .config import NOT_SWEPT, VOTED, AdaptOptions, TrainingOptions, check_ratio, merge_options, unused
-from .data.loading import read_task_data
-from .data.task import TaskData
-from .errors import BankError, DataError, OptionError
-from .reporting.misclassified import worst_mistakes
-from .result import AdaptResult
-from .similarity import Neighbour, Query, get_similarity
-from .sizing.cost_model import count_flops
-from .sizing.fitting import budget_of, check_bounds, check_reach, cut, is_even
-from .sizing.inputs import AdaptInputs
-from .sizing.sizes import layer_exceptions
-from .text import counted
-from .training.forward import predict_logits
-from .training.hardware import pick_device
-from .training.loop import Callback, fine_tune
-from .training.record import RunRecord
-from .training.statistics import recalibrate
+from .adapt.classifier import (make_head)
+from .adapt.measuring import (make_report)
+from .adapt.plan import (Plan, as_json, resolve_options)
+from .adapt.retrieval import (find_voters)
+from .adapt.strategies import (STRATEGIES, first_model, note_unheld)
+from .adapt.voters import (Voters)
+from .bank.bank import (Bank, open_bank)
+from .config import (NOT_SWEPT, VOTED, AdaptOptions, TrainingOptions, check_ratio, merge_options, unused_options)
+from .data.loading import (read_task_data)
+from .data.task import (TaskData)
+from .errors import (BankError, DataError, OptionError)
+from .reporting.misclassified import (worst_mistakes)
+from .result import (AdaptResult)
+from .similarity import (Neighbor, Query, get_similarity)
+from .sizing.cost_model import (count_flops)
+from .sizing.fitting import (make_budget, check_bounds, check_reachable, select_mask, is_even)
+from .sizing.inputs import (AdaptInputs)
+from .sizing.order import (layer_exceptions)
+from .text import (counted)
+from .training.forward import (predict_logits)
+from .training.hardware import (pick_device)
+from .training.loop import (Callback, fine_tune)
+from .training.record import (RunRecord)
+from .training.statistics import (recalibrate)
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from .overrides import Overrides, SizeOverrides
+    from .overrides import (Overrides, SizeOverrides)
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ class MetaPruner:
         Args:
             dataset: a ``datasets.Dataset`` or ``DatasetDict``, a folder of class folders, parquet, a torch data set, a
                 list of (image, label), or a `TaskData`.
-            options: how neighbours are found and vote; what is left open follows the recipe for the task's size.
+            options: how neighbors are found and vote; what is left open follows the recipe for the task's size.
             training: how the model is fine-tuned; likewise.
             callbacks: are told after each step and evaluation.
             progress: show progress bars.
@@ -139,7 +139,7 @@ class MetaPruner:
                 record=RunRecord(),
             )
             compared = self.make(self._plan(baseline, progress), progress=progress)
-            result.report.rivals["without a bank"] = compared.report.accuracy_at_step
+            result.report.baselines["without a bank"] = compared.report.accuracy_at_step
         return result
 
     def plan(
@@ -151,7 +151,7 @@ class MetaPruner:
         progress: bool = False,
         **changes: Unpack[Overrides],
     ) -> Plan:
-        """Find the neighbours and let them vote: the first half of `adapt`. `make` does the rest, for any size.
+        """Find the neighbors and let them vote: the first half of `adapt`. `make` does the rest, for any size.
 
         Args:
             dataset, options, training, progress, changes: as of `adapt`, but for `compare`.
@@ -166,9 +166,9 @@ class MetaPruner:
             raise OptionError("compare is not for a plan: make one with strategy='no-bank', and compare the results")
         return self._plan(self._prepare(dataset, options, training, changes, progress), progress, any_size=True)
 
-    def nearest(self, query: Query, options: AdaptOptions) -> list[Neighbour]:
+    def nearest(self, query: Query, options: AdaptOptions) -> list[Neighbor]:
         """Return the entries that would vote, nearest first; see `find_voters`."""
-        return list(find_voters(self.bank, query, options).neighbours)
+        return list(find_voters(self.bank, query, options).neighbors)
 
     def sweep(
         self,
@@ -224,21 +224,21 @@ class MetaPruner:
         if wanted.compare and not len(data.evaluation):
             raise OptionError("compare=True needs images to measure on: an evaluation_share above 0, or a test split")
         for resolved in resolve_options(wanted, trained, data.images_per_class, self.bank.base.family.recipe):
-            for sentence in unused(given, resolved):
+            for sentence in unused_options(given, resolved):
                 log.warning(sentence)
         return _Job(data, wanted, trained, as_json(given), record)
 
     def _plan(self, job: _Job, progress: bool, any_size: bool = False) -> Plan:
-        """Find neighbours, and let them vote."""
+        """Find neighbors, and let them vote."""
         base, data, record = self.bank.base, job.data, job.record.copy()
         record.notes += self.bank.left_out.values()
         chosen, training = resolve_options(job.options, job.training, data.images_per_class, base.family.recipe)
         ratio = self._ratio(chosen) if is_even(chosen) and not any_size else None
         inputs = AdaptInputs(base, data.task, data.train, chosen, ratio, pick_device(chosen.device))
-        check_reach(inputs)
+        check_reachable(inputs)
         voters = Voters()
         with record.metered():
-            with record.timed("find neighbours"):
+            with record.timed("find neighbors"):
                 if chosen.strategy in VOTED:
                     query = Query(
                         data.task, data.train, inputs.device, chosen.leep_samples, chosen.seed, progress,
@@ -270,7 +270,7 @@ class MetaPruner:
         device = inputs.device
         with record.metered():
             with record.timed("vote and average"):
-                mask, ratio = cut(inputs, plan.order, self._ratio(chosen), record.note)
+                mask, ratio = select_mask(inputs, plan.order, self._ratio(chosen), record.note)
                 if chosen.strategy in VOTED:
                     note_unheld(inputs, plan.voters, mask, record)
                 model = first_model(inputs, plan.voters, mask, plan.order.scores, ratio)
@@ -299,9 +299,9 @@ class MetaPruner:
         voted = options.strategy in VOTED
         if voted and not len(self.bank):
             raise BankError(f"{self.bank.title}: there is no entry that could vote: {self.bank.why_empty}")
-        if options.neighbours is not None and voted and options.neighbours > len(self.bank):
+        if options.neighbors is not None and voted and options.neighbors > len(self.bank):
             has = f"{self.bank.title} has only {counted(len(self.bank), 'entry', 'entries')}"
-            raise BankError(f"neighbours={options.neighbours}, but {has}")
+            raise BankError(f"neighbors={options.neighbors}, but {has}")
         if options.compare and options.strategy == BASELINE:
             raise OptionError(f"compare=True compares with strategy {BASELINE!r}, which was chosen already")
         check_bounds(options)
@@ -312,7 +312,7 @@ class MetaPruner:
 
     def _ratio(self, options: AdaptOptions) -> float | None:
         """The ratio of the options, or the bank's own; None where a budget takes its place."""
-        if options.ratio is not None or budget_of(options):
+        if options.ratio is not None or make_budget(options):
             return options.ratio
         if self.bank.default_ratio is None:
             raise BankError(f"{self.bank.title} names no default ratio: pass ratio= (--ratio)")

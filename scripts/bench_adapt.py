@@ -97,8 +97,8 @@ def rows() -> list[Row]:
     made += [Row("whole base", "base"), Row("random", options={"strategy": "random"})]
     for n in (3, 1, 5):
         for by, name in (("leep", "LEEP"), ("wordnet", "WordNet")):
-            made.append(Row(f"MVP, paper, N={n}, {name}", options=paper | {"neighbours": n, "by": by}))
-            made.append(Row(f"MVP, N={n}, {name}", options={"neighbours": n, "by": by}))
+            made.append(Row(f"MVP, paper, N={n}, {name}", options=paper | {"neighbors": n, "by": by}))
+            made.append(Row(f"MVP, N={n}, {name}", options={"neighbors": n, "by": by}))
     return made
 
 
@@ -144,7 +144,7 @@ def run_adapt(pruner: MetaPruner, data: TaskData, seed: int, options: dict[str, 
         "phases": {k: s for k, s in report.seconds.items() if k not in ("evaluate", "read images")},
         "params": report.params,
         "macs": report.macs,
-        "neighbours": [n["id"] for n in report.neighbours],
+        "neighbors": [n["id"] for n in report.neighbors],
     }
 
 

@@ -84,12 +84,12 @@ def accuracy_table(runs: list[Run], names: list[str], kinds: tuple[str, ...]) ->
     return "\n".join(lines)
 
 
-def difference_table(runs: list[Run], names: list[str], rivals: list[str], groups: list[tuple[str, ...]]) -> str:
+def difference_table(runs: list[Run], names: list[str], baselines: list[str], groups: list[tuple[str, ...]]) -> str:
     """By how many points rows are above others at the last step: means over targets of what pairs differ in."""
     counts = sorted({run["per_class"] for run in runs})
     lines = ["| row | minus | classes | " + " | ".join(f"{c} per class" for c in counts) + " |"]
     lines.append("| --- " * (len(counts) + 3) + "|")
-    for rival, name, kinds in product(rivals, names, groups):
+    for rival, name, kinds in product(baselines, names, groups):
         other = _rival_of(runs, name, rival)
         here = [run for run in runs if run["kind"] in kinds]
         cells = [_difference([run for run in here if run["per_class"] == c], name, other) for c in counts]
@@ -167,7 +167,7 @@ def picture(runs: list[Run]) -> bytes:
     return out.getvalue()
 
 
-def make_table(files: list[Path], rows: list[str], rivals: list[str], *, costs: bool, together: bool) -> str:
+def make_table(files: list[Path], rows: list[str], baselines: list[str], *, costs: bool, together: bool) -> str:
     """Return the tables that the arguments ask for, as Markdown."""
     runs, groups = read_runs(files), [KINDS] if together else [(kind,) for kind in KINDS]
     known = list(dict.fromkeys(run["row"] for run in runs))
@@ -175,8 +175,8 @@ def make_table(files: list[Path], rows: list[str], rivals: list[str], *, costs: 
         raise typer.BadParameter(f"--row {min(unknown)!r}: the rows are {'; '.join(known)}")
     if costs:
         return cost_table(runs, rows or known)
-    if rivals:
-        return difference_table(runs, rows or ["MVP"], rivals, groups)
+    if baselines:
+        return difference_table(runs, rows or ["MVP"], baselines, groups)
     return "\n\n".join(accuracy_table(runs, rows or known, kinds) for kinds in groups)
 
 
@@ -193,7 +193,7 @@ def _marked_table(arguments: str) -> str:
     given = typer.main.get_command(app).make_context("table", shlex.split(arguments)).params
     files = [REPO / file for file in given["files"] or []]
     return make_table(
-        files, given["rows"] or [], given["rivals"] or [], costs=given["costs"], together=given["together"]
+        files, given["rows"] or [], given["baselines"] or [], costs=given["costs"], together=given["together"]
     )
 
 
@@ -210,7 +210,7 @@ app = typer.Typer(add_completion=False)
 def main(
     files: Annotated[list[Path] | None, typer.Argument(help="JSON lines files of bench_adapt.py.")] = None,
     costs: Annotated[bool, typer.Option("--costs", help="Show costs instead of accuracies.")] = False,
-    rivals: Annotated[
+    baselines: Annotated[
         list[str] | None, typer.Option("--against", help="Show by how much rows are above this row (at their ratio).")
     ] = None,
     rows: Annotated[
@@ -232,7 +232,7 @@ def main(
         print(f"{', '.join(map(str, stale))}: uv run scripts/bench_report.py --write {check} makes the tables again")
         raise typer.Exit(1)
     if files:
-        print(make_table(files, rows or [], rivals or [], costs=costs, together=together))
+        print(make_table(files, rows or [], baselines or [], costs=costs, together=together))
         if picture_to is not None:
             write_bytes(picture_to, picture(read_runs(files)))
 

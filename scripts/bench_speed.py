@@ -34,7 +34,7 @@ from hf_metaprune.models.modeling import MetaPrunedForImageClassification
 from hf_metaprune.models.saving import save_model
 from hf_metaprune.models.slicing import count_parameters
 from hf_metaprune.sizing.cost_model import count_flops
-from hf_metaprune.sizing.sizes import Order, Sizing
+from hf_metaprune.sizing.order import Order, Sizing
 from hf_metaprune.training.hardware import machine_kind
 
 Pass = Callable[[torch.Tensor], Any]

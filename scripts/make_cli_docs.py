@@ -20,7 +20,7 @@ import typer
 
 from hf_metaprune.adapt.recipes import shown_defaults
 from hf_metaprune.cli.app import app
-from hf_metaprune.cli.commands import names_of
+from hf_metaprune.cli.commands import registered_names
 from hf_metaprune.config import NOT_SWEPT, AdaptOptions, SearchOptions, TrainingOptions, option_fields
 from hf_metaprune.methods import get_method
 
@@ -105,7 +105,7 @@ def shown_option(name: str, kind: Any, about: Any, default: Any) -> list[str]:
         shown = ""
     else:
         shown = default if str(default).startswith("by the recipe") else f"`{default}`"
-    return [", ".join(f"`{decl}`" for decl in written), shown, (about.help or "") + names_of(name)]
+    return [", ".join(f"`{decl}`" for decl in written), shown, (about.help or "") + registered_names(name)]
 
 
 def _metavar(kind: Any) -> str:
@@ -159,7 +159,7 @@ def anchor(cls: Any) -> str:
     return re.sub(r"[^a-z0-9]+", "-", f"{CLASSES[cls]}: {cls.__name__}".lower()).strip("-")
 
 
-def kind_of(cls: Any, name: str) -> str:
+def type_in_words(cls: Any, name: str) -> str:
     """A field's type in words."""
     kind = str(option_fields(cls)[name].type).removesuffix(" | None")
     return kind if not kind.startswith("tuple") else f"several {re.findall('int|str', kind)[0]}"
@@ -175,7 +175,7 @@ def about_option(cls: Any, name: str) -> list[str]:
         shown = ""
     else:
         shown = f"`{','.join(map(str, default)) if isinstance(default, tuple) else default}`".replace("``", "none")
-    meta, text = f.metadata, f.metadata["help"] + names_of(name)
+    meta, text = f.metadata, f.metadata["help"] + registered_names(name)
     if "choices" in meta:
         text += f" One of: {', '.join(f'`{choice}`' for choice in meta['choices'])}."
     low, high = meta.get("low"), meta.get("high")
@@ -184,7 +184,7 @@ def about_option(cls: Any, name: str) -> list[str]:
         text += f" From {low or 0} to {high}." if high else f" At least {low or 0}."
     for other, values in meta.get("only", {}).items():
         text += f" Only with `{other}` {' or '.join(f'`{value}`' for value in values)}."
-    return [f"`{name}`", kind_of(cls, name), shown, text]
+    return [f"`{name}`", type_in_words(cls, name), shown, text]
 
 
 def options_page() -> str:

@@ -10,7 +10,7 @@ import json
 from dataclasses import Field
 from pathlib import Path
 
-from hf_metaprune.config import SIZES, AdaptOptions, TrainingOptions, option_fields
+from hf_metaprune.config import SIZE_OPTIONS, AdaptOptions, TrainingOptions, option_fields
 
 OUT = Path(__file__).resolve().parents[1] / "hf_metaprune" / "overrides.py"
 HEAD = '''"""The options as typed keyword arguments. Made from `config.py` by scripts/make_overrides.py: do not edit."""
@@ -42,11 +42,11 @@ def source() -> str:
     )
     parts = [
         HEAD,
-        typed_dict("SizeOverrides", "How large a model is.", {n: t for n, t in adapt.items() if n in SIZES}),
+        typed_dict("SizeOverrides", "How large a model is.", {n: t for n, t in adapt.items() if n in SIZE_OPTIONS}),
         typed_dict(
             "AdaptOverrides",
             "Fields of `AdaptOptions`.",
-            {n: t for n, t in adapt.items() if n not in SIZES},
+            {n: t for n, t in adapt.items() if n not in SIZE_OPTIONS},
             "SizeOverrides",
         ),
         typed_dict("TrainingOverrides", "Fields of `TrainingOptions`.", training),

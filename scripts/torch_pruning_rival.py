@@ -93,7 +93,7 @@ class Rival:
         self.network.train()
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
         for rows in order.tensor_split(math.ceil(len(images) / EVAL_BATCH)):
-            self.features(images.preprocessing.normalise(images.images[rows]))
+            self.features(images.preprocessing.normalize(images.images[rows]))
         for norm in norms:
             norm.momentum = 0.1
 
@@ -127,7 +127,7 @@ class Rival:
             began = time.perf_counter()
             both.train()
             batch, targets = images.__getitems__(next(rows))
-            x = augment(images.preprocessing.normalise(batch), generator, options.flip, options.shift)
+            x = augment(images.preprocessing.normalize(batch), generator, options.flip, options.shift)
             loss = F.cross_entropy(both[1](self.features(x)), targets)
             optimizer.zero_grad()
             loss.backward()

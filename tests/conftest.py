@@ -42,7 +42,7 @@ TINY_VIT = {"img_size": SIZE, "patch_size": 8, "embed_dim": 24, "depth": 3, "num
 TINY = {"channels": [8, 16, 24, 32], "stem_type": "deep", "stem_width": 8}
 
 
-def randomise_norms(network: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+def randomize_norms(network: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     """Give batch norms statistics and weights as after training, so that errors in them show."""
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():
@@ -56,7 +56,7 @@ def randomise_norms(network: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
 
 
 def striped_images(n_per_class: int, classes: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Learnable pictures: each class has its own colour and stripe direction, plus noise; uint8."""
+    """Learnable pictures: each class has its own color and stripe direction, plus noise; uint8."""
     rng = np.random.default_rng(seed)
     targets = np.repeat(np.arange(classes), n_per_class)
     ys, xs = np.mgrid[0:SIZE, 0:SIZE]
@@ -75,7 +75,7 @@ def tiny_preprocessing() -> Preprocessing:
 def make_base(folder: Path) -> Path:
     """A tiny base, as timm saves one."""
     torch.manual_seed(0)
-    network = randomise_norms(timm.create_model("resnet18", num_classes=7, **TINY))
+    network = randomize_norms(timm.create_model("resnet18", num_classes=7, **TINY))
     config = {"model_args": TINY, "pretrained_cfg": tiny_preprocessing().to_config() | {"num_classes": 7}}
     save_for_hf(network, folder, model_config=config, safe_serialization=True)
     return folder

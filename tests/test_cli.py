@@ -15,7 +15,7 @@ from hf_metaprune.bank.bank import Bank
 from hf_metaprune.config import AdaptOptions, TrainingOptions, option_fields
 from tests.conftest import REPO, make_vit_base
 
-FAST = ["--steps", "4", "--batch-size", "16", "--neighbours", "2", "--eval-steps", "0"]
+FAST = ["--steps", "4", "--batch-size", "16", "--neighbors", "2", "--eval-steps", "0"]
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_adapt_predict_inspect(run, bank_folder: Path, photos: Path, tmp_path: P
     out = tmp_path / "model"
     code, shown, _ = run("adapt", bank_folder, photos, "--out", out, *FAST)
     assert code == 0
-    assert "Neighbours that voted" in shown
+    assert "Neighbors that voted" in shown
     assert "of the base" in shown
     assert (out / "report.md").exists()
     image = next(photos.rglob("*.jpg"))
@@ -173,11 +173,11 @@ def test_a_mistake_is_one_line_and_exit_code_1(
 def test_options_of_several_values_are_separated_by_commas(
     run, bank_folder: Path, photos: Path, tmp_path: Path
 ) -> None:
-    base = ["adapt", bank_folder, photos, "--out", tmp_path / "m", "--steps", "3", "--neighbours", "1", "--json"]
+    base = ["adapt", bank_folder, photos, "--out", tmp_path / "m", "--steps", "3", "--neighbors", "1", "--json"]
     code, shown, errors = run(*base, "--eval-steps", "0,2", "--compare", "--synsets", "n02121620,, dog.n.01,,,")
     assert (code, errors) == (0, "")
     report = json.loads(shown)
-    assert list(report["accuracy_at_step"]) == ["0", "2", "3"] == list(report["rivals"]["without a bank"])
+    assert list(report["accuracy_at_step"]) == ["0", "2", "3"] == list(report["baselines"]["without a bank"])
     code, _, errors = run(*base, "--eval-steps", "0,two")
     assert (code, "such as 1,2" in errors) == (1, True)
 
@@ -246,7 +246,7 @@ def test_a_write_that_the_system_refuses_leaves_nothing_behind(
         "import resource, sys\n"
         "from hf_metaprune import MetaPruner\n"
         "from hf_metaprune.errors import StorageError\n"
-        "result = MetaPruner.from_hub(sys.argv[1]).adapt(sys.argv[2], steps=1, eval_steps=(), neighbours=1)\n"
+        "result = MetaPruner.from_hub(sys.argv[1]).adapt(sys.argv[2], steps=1, eval_steps=(), neighbors=1)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (8192, resource.RLIM_INFINITY))\n"
         "try:\n"
         "    result.save_pretrained(sys.argv[3])\n"

@@ -20,9 +20,9 @@ from hf_metaprune.sizing import fitting
 from hf_metaprune.sizing import timing as costs
 from hf_metaprune.sizing.inputs import AdaptInputs
 from hf_metaprune.sizing.latency import RATIOS, LatencyTable
-from hf_metaprune.sizing.sizes import Order, Sizing
+from hf_metaprune.sizing.order import Order, Sizing
 
-TINY = {"steps": 1, "batch_size": 16, "neighbours": 1, "eval_steps": (0,)}
+TINY = {"steps": 1, "batch_size": 16, "neighbors": 1, "eval_steps": (0,)}
 
 
 def clock(model: nn.Module, pixels: torch.Tensor) -> float:

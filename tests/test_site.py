@@ -34,7 +34,7 @@ DOCS = REPO / "docs"
 GENERATED = {DOCS / "reference" / name for name in make_cli_docs.PAGES}
 PAGES = [REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 NOTEBOOKS = sorted((DOCS / "notebooks").glob("*.ipynb"))
-SMALL = {"STEPS": 2, "ADAPT_STEPS": 2, "SAMPLES": 10, "NEIGHBOURS": 2}
+SMALL = {"STEPS": 2, "ADAPT_STEPS": 2, "SAMPLES": 10, "NEIGHBORS": 2}
 """Parameters of notebooks, for a test; so few steps hold no schedule of pruning, which a warning says."""
 
 TRAINING = ["--steps", "2", "--batch-size", "16"]

@@ -11,23 +11,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..config import TrainingOptions
-from ..data.images import ImageSet
-from ..files.names import public_name
-from ..masks.mask import Mask
-from ..masks.packing import pack_mask
-from ..models.modeling import MetaPrunedForImageClassification
-from ..models.slicing import count_parameters
-from ..reporting.report import AdaptReport
-from ..similarity import Neighbour
-from ..sizing.cost_model import cost_model_of, count_flops
-from ..sizing.timing import latencies_ms
-from ..training.hardware import machine_kind, peak_memory_mb
-from ..training.loop import TrainingResult
-from ..training.record import RunRecord
-from .baseline_costs import baseline_flops
-from .plan import Plan, as_json
-from .voting import agreement, vote_shares
+from ..config import (TrainingOptions)
+from ..data.images import (ImageSet)
+from ..files.names import (public_name)
+from ..masks.mask import (Mask)
+from ..masks.packing import (pack_mask)
+from ..models.modeling import (MetaPrunedForImageClassification)
+from ..models.slicing import (count_parameters)
+from ..reporting.report import (AdaptReport)
+from ..similarity import (Neighbor)
+from ..sizing.cost_model import (get_cost_model, count_flops)
+from ..sizing.timing import (latencies_ms)
+from ..training.hardware import (machine_kind, peak_memory_mb)
+from ..training.loop import (TrainingResult)
+from ..training.record import (RunRecord)
+from .baseline_costs import (baseline_flops)
+from .plan import (Plan, as_json)
+from .voting import (agreement, vote_shares)
 
 
 def is_constant(logits: torch.Tensor) -> bool:
@@ -66,7 +66,7 @@ def make_report(
     full = inputs.base.whole(labels).eval()
     latency = one_image_ms({"model": model, "base": full}, data.train, device)
     _note_result(record, logits, latency["model"], inputs.options.max_latency_ms)
-    costs = cost_model_of(full.config, image)
+    costs = get_cost_model(full.config, image)
     shares = vote_shares(mask, masks, voters.weights)
     return AdaptReport(
         accuracy=float((predicted == true).mean()) if len(true) else math.nan,
@@ -81,11 +81,11 @@ def make_report(
         strategy=inputs.options.strategy,
         ratio=model.config.ratio,
         bank=bank,
-        neighbours=[
-            _neighbour(n, share, voted) for n, share, voted in zip(voters.neighbours, shares, masks, strict=True)
+        neighbors=[
+            _neighbor(n, share, voted) for n, share, voted in zip(voters.neighbors, shares, masks, strict=True)
         ],
         vote_agreement=agreement(mask, masks) if masks else {},
-        iou_with_neighbours={name: [round(o[name], 4) for o in overlaps] for name in mask} if masks else {},
+        iou_with_neighbors={name: [round(o[name], 4) for o in overlaps] for name in mask} if masks else {},
         head=head,
         params=count_parameters(model),
         base_params=count_parameters(full),
@@ -101,7 +101,7 @@ def make_report(
         options=as_json(asdict(inputs.options) | asdict(training)),
         given=plan.given,
         skipped_images=data.skipped,
-        alternatives=baseline_flops(inputs.base, costs, model.config.ratio, training, len(data.train)),
+        baseline_flops=baseline_flops(inputs.base, costs, model.config.ratio, training, len(data.train)),
         losses=[round(loss, 5) for loss in result.losses],
         peak_memory_mb=peak_memory_mb(device),
         seed=inputs.options.seed,
@@ -122,17 +122,17 @@ def _note_result(record: RunRecord, logits: torch.Tensor, took: float, bound: fl
         record.note(f"an image took {took:.2f} ms at the end, more than the {bound:g} that were asked for")
 
 
-def _neighbour(neighbour: Neighbour, share: float, mask: Mask) -> dict[str, Any]:
+def _neighbor(neighbor: Neighbor, share: float, mask: Mask) -> dict[str, Any]:
     packed = base64.b64encode(pack_mask(mask)).decode()
-    facts = {"score": round(neighbour.score, 6), "share": round(share, 4), "masks": packed}
-    return neighbour.entry.reference() | facts
+    facts = {"score": round(neighbor.score, 6), "share": round(share, 4), "masks": packed}
+    return neighbor.entry.reference() | facts
 
 
 def one_image_ms(
     models: Mapping[str, MetaPrunedForImageClassification], images: ImageSet, device: torch.device
 ) -> dict[str, float]:
     """Median milliseconds of one of the images, one at a time, by each model."""
-    pixels = images.preprocessing.normalise(images.images[:1]).to(device)
+    pixels = images.preprocessing.normalize(images.images[:1]).to(device)
     found = latencies_ms([model.to(device) for model in models.values()], pixels)
     return {name: round(ms, 3) for name, ms in zip(models, found, strict=True)}
 
@@ -142,7 +142,7 @@ def versions() -> dict[str, Any]:
     import timm
     import transformers
 
-    from ..version import __version__
+    from ..version import (__version__)
 
     return {
         "hf_metaprune": __version__,

@@ -7,26 +7,26 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
-from ..config import SIZES, AdaptOptions, TrainingOptions, override
-from ..data.task import TaskData
-from ..errors import OptionError
-from ..masks.mask import Mask
-from ..models.architectures.recipe import CONVOLUTIONAL, Recipe
-from ..similarity import Neighbour
-from ..sizing.cost_model import CostModel
-from ..sizing.fitting import check_bounds, cost_model, sizing_of
-from ..sizing.inputs import AdaptInputs
-from ..sizing.sizes import Order
-from ..training.record import RunRecord
-from .recipes import rate_at, recipe
-from .voters import Voters
+from ..config import (SIZE_OPTIONS, AdaptOptions, TrainingOptions, override)
+from ..data.task import (TaskData)
+from ..errors import (OptionError)
+from ..masks.mask import (Mask)
+from ..models.architectures.recipe import (CONVOLUTIONAL, Recipe)
+from ..similarity import (Neighbor)
+from ..sizing.cost_model import (CostModel)
+from ..sizing.fitting import (check_bounds, task_cost_model, make_sizing)
+from ..sizing.inputs import (AdaptInputs)
+from ..sizing.order import (Order)
+from ..training.record import (RunRecord)
+from .recipes import (rate_at, recipe)
+from .voters import (Voters)
 
 BOUNDS = ("ratio", "max_params", "max_macs", "max_latency_ms")
 
 
 @dataclass
 class Plan:
-    """The neighbours of a task and their vote: from here on models of any size can be made (`MetaPruner.make`)."""
+    """The neighbors of a task and their vote: from here on models of any size can be made (`MetaPruner.make`)."""
 
     data: TaskData
     training: TrainingOptions
@@ -43,22 +43,22 @@ class Plan:
         return self.inputs.options
 
     @property
-    def neighbours(self) -> Sequence[Neighbour]:
+    def neighbors(self) -> Sequence[Neighbor]:
         """The entries that voted, nearest first."""
-        return self.voters.neighbours
+        return self.voters.neighbors
 
     @property
-    def runners_up(self) -> Sequence[Neighbour]:
+    def runners_up(self) -> Sequence[Neighbor]:
         """The entries that were looked at, too, but did not vote, nearest first."""
         return self.voters.runners_up
 
     def mask(self, ratio: float) -> Mask:
         """The units that stay at a ratio."""
-        return self.order.mask(sizing_of(self.inputs, self.order).counts(ratio))
+        return self.order.mask(make_sizing(self.inputs, self.order).counts(ratio))
 
     def cost(self, ratio: float) -> tuple[int, int]:
         """Parameters, and MACs of an image, of a model at a ratio; exact, without making it."""
-        counts = sizing_of(self.inputs, self.order).counts(ratio)
+        counts = make_sizing(self.inputs, self.order).counts(ratio)
         return self._costs.params(counts), self._costs.macs(counts)
 
     def training_at(self, ratio: float) -> TrainingOptions:
@@ -70,7 +70,7 @@ class Plan:
 
     @cached_property
     def _costs(self) -> CostModel:
-        return cost_model(self.inputs)
+        return task_cost_model(self.inputs)
 
     def sized(self, size: dict[str, Any]) -> Plan:
         """The plan of one model; `size` are options of `config.SIZES` in place of the plan's own.
@@ -78,7 +78,7 @@ class Plan:
         Raises:
             OptionError: another option, or a value out of range.
         """
-        others = sorted(set(size) - SIZES)
+        others = sorted(set(size) - SIZE_OPTIONS)
         if others:
             raise OptionError(f"{others[0]} was settled with the vote: of a plan only the size can be chosen still")
         cleared: dict[str, Any] = dict.fromkeys(BOUNDS) if any(size.get(name) is not None for name in BOUNDS) else {}

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..config import VOTED
-from ..models.architectures.recipe import CONVOLUTIONAL, TRANSFORMER, Recipe
+from ..config import (VOTED)
+from ..models.architectures.recipe import (CONVOLUTIONAL, TRANSFORMER, Recipe)
 
 SIMILARITY = "auto"
 
 PAPER: dict[str, Any] = {
-    "neighbours": 3,
+    "neighbors": 3,
     "by": "leep",
     "vote": "sample",
-    "weights": "neighbours",
+    "weights": "neighbors",
     "activations": 0.0,
     "head": "random",
     "recalibrate": False,
@@ -57,7 +57,7 @@ def default_recipe(
     optimizer = optimizer or family.optimizer
     rates = (family.near if strategy in VOTED else family.far)[optimizer]
     return {
-        "neighbours": 1,
+        "neighbors": 1,
         "by": SIMILARITY,
         "vote": "top",
         "weights": "auto",

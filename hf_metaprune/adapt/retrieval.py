@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from ..bank.bank import Bank
-from ..bank.entry import Entry
-from ..config import AdaptOptions
-from ..errors import BankError
-from ..similarity import Neighbour, Query, Similarity, get_similarity
-from ..text import counted
-from .recipes import SIMILARITY
-from .voters import Voters
+from ..bank.bank import (Bank)
+from ..bank.entry import (Entry)
+from ..config import (AdaptOptions)
+from ..errors import (BankError)
+from ..similarity import (Neighbor, Query, Similarity, get_similarity)
+from ..text import (counted)
+from .recipes import (SIMILARITY)
+from .voters import (Voters)
 
 REMEDY = "`hf-metaprune bank validate` tells what is wrong with a bank's entries, and --repair sets the bad ones aside"
 
@@ -26,28 +26,28 @@ def find_voters(bank: Bank, query: Query, options: AdaptOptions) -> Voters:
     Raises:
         BankError: fewer than N can be used. MetaPruneError: one is bad, and the bank is strict.
     """
-    wanted = options.neighbours or len(bank)
+    wanted = options.neighbors or len(bank)
     allowed = votes_per_owner(options, wanted, list(bank))
-    found: list[Neighbour] = []
-    others: list[Neighbour] = []
+    found: list[Neighbor] = []
+    others: list[Neighbor] = []
     owners: Counter[str | None] = Counter()
     capped = False
     similarity = get_similarity(options.by or SIMILARITY)
     for shortlist in _rankings(similarity, query, list(bank)):
-        for neighbour in shortlist:
-            entry = neighbour.entry
+        for neighbor in shortlist:
+            entry = neighbor.entry
             too_many = entry.owner is not None and owners[entry.owner] >= allowed
             if len(found) == wanted or too_many:
                 capped = capped or len(found) < wanted
-                others.append(neighbour)
+                others.append(neighbor)
             elif _usable(entry, query, options):
                 owners[entry.owner] += 1
-                found.append(neighbour)
+                found.append(neighbor)
         if len(found) == wanted:
             break
     if found and capped and len(found) < wanted:
         query.record.note(f"{len(found)} vote, not {wanted}: an owner has at most {allowed} (votes_per_owner)")
-    elif not found or (options.neighbours and len(found) < options.neighbours):
+    elif not found or (options.neighbors and len(found) < options.neighbors):
         why = "; ".join(query.record.notes[-3:])
         has = counted(len(bank), "entry", "entries")
         raise BankError(f"only {len(found)} of {has} of {bank.title} can be used: {why}; {REMEDY}")
@@ -60,7 +60,7 @@ def _usable(entry: Entry, query: Query, options: AdaptOptions) -> bool:
     return query.usable(entry, entry.verify) and (options.strategy != "smsp" or query.usable(entry, entry.score_mask))
 
 
-def _rankings(similarity: Similarity, query: Query, entries: list[Entry]) -> Iterator[Sequence[Neighbour]]:
+def _rankings(similarity: Similarity, query: Query, entries: list[Entry]) -> Iterator[Sequence[Neighbor]]:
     """Entries from the nearest on: those of the similarity's shortlist, then, if more are asked for, of its next."""
     while entries:
         some = similarity.shortlist(query, entries)
@@ -69,11 +69,11 @@ def _rankings(similarity: Similarity, query: Query, entries: list[Entry]) -> Ite
         entries = [entry for entry in entries if entry.id not in seen]
 
 
-def votes_per_owner(options: AdaptOptions, neighbours: int, entries: Sequence[Entry]) -> int:
-    """How many of the neighbours may be single models of one owner.
+def votes_per_owner(options: AdaptOptions, neighbors: int, entries: Sequence[Entry]) -> int:
+    """How many of the neighbors may be single models of one owner.
 
     As asked; else fewer than half, but at least one; as many as there are if nobody else has any.
     """
     if options.votes_per_owner is None and len({entry.owner for entry in entries}) == 1:
-        return neighbours
-    return options.votes_per_owner or max(1, (neighbours - 1) // 2)
+        return neighbors
+    return options.votes_per_owner or max(1, (neighbors - 1) // 2)

@@ -1,4 +1,4 @@
-"""Where a sub-network's mask and first weights come from: votes of neighbours, the base alone, or chance."""
+"""Where a sub-network's mask and first weights come from: votes of neighbors, the base alone, or chance."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from ..config import VOTED
-from ..data.images import ImageSet
-from ..masks.mask import Mask, keep_count
-from ..masks.scores import ScoreMask, sum_scores
-from ..models.modeling import MetaPrunedForImageClassification
-from ..models.slicing import slice_state
-from ..sizing.cost_model import count_flops
-from ..sizing.inputs import AdaptInputs
-from ..sizing.sizes import Order
-from ..training.forward import forward
-from ..training.importance import ActivationRecorder
-from ..training.record import RunRecord
-from .averaging import average_weights
-from .voters import Voters
-from .voting import count_votes, is_tied, vote_order
+from ..config import (VOTED)
+from ..data.images import (ImageSet)
+from ..masks.mask import (Mask, keep_count)
+from ..masks.scores import (ScoreMask, sum_scores)
+from ..models.modeling import (MetaPrunedForImageClassification)
+from ..models.slicing import (slice_state)
+from ..sizing.cost_model import (count_flops)
+from ..sizing.inputs import (AdaptInputs)
+from ..sizing.order import (Order)
+from ..training.forward import (forward)
+from ..training.importance import (ActivationRecorder)
+from ..training.record import (RunRecord)
+from .averaging import (average_weights)
+from .voters import (Voters)
+from .voting import (count_votes, is_tied, vote_order)
 
 Strategy = Callable[[AdaptInputs, Voters, RunRecord], Order]
 """From what is given and who votes to the order in which units stay."""
@@ -42,7 +42,7 @@ def base_activations(inputs: AdaptInputs, images: ImageSet, record: RunRecord) -
 
 
 def by_vote(inputs: AdaptInputs, voters: Voters, record: RunRecord) -> Order:
-    """Meta-Vote Pruning: the neighbours' votes (MVP, Algorithm 1)."""
+    """Meta-Vote Pruning: the neighbors' votes (MVP, Algorithm 1)."""
     o = inputs.options
     masks = voters.masks(inputs.sizes)
     sample, counts = o.vote != "top", count_votes(masks, voters.weights)
@@ -50,20 +50,20 @@ def by_vote(inputs: AdaptInputs, voters: Voters, record: RunRecord) -> Order:
     if not sample and (inputs.ratio is None or is_tied(counts, _even(inputs.sizes, inputs.ratio))):
         tie_break = _few_activations(inputs, record)
     order = vote_order(masks, tau=o.tau, sample=sample, weights=voters.weights, tie_break=tie_break, seed=o.seed)
-    return Order(order, ScoreMask(counts), ScoreMask(tie_break).normalised("layer") if tie_break else None)
+    return Order(order, ScoreMask(counts), ScoreMask(tie_break).normalized("layer") if tie_break else None)
 
 
 def by_score_vote(inputs: AdaptInputs, voters: Voters, record: RunRecord) -> Order:
-    """SMSP: the sum of the neighbours' score masks; units that nobody scores in the order of the base's activations.
+    """SMSP: the sum of the neighbors' score masks; units that nobody scores in the order of the base's activations.
 
     Scores that contradict the entry's own mask are made to agree with it: what it holds was trained to stay.
 
-    With `activations` that sum orders the units that a neighbour holds, and they come first; the others, which no
-    neighbour was trained with, are ordered by its mean with the base's activations.
+    With `activations` that sum orders the units that a neighbor holds, and they come first; the others, which no
+    neighbor was trained with, are ordered by its mean with the base's activations.
     """
     o = inputs.options
-    found = [entry.score_mask().agreeing(entry.mask) for entry in voters.entries]
-    scores = sum_scores([one.with_even(inputs.sizes) for one in found], voters.weights, o.normalise)
+    found = [entry.score_mask().reconciled(entry.mask) for entry in voters.entries]
+    scores = sum_scores([one.with_ones_for(inputs.sizes) for one in found], voters.weights, o.normalize)
     held, share = voters.held(inputs.sizes), o.activations or 0.0
     counts = None if inputs.ratio is None else _even(inputs.sizes, inputs.ratio)
     lacking = share > 0 and (counts is None or any(len(held[name]) < count for name, count in counts.items()))
@@ -71,7 +71,7 @@ def by_score_vote(inputs: AdaptInputs, voters: Voters, record: RunRecord) -> Ord
         return Order.by_scores(scores)
     active = _few_activations(inputs, record)
     if lacking:
-        scores = _held_first(scores, ScoreMask(active).normalised("layer"), held, share)
+        scores = _held_first(scores, ScoreMask(active).normalized("layer"), held, share)
     return Order.by_scores(scores, active)
 
 
@@ -86,7 +86,7 @@ def _held_first(scores: ScoreMask, active: ScoreMask, held: Mask, share: float) 
 def by_activation(inputs: AdaptInputs, voters: Voters, record: RunRecord) -> Order:
     """No bank: the base's units with the largest mean activation on the target's images."""
     scores = ScoreMask(base_activations(inputs, inputs.images, record))
-    return Order.by_scores(scores.normalised("layer"))
+    return Order.by_scores(scores.normalized("layer"))
 
 
 def by_chance(inputs: AdaptInputs, voters: Voters, record: RunRecord) -> Order:
@@ -109,24 +109,24 @@ STRATEGIES: dict[str, Strategy] = {
     "no-bank": by_activation,
     "random": by_chance,
 }
-METHODS = {"mvp": "mvp", "smsp": "smsp", "no-bank": "activation", "random": "random"}
+METHOD_NAMES = {"mvp": "mvp", "smsp": "smsp", "no-bank": "activation", "random": "random"}
 """What a model's config calls them."""
 
 
-def takes_neighbours_weights(inputs: AdaptInputs, voters: Voters, mask: Mask) -> bool:
-    """Whether first weights are the neighbours': with "auto" if they hold enough of the units that stay."""
+def takes_neighbors_weights(inputs: AdaptInputs, voters: Voters, mask: Mask) -> bool:
+    """Whether first weights are the neighbors': with "auto" if they hold enough of the units that stay."""
     o = inputs.options
     if o.strategy not in VOTED or o.weights == "base":
         return False
     enough = inputs.base.family.recipe.enough_held * mask.n_kept
-    return o.weights == "neighbours" or (mask & voters.held(inputs.sizes)).n_kept >= enough
+    return o.weights == "neighbors" or (mask & voters.held(inputs.sizes)).n_kept >= enough
 
 
 def first_weights(inputs: AdaptInputs, voters: Voters, mask: Mask) -> dict[str, torch.Tensor]:
-    """The sliced weights to start from, without the classifier: the neighbours' mean, or the base's."""
+    """The sliced weights to start from, without the classifier: the neighbors' mean, or the base's."""
     base = inputs.base
     head = base.family.classifier_name(base.network)
-    if takes_neighbours_weights(inputs, voters, mask):
+    if takes_neighbors_weights(inputs, voters, mask):
         return average_weights(voters.entries, mask, base.state, inputs.layers, [f"{head}.weight", f"{head}.bias"])
     return slice_state({n: t for n, t in base.state.items() if not n.startswith(f"{head}.")}, inputs.layers, mask)
 
@@ -137,7 +137,7 @@ def first_model(
     """The sub-network that ``options.strategy`` starts from, with a new random classifier."""
     o = inputs.options
     config = inputs.base.config(
-        mask, inputs.task.labels, synsets=inputs.task.synsets, ratio=ratio, method=METHODS[o.strategy]
+        mask, inputs.task.labels, synsets=inputs.task.synsets, ratio=ratio, method=METHOD_NAMES[o.strategy]
     )
     config.seed = o.seed
     torch.manual_seed(o.seed)  # the classifier's first weights
@@ -149,10 +149,10 @@ def first_model(
 
 
 def note_unheld(inputs: AdaptInputs, voters: Voters, mask: Mask, record: RunRecord) -> None:
-    """Say how many units are kept that no neighbour has."""
+    """Say how many units are kept that no neighbor has."""
     unheld = (mask - voters.held(inputs.sizes)).n_kept
     if unheld:
-        which = "they start" if takes_neighbours_weights(inputs, voters, mask) else "all start"
+        which = "they start" if takes_neighbors_weights(inputs, voters, mask) else "all start"
         record.note(
-            f"{unheld} of the {mask.n_kept} units that stay are held by no neighbour: {which} with the base's weights"
+            f"{unheld} of the {mask.n_kept} units that stay are held by no neighbor: {which} with the base's weights"
         )

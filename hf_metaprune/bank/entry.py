@@ -14,21 +14,21 @@ from typing import Any, Protocol
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ..data.task import Task
-from ..errors import DataError, FormatError, reason
-from ..files.layout import SCORES, WEIGHTS
-from ..files.names import is_repo_id
-from ..files.storage import parse_json
-from ..hub.files import Files, HubFiles, check_relative
-from ..masks.mask import Mask
-from ..masks.packing import unpack_mask
-from ..masks.scores import ScoreMask
-from ..models.base_model import BaseModel, sha256_file
-from ..models.configuration import MetaPrunedConfig
-from ..models.modeling import MetaPrunedForImageClassification
-from ..models.saving import load_model
-from ..models.score_file import load_scores
-from .sketch import check_sketch
+from ..data.task import (Task)
+from ..errors import (DataError, FormatError, reason)
+from ..files.layout import (SCORES, WEIGHTS)
+from ..files.names import (is_repo_id)
+from ..files.storage import (parse_json)
+from ..hub.files import (Files, HubFiles, check_relative)
+from ..masks.mask import (Mask)
+from ..masks.packing import (unpack_mask)
+from ..masks.scores import (ScoreMask)
+from ..models.base_model import (BaseModel, sha256_file)
+from ..models.configuration import (MetaPrunedConfig)
+from ..models.modeling import (MetaPrunedForImageClassification)
+from ..models.saving import (load_model)
+from ..models.score_file import (load_scores)
+from .sketch import (check_sketch)
 
 OUTLIER, SMALL = 100.0, 1e-2
 MAX_PATH = 400  # characters
@@ -127,7 +127,7 @@ class EntrySource(Protocol):
     def sizes(self) -> dict[str, int]:
         """Unit counts of the base's prunable layers."""
 
-    def files_of(self, entry: Entry) -> Files:
+    def entry_files(self, entry: Entry) -> Files:
         """Where an entry's files are."""
 
     def fetch(self, entries: Iterable[Entry], progress: bool = False, force: bool = False) -> None:
@@ -186,7 +186,7 @@ class Entry:
             HubError, FormatError: they cannot be had.
         """
         self.bank.fetch([self])
-        return self.bank.files_of(self).path(self.path)
+        return self.bank.entry_files(self).path(self.path)
 
     @property
     def owner(self) -> str | None:
@@ -196,7 +196,7 @@ class Entry:
     def reference(self) -> dict[str, Any]:
         """What names it for good: its id and digest; on the Hub also its repo, commit and path there."""
         named = {"id": self.id, "labels": list(self.labels), "sha256": self.sha256}
-        where = self.bank.files_of(self)
+        where = self.bank.entry_files(self)
         if not isinstance(where, HubFiles):
             return named
         return named | {"repo_id": where.repo_id, "revision": where.commit, "path": self.path}
@@ -268,7 +268,7 @@ class Entry:
             FormatError: its file is missing, damaged, or not that of the index. HubError: it cannot be had.
         """
         if self.scores_sha256 is None:
-            return ScoreMask.of_mask(self.mask)
+            return ScoreMask.from_mask(self.mask)
         for force in (False, True):  # the cache of the Hub's client may hold what came wrong over the wire
             self.bank.fetch_scores(self, force)
             path = self.folder / SCORES

@@ -15,19 +15,19 @@ from typing import Any
 import pyarrow as pa
 from tqdm.auto import tqdm
 
-from ..errors import BankError, BaseMismatchError
-from ..files.layout import BANK_FILE, BASE_FOLDER, CARD, CONFIG, INDEX_FILE, PREPROCESSOR, SCORES, WEIGHTS
-from ..hub.files import Files
-from ..hub.repo import NOBODYS, Operation, Published, Repo
-from ..reporting.bank_card import BankCard
-from ..text import counted
-from .entry import Entry, check_id
-from .folders import check_place, describe, new_path
-from .index import index_bytes, merged, rows_of, table_of
-from .meta import KNOWN_KEYS
-from .published import State, has_content, public_content, read_state, stale_entries, to_json
-from .reader import BankReader
-from .validation import check_entry, check_files
+from ..errors import (BankError, BaseMismatchError)
+from ..files.layout import (BANK_FILE, BASE_FOLDER, CARD, CONFIG, INDEX_FILE, PREPROCESSOR, SCORES, WEIGHTS)
+from ..hub.files import (Files)
+from ..hub.repo import (NOBODYS, Operation, Published, Repo)
+from ..reporting.bank_card import (BankCard)
+from ..text import (counted)
+from .entry import (Entry, check_id)
+from .folders import (check_place, describe, new_path)
+from .index import (index_bytes, merged, table_rows, make_table)
+from .meta import (KNOWN_KEYS)
+from .published import (State, has_content, public_content, read_state, stale_entries, to_json)
+from .reader import (BankReader)
+from .validation import (check_entry, check_files)
 
 log = logging.getLogger(__name__)
 
@@ -213,7 +213,7 @@ class _Writer:
         made += self._deletions(
             [paths[i] for i in [*gone, *sorted(moved)] if i in paths], [*left, *place.values()], head
         )
-        table = merged(state.table, table_of(rows), gone)
+        table = merged(state.table, make_table(rows), gone)
         if rows or gone or meta != state.meta or INDEX_FILE in state.missing:
             made.append(_addition(INDEX_FILE, index_bytes(table, meta)))
         card = self._card(state, table, meta) if last and state.card_is_ours else state.card
@@ -256,7 +256,7 @@ class _Writer:
         return known | {"base_model": self.bank.meta["base_model"] | {"path": BASE_FOLDER}}
 
     def _card(self, state: State, table: pa.Table, meta: Mapping[str, Any]) -> str:
-        return BankCard(self.repo.repo_id, meta, list(rows_of(table)), self.license).render(state.card)
+        return BankCard(self.repo.repo_id, meta, list(table_rows(table)), self.license).render(state.card)
 
 
 _NO_REPO = {"repo_id": None, "revision": None}

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from ..errors import MetaPruneError
-from ..files.layout import CONFIG, SCORES, WEIGHTS
-from ..models.saving import load_model
-from ..models.score_file import load_scores
-from .entry import Entry, check_magnitudes
-from .folders import describe, entry_folders
-from .reader import MAX_CONFIG_BYTES, MAX_ENTRY_BYTES, BankReader
+from ..errors import (MetaPruneError)
+from ..files.layout import (CONFIG, SCORES, WEIGHTS)
+from ..models.saving import (load_model)
+from ..models.score_file import (load_scores)
+from .entry import (Entry, check_magnitudes)
+from .folders import (describe, entry_folders)
+from .reader import (MAX_CONFIG_BYTES, MAX_ENTRY_BYTES, BankReader)
 
 SAID_TWICE = {
     "masks": "packed_mask",
@@ -43,7 +43,7 @@ def check_entry(bank: BankReader, entry: Entry, by_base: bool = True) -> Iterato
     `by_base`: whether its values are measured by those of the base, which must be sound then.
     """
     try:
-        wrong = check_files(entry.folder, bank.files_of(entry).writable)
+        wrong = check_files(entry.folder, bank.entry_files(entry).writable)
         if wrong is not None:
             yield wrong
             return

@@ -10,15 +10,15 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ..errors import BankError, BaseMismatchError, LockedError
-from ..files.layout import INDEX_FILE, LOCKS_FOLDER, TEMPORARY
-from ..files.storage import new_folder, storage_errors, write_bytes
-from ..models.modeling import MetaPrunedForImageClassification
-from ..models.saving import save_model
-from .entry import Entry, check_facts, check_id
-from .folders import check_place, describe, new_path
-from .index import index_bytes, merged, read_table, table_of
-from .reader import BankReader
+from ..errors import (BankError, BaseMismatchError, LockedError)
+from ..files.layout import (INDEX_FILE, LOCKS_FOLDER, TEMPORARY)
+from ..files.storage import (new_folder, storage_errors, write_bytes)
+from ..models.modeling import (MetaPrunedForImageClassification)
+from ..models.saving import (save_model)
+from .entry import (Entry, check_facts, check_id)
+from .folders import (check_place, describe, new_path)
+from .index import (index_bytes, merged, read_table, make_table)
+from .reader import (BankReader)
 
 LOCK_SECONDS = 60.0
 
@@ -50,7 +50,7 @@ class BankWriter(BankReader):
 
     def write_index(self, entries: Mapping[str, Entry]) -> None:
         """Write an index of just these entries; for those who hold the lock, or alone see the folder."""
-        table = table_of([entry.row() for entry in entries.values()])
+        table = make_table([entry.row() for entry in entries.values()])
         write_bytes(self.root / INDEX_FILE, index_bytes(table, self.meta))
 
     def update_index(self, changes: Mapping[str, Entry | None], *, known_only: bool = False) -> None:
@@ -63,7 +63,7 @@ class BankWriter(BankReader):
             known = dict(zip(table["id"].to_pylist(), table["sha256"].to_pylist(), strict=True))
             rows = [entry.row() for entry in changes.values() if entry is not None]
             added = [row for row in rows if not known_only or known.get(row["id"]) == row["sha256"]]
-            table = merged(table, table_of(added), [i for i, entry in changes.items() if entry is None])
+            table = merged(table, make_table(added), [i for i, entry in changes.items() if entry is None])
             write_bytes(self.root / INDEX_FILE, index_bytes(table, self.meta))
             self.reload()
 

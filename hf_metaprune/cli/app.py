@@ -10,17 +10,17 @@ from typing import Annotated, Any
 
 import typer
 
-from ..config import AdaptOptions, SearchOptions, TrainingOptions, option_fields
-from ..errors import DataError, MetaPruneError, OptionError
-from ..version import __version__
-from .bank import BankArgument, BankRevision, bank_app
-from .commands import Command
-from .exit_codes import INTERRUPTED
-from .hub import publish
-from .models import export, sweep
-from .options import with_options
-from .output import Json, command, err, note, out, plain, print_json, show_progress, show_report, sparkline, table
-from .space import space
+from ..config import (AdaptOptions, SearchOptions, TrainingOptions, option_fields)
+from ..errors import (DataError, MetaPruneError, OptionError)
+from ..version import (__version__)
+from .bank import (BankArgument, BankRevision, bank_app)
+from .commands import (Command)
+from .exit_codes import (INTERRUPTED)
+from .hub import (publish)
+from .models import (export, sweep)
+from .options import (with_options)
+from .output import (Json, command, err, note, out, escape_markup, print_json, show_progress, show_report, sparkline, table)
+from .space import (space)
 
 app = typer.Typer(
     help="Small, task-specific image models by meta-vote pruning.",
@@ -92,16 +92,16 @@ def adapt(
     strict: Strict = None,
     commons: Annotated[
         bool,
-        typer.Option("--commons", help="BANK is a bank, or just a base; neighbours are models all over the Hub."),
+        typer.Option("--commons", help="BANK is a bank, or just a base; neighbors are models all over the Hub."),
     ] = False,
     as_json: Json = False,
     **options: Any,
 ) -> None:
     """Make a small model for the classes of DATA from the entries of BANK."""
-    from ..files.layout import MODEL_FILES
-    from ..files.storage import check_writable
-    from ..models.saving import check_dtype
-    from ..pruner import MetaPruner
+    from ..files.layout import (MODEL_FILES)
+    from ..files.storage import (check_writable)
+    from ..models.saving import (check_dtype)
+    from ..pruner import (MetaPruner)
 
     check_dtype(dtype)
     search = {name: options.pop(name) for name in option_fields(SearchOptions) if name in options}
@@ -119,7 +119,7 @@ def adapt(
         print_json(result.report.to_dict() | {"out": str(out_dir)})
         return
     show_report(result.report)
-    out.print(f"\nSaved to [bold]{plain(str(out_dir))}[/]; try: {plain(command(f'predict {out_dir} IMAGE'))}")
+    out.print(f"\nSaved to [bold]{escape_markup(str(out_dir))}[/]; try: {escape_markup(command(f'predict {out_dir} IMAGE'))}")
 
 
 @app.command()
@@ -129,8 +129,8 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Classify images with an adapted model. Exit code 1 if one cannot be read."""
-    from ..data.sources import image_files
-    from ..result import load_result
+    from ..data.sources import (image_files)
+    from ..result import (load_result)
 
     paths = [file for path in images for file in (image_files(path)[0] if path.is_dir() else [path])]
     if not paths:
@@ -142,12 +142,12 @@ def predict(
         rows = table("image", "label", "score")
         for path, f in zip(paths, found, strict=True):
             if "error" not in f:
-                rows.add_row(plain(str(path)), plain(f["label"]), f"{f['score']:.1%}")
+                rows.add_row(escape_markup(str(path)), escape_markup(f["label"]), f"{f['score']:.1%}")
         if rows.row_count:
             out.print(rows)
     failures = [f["error"] for f in found if "error" in f]
     for failure in failures:
-        err.print(f"[bold red]error:[/] {plain(failure)}")
+        err.print(f"[bold red]error:[/] {escape_markup(failure)}")
     raise typer.Exit(1 if failures else 0)
 
 
@@ -157,7 +157,7 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Show what a pruned model keeps, layer by layer."""
-    from ..result import load_result
+    from ..result import (load_result)
 
     result = load_result(model)
     loaded, learnt = result.model, result.report.accuracy_at_step
@@ -170,11 +170,11 @@ def inspect(
     if as_json:
         print_json(facts)
         return
-    out.print(f"[bold]{plain(', '.join(labels))}[/]")
+    out.print(f"[bold]{escape_markup(', '.join(labels))}[/]")
     base, metrics = config.base_model or {}, config.metrics or {}
     made = f"{config.method} at ratio {config.ratio} of {base.get('architecture')}"
     measured = ", ".join(f"{k} {v}" for k, v in metrics.items()) or "nothing"
-    out.print(plain(f"{made}: {params:,} parameters; measured: {measured}"))
+    out.print(escape_markup(f"{made}: {params:,} parameters; measured: {measured}"))
     if len(learnt) > 1:
         steps, accuracies = list(learnt), list(learnt.values())
         ends = f"{accuracies[0]:.1%} at step {steps[0]}, {accuracies[-1]:.1%} at step {steps[-1]}"
@@ -183,7 +183,7 @@ def inspect(
     cells = max(8, min(48, out.width - longest - 26))
     rows = table("layer", "kept", "of", "units")
     for name, kept in mask.items():
-        rows.add_row(plain(name), str(len(kept)), str(mask.sizes[name]), _ticks(kept, mask.sizes[name], cells))
+        rows.add_row(escape_markup(name), str(len(kept)), str(mask.sizes[name]), _ticks(kept, mask.sizes[name], cells))
     out.print(rows)
 
 
@@ -208,7 +208,7 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Adapt the demo bank to an example task that no entry knows, beside the best way without a bank."""
-    from .demo import run_demo
+    from .demo import (run_demo)
 
     run_demo(bank, data, out_dir, seed, as_json)
 
@@ -223,7 +223,7 @@ def run(arguments: list[str]) -> None:
     except MetaPruneError as error:
         if debug:
             raise
-        err.print(f"[bold red]error:[/] {plain(str(error))}", highlight=False, soft_wrap=True)
+        err.print(f"[bold red]error:[/] {escape_markup(str(error))}", highlight=False, soft_wrap=True)
         raise SystemExit(1) from None
     except SystemExit as done:
         if done.code == INTERRUPTED:

@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from ..config import override
-from ..errors import OptionError
-from ..files.layout import BANK_FILE
-from ..text import counted
-from .commands import DEFAULT_METHOD, MethodCommand
-from .options import with_options
-from .output import Json, out, plain, print_json, show_progress, sparkline, table
+from ..config import (override)
+from ..errors import (OptionError)
+from ..files.layout import (BANK_FILE)
+from ..text import (counted)
+from .commands import (DEFAULT_METHOD, MethodCommand)
+from .options import (with_options)
+from .output import (Json, out, escape_markup, print_json, show_progress, sparkline, table)
 
 bank_app = typer.Typer(help="Build, list and check banks of pruned models.", no_args_is_help=True)
 
@@ -31,7 +31,7 @@ OwnBankArgument = Annotated[str, typer.Argument(help="Folder of a bank.", metava
 @bank_app.command("show")
 def bank_show(bank: BankArgument, revision: BankRevision = None, as_json: Json = False) -> None:
     """List the entries of a bank."""
-    from ..bank.bank import open_bank
+    from ..bank.bank import (open_bank)
 
     opened = open_bank(bank, revision=revision)
     if as_json:
@@ -41,12 +41,12 @@ def bank_show(bank: BankArgument, revision: BankRevision = None, as_json: Json =
     shares = {e.id: [len(kept) / e.mask.sizes[name] for name, kept in e.mask.items()] for e in opened}
     uneven = any(max(found) - min(found) > UNEVEN for found in shares.values() if found)
     header = ("entry", "labels", "method", "ratio", "accuracy", "kB", *(["kept by layer"] if uneven else []))
-    entries = table(*header, title=plain(repr(opened)))
+    entries = table(*header, title=escape_markup(repr(opened)))
     for e in opened:
         found = e.metrics.get("accuracy")
         shown = f"{found:.1%}" if isinstance(found, float) else "-"
         row = [e.id, ", ".join(e.labels), str(e.method), str(e.ratio), shown, f"{e.size / 1000:.0f}"]
-        entries.add_row(*map(plain, [*row, sparkline(shares[e.id])] if uneven else row))
+        entries.add_row(*map(escape_markup, [*row, sparkline(shares[e.id])] if uneven else row))
     out.print(entries)
 
 
@@ -58,7 +58,7 @@ def bank_explore(
     browse: Annotated[bool, typer.Option(help="Open it in your browser.")] = True,
 ) -> None:
     """Look at a bank in the browser: search its tasks, see which keep the same units; Ctrl-C ends it."""
-    from .space import serve
+    from .space import (serve)
 
     serve(bank, None, host, port, explore=True, browse=browse)
 
@@ -72,10 +72,10 @@ def bank_validate(
     as_json: Json = False,
 ) -> None:
     """Check every entry: digests, shapes, masks, labels, values. Exit code 1 if anything is wrong."""
-    from ..bank.bank import open_bank
-    from ..bank.repair import repair_index
-    from ..bank.validation import validate_bank
-    from ..files.layout import REJECTED_FOLDER
+    from ..bank.bank import (open_bank)
+    from ..bank.repair import (repair_index)
+    from ..bank.validation import (validate_bank)
+    from ..files.layout import (REJECTED_FOLDER)
 
     opened, left_out = repair_index(bank) if repair else (open_bank(bank, strict=False), [])
     problems = validate_bank(opened, progress=show_progress())
@@ -85,14 +85,14 @@ def bank_validate(
         print_json({"entries": len(opened)} | rows)
         raise typer.Exit(1 if problems else 0)
     for problem in left_out:
-        out.print(f"[yellow]left out[/] {plain(str(problem))}")
+        out.print(f"[yellow]left out[/] {escape_markup(str(problem))}")
     for problem in problems:
-        out.print(f"[red]✗[/] {plain(str(problem))}")
+        out.print(f"[red]✗[/] {escape_markup(str(problem))}")
     if left_out:
-        out.print(f"what there is of entries that were left out lies in {plain(str(opened.root / REJECTED_FOLDER))}")
+        out.print(f"what there is of entries that were left out lies in {escape_markup(str(opened.root / REJECTED_FOLDER))}")
     blind = sum(entry.sketch is None for entry in opened)
     if repair and blind:
-        out.print(f"{blind} of the entries have no sketch: `hf-metaprune bank sketch {plain(bank)} DATA` makes them")
+        out.print(f"{blind} of the entries have no sketch: `hf-metaprune bank sketch {escape_markup(bank)} DATA` makes them")
     out.print(f"{_entries(opened)}, {counted(len(problems), 'problem')}")
     raise typer.Exit(1 if problems else 0)
 
@@ -104,9 +104,9 @@ def bank_sketch(
     as_json: Json = False,
 ) -> None:
     """Add what large banks are searched by to entries that lack it; `bank build` does so by itself."""
-    from ..bank.bank import Bank
-    from ..bank.factory import sketch_bank
-    from ..data.loading import read_task_data
+    from ..bank.bank import (Bank)
+    from ..bank.factory import (sketch_bank)
+    from ..data.loading import (read_task_data)
 
     opened = Bank.open(bank)
     images = read_task_data(data, opened.base.preprocessing, progress=show_progress())
@@ -114,7 +114,7 @@ def bank_sketch(
     if as_json:
         print_json({"bank": bank, "entries": len(opened), "sketched": made})
     else:
-        out.print(f"made {counted(len(made), 'sketch', 'sketches')}; {plain(bank)} has {_entries(opened)}")
+        out.print(f"made {counted(len(made), 'sketch', 'sketches')}; {escape_markup(bank)} has {_entries(opened)}")
 
 
 @bank_app.command("build", cls=MethodCommand)
@@ -135,14 +135,14 @@ def bank_build(
     **options: Any,
 ) -> None:
     """Prune BASE for tasks drawn from DATA; goes on where a killed build stopped, and may run several times at once."""
-    from ..bank.bank import Bank
-    from ..bank.factory import build_bank, entry_ids
-    from ..data.loading import read_task_data
-    from ..data.task import draw_tasks
-    from ..files.storage import check_writable
-    from ..methods import get_method
-    from ..models.base_model import BaseModel
-    from ..models.saving import check_dtype
+    from ..bank.bank import (Bank)
+    from ..bank.factory import (build_bank, entry_ids)
+    from ..data.loading import (read_task_data)
+    from ..data.task import (draw_tasks)
+    from ..files.storage import (check_writable)
+    from ..methods import (get_method)
+    from ..models.base_model import (BaseModel)
+    from ..models.saving import (check_dtype)
 
     settings = override(get_method(method).options(), options)
     check_dtype(dtype)
@@ -165,11 +165,11 @@ def bank_build(
         made.append(entry.id)
         if not as_json:
             done = sum(one in opened for one in ids)
-            out.print(f"{done} of {tasks}: {plain(entry.id)} {entry.metrics['accuracy']:.1%}")
+            out.print(f"{done} of {tasks}: {escape_markup(entry.id)} {entry.metrics['accuracy']:.1%}")
     if as_json:
         print_json({"bank": bank, "entries": len(opened), "made": made})
     else:
-        out.print(f"{plain(bank)} has {_entries(opened)}")
+        out.print(f"{escape_markup(bank)} has {_entries(opened)}")
 
 
 def _entries(bank: Sized) -> str:

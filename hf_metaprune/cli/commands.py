@@ -9,22 +9,22 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperOption
 
-from ..config import MethodOptions
-from ..errors import OptionError
-from .options import options_of
+from ..config import (MethodOptions)
+from ..errors import (OptionError)
+from .options import (option_annotations)
 
 DEFAULT_METHOD = "ifp"
 _OF_METHOD = "hf_metaprune.cli.of_method"
 
 
 def _similarities() -> list[str]:
-    from ..similarity import similarity_names
+    from ..similarity import (similarity_names)
 
     return similarity_names()
 
 
 def _methods() -> list[str]:
-    from ..methods import method_names
+    from ..methods import (method_names)
 
     return method_names()
 
@@ -33,7 +33,7 @@ NAMES: dict[str, Callable[[], list[str]]] = {"by": _similarities, "method": _met
 """The names that an option takes, of plugins, too; to know them takes an import of torch, so only help asks."""
 
 
-def names_of(option: str) -> str:
+def registered_names(option: str) -> str:
     """A sentence that lists the names which an option takes; nothing for options that take none."""
     return f" One of: {', '.join(NAMES[option]())}." if option in NAMES else ""
 
@@ -46,7 +46,7 @@ class Command(TyperCommand):
         for parameter in self.get_params(ctx):
             name = parameter.name or ""
             if isinstance(parameter, TyperOption) and name in NAMES and "One of:" not in (parameter.help or ""):
-                parameter.help = (parameter.help or "") + names_of(name)
+                parameter.help = (parameter.help or "") + registered_names(name)
         super().format_help(ctx, formatter)
 
 
@@ -65,7 +65,7 @@ class MethodCommand(Command):
 
 def method_options(method: str) -> type[MethodOptions]:
     """The class of a method's options; those that all methods have if there is no such method."""
-    from ..methods import get_method
+    from ..methods import (get_method)
 
     try:
         return get_method(method).options
@@ -88,7 +88,7 @@ def _parameters(cls: type[MethodOptions]) -> list[Any]:
 
     def takes_options(**_: Any) -> None: ...
 
-    annotations = options_of(cls)
+    annotations = option_annotations(cls)
     parameters = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
         for name, annotation in annotations.items()

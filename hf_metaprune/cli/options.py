@@ -11,9 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
-from ..adapt.recipes import shown_defaults
-from ..config import option_fields
-from ..errors import OptionError
+from ..adapt.recipes import (shown_defaults)
+from ..config import (option_fields)
+from ..errors import (OptionError)
 
 
 def _annotation(cls: Any, f: Field) -> Any:
@@ -56,7 +56,7 @@ def _split(name: str, kind: Any, value: Any) -> Any:
         raise OptionError(f"--{name.replace('_', '-')} {value}: must be {item.__name__} values, such as 1,2") from None
 
 
-def options_of(*classes: Any, without: Collection[str] = ()) -> dict[str, Any]:
+def option_annotations(*classes: Any, without: Collection[str] = ()) -> dict[str, Any]:
     """Typer's annotations for the fields of options dataclasses, by name."""
     return {f.name: _annotation(cls, f) for cls in classes for f in fields(cls) if f.name not in without}
 
@@ -72,7 +72,7 @@ def with_options(*classes: Any, without: Collection[str] = ()) -> Callable[[Call
         declared = inspect.signature(command).parameters.values()
         own = [p.replace(annotation=hinted[p.name]) for p in declared if p.kind is not p.VAR_KEYWORD]
         kinds = {name: _kind(cls, name) for cls in classes for name in option_fields(cls) if name not in without}
-        added = options_of(*classes, without=without)
+        added = option_annotations(*classes, without=without)
 
         def wrapper(**values: Any) -> Any:
             chosen = {k: values.pop(k) for k in list(values) if k in added}

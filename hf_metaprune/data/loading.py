@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError
-from .images import ImageSet, decode_images
-from .preprocessing import Preprocessing
-from .sources import Split, splits_of
-from .task import Task, TaskData
+from ..errors import (DataError)
+from .images import (ImageSet, decode_images)
+from .preprocessing import (Preprocessing)
+from .sources import (Split, splits_of)
+from .task import (Task, TaskData)
 
 
 def read_task_data(
@@ -27,7 +27,7 @@ def read_task_data(
     seed: int = 0,
     progress: bool = False,
 ) -> TaskData:
-    """Read, check and decode a labelled image data set.
+    """Read, check and decode a labeled image data set.
 
     Args:
         source: a ``datasets.Dataset`` or ``DatasetDict``, a folder of class folders, parquet file(s) or a folder of

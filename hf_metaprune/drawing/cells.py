@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .pages import look, render
+from .pages import (style_sheet, render)
 
 
 def cell(title: str, **values: Any) -> str:
@@ -14,4 +14,4 @@ def cell(title: str, **values: Any) -> str:
         values: `summary`, `tiles`, `svg`, `caption`, `header`, `rows`, `numbers`; what is not given is left out.
     """
     empty = {"summary": (), "tiles": (), "svg": None, "rows": (), "caption": "", "header": (), "numbers": 0}
-    return render("cell.html", css=look(), title=title, **(empty | values))
+    return render("cell.html", css=style_sheet(), title=title, **(empty | values))

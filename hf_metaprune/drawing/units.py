@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .style import BLUE, GREY, WIDTH, figure, styled
+from .style import (BLUE, GRAY, WIDTH, figure, styled)
 
 MAX_CELLS = 256  # of a stripe; more are finer than a screen
 
@@ -34,7 +34,7 @@ def stripe(axes: Any, row: float, kept: np.ndarray, size: int, color: str) -> No
     cells = min(size, MAX_CELLS)
     places = np.arange(size) * cells // size
     shares = np.bincount(places, filled, cells) / np.bincount(places, minlength=cells)
-    empty, full = np.array(to_rgba(GREY, 0.18)), np.array(to_rgba(color))
+    empty, full = np.array(to_rgba(GRAY, 0.18)), np.array(to_rgba(color))
     colors = empty + shares[None, :, None] * (full - empty)
     axes.imshow(colors, extent=(0, 1, row + 0.38, row - 0.38), aspect="auto", interpolation="none")
 

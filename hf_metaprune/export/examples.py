@@ -6,20 +6,20 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.images import ImageSet, decode_images
-from ..data.preprocessing import Preprocessing
-from ..errors import DataError
-from .checking import CALIBRATION
+from ..data.images import (ImageSet, decode_images)
+from ..data.preprocessing import (Preprocessing)
+from ..errors import (DataError)
+from .checking import (CALIBRATION)
 
 
 def read_examples(folder: Path, preprocessing: Preprocessing, progress: bool = False) -> ImageSet:
-    """Up to `CALIBRATION` of the images anywhere below a folder; or those of a labelled data set in parquet.
+    """Up to `CALIBRATION` of the images anywhere below a folder; or those of a labeled data set in parquet.
 
     Raises:
         DataError: there is none, or more than 1% cannot be read.
     """
-    from ..data.loading import read_task_data
-    from ..data.sources import image_files
+    from ..data.loading import (read_task_data)
+    from ..data.sources import (image_files)
 
     if not folder.exists():
         raise DataError(f"{folder}: there is no such file or folder")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import FormatError, OptionError
+from ..errors import (FormatError, OptionError)
 
 MAX_UNITS = 1 << 20  # of one layer; guards the unpacking of masks from strangers
 
@@ -95,11 +95,11 @@ class Mask(Mapping[str, np.ndarray]):
         return self._hash
 
     def _repr_html_(self) -> str:
-        from ..drawing.cells import cell
-        from ..drawing.pages import drawn
-        from ..drawing.style import svg
-        from ..drawing.units import units_figure
-        from ..text import counted
+        from ..drawing.cells import (cell)
+        from ..drawing.pages import (drawn)
+        from ..drawing.style import (svg)
+        from ..drawing.units import (units_figure)
+        from ..text import (counted)
 
         said = f"{self.n_kept:,} of {self.n_units:,} units stay, in {counted(len(self), 'layer')}."
         picture = svg(units_figure(self, self.sizes), f"Units kept by layer: {said}")
@@ -157,7 +157,7 @@ class Mask(Mapping[str, np.ndarray]):
         """Intersection over union of the kept units of all layers together."""
         return (self & other).n_kept / max(1, (self | other).n_kept)
 
-    def with_whole(self, sizes: Mapping[str, int]) -> Mask:
+    def with_whole_layers(self, sizes: Mapping[str, int]) -> Mask:
         """The mask over the layers of `sizes`, of which those that it lacks are kept whole."""
         return Mask({name: self[name] if name in self else np.arange(size) for name, size in sizes.items()}, sizes)
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
-from ..config import option
-from ..masks.mask import Mask
-from ..masks.scores import ScoreMask
-from .learnt import LearntOptions, LearntPruning, ScoreTraining
-from .method import register_method
+from ..config import (option)
+from ..masks.mask import (Mask)
+from ..masks.scores import (ScoreMask)
+from .learnt import (LearntOptions, LearntPruning, ScoreTraining)
+from .method import (register_method)
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class AutomaticPruning(LearntPruning):
 
         No pruned unit is above one that stayed.
         """
-        return training.keeper.mean().agreeing(training.mask)
+        return training.keeper.mean().reconciled(training.mask)
 
     def tell(self, training: ScoreTraining, scores: dict[str, torch.Tensor]) -> None:
         o, threshold, goal = training.options, self._threshold(training), sum(training.goal.values())

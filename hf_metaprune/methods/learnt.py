@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 
-from ..config import MethodOptions, TrainingOptions, option
-from ..masks.mask import Mask, keep_count
-from ..masks.scores import ScoreMask
-from ..models.modeling import MetaPrunedForImageClassification
-from ..models.slicing import shrink
-from ..training.learnt_scores import Gates, ScoreKeeper
-from ..training.loop import TrainingResult, TrainingState, fine_tune
-from .iterative import next_mask
-from .method import Method, PruningJob
+from ..config import (MethodOptions, TrainingOptions, option)
+from ..masks.mask import (Mask, keep_count)
+from ..masks.scores import (ScoreMask)
+from ..models.modeling import (MetaPrunedForImageClassification)
+from ..models.slicing import (shrink)
+from ..training.learnable_scores import (LearnableScores, ScoreKeeper)
+from ..training.loop import (TrainingResult, TrainingState, fine_tune)
+from .iterative import (next_mask)
+from .method import (Method, PruningJob)
 
 
 @dataclass(frozen=True)
@@ -44,28 +44,28 @@ class ScoreTraining:
         self.options, self.method = job.options, method
         self.mask = model.mask()
         self.goal = {name: keep_count(size, self.options.ratio) for name, size in self.mask.sizes.items()}
-        self.gates = Gates(model, self.options.score_lr, self.options.score_l1)
+        self.learnable = LearnableScores(model, self.options.score_lr, self.options.score_l1)
         self.keeper = ScoreKeeper(self.mask.sizes)
         self._settle()
 
     def _settle(self) -> None:
-        self.gates.settled = frozenset(name for name, count in self.goal.items() if len(self.mask[name]) <= count)
+        self.learnable.settled = frozenset(name for name, count in self.goal.items() if len(self.mask[name]) <= count)
 
     @property
     def done(self) -> bool:
         """Whether every layer has reached its target."""
-        return len(self.gates.settled) == len(self.goal)
+        return len(self.learnable.settled) == len(self.goal)
 
     def on_step(self, state: TrainingState) -> None:
-        scores = self.gates.values()
-        self.keeper.note(self.mask, {n: s for n, s in scores.items() if n not in self.gates.settled})
+        scores = self.learnable.values()
+        self.keeper.note(self.mask, {n: s for n, s in scores.items() if n not in self.learnable.settled})
         last = state.step == state.steps
         if last:
             self.method.tell(self, scores)
         target = next_mask(self.mask, scores, 1.0, self.options.ratio) if last else self.method.kept(self, scores)
         if target != self.mask:
             shrink(state.model.network, state.model.layers, self.mask, target, state.optimizer)
-            self.gates.shrink(self.mask, target, state.optimizer)
+            self.learnable.shrink(self.mask, target, state.optimizer)
             self.mask = target
             state.model.config.masks = target.pack()
             self._settle()
@@ -98,8 +98,8 @@ class LearntPruning(Method[LearntOptions]):
         model = job.base.slice(config).to(job.device)
         training = ScoreTraining(model, job, self)
         steps = max(1, round(o.score_share * o.steps))
-        learnt = self._train(job, model, steps, 0, callbacks=[training], gates=training.gates)
-        training.gates.fold()
+        learnt = self._train(job, model, steps, 0, callbacks=[training], learnable=training.learnable)
+        training.learnable.fold()
         tuned = self._train(job, model, o.steps - len(learnt.losses), len(learnt.losses), statistics=True)
         model.score_mask = self.scores(training)
         return model, learnt + tuned

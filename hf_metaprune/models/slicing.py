@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..errors import OptionError
-from ..masks.mask import Mask
-from .architectures.architecture import Branch, PrunableLayer, kept_indices, layer_sizes, removed_tensors, tensor_axes
-from .architectures.lookup import architecture_of
+from ..errors import (OptionError)
+from ..masks.mask import (Mask)
+from .architectures.architecture import (Branch, PrunableLayer, kept_indices, layer_sizes, removed_tensors, tensor_axes)
+from .architectures.lookup import (identify_architecture)
 
 
 class ScatterBatchNorm2d(nn.BatchNorm2d):
@@ -28,7 +28,7 @@ class ScatterBatchNorm2d(nn.BatchNorm2d):
 
     def __init__(self, norm: nn.BatchNorm2d, width: int, kept: np.ndarray, added: bool = False) -> None:
         nn.Module.__init__(self)
-        # The norm's own attributes and Parameter objects: optimisers keep their hold on them.
+        # The norm's own attributes and Parameter objects: optimizers keep their hold on them.
         for name in ("num_features", "eps", "momentum", "affine", "track_running_stats", "training"):
             setattr(self, name, getattr(norm, name))
         self.weight, self.bias = norm.weight, norm.bias
@@ -129,7 +129,7 @@ def shrink(
 ) -> None:
     """Slice `network`, which holds the units `current`, down to `target`, in place.
 
-    Parameters stay the same objects (only their data shrinks), so that an optimiser goes on with them; its
+    Parameters stay the same objects (only their data shrinks), so that an optimizer goes on with them; its
     per-parameter state (momentum) is sliced along if it is given.
 
     Raises:
@@ -188,7 +188,7 @@ def _empty(network: nn.Module, branch: Branch) -> None:
         (branch.norm, nn.Identity()),
     ):
         for parameter in network.get_submodule(path).parameters():
-            parameter.grad = None  # an optimiser that holds what is gone passes it over
+            parameter.grad = None  # an optimizer that holds what is gone passes it over
         parent, _, attribute = path.rpartition(".")
         setattr(network.get_submodule(parent), attribute, made)
 
@@ -227,7 +227,7 @@ def slice_network(network: nn.Module, mask: Mask) -> nn.Module:
         ArchitectureError: the network is not supported.
         OptionError: the mask is of another network.
     """
-    family = architecture_of(network)
+    family = identify_architecture(network)
     layers = family.layers(network)
     if len(mask) > len(layers):
         layers = family.all_layers(network, stem=True)

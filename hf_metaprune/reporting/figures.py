@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ..drawing.style import BLUE, GREY, SERIES, WIDTH, figure, short, styled, tint
-from ..drawing.units import bare, stripe
-from ..masks.mask import Mask
+from ..drawing.style import (BLUE, GRAY, SERIES, WIDTH, figure, short, styled, tint)
+from ..drawing.units import (bare, stripe)
+from ..masks.mask import (Mask)
 
 LEAST_RANGE = 25  # points of accuracy; less would make noise look like news
 MAX_CONFUSION = 60  # classes; a larger matrix cannot be read
@@ -65,29 +65,29 @@ def confusion_figure(confusion: list[list[int]], labels: list[str]) -> Any:
 
 @styled
 def agreement_figure(agreement: dict[str, dict[int, int]], voters: int) -> Any:
-    """For each layer, how many of the kept units how many neighbours had kept."""
+    """For each layer, how many of the kept units how many neighbors had kept."""
     layers = list(agreement)
     made, axes = figure(WIDTH, 1.8 + 0.22 * len(layers))
     left = np.zeros(len(layers))
     for held in range(voters, -1, -1):
         counts = np.array([agreement[name].get(held, 0) for name in layers], dtype=float)
         widths = counts / np.array([max(1, sum(agreement[name].values())) for name in layers])
-        shade = GREY if held == 0 else tint(BLUE, 0.25 + 0.75 * held / voters)
+        shade = GRAY if held == 0 else tint(BLUE, 0.25 + 0.75 * held / voters)
         axes.barh(range(len(layers)), 100 * widths, left=left, color=shade, label=f"{held} of {voters}")
         left += 100 * widths
     axes.set_yticks(range(len(layers)), layers, fontsize=8)
     axes.invert_yaxis()
-    axes.set(xlabel="share of the kept units, %", title="Neighbours that keep the chosen units", xlim=(0, 100))
+    axes.set(xlabel="share of the kept units, %", title="Neighbors that keep the chosen units", xlim=(0, 100))
     made.legend(title="kept by", loc="outside lower center", ncols=3)
     return made
 
 
 @styled
 def vote_figure(layer: str, masks: dict[str, Mask], chosen: Mask) -> Any:
-    """One layer's vote: a stripe for each neighbour with the units that it keeps, and below those of the new model.
+    """One layer's vote: a stripe for each neighbor with the units that it keeps, and below those of the new model.
 
     Args:
-        masks: the neighbours' by name.
+        masks: the neighbors' by name.
     """
     size = chosen.sizes[layer]
     made, axes = figure(WIDTH, 0.75 + 0.3 * (len(masks) + 1))

@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from ..drawing.style import png
-from ..drawing.units import units_figure
-from ..errors import StorageError, reason
-from ..files.layout import CARD, UNITS_PICTURE
-from ..files.storage import write_bytes
-from ..models.saving import save_model
-from .adapted import Adapted
-from .model_card import ModelCard
-from .report_files import save_report
+from ..drawing.style import (png)
+from ..drawing.units import (units_figure)
+from ..errors import (StorageError, reason)
+from ..files.layout import (CARD, UNITS_PICTURE)
+from ..files.storage import (write_bytes)
+from ..models.saving import (save_model)
+from .adapted import (Adapted)
+from .model_card import (ModelCard)
+from .report_files import (save_report)
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def write_model_files(
     try:
         mask = result.model.mask()
         write_bytes(folder / UNITS_PICTURE, png(units_figure(mask, mask.sizes)))
-        card = ModelCard.of(result, name, license, folder)
+        card = ModelCard.from_result(result, name, license, folder)
         write_bytes(folder / CARD, card.render().encode())
     except Exception as error:  # a model without a card is better than none
         if isinstance(error, (StorageError, MemoryError)):

@@ -10,20 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import FormatError, HubError
-from ..files.layout import BANK_FILE, CARD, CONFIG, MODEL_FILES, WEIGHTS
-from ..files.names import is_repo_id
-from ..files.storage import parse_json
-from ..hub.files import MAX_SMALL_BYTES
-from ..hub.repo import NOBODYS, Operation, Published, Repo, read_text
-from ..models.configuration import MetaPrunedConfig
-from ..models.modeling import MetaPrunedForImageClassification
-from .adapted import Adapted
-from .card import MAX_CARD_BYTES, is_edited, split, takes_own
-from .misclassified import Mistake
-from .model_card import ModelCard
-from .model_files import write_model_files
-from .report import AdaptReport
+from ..errors import (FormatError, HubError)
+from ..files.layout import (BANK_FILE, CARD, CONFIG, MODEL_FILES, WEIGHTS)
+from ..files.names import (is_repo_id)
+from ..files.storage import (parse_json)
+from ..hub.files import (MAX_SMALL_BYTES)
+from ..hub.repo import (NOBODYS, Operation, Published, Repo, read_text)
+from ..models.configuration import (MetaPrunedConfig)
+from ..models.modeling import (MetaPrunedForImageClassification)
+from .adapted import (Adapted)
+from .card import (MAX_CARD_BYTES, is_edited, split, takes_own)
+from .misclassified import (Mistake)
+from .model_card import (ModelCard)
+from .model_files import (write_model_files)
+from .report import (AdaptReport)
 
 
 @dataclass
@@ -72,7 +72,7 @@ def publish_model(
     with tempfile.TemporaryDirectory() as name:
         shown, folder = _Public(result.model, result.report.public()), Path(name)
         write_model_files(shown, folder, repo_id, dtype=dtype)
-        card = ModelCard.of(shown, repo_id, license, folder)
+        card = ModelCard.from_result(shown, repo_id, license, folder)
         _check_base_id(card, repo)
         own = _own_card(result)
         files = {path.name: path for path in sorted(folder.iterdir()) if path.name != CARD}
@@ -120,7 +120,7 @@ def _check_base_id(card: ModelCard, repo: Repo) -> None:
         return
     found = None
     with suppress(HubError):
-        found = repo.digest_of(base_id, WEIGHTS, card.base.get("revision"))
+        found = repo.file_digest(base_id, WEIGHTS, card.base.get("revision"))
     if found != card.base.get("sha256"):
         log.warning("the card does not name %s: its weights are not known to be the base's", base_id)
         card.config["base_model"] = card.base | {"repo_id": None}

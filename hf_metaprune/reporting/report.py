@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from ..text import counted, inline
+from ..text import (counted, inline)
 
 USAGE = [
     "To use it, in any program that has `transformers`:",
@@ -22,7 +22,7 @@ USAGE = [
 ]
 CONFIDENCE = 1.96  # standard deviations: 95%
 CHOSEN = (
-    *("neighbours", "by", "vote", "head", "recalibrate"),
+    *("neighbors", "by", "vote", "head", "recalibrate"),
     *("steps", "batch_size", "lr", "warmup_steps", "ema", "freeze_stem"),
 )
 """Options that a report shows; `options` has them all."""
@@ -32,20 +32,20 @@ CHOSEN = (
 class AdaptReport:
     """Everything measured while a model was adapted; plain numbers and text throughout.
 
-    `bank` says which bank was used (its name; on the Hub its `repo_id` and `revision`), and each of `neighbours` which
+    `bank` says which bank was used (its name; on the Hub its `repo_id` and `revision`), and each of `neighbors` which
     entry, how near (`score`), its `share` of the votes for the units that stay, and its `masks` as a card has them.
     `latency_ms` has the median time of one image for the `model` and the `base` on `machine`, `emissions` energy and
-    CO2 if CodeCarbon is installed. Accuracies are shares in [0, 1], NaN if nothing was measured; `rivals` holds those
+    CO2 if CodeCarbon is installed. Accuracies are shares in [0, 1], NaN if nothing was measured; `baselines` holds those
     of other ways by step. Seconds are wall time; MACs count one image's forward pass at the input size; FLOPs are two a
     MAC: `training_flops` of all training steps, `retrieval_flops` of the ranking of the bank, and
     `preparation_flops` of the forward passes between (the base's activations, batch norm statistics, the classifier).
-    `alternatives` has those of other ways, which were counted and not run. Of `options`, `given` has what the user set.
+    `baseline_flops` has those of other ways, which were counted and not run. Of `options`, `given` has what the user set.
     """
 
     accuracy: float = float("nan")
     evaluated_on: str = ""
     accuracy_at_step: dict[int, float] = field(default_factory=dict)
-    rivals: dict[str, dict[int, float]] = field(default_factory=dict)
+    baselines: dict[str, dict[int, float]] = field(default_factory=dict)
     accuracy_per_class: dict[str, float | None] = field(default_factory=dict)
     confusion: list[list[int]] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
@@ -55,9 +55,9 @@ class AdaptReport:
     strategy: str = ""
     ratio: float = float("nan")
     bank: dict[str, Any] = field(default_factory=dict)
-    neighbours: list[dict[str, Any]] = field(default_factory=list)
+    neighbors: list[dict[str, Any]] = field(default_factory=list)
     vote_agreement: dict[str, dict[int, int]] = field(default_factory=dict)
-    iou_with_neighbours: dict[str, list[float]] = field(default_factory=dict)
+    iou_with_neighbors: dict[str, list[float]] = field(default_factory=dict)
     head: str = ""
     params: int = 0
     base_params: int = 0
@@ -71,7 +71,7 @@ class AdaptReport:
     preparation_flops: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     peak_memory_mb: float = float("nan")
-    alternatives: dict[str, int] = field(default_factory=dict)
+    baseline_flops: dict[str, int] = field(default_factory=dict)
     losses: list[float] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=dict)
     given: dict[str, Any] = field(default_factory=dict)
@@ -101,9 +101,9 @@ class AdaptReport:
         return f"{counted(n, 'image')} could not be read, and {'was' if n == 1 else 'were'} left out" if n else ""
 
     @property
-    def ways(self) -> dict[str, dict[int, float]]:
+    def learning_curves(self) -> dict[str, dict[int, float]]:
         """Accuracy by step of this model, and of what it was compared with."""
-        return {"this model": self.accuracy_at_step, **self.rivals}
+        return {"this model": self.accuracy_at_step, **self.baselines}
 
     def headline(self) -> str:
         """The accuracy, how sure it is, and on what it was measured, in one line."""
@@ -151,7 +151,7 @@ class AdaptReport:
         return [f"| ms an image, one at a time | {mine:.1f} | {base:.1f} | {mine / max(1e-9, base):.1%} |"]
 
     def _accuracies(self) -> list[str]:
-        ways = self.ways
+        ways = self.learning_curves
         steps = sorted({step for way in ways.values() for step in way})
         if not steps:
             return []
@@ -162,18 +162,18 @@ class AdaptReport:
         return lines
 
     def _voters(self) -> list[str]:
-        if not self.neighbours:
+        if not self.neighbors:
             return []
         score = inline(f"score ({self.options.get('by')})")
-        lines = [f"| neighbour | {score} | labels |", "| --- | ---: | --- |"]
-        for n in self.neighbours:
+        lines = [f"| neighbor | {score} | labels |", "| --- | ---: | --- |"]
+        for n in self.neighbors:
             lines.append(f"| {inline(voter_name(n))} | {n['score']:.3f} | {inline(', '.join(n['labels']))} |")
-        voters = len(self.neighbours)
+        voters = len(self.neighbors)
         held = {k: sum(votes.get(k, 0) for votes in self.vote_agreement.values()) for k in range(voters, -1, -1)}
         shares = [f"{n} by {'none' if k == 0 else 'all' if k == voters else k}" for k, n in held.items() if n]
         if voters == 1:
             return [*lines, "", f"It keeps {held[1]} of the {sum(held.values())} units that this model keeps."]
-        kept = f"Of the {sum(held.values())} units that this model keeps, its neighbours keep"
+        kept = f"Of the {sum(held.values())} units that this model keeps, its neighbors keep"
         return [*lines, "", f"{kept}: {', '.join(shares)}."]
 
     def _classes(self) -> list[str]:
@@ -205,10 +205,10 @@ class AdaptReport:
         return replace(self, notes=notes, skipped_images=[])
 
 
-def voter_name(neighbour: dict[str, Any]) -> str:
-    """What people call a neighbour: its entry's id, or the repo of a single model on the Hub."""
-    repo = neighbour.get("repo_id")
-    return repo if isinstance(repo, str) and neighbour.get("path") == "." else neighbour["id"]
+def voter_name(neighbor: dict[str, Any]) -> str:
+    """What people call a neighbor: its entry's id, or the repo of a single model on the Hub."""
+    repo = neighbor.get("repo_id")
+    return repo if isinstance(repo, str) and neighbor.get("path") == "." else neighbor["id"]
 
 
 def finite(value: Any) -> Any:

@@ -8,23 +8,23 @@ from typing import Any
 
 import numpy as np
 
-from ..drawing.style import png
-from ..errors import FormatError, reason
-from ..files.layout import REPORT
-from ..files.storage import read_json, write_bytes, write_json
-from .figures import MAX_CONFUSION, agreement_figure, confusion_figure, curve_figure
-from .model_card import ModelCard
-from .report import AdaptReport
+from ..drawing.style import (png)
+from ..errors import (FormatError, reason)
+from ..files.layout import (REPORT)
+from ..files.storage import (read_json, write_bytes, write_json)
+from .figures import (MAX_CONFUSION, agreement_figure, confusion_figure, curve_figure)
+from .model_card import (ModelCard)
+from .report import (AdaptReport)
 
 
 def report_figures(report: AdaptReport) -> dict[str, tuple[str, Any]]:
     """File name and figure of each picture that a report has data for, by title."""
     out = {}
     if len(report.accuracy_at_step) > 1:
-        out["Accuracy by step"] = ("accuracy.png", curve_figure(report.ways))
+        out["Accuracy by step"] = ("accuracy.png", curve_figure(report.learning_curves))
     if np.any(report.confusion) and len(report.labels) <= MAX_CONFUSION:
         out["Confusion matrix"] = ("confusion.png", confusion_figure(report.confusion, report.labels))
-    voters = len(report.neighbours)
+    voters = len(report.neighbors)
     if voters > 1 and report.vote_agreement:
         out["Votes"] = ("votes.png", agreement_figure(report.vote_agreement, voters))
     return out
@@ -57,7 +57,7 @@ def load_report(path: Path) -> AdaptReport:
     try:
         report = AdaptReport(**{k: v for k, v in values.items() if k in known and v is not None})
         report.accuracy_at_step = {int(k): v for k, v in report.accuracy_at_step.items()}
-        report.rivals = {name: {int(k): v for k, v in steps.items()} for name, steps in report.rivals.items()}
+        report.baselines = {name: {int(k): v for k, v in steps.items()} for name, steps in report.baselines.items()}
         report.vote_agreement = {
             layer: {int(k): n for k, n in votes.items()} for layer, votes in report.vote_agreement.items()
         }
@@ -87,7 +87,7 @@ def _check_values(report: AdaptReport) -> None:
             values = value if isinstance(value, list) else [value]
             if not isinstance(key, str) or not all(isinstance(item, plain) for item in values):
                 raise ValueError(f"its {name} hold {str(key)[:40]!r}, which is no plain value")
-    for name in ("seconds", "latency_ms", "emissions", "alternatives"):
+    for name in ("seconds", "latency_ms", "emissions", "baseline_flops"):
         for key, value in getattr(report, name).items():
             if not isinstance(key, str) or not isinstance(value, (int, float)):
                 raise ValueError(f"its {name} hold {str(key)[:40]!r}, which is no number")

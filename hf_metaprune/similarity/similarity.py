@@ -12,14 +12,14 @@ from typing import ClassVar
 
 import torch
 
-from ..bank.entry import Entry
-from ..data.images import ImageSet
-from ..data.task import Task
-from ..errors import BankError, FormatError, HubError, HubTroubleError, HubUnreachableError, NotCachedError
-from ..hub.client import Patience
-from ..registry import Registry
-from ..text import counted
-from ..training.record import RunRecord
+from ..bank.entry import (Entry)
+from ..data.images import (ImageSet)
+from ..data.task import (Task)
+from ..errors import (BankError, FormatError, HubError, HubTroubleError, HubUnreachableError, NotCachedError)
+from ..hub.client import (Patience)
+from ..registry import (Registry)
+from ..text import (counted)
+from ..training.record import (RunRecord)
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ SHOWN = 20
 
 
 @dataclass(frozen=True)
-class Neighbour:
+class Neighbor:
     """An entry with its similarity to the target task; larger is nearer."""
 
     entry: Entry
@@ -88,14 +88,14 @@ class Query:
                 raise
             log.info("%s", error)
 
-    def usable(self, entry: Entry, look: Callable[[], object]) -> bool:
-        """Whether `look` finds nothing wrong with an entry; what is wrong becomes a note.
+    def usable(self, entry: Entry, check: Callable[[], object]) -> bool:
+        """Whether `check` finds nothing wrong with an entry; what is wrong becomes a note.
 
         Raises:
             MetaPruneError: something is, and the query is strict.
         """
         try:
-            look()
+            check()
         except (FormatError, HubError) as error:
             if self.patience.ends(error) or self.strict:
                 raise
@@ -125,10 +125,10 @@ class Similarity(ABC):
         return list(entries)
 
     def weight(self, score: float) -> float:
-        """How much a neighbour of that score counts when votes are weighted; above 0."""
+        """How much a neighbor of that score counts when votes are weighted; above 0."""
         return max(score, 1e-6)
 
-    def rank(self, query: Query, entries: Sequence[Entry]) -> list[Neighbour]:
+    def rank(self, query: Query, entries: Sequence[Entry]) -> list[Neighbor]:
         """Entries from the nearest to the farthest; equal scores are ordered by id.
 
         Raises:
@@ -138,7 +138,7 @@ class Similarity(ABC):
         unsure = [name for name, score in scores.items() if not math.isfinite(score)]
         if unsure:
             raise BankError(f"similarity {self.name!r} has no finite score for entry {unsure[0]}")
-        found = [Neighbour(entry, float(scores[entry.id])) for entry in entries if entry.id in scores]
+        found = [Neighbor(entry, float(scores[entry.id])) for entry in entries if entry.id in scores]
         return sorted(found, key=lambda n: (-n.score, n.entry.id))
 
 

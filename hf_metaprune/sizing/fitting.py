@@ -6,15 +6,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from ..config import AdaptOptions
-from ..errors import OptionError
-from ..masks.mask import Mask
-from ..masks.scores import ScoreMask
-from .budgets import Budget, largest, ratio_of
-from .cost_model import CostModel, cost_model_of
-from .inputs import AdaptInputs
-from .latency import LatencyTable
-from .sizes import Counts, Order, Sizing, layer_exceptions
+from ..config import (AdaptOptions)
+from ..errors import (OptionError)
+from ..masks.mask import (Mask)
+from ..masks.scores import (ScoreMask)
+from .budgets import (Budget, largest, removed_share)
+from .cost_model import (CostModel, get_cost_model)
+from .inputs import (AdaptInputs)
+from .latency import (LatencyTable)
+from .order import (Counts, Order, Sizing, layer_exceptions)
 
 Note = Callable[[str], None]
 """Takes a sentence for the user."""
@@ -28,7 +28,7 @@ NEAR, MARGIN = 0.9, 1.03
 """How much of that is enough, and how much more than measured a sub-network is taken to need."""
 
 
-def budget_of(options: AdaptOptions) -> Budget:
+def make_budget(options: AdaptOptions) -> Budget:
     """The bounds that the options name."""
     return Budget(options.max_params, options.max_macs, options.max_latency_ms)
 
@@ -39,51 +39,51 @@ def check_bounds(options: AdaptOptions) -> None:
     Raises:
         OptionError: there are both.
     """
-    if budget_of(options) and options.ratio is not None:
+    if make_budget(options) and options.ratio is not None:
         raise OptionError(f"ratio={options.ratio} and a budget: pass one of them")
 
 
 def is_even(options: AdaptOptions) -> bool:
     """Whether every layer keeps the share that the ratio says."""
-    others = options.layer_ratios or options.round_to > 1 or budget_of(options)
+    others = options.layer_ratios or options.round_to > 1 or make_budget(options)
     return options.split == "layer" and not others
 
 
-def cost_model(inputs: AdaptInputs) -> CostModel:
+def task_cost_model(inputs: AdaptInputs) -> CostModel:
     """What sub-networks of the base cost, for the task's labels and images."""
     config = inputs.base.config(Mask.full(inputs.sizes), inputs.task.labels)
-    return cost_model_of(config, inputs.images.images[:1])
+    return get_cost_model(config, inputs.images.images[:1])
 
 
-def sizing_of(inputs: AdaptInputs, order: Order) -> Sizing:
+def make_sizing(inputs: AdaptInputs, order: Order) -> Sizing:
     """How sizes are chosen by the options."""
     o, layers = inputs.options, inputs.layers
     return Sizing(layers, order, o.split, layer_exceptions(o.layer_ratios, layers), o.round_to)
 
 
-def check_reach(inputs: AdaptInputs) -> None:
+def check_reachable(inputs: AdaptInputs) -> None:
     """Refuse a budget that no sub-network of the base can meet; no vote is needed to know.
 
     Raises:
         OptionError: says what the smallest one costs.
     """
-    layers, budget = inputs.layers, budget_of(inputs.options)
+    layers, budget = inputs.layers, make_budget(inputs.options)
     if not budget:
         return
     order = Order.by_scores(ScoreMask({layer.name: [1.0] * layer.size for layer in layers}))
-    sizing = sizing_of(inputs, order)
-    costs = cost_model(inputs)
+    sizing = make_sizing(inputs, order)
+    costs = task_cost_model(inputs)
     try:
         largest(sizing, replace(budget, max_latency_ms=None), costs)
         if budget.max_latency_ms is not None:
-            LatencyTable(inputs, sizing, ratios=()).check_reach(budget.max_latency_ms)
+            LatencyTable(inputs, sizing, ratios=()).check_reachable(budget.max_latency_ms)
     except OptionError as error:
         if inputs.options.prune_stem or not inputs.base.family.stem_layers(inputs.base.network):
             raise
         raise OptionError(f"{error}; prune_stem=True (--prune-stem) allows smaller ones") from error
 
 
-def cut(inputs: AdaptInputs, order: Order, ratio: float | None, note: Note) -> tuple[Mask, float]:
+def select_mask(inputs: AdaptInputs, order: Order, ratio: float | None, note: Note) -> tuple[Mask, float]:
     """The mask, and the ratio that it is called by; `note` is told what the user should know.
 
     Args:
@@ -92,8 +92,8 @@ def cut(inputs: AdaptInputs, order: Order, ratio: float | None, note: Note) -> t
     Raises:
         OptionError: the budget is out of reach.
     """
-    o, layers, budget = inputs.options, inputs.layers, budget_of(inputs.options)
-    sizing = sizing_of(inputs, order)
+    o, layers, budget = inputs.options, inputs.layers, make_budget(inputs.options)
+    sizing = make_sizing(inputs, order)
     if budget:
         counts = _within(inputs, sizing, budget, note)
     else:
@@ -104,12 +104,12 @@ def cut(inputs: AdaptInputs, order: Order, ratio: float | None, note: Note) -> t
     empty = [layer.name for layer in layers if not counts[layer.name] and layer.name not in sizing.exceptions]
     if empty:
         note(f"{len(empty)} of {len(layers)} layers keep no unit, such as {empty[0]}: larger sizes do better")
-    return mask, ratio if ratio is not None and is_even(o) else round(ratio_of(counts, layers), 4)
+    return mask, ratio if ratio is not None and is_even(o) else round(removed_share(counts, layers), 4)
 
 
 def _within(inputs: AdaptInputs, sizing: Sizing, budget: Budget, note: Note) -> Counts:
     """The largest sizes within a budget; milliseconds are guessed by a table in the search, and measured in the end."""
-    costs = cost_model(inputs)
+    costs = task_cost_model(inputs)
     if budget.max_latency_ms is None:
         return largest(sizing, budget, costs)
     table, bound, scale = LatencyTable(inputs, sizing), CLOCK * budget.max_latency_ms, 1.0
@@ -140,7 +140,7 @@ def _note_rounding(sizing: Sizing, ratio: float, counts: Counts, note: Note) -> 
     if sizing.multiple == 1:
         return
     plain = replace(sizing, multiple=1).counts(ratio)
-    removed, asked = ratio_of(counts, sizing.layers), ratio_of(plain, sizing.layers)
+    removed, asked = removed_share(counts, sizing.layers), removed_share(plain, sizing.layers)
     if abs(removed - asked) > ROUNDED_MUCH:
         note(
             f"round_to={sizing.multiple} removes {removed:.0%} of the units, "

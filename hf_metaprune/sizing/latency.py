@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..errors import OptionError
-from ..models.modeling import MetaPrunedForImageClassification
-from .inputs import AdaptInputs
-from .sizes import Counts, Sizing
-from .timing import WARM_UPS, latency_ms
+from ..errors import (OptionError)
+from ..models.modeling import (MetaPrunedForImageClassification)
+from .inputs import (AdaptInputs)
+from .order import (Counts, Sizing)
+from .timing import (WARM_UPS, latency_ms)
 
 RATIOS = (0.0, 0.3, 0.6, 0.8, 0.9, 1.0)
 REPEATS = 7
@@ -39,7 +39,7 @@ class LatencyTable:
     ) -> None:
         self.inputs, self.sizing, self.measured = inputs, sizing, measured
         images = inputs.images
-        self.pixels = images.preprocessing.normalise(images.images[:1]).to(inputs.device)
+        self.pixels = images.preprocessing.normalize(images.images[:1]).to(inputs.device)
         self.points: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
         self.found: dict[tuple[int, ...], float] = {}
         for ratio in ratios:
@@ -57,7 +57,7 @@ class LatencyTable:
             self.found[key] = self.measured(self._model(counts), self.pixels)
         return self.found[key]
 
-    def check_reach(self, bound: float) -> None:
+    def check_reachable(self, bound: float) -> None:
         """Refuse a bound below the smallest sub-network's time.
 
         Raises:

@@ -7,9 +7,9 @@ from typing import TypeVar
 
 import torch
 
-from ..data.images import ImageSet
-from ..models.modeling import MetaPrunedForImageClassification
-from .hardware import autocast
+from ..data.images import (ImageSet)
+from ..models.modeling import (MetaPrunedForImageClassification)
+from .hardware import (autocast)
 
 T = TypeVar("T")
 
@@ -26,14 +26,14 @@ def forward(
     """Yield what `compute` makes of each batch of images.
 
     Args:
-        compute: is called with normalised pixels, float32 (n, 3, height, width), on `device`, channels last.
+        compute: is called with normalized pixels, float32 (n, 3, height, width), on `device`, channels last.
         precision: of the arithmetic: "auto", "fp32" or "bf16".
         groups: row numbers of each batch; all rows in order, `EVAL_BATCH` at a time, if left out.
     """
     if groups is None:
         batches = (pixels for pixels, _ in images.batches(EVAL_BATCH))
     else:
-        batches = (images.preprocessing.normalise(images.images[rows]) for rows in groups)
+        batches = (images.preprocessing.normalize(images.images[rows]) for rows in groups)
     for pixels in batches:
         with autocast(device, precision):
             yield compute(pixels.to(device).contiguous(memory_format=torch.channels_last))

@@ -17,15 +17,15 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
-from ..config import TrainingOptions
-from ..data.images import ImageSet, augment
-from ..errors import DataError, OptionError
-from ..models.modeling import MetaPrunedForImageClassification
-from ..sizing.cost_model import count_flops
-from .forward import accuracy
-from .hardware import autocast, pick_device
-from .learnt_scores import Gates
-from .statistics import recalibrate
+from ..config import (TrainingOptions)
+from ..data.images import (ImageSet, augment)
+from ..errors import (DataError, OptionError)
+from ..models.modeling import (MetaPrunedForImageClassification)
+from ..sizing.cost_model import (count_flops)
+from .forward import (accuracy)
+from .hardware import (autocast, pick_device)
+from .learnable_scores import (LearnableScores)
+from .statistics import (recalibrate)
 
 
 @dataclass
@@ -109,11 +109,11 @@ def fine_tune(
     device: torch.device | None = None,
     seed: int = 0,
     callbacks: Sequence[Callback] = (),
-    gates: Gates | None = None,
+    learnable: LearnableScores | None = None,
     statistics: bool = False,
     progress: bool = False,
 ) -> TrainingResult:
-    """Train `model` in place, and the scores of `gates` with it, if there are any.
+    """Train `model` in place, and the scores of `learnable` with it, if there are any.
 
     It ends on `device` in eval mode, with its averaged weights if `options.ema` is set. With `statistics`, its batch
     norm statistics are estimated anew at the end: those that training leaves are averages over weights that have
@@ -127,7 +127,7 @@ def fine_tune(
     if not len(train):
         raise DataError("there is no image to train on")
     options = options.closed()
-    run = _Run(model, train, options, evaluation, device or pick_device(), seed, callbacks, gates, statistics)
+    run = _Run(model, train, options, evaluation, device or pick_device(), seed, callbacks, learnable, statistics)
     for step in tqdm(range(options.steps), desc="fine-tuning", disable=not progress, leave=False):
         run.step(step)
         if run.state.stop:
@@ -147,11 +147,11 @@ class _Run:
         device: torch.device,
         seed: int,
         callbacks: Sequence[Callback],
-        gates: Gates | None = None,
+        learnable: LearnableScores | None = None,
         statistics: bool = False,
     ) -> None:
         self.model, self.train, self.options, self.evaluation = model, train, options, evaluation
-        self.device, self.callbacks, self.gates = device, callbacks, gates
+        self.device, self.callbacks, self.learnable = device, callbacks, learnable
         self.seed, self.statistics = seed, statistics
         self.accelerator = Accelerator(device_placement=False)
         model.to(device=device, memory_format=torch.channels_last)
@@ -159,14 +159,14 @@ class _Run:
         self._train_mode()
         self.optimizer = make_optimizer(model, options)
         self.parallel: Any = self.accelerator.prepare(model) if self.accelerator.num_processes > 1 else model
-        if gates is not None:
-            self._learn_scores(gates)
+        if learnable is not None:
+            self._learn_scores(learnable)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda s: lr_factor(s, options))
         self.rows = batch_rows(len(train), options.batch_size, seed)
         self.generator = torch.Generator().manual_seed(seed)
         self.mixup = np.random.default_rng(seed + 1)
         # Buffers follow the model: batch norm statistics are moving averages already, and to average the indices
-        # of kept channels would round them to their neighbours.
+        # of kept channels would round them to their neighbors.
         self.average = (
             AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema), use_buffers=False)
             if options.ema
@@ -181,11 +181,11 @@ class _Run:
         if 0 in options.eval_steps or options.steps == 0:
             self._evaluate(0)
 
-    def _learn_scores(self, gates: Gates) -> None:
+    def _learn_scores(self, learnable: LearnableScores) -> None:
         if self.accelerator.num_processes > 1:
             raise OptionError("scores are learnt by one process: start it without `accelerate launch`")
-        self.parallel = gates
-        self.optimizer.add_param_group({"params": gates.parameters, "lr": gates.lr, "weight_decay": 0.0})
+        self.parallel = learnable
+        self.optimizer.add_param_group({"params": learnable.parameters, "lr": learnable.lr, "weight_decay": 0.0})
 
     def _train_mode(self) -> None:
         self.model.train()
@@ -196,7 +196,7 @@ class _Run:
         rows = next(self.rows)
         rows = rows[self.accelerator.process_index :: self.accelerator.num_processes]
         images, targets = self.train.__getitems__(rows)
-        x = self.train.preprocessing.normalise(images.to(self.device))
+        x = self.train.preprocessing.normalize(images.to(self.device))
         x = augment(x, self.generator, self.options.flip, self.options.shift)
         return x.contiguous(memory_format=torch.channels_last), targets.to(self.device)
 
@@ -212,7 +212,7 @@ class _Run:
         loss = F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
         if weight < 1.0:
             loss = weight * loss + (1 - weight) * F.cross_entropy(logits.float(), other, label_smoothing=smoothing)
-        return loss if self.gates is None else loss + self.gates.penalty()
+        return loss if self.learnable is None else loss + self.learnable.penalty()
 
     def _count(self, x: torch.Tensor) -> None:
         params = sum(p.numel() for p in self.model.parameters())
@@ -252,7 +252,7 @@ class _Run:
             return
         shown: Any = self.average.module if self.average is not None else self.model
         with (
-            self.gates.applied() if self.gates is not None else contextlib.nullcontext(),
+            self.learnable.applied() if self.learnable is not None else contextlib.nullcontext(),
             self._true_statistics(shown) if self.statistics and step else contextlib.nullcontext(),
         ):
             self.state.accuracy = accuracy(shown, self.evaluation, self.device, self.options.precision)

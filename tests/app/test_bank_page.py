@@ -9,7 +9,7 @@ import pytest
 
 from hf_metaprune import Bank
 from hf_metaprune.app.bank_page import BankPage
-from hf_metaprune.app.room import Room
+from hf_metaprune.app.shared import SharedState
 from hf_metaprune.errors import WordNetError
 from hf_metaprune.models.base_model import BaseModel
 from tests.conftest import needs_wordnet
@@ -45,7 +45,7 @@ def test_without_wordnet_the_other_pictures_are_drawn(bank_folder: Path, monkeyp
     import gradio as gr
 
     with gr.Blocks():
-        made = BankPage(Room(bank_folder, None))
+        made = BankPage(SharedState(bank_folder, None))
     assert made.drawn.count("<svg") == 2
     assert "get the data" in made.drawn
 
@@ -55,7 +55,7 @@ def test_an_empty_bank_has_a_page(base: BaseModel, tmp_path: Path) -> None:
 
     Bank.create(tmp_path / "bank", base)
     with gr.Blocks():
-        made = BankPage(Room(tmp_path / "bank", None))
+        made = BankPage(SharedState(tmp_path / "bank", None))
     assert "All 0 tasks" in made.listed("")
     assert "0 tasks of 0" in made.listed("tiger")
     assert made.drawn == ""

@@ -20,10 +20,10 @@ from safetensors import SafetensorError
 from hf_metaprune import Bank
 from hf_metaprune.bank import index
 from hf_metaprune.bank.entry import check_magnitudes
-from hf_metaprune.bank.index import check_complete, index_bytes, merged, read_table, rows_of, stored_meta, table_of
+from hf_metaprune.bank.index import check_complete, index_bytes, merged, read_table, table_rows, stored_meta, make_table
 from hf_metaprune.bank.meta import check_meta
 from hf_metaprune.bank.repair import recover, repair_index
-from hf_metaprune.bank.search import _Look
+from hf_metaprune.bank.search import _ModelCheck
 from hf_metaprune.bank.sketch import unpack_sketch
 from hf_metaprune.bank.validation import check_entry, validate_bank
 from hf_metaprune.errors import FormatError, HubError, MetaPruneError
@@ -121,9 +121,9 @@ def list_entries(bank: Bank) -> None:
     for entry in bank:
         assert len(entry.mask) == len(bank.sizes)
         json.dumps(entry.reference())
-        bank.files_of(entry).path(entry.path)
+        bank.entry_files(entry).path(entry.path)
         f"{entry.method} {entry.owner}".encode()
-        table_of([entry.row()])
+        make_table([entry.row()])
         if entry.sketch is not None:
             with contextlib.suppress(FormatError):  # as in a ranking, which leaves the entry out
                 assert np.isfinite(unpack_sketch(entry.sketch, len(entry.labels))).all()
@@ -144,8 +144,8 @@ def read_index(corpus: Corpus) -> None:
 def _render(bank: Bank, meta: dict) -> None:
     """The index and the card that publishing into such a bank would make."""
     table = check_complete(read_table(bank.root / "index.parquet"), bank.root)
-    content = index_bytes(merged(table, table_of(list(rows_of(table))[:1]), ["x"]), meta)
-    BankCard("me/bank", meta, list(rows_of(table))).render().encode()
+    content = index_bytes(merged(table, make_table(list(table_rows(table))[:1]), ["x"]), meta)
+    BankCard("me/bank", meta, list(table_rows(table))).render().encode()
     assert content
 
 
@@ -179,11 +179,11 @@ def read_listed(corpus: Corpus) -> None:
 
     memory = Memory(sqlite3.connect(":memory:"))
     with mock.patch("hf_metaprune.bank.search.metadata_on_hub", part):
-        entry = _Look(commons, None, memory)(ListedModel.of(item))
+        entry = _ModelCheck(commons, None, memory)(ListedModel.of(item))
     if entry is not None:
         commons.use_entries({entry.id: entry})
         assert len(entry.mask) == len(commons.sizes)
-        table_of([entry.row()])
+        make_table([entry.row()])
         f"{entry.method} {commons.left_out}".encode()
 
 
@@ -226,7 +226,7 @@ def read_model(corpus: Corpus) -> None:
     """A saved model, as `predict` reads it."""
     result = load_result(corpus.model, device="cpu")
     repr(result)
-    ModelCard.of(result, "me/model", None, corpus.model).render().encode()
+    ModelCard.from_result(result, "me/model", None, corpus.model).render().encode()
 
 
 def read_pretrained(corpus: Corpus) -> None:

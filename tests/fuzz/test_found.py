@@ -158,10 +158,10 @@ def test_published_rows_that_lack_something(hub: LoopbackHub, own_bank: Bank) ->
         {"bank": "x"},
         {"bank": {"repo_id": 5}},
         {"evaluated_on": {"": None}},
-        {"rivals": {"x": {}}},
+        {"baselines": {"x": {}}},
         {"emissions": {"x": 1}},
         {"test_images": "x"},
-        {"neighbours": [{"id": "a", "score": 1.0, "labels": ["a"], "share": "x"}]},
+        {"neighbors": [{"id": "a", "score": 1.0, "labels": ["a"], "share": "x"}]},
     ],
     ids=str,
 )

@@ -53,8 +53,8 @@ def test_a_path_cannot_bring_markup_into_a_card(
     pruner = MetaPruner.from_hub("me/bank")
     assert len(pruner.bank) == 3
     assert "characters" in next(iter(pruner.bank.left_out.values()))
-    result = pruner.adapt(task, neighbours=2, **TINY)
-    result.report.neighbours[0]["path"] = path  # whatever way it came
+    result = pruner.adapt(task, neighbors=2, **TINY)
+    result.report.neighbors[0]["path"] = path  # whatever way it came
     result.push_to_hub("me/pets")
     text = split(hub.read_files("me/pets")["README.md"].decode())[1]
     assert not re.search(r"(?<!\\)(<b>|<a |\]\(z)", text)

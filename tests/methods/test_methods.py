@@ -166,12 +166,12 @@ def test_taylor_averages_over_passes(base: BaseModel, task_data: TaskData) -> No
     for i in (0, 1):
         with TaylorRecorder(model) as one:
             model.zero_grad()
-            model(task_data.train.preprocessing.normalise(task_data.train.images[i::9])).logits[:, i].sum().backward()
+            model(task_data.train.preprocessing.normalize(task_data.train.images[i::9])).logits[:, i].sum().backward()
         parts.append(one.scores())
     with TaylorRecorder(model) as both:
         for i in (0, 1):
             model.zero_grad()
-            model(task_data.train.preprocessing.normalise(task_data.train.images[i::9])).logits[:, i].sum().backward()
+            model(task_data.train.preprocessing.normalize(task_data.train.images[i::9])).logits[:, i].sum().backward()
     for name, scores in both.scores().items():
         assert torch.allclose(scores, (parts[0][name] + parts[1][name]) / 2, rtol=1e-4)
 

@@ -19,7 +19,7 @@ from hf_metaprune.methods import get_method
 from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.models.saving import load_model, save_model
 from hf_metaprune.models.slicing import ScatterBatchNorm2d, slice_network
-from tests.conftest import randomise_norms, tiny_preprocessing
+from tests.conftest import randomize_norms, tiny_preprocessing
 from tests.models.conftest import copies, edit_config
 
 
@@ -89,7 +89,7 @@ def of_transformers(kind: str) -> torch.nn.Module:
     if kind.startswith("resnet"):
         sizes = {"embedding_size": 8, "hidden_sizes": [16, 24, 32], "depths": [1, 2, 1], "num_labels": 4}
         config = transformers.ResNetConfig(**sizes, layer_type=kind.split()[1])
-        return randomise_norms(transformers.ResNetForImageClassification(config))
+        return randomize_norms(transformers.ResNetForImageClassification(config))
     name = {"vit": "ViT", "deit": "DeiT"}[kind]
     config = getattr(transformers, f"{name}Config")(
         hidden_size=24, num_hidden_layers=3, num_attention_heads=4, intermediate_size=20, image_size=32, patch_size=8,
@@ -133,9 +133,9 @@ def test_the_whole_way_with_a_base_of_transformers(
     list(build_bank(bank, task_data, tasks, method=method, options=get_method(method).options(ratio=0.5, steps=6)))
     found = Bank.open(tmp_path / "bank")
     assert len(found) == len(tasks)
-    result = MetaPruner(found).adapt(task_data.select((0, 1, 2)), steps=4, neighbours=2, batch_size=16)
+    result = MetaPruner(found).adapt(task_data.select((0, 1, 2)), steps=4, neighbors=2, batch_size=16)
     out = result.save_pretrained(tmp_path / "out")
-    pixels = task_data.evaluation.preprocessing.normalise(task_data.evaluation.images[:4])
+    pixels = task_data.evaluation.preprocessing.normalize(task_data.evaluation.images[:4])
     torch.save((pixels, result.model(pixels).logits), tmp_path / "seen.pt")
     code = (
         "import sys, torch, hf_metaprune\n"

@@ -32,7 +32,7 @@ def query(task_data: TaskData, strict: bool = True) -> Query:
 
 
 def nearest(bank: Bank, asked: Query, n: int) -> list[str]:
-    return [x.entry.id for x in MetaPruner(bank).nearest(asked, AdaptOptions(by="auto", neighbours=n))]
+    return [x.entry.id for x in MetaPruner(bank).nearest(asked, AdaptOptions(by="auto", neighbors=n))]
 
 
 def test_sketches_rank_like_the_entries_themselves(bank: Bank, task_data: TaskData) -> None:

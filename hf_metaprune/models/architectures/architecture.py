@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from ...errors import ArchitectureError
-from ...masks.mask import Mask
-from ..weights import check_fit
-from .model_args import Rule
-from .recipe import CONVOLUTIONAL, Recipe
+from ...errors import (ArchitectureError)
+from ...masks.mask import (Mask)
+from ..weights import (check_fit)
+from .model_args import (Rule)
+from .recipe import (CONVOLUTIONAL, Recipe)
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class PrunableLayer:
 
 
 class Architecture(ABC):
-    """One family of networks: how to recognise it, build it, and list its prunable layers."""
+    """One family of networks: how to recognize it, build it, and list its prunable layers."""
 
     library: ClassVar[str]
     """``timm`` or ``transformers``."""
@@ -158,7 +158,7 @@ class Architecture(ABC):
         """Whether this family has a network of that name (timm model name, transformers class name)."""
 
     @abstractmethod
-    def recognises(self, network: nn.Module) -> bool:
+    def recognizes(self, network: nn.Module) -> bool:
         """Whether `network` is of this family."""
 
     @abstractmethod

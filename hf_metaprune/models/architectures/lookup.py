@@ -4,16 +4,10 @@ from __future__ import annotations
 
 from torch import nn
 
-from ...errors import ArchitectureError
-from . import (  # noqa: F401  (each registers its families)
-    timm_efficientnet,
-    timm_resnet,
-    timm_vit,
-    transformers_resnet,
-    transformers_vit,
-)
-from .architecture import Architecture
-from .registry import ARCHITECTURES
+from ...errors import (ArchitectureError)
+from . import (timm_efficientnet, timm_resnet, timm_vit, transformers_resnet, transformers_vit)  # noqa: F401  (each registers its families)
+from .architecture import (Architecture)
+from .registry import (ARCHITECTURES)
 
 HOW_TO_ADD = "docs/howto/add-an-architecture.md tells how to add one"
 
@@ -37,14 +31,14 @@ def find_architecture(library: str, architecture: str) -> Architecture:
     )
 
 
-def architecture_of(network: nn.Module) -> Architecture:
+def identify_architecture(network: nn.Module) -> Architecture:
     """The family a network belongs to.
 
     Raises:
         ArchitectureError: none; the message lists what is supported.
     """
     for family in ARCHITECTURES.all():
-        if family.recognises(network):
+        if family.recognizes(network):
             return family
     name = f"{type(network).__module__}.{type(network).__name__}"
     raise ArchitectureError(f"{name} is not supported; supported: {supported()}; {HOW_TO_ADD}")

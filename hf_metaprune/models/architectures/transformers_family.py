@@ -9,11 +9,11 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import nn
 
-from ...errors import ArchitectureError, FormatError
-from ...files.layout import CONFIG, WEIGHTS
-from ..weights import check_fit
-from .architecture import Architecture
-from .model_args import check_model_args
+from ...errors import (ArchitectureError, FormatError)
+from ...files.layout import (CONFIG, WEIGHTS)
+from ..weights import (check_fit)
+from .architecture import (Architecture)
+from .model_args import (check_model_args)
 
 
 @contextmanager
@@ -49,7 +49,7 @@ class TransformersFamily(Architecture):
     def matches(self, architecture: str) -> bool:
         return architecture == self.class_name
 
-    def recognises(self, network: nn.Module) -> bool:
+    def recognizes(self, network: nn.Module) -> bool:
         return type(network).__name__ == self.class_name and type(network).__module__.startswith("transformers.")
 
     def build(self, architecture: str, model_args: Mapping[str, Any], num_classes: int) -> nn.Module:

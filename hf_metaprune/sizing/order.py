@@ -9,10 +9,10 @@ from functools import cached_property
 
 import numpy as np
 
-from ..errors import OptionError
-from ..masks.mask import Mask, keep_count
-from ..masks.scores import ScoreMask
-from ..models.architectures.architecture import PrunableLayer
+from ..errors import (OptionError)
+from ..masks.mask import (Mask, keep_count)
+from ..masks.scores import (ScoreMask)
+from ..models.architectures.architecture import (PrunableLayer)
 
 Counts = dict[str, int]
 """Units to keep, by layer."""
@@ -44,7 +44,7 @@ class Order:
     @classmethod
     def by_scores(cls, scores: ScoreMask, tie_break: Mapping[str, np.ndarray] | None = None) -> Order:
         """The highest score first; of equal ones the larger `tie_break`, then the lower index."""
-        ties = None if tie_break is None else ScoreMask(tie_break).normalised("layer")
+        ties = None if tie_break is None else ScoreMask(tie_break).normalized("layer")
         second = {n: np.zeros(len(v)) for n, v in scores.items()} if ties is None else ties
         return cls({n: np.lexsort((-second[n], -values)) for n, values in scores.items()}, scores, ties)
 
