@@ -5,20 +5,20 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from ._auto import (register_when_imported)
-from .version import (__version__)
+from ._auto import register_when_imported
+from .version import __version__
 
 if TYPE_CHECKING:
-    from .bank.bank import (Bank)
-    from .data.task import (Task)
-    from .errors import (MetaPruneError)
-    from .masks.mask import (Mask)
-    from .models.base_model import (BaseModel)
-    from .models.configuration import (MetaPrunedConfig)
-    from .models.modeling import (MetaPrunedForImageClassification)
-    from .pruner import (MetaPruner)
-    from .reporting.report import (AdaptReport)
-    from .result import (AdaptResult)
+    from .bank.bank import Bank
+    from .data.task import Task
+    from .errors import MetaPruneError
+    from .masks.mask import Mask
+    from .models.base_model import BaseModel
+    from .models.configuration import MetaPrunedConfig
+    from .models.modeling import MetaPrunedForImageClassification
+    from .pruner import MetaPruner
+    from .reporting.report import AdaptReport
+    from .result import AdaptResult
 
 _HOMES = {
     "AdaptReport": "reporting.report",

@@ -19,7 +19,7 @@ def register_config() -> None:
     """Make `AutoConfig` know `MetaPrunedConfig`."""
     from transformers.models.auto.configuration_auto import AutoConfig
 
-    from .models.configuration import (MetaPrunedConfig)
+    from .models.configuration import MetaPrunedConfig
 
     AutoConfig.register(MetaPrunedConfig.model_type, MetaPrunedConfig, exist_ok=True)
 
@@ -28,8 +28,8 @@ def register_model() -> None:
     """Make `AutoModelForImageClassification` know `MetaPrunedForImageClassification`."""
     from transformers.models.auto.modeling_auto import AutoModelForImageClassification
 
-    from .models.configuration import (MetaPrunedConfig)
-    from .models.modeling import (MetaPrunedForImageClassification)
+    from .models.configuration import MetaPrunedConfig
+    from .models.modeling import MetaPrunedForImageClassification
 
     AutoModelForImageClassification.register(MetaPrunedConfig, MetaPrunedForImageClassification, exist_ok=True)
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from typing import Any, ClassVar, TypeVar
 
-from .errors import (OptionError)
-from .files.names import (OWNER, is_repo_id)
+from .errors import OptionError
+from .files.names import OWNER, is_repo_id
 
 T = TypeVar("T")
 

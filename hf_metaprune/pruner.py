@@ -9,35 +9,35 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .adapt.classifier import (make_head)
-from .adapt.measuring import (make_report)
-from .adapt.plan import (Plan, as_json, resolve_options)
-from .adapt.retrieval import (find_voters)
-from .adapt.strategies import (STRATEGIES, first_model, note_unheld)
-from .adapt.voters import (Voters)
-from .bank.bank import (Bank, open_bank)
-from .config import (NOT_SWEPT, VOTED, AdaptOptions, TrainingOptions, check_ratio, merge_options, unused_options)
-from .data.loading import (read_task_data)
-from .data.task import (TaskData)
-from .errors import (BankError, DataError, OptionError)
-from .reporting.misclassified import (worst_mistakes)
-from .result import (AdaptResult)
-from .similarity import (Neighbor, Query, get_similarity)
-from .sizing.cost_model import (count_flops)
-from .sizing.fitting import (make_budget, check_bounds, check_reachable, select_mask, is_even)
-from .sizing.inputs import (AdaptInputs)
-from .sizing.order import (layer_exceptions)
-from .text import (counted)
-from .training.forward import (predict_logits)
-from .training.hardware import (pick_device)
-from .training.loop import (Callback, fine_tune)
-from .training.record import (RunRecord)
-from .training.statistics import (recalibrate)
+from .adapt.classifier import make_head
+from .adapt.measuring import make_report
+from .adapt.plan import Plan, as_json, resolve_options
+from .adapt.retrieval import find_voters
+from .adapt.strategies import STRATEGIES, first_model, note_unheld
+from .adapt.voters import Voters
+from .bank.bank import Bank, open_bank
+from .config import NOT_SWEPT, VOTED, AdaptOptions, TrainingOptions, check_ratio, merge_options, unused_options
+from .data.loading import read_task_data
+from .data.task import TaskData
+from .errors import BankError, DataError, OptionError
+from .reporting.misclassified import worst_mistakes
+from .result import AdaptResult
+from .similarity import Neighbor, Query, get_similarity
+from .sizing.cost_model import count_flops
+from .sizing.fitting import check_bounds, check_reachable, is_even, make_budget, select_mask
+from .sizing.inputs import AdaptInputs
+from .sizing.order import layer_exceptions
+from .text import counted
+from .training.forward import predict_logits
+from .training.hardware import pick_device
+from .training.loop import Callback, fine_tune
+from .training.record import RunRecord
+from .training.statistics import recalibrate
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from .overrides import (Overrides, SizeOverrides)
+    from .overrides import Overrides, SizeOverrides
 
 log = logging.getLogger(__name__)
 

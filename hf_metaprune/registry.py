@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, Protocol, TypeVar
 
-from .errors import (OptionError, reason)
+from .errors import OptionError, reason
 
 
 class Named(Protocol):

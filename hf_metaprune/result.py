@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .data.images import (open_image)
-from .data.preprocessing import (Preprocessing)
-from .errors import (DataError, FormatError, reason)
-from .files.layout import (MODEL_FILES, REPORT, REPORT_PAGE)
-from .files.storage import (new_folder, write_bytes)
-from .models.modeling import (MetaPrunedForImageClassification)
-from .models.saving import (load_model)
-from .reporting.misclassified import (Mistake)
-from .reporting.model_files import (write_model_files)
-from .reporting.notebook import (result_cell)
-from .reporting.page import (model_page)
-from .reporting.publishing import (publish_model)
-from .reporting.report import (AdaptReport)
-from .reporting.report_files import (load_report)
-from .training.hardware import (pick_device)
+from .data.images import open_image
+from .data.preprocessing import Preprocessing
+from .errors import DataError, FormatError, reason
+from .files.layout import MODEL_FILES, REPORT, REPORT_PAGE
+from .files.storage import new_folder, write_bytes
+from .models.modeling import MetaPrunedForImageClassification
+from .models.saving import load_model
+from .reporting.misclassified import Mistake
+from .reporting.model_files import write_model_files
+from .reporting.notebook import result_cell
+from .reporting.page import model_page
+from .reporting.publishing import publish_model
+from .reporting.report import AdaptReport
+from .reporting.report_files import load_report
+from .training.hardware import pick_device
 
 if TYPE_CHECKING:
     from transformers import BaseImageProcessor

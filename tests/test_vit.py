@@ -156,9 +156,7 @@ def test_weights_come_from_neighbors_or_from_the_base(pruner: MetaPruner, target
     assert not torch.equal(models["neighbors"].network.state_dict()[name], base)
     entries = [pruner.bank[n["id"]].mask for n in pruner.adapt(target, **still).report.neighbors]
     for ratio in (0.9, 0.5, 0.1):  # "auto" is the neighbors' where they hold three quarters
-        made = {
-            w: pruner.adapt(target, **(still | {"ratio": ratio}), weights=w) for w in ("neighbors", "base", "auto")
-        }
+        made = {w: pruner.adapt(target, **(still | {"ratio": ratio}), weights=w) for w in ("neighbors", "base", "auto")}
         mask = made["auto"].model.mask()
         share = (mask & (entries[0] | entries[1])).n_kept / mask.n_kept
         same = "neighbors" if share >= 0.75 else "base"

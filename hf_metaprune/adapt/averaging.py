@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from ..errors import (FormatError)
-from ..masks.mask import (Mask)
-from ..models.architectures.architecture import (Axis, PrunableLayer, kept_indices, removed_tensors, tensor_axes)
+from ..errors import FormatError
+from ..masks.mask import Mask
+from ..models.architectures.architecture import Axis, PrunableLayer, kept_indices, removed_tensors, tensor_axes
 
 PREFIX = "network."
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..config import (TrainingOptions)
-from ..methods.schedule import (IterativeOptions, counts_by_step)
-from ..models.base_model import (BaseModel)
-from ..sizing.cost_model import (CostModel)
+from ..config import TrainingOptions
+from ..methods.schedule import IterativeOptions, counts_by_step
+from ..models.base_model import BaseModel
+from ..sizing.cost_model import CostModel
 
 FINE_TUNED = "fine-tune the whole base for as many steps"
 FROM_SCRATCH = "prune the base for this task alone (IFP, 1,000 steps)"

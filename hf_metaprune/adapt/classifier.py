@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from ..data.images import (ImageSet)
-from ..data.task import (Task)
-from ..errors import (DataError)
-from ..models.modeling import (MetaPrunedForImageClassification)
-from ..training.forward import (extract_features)
-from .averaging import (PREFIX)
+from ..data.images import ImageSet
+from ..data.task import Task
+from ..errors import DataError
+from ..models.modeling import MetaPrunedForImageClassification
+from ..training.forward import extract_features
+from .averaging import PREFIX
 
 LAMBDAS = tuple(10.0**e for e in range(-4, 4))  # ridge penalties tried, in units of the features' mean square
 PRIOR_SCALES = (0.0, 0.5, 1.0)  # how much of the neighbors' rows is taken as known, tried in turn

@@ -11,23 +11,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..config import (TrainingOptions)
-from ..data.images import (ImageSet)
-from ..files.names import (public_name)
-from ..masks.mask import (Mask)
-from ..masks.packing import (pack_mask)
-from ..models.modeling import (MetaPrunedForImageClassification)
-from ..models.slicing import (count_parameters)
-from ..reporting.report import (AdaptReport)
-from ..similarity import (Neighbor)
-from ..sizing.cost_model import (get_cost_model, count_flops)
-from ..sizing.timing import (latencies_ms)
-from ..training.hardware import (machine_kind, peak_memory_mb)
-from ..training.loop import (TrainingResult)
-from ..training.record import (RunRecord)
-from .baseline_costs import (baseline_flops)
-from .plan import (Plan, as_json)
-from .voting import (agreement, vote_shares)
+from ..config import TrainingOptions
+from ..data.images import ImageSet
+from ..files.names import public_name
+from ..masks.mask import Mask
+from ..masks.packing import pack_mask
+from ..models.modeling import MetaPrunedForImageClassification
+from ..models.slicing import count_parameters
+from ..reporting.report import AdaptReport
+from ..similarity import Neighbor
+from ..sizing.cost_model import count_flops, get_cost_model
+from ..sizing.timing import latencies_ms
+from ..training.hardware import machine_kind, peak_memory_mb
+from ..training.loop import TrainingResult
+from ..training.record import RunRecord
+from .baseline_costs import baseline_flops
+from .plan import Plan, as_json
+from .voting import agreement, vote_shares
 
 
 def is_constant(logits: torch.Tensor) -> bool:
@@ -81,9 +81,7 @@ def make_report(
         strategy=inputs.options.strategy,
         ratio=model.config.ratio,
         bank=bank,
-        neighbors=[
-            _neighbor(n, share, voted) for n, share, voted in zip(voters.neighbors, shares, masks, strict=True)
-        ],
+        neighbors=[_neighbor(n, share, voted) for n, share, voted in zip(voters.neighbors, shares, masks, strict=True)],
         vote_agreement=agreement(mask, masks) if masks else {},
         iou_with_neighbors={name: [round(o[name], 4) for o in overlaps] for name in mask} if masks else {},
         head=head,
@@ -142,7 +140,7 @@ def versions() -> dict[str, Any]:
     import timm
     import transformers
 
-    from ..version import (__version__)
+    from ..version import __version__
 
     return {
         "hf_metaprune": __version__,

@@ -7,19 +7,19 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
-from ..config import (SIZE_OPTIONS, AdaptOptions, TrainingOptions, override)
-from ..data.task import (TaskData)
-from ..errors import (OptionError)
-from ..masks.mask import (Mask)
-from ..models.architectures.recipe import (CONVOLUTIONAL, Recipe)
-from ..similarity import (Neighbor)
-from ..sizing.cost_model import (CostModel)
-from ..sizing.fitting import (check_bounds, task_cost_model, make_sizing)
-from ..sizing.inputs import (AdaptInputs)
-from ..sizing.order import (Order)
-from ..training.record import (RunRecord)
-from .recipes import (rate_at, recipe)
-from .voters import (Voters)
+from ..config import SIZE_OPTIONS, AdaptOptions, TrainingOptions, override
+from ..data.task import TaskData
+from ..errors import OptionError
+from ..masks.mask import Mask
+from ..models.architectures.recipe import CONVOLUTIONAL, Recipe
+from ..similarity import Neighbor
+from ..sizing.cost_model import CostModel
+from ..sizing.fitting import check_bounds, make_sizing, task_cost_model
+from ..sizing.inputs import AdaptInputs
+from ..sizing.order import Order
+from ..training.record import RunRecord
+from .recipes import rate_at, recipe
+from .voters import Voters
 
 BOUNDS = ("ratio", "max_params", "max_macs", "max_latency_ms")
 

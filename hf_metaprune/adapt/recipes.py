@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..config import (VOTED)
-from ..models.architectures.recipe import (CONVOLUTIONAL, TRANSFORMER, Recipe)
+from ..config import VOTED
+from ..models.architectures.recipe import CONVOLUTIONAL, TRANSFORMER, Recipe
 
 SIMILARITY = "auto"
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from ..bank.bank import (Bank)
-from ..bank.entry import (Entry)
-from ..config import (AdaptOptions)
-from ..errors import (BankError)
-from ..similarity import (Neighbor, Query, Similarity, get_similarity)
-from ..text import (counted)
-from .recipes import (SIMILARITY)
-from .voters import (Voters)
+from ..bank.bank import Bank
+from ..bank.entry import Entry
+from ..config import AdaptOptions
+from ..errors import BankError
+from ..similarity import Neighbor, Query, Similarity, get_similarity
+from ..text import counted
+from .recipes import SIMILARITY
+from .voters import Voters
 
 REMEDY = "`hf-metaprune bank validate` tells what is wrong with a bank's entries, and --repair sets the bad ones aside"
 

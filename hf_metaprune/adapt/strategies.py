@@ -7,21 +7,21 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from ..config import (VOTED)
-from ..data.images import (ImageSet)
-from ..masks.mask import (Mask, keep_count)
-from ..masks.scores import (ScoreMask, sum_scores)
-from ..models.modeling import (MetaPrunedForImageClassification)
-from ..models.slicing import (slice_state)
-from ..sizing.cost_model import (count_flops)
-from ..sizing.inputs import (AdaptInputs)
-from ..sizing.order import (Order)
-from ..training.forward import (forward)
-from ..training.importance import (ActivationRecorder)
-from ..training.record import (RunRecord)
-from .averaging import (average_weights)
-from .voters import (Voters)
-from .voting import (count_votes, is_tied, vote_order)
+from ..config import VOTED
+from ..data.images import ImageSet
+from ..masks.mask import Mask, keep_count
+from ..masks.scores import ScoreMask, sum_scores
+from ..models.modeling import MetaPrunedForImageClassification
+from ..models.slicing import slice_state
+from ..sizing.cost_model import count_flops
+from ..sizing.inputs import AdaptInputs
+from ..sizing.order import Order
+from ..training.forward import forward
+from ..training.importance import ActivationRecorder
+from ..training.record import RunRecord
+from .averaging import average_weights
+from .voters import Voters
+from .voting import count_votes, is_tied, vote_order
 
 Strategy = Callable[[AdaptInputs, Voters, RunRecord], Order]
 """From what is given and who votes to the order in which units stay."""

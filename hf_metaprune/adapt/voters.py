@@ -7,9 +7,9 @@ import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..bank.entry import (Entry)
-from ..masks.mask import (Mask)
-from ..similarity import (Neighbor)
+from ..bank.entry import Entry
+from ..masks.mask import Mask
+from ..similarity import Neighbor
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ..config import (check_ratio)
-from ..errors import (BankError, OptionError)
-from ..masks.mask import (Mask, keep_count)
-from ..masks.scores import (normalized_weights)
+from ..config import check_ratio
+from ..errors import BankError, OptionError
+from ..masks.mask import Mask, keep_count
+from ..masks.scores import normalized_weights
 
 
 def count_votes(masks: Sequence[Mask], weights: Sequence[float] | None = None) -> dict[str, np.ndarray]:

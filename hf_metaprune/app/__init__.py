@@ -1,6 +1,6 @@
 """The Space: a page where a visitor makes a small classifier of their own photos (needs the extra ``space``)."""
 
-from .bank_page import (PATH as BANK_PAGE)
-from .build import (launch, make_app)
+from .bank_page import PATH as BANK_PAGE
+from .build import launch, make_app
 
 __all__ = ["BANK_PAGE", "launch", "make_app"]

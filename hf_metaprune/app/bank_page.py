@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING
 import gradio as gr
 import numpy as np
 
-from ..drawing.pages import (drawn, render)
-from ..drawing.style import (svg)
-from ..errors import (WordNetError)
-from ..reporting.bank_figures import (heat_figure, map_figure, overlaps, positions, similarity_figure)
-from ..text import (counted)
-from . import (views)
-from .shared import (PRIVATE, SharedState, Update)
-from .views import (readable)
+from ..drawing.pages import drawn, render
+from ..drawing.style import svg
+from ..errors import WordNetError
+from ..reporting.bank_figures import heat_figure, map_figure, overlaps, positions, similarity_figure
+from ..text import counted
+from . import views
+from .shared import PRIVATE, SharedState, Update
+from .views import readable
 
 if TYPE_CHECKING:
-    from ..bank.entry import (Entry)
-    from ..bank.reader import (BankReader)
+    from ..bank.entry import Entry
+    from ..bank.reader import BankReader
 
 PATH = "bank"
 HEAD = (
@@ -117,7 +117,7 @@ def _row(number: int, entry: Entry) -> list[str]:
 
 def _similarities(entries: Sequence[Entry]) -> Iterator[float]:
     """Of every two entries' tasks, in the order of ``np.triu_indices``."""
-    from ..similarity.wordnet import (task_similarity, task_synsets)
+    from ..similarity.wordnet import task_similarity, task_synsets
 
     tasks = [task_synsets(entry.task) for entry in entries]
     for i, one in enumerate(tasks):

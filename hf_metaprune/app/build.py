@@ -14,17 +14,16 @@ from typing import Any
 
 import gradio as gr
 
-from ..drawing.pages import (look)
-from .bank_page import (PATH, BankPage)
-from .limits import (UploadLimits)
-from .style import (HEAD, STYLE, THEME)
-from .making import (MakingSection)
-from .photos import (PhotosSection)
-from .publishing import (RESTORE, TICKET, PublishingSection, refusals)
-from .results import (ResultSection)
-from .shared import (PRIVATE, SharedState, Update)
-from .visitor import (Visitor)
-from .votes import (VoteSection)
+from .bank_page import PATH, BankPage
+from .limits import UploadLimits
+from .making import MakingSection
+from .photos import PhotosSection
+from .publishing import RESTORE, TICKET, PublishingSection, refusals
+from .results import ResultSection
+from .shared import PRIVATE, SharedState, Update
+from .style import HEAD, STYLE, THEME
+from .visitor import Visitor
+from .votes import VoteSection
 
 TITLE = "Your own image classifier, in a minute"
 INTRO = (

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from ..adapt.classifier import (make_head)
-from ..adapt.plan import (Plan)
-from ..models.slicing import (count_parameters)
-from ..pruner import (BASELINE, MetaPruner)
-from ..training.forward import (accuracy)
-from ..training.hardware import (pick_device)
-from ..training.loop import (Callback)
+from ..adapt.classifier import make_head
+from ..adapt.plan import Plan
+from ..models.slicing import count_parameters
+from ..pruner import BASELINE, MetaPruner
+from ..training.forward import accuracy
+from ..training.hardware import pick_device
+from ..training.loop import Callback
 
 WITHOUT, RANDOM = "units that your photos choose, without the bank", "units chosen at random"
 STRATEGIES = {WITHOUT: BASELINE, RANDOM: "random"}

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 
 import gradio as gr
 
-from ..errors import (MetaPruneError)
-from ..hub.client import (scrub)
-from . import (views)
-from .jobs import (StoppedError)
-from .shared import (Update)
-from .waiting_line import (WaitingLine)
+from ..errors import MetaPruneError
+from ..hub.client import scrub
+from . import views
+from .jobs import StoppedError
+from .shared import Update
+from .waiting_line import WaitingLine
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,9 @@ def run_steps(steps: Iterator[Update], messages: gr.HTML, before: Update, after:
     yield after
 
 
-def in_turn(waiting_line: WaitingLine, stop: threading.Event, messages: gr.HTML, steps: Iterator[Update]) -> Iterator[Update]:
+def in_turn(
+    waiting_line: WaitingLine, stop: threading.Event, messages: gr.HTML, steps: Iterator[Update]
+) -> Iterator[Update]:
     """What `steps` say, once it is this visitor's turn; until then, in `messages`, how many are before.
 
     Raises:

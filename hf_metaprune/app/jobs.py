@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from ..training.loop import (TrainingState)
+    from ..training.loop import TrainingState
 
 T = TypeVar("T")
 

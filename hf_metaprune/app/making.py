@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from ..config import (AdaptOptions, option_fields)
-from . import (views)
-from .jobs import (Progress, StoppedError, Watched, Watcher)
-from .events import (focus, in_turn, run_steps)
-from .results import (ResultSection)
-from .shared import (PRIVATE, SharedState, Update, within_limits)
-from .visitor import (Visitor)
-from .votes import (VoteSection)
+from ..config import AdaptOptions, option_fields
+from . import views
+from .events import focus, in_turn, run_steps
+from .jobs import Progress, StoppedError, Watched, Watcher
+from .results import ResultSection
+from .shared import PRIVATE, SharedState, Update, within_limits
+from .visitor import Visitor
+from .votes import VoteSection
 
 if TYPE_CHECKING:
-    from ..masks.mask import (Mask)
+    from ..masks.mask import Mask
 
 RATIOS, USUAL = (0.5, 0.98), 0.9
 SHOW_END = "() => { document.querySelector('#said')?.scrollIntoView({block: 'center'}) }"

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from ..data.hub_samples import (Wanted)
-from ..errors import (DataError)
-from . import (views)
-from .style import (DROP)
-from .events import (run_steps, resting)
-from .shared import (AS_FILE, PRIVATE, SharedState, Update, within_limits)
-from .visitor import (Visitor)
+from ..data.hub_samples import Wanted
+from ..errors import DataError
+from . import views
+from .events import resting, run_steps
+from .shared import AS_FILE, PRIVATE, SharedState, Update, within_limits
+from .style import DROP
+from .visitor import Visitor
 
 if TYPE_CHECKING:
-    from .uploads import (Receipt)
+    from .uploads import Receipt
 
 MOST_PER_CLASS = 100
 """Images of a class that are taken of a data set."""
@@ -135,14 +135,16 @@ class PhotosSection:
         texts: Update = dict.fromkeys((self.label, self.repo, self.names), "")
         files: Update = dict.fromkeys((self.files, self.camera, self.zip))
         shown = {self.ask: gr.update(visible=True), self.sure: gr.update(visible=False)}
-        return texts | files | shown | {self.messages: views.message("All of it is forgotten.")} | self._classes(visitor)
+        return (
+            texts | files | shown | {self.messages: views.message("All of it is forgotten.")} | self._classes(visitor)
+        )
 
     def arrived(self, visitor: Visitor) -> Update:
         """The classes of one who comes back."""
         return self._classes(visitor)
 
     def _use_example(self, name: str, request: gr.Request) -> Update:
-        from ..data.loading import (read_task_data)
+        from ..data.loading import read_task_data
 
         visitor = self.shared.visitor(request)
         if name not in self.shared.examples:
@@ -160,7 +162,7 @@ class PhotosSection:
         visitor.uploads |= chosen
 
     def _add(self, label: str, files: list[str] | None, shot: str | None, request: gr.Request) -> Update:
-        from .uploads import (clean_label)
+        from .uploads import clean_label
 
         visitor, given = self.shared.visitor(request), _given(files, shot)
         visitor.uploads.update(given)

@@ -9,16 +9,16 @@ from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 import gradio as gr
 
-from ..errors import (HubError, TokenError)
-from ..files.names import (is_repo_id)
-from . import (views)
-from .events import (run_steps, resting)
-from .results import (ResultSection)
-from .shared import (PRIVATE, SharedState, Update)
-from .visitor import (Visitor)
+from ..errors import HubError, TokenError
+from ..files.names import is_repo_id
+from . import views
+from .events import resting, run_steps
+from .results import ResultSection
+from .shared import PRIVATE, SharedState, Update
+from .visitor import Visitor
 
 if TYPE_CHECKING:
-    from ..result import (AdaptResult)
+    from ..result import AdaptResult
 
 TICKET = "back"
 """In the address of the page for one who comes back from signing in."""
@@ -125,7 +125,9 @@ class PublishingSection:
     def _publish(self, name: str, private: bool, token: str, request: gr.Request) -> Iterator[Update]:
         made, name = self.shared.visitor(request).result, (name or "").strip()
         before = resting(self.publish) | {self.messages: views.message("Publishing…")}
-        yield from run_steps(self._sent(made, name, private, token), self.messages, before, resting(self.publish, False))
+        yield from run_steps(
+            self._sent(made, name, private, token), self.messages, before, resting(self.publish, False)
+        )
 
     def _sent(self, made: AdaptResult | None, name: str, private: bool, token: str) -> Iterator[Update]:
         if made is None:

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 import gradio as gr
 
-from ..errors import (DataError)
-from . import (views)
-from .jobs import (Progress, StoppedError, Watched, Watcher)
-from .style import (DROP)
-from .events import (focus, in_turn, run_steps, resting)
-from .shared import (AS_FILE, PRIVATE, SharedState, Update)
-from .visitor import (Visitor)
+from ..errors import DataError
+from . import views
+from .events import focus, in_turn, resting, run_steps
+from .jobs import Progress, StoppedError, Watched, Watcher
+from .shared import AS_FILE, PRIVATE, SharedState, Update
+from .style import DROP
+from .visitor import Visitor
 
 if TYPE_CHECKING:
-    from ..adapt.plan import (Plan)
-    from ..result import (AdaptResult)
+    from ..adapt.plan import Plan
+    from ..result import AdaptResult
 
 
 NOTHING = '<p class="metaprune soft">It is shown here when it is made.</p>'
@@ -97,7 +97,7 @@ class ResultSection:
         return empty | dict.fromkeys((self.trial, self.onnx, self.program), hidden)
 
     def _try(self, path: str | None, request: gr.Request) -> str:
-        from .uploads import (read_photo_file)
+        from .uploads import read_photo_file
 
         visitor = self.shared.visitor(request)
         former, visitor.tried = visitor.tried, path
@@ -124,7 +124,7 @@ class ResultSection:
         yield from run_steps(steps, self.messages, before, resting(self.to_onnx, False))
 
     def _translated(self, visitor: Visitor, made: AdaptResult) -> Iterator[Update]:
-        from ..export import (PROGRAM, export_onnx)
+        from ..export import PROGRAM, export_onnx
 
         with visitor.writing() as folder:
             found = export_onnx(made.model, made.preprocessing, folder / "model.onnx")
@@ -152,7 +152,7 @@ class ResultSection:
         yield from run_steps(steps, self.comparison_messages, before, after)
 
     def _ways(self, visitor: Visitor, made: AdaptResult, plan: Plan) -> Iterator[Update]:
-        from .comparison import (REPORTED, Compared, ways)
+        from .comparison import REPORTED, Compared, ways
 
         rows = [Compared("this model", made.report.accuracy, made.report.params)]
         for name, way in ways(self.shared.opened.pruner, plan):

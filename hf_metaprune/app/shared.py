@@ -13,22 +13,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import (reason)
-from .limits import (UploadLimits)
-from .waiting_line import (WaitingLine)
-from .visitor import (Visitor, Visitors)
+from ..errors import reason
+from .limits import UploadLimits
+from .visitor import Visitor, Visitors
+from .waiting_line import WaitingLine
 
 log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     import gradio as gr
 
-    from ..bank.reader import (BankReader)
-    from ..models.base_model import (BaseModel)
-    from ..pruner import (MetaPruner)
-    from ..sizing.cost_model import (CostModel)
-    from .speeds import (Speeds)
-    from .uploads import (Photos)
+    from ..bank.reader import BankReader
+    from ..models.base_model import BaseModel
+    from ..pruner import MetaPruner
+    from ..sizing.cost_model import CostModel
+    from .speeds import Speeds
+    from .uploads import Photos
 
 MOST_WAITING = 30
 """Visitors in the line; each takes a thread of the server."""
@@ -63,7 +63,7 @@ class Opened:
 
     def cost(self, ratio: float, labels: int) -> tuple[int, int]:
         """Parameters, and MACs of an image, of a model of so many classes that lacks a share of each layer."""
-        from ..masks.mask import (keep_count)
+        from ..masks.mask import keep_count
 
         costs = _costs(self.base, labels)
         counts = {name: keep_count(size, ratio) for name, size in self.base.sizes.items()}
@@ -128,14 +128,14 @@ class SharedState:
             self._opening.set_exception(error)
 
     def _no_photos(self) -> Photos:
-        from .uploads import (Photos)
+        from .uploads import Photos
 
         return Photos(self.opened.base.preprocessing, self.limits)
 
 
 def _opened(where: str | Path) -> Opened:
-    from ..pruner import (MetaPruner)
-    from .speeds import (Speeds)
+    from ..pruner import MetaPruner
+    from .speeds import Speeds
 
     pruner = MetaPruner.from_hub(where)
     base = pruner.bank.base
@@ -146,8 +146,8 @@ def _opened(where: str | Path) -> Opened:
 def _costs(base: BaseModel, labels: int) -> CostModel:
     import torch
 
-    from ..masks.mask import (Mask)
-    from ..sizing.cost_model import (get_cost_model)
+    from ..masks.mask import Mask
+    from ..sizing.cost_model import get_cost_model
 
     config = base.config(Mask.full(base.sizes), [str(i) for i in range(labels)])
     return get_cost_model(config, torch.empty(1, *base.preprocessing.input_size))
@@ -166,7 +166,7 @@ def _labels(folder: Path) -> list[str]:
 
 def _folders(folder: Path) -> list[str]:
     """The names of the folders, unless they are splits."""
-    from ..data.sources import (EVALUATION_NAMES, TRAIN_NAMES)
+    from ..data.sources import EVALUATION_NAMES, TRAIN_NAMES
 
     found = [path.name for path in folder.iterdir() if path.is_dir()]
     return [] if {name.lower() for name in found} & {*TRAIN_NAMES, *EVALUATION_NAMES} else found

@@ -7,9 +7,9 @@ import threading
 import numpy as np
 import torch
 
-from ..masks.mask import (Mask, keep_count)
-from ..models.base_model import (BaseModel)
-from ..sizing.timing import (latencies_ms)
+from ..masks.mask import Mask, keep_count
+from ..models.base_model import BaseModel
+from ..sizing.timing import latencies_ms
 
 RATIOS = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0)
 

@@ -17,17 +17,17 @@ from typing import IO, TYPE_CHECKING
 import torch
 from PIL import Image
 
-from ..data.images import (ImageSet, open_image)
-from ..data.loading import (hold_back)
-from ..data.preprocessing import (Preprocessing)
-from ..data.sources import (EVALUATION_NAMES, TRAIN_NAMES)
-from ..data.task import (Task, TaskData)
-from ..errors import (DataError, printable, reason)
-from ..text import (counted)
-from .limits import (UploadLimits)
+from ..data.images import ImageSet, open_image
+from ..data.loading import hold_back
+from ..data.preprocessing import Preprocessing
+from ..data.sources import EVALUATION_NAMES, TRAIN_NAMES
+from ..data.task import Task, TaskData
+from ..errors import DataError, printable, reason
+from ..text import counted
+from .limits import UploadLimits
 
 if TYPE_CHECKING:
-    from ..data.hub_samples import (Wanted)
+    from ..data.hub_samples import Wanted
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")
 """What cameras, phones and screens write. Decoders of others are slow, start programs, or are rarely looked at."""
@@ -122,7 +122,7 @@ class Photos:
         Raises:
             DataError: there is no such public data set, or it has no images with labels.
         """
-        from ..data.hub_samples import (sampled)
+        from ..data.hub_samples import sampled
 
         receipt, until = Receipt(), time.monotonic() + self.limits.seconds
         came = set()

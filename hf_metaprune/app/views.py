@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..drawing.pages import (data_uri, drawn, render)
-from ..drawing.style import (svg)
-from ..reporting.bank_figures import (map_figure, overlaps, positions)
-from ..reporting.figures import (MAX_CONFUSION, confusion_figure, curve_figure, vote_figure)
-from ..text import (counted)
-from .jobs import (Progress)
+from ..drawing.pages import data_uri, drawn, render
+from ..drawing.style import svg
+from ..reporting.bank_figures import map_figure, overlaps, positions
+from ..reporting.figures import MAX_CONFUSION, confusion_figure, curve_figure, vote_figure
+from ..text import counted
+from .jobs import Progress
 
 if TYPE_CHECKING:
     import torch
 
-    from ..adapt.plan import (Plan)
-    from ..bank.entry import (Entry)
-    from ..data.task import (TaskData)
-    from ..reporting.report import (AdaptReport)
-    from ..result import (AdaptResult)
-    from .comparison import (Compared)
+    from ..adapt.plan import Plan
+    from ..bank.entry import Entry
+    from ..data.task import TaskData
+    from ..reporting.report import AdaptReport
+    from ..result import AdaptResult
+    from .comparison import Compared
 
 SHOWN_PHOTOS, SHOWN_RUNNERS_UP, MOST_MAPPED = 5, 4, 500
 SHOWN_ANSWERS = 5
@@ -40,7 +40,7 @@ def classes(found: Mapping[str, Sequence[torch.Tensor]], example: TaskData | Non
     """The classes so far, with a few photos of each."""
     if not found and example is None:
         return render("classes.html", rows=[], hint="")
-    from ..reporting.misclassified import (thumbnail)
+    from ..reporting.misclassified import thumbnail
 
     if example is not None:
         train = example.train
@@ -156,7 +156,7 @@ def done(made: AdaptResult) -> str:
 
 def result(made: AdaptResult, kilobytes: float) -> str:
     """The main figures, the curve, the confusion matrix."""
-    from ..reporting.page import (MADE_IN, tiles)
+    from ..reporting.page import MADE_IN, tiles
 
     report: AdaptReport = made.report
     pictures = []

@@ -12,14 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import (DataError)
-from .jobs import (StoppedError)
+from ..errors import DataError
+from .jobs import StoppedError
 
 if TYPE_CHECKING:
-    from ..adapt.plan import (Plan)
-    from ..data.task import (TaskData)
-    from ..result import (AdaptResult)
-    from .uploads import (Photos)
+    from ..adapt.plan import Plan
+    from ..data.task import TaskData
+    from ..result import AdaptResult
+    from .uploads import Photos
 
 
 MOST_GONE = 10_000

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from . import (views)
-from .shared import (Update)
+from . import views
+from .shared import Update
 
 if TYPE_CHECKING:
-    from ..adapt.plan import (Plan)
+    from ..adapt.plan import Plan
 
 
 class VoteSection:

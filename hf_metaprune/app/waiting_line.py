@@ -6,8 +6,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..errors import (MetaPruneError)
-from .jobs import (PULSE, StoppedError)
+from ..errors import MetaPruneError
+from .jobs import PULSE, StoppedError
 
 
 class BusyError(MetaPruneError):

@@ -7,22 +7,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..config import (SearchOptions, override)
-from ..errors import (BaseMismatchError, FormatError, MissingFileError, NotABankError, OptionError)
-from ..files.layout import (BANK_FILE, BASE_FOLDER, CONFIG, FORMAT_VERSION, INDEX_FILE)
-from ..files.names import (is_repo_id)
-from ..files.shipped import (SHIPPED_BANKS, shipped_path)
-from ..files.storage import (new_folder, read_json, storage_errors, write_json)
-from ..hub.files import (HubFiles, LocalFiles)
-from ..hub.repo import (Published)
-from ..models.base_model import (BaseModel, identify)
-from ..version import (__version__)
-from .index import (MAX_INDEX_BYTES, stored_meta)
-from .meta import (check_meta, read_meta)
-from .publish import (publish_bank)
-from .reader import (MAX_CONFIG_BYTES)
-from .search import (search_hub)
-from .writer import (BankWriter)
+from ..config import SearchOptions, override
+from ..errors import BaseMismatchError, FormatError, MissingFileError, NotABankError, OptionError
+from ..files.layout import BANK_FILE, BASE_FOLDER, CONFIG, FORMAT_VERSION, INDEX_FILE
+from ..files.names import is_repo_id
+from ..files.shipped import SHIPPED_BANKS, shipped_path
+from ..files.storage import new_folder, read_json, storage_errors, write_json
+from ..hub.files import HubFiles, LocalFiles
+from ..hub.repo import Published
+from ..models.base_model import BaseModel, identify
+from ..version import __version__
+from .index import MAX_INDEX_BYTES, stored_meta
+from .meta import check_meta, read_meta
+from .publish import publish_bank
+from .reader import MAX_CONFIG_BYTES
+from .search import search_hub
+from .writer import BankWriter
 
 log = logging.getLogger(__name__)
 

@@ -14,21 +14,21 @@ from typing import Any, Protocol
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ..data.task import (Task)
-from ..errors import (DataError, FormatError, reason)
-from ..files.layout import (SCORES, WEIGHTS)
-from ..files.names import (is_repo_id)
-from ..files.storage import (parse_json)
-from ..hub.files import (Files, HubFiles, check_relative)
-from ..masks.mask import (Mask)
-from ..masks.packing import (unpack_mask)
-from ..masks.scores import (ScoreMask)
-from ..models.base_model import (BaseModel, sha256_file)
-from ..models.configuration import (MetaPrunedConfig)
-from ..models.modeling import (MetaPrunedForImageClassification)
-from ..models.saving import (load_model)
-from ..models.score_file import (load_scores)
-from .sketch import (check_sketch)
+from ..data.task import Task
+from ..errors import DataError, FormatError, reason
+from ..files.layout import SCORES, WEIGHTS
+from ..files.names import is_repo_id
+from ..files.storage import parse_json
+from ..hub.files import Files, HubFiles, check_relative
+from ..masks.mask import Mask
+from ..masks.packing import unpack_mask
+from ..masks.scores import ScoreMask
+from ..models.base_model import BaseModel, sha256_file
+from ..models.configuration import MetaPrunedConfig
+from ..models.modeling import MetaPrunedForImageClassification
+from ..models.saving import load_model
+from ..models.score_file import load_scores
+from .sketch import check_sketch
 
 OUTLIER, SMALL = 100.0, 1e-2
 MAX_PATH = 400  # characters

@@ -15,22 +15,22 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from ..config import (MethodOptions)
-from ..data.images import (ImageSet)
-from ..data.task import (Task, TaskData, pick_classes)
-from ..errors import (LockedError, OptionError)
-from ..files.layout import (BANK_FILE, BASE_FOLDER)
-from ..files.storage import (check_writable, clear_unfinished, fsync_dir, new_folder, write_json)
-from ..hub.files import (LocalFiles)
-from ..methods import (PruningJob, get_method)
-from ..models.saving import (check_dtype)
-from ..training.forward import (accuracy)
-from ..training.hardware import (pick_device)
-from .bank import (Bank)
-from .entry import (Entry)
-from .folders import (new_path)
-from .repair import (recover)
-from .sketch import (IMAGES, Sketcher)
+from ..config import MethodOptions
+from ..data.images import ImageSet
+from ..data.task import Task, TaskData, pick_classes
+from ..errors import LockedError, OptionError
+from ..files.layout import BANK_FILE, BASE_FOLDER
+from ..files.storage import check_writable, clear_unfinished, fsync_dir, new_folder, write_json
+from ..hub.files import LocalFiles
+from ..methods import PruningJob, get_method
+from ..models.saving import check_dtype
+from ..training.forward import accuracy
+from ..training.hardware import pick_device
+from .bank import Bank
+from .entry import Entry
+from .folders import new_path
+from .repair import recover
+from .sketch import IMAGES, Sketcher
 
 FIRST_OPTIONS = {"prune_every": 25, "prune_share": 0.1, "lr": 0.005, "momentum": 0.9}
 """Options that count in every entry's id, with what counts for a method that has no such option."""

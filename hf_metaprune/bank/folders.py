@@ -9,15 +9,15 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from ..data.task import (Task)
-from ..errors import (BaseMismatchError, FormatError)
-from ..files.layout import (CONFIG, SCORES, TASKS_FOLDER, TEMPORARY, WEIGHTS)
-from ..files.storage import (storage_errors)
-from ..masks.packing import (pack_mask)
-from ..models.base_model import (sha256_file)
-from ..models.saving import (load_config)
-from .entry import (Entry, check_id, check_network)
-from .reader import (BankReader)
+from ..data.task import Task
+from ..errors import BaseMismatchError, FormatError
+from ..files.layout import CONFIG, SCORES, TASKS_FOLDER, TEMPORARY, WEIGHTS
+from ..files.storage import storage_errors
+from ..masks.packing import pack_mask
+from ..models.base_model import sha256_file
+from ..models.saving import load_config
+from .entry import Entry, check_id, check_network
+from .reader import BankReader
 
 log = logging.getLogger(__name__)
 

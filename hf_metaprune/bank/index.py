@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..errors import (FormatError, reason)
-from ..files.storage import (parse_json)
-from .footer import (stated_size)
+from ..errors import FormatError, reason
+from ..files.storage import parse_json
+from .footer import stated_size
 
 MAX_INDEX_BYTES = 512 << 20  # a row has about 1 kB
 MAX_UNPACKED_BYTES = 1 << 30

@@ -15,19 +15,19 @@ from typing import Any
 import pyarrow as pa
 from tqdm.auto import tqdm
 
-from ..errors import (BankError, BaseMismatchError)
-from ..files.layout import (BANK_FILE, BASE_FOLDER, CARD, CONFIG, INDEX_FILE, PREPROCESSOR, SCORES, WEIGHTS)
-from ..hub.files import (Files)
-from ..hub.repo import (NOBODYS, Operation, Published, Repo)
-from ..reporting.bank_card import (BankCard)
-from ..text import (counted)
-from .entry import (Entry, check_id)
-from .folders import (check_place, describe, new_path)
-from .index import (index_bytes, merged, table_rows, make_table)
-from .meta import (KNOWN_KEYS)
-from .published import (State, has_content, public_content, read_state, stale_entries, to_json)
-from .reader import (BankReader)
-from .validation import (check_entry, check_files)
+from ..errors import BankError, BaseMismatchError
+from ..files.layout import BANK_FILE, BASE_FOLDER, CARD, CONFIG, INDEX_FILE, PREPROCESSOR, SCORES, WEIGHTS
+from ..hub.files import Files
+from ..hub.repo import NOBODYS, Operation, Published, Repo
+from ..reporting.bank_card import BankCard
+from ..text import counted
+from .entry import Entry, check_id
+from .folders import check_place, describe, new_path
+from .index import index_bytes, make_table, merged, table_rows
+from .meta import KNOWN_KEYS
+from .published import State, has_content, public_content, read_state, stale_entries, to_json
+from .reader import BankReader
+from .validation import check_entry, check_files
 
 log = logging.getLogger(__name__)
 

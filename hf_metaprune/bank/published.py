@@ -11,18 +11,18 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..errors import (BankError, FormatError, NewerFormatError)
-from ..files.layout import (BANK_FILE, CARD, CONFIG, INDEX_FILE, PREPROCESSOR, SCORES, TASKS_FOLDER, WEIGHTS)
-from ..files.names import (public_name)
-from ..files.storage import (read_json)
-from ..hub.files import (HubFiles)
-from ..hub.repo import (Repo, read_text)
-from ..models.configuration import (MetaPrunedConfig)
-from ..models.saving import (CONFIG_KEYS)
-from ..reporting.card import (MAX_CARD_BYTES)
-from .entry import (Entry)
-from .index import (INDEX_SCHEMA, MAX_INDEX_BYTES, check_complete, read_table, table_rows, stored_meta)
-from .meta import (check_meta, read_meta)
+from ..errors import BankError, FormatError, NewerFormatError
+from ..files.layout import BANK_FILE, CARD, CONFIG, INDEX_FILE, PREPROCESSOR, SCORES, TASKS_FOLDER, WEIGHTS
+from ..files.names import public_name
+from ..files.storage import read_json
+from ..hub.files import HubFiles
+from ..hub.repo import Repo, read_text
+from ..models.configuration import MetaPrunedConfig
+from ..models.saving import CONFIG_KEYS
+from ..reporting.card import MAX_CARD_BYTES
+from .entry import Entry
+from .index import INDEX_SCHEMA, MAX_INDEX_BYTES, check_complete, read_table, stored_meta, table_rows
+from .meta import check_meta, read_meta
 
 OF_THE_PLACE = ("path", "repo_id", "revision", "sketch")
 """Columns that do not say which model an entry is."""

@@ -10,15 +10,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..errors import (BankError, BaseMismatchError, FormatError)
-from ..files.layout import (BANK_FILE, BASE_FOLDER, CONFIG, INDEX_FILE, PREPROCESSOR, SCORES, WEIGHTS)
-from ..files.storage import (storage_errors)
-from ..hub.files import (DOWNLOADS, Files, HubFiles)
-from ..models.base_model import (BaseModel)
-from ..models.score_file import (most_score_bytes)
-from ..text import (counted)
-from .entry import (Entry)
-from .index import (read_table, table_rows)
+from ..errors import BankError, BaseMismatchError, FormatError
+from ..files.layout import BANK_FILE, BASE_FOLDER, CONFIG, INDEX_FILE, PREPROCESSOR, SCORES, WEIGHTS
+from ..files.storage import storage_errors
+from ..hub.files import DOWNLOADS, Files, HubFiles
+from ..models.base_model import BaseModel
+from ..models.score_file import most_score_bytes
+from ..text import counted
+from .entry import Entry
+from .index import read_table, table_rows
 
 log = logging.getLogger(__name__)
 
@@ -220,7 +220,7 @@ class BankReader:
             raise BankError(f"{self.files.name} has no entry {entry_id!r}") from None
 
     def _repr_html_(self) -> str:
-        from ..drawing.cells import (cell)
+        from ..drawing.cells import cell
 
         base, rows = self.meta["base_model"], []
         for entry, _ in zip(self, range(SHOWN_ENTRIES), strict=False):

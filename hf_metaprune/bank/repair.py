@@ -9,15 +9,15 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import (FormatError, MetaPruneError)
-from ..files.layout import (BANK_FILE, INDEX_FILE, REJECTED_FOLDER, TEMPORARY, WEIGHTS)
-from ..files.storage import (storage_errors, write_json)
-from .bank import (Bank)
-from .entry import (Entry)
-from .folders import (describe, entry_folders)
-from .index import (stored_meta)
-from .meta import (check_meta)
-from .validation import (Problem, check_files, check_model)
+from ..errors import FormatError, MetaPruneError
+from ..files.layout import BANK_FILE, INDEX_FILE, REJECTED_FOLDER, TEMPORARY, WEIGHTS
+from ..files.storage import storage_errors, write_json
+from .bank import Bank
+from .entry import Entry
+from .folders import describe, entry_folders
+from .index import stored_meta
+from .meta import check_meta
+from .validation import Problem, check_files, check_model
 
 log = logging.getLogger(__name__)
 

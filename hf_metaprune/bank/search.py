@@ -22,20 +22,20 @@ from typing import Any, TypeVar
 
 from tqdm.auto import tqdm
 
-from ..config import (SearchOptions)
-from ..errors import (FormatError, HubError, HubUnreachableError)
-from ..files.layout import (FORMAT_VERSION, WEIGHTS)
-from ..files.names import (is_repo_id)
-from ..files.storage import (check_json_value)
-from ..hub.client import (TAG, Patience)
-from ..hub.files import (DOWNLOADS)
-from ..hub.header import (metadata_on_hub)
-from ..hub.listing import (ListedModel, list_models)
-from ..hub.memory import (Memory)
-from ..models.weight_file import (check_metadata)
-from ..text import (counted)
-from .entry import (COMMIT, Entry, check_id)
-from .reader import (BankReader)
+from ..config import SearchOptions
+from ..errors import FormatError, HubError, HubUnreachableError
+from ..files.layout import FORMAT_VERSION, WEIGHTS
+from ..files.names import is_repo_id
+from ..files.storage import check_json_value
+from ..hub.client import TAG, Patience
+from ..hub.files import DOWNLOADS
+from ..hub.header import metadata_on_hub
+from ..hub.listing import ListedModel, list_models
+from ..hub.memory import Memory
+from ..models.weight_file import check_metadata
+from ..text import counted
+from .entry import COMMIT, Entry, check_id
+from .reader import BankReader
 
 log = logging.getLogger(__name__)
 

@@ -12,12 +12,12 @@ from functools import cache
 import numpy as np
 import torch
 
-from ..data.images import (ImageSet)
-from ..errors import (FormatError)
-from ..models.base_model import (BaseModel)
-from ..models.modeling import (MetaPrunedForImageClassification)
-from ..sizing.cost_model import (count_flops)
-from ..training.forward import (extract_features, predict_logits)
+from ..data.images import ImageSet
+from ..errors import FormatError
+from ..models.base_model import BaseModel
+from ..models.modeling import MetaPrunedForImageClassification
+from ..sizing.cost_model import count_flops
+from ..training.forward import extract_features, predict_logits
 
 MAX_FEATURES = 256
 IMAGES = 2000

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from ..errors import (MetaPruneError)
-from ..files.layout import (CONFIG, SCORES, WEIGHTS)
-from ..models.saving import (load_model)
-from ..models.score_file import (load_scores)
-from .entry import (Entry, check_magnitudes)
-from .folders import (describe, entry_folders)
-from .reader import (MAX_CONFIG_BYTES, MAX_ENTRY_BYTES, BankReader)
+from ..errors import MetaPruneError
+from ..files.layout import CONFIG, SCORES, WEIGHTS
+from ..models.saving import load_model
+from ..models.score_file import load_scores
+from .entry import Entry, check_magnitudes
+from .folders import describe, entry_folders
+from .reader import MAX_CONFIG_BYTES, MAX_ENTRY_BYTES, BankReader
 
 SAID_TWICE = {
     "masks": "packed_mask",

@@ -10,15 +10,15 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ..errors import (BankError, BaseMismatchError, LockedError)
-from ..files.layout import (INDEX_FILE, LOCKS_FOLDER, TEMPORARY)
-from ..files.storage import (new_folder, storage_errors, write_bytes)
-from ..models.modeling import (MetaPrunedForImageClassification)
-from ..models.saving import (save_model)
-from .entry import (Entry, check_facts, check_id)
-from .folders import (check_place, describe, new_path)
-from .index import (index_bytes, merged, read_table, make_table)
-from .reader import (BankReader)
+from ..errors import BankError, BaseMismatchError, LockedError
+from ..files.layout import INDEX_FILE, LOCKS_FOLDER, TEMPORARY
+from ..files.storage import new_folder, storage_errors, write_bytes
+from ..models.modeling import MetaPrunedForImageClassification
+from ..models.saving import save_model
+from .entry import Entry, check_facts, check_id
+from .folders import check_place, describe, new_path
+from .index import index_bytes, make_table, merged, read_table
+from .reader import BankReader
 
 LOCK_SECONDS = 60.0
 

@@ -10,17 +10,29 @@ from typing import Annotated, Any
 
 import typer
 
-from ..config import (AdaptOptions, SearchOptions, TrainingOptions, option_fields)
-from ..errors import (DataError, MetaPruneError, OptionError)
-from ..version import (__version__)
-from .bank import (BankArgument, BankRevision, bank_app)
-from .commands import (Command)
-from .exit_codes import (INTERRUPTED)
-from .hub import (publish)
-from .models import (export, sweep)
-from .options import (with_options)
-from .output import (Json, command, err, note, out, escape_markup, print_json, show_progress, show_report, sparkline, table)
-from .space import (space)
+from ..config import AdaptOptions, SearchOptions, TrainingOptions, option_fields
+from ..errors import DataError, MetaPruneError, OptionError
+from ..version import __version__
+from .bank import BankArgument, BankRevision, bank_app
+from .commands import Command
+from .exit_codes import INTERRUPTED
+from .hub import publish
+from .models import export, sweep
+from .options import with_options
+from .output import (
+    Json,
+    command,
+    err,
+    escape_markup,
+    note,
+    out,
+    print_json,
+    show_progress,
+    show_report,
+    sparkline,
+    table,
+)
+from .space import space
 
 app = typer.Typer(
     help="Small, task-specific image models by meta-vote pruning.",
@@ -98,10 +110,10 @@ def adapt(
     **options: Any,
 ) -> None:
     """Make a small model for the classes of DATA from the entries of BANK."""
-    from ..files.layout import (MODEL_FILES)
-    from ..files.storage import (check_writable)
-    from ..models.saving import (check_dtype)
-    from ..pruner import (MetaPruner)
+    from ..files.layout import MODEL_FILES
+    from ..files.storage import check_writable
+    from ..models.saving import check_dtype
+    from ..pruner import MetaPruner
 
     check_dtype(dtype)
     search = {name: options.pop(name) for name in option_fields(SearchOptions) if name in options}
@@ -119,7 +131,9 @@ def adapt(
         print_json(result.report.to_dict() | {"out": str(out_dir)})
         return
     show_report(result.report)
-    out.print(f"\nSaved to [bold]{escape_markup(str(out_dir))}[/]; try: {escape_markup(command(f'predict {out_dir} IMAGE'))}")
+    out.print(
+        f"\nSaved to [bold]{escape_markup(str(out_dir))}[/]; try: {escape_markup(command(f'predict {out_dir} IMAGE'))}"
+    )
 
 
 @app.command()
@@ -129,8 +143,8 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Classify images with an adapted model. Exit code 1 if one cannot be read."""
-    from ..data.sources import (image_files)
-    from ..result import (load_result)
+    from ..data.sources import image_files
+    from ..result import load_result
 
     paths = [file for path in images for file in (image_files(path)[0] if path.is_dir() else [path])]
     if not paths:
@@ -157,7 +171,7 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Show what a pruned model keeps, layer by layer."""
-    from ..result import (load_result)
+    from ..result import load_result
 
     result = load_result(model)
     loaded, learnt = result.model, result.report.accuracy_at_step
@@ -208,7 +222,7 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Adapt the demo bank to an example task that no entry knows, beside the best way without a bank."""
-    from .demo import (run_demo)
+    from .demo import run_demo
 
     run_demo(bank, data, out_dir, seed, as_json)
 

@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from ..config import (override)
-from ..errors import (OptionError)
-from ..files.layout import (BANK_FILE)
-from ..text import (counted)
-from .commands import (DEFAULT_METHOD, MethodCommand)
-from .options import (with_options)
-from .output import (Json, out, escape_markup, print_json, show_progress, sparkline, table)
+from ..config import override
+from ..errors import OptionError
+from ..files.layout import BANK_FILE
+from ..text import counted
+from .commands import DEFAULT_METHOD, MethodCommand
+from .options import with_options
+from .output import Json, escape_markup, out, print_json, show_progress, sparkline, table
 
 bank_app = typer.Typer(help="Build, list and check banks of pruned models.", no_args_is_help=True)
 
@@ -31,7 +31,7 @@ OwnBankArgument = Annotated[str, typer.Argument(help="Folder of a bank.", metava
 @bank_app.command("show")
 def bank_show(bank: BankArgument, revision: BankRevision = None, as_json: Json = False) -> None:
     """List the entries of a bank."""
-    from ..bank.bank import (open_bank)
+    from ..bank.bank import open_bank
 
     opened = open_bank(bank, revision=revision)
     if as_json:
@@ -58,7 +58,7 @@ def bank_explore(
     browse: Annotated[bool, typer.Option(help="Open it in your browser.")] = True,
 ) -> None:
     """Look at a bank in the browser: search its tasks, see which keep the same units; Ctrl-C ends it."""
-    from .space import (serve)
+    from .space import serve
 
     serve(bank, None, host, port, explore=True, browse=browse)
 
@@ -72,10 +72,10 @@ def bank_validate(
     as_json: Json = False,
 ) -> None:
     """Check every entry: digests, shapes, masks, labels, values. Exit code 1 if anything is wrong."""
-    from ..bank.bank import (open_bank)
-    from ..bank.repair import (repair_index)
-    from ..bank.validation import (validate_bank)
-    from ..files.layout import (REJECTED_FOLDER)
+    from ..bank.bank import open_bank
+    from ..bank.repair import repair_index
+    from ..bank.validation import validate_bank
+    from ..files.layout import REJECTED_FOLDER
 
     opened, left_out = repair_index(bank) if repair else (open_bank(bank, strict=False), [])
     problems = validate_bank(opened, progress=show_progress())
@@ -89,10 +89,14 @@ def bank_validate(
     for problem in problems:
         out.print(f"[red]✗[/] {escape_markup(str(problem))}")
     if left_out:
-        out.print(f"what there is of entries that were left out lies in {escape_markup(str(opened.root / REJECTED_FOLDER))}")
+        out.print(
+            f"what there is of entries that were left out lies in {escape_markup(str(opened.root / REJECTED_FOLDER))}"
+        )
     blind = sum(entry.sketch is None for entry in opened)
     if repair and blind:
-        out.print(f"{blind} of the entries have no sketch: `hf-metaprune bank sketch {escape_markup(bank)} DATA` makes them")
+        out.print(
+            f"{blind} of the entries have no sketch: `hf-metaprune bank sketch {escape_markup(bank)} DATA` makes them"
+        )
     out.print(f"{_entries(opened)}, {counted(len(problems), 'problem')}")
     raise typer.Exit(1 if problems else 0)
 
@@ -104,9 +108,9 @@ def bank_sketch(
     as_json: Json = False,
 ) -> None:
     """Add what large banks are searched by to entries that lack it; `bank build` does so by itself."""
-    from ..bank.bank import (Bank)
-    from ..bank.factory import (sketch_bank)
-    from ..data.loading import (read_task_data)
+    from ..bank.bank import Bank
+    from ..bank.factory import sketch_bank
+    from ..data.loading import read_task_data
 
     opened = Bank.open(bank)
     images = read_task_data(data, opened.base.preprocessing, progress=show_progress())
@@ -135,14 +139,14 @@ def bank_build(
     **options: Any,
 ) -> None:
     """Prune BASE for tasks drawn from DATA; goes on where a killed build stopped, and may run several times at once."""
-    from ..bank.bank import (Bank)
-    from ..bank.factory import (build_bank, entry_ids)
-    from ..data.loading import (read_task_data)
-    from ..data.task import (draw_tasks)
-    from ..files.storage import (check_writable)
-    from ..methods import (get_method)
-    from ..models.base_model import (BaseModel)
-    from ..models.saving import (check_dtype)
+    from ..bank.bank import Bank
+    from ..bank.factory import build_bank, entry_ids
+    from ..data.loading import read_task_data
+    from ..data.task import draw_tasks
+    from ..files.storage import check_writable
+    from ..methods import get_method
+    from ..models.base_model import BaseModel
+    from ..models.saving import check_dtype
 
     settings = override(get_method(method).options(), options)
     check_dtype(dtype)

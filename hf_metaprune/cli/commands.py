@@ -9,22 +9,22 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperOption
 
-from ..config import (MethodOptions)
-from ..errors import (OptionError)
-from .options import (option_annotations)
+from ..config import MethodOptions
+from ..errors import OptionError
+from .options import option_annotations
 
 DEFAULT_METHOD = "ifp"
 _OF_METHOD = "hf_metaprune.cli.of_method"
 
 
 def _similarities() -> list[str]:
-    from ..similarity import (similarity_names)
+    from ..similarity import similarity_names
 
     return similarity_names()
 
 
 def _methods() -> list[str]:
-    from ..methods import (method_names)
+    from ..methods import method_names
 
     return method_names()
 
@@ -65,7 +65,7 @@ class MethodCommand(Command):
 
 def method_options(method: str) -> type[MethodOptions]:
     """The class of a method's options; those that all methods have if there is no such method."""
-    from ..methods import (get_method)
+    from ..methods import get_method
 
     try:
         return get_method(method).options

@@ -6,22 +6,22 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..files.shipped import (EXAMPLE_TASK, shipped_path)
-from ..files.storage import (check_writable)
-from ..reporting.report import (AdaptReport)
-from .output import (command, out, escape_markup, print_json, show_progress, show_report)
+from ..files.shipped import EXAMPLE_TASK, shipped_path
+from ..files.storage import check_writable
+from ..reporting.report import AdaptReport
+from .output import command, escape_markup, out, print_json, show_progress, show_report
 
 if TYPE_CHECKING:
-    from ..data.task import (Task)
+    from ..data.task import Task
 
 DEMO_BANK = "demo-bank"
 
 
 def run_demo(bank: Path | None, data: Path | None, out_dir: Path, seed: int, as_json: bool) -> None:
     """Adapt with and without the bank, write the model and its report, and say in three lines what happened."""
-    from ..data.loading import (read_task_data)
-    from ..files.layout import (MODEL_FILES)
-    from ..pruner import (MetaPruner)
+    from ..data.loading import read_task_data
+    from ..files.layout import MODEL_FILES
+    from ..pruner import MetaPruner
 
     began = time.perf_counter()
     bank_path = bank if bank is not None else shipped_path(DEMO_BANK)

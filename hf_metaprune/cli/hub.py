@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import (OptionError)
-from ..text import (counted)
-from .bank import (BankArgument, bank_app)
-from .output import (Json, out, escape_markup, print_json, show_progress)
+from ..errors import OptionError
+from ..text import counted
+from .bank import BankArgument, bank_app
+from .output import Json, escape_markup, out, print_json, show_progress
 
 if TYPE_CHECKING:
-    from ..bank.bank import (Bank)
+    from ..bank.bank import Bank
 
 RepoArgument = Annotated[str, typer.Argument(help="Repo on the Hub: owner/name.", metavar="REPO")]
 Private = Annotated[bool | None, typer.Option("--private/--public", help="Who sees a repo that is made.")]
@@ -33,9 +33,9 @@ def publish(
     as_json: Json = False,
 ) -> None:
     """Put MODEL with its card on the Hub. Needs a token: `hf auth login`, or HF_TOKEN."""
-    from ..models.saving import (check_dtype)
-    from ..reporting.publishing import (publish_model)
-    from ..result import (load_result)
+    from ..models.saving import check_dtype
+    from ..reporting.publishing import publish_model
+    from ..result import load_result
 
     check_dtype(dtype)
     done = publish_model(
@@ -86,9 +86,9 @@ def bank_add(
     as_json: Json = False,
 ) -> None:
     """Add models to BANK; one on the Hub is not downloaded."""
-    from ..bank.entry import (check_id)
-    from ..bank.publish import (add_entries)
-    from ..models.saving import (load_model)
+    from ..bank.entry import check_id
+    from ..bank.publish import add_entries
+    from ..models.saving import load_model
 
     folders = {path.resolve().name.lower(): path for path in models}
     if len(folders) < len(models):
@@ -112,7 +112,7 @@ def bank_remove(
     as_json: Json = False,
 ) -> None:
     """Remove entries from BANK; one on the Hub is not downloaded."""
-    from ..bank.publish import (remove_entries)
+    from ..bank.publish import remove_entries
 
     own = _own_bank(bank, revision, create_pr)
     if own is None:
@@ -127,8 +127,8 @@ def bank_remove(
 
 def _own_bank(bank: str, revision: str | None, create_pr: bool) -> Bank | None:
     """The bank in a folder of this machine; None for the id of one on the Hub."""
-    from ..bank.bank import (Bank)
-    from ..files.names import (is_repo_id)
+    from ..bank.bank import Bank
+    from ..files.names import is_repo_id
 
     if not Path(bank).expanduser().exists() and is_repo_id(bank):
         return None
@@ -148,8 +148,8 @@ def _show_own(bank: Bank, done: str, ids: dict[str, list[str]], as_json: bool) -
 
 def _publish(bank: Path, repo: str, as_json: bool, **options: Any) -> None:
     """`options`: those of `publish_bank`."""
-    from ..bank.bank import (Bank)
-    from ..bank.publish import (publish_bank)
+    from ..bank.bank import Bank
+    from ..bank.publish import publish_bank
 
     _show(publish_bank(Bank.open(bank), repo, progress=show_progress(), **options), as_json)
 
@@ -157,7 +157,7 @@ def _publish(bank: Path, repo: str, as_json: bool, **options: Any) -> None:
 def _show(done: object, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from ..bank.publish import (Published)
+    from ..bank.publish import Published
 
     assert isinstance(done, Published)
     if as_json:

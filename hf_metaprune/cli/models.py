@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from ..config import (NOT_SWEPT, AdaptOptions, TrainingOptions)
-from ..errors import (OptionError)
-from .bank import (BankArgument, BankRevision)
-from .options import (with_options)
-from .output import (Json, command, out, escape_markup, print_json, show_progress, table)
+from ..config import NOT_SWEPT, AdaptOptions, TrainingOptions
+from ..errors import OptionError
+from .bank import BankArgument, BankRevision
+from .options import with_options
+from .output import Json, command, escape_markup, out, print_json, show_progress, table
 
 TARGETS = ("onnx", "openvino")
 
@@ -38,9 +38,9 @@ def sweep(
     **options: Any,
 ) -> None:
     """Make models of several sizes from one vote, and show what accuracy costs."""
-    from ..files.storage import (check_writable, new_folder)
-    from ..pruner import (MetaPruner)
-    from ..reporting.sweep import (curve_rows, save_curve)
+    from ..files.storage import check_writable, new_folder
+    from ..pruner import MetaPruner
+    from ..reporting.sweep import curve_rows, save_curve
 
     chosen = _ratios(ratios)
     pruner = MetaPruner.from_hub(bank, revision=revision)
@@ -60,7 +60,9 @@ def sweep(
         cells = [f"{row['ratio']:g}", f"{row['params']:,}", f"{row['macs']:,}", f"{row['latency_ms']:.2f}"]
         shown.add_row(*cells, f"{row['accuracy']:.1%}", f"{low:.0%} to {high:.0%}")
     out.print(shown)
-    out.print(f"The models and {escape_markup(str(out_dir))}/sweep.md are written; {escape_markup(command('inspect'))} shows one.")
+    out.print(
+        f"The models and {escape_markup(str(out_dir))}/sweep.md are written; {escape_markup(command('inspect'))} shows one."
+    )
 
 
 def export(
@@ -85,9 +87,9 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write an adapted model for devices without PyTorch, and check that it computes the same."""
-    from ..errors import (StorageError)
-    from ..export import (export_onnx, export_openvino, read_examples)
-    from ..result import (load_result)
+    from ..errors import StorageError
+    from ..export import export_onnx, export_openvino, read_examples
+    from ..result import load_result
 
     if to not in TARGETS:
         raise OptionError(f"--to {to}: must be one of {', '.join(TARGETS)}")

@@ -11,9 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
-from ..adapt.recipes import (shown_defaults)
-from ..config import (option_fields)
-from ..errors import (OptionError)
+from ..adapt.recipes import shown_defaults
+from ..config import option_fields
+from ..errors import OptionError
 
 
 def _annotation(cls: Any, f: Field) -> Any:

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ..errors import (printable)
-from ..reporting.report import (AdaptReport, finite, voter_name)
+from ..errors import printable
+from ..reporting.report import AdaptReport, finite, voter_name
 
 PIPE_WIDTH = 10_000  # columns; what is piped is not cut
 

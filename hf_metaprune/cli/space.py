@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from ..errors import (MissingPackageError, OptionError)
-from ..files.shipped import (EXAMPLES, shipped_path)
-from .output import (out)
+from ..errors import MissingPackageError, OptionError
+from ..files.shipped import EXAMPLES, shipped_path
+from .output import out
 
 
 def space(
@@ -39,7 +39,7 @@ def serve(
         MetaPruneError: the bank cannot be opened, or the port is taken.
     """
     try:
-        from ..app import (BANK_PAGE, launch, make_app)
+        from ..app import BANK_PAGE, launch, make_app
     except ImportError as error:
         raise MissingPackageError("the page needs Gradio: pip install 'hf-metaprune[space]'") from error
     try:

@@ -19,10 +19,10 @@ from typing import IO, Any
 
 import numpy as np
 
-from ..errors import (DataError, MetaPruneError, printable, reason)
-from ..files.names import (is_repo_id)
-from ..hub.client import (hub_api, hub_errors)
-from .sources import (IMAGE_NAMES, LABEL_NAMES, TRAIN_NAMES, pick_column)
+from ..errors import DataError, MetaPruneError, printable, reason
+from ..files.names import is_repo_id
+from ..hub.client import hub_api, hub_errors
+from .sources import IMAGE_NAMES, LABEL_NAMES, TRAIN_NAMES, pick_column
 
 CONVERTED = "refs/convert/parquet"
 """The branch on which the Hub keeps data sets as parquet."""

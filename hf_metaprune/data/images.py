@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 from tqdm.auto import tqdm
 
-from ..errors import (DataError)
-from .limits import (MAX_CORRUPT_SHARE)
-from .preprocessing import (Preprocessing)
+from ..errors import DataError
+from .limits import MAX_CORRUPT_SHARE
+from .preprocessing import Preprocessing
 
 log = logging.getLogger(__name__)
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import (DataError)
-from .images import (ImageSet, decode_images)
-from .preprocessing import (Preprocessing)
-from .sources import (Split, splits_of)
-from .task import (Task, TaskData)
+from ..errors import DataError
+from .images import ImageSet, decode_images
+from .preprocessing import Preprocessing
+from .sources import Split, splits_of
+from .task import Task, TaskData
 
 
 def read_task_data(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..errors import (FormatError)
+from ..errors import FormatError
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import (DataError, OptionError, reason)
-from ..files.names import (is_repo_id)
-from ..hub.client import (hub_answers)
-from .limits import (MAX_CORRUPT_SHARE)
+from ..errors import DataError, OptionError, reason
+from ..files.names import is_repo_id
+from ..hub.client import hub_answers
+from .limits import MAX_CORRUPT_SHARE
 
 log = logging.getLogger(__name__)
 

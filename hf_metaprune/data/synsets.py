@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
-from ..errors import (WordNetError)
+from ..errors import WordNetError
 
 GET_WORDNET = "python -m nltk.downloader wordnet"
 IMAGENET_ID = re.compile(r"n(\d{8})")

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from ..errors import (DataError)
-from .images import (ImageSet)
-from .synsets import (IMAGENET_LABEL, canonical, is_id)
+from ..errors import DataError
+from .images import ImageSet
+from .synsets import IMAGENET_LABEL, canonical, is_id
 
 MAX_LABEL_LENGTH = 200
 MAX_LABELS = 10_000

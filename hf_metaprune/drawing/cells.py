@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .pages import (style_sheet, render)
+from .pages import render, style_sheet
 
 
 def cell(title: str, **values: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .style import (BLUE, GRAY, WIDTH, figure, styled)
+from .style import BLUE, GRAY, WIDTH, figure, styled
 
 MAX_CELLS = 256  # of a stripe; more are finer than a screen
 

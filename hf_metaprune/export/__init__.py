@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from .checking import (Exported)
-from .examples import (read_examples)
-from .onnx import (export_onnx)
-from .openvino import (export_openvino)
+from .checking import Exported
+from .examples import read_examples
+from .onnx import export_onnx
+from .openvino import export_openvino
 
 PROGRAM = Path(__file__).with_name("classify.py")
 """A program for a device, that classifies photos with an ONNX file; it needs nothing of this package."""

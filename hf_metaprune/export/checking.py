@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..data.images import (ImageSet)
-from ..data.preprocessing import (Preprocessing)
-from ..errors import (DataError, OptionError)
-from ..models.modeling import (MetaPrunedForImageClassification)
+from ..data.images import ImageSet
+from ..data.preprocessing import Preprocessing
+from ..errors import DataError, OptionError
+from ..models.modeling import MetaPrunedForImageClassification
 
 Runner = Callable[[np.ndarray], np.ndarray]
 """From normalized pixels float32 (n, 3, height, width) to logits (n, labels)."""

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.images import (ImageSet, decode_images)
-from ..data.preprocessing import (Preprocessing)
-from ..errors import (DataError)
-from .checking import (CALIBRATION)
+from ..data.images import ImageSet, decode_images
+from ..data.preprocessing import Preprocessing
+from ..errors import DataError
+from .checking import CALIBRATION
 
 
 def read_examples(folder: Path, preprocessing: Preprocessing, progress: bool = False) -> ImageSet:
@@ -18,8 +18,8 @@ def read_examples(folder: Path, preprocessing: Preprocessing, progress: bool = F
     Raises:
         DataError: there is none, or more than 1% cannot be read.
     """
-    from ..data.loading import (read_task_data)
-    from ..data.sources import (image_files)
+    from ..data.loading import read_task_data
+    from ..data.sources import image_files
 
     if not folder.exists():
         raise DataError(f"{folder}: there is no such file or folder")

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..data.images import (ImageSet)
-from ..data.preprocessing import (Preprocessing)
-from ..errors import (DataError, MissingPackageError, reason)
-from ..files.storage import (write_bytes)
-from ..models.modeling import (MetaPrunedForImageClassification)
-from .checking import (INPUT, OUTPUT, Exported, check, example_pixels, in_batches)
+from ..data.images import ImageSet
+from ..data.preprocessing import Preprocessing
+from ..errors import DataError, MissingPackageError, reason
+from ..files.storage import write_bytes
+from ..models.modeling import MetaPrunedForImageClassification
+from .checking import INPUT, OUTPUT, Exported, check, example_pixels, in_batches
 
 QUANTIZED = ("Conv", "MatMul", "Gemm")
 """What is stored in 8 bits, if it has weights; norms and softmax lose too much, and weigh nothing."""

@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..data.images import (ImageSet)
-from ..data.preprocessing import (Preprocessing)
-from ..errors import (MissingPackageError)
-from ..files.storage import (new_folder)
-from ..models.modeling import (MetaPrunedForImageClassification)
-from .checking import (Exported, check, example_pixels, in_batches)
-from .onnx import (check_packages, facts, onnx_bytes)
+from ..data.images import ImageSet
+from ..data.preprocessing import Preprocessing
+from ..errors import MissingPackageError
+from ..files.storage import new_folder
+from ..models.modeling import MetaPrunedForImageClassification
+from .checking import Exported, check, example_pixels, in_batches
+from .onnx import check_packages, facts, onnx_bytes
 
 FILE = "openvino_model.xml"
 """As optimum-intel calls it; the weights are beside it, in ``openvino_model.bin``."""

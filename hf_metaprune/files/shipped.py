@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import (StorageError)
+from ..errors import StorageError
 
 SHIPPED_BANKS = {"demo-bank": "demo_bank", "demo-vit-bank": "demo_vit_bank"}
 """Names that open a bank of the project wherever the library is installed, with the folder of each."""

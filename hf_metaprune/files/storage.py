@@ -16,9 +16,9 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import (FormatError, StorageError, reason)
-from .layout import (TEMPORARY)
-from .names import (is_repo_id)
+from ..errors import FormatError, StorageError, reason
+from .layout import TEMPORARY
+from .names import is_repo_id
 
 MAX_JSON_BYTES = 32 << 20  # a config of a huge network stays far below
 MAX_DEPTH = 64  # levels of lists and objects in JSON

@@ -12,8 +12,19 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from ..errors import (HubError, HubTroubleError, HubUnreachableError, MetaPruneError, MissingFileError, NotCachedError, PublishConflictError, StorageError, TokenError, reason)
-from ..version import (__version__)
+from ..errors import (
+    HubError,
+    HubTroubleError,
+    HubUnreachableError,
+    MetaPruneError,
+    MissingFileError,
+    NotCachedError,
+    PublishConflictError,
+    StorageError,
+    TokenError,
+    reason,
+)
+from ..version import __version__
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

@@ -11,9 +11,9 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from ..errors import (FormatError, HubUnreachableError, NotCachedError)
-from ..version import (__version__)
-from .client import (LIBRARY, hub_answers, hub_errors)
+from ..errors import FormatError, HubUnreachableError, NotCachedError
+from ..version import __version__
+from .client import LIBRARY, hub_answers, hub_errors
 
 DOWNLOADS = 8  # at a time
 MAX_SMALL_BYTES = 32 << 20

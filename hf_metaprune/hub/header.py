@@ -10,9 +10,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import (FormatError, reason)
-from ..version import (__version__)
-from .client import (LIBRARY, hub_errors)
+from ..errors import FormatError, reason
+from ..version import __version__
+from .client import LIBRARY, hub_errors
 
 FIRST_BYTES = 1 << 14  # the header of a ResNet-18 is shorter; of a longer one the rest is asked for
 MAX_HEADER_BYTES = 2 << 20  # a ResNet-152 of 1,000 labels has 150 kB

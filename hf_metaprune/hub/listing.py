@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from ..errors import (HubError)
-from ..version import (__version__)
-from .client import (LIBRARY, hub_errors)
+from ..errors import HubError
+from ..version import __version__
+from .client import LIBRARY, hub_errors
 
 EXPAND = ("author", "cardData", "gated", "private", "sha")
 

@@ -11,11 +11,11 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ..errors import (HubError, MissingFileError, OptionError, PublishConflictError)
-from ..files.layout import (CARD)
-from ..files.names import (is_repo_id)
-from .client import (hub_api, hub_errors, scrub)
-from .files import (HubFiles)
+from ..errors import HubError, MissingFileError, OptionError, PublishConflictError
+from ..files.layout import CARD
+from ..files.names import is_repo_id
+from .client import hub_api, hub_errors, scrub
+from .files import HubFiles
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete

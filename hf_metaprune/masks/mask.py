@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import (FormatError, OptionError)
+from ..errors import FormatError, OptionError
 
 MAX_UNITS = 1 << 20  # of one layer; guards the unpacking of masks from strangers
 
@@ -95,11 +95,11 @@ class Mask(Mapping[str, np.ndarray]):
         return self._hash
 
     def _repr_html_(self) -> str:
-        from ..drawing.cells import (cell)
-        from ..drawing.pages import (drawn)
-        from ..drawing.style import (svg)
-        from ..drawing.units import (units_figure)
-        from ..text import (counted)
+        from ..drawing.cells import cell
+        from ..drawing.pages import drawn
+        from ..drawing.style import svg
+        from ..drawing.units import units_figure
+        from ..text import counted
 
         said = f"{self.n_kept:,} of {self.n_units:,} units stay, in {counted(len(self), 'layer')}."
         picture = svg(units_figure(self, self.sizes), f"Units kept by layer: {said}")

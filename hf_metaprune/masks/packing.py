@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..errors import (FormatError)
-from .mask import (Mask)
+from ..errors import FormatError
+from .mask import Mask
 
 
 def pack_mask(mask: Mask) -> bytes:

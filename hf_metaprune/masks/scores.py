@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import (BankError, OptionError)
-from .mask import (Mask)
+from ..errors import BankError, OptionError
+from .mask import Mask
 
 NORMALIZATIONS = ("layer", "global", "none")
 LARGEST = 1e30

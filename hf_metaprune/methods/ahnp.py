@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
-from ..config import (option)
-from ..masks.mask import (Mask)
-from ..masks.scores import (ScoreMask)
-from .learnt import (LearntOptions, LearntPruning, ScoreTraining)
-from .method import (register_method)
+from ..config import option
+from ..masks.mask import Mask
+from ..masks.scores import ScoreMask
+from .learnt import LearntOptions, LearntPruning, ScoreTraining
+from .method import register_method
 
 log = logging.getLogger(__name__)
 

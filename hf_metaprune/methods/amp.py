@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from ..masks.mask import (Mask)
-from .learnt import (LearntPruning, ScoreTraining)
-from .method import (register_method)
+from ..masks.mask import Mask
+from .learnt import LearntPruning, ScoreTraining
+from .method import register_method
 
 
 class AutomaticMaskPruning(LearntPruning):

@@ -1,8 +1,8 @@
 """Iterative filter pruning by activation (MVP, Algorithm 2)."""
 
-from ..training.importance import (ActivationRecorder)
-from .iterative import (IterativePruning)
-from .method import (register_method)
+from ..training.importance import ActivationRecorder
+from .iterative import IterativePruning
+from .method import register_method
 
 
 class IterativeFilterPruning(IterativePruning):

@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 import torch
 
-from ..masks.mask import (Mask, keep_count)
-from ..models.modeling import (MetaPrunedForImageClassification)
-from ..models.slicing import (shrink)
-from ..training.importance import (ActivationRecorder, TaylorRecorder)
-from ..training.loop import (TrainingResult, TrainingState)
-from .method import (Method, PruningJob, fine_tune_by_sgd)
-from .schedule import (IterativeOptions, least_steps, remaining)
+from ..masks.mask import Mask, keep_count
+from ..models.modeling import MetaPrunedForImageClassification
+from ..models.slicing import shrink
+from ..training.importance import ActivationRecorder, TaylorRecorder
+from ..training.loop import TrainingResult, TrainingState
+from .method import Method, PruningJob, fine_tune_by_sgd
+from .schedule import IterativeOptions, least_steps, remaining
 
 log = logging.getLogger(__name__)
 Recorder = ActivationRecorder | TaylorRecorder

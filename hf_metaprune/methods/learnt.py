@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 
-from ..config import (MethodOptions, TrainingOptions, option)
-from ..masks.mask import (Mask, keep_count)
-from ..masks.scores import (ScoreMask)
-from ..models.modeling import (MetaPrunedForImageClassification)
-from ..models.slicing import (shrink)
-from ..training.learnable_scores import (LearnableScores, ScoreKeeper)
-from ..training.loop import (TrainingResult, TrainingState, fine_tune)
-from .iterative import (next_mask)
-from .method import (Method, PruningJob)
+from ..config import MethodOptions, TrainingOptions, option
+from ..masks.mask import Mask, keep_count
+from ..masks.scores import ScoreMask
+from ..models.modeling import MetaPrunedForImageClassification
+from ..models.slicing import shrink
+from ..training.learnable_scores import LearnableScores, ScoreKeeper
+from ..training.loop import TrainingResult, TrainingState, fine_tune
+from .iterative import next_mask
+from .method import Method, PruningJob
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,12 @@
 
 import torch
 
-from ..masks.mask import (Mask)
-from ..models.modeling import (MetaPrunedForImageClassification)
-from ..training.importance import (magnitude_scores)
-from ..training.loop import (TrainingResult)
-from .iterative import (next_mask)
-from .method import (Method, PruningJob, SgdOptions, fine_tune_by_sgd, register_method)
+from ..masks.mask import Mask
+from ..models.modeling import MetaPrunedForImageClassification
+from ..training.importance import magnitude_scores
+from ..training.loop import TrainingResult
+from .iterative import next_mask
+from .method import Method, PruningJob, SgdOptions, fine_tune_by_sgd, register_method
 
 
 class MagnitudePruning(Method[SgdOptions]):

@@ -9,12 +9,12 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 
-from ..config import (MethodOptions, TrainingOptions, option)
-from ..data.images import (ImageSet)
-from ..models.base_model import (BaseModel)
-from ..models.modeling import (MetaPrunedForImageClassification)
-from ..registry import (Registry)
-from ..training.loop import (Callback, TrainingResult, fine_tune)
+from ..config import MethodOptions, TrainingOptions, option
+from ..data.images import ImageSet
+from ..models.base_model import BaseModel
+from ..models.modeling import MetaPrunedForImageClassification
+from ..registry import Registry
+from ..training.loop import Callback, TrainingResult, fine_tune
 
 O_co = TypeVar("O_co", bound=MethodOptions, covariant=True)
 

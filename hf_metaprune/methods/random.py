@@ -1,10 +1,10 @@
 """A random mask, then fine-tuning: the papers' lower bound."""
 
-from ..masks.mask import (Mask)
-from ..models.modeling import (MetaPrunedForImageClassification)
-from ..training.loop import (TrainingResult)
-from .magnitude import (prune_once)
-from .method import (Method, PruningJob, SgdOptions, register_method)
+from ..masks.mask import Mask
+from ..models.modeling import MetaPrunedForImageClassification
+from ..training.loop import TrainingResult
+from .magnitude import prune_once
+from .method import Method, PruningJob, SgdOptions, register_method
 
 
 class RandomPruning(Method[SgdOptions]):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from ..config import (option)
-from ..masks.mask import (keep_count)
-from .method import (SgdOptions)
+from ..config import option
+from ..masks.mask import keep_count
+from .method import SgdOptions
 
 
 @dataclass(frozen=True)

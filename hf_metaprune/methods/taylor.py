@@ -1,8 +1,8 @@
 """Iterative pruning by the first-order Taylor criterion (Molchanov et al., 2019)."""
 
-from ..training.importance import (TaylorRecorder)
-from .iterative import (IterativePruning)
-from .method import (register_method)
+from ..training.importance import TaylorRecorder
+from .iterative import IterativePruning
+from .method import register_method
 
 
 class TaylorPruning(IterativePruning):

@@ -13,16 +13,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..data.preprocessing import (Preprocessing)
-from ..errors import (FormatError)
-from ..files.layout import (CONFIG, PREPROCESSOR, WEIGHTS)
-from ..files.storage import (read_json)
-from ..masks.mask import (Mask)
-from .architectures.architecture import (Architecture, PrunableLayer, layer_sizes)
-from .architectures.lookup import (find_architecture)
-from .configuration import (MetaPrunedConfig)
-from .modeling import (MetaPrunedForImageClassification)
-from .weights import (load_weights)
+from ..data.preprocessing import Preprocessing
+from ..errors import FormatError
+from ..files.layout import CONFIG, PREPROCESSOR, WEIGHTS
+from ..files.storage import read_json
+from ..masks.mask import Mask
+from .architectures.architecture import Architecture, PrunableLayer, layer_sizes
+from .architectures.lookup import find_architecture
+from .configuration import MetaPrunedConfig
+from .modeling import MetaPrunedForImageClassification
+from .weights import load_weights
 
 
 def sha256_file(path: Path) -> str:

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
-from ..data.task import (MAX_LABELS)
-from ..errors import (FormatError)
-from ..files.layout import (FORMAT_VERSION)
-from ..masks.mask import (Mask)
-from ..version import (__version__)
+from ..data.task import MAX_LABELS
+from ..errors import FormatError
+from ..files.layout import FORMAT_VERSION
+from ..masks.mask import Mask
+from ..version import __version__
 
 if TYPE_CHECKING:
-    from .architectures.architecture import (Architecture)
+    from .architectures.architecture import Architecture
 
 
 @strict
@@ -71,6 +71,6 @@ class MetaPrunedConfig(PreTrainedConfig):
         base = self.base_model or {}
         if not isinstance(base.get("library"), str) or not isinstance(base.get("architecture"), str):
             raise FormatError("config.json has no base_model with library and architecture")
-        from .architectures.lookup import (find_architecture)
+        from .architectures.lookup import find_architecture
 
         return find_architecture(base["library"], base["architecture"])

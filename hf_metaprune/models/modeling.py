@@ -14,13 +14,13 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
-from ..errors import (FormatError)
-from ..masks.mask import (Mask)
-from ..masks.scores import (ScoreMask)
-from .architectures.architecture import (Architecture, PrunableLayer, layer_sizes)
-from .configuration import (MetaPrunedConfig)
-from .slicing import (ScatterBatchNorm2d, shrink, slice_state)
-from .weight_file import (add_header)
+from ..errors import FormatError
+from ..masks.mask import Mask
+from ..masks.scores import ScoreMask
+from .architectures.architecture import Architecture, PrunableLayer, layer_sizes
+from .configuration import MetaPrunedConfig
+from .slicing import ScatterBatchNorm2d, shrink, slice_state
+from .weight_file import add_header
 
 
 class MetaPrunedForImageClassification(PreTrainedModel):

@@ -9,16 +9,16 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ..data.preprocessing import (Preprocessing)
-from ..data.task import (check_labels)
-from ..errors import (BaseMismatchError, DataError, FormatError, OptionError, reason)
-from ..files.layout import (BANK_FILE, CONFIG, SCORES, WEIGHTS)
-from ..files.storage import (read_json)
-from .configuration import (MetaPrunedConfig)
-from .modeling import (MetaPrunedForImageClassification)
-from .score_file import (load_scores)
-from .weight_file import (check_metadata, header_metadata, write_weights)
-from .weights import (load_weights, unreadable)
+from ..data.preprocessing import Preprocessing
+from ..data.task import check_labels
+from ..errors import BaseMismatchError, DataError, FormatError, OptionError, reason
+from ..files.layout import BANK_FILE, CONFIG, SCORES, WEIGHTS
+from ..files.storage import read_json
+from .configuration import MetaPrunedConfig
+from .modeling import MetaPrunedForImageClassification
+from .score_file import load_scores
+from .weight_file import check_metadata, header_metadata, write_weights
+from .weights import load_weights, unreadable
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 

@@ -9,11 +9,11 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from ..errors import (BaseMismatchError, FormatError, OptionError)
-from ..files.layout import (FORMAT_VERSION)
-from ..files.storage import (write_bytes)
-from ..masks.scores import (ScoreMask)
-from .weights import (stable_bytes, unreadable)
+from ..errors import BaseMismatchError, FormatError, OptionError
+from ..files.layout import FORMAT_VERSION
+from ..files.storage import write_bytes
+from ..masks.scores import ScoreMask
+from .weights import stable_bytes, unreadable
 
 BYTES_A_UNIT, HEADER_BYTES = 8, 2 << 20
 

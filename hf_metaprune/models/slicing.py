@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..errors import (OptionError)
-from ..masks.mask import (Mask)
-from .architectures.architecture import (Branch, PrunableLayer, kept_indices, layer_sizes, removed_tensors, tensor_axes)
-from .architectures.lookup import (identify_architecture)
+from ..errors import OptionError
+from ..masks.mask import Mask
+from .architectures.architecture import Branch, PrunableLayer, kept_indices, layer_sizes, removed_tensors, tensor_axes
+from .architectures.lookup import identify_architecture
 
 
 class ScatterBatchNorm2d(nn.BatchNorm2d):

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save
 
-from ..errors import (FormatError)
-from ..files.layout import (FORMAT_VERSION, SCORES, WEIGHTS)
-from ..files.storage import (write_bytes)
-from ..masks.scores import (ScoreMask)
-from .configuration import (MetaPrunedConfig)
-from .score_file import (save_scores)
-from .weights import (stable_bytes)
+from ..errors import FormatError
+from ..files.layout import FORMAT_VERSION, SCORES, WEIGHTS
+from ..files.storage import write_bytes
+from ..masks.scores import ScoreMask
+from .configuration import MetaPrunedConfig
+from .score_file import save_scores
+from .weights import stable_bytes
 
 
 def header_metadata(config: MetaPrunedConfig) -> dict[str, str]:

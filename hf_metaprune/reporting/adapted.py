@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from ..models.modeling import (MetaPrunedForImageClassification)
-from .misclassified import (Mistake)
-from .report import (AdaptReport)
+from ..models.modeling import MetaPrunedForImageClassification
+from .misclassified import Mistake
+from .report import AdaptReport
 
 
 class Adapted(Protocol):

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ..files.names import (is_repo_id)
-from ..hub.client import (BANK_TAG, LIBRARY)
-from ..text import (inline)
-from .card import (Card, table)
-from .model_card import (PIPELINE)
+from ..files.names import is_repo_id
+from ..hub.client import BANK_TAG, LIBRARY
+from ..text import inline
+from .card import Card, table
+from .model_card import PIPELINE
 
 SHOWN_TASKS = 200
 MOST_SHOWN = 100  # characters of a label

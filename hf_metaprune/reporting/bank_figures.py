@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..drawing.style import (BLUE, GRAY, ORANGE, WIDTH, figure, styled)
-from ..masks.mask import (Mask)
+from ..drawing.style import BLUE, GRAY, ORANGE, WIDTH, figure, styled
+from ..masks.mask import Mask
 
 MOST_NAMED = 64
 

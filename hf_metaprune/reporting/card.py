@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import yaml
 
-from ..errors import (FormatError, reason)
+from ..errors import FormatError, reason
 
 MAX_CARD_BYTES = 2 << 20
 FRONT = re.compile(r"\A\ufeff?---[ \t]*\r?\n(.*?)\r?\n?^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ..drawing.style import (BLUE, GRAY, SERIES, WIDTH, figure, short, styled, tint)
-from ..drawing.units import (bare, stripe)
-from ..masks.mask import (Mask)
+from ..drawing.style import BLUE, GRAY, SERIES, WIDTH, figure, short, styled, tint
+from ..drawing.units import bare, stripe
+from ..masks.mask import Mask
 
 LEAST_RANGE = 25  # points of accuracy; less would make noise look like news
 MAX_CONFUSION = 60  # classes; a larger matrix cannot be read

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 
-from ..data.images import (ImageSet)
+from ..data.images import ImageSet
 
 MOST = 12
 SIDE = 160

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-from ..files.layout import (CONFIG, FORMAT_VERSION, SCORES, UNITS_PICTURE, WEIGHTS)
-from ..files.names import (is_repo_id)
-from ..files.storage import (read_json)
-from ..hub.client import (LIBRARY, TAG)
-from ..masks.packing import (pack_mask)
-from ..models.base_model import (sha256_file)
-from ..text import (inline)
-from .adapted import (Adapted)
-from .card import (Card, table)
-from .report import (AdaptReport, voter_name)
+from ..files.layout import CONFIG, FORMAT_VERSION, SCORES, UNITS_PICTURE, WEIGHTS
+from ..files.names import is_repo_id
+from ..files.storage import read_json
+from ..hub.client import LIBRARY, TAG
+from ..masks.packing import pack_mask
+from ..models.base_model import sha256_file
+from ..text import inline
+from .adapted import Adapted
+from .card import Card, table
+from .report import AdaptReport, voter_name
 
 PIPELINE = "image-classification"
 RELATION = "finetune"

@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from ..drawing.style import (png)
-from ..drawing.units import (units_figure)
-from ..errors import (StorageError, reason)
-from ..files.layout import (CARD, UNITS_PICTURE)
-from ..files.storage import (write_bytes)
-from ..models.saving import (save_model)
-from .adapted import (Adapted)
-from .model_card import (ModelCard)
-from .report_files import (save_report)
+from ..drawing.style import png
+from ..drawing.units import units_figure
+from ..errors import StorageError, reason
+from ..files.layout import CARD, UNITS_PICTURE
+from ..files.storage import write_bytes
+from ..models.saving import save_model
+from .adapted import Adapted
+from .model_card import ModelCard
+from .report_files import save_report
 
 log = logging.getLogger(__name__)
 

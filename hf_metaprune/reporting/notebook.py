@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ..drawing.cells import (cell)
-from ..drawing.pages import (drawn)
-from ..drawing.style import (svg)
-from .adapted import (Adapted)
-from .figures import (curve_figure)
-from .page import (summary, tiles, page_title)
+from ..drawing.cells import cell
+from ..drawing.pages import drawn
+from ..drawing.style import svg
+from .adapted import Adapted
+from .figures import curve_figure
+from .page import page_title, summary, tiles
 
 
 def result_cell(result: Adapted) -> str:

@@ -9,17 +9,17 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ..drawing.pages import (bar, data_uri, drawn, style_sheet, render)
-from ..drawing.style import (svg)
-from ..drawing.units import (units_figure)
-from ..errors import (MetaPruneError)
-from ..files.names import (is_repo_id)
-from ..masks.mask import (Mask)
-from ..masks.packing import (unpack_mask)
-from ..text import (counted)
-from .adapted import (Adapted)
-from .figures import (MAX_CONFUSION, agreement_figure, confusion_figure, curve_figure, vote_figure)
-from .report import (AdaptReport, voter_name)
+from ..drawing.pages import bar, data_uri, drawn, render, style_sheet
+from ..drawing.style import svg
+from ..drawing.units import units_figure
+from ..errors import MetaPruneError
+from ..files.names import is_repo_id
+from ..masks.mask import Mask
+from ..masks.packing import unpack_mask
+from ..text import counted
+from .adapted import Adapted
+from .figures import MAX_CONFUSION, agreement_figure, confusion_figure, curve_figure, vote_figure
+from .report import AdaptReport, voter_name
 
 SHOWN_LABELS = 12
 MADE_IN = "to make it"

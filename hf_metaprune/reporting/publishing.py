@@ -10,20 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import (FormatError, HubError)
-from ..files.layout import (BANK_FILE, CARD, CONFIG, MODEL_FILES, WEIGHTS)
-from ..files.names import (is_repo_id)
-from ..files.storage import (parse_json)
-from ..hub.files import (MAX_SMALL_BYTES)
-from ..hub.repo import (NOBODYS, Operation, Published, Repo, read_text)
-from ..models.configuration import (MetaPrunedConfig)
-from ..models.modeling import (MetaPrunedForImageClassification)
-from .adapted import (Adapted)
-from .card import (MAX_CARD_BYTES, is_edited, split, takes_own)
-from .misclassified import (Mistake)
-from .model_card import (ModelCard)
-from .model_files import (write_model_files)
-from .report import (AdaptReport)
+from ..errors import FormatError, HubError
+from ..files.layout import BANK_FILE, CARD, CONFIG, MODEL_FILES, WEIGHTS
+from ..files.names import is_repo_id
+from ..files.storage import parse_json
+from ..hub.files import MAX_SMALL_BYTES
+from ..hub.repo import NOBODYS, Operation, Published, Repo, read_text
+from ..models.configuration import MetaPrunedConfig
+from ..models.modeling import MetaPrunedForImageClassification
+from .adapted import Adapted
+from .card import MAX_CARD_BYTES, is_edited, split, takes_own
+from .misclassified import Mistake
+from .model_card import ModelCard
+from .model_files import write_model_files
+from .report import AdaptReport
 
 
 @dataclass

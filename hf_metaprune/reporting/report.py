@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from ..text import (counted, inline)
+from ..text import counted, inline
 
 USAGE = [
     "To use it, in any program that has `transformers`:",

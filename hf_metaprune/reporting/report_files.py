@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from ..drawing.style import (png)
-from ..errors import (FormatError, reason)
-from ..files.layout import (REPORT)
-from ..files.storage import (read_json, write_bytes, write_json)
-from .figures import (MAX_CONFUSION, agreement_figure, confusion_figure, curve_figure)
-from .model_card import (ModelCard)
-from .report import (AdaptReport)
+from ..drawing.style import png
+from ..errors import FormatError, reason
+from ..files.layout import REPORT
+from ..files.storage import read_json, write_bytes, write_json
+from .figures import MAX_CONFUSION, agreement_figure, confusion_figure, curve_figure
+from .model_card import ModelCard
+from .report import AdaptReport
 
 
 def report_figures(report: AdaptReport) -> dict[str, tuple[str, Any]]:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..drawing.style import (png)
-from ..files.storage import (write_bytes, write_json)
-from .figures import (cost_figure)
-from .report import (AdaptReport, finite)
+from ..drawing.style import png
+from ..files.storage import write_bytes, write_json
+from .figures import cost_figure
+from .report import AdaptReport, finite
 
 SWEEP_FILES = ("sweep.json", "sweep.md", "sweep.png")
 

@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from ..bank.entry import (Entry)
-from ..bank.sketch import (BaseFeatures, guess_probabilities, unpack_sketch)
-from ..errors import (WordNetError)
-from .leep import (leep)
-from .leep_labels import (SHARE, LeepWithLabels, known_share)
-from .similarity import (Query, get_similarity, register_similarity)
+from ..bank.entry import Entry
+from ..bank.sketch import BaseFeatures, guess_probabilities, unpack_sketch
+from ..errors import WordNetError
+from .leep import leep
+from .leep_labels import SHARE, LeepWithLabels, known_share
+from .similarity import Query, get_similarity, register_similarity
 
 SMALL = 25
 """Entries that are all looked at, where they have sketches: a shortlist and the base's pass would cost as much."""

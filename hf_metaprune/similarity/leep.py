@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from ..bank.entry import (Entry)
-from ..errors import (FormatError)
-from ..sizing.cost_model import (count_flops)
-from ..training.forward import (predict_logits)
-from .similarity import (Query, Similarity, register_similarity)
+from ..bank.entry import Entry
+from ..errors import FormatError
+from ..sizing.cost_model import count_flops
+from ..training.forward import predict_logits
+from .similarity import Query, Similarity, register_similarity
 
 
 def leep(probabilities: np.ndarray, targets: np.ndarray) -> float:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..bank.entry import (Entry)
-from .leep import (Leep)
-from .similarity import (Query, register_similarity)
+from ..bank.entry import Entry
+from .leep import Leep
+from .similarity import Query, register_similarity
 
 SHARE = 0.5  # in nats; 0.25 to 1 choose about equally well (docs/findings/similarity.md)
 

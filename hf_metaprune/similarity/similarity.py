@@ -12,14 +12,14 @@ from typing import ClassVar
 
 import torch
 
-from ..bank.entry import (Entry)
-from ..data.images import (ImageSet)
-from ..data.task import (Task)
-from ..errors import (BankError, FormatError, HubError, HubTroubleError, HubUnreachableError, NotCachedError)
-from ..hub.client import (Patience)
-from ..registry import (Registry)
-from ..text import (counted)
-from ..training.record import (RunRecord)
+from ..bank.entry import Entry
+from ..data.images import ImageSet
+from ..data.task import Task
+from ..errors import BankError, FormatError, HubError, HubTroubleError, HubUnreachableError, NotCachedError
+from ..hub.client import Patience
+from ..registry import Registry
+from ..text import counted
+from ..training.record import RunRecord
 
 log = logging.getLogger(__name__)
 

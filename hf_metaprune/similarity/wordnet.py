@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 from typing import Any
 
-from ..bank.entry import (Entry)
-from ..data.synsets import (check_synsets, find_synset, is_guess, is_id, wordnet)
-from ..data.task import (Task)
-from ..errors import (WordNetError)
-from .similarity import (Query, Similarity, register_similarity)
+from ..bank.entry import Entry
+from ..data.synsets import check_synsets, find_synset, is_guess, is_id, wordnet
+from ..data.task import Task
+from ..errors import WordNetError
+from .similarity import Query, Similarity, register_similarity
 
 PAIRS = 1 << 18
 """Pairs of synsets that are remembered."""

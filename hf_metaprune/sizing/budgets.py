@@ -6,10 +6,10 @@ import heapq
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..errors import (OptionError)
-from ..models.architectures.architecture import (PrunableLayer)
-from .cost_model import (CostModel)
-from .order import (Counts, Sizing)
+from ..errors import OptionError
+from ..models.architectures.architecture import PrunableLayer
+from .cost_model import CostModel
+from .order import Counts, Sizing
 
 STEPS = 40  # of the bisection of a ratio
 

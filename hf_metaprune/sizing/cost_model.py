@@ -13,10 +13,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..masks.mask import (Mask)
-from ..models.architectures.architecture import (PrunableLayer, tensor_axes)
-from ..models.configuration import (MetaPrunedConfig)
-from ..models.modeling import (MetaPrunedForImageClassification)
+from ..masks.mask import Mask
+from ..models.architectures.architecture import PrunableLayer, tensor_axes
+from ..models.configuration import MetaPrunedConfig
+from ..models.modeling import MetaPrunedForImageClassification
 
 Owners = Mapping[str, nn.Conv2d | nn.Linear]
 """The modules that multiply by a weight, by their path in the network."""

@@ -6,15 +6,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from ..config import (AdaptOptions)
-from ..errors import (OptionError)
-from ..masks.mask import (Mask)
-from ..masks.scores import (ScoreMask)
-from .budgets import (Budget, largest, removed_share)
-from .cost_model import (CostModel, get_cost_model)
-from .inputs import (AdaptInputs)
-from .latency import (LatencyTable)
-from .order import (Counts, Order, Sizing, layer_exceptions)
+from ..config import AdaptOptions
+from ..errors import OptionError
+from ..masks.mask import Mask
+from ..masks.scores import ScoreMask
+from .budgets import Budget, largest, removed_share
+from .cost_model import CostModel, get_cost_model
+from .inputs import AdaptInputs
+from .latency import LatencyTable
+from .order import Counts, Order, Sizing, layer_exceptions
 
 Note = Callable[[str], None]
 """Takes a sentence for the user."""

@@ -7,11 +7,11 @@ from functools import cached_property
 
 import torch
 
-from ..config import (AdaptOptions)
-from ..data.images import (ImageSet)
-from ..data.task import (Task)
-from ..models.architectures.architecture import (PrunableLayer, layer_sizes)
-from ..models.base_model import (BaseModel)
+from ..config import AdaptOptions
+from ..data.images import ImageSet
+from ..data.task import Task
+from ..models.architectures.architecture import PrunableLayer, layer_sizes
+from ..models.base_model import BaseModel
 
 
 @dataclass(frozen=True)

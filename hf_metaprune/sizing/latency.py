@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..errors import (OptionError)
-from ..models.modeling import (MetaPrunedForImageClassification)
-from .inputs import (AdaptInputs)
-from .order import (Counts, Sizing)
-from .timing import (WARM_UPS, latency_ms)
+from ..errors import OptionError
+from ..models.modeling import MetaPrunedForImageClassification
+from .inputs import AdaptInputs
+from .order import Counts, Sizing
+from .timing import WARM_UPS, latency_ms
 
 RATIOS = (0.0, 0.3, 0.6, 0.8, 0.9, 1.0)
 REPEATS = 7

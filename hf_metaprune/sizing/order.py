@@ -9,10 +9,10 @@ from functools import cached_property
 
 import numpy as np
 
-from ..errors import (OptionError)
-from ..masks.mask import (Mask, keep_count)
-from ..masks.scores import (ScoreMask)
-from ..models.architectures.architecture import (PrunableLayer)
+from ..errors import OptionError
+from ..masks.mask import Mask, keep_count
+from ..masks.scores import ScoreMask
+from ..models.architectures.architecture import PrunableLayer
 
 Counts = dict[str, int]
 """Units to keep, by layer."""

@@ -7,9 +7,9 @@ from typing import TypeVar
 
 import torch
 
-from ..data.images import (ImageSet)
-from ..models.modeling import (MetaPrunedForImageClassification)
-from .hardware import (autocast)
+from ..data.images import ImageSet
+from ..models.modeling import MetaPrunedForImageClassification
+from .hardware import autocast
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from ..errors import (OptionError)
+from ..errors import OptionError
 
 
 def pick_device(device: str | torch.device | None = None) -> torch.device:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from ..models.architectures.architecture import (Axis, PrunableLayer)
-from ..models.modeling import (MetaPrunedForImageClassification)
-from ..models.slicing import (ScatterBatchNorm2d)
+from ..models.architectures.architecture import Axis, PrunableLayer
+from ..models.modeling import MetaPrunedForImageClassification
+from ..models.slicing import ScatterBatchNorm2d
 
 
 class ActivationRecorder:

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from ..masks.mask import (Mask)
-from ..masks.scores import (ScoreMask)
-from ..models.modeling import (MetaPrunedForImageClassification)
-from .importance import (held_layers)
+from ..masks.mask import Mask
+from ..masks.scores import ScoreMask
+from ..models.modeling import MetaPrunedForImageClassification
+from .importance import held_layers
 
 
 class LearnableScores:

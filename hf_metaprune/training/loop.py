@@ -17,15 +17,15 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
-from ..config import (TrainingOptions)
-from ..data.images import (ImageSet, augment)
-from ..errors import (DataError, OptionError)
-from ..models.modeling import (MetaPrunedForImageClassification)
-from ..sizing.cost_model import (count_flops)
-from .forward import (accuracy)
-from .hardware import (autocast, pick_device)
-from .learnable_scores import (LearnableScores)
-from .statistics import (recalibrate)
+from ..config import TrainingOptions
+from ..data.images import ImageSet, augment
+from ..errors import DataError, OptionError
+from ..models.modeling import MetaPrunedForImageClassification
+from ..sizing.cost_model import count_flops
+from .forward import accuracy
+from .hardware import autocast, pick_device
+from .learnable_scores import LearnableScores
+from .statistics import recalibrate
 
 
 @dataclass

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from .energy import (measured_energy)
+from .energy import measured_energy
 
 
 @dataclass

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import nn
 
-from ..data.images import (ImageSet)
-from ..models.modeling import (MetaPrunedForImageClassification)
-from .forward import (EVAL_BATCH, forward)
+from ..data.images import ImageSet
+from ..models.modeling import MetaPrunedForImageClassification
+from .forward import EVAL_BATCH, forward
 
 STATISTICS_IMAGES = 500
 """Images from which batch norm statistics are taken: each gives as many values as its map has places."""

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import gradio as gr
 import pytest
 
-from hf_metaprune.app.jobs import StoppedError
 from hf_metaprune.app.events import SORRY, run_steps
+from hf_metaprune.app.jobs import StoppedError
 from hf_metaprune.app.shared import Update
 from hf_metaprune.errors import DataError
 

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from hf_metaprune import Bank
 from hf_metaprune.bank import index
 from hf_metaprune.bank.entry import check_magnitudes
-from hf_metaprune.bank.index import check_complete, index_bytes, merged, read_table, table_rows, stored_meta, make_table
+from hf_metaprune.bank.index import check_complete, index_bytes, make_table, merged, read_table, stored_meta, table_rows
 from hf_metaprune.bank.meta import check_meta
 from hf_metaprune.bank.repair import recover, repair_index
 from hf_metaprune.bank.search import _ModelCheck

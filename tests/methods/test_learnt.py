@@ -101,7 +101,9 @@ def test_scores_follow_what_is_sliced(any_base: BaseModel, task_data: TaskData) 
     full, mask = model.mask(), Mask.random(any_base.sizes, 0.5, 1)
     for name, score in learnable.scores.items():
         score.data[np.setdiff1d(full[name], mask[name]).tolist()] = 0.0
-    expected = {name: optimizer.state[score]["exp_avg"][mask[name].tolist()] for name, score in learnable.scores.items()}
+    expected = {
+        name: optimizer.state[score]["exp_avg"][mask[name].tolist()] for name, score in learnable.scores.items()
+    }
     with torch.no_grad():
         before = learnable(x).logits
         shrink(model.network, model.layers, full, mask, optimizer)
@@ -155,7 +157,9 @@ def test_ahnp_scores_tell_when_a_unit_went_and_stop_with_its_layer(vit_base: Bas
     for step, values in enumerate(steps, 1):
         training.learnable.scores[heads].data.copy_(torch.tensor(values))
         training.on_step(
-            TrainingState(training.learnable.model, torch.optim.SGD(training.learnable.parameters, 0.1), steps=10, step=step)
+            TrainingState(
+                training.learnable.model, torch.optim.SGD(training.learnable.parameters, 0.1), steps=10, step=step
+            )
         )
     scores = method.scores(training)[heads]
     assert training.mask[heads].tolist() == [2, 3]

@@ -24,7 +24,7 @@ from transformers import (
 
 from hf_metaprune.masks.mask import Mask
 from hf_metaprune.models.architectures.architecture import PrunableLayer, layer_sizes
-from hf_metaprune.models.architectures.lookup import identify_architecture, find_architecture
+from hf_metaprune.models.architectures.lookup import find_architecture, identify_architecture
 from tests.conftest import randomize_norms
 
 NARROW = {"channels": (8, 12, 16, 20), "num_classes": 5}

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from hf_metaprune.errors import ArchitectureError, OptionError
 from hf_metaprune.masks.mask import Mask
 from hf_metaprune.models.architectures.architecture import Axis, tensor_axes
-from hf_metaprune.models.architectures.lookup import identify_architecture, find_architecture
+from hf_metaprune.models.architectures.lookup import find_architecture, identify_architecture
 from hf_metaprune.models.architectures.registry import register
 from hf_metaprune.models.slicing import EmptyBranch, count_parameters, shrink, slice_network, slice_state
 from tests.models.networks import NETWORKS, logits, masked, network, random_masks, sizes_of
@@ -156,7 +156,10 @@ def test_sliced_networks_can_be_copied_and_pickled(name: str) -> None:
 
 def test_the_optimizer_goes_on_with_its_momentum() -> None:
     net = slice_network(network("resnet18"), Mask.full(sizes_of(network("resnet18"))))
-    layers, sizes = identify_architecture(network("resnet18")).layers(network("resnet18")), sizes_of(network("resnet18"))
+    layers, sizes = (
+        identify_architecture(network("resnet18")).layers(network("resnet18")),
+        sizes_of(network("resnet18")),
+    )
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
     logits(net, torch.randn(2, 3, 32, 32)).sum().backward()
     optimizer.step()

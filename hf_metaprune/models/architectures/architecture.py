@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from ...errors import (ArchitectureError)
-from ...masks.mask import (Mask)
-from ..weights import (check_fit)
-from .model_args import (Rule)
-from .recipe import (CONVOLUTIONAL, Recipe)
+from ...errors import ArchitectureError
+from ...masks.mask import Mask
+from ..weights import check_fit
+from .model_args import Rule
+from .recipe import CONVOLUTIONAL, Recipe
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ...errors import (ArchitectureError)
+from ...errors import ArchitectureError
 
 Rule = Callable[[Any], bool]
 """Whether a value is acceptable."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ...registry import (Registry)
-from .architecture import (Architecture)
+from ...registry import Registry
+from .architecture import Architecture
 
 ARCHITECTURES: Registry[Architecture] = Registry("architecture", "hf_metaprune.architectures")
 register = ARCHITECTURES.register

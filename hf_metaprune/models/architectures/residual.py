@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ...errors import (ArchitectureError)
-from .architecture import (Adder, Axis, Probe, PrunableLayer)
+from ...errors import ArchitectureError
+from .architecture import Adder, Axis, Probe, PrunableLayer
 
 
 @dataclass(frozen=True)

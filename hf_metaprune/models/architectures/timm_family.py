@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from ...errors import (ArchitectureError)
-from .architecture import (Architecture)
-from .model_args import (check_model_args)
+from ...errors import ArchitectureError
+from .architecture import Architecture
+from .model_args import check_model_args
 
 
 class TimmFamily(Architecture):

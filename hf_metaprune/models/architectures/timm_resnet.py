@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import nn
 
-from ...errors import (ArchitectureError)
-from .architecture import (Adder, PrunableLayer)
-from .model_args import (MAX_DEPTH, MAX_WIDTH, Rule, flag, one_of, share, text, whole, wholes)
-from .registry import (register)
-from .residual import (ConvStep, branch_layers, check_modules)
-from .timm_family import (TimmFamily)
+from ...errors import ArchitectureError
+from .architecture import Adder, PrunableLayer
+from .model_args import MAX_DEPTH, MAX_WIDTH, Rule, flag, one_of, share, text, whole, wholes
+from .registry import register
+from .residual import ConvStep, branch_layers, check_modules
+from .timm_family import TimmFamily
 
 POOLS = ("avg", "max", "avgmax", "catavgmax", "fast", "fastavg", "fastmax", "fastavgmax", "fastcatavgmax")
 
@@ -56,7 +56,7 @@ class TimmResNet(TimmFamily):
         from timm.layers import adaptive_avgmax_pool as pools
         from timm.models.resnet import BasicBlock, DropPath
 
-        from .timm_blocks import (ADDING)
+        from .timm_blocks import ADDING
 
         blocks: dict[str, Any] = {
             path: m for path, m in network.named_modules() if re.fullmatch(r"layer\d+\.\d+", path)

@@ -6,13 +6,13 @@ from typing import Any
 
 from torch import nn
 
-from ...errors import (ArchitectureError)
-from .architecture import (PrunableLayer)
-from .model_args import (MAX_DEPTH, MAX_WIDTH, Rule, flag, one_of, positive, share, sides, text, whole)
-from .recipe import (TRANSFORMER)
-from .registry import (register)
-from .timm_family import (TimmFamily)
-from .transformer import (AttentionNames, check_parts, head_layer, node_layer)
+from ...errors import ArchitectureError
+from .architecture import PrunableLayer
+from .model_args import MAX_DEPTH, MAX_WIDTH, Rule, flag, one_of, positive, share, sides, text, whole
+from .recipe import TRANSFORMER
+from .registry import register
+from .timm_family import TimmFamily
+from .transformer import AttentionNames, check_parts, head_layer, node_layer
 
 MODEL_ARGS: dict[str, Rule] = {
     "img_size": sides(1, 4096),

@@ -9,11 +9,11 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import nn
 
-from ...errors import (ArchitectureError, FormatError)
-from ...files.layout import (CONFIG, WEIGHTS)
-from ..weights import (check_fit)
-from .architecture import (Architecture)
-from .model_args import (check_model_args)
+from ...errors import ArchitectureError, FormatError
+from ...files.layout import CONFIG, WEIGHTS
+from ..weights import check_fit
+from .architecture import Architecture
+from .model_args import check_model_args
 
 
 @contextmanager

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from .architecture import (Adder, PrunableLayer)
-from .model_args import (MAX_DEPTH, MAX_WIDTH, Rule, flag, one_of, text, whole, wholes)
-from .registry import (register)
-from .residual import (ConvStep, branch_layers, check_modules)
-from .transformers_family import (TransformersFamily)
+from .architecture import Adder, PrunableLayer
+from .model_args import MAX_DEPTH, MAX_WIDTH, Rule, flag, one_of, text, whole, wholes
+from .registry import register
+from .residual import ConvStep, branch_layers, check_modules
+from .transformers_family import TransformersFamily
 
 MODEL_ARGS: dict[str, Rule] = {
     "num_channels": whole(3, 3),
@@ -32,7 +32,7 @@ class TransformersResNet(TransformersFamily):
     config_name = "ResNetConfig"
 
     def layers(self, network: nn.Module) -> list[PrunableLayer]:
-        from .transformers_blocks import (ADDING)
+        from .transformers_blocks import ADDING
 
         allowed = (nn.Conv2d, nn.BatchNorm2d, nn.Linear, nn.Identity, nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.Flatten)
         check_modules(network, allowed, self.class_name)

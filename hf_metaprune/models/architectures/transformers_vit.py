@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...errors import (ArchitectureError)
-from .architecture import (PrunableLayer)
-from .model_args import (MAX_DEPTH, MAX_WIDTH, Rule, flag, positive, share, sides, text, whole)
-from .recipe import (TRANSFORMER)
-from .registry import (register)
-from .transformer import (AttentionNames, check_parts, head_layer, node_layer)
-from .transformers_family import (TransformersFamily)
+from ...errors import ArchitectureError
+from .architecture import PrunableLayer
+from .model_args import MAX_DEPTH, MAX_WIDTH, Rule, flag, positive, share, sides, text, whole
+from .recipe import TRANSFORMER
+from .registry import register
+from .transformer import AttentionNames, check_parts, head_layer, node_layer
+from .transformers_family import TransformersFamily
 
 MODEL_ARGS: dict[str, Rule] = {
     "num_channels": whole(3, 3),
