@@ -49,7 +49,7 @@ def default_recipe(
 ) -> dict[str, Any]:
     """Return the default options for a task with so many training images per class.
 
-    They were chosen on tuning tasks that no benchmark uses (docs/findings.md).
+    They were chosen on tuning tasks that no benchmark uses (docs/findings/learning-rates.md).
 
     Args:
         optimizer: the user's, if it is not the family's.
@@ -78,7 +78,8 @@ def rate_at(lr: float, family: Recipe, images_per_class: float, share: float) ->
     """Return the recipe's learning rate `lr` for a network in which `share` of the base's units stay.
 
     The more stays of a vision transformer, the less it has to learn, and the more can be spoilt by few images: there
-    the rate falls as the share grows. ResNets, and many images, want the same rate at any share (docs/findings.md).
+    the rate falls as the share grows. ResNets, and many images, want the same rate at any share
+    (docs/findings/learning-rates.md).
     """
     if not family.rate_falls or images_per_class >= MANY:
         return lr

@@ -67,8 +67,8 @@ class ScatterBatchNorm2d(nn.BatchNorm2d):
     def add_to(self, stream: torch.Tensor, x: torch.Tensor, *, fresh: bool) -> torch.Tensor:
         """The stream (batch, width, h, w) with the kept channels (batch, kept, h, w) added at their places.
 
-        On a CPU this is much faster than to place them among zeros and to add it all (docs/findings.md), which is what
-        compilers are given. A `fresh` stream, which nobody else sees, is changed in place.
+        On a CPU this is much faster than to place them among zeros and to add it all (docs/findings/slicing.md), which
+        is what compilers are given. A `fresh` stream, which nobody else sees, is changed in place.
         """
         if len(self.kept) == self.width or torch.compiler.is_compiling():
             out = self.placed(x)

@@ -18,7 +18,7 @@ SMALL = 25
 SMALL_BLIND = 100
 """The same of entries without a sketch."""
 PLACES = 0.1
-"""Share of the entries that LEEP looks at, where they have sketches (docs/findings.md)."""
+"""Share of the entries that LEEP looks at, where they have sketches (docs/findings/shortlist.md)."""
 PLACES_BLIND = 0.3
 """The same of entries without a sketch, which WordNet shortlists, and much less well."""
 FEWEST = 10

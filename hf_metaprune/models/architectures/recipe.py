@@ -16,7 +16,7 @@ class Rates(NamedTuple):
 
 
 NEAR: Mapping[str, Rates] = {"sgd": Rates(0.003, 0.01, 0.02), "adamw": Rates(0.0002, 0.0003, 0.0005)}
-"""By optimizer, where a bank has brought the weights near the task (docs/findings.md)."""
+"""By optimizer, where a bank has brought the weights near the task (docs/findings/learning-rates.md)."""
 FAR: Mapping[str, Rates] = {"sgd": Rates(0.03, 0.03, 0.03), "adamw": Rates(0.0005, 0.001, 0.003)}
 """By optimizer, where weights come from the base: they have farther to go, and want a larger rate."""
 
