@@ -14,6 +14,8 @@ T = TypeVar("T")
 
 FORMER_OPTIONS = {"neighbours": "neighbors", "normalise": "normalize"}
 """Names of options in earlier versions; they still work, with a warning."""
+FORMER_VALUES = {("weights", "neighbours"): "neighbors"}
+"""Values of options in earlier versions; likewise."""
 
 
 def option(default: Any, help: str, **metadata: Any) -> Any:
@@ -239,6 +241,11 @@ def current_names(changes: Mapping[str, Any]) -> dict[str, Any]:
             warnings.warn(f"option {name!r} is called {current!r} now", FutureWarning, stacklevel=4)
         if current in renamed:
             raise OptionError(f"{name!r} and {current!r} are the same option: pass one of them")
+        if isinstance(value, str) and (current, value) in FORMER_VALUES:
+            warnings.warn(
+                f"{current}={value!r} is called {FORMER_VALUES[current, value]!r} now", FutureWarning, stacklevel=4
+            )
+            value = FORMER_VALUES[current, value]
         renamed[current] = value
     return renamed
 
