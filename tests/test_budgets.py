@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from hf_metaprune.errors import OptionError
 from hf_metaprune.masks.mask import Mask
 from hf_metaprune.masks.scores import ScoreMask
+from hf_metaprune.models.architectures.architecture import Axis, Probe, PrunableLayer
 from hf_metaprune.models.architectures.lookup import identify_architecture
 from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.models.modeling import MetaPrunedForImageClassification
@@ -158,3 +159,51 @@ def test_milliseconds_may_leave_some_branches_empty_and_not_all() -> None:
 
     found = largest(sizes, Budget(max_latency_ms=layers - 1.5), costs_of("vit"), milliseconds)
     assert sum(count > 0 for count in found.values()) == layers - 2
+
+
+class PricedUnits:
+    """Costs of a made-up network: so many parameters per unit of each layer."""
+
+    def __init__(self, **prices: int) -> None:
+        self.prices = prices
+
+    def params(self, counts: Counts) -> int:
+        return sum(self.prices[name] * count for name, count in counts.items())
+
+    macs = params
+
+
+def layer(name: str, size: int) -> PrunableLayer:
+    return PrunableLayer(name, size, (Axis(f"{name}.weight", 0),), Probe(name), (), ())
+
+
+@pytest.mark.parametrize(
+    ("scores", "split", "prices", "budget", "expected"),
+    [
+        # of equal shares the next unit that scores higher comes first: b's 6 before a's 1
+        ({"a": [9, 8, 1, 1], "b": [9, 7, 6, 5]}, "layer", {"a": 1, "b": 1}, 5, {"a": 2, "b": 3}),
+        ({"a": [9, 8, 6, 5], "b": [9, 7, 1, 1]}, "layer", {"a": 1, "b": 1}, 5, {"a": 3, "b": 2}),
+        # the smaller share comes first, whatever the scores: a at 2 of 3 before b at 6 of 8; x costs too much
+        (
+            {"x": [9, 9], "a": [9, 9, 1], "b": [9, 9, 9, 9, 9, 9, 5, 5]},
+            "layer",
+            {"x": 100, "a": 1, "b": 1},
+            109,
+            {"x": 1, "a": 3, "b": 6},
+        ),
+        # where the split is global, the score comes first, whatever the shares: c's 4 at 1 of 2 before b's 3 at 1 of 4
+        (
+            {"a": [9, 8.5, 8, 7], "b": [5, 3, 2, 1], "c": [5, 4]},
+            "global",
+            {"a": 10, "b": 1, "c": 1},
+            13,
+            {"a": 1, "b": 1, "c": 2},
+        ),
+    ],
+)
+def test_units_are_given_back_in_their_order(
+    scores: dict[str, list[float]], split: str, prices: dict[str, int], budget: int, expected: Counts
+) -> None:
+    layers = [layer(name, len(values)) for name, values in scores.items()]
+    sizes = Sizing(layers, Order.by_scores(ScoreMask(scores)), split=split)
+    assert largest(sizes, Budget(max_params=budget), PricedUnits(**prices)) == expected  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ import numpy as np
 import timm
 import torch
 from hypothesis import strategies as st
-from timm.layers import LayerScale, set_fused_attn
+from timm.layers import set_fused_attn
 from torch import nn
 from torch.func import functional_call
 from transformers import (
@@ -25,7 +25,6 @@ from transformers import (
 from hf_metaprune.masks.mask import Mask
 from hf_metaprune.models.architectures.architecture import PrunableLayer, layer_sizes
 from hf_metaprune.models.architectures.lookup import find_architecture, identify_architecture
-from tests.conftest import randomize_norms
 
 NARROW = {"channels": (8, 12, 16, 20), "num_classes": 5}
 
@@ -108,19 +107,27 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 @cache
 def network(name: str) -> nn.Module:
     torch.manual_seed(1)
-    return randomize(randomize_norms(NETWORKS[name]())).eval()
+    return randomize(NETWORKS[name]()).eval()
 
 
 def randomize(net: nn.Module) -> nn.Module:
-    """Give what starts as zeros or ones values as after training, so that errors in them show."""
+    """Give every parameter values as after training: what starts as zeros, ones or tiny numbers would hide errors."""
+    generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for module in net.modules():
-            if isinstance(module, (nn.LayerNorm, nn.Linear)) and module.bias is not None:
-                module.bias.normal_(0, 0.3)
-            if isinstance(module, nn.LayerNorm):
-                module.weight.uniform_(0.5, 1.5)
-            if isinstance(module, LayerScale):  # it starts at 1e-6, where no branch counts
-                module.gamma.uniform_(0.5, 1.5)
+        for name, parameter in net.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_(0, 0.3, generator=generator)
+            elif parameter.ndim <= 1:  # scales
+                parameter.uniform_(0.5, 1.5, generator=generator)
+            else:  # tokens and positions have one entry along the first dimension
+                fan_in = parameter[0].numel() if parameter.shape[0] > 1 else 4
+                parameter.normal_(0, fan_in**-0.5, generator=generator)
+        norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+        for norm in norms:  # statistics of other activations would let a branch's constants drown what it sees
+            norm.reset_running_stats()
+            norm.momentum = None
+        if norms:
+            net.train()(torch.randn(16, 3, 64, 64, generator=generator))
     return net
 
 

@@ -24,7 +24,10 @@ from hf_metaprune.models.architectures.architecture import Axis, tensor_axes
 from hf_metaprune.models.architectures.lookup import find_architecture, identify_architecture
 from hf_metaprune.models.architectures.registry import register
 from hf_metaprune.models.slicing import EmptyBranch, count_parameters, shrink, slice_network, slice_state
-from tests.models.networks import NETWORKS, logits, masked, network, random_masks, sizes_of
+from tests.models.networks import NETWORKS, logits, masked, network, random_masks, randomize, sizes_of
+
+
+TOLERANCE = 1e-5
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -37,9 +40,32 @@ def test_sliced_equals_masked(name: str, data: st.DataObject) -> None:
     sliced = slice_network(net, mask)
     with torch.no_grad():
         expected, found = masked(net, mask, x), logits(sliced, x)
-    assert (expected - found).abs().max() <= 1e-5 * max(1.0, expected.abs().max().item())
+    assert (expected - found).abs().max() <= TOLERANCE * max(1.0, expected.abs().max().item())
     if mask.n_kept < mask.n_units:
         assert count_parameters(sliced) < count_parameters(net)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_another_mask_gives_another_output_in_every_layer(name: str) -> None:
+    """What says that the test above can fail: where a branch hardly counts, it holds for any mask."""
+    net = network(name)
+    sizes, x = sizes_of(net), torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    kept = {layer: np.arange(max(1, size // 2)) for layer, size in sizes.items()}
+    to_slice = list(sizes)[:: max(1, len(sizes) // 4)]  # slow; in the other layers the masked network stands for it
+    with torch.no_grad():
+        expected = masked(net, Mask(kept, sizes), x)
+        for layer, size in sizes.items():
+            other = Mask(kept | {layer: kept[layer] + size - len(kept[layer])}, sizes)
+            outputs = logits(slice_network(net, other), x) if layer in to_slice else masked(net, other, x)
+            assert (expected - outputs).abs().max() > 100 * TOLERANCE * max(1.0, expected.abs().max().item()), layer
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_parameter_is_randomized(name: str) -> None:
+    before = NETWORKS[name]()
+    after = randomize(copy.deepcopy(before))
+    pairs = zip(before.named_parameters(), after.parameters(), strict=True)
+    assert [path for (path, one), other in pairs if (one != other).double().mean() < 0.9] == []
 
 
 @pytest.mark.parametrize(
@@ -116,7 +142,7 @@ def test_a_stem_is_sliced_like_a_branch(name: str, data: st.DataObject) -> None:
     sliced = slice_network(net, mask)
     with torch.no_grad():
         expected, found = masked(net, mask, x, layers), logits(sliced, x)
-    assert (expected - found).abs().max() <= 1e-5 * max(1.0, expected.abs().max().item())
+    assert (expected - found).abs().max() <= TOLERANCE * max(1.0, expected.abs().max().item())
     assert sliced.state_dict().keys() == net.state_dict().keys()
 
 

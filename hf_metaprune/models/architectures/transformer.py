@@ -49,15 +49,24 @@ def head_layer(network: nn.Module, path: str, norm: str, heads: int, names: Atte
     return PrunableLayer(path, heads, (*axes, gate), probe, (gate,), filters, tuple(counters), branch=branch)
 
 
-def node_layer(network: nn.Module, path: str, norm: str) -> PrunableLayer:
-    """The hidden nodes of one MLP: rows of its first linear layer ``fc1``, columns of its second ``fc2``."""
+def node_layer(network: nn.Module, path: str, norm: str | None = None) -> PrunableLayer:
+    """Return the hidden nodes of one MLP: rows of its first linear layer ``fc1``, columns of its second ``fc2``.
+
+    Args:
+        path: of the MLP in the network.
+        norm: path of the norm before the MLP, if both together are a branch of the residual stream, which then may lose
+            all of its nodes; None if the branch computes something else, too.
+
+    Raises:
+        ArchitectureError: a part is missing, or of another kind.
+    """
     first, second = _linear(network, f"{path}.fc1"), _linear(network, f"{path}.fc2")
     if first.out_features != second.in_features:
         raise ArchitectureError(f"{path}: gated MLPs are not supported")
     rows = [Axis(f"{path}.fc1.{kind}", 0) for kind in (["weight"] if first.bias is None else ["weight", "bias"])]
     gate = Axis(f"{path}.fc2.weight", 1)
     probe = Probe(f"{path}.fc2", -1, at_input=True)
-    branch = Branch(path, _bias(second, "fc2"), norm)
+    branch = None if norm is None else Branch(path, _bias(second, "fc2"), norm)
     return PrunableLayer(path, first.out_features, (*rows, gate), probe, (gate,), (rows[0],), branch=branch)
 
 
