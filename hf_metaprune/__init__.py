@@ -9,8 +9,10 @@ from ._auto import register_when_imported
 from .version import __version__
 
 if TYPE_CHECKING:
-    from .bank.bank import Bank
-    from .data.task import Task
+    from .adapt.plan import Plan
+    from .bank.bank import Bank, open_bank
+    from .config import AdaptOptions, MethodOptions, SearchOptions, TrainingOptions
+    from .data.task import Task, TaskData
     from .errors import MetaPruneError
     from .masks.mask import Mask
     from .models.base_model import BaseModel
@@ -18,9 +20,10 @@ if TYPE_CHECKING:
     from .models.modeling import MetaPrunedForImageClassification
     from .pruner import MetaPruner
     from .reporting.report import AdaptReport
-    from .result import AdaptResult
+    from .result import AdaptResult, load_result
 
-_HOMES = {
+_MODULES = {
+    "AdaptOptions": "config",
     "AdaptReport": "reporting.report",
     "AdaptResult": "result",
     "Bank": "bank.bank",
@@ -30,10 +33,19 @@ _HOMES = {
     "MetaPrunedConfig": "models.configuration",
     "MetaPrunedForImageClassification": "models.modeling",
     "MetaPruner": "pruner",
+    "MethodOptions": "config",
+    "Plan": "adapt.plan",
+    "SearchOptions": "config",
     "Task": "data.task",
+    "TaskData": "data.task",
+    "TrainingOptions": "config",
+    "load_result": "result",
+    "open_bank": "bank.bank",
 }
+"""Where each public name lies; a module is imported when one of its names is first asked for."""
 
 __all__ = [
+    "AdaptOptions",
     "AdaptReport",
     "AdaptResult",
     "Bank",
@@ -43,15 +55,22 @@ __all__ = [
     "MetaPrunedConfig",
     "MetaPrunedForImageClassification",
     "MetaPruner",
+    "MethodOptions",
+    "Plan",
+    "SearchOptions",
     "Task",
+    "TaskData",
+    "TrainingOptions",
     "__version__",
+    "load_result",
+    "open_bank",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
 
 
 def __dir__() -> list[str]:

@@ -19,11 +19,14 @@ FORMER_VALUES = {("weights", "neighbours"): "neighbors"}
 
 
 def option(default: Any, help: str, **metadata: Any) -> Any:
-    """A dataclass field with its help text.
+    """Return a dataclass field with its help text.
 
-    `choices`, `low` and `high` are checked by `check`; `only` names the values of other options that this one needs to
-    do anything, for `warn_unused`. An option whose default is None is open: a recipe decides, or else `closed` takes
-    its `fallback`.
+    Args:
+        default: the value if the option is left out. None: the option is open, and a recipe decides.
+        help: what the option does, in a sentence.
+        metadata: `choices`, `low` and `high`, which `check` checks; `only`, the values of other options that this
+            option needs to do anything (see `unused_options`); `fallback`, the value of an open option where there is
+            no recipe (see `TrainingOptions.closed`).
     """
     return field(default=default, metadata={"help": help, **metadata})
 
@@ -72,7 +75,7 @@ def check(options: Any) -> None:
 
 
 def unused_options(given: Collection[str], options: Any) -> list[str]:
-    """A sentence about each option that the others leave nothing to do.
+    """Return a sentence about each option that does nothing with the others.
 
     Args:
         given: the names of options that a user has set.
@@ -211,12 +214,12 @@ class SearchOptions:
 
 
 def option_fields(cls: type) -> dict[str, Field]:
-    """The fields of an options dataclass by name."""
+    """Return the fields of an options dataclass by name."""
     return {f.name: f for f in fields(cls) if f.default is not MISSING}
 
 
 def override(options: T, changes: Mapping[str, Any]) -> T:
-    """A copy of an options dataclass with some fields changed; None leaves a field as it is.
+    """Return a copy of an options dataclass with some fields changed; None leaves a field as it is.
 
     Raises:
         OptionError: no such option (the nearest names are suggested), or a value out of range.
@@ -251,7 +254,7 @@ def current_names(changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unknown_option(name: str, known: Any) -> OptionError:
-    """The error for an option that does not exist."""
+    """Return the error for an option that does not exist."""
     import difflib
 
     near = difflib.get_close_matches(name, list(known), n=3)

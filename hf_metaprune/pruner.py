@@ -58,10 +58,14 @@ class _Job:
 
 
 class MetaPruner:
-    """Makes small models for new tasks from the pruned models of similar tasks.
+    """Makes small models for new tasks from the pruned models of similar tasks (MVP, Algorithm 1).
 
-    ``MetaPruner.from_hub("space/demo_bank").adapt("photos")`` finds the nearest tasks of the bank, lets their masks
-    vote, averages their weights, sets the classifier, and fine-tunes for about 100 steps (MVP, Algorithm 1).
+    Example::
+
+        pruner = MetaPruner.from_hub("demo-bank")
+        result = pruner.adapt("photos")  # a folder with one folder of images per class
+        print(result.report.headline())
+        result.save_pretrained("my_model")
     """
 
     def __init__(self, bank: Bank) -> None:
@@ -69,16 +73,19 @@ class MetaPruner:
 
     @classmethod
     def from_hub(cls, bank: str | Path, **options: Any) -> MetaPruner:
-        """From a bank on the Hub (``org/resnet50-bank``) or in a folder.
+        """Open a bank: one that comes with the library (``demo-bank``), one in a folder, or one on the Hub.
 
-        Of a bank on the Hub the revision is resolved once; its index is fetched now, the base and the weights of
-        entries when they are needed, into the ordinary cache of huggingface_hub.
+        The revision of a bank on the Hub is resolved once. Its index is fetched now; the base and the weights of
+        entries are fetched when they are needed, into the ordinary cache of huggingface_hub.
 
         Args:
-            bank: a Hub id, or a path.
+            bank: ``demo-bank``, ``demo-vit-bank``, a path, or a Hub id such as ``org/resnet50-bank``.
             options: `revision` (a branch, tag or commit), `token` (if left out, that of the user's login or of
                 ``HF_TOKEN``), `cache_dir`, `local_files_only` (ask nothing of the Hub), and `strict`: whether a bad
-                entry is an error or left out with a note. See `open_bank`.
+                entry is an error, or is skipped with a note. See `open_bank`.
+
+        Returns:
+            A pruner for the bank.
 
         Raises:
             FormatError: there is no bank, it is damaged, or of a newer format version.
@@ -88,12 +95,15 @@ class MetaPruner:
 
     @classmethod
     def from_search(cls, base_model: str | Path | Bank, **options: Any) -> MetaPruner:
-        """From single models that anybody has published on the Hub.
+        """Search the Hub for single models of a base that anybody has published.
 
         Args:
             base_model: the base that they must belong to, or a bank of it: a folder, a Hub id, or an opened bank.
             options: `author`, `tags`, `limit`, `allow`, `deny` and `trusted` (see `SearchOptions`), `revision`,
                 `token`, `cache_dir`, `strict` and `progress` (see `Bank.from_search`).
+
+        Returns:
+            A pruner whose bank is what the search found.
 
         Raises:
             HubError: the Hub cannot be reached, or the token is wrong.
@@ -154,7 +164,11 @@ class MetaPruner:
         """Find the neighbors and let them vote: the first half of `adapt`. `make` does the rest, for any size.
 
         Args:
-            dataset, options, training, progress, changes: as of `adapt`, but for `compare`.
+            dataset: images and labels, see `adapt`.
+            options: how neighbors are found and vote.
+            training: how models are fine-tuned.
+            progress: show progress bars.
+            changes: single fields of `AdaptOptions` (but for `compare`) and `TrainingOptions`.
 
         Returns:
             The plan.
@@ -167,7 +181,12 @@ class MetaPruner:
         return self._plan(self._prepare(dataset, options, training, changes, progress), progress, any_size=True)
 
     def nearest(self, query: Query, options: AdaptOptions) -> list[Neighbor]:
-        """Return the entries that would vote, nearest first; see `find_voters`."""
+        """Return the entries that would vote, nearest first; see `find_voters`.
+
+        Args:
+            query: the task, with its images.
+            options: which similarity, and how many neighbors.
+        """
         return list(find_voters(self.bank, query, options).neighbors)
 
     def sweep(
@@ -183,8 +202,12 @@ class MetaPruner:
         """Make models of several sizes from one vote: what accuracy costs, to pick from.
 
         Args:
-            dataset, options, training, progress, changes: as of `adapt`, but for a ratio, a budget and `compare`.
-            ratios: shares of units to remove, one for each model.
+            dataset: images and labels, see `adapt`.
+            ratios: shares of units to remove, in (0, 1), one per model.
+            options: how neighbors are found and vote.
+            training: how models are fine-tuned.
+            progress: show progress bars.
+            changes: single fields of `AdaptOptions` (but for a ratio, a budget and `compare`) and `TrainingOptions`.
 
         Returns:
             One result per ratio, in their order.
@@ -256,8 +279,9 @@ class MetaPruner:
 
         Args:
             plan: what a vote has settled.
-            callbacks, progress: as of `adapt`.
-            size: a ratio, a budget, or how it is split over layers, in place of the plan's own: see `config.SIZES`.
+            callbacks: are told after each step and evaluation.
+            progress: show progress bars.
+            size: a ratio, a budget, or how it is split over layers, in place of the plan's own: see `config.SIZE_OPTIONS`.
 
         Returns:
             The model with its report.
@@ -311,7 +335,7 @@ class MetaPruner:
         )  # the base is loaded and checked now, too
 
     def _ratio(self, options: AdaptOptions) -> float | None:
-        """The ratio of the options, or the bank's own; None where a budget takes its place."""
+        """Return the ratio of the options, or else the bank's own; None if there is a budget instead."""
         if options.ratio is not None or make_budget(options):
             return options.ratio
         if self.bank.default_ratio is None:
@@ -339,7 +363,7 @@ class MetaPruner:
 
 
 def _checked_ratios(ratios: Any) -> tuple[float, ...]:
-    """The ratios of a sweep.
+    """Return the ratios of a sweep, checked.
 
     Raises:
         OptionError: there is none, one is outside (0, 1), or two have the same name.

@@ -54,7 +54,7 @@ class Registry(Generic[T]):
                 log.warning("%s", error)
 
     def get(self, name: str) -> T:
-        """The part of that name; a plugin is loaded when it is first asked for.
+        """Return the part of that name; a plugin is loaded when it is first asked for.
 
         Raises:
             OptionError: there is none (the message lists them), or its plugin is broken.

@@ -26,7 +26,6 @@ from hf_metaprune.models.architectures.registry import register
 from hf_metaprune.models.slicing import EmptyBranch, count_parameters, shrink, slice_network, slice_state
 from tests.models.networks import NETWORKS, logits, masked, network, random_masks, randomize, sizes_of
 
-
 TOLERANCE = 1e-5
 
 

@@ -13,12 +13,12 @@ HOW_TO_ADD = "docs/howto/add-an-architecture.md tells how to add one"
 
 
 def supported() -> str:
-    """The supported families, for messages."""
+    """Return the supported families as text, for messages."""
     return ", ".join(sorted(f"{f.library}/{f.family} ({f.covers})" for f in ARCHITECTURES.all()))
 
 
 def find_architecture(library: str, architecture: str) -> Architecture:
-    """The family that has a network of this name.
+    """Return the family that has a network of this name.
 
     Raises:
         ArchitectureError: none has; the message lists what is supported.
@@ -32,7 +32,7 @@ def find_architecture(library: str, architecture: str) -> Architecture:
 
 
 def identify_architecture(network: nn.Module) -> Architecture:
-    """The family a network belongs to.
+    """Return the family that a network belongs to.
 
     Raises:
         ArchitectureError: none; the message lists what is supported.

@@ -18,7 +18,7 @@ from .model_args import check_model_args
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """transformers without its bar of loaded tensors, and without a report on those that do not fit: we raise."""
+    """Transformers without its bar of loaded tensors, and without a report on those that do not fit: we raise."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
     from transformers.utils import logging
 

@@ -1,0 +1,96 @@
+"""What is public is documented: on the API pages, with arguments, results and fields, and examples that run."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import doctest
+import importlib
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import hf_metaprune
+from tests.conftest import REPO
+
+PAGE = (REPO / "docs" / "reference" / "api.md").read_text()
+
+
+def documented() -> dict[str, list[str] | None]:
+    """The names on the API page with the members that it lists; None: all of them."""
+    blocks = re.split(r"^::: ", PAGE, flags=re.M)[1:]
+    listed: dict[str, list[str] | None] = {}
+    for block in blocks:
+        members = re.search(r"members: \[(.*?)\]", block.split("\n\n")[0])
+        listed[block.split()[0]] = [name for name in members[1].split(", ") if name] if members else None
+    return listed
+
+
+def resolve(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    try:
+        return importlib.import_module(path)
+    except ModuleNotFoundError:
+        return getattr(importlib.import_module(module), name)
+
+
+def test_every_public_name_is_on_the_page() -> None:
+    there = [resolve(path) for path in documented()]
+    errors = vars(importlib.import_module("hf_metaprune.errors")).values()
+    names = [name for name in hf_metaprune.__all__ if name != "__version__"]
+    missing = [name for name in names if getattr(hf_metaprune, name) not in (*there, *errors)]
+    assert missing == []
+
+
+def callables() -> Iterator[tuple[str, Any]]:
+    """Functions and methods on the page."""
+    for path, members in documented().items():
+        thing = resolve(path)
+        if inspect.isfunction(thing):
+            yield path, thing
+        elif inspect.isclass(thing):
+            names = [n for n in vars(thing) if not n.startswith("_")] if members is None else members
+            for name in names:
+                member = inspect.getattr_static(thing, name, None)
+                function = getattr(member, "__func__", member)
+                if inspect.isfunction(function):
+                    yield f"{path}.{name}", function
+
+
+@pytest.mark.parametrize(("path", "function"), list(callables()))
+def test_arguments_and_results_are_documented(path: str, function: Any) -> None:
+    text = inspect.getdoc(function) or ""
+    signature = inspect.signature(function)
+    names = [name for name in signature.parameters if name not in ("self", "cls", "_")]
+    if names:
+        assert "Args:" in text, "no Args"
+    returns = str(signature.return_annotation)
+    if returns not in ("None", "<class 'inspect._empty'>") and not re.match(r"(Return|Yield)s? ", text):
+        assert re.search(r"^(Returns|Yields):", text, re.M), "no Returns"
+
+
+@pytest.mark.parametrize("path", [path for path in documented() if dataclasses.is_dataclass(resolve(path))])
+def test_fields_are_documented_one_by_one(path: str) -> None:
+    """By a text below each, or by the help text of an option."""
+    cls = resolve(path)
+    (node,) = ast.parse(inspect.getsource(cls)).body
+    assert isinstance(node, ast.ClassDef)
+    bare = []
+    for field, following in zip(node.body, [*node.body[1:], None], strict=True):
+        if not isinstance(field, ast.AnnAssign) or "ClassVar" in ast.unparse(field.annotation):
+            continue
+        is_text = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+        is_option = isinstance(field.value, ast.Call) and ast.unparse(field.value.func) == "option"
+        if not is_text and not is_option:
+            bare.append(ast.unparse(field.target))
+    assert bare == []
+
+
+@pytest.mark.parametrize("module", sorted({path.rpartition(".")[0] for path in documented()} - {"hf_metaprune"}))
+def test_examples_in_docstrings_run(module: str) -> None:
+    loaded = importlib.import_module(module)
+    outcome = doctest.testmod(loaded, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    assert outcome.failed == 0
