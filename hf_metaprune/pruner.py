@@ -281,7 +281,7 @@ class MetaPruner:
             plan: what a vote has settled.
             callbacks: are told after each step and evaluation.
             progress: show progress bars.
-            size: a ratio, a budget, or how it is split over layers, in place of the plan's own: see `config.SIZE_OPTIONS`.
+            size: a ratio, a budget, or how it is split over layers, instead of the plan's: see `config.SIZE_OPTIONS`.
 
         Returns:
             The model with its report.
