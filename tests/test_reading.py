@@ -144,7 +144,7 @@ def test_what_cannot_be_a_task_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="empty"):
         read(tmp_path / "empty")
-    with pytest.raises(DataError, match="does not exist"):
+    with pytest.raises(DataError, match="there is no file or folder"):
         read(tmp_path / "nosuch")
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(DataError, match="unknown kind"):
@@ -347,3 +347,11 @@ def test_at_most_so_many_images_of_each_class() -> None:
     assert torch.bincount(few.train.targets).tolist() == [3, 5]
     data.evaluation = data.evaluation.subset(np.flatnonzero(data.evaluation.targets.numpy() < 2))
     assert len(data.select((0, 2)).evaluation) > 0  # no evaluation image of the last class
+
+
+def test_only_the_form_of_a_hub_id_goes_to_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.load_dataset", lambda *_: pytest.fail("the Hub was asked"))
+    for name in ("./owner/photos", "../photos", "~/photos", "photos", "a/b/c", str(tmp_path / "photos")):
+        with pytest.raises(DataError, match="there is no file or folder"):
+            read(name)

@@ -35,6 +35,14 @@ def test_without_a_network_it_is_said(
     assert TOKEN not in str(caught.value)
 
 
+def test_a_mistyped_folder_is_told_without_the_clients_retries(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    nobody = "http://127.0.0.1:9"
+    point_at(SimpleNamespace(endpoint=nobody, storage_endpoint=nobody), monkeypatch, tmp_path / "home", TOKEN)
+    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("it was tried again"))
+    with pytest.raises(HubUnreachableError, match="if me/bnak is meant as a folder, there is none"):
+        Bank.from_hub("me/bnak")
+
+
 def test_offline_mode_is_named(hub: LoopbackHub, bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 

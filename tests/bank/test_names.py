@@ -1,0 +1,33 @@
+"""What a name opens: a folder, a bank that comes with the library, or a repo of the Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hf_metaprune import open_bank
+from hf_metaprune.bank.bank import Bank
+from hf_metaprune.errors import FormatError
+from hf_metaprune.files import shipped
+
+
+def test_shipped_banks_open_by_name_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in shipped.SHIPPED_BANKS:
+        assert len(open_bank(name)) > 10
+    assert (shipped.shipped_path(shipped.EXAMPLE_TASK) / "train.parquet").exists()
+
+
+def test_a_folder_comes_before_a_shipped_bank(bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo-bank").symlink_to(bank.root)
+    assert open_bank("demo-bank").name == bank.name
+
+
+@pytest.mark.parametrize("name", ["./owner/bank", "../bank", "~/bank", "/no/bank", "bank", "a/b/c"])
+def test_only_the_form_of_a_hub_id_goes_to_the_hub(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Bank, "from_hub", lambda *_, **__: pytest.fail("the Hub was asked"))
+    with pytest.raises(FormatError, match="there is no folder"):
+        open_bank(name)
