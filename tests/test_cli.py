@@ -154,7 +154,7 @@ def test_the_demo(run, bank_folder: Path, photos: Path, tmp_path: Path) -> None:
         (["inspect", "nosuch"], "there is no folder nosuch"),
         (["inspect", str(REPO / "space" / "demo_bank")], "is a bank, not a model"),
         (["bank", "build", "b", "d", "--base", "nosuch"], "there is no folder nosuch"),
-        (["demo", "--bank", "nosuch"], "does not exist"),
+        (["demo", "--bank", "nosuch"], "there is no folder nosuch"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_1(

@@ -209,11 +209,14 @@ class Photos:
 
     def _refuse_over_limits(self, receipt: Receipt, file_name: str, deadline: float) -> bool:
         """Refuse a file if a limit is reached, and return whether it was refused."""
-        limits, rest = self.limits, "this file and the following ones are skipped"
+        limits, consequence = self.limits, "this file and the following ones are skipped"
         for is_over, cause in (
-            (len(self) >= limits.photos, f"the limit is {limits.photos} photos; {rest}"),
-            (self.bytes >= limits.total_bytes, f"the limit is {limits.total_bytes // 1_000_000} MB in all; {rest}"),
-            (time.monotonic() > deadline, f"the limit is {limits.seconds:g} s per upload; {rest}"),
+            (len(self) >= limits.photos, f"the limit is {limits.photos} photos; {consequence}"),
+            (
+                self.bytes >= limits.total_bytes,
+                f"the limit is {limits.total_bytes // 1_000_000} MB in all; {consequence}",
+            ),
+            (time.monotonic() > deadline, f"the limit is {limits.seconds:g} s per upload; {consequence}"),
         ):
             if is_over:
                 receipt.refuse(file_name, cause)

@@ -79,9 +79,9 @@ def _story(report: AdaptReport, baseline: dict[int, float], seconds: float, know
     overlap = f"Entries of the bank know {', '.join(known_labels)}"
     if not known_labels:
         overlap = f"The bank has no entry that knows {', '.join(report.labels)}"
-    kept, steps = f"{1 - report.ratio:.0%}", report.options["steps"]
+    kept_share, steps = f"{1 - report.ratio:.0%}", report.options["steps"]
     macs_share = f"{report.macs / report.base_macs:.0%}"
-    vote = f"the nearest {voters} ({escape_markup(names)}) chose the {kept} of the units that stay"
+    vote = f"the nearest {voters} ({escape_markup(names)}) chose the {kept_share} of the units that stay"
     accuracies = (
         f"{report.accuracy_at_step.get(0, 0):.1%} before training, [bold]{report.accuracy:.1%}[/] after {steps} steps"
     )

@@ -40,7 +40,7 @@ def test_from_the_example_to_three_files(demo: Served, visit: Callable[..., Visi
     one.make()
     one.finish()
     assert "recognized" in one.text("#result")
-    assert " ms for a photo" in one.text("#size")
+    assert " ms per photo" in one.text("#size")
     row = Dataset.from_parquet(str(SPACE / "examples" / "unseen_five" / "test.parquet"))[0]
     photo = tmp_path / "photo.png"
     row["image"].save(photo)
