@@ -327,7 +327,7 @@ def test_ctrl_c_leaves_nothing_half_written(
     monkeypatch.setattr("hf_metaprune.reporting.model_files.save_model", interrupted)
     code, _, errors = run("adapt", bank_folder, photos, "--out", tmp_path / "out", *FAST)
     assert code == 130
-    assert "nothing is half written" in errors
+    assert "no file is half written" in errors
     assert not (tmp_path / "out").exists()
     assert not list(tmp_path.glob(".tmp-*"))
 

@@ -128,7 +128,7 @@ def test_text_of_others_stays_text(bank_folder: Path, task_data: TaskData) -> No
 
 def test_what_a_report_lacks_is_left_out(result: AdaptResult) -> None:
     bare = AdaptResult(result.model, result.preprocessing, AdaptReport(labels=["a", "b", "c"]), result.device)
-    assert "What is left of the base" in Reader(bare.to_html()).words
+    assert "How small the model is" in Reader(bare.to_html()).words
     older = AdaptReport(**{**vars(result.report), "neighbors": [dict(n) for n in result.report.neighbors]})
     older.neighbors[0].pop("masks")
     older.neighbors[1]["masks"] = "AAAA"

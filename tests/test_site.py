@@ -20,7 +20,7 @@ from nbclient import NotebookClient
 
 from hf_metaprune import Bank, MetaPruner, cli
 from hf_metaprune.cli.app import app
-from hf_metaprune.cli.options import _kind, _split
+from hf_metaprune.cli.options import field_type, split_values
 from hf_metaprune.config import AdaptOptions, SearchOptions, TrainingOptions, option_fields, override
 from hf_metaprune.methods.method import METHODS, get_method
 from hf_metaprune.similarity.similarity import SIMILARITIES
@@ -212,7 +212,11 @@ def parse() -> Callable[[list[str]], str]:
 
 def check_values(cls: type, values: dict[str, object]) -> None:
     """The values of those options that a dataclass has, checked by it."""
-    own = {key: _split(key, _kind(cls, key), value) for key, value in values.items() if key in option_fields(cls)}
+    own = {
+        key: split_values(key, field_type(cls, key), value)
+        for key, value in values.items()
+        if key in option_fields(cls)
+    }
     override(cls(), own)
 
 

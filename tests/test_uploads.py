@@ -63,8 +63,8 @@ def test_photos_become_a_task(tmp_path: Path) -> None:
     kept = photos()
     path = tmp_path / "a.jpg"
     path.write_bytes(photo())
-    assert kept.add("cat", [path, photo("PNG"), photo("WEBP")]).words() == "Took 3 photos."
-    assert kept.add(" Cat ", [photo("GIF"), photo("BMP")]).taken == 2
+    assert kept.add("cat", [path, photo("PNG"), photo("WEBP")]).summary() == "Added 3 photos."
+    assert kept.add(" Cat ", [photo("GIF"), photo("BMP")]).n_added == 2
     kept.add("dog", [photo(color=(0, 0, 250)) for _ in range(5)])
     data = kept.data(seed=1)
     assert data.task.labels == ("cat", "dog")
@@ -73,7 +73,7 @@ def test_photos_become_a_task(tmp_path: Path) -> None:
     red = data.train.images[data.train.targets == 0].float().mean((0, 2, 3))
     assert red[0] > 150 > 80 > red[2]
     kept.remove("dog")
-    with pytest.raises(DataError, match="photos of 1 class: it takes at least two"):
+    with pytest.raises(DataError, match="photos of 1 class: add photos of at least two"):
         kept.data()
 
 
@@ -92,7 +92,7 @@ def test_a_zip_has_a_folder_for_each_class(tmp_path: Path, root: str) -> None:
     kept = photos()
     receipt = kept.add_zip(zipped(tmp_path, files | junk))
     assert {name: len(found) for name, found in kept.by_class.items()} == {"cat": 3, "dog": 3}
-    assert receipt.refused == ["Thumbs.txt: no photo of a common kind, such as JPEG or PNG"]
+    assert receipt.refusals == ["Thumbs.txt: not a photo in a common format, such as JPEG or PNG"]
 
 
 def test_a_zip_with_backslashes_has_folders_too(tmp_path: Path) -> None:
@@ -110,25 +110,25 @@ def test_splits_in_a_zip_are_no_classes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>", "no photo of a common kind"),
-        (b"<html><script>alert(1)</script></html>", "no photo of a common kind"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "no photo of a common kind"),
-        (b"", "no photo of a common kind"),
-        (png_header(30_000, 20_000), "too large; at most 60 million pixels"),
-        (png_header(10_000, 6_100), "10000 x 6100 pixels; at most 60 million"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>", "not a photo in a common format"),
+        (b"<html><script>alert(1)</script></html>", "not a photo in a common format"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "not a photo in a common format"),
+        (b"", "not a photo in a common format"),
+        (png_header(30_000, 20_000), "too large; the limit is 60 million pixels"),
+        (png_header(10_000, 6_100), "10000 x 6100 pixels; the limit is 60 million"),
         (png_header(20_000, 5), "too long and thin"),
         (png_header(50, 50), "damaged"),
         (photo()[:400], "damaged"),
-        (photo("TIFF"), "no photo of a common kind"),
+        (photo("TIFF"), "not a photo in a common format"),
     ],
     ids=["svg", "html", "eps", "empty", "bomb", "pixels", "thin", "no-pixels", "cut", "tiff"],
 )
 def test_what_is_no_photo_is_refused_in_words(data: bytes, why: str) -> None:
     receipt = photos().add("cat", [data, photo()])
-    assert receipt.taken == 1
-    assert len(receipt.refused) == 1
-    assert receipt.refused[0].startswith("file 1: ")
-    assert why in receipt.refused[0]
+    assert receipt.n_added == 1
+    assert len(receipt.refusals) == 1
+    assert receipt.refusals[0].startswith("file 1: ")
+    assert why in receipt.refusals[0]
 
 
 def test_odd_photos_are_cleaned() -> None:
@@ -185,27 +185,27 @@ def test_the_same_name_twice_is_one_class() -> None:
 def test_the_same_file_is_taken_once() -> None:
     kept, one = photos(), photo()
     receipt = kept.add("cat", [one, one, photo()])
-    assert receipt.taken == 2
-    assert receipt.refused == ["file 2: it is among those of “cat” already"]
-    assert kept.add("dog", [one]).taken == 0  # or it would be both
+    assert receipt.n_added == 2
+    assert receipt.refusals == ["file 2: the class “cat” has this photo already"]
+    assert kept.add("dog", [one]).n_added == 0  # or it would be both
     kept.remove("cat")
-    assert kept.add("dog", [one]).taken == 1
+    assert kept.add("dog", [one]).n_added == 1
 
 
 def test_limits_of_count_bytes_and_time() -> None:
     receipt = photos(photos=3).add("cat", [photo() for _ in range(1000)])
-    assert receipt.taken == 3
-    assert receipt.refused == ["file 4: at most 3 photos are taken; this and those after it are left out"]
-    assert "larger than 0 MB" in photos(file_bytes=10).add("cat", [photo()]).refused[0]
+    assert receipt.n_added == 3
+    assert receipt.refusals == ["file 4: the limit is 3 photos; this file and the following ones are skipped"]
+    assert "larger than 0 MB" in photos(file_bytes=10).add("cat", [photo()]).refusals[0]
     one = len(photo())
-    assert photos(total_bytes=2 * one).add("cat", [photo() for _ in range(9)]).taken == 2
-    assert photos(seconds=-1).add("cat", [photo()]).refused == [
-        "file 1: an upload may take -1 s; this and those after it are left out"
+    assert photos(total_bytes=2 * one).add("cat", [photo() for _ in range(9)]).n_added == 2
+    assert photos(seconds=-1).add("cat", [photo()]).refusals == [
+        "file 1: the limit is -1 s per upload; this file and the following ones are skipped"
     ]
     few = photos(classes=2)
     for name in ("a", "b", "A"):
         few.add(name, [photo()])
-    with pytest.raises(DataError, match="at most 2 classes"):
+    with pytest.raises(DataError, match="the limit is 2 classes"):
         few.add("c", [photo()])
 
 
@@ -225,15 +225,15 @@ def test_a_zip_bomb_costs_no_memory(tmp_path: Path) -> None:
 
 def test_a_zip_stops_at_its_limits(tmp_path: Path) -> None:
     path = zipped(tmp_path, {f"{c}/{i}.jpg": photo() for c in "ab" for i in range(8)})
-    assert photos(photos=5).add_zip(path).taken == 5
-    assert photos(total_bytes=3 * len(photo())).add_zip(path).taken == 3
-    with pytest.raises(DataError, match="16 files; at most 10"):
+    assert photos(photos=5).add_zip(path).n_added == 5
+    assert photos(total_bytes=3 * len(photo())).add_zip(path).n_added == 3
+    with pytest.raises(DataError, match="16 files; the limit is 10"):
         photos(members=10).add_zip(path)
     with pytest.raises(DataError, match="more than 5 files"):
         photos(members=5).add_zip(path)
     one_class = photos(classes=1).add_zip(path)
-    assert one_class.taken == 8
-    assert len(one_class.refused) == 8
+    assert one_class.n_added == 8
+    assert len(one_class.refusals) == 8
 
 
 def test_paths_links_archives_and_locks_in_a_zip_are_refused(tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def test_paths_links_archives_and_locks_in_a_zip_are_refused(tmp_path: Path) -> 
     receipt = kept.add_zip(path)
     assert sorted(tmp_path.rglob("*")) == before
     assert {name: len(found) for name, found in kept.by_class.items() if found} == {"cat": 1, "dog": 1}
-    words = receipt.words()
+    words = receipt.summary()
     for name, why in (
         ("cat.jpg", "leads out"),
         ("passwd.jpg", "leads out"),
@@ -265,9 +265,9 @@ def test_paths_links_archives_and_locks_in_a_zip_are_refused(tmp_path: Path) -> 
         ("inner.zip", "an archive in the archive"),
         ("loose.jpg", "in no folder"),
         ("link.jpg", "a link"),
-        ("odd.jpg", "packed in an unusual way"),
+        ("odd.jpg", "compressed by an unusual method"),
     ):
-        assert any(told.startswith(name) and why in told for told in receipt.refused), (name, words)
+        assert any(told.startswith(name) and why in told for told in receipt.refusals), (name, words)
 
 
 @pytest.mark.parametrize("data", [b"", b"PK", b"no zip at all" * 99, b"PK\x05\x06" + bytes(18), photo()])
@@ -281,7 +281,7 @@ def test_what_is_no_zip_is_refused(tmp_path: Path, data: bytes) -> None:
 def test_a_zip_of_a_file_without_a_name_is_read(tmp_path: Path) -> None:
     path = zipped(tmp_path, {f"{c}/1.jpg": photo() for c in "ab"} | {"nameless": photo()})
     path.write_bytes(path.read_bytes().replace(b"nameless", b"\0ameless"))  # zipfile ends a name at a NUL
-    assert photos().add_zip(path).taken == 2
+    assert photos().add_zip(path).n_added == 2
 
 
 @given(st.data())
@@ -301,4 +301,4 @@ def test_a_damaged_zip_is_refused_or_read_but_never_crashes(data: st.DataObject)
             receipt = kept.add_zip(file.name)
         except DataError:
             return
-        assert receipt.taken <= 2
+        assert receipt.n_added <= 2

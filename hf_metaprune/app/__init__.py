@@ -1,4 +1,4 @@
-"""The Space: a page where a visitor makes a small classifier of their own photos (needs the extra ``space``)."""
+"""The Space: a page where visitors make small classifiers of their own photos (needs the extra ``space``)."""
 
 from .bank_page import PATH as BANK_PAGE
 from .build import launch, make_app

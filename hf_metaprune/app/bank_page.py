@@ -1,4 +1,4 @@
-"""The bank's own page: its entries, to be searched by label, and how the masks of its tasks overlap."""
+"""The page of a bank: its entries with a search, and figures of how the masks of its tasks overlap."""
 
 from __future__ import annotations
 
@@ -18,108 +18,115 @@ from ..reporting.bank_figures import heat_figure, map_figure, overlaps, position
 from ..text import counted
 from . import views
 from .shared import PRIVATE, SharedState, Update
-from .views import readable
+from .views import readable_label
 
 if TYPE_CHECKING:
     from ..bank.entry import Entry
     from ..bank.reader import BankReader
 
 PATH = "bank"
-HEAD = (
-    '<div class="prose metaprune"><h1>The bank</h1><p>Small models that were made before: for each of these tasks the '
-    "same large network was cut down to the units that the task needs. Those nearest to your photos vote when "
-    '<a href=".">your own model</a> is made.</p></div>'
+HEADER = (
+    '<div class="prose metaprune"><h1>The bank</h1><p>The bank has small models that were made before. Each was cut '
+    "out of the same large network for one task: it keeps only the units that the task needs. When you make "
+    '<a href=".">your own model</a>, the tasks that are nearest to your photos vote for its units.</p></div>'
 )
-MOST_LISTED, MOST_DRAWN = 100, 150
-"""Entries in a table, and tasks in a picture."""
+MAX_LISTED, MAX_DRAWN = 100, 150
+"""Most entries in the table, and most tasks in a figure."""
 
 
 class BankPage:
-    """A table of entries that a search narrows, a map, a heat map, and overlap against similarity."""
+    """A table of the bank's entries with a search, a map, a heat map, and overlap against similarity."""
 
     def __init__(self, shared: SharedState) -> None:
         self.shared, self._lock = shared, threading.Lock()
-        gr.HTML(HEAD)
-        self.said = gr.HTML(views.message("The bank is being opened…"))
+        gr.HTML(HEADER)
+        self.messages = gr.HTML(views.message("The bank is being opened…"))
         self.query = gr.Textbox(label="Search", placeholder="a class, such as tiger", max_length=100, elem_id="search")
-        self.found = gr.HTML(elem_id="entries")
+        self.entries = gr.HTML(elem_id="entries")
         gr.Markdown("## Which tasks keep the same units")
-        self.pictures = gr.HTML(elem_id="pictures")
+        self.figures = gr.HTML(elem_id="pictures")
 
     def wire(self, page: gr.Blocks) -> None:
-        """Connect what is typed with what is shown; the pictures are drawn when somebody comes."""
-        self.query.change(self.listed, [self.query], [self.found], show_progress="hidden", **PRIVATE)
-        page.load(self._show, None, [self.said, self.found, self.pictures], show_progress="hidden", **PRIVATE)
+        """Connect the search with the table, and draw the figures when a visitor opens the page."""
+        self.query.change(self.entry_table, [self.query], [self.entries], show_progress="hidden", **PRIVATE)
+        page.load(self._show, None, [self.messages, self.entries, self.figures], show_progress="hidden", **PRIVATE)
 
     @property
     def bank(self) -> BankReader:
-        return self.shared.opened.bank
+        """The bank."""
+        return self.shared.opened_bank.reader
 
     def _show(self) -> Iterator[Update]:
         base = self.bank.meta["base_model"]
-        said = f"{counted(len(self.bank), 'task')} for which {base['architecture']} ({base['library']}) was pruned."
-        yield {self.said: views.message(said), self.found: self.listed("")}
-        with self._lock:  # drawn once for all who come
-            yield {self.pictures: self.drawn}
+        text = f"The bank has pruned models of {base['architecture']} ({base['library']}) for "
+        text += f"{counted(len(self.bank), 'task')}."
+        yield {self.messages: views.message(text), self.entries: self.entry_table("")}
+        with self._lock:  # visitors who come meanwhile wait, so that the figures are drawn once
+            yield {self.figures: self.figures_html}
 
-    def listed(self, query: str) -> str:
-        """The entries with a class that holds the words of a search."""
+    def entry_table(self, query: str) -> str:
+        """Return the entries that match a search as an HTML table.
+
+        Args:
+            query: words that an entry's classes must contain; empty for all entries.
+        """
         words = (query or "").casefold().split()
-        found = [(i, entry) for i, entry in enumerate(self.bank, 1) if _matches(entry, words)]
-        said = f"{counted(len(found), 'task')} of {len(self.bank)}" if words else f"All {len(self.bank)} tasks"
-        if len(found) > MOST_LISTED:
-            said += f"; the first {MOST_LISTED} are shown"
-        if words and not found and len(self.bank):
-            said += ": try a word of a class, such as " + readable(next(iter(self.bank)).labels[0])
-        return render("entries.html", said=f"{said}.", rows=[_row(i, entry) for i, entry in found[:MOST_LISTED]])
+        matches = [(i, entry) for i, entry in enumerate(self.bank, 1) if _is_match(entry, words)]
+        summary = f"{counted(len(matches), 'task')} of {len(self.bank)}" if words else f"All {len(self.bank)} tasks"
+        if len(matches) > MAX_LISTED:
+            summary += f"; the first {MAX_LISTED} are shown"
+        if words and not matches and len(self.bank):
+            summary += ": try a word of a class, such as " + readable_label(next(iter(self.bank)).labels[0])
+        rows = [_row(i, entry) for i, entry in matches[:MAX_LISTED]]
+        return render("entries.html", summary=f"{summary}.", rows=rows)
 
     @cached_property
-    def drawn(self) -> str:
-        """The pictures of the bank, as HTML."""
-        entries = list(itertools.islice(self.bank, MOST_DRAWN))
+    def figures_html(self) -> str:
+        """The figures of the bank as HTML; empty for a bank of fewer than two entries."""
+        entries = list(itertools.islice(self.bank, MAX_DRAWN))
         if len(entries) < 2:
             return ""
         iou = overlaps([entry.mask for entry in entries])
-        places = positions(iou)
-        order = np.argsort(places[:, 0])  # like beside like
-        pictures = [
+        points = positions(iou)
+        order = np.argsort(points[:, 0])  # so that similar tasks are next to each other
+        figures = [
             (
-                map_figure(places, numbered=True),
-                "A map: tasks that keep the same units lie together. The numbers are those of the list above.",
+                map_figure(points, numbered=True),
+                "A map: tasks that keep the same units lie close together. The numbers are those of the list above.",
             ),
             (
                 heat_figure(iou[np.ix_(order, order)], [str(i + 1) for i in order]),
-                "How much the masks of every two tasks overlap: units that both keep, of those that one keeps.",
+                "How much the masks of every two tasks overlap: the units that both keep, as a share of all theirs.",
             ),
         ]
-        note = f"The first {MOST_DRAWN} tasks of {len(self.bank)}." if len(self.bank) > len(entries) else ""
+        note = f"The first {MAX_DRAWN} tasks of {len(self.bank)} are shown." if len(self.bank) > len(entries) else ""
         try:
+            similarity = np.array(list(_pairwise_similarities(entries)))
+            caption = "Do similar tasks keep the same units? Each point is a pair of tasks, with WordNet's similarity."
             pairs = np.triu_indices(len(entries), 1)
-            near = np.array(list(_similarities(entries)))
-            said = "Do near tasks keep the same units? Each point is a pair of tasks; nearness is WordNet's."
-            pictures.append((similarity_figure(near, iou[pairs], "WordNet"), said))
+            figures.append((similarity_figure(similarity, iou[pairs], "WordNet"), caption))
         except WordNetError as error:
             note = f"{note} {error}".strip()
-        shown = [(drawn(svg(picture, caption)), caption) for picture, caption in pictures]
-        return render("bank.html", pictures=shown, note=note)
+        pictures = [(drawn(svg(figure, caption)), caption) for figure, caption in figures]
+        return render("bank.html", pictures=pictures, note=note)
 
 
-def _matches(entry: Entry, words: Sequence[str]) -> bool:
-    text = " ".join((entry.id, *entry.labels, *map(readable, entry.labels))).casefold()
+def _is_match(entry: Entry, words: Sequence[str]) -> bool:
+    text = " ".join((entry.id, *entry.labels, *map(readable_label, entry.labels))).casefold()
     return all(word in text for word in words)
 
 
 def _row(number: int, entry: Entry) -> list[str]:
-    found = entry.metrics.get("accuracy")
-    accuracy = f"{found:.0%}" if isinstance(found, float) else "-"
-    return [f"{number}. " + ", ".join(map(readable, entry.labels)), accuracy, f"{entry.size / 1000:,.0f} kB"]
+    accuracy = entry.metrics.get("accuracy")
+    recognized = f"{accuracy:.0%}" if isinstance(accuracy, float) else "-"
+    return [f"{number}. " + ", ".join(map(readable_label, entry.labels)), recognized, f"{entry.size / 1000:,.0f} kB"]
 
 
-def _similarities(entries: Sequence[Entry]) -> Iterator[float]:
-    """Of every two entries' tasks, in the order of ``np.triu_indices``."""
+def _pairwise_similarities(entries: Sequence[Entry]) -> Iterator[float]:
+    """Yield the WordNet similarity of every two entries' tasks, in the order of ``np.triu_indices``."""
     from ..similarity.wordnet import task_similarity, task_synsets
 
     tasks = [task_synsets(entry.task) for entry in entries]
-    for i, one in enumerate(tasks):
-        for other in tasks[i + 1 :]:
-            yield task_similarity(one, other)
+    for i, first in enumerate(tasks):
+        for second in tasks[i + 1 :]:
+            yield task_similarity(first, second)

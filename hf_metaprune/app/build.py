@@ -19,7 +19,7 @@ from .bank_page import PATH, BankPage
 from .limits import UploadLimits
 from .making import MakingSection
 from .photos import PhotosSection
-from .publishing import RESTORE, TICKET, PublishingSection, refusals
+from .publishing import READ_TICKET, TICKET_PARAMETER, PublishingSection, sign_in_error_handlers
 from .results import ResultSection
 from .shared import PRIVATE, SharedState, Update
 from .style import HEAD, STYLE, THEME
@@ -28,145 +28,178 @@ from .votes import VoteSection
 
 TITLE = "Your own image classifier, in a minute"
 INTRO = (
-    f'<div class="prose metaprune"><h1>{TITLE}</h1><p>Show some photos of the things you want told apart. The nearest '
-    f'tasks of <a href="{PATH}" target="_blank">a bank of small models</a> vote for what yours needs, and a minute of '
-    "training makes it.</p></div>"
+    f'<div class="prose metaprune"><h1>{TITLE}</h1><p>Add photos of the things that you want to tell apart. The '
+    f'nearest tasks of <a href="{PATH}" target="_blank">a bank of small models</a> vote for the parts of a large '
+    "network that your model keeps. About a minute of training finishes the model.</p></div>"
 )
-HOW = (
-    "1. Each task of the bank is a copy of one large network, cut down to the units that its own classes needed.\n"
-    "2. For your photos the nearest of these tasks are found. The units that they kept get their votes; those with "
-    "most votes stay, with what they have learnt, and the others are removed for good.\n"
-    "3. A classifier for your classes is solved directly, and about a hundred steps of training on your photos finish "
-    "the model: a small fraction of the network, to run on your own device.\n\n"
-    "Photos become small pictures in this server's memory, and are forgotten when you close the page."
+HOW_IT_WORKS = (
+    "1. Each task of the bank has its own copy of one large network. The copy is cut down to the units that the task's "
+    "classes need.\n"
+    "2. The page finds the tasks that are nearest to your photos. Each of them votes for the units that its copy "
+    "keeps. Your model keeps the units with the most votes and what they have learned. All other units are removed for "
+    "good.\n"
+    "3. A classifier for your classes is computed directly. About a hundred steps of training on your photos finish "
+    "the model. It is a small fraction of the network, and runs on your own device.\n\n"
+    "The server turns your photos into small pictures in its memory, and deletes them when you close the page."
 )
-WITHOUT_TICKET = f"""() => {{
-  const here = new URL(window.location)
-  if (here.searchParams.has('{TICKET}')) {{
-    here.searchParams.delete('{TICKET}')
-    history.replaceState(null, '', here)
+REMOVE_TICKET = f"""() => {{
+  const address = new URL(window.location)
+  if (address.searchParams.has('{TICKET_PARAMETER}')) {{
+    address.searchParams.delete('{TICKET_PARAMETER}')
+    history.replaceState(null, '', address)
   }}
 }}"""
-"""It holds once: who loads the page again begins anew."""
-QUEUE, THREADS = 100, 100
-"""Requests that may wait, and that are answered at a time: those of visitors in the line, and of all others."""
+"""Removes the ticket from the page's address: it is valid once, and a visitor who reloads the page begins anew."""
+MAX_QUEUED, MAX_THREADS = 100, 100
+"""Most requests that wait in Gradio's queue, and most that are answered at a time."""
 
 
 class App:
-    """One bank's page; `page` is the Gradio app."""
+    """The pages of one bank.
+
+    Args:
+        shared: the state that all visitors share.
+    """
+
+    page: gr.Blocks
+    """The Gradio app."""
 
     def __init__(self, shared: SharedState) -> None:
         self.shared = shared
         with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as self.page:
             gr.HTML(INTRO)
             with gr.Accordion("How it works", open=False):
-                gr.Markdown(HOW)
+                gr.Markdown(HOW_IT_WORKS)
             self.photos, self.making, self.results = PhotosSection(shared), MakingSection(shared), ResultSection(shared)
             self.votes, self.publishing = VoteSection(), PublishingSection(shared)
             self._wire()
         with self.page.route("The bank", f"/{PATH}"):
-            bank = BankPage(shared)
-            bank.wire(self.page)
+            bank_page = BankPage(shared)
+            bank_page.wire(self.page)
 
     def _wire(self) -> None:
-        photos_changed = self.photos.wire()
+        photo_events = self.photos.wire()
         self.making.wire(self.votes, self.results)
         self.results.wire()
         self.publishing.wire(self.results)
-        made = [*self.making.parts, *self.votes.parts, *self.results.parts]
-        cleared = [*self.photos.parts, *made, self.publishing.name, self.publishing.all]
-        size = self.making.size
-        self.photos.clear.click(self._clear, [size], cleared, **PRIVATE)
-        changed = [*made, self.making.go, self.photos.take_example] if self.shared.examples else [*made, self.making.go]
+        publishing = self.publishing
+        model_components = [*self.making.components, *self.votes.components, *self.results.components]
+        all_components = [*self.photos.components, *model_components, publishing.name, publishing.accordion]
+        ratio = self.making.ratio
+        self.photos.delete_all.click(self._delete_all, [ratio], all_components, **PRIVATE)
+        buttons = [self.making.make_model, *([self.photos.use_example] if self.shared.examples else [])]
         quiet: dict[str, Any] = {"show_progress": "hidden"} | PRIVATE
-        for event in photos_changed:
-            event.then(self._changed, [size], changed, **quiet)
-        arriving = self.page.load(self._arrive, [self.publishing.to], [size, *cleared], js=RESTORE, **quiet)
-        arriving.then(None, js=WITHOUT_TICKET)
-        if self.publishing.signed_in:
-            self.page.load(self.publishing.who, None, [self.publishing.login], **quiet)
+        for event in photo_events:
+            event.then(self._note_photo_change, [ratio], [*model_components, *buttons], **quiet)
+        # The hidden field is only the place to which READ_TICKET gives the ticket.
+        arrival = self.page.load(
+            self._arrive, [publishing.sign_in_address], [ratio, *all_components], js=READ_TICKET, **quiet
+        )
+        arrival.then(None, js=REMOVE_TICKET)
+        if publishing.has_sign_in:
+            self.page.load(publishing.login_label, None, [publishing.login], **quiet)
         self.page.unload(self._leave)
 
     def block(self) -> None:
-        """Open the bank, and serve until Ctrl-C, or until the process is told to end.
+        """Open the bank, and serve until Ctrl-C or until the process is terminated.
 
         Raises:
             MetaPruneError: the bank cannot be opened.
         """
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that files are removed then, too
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that files are removed
         try:
-            self.shared.opened  # noqa: B018
+            self.shared.opened_bank  # noqa: B018
             self.page.block_thread()
         finally:
             self.page.close(verbose=False)
 
-    def _arrive(self, kept: str, request: gr.Request) -> Update:
-        """One who comes back from signing in finds the photos and the model again."""
-        session, tickets = request.session_hash or "", (request.query_params.get(TICKET, ""), kept)
+    def _arrive(self, stored_ticket: str, request: gr.Request) -> Update:
+        """Return the update for a visitor who opens the page, or comes back from signing in."""
+        session, tickets = request.session_hash or "", (request.query_params.get(TICKET_PARAMETER, ""), stored_ticket)
         came_back = any(self.shared.visitors.restore(ticket, session) for ticket in tickets if ticket)
         visitor = self.shared.visitor(request)
-        shown = self.making.arrived(visitor)
+        update = self.making.arrival_update(visitor)
         if not came_back:
-            return shown
-        shown |= self.photos.arrived(visitor) | self.publishing.arrived(visitor)
-        return shown | (self.results.of(visitor) if visitor.result is not None else {})
+            return update
+        update |= self.photos.arrival_update(visitor) | self.publishing.arrival_update(visitor)
+        return update | (self.results.model_update(visitor) if visitor.result is not None else {})
 
-    def _clear(self, ratio: float, request: gr.Request) -> Update:
+    def _delete_all(self, ratio: float, request: gr.Request) -> Update:
         visitor = self.shared.visitor(request)
         self.shared.visitors.forget(visitor)
-        return self.photos.emptied(visitor) | self._without_model(visitor, ratio) | {self.publishing.name: ""}
+        return self.photos.empty_update(visitor) | self._no_model_update(visitor, ratio) | {self.publishing.name: ""}
 
-    def _changed(self, ratio: float, request: gr.Request) -> Update:
-        """The photos are others: a model of the former ones is none of theirs; and the next step may be another."""
+    def _note_photo_change(self, ratio: float, request: gr.Request) -> Update:
+        """Return the update after the photos may have changed.
+
+        It highlights the button to press next, and removes a model of the former photos.
+        """
         visitor = self.shared.visitor(request)
-        ready = visitor.example is not None or len(visitor.photos.by_class) > 1
-        steps = {self.making.go: gr.update(variant="primary" if ready else "secondary")}
+        is_ready = visitor.example is not None or len(visitor.photos.by_class) > 1
+        update: Update = {self.making.make_model: gr.update(variant="primary" if is_ready else "secondary")}
         if self.shared.examples:
-            steps[self.photos.take_example] = gr.update(variant="secondary" if ready else "primary")
-        return steps | (self._without_model(visitor, ratio) if visitor.plan is None else {})
+            update[self.photos.use_example] = gr.update(variant="secondary" if is_ready else "primary")
+        return update | (self._no_model_update(visitor, ratio) if visitor.plan is None else {})
 
-    def _without_model(self, visitor: Visitor, ratio: float) -> Update:
-        return self.making.emptied(visitor, ratio) | self.votes.emptied() | self.results.emptied()
+    def _no_model_update(self, visitor: Visitor, ratio: float) -> Update:
+        return self.making.empty_update(visitor, ratio) | self.votes.empty_update() | self.results.empty_update()
 
     def _leave(self, request: gr.Request) -> None:
         self.shared.visitors.leave(request.session_hash)
 
 
 def make_app(bank: str | Path, examples: str | Path | None = None, limits: UploadLimits | None = None) -> App:
-    """The pages of a bank, which is opened when they are served already.
+    """Return the pages of a bank; the bank is opened after they are served.
 
     Args:
         bank: a folder, or an id on the Hub.
-        examples: a folder of example tasks.
-        limits: of what a visitor may send.
+        examples: a folder of example tasks; without it the page has no examples.
+        limits: limits of what one visitor may send.
+
+    Example::
+
+        launch(make_app("org/my-bank", limits=UploadLimits(photos=200)), server_port=7860).block()
     """
-    _keep_uploads_apart()
+    _use_own_upload_folder()
     return App(SharedState(bank, examples, limits))
 
 
-def _keep_uploads_apart() -> None:
-    """Let Gradio keep what comes in a folder of this process, which goes when it ends."""
+def _use_own_upload_folder() -> None:
+    """Make Gradio keep uploads in a folder of this process, which is deleted when the process ends."""
     if "GRADIO_TEMP_DIR" not in os.environ:
         os.environ["GRADIO_TEMP_DIR"] = folder = tempfile.mkdtemp(prefix="hf-metaprune-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
 
 def launch(app: App, **options: Any) -> App:
-    """Begin to serve; `options` as of Gradio's ``launch``, such as `server_port`. Then call `App.block`."""
-    app.page.queue(max_size=QUEUE)
+    """Start to serve the pages in the background; `App.block` then waits until the server ends.
+
+    Args:
+        app: the pages.
+        options: arguments of Gradio's ``launch``, such as ``server_port``.
+
+    Returns:
+        The pages.
+    """
+    app.page.queue(max_size=MAX_QUEUED)
     app.page.launch(
         css=style_sheet() + STYLE,
         head=HEAD,
         theme=THEME,
         max_file_size=app.shared.limits.total_bytes,
-        max_threads=THREADS,
+        max_threads=MAX_THREADS,
         footer_links=[],
         enable_monitoring=False,
-        app_kwargs={"openapi_url": None, "docs_url": None, "redoc_url": None, "exception_handlers": refusals()},
+        app_kwargs={
+            "openapi_url": None,
+            "docs_url": None,
+            "redoc_url": None,
+            "exception_handlers": sign_in_error_handlers(),
+        },
         show_error=False,
         ssr_mode=False,
-        run_history=False,  # Gradio's would keep what visitors type, a token too, in their browsers
+        run_history=False,  # Gradio would store what visitors type, even a token, in their browsers
         prevent_thread_lock=True,
         **options,
     )

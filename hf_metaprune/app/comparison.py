@@ -1,4 +1,4 @@
-"""Other ways to a classifier of the same photos, run for comparison: without a bank, by chance, and the whole base."""
+"""Baselines: other models of the same photos, made to compare the visitor's model with."""
 
 from __future__ import annotations
 
@@ -15,34 +15,43 @@ from ..training.forward import accuracy
 from ..training.hardware import pick_device
 from ..training.loop import Callback
 
-WITHOUT, RANDOM = "units that your photos choose, without the bank", "units chosen at random"
-STRATEGIES = {WITHOUT: BASELINE, RANDOM: "random"}
-REPORTED = {WITHOUT: "without a bank", RANDOM: "units at random"}
-"""Ways that the report shows, too, and what it calls them."""
-BASE = "the whole base, with a classifier for your classes"
+NO_BANK, RANDOM_UNITS = "units that your photos choose, without the bank", "units chosen at random"
+WHOLE_BASE = "the whole base, with a classifier for your classes"
+STRATEGIES = {NO_BANK: BASELINE, RANDOM_UNITS: "random"}
+"""The baselines that are adapted like the visitor's model, with the strategy of each."""
+REPORT_NAMES = {NO_BANK: "without a bank", RANDOM_UNITS: "units at random"}
+"""The baselines that the report shows, too, with their names there."""
 
 
 @dataclass(frozen=True)
-class Compared:
-    """How well a way did on the same test images, at its end and on the way, and how large its model is."""
+class ComparisonRow:
+    """The figures of one model in the comparison: the visitor's own, or a baseline."""
 
     name: str
+    """The name that the page shows."""
     accuracy: float
+    """Accuracy on the test images, in [0, 1]."""
     params: int
-    at_step: dict[int, float] = field(default_factory=dict)
+    """Parameters."""
+    accuracy_at_step: dict[int, float] = field(default_factory=dict)
+    """Accuracies during the training, in [0, 1], by step; empty for a model without training."""
 
 
-Way = Callable[[Sequence[Callback]], Compared]
+Baseline = Callable[[Sequence[Callback]], ComparisonRow]
+"""A function that makes a baseline; it takes the callbacks of the training."""
 
 
-def ways(pruner: MetaPruner, plan: Plan) -> Iterator[tuple[str, Way]]:
-    """Each way with its name, to be run one by one: same photos, size, steps and seed as of the plan."""
+def baselines(pruner: MetaPruner, plan: Plan) -> Iterator[tuple[str, Baseline]]:
+    """Yield the name of each baseline, and the function that makes it.
+
+    Each baseline gets the photos, the steps and the seed of the plan. All but the whole base get its ratio, too.
+    """
     for name, strategy in STRATEGIES.items():
-        yield name, partial(_adapted, pruner, plan, name, strategy)
-    yield BASE, partial(_whole, pruner, plan)
+        yield name, partial(_adapt, pruner, plan, name, strategy)
+    yield WHOLE_BASE, partial(_solve_whole_base, pruner, plan)
 
 
-def _adapted(pruner: MetaPruner, plan: Plan, name: str, strategy: str, callbacks: Sequence[Callback]) -> Compared:
+def _adapt(pruner: MetaPruner, plan: Plan, name: str, strategy: str, callbacks: Sequence[Callback]) -> ComparisonRow:
     options: dict[str, Any] = {
         "strategy": strategy,
         "ratio": plan.options.ratio,
@@ -50,11 +59,11 @@ def _adapted(pruner: MetaPruner, plan: Plan, name: str, strategy: str, callbacks
         "seed": plan.options.seed,
     }
     report = pruner.adapt(plan.data, callbacks=callbacks, **options).report
-    return Compared(name, report.accuracy, report.params, report.accuracy_at_step)
+    return ComparisonRow(name, report.accuracy, report.params, report.accuracy_at_step)
 
 
-def _whole(pruner: MetaPruner, plan: Plan, _: Sequence[Callback]) -> Compared:
+def _solve_whole_base(pruner: MetaPruner, plan: Plan, _: Sequence[Callback]) -> ComparisonRow:
     data, device = plan.data, pick_device()
     model = pruner.bank.base.whole(data.task.labels).to(device).eval()
     make_head("ridge", model, data.train, data.task, [], device)
-    return Compared(BASE, accuracy(model, data.evaluation, device), count_parameters(model))
+    return ComparisonRow(WHOLE_BASE, accuracy(model, data.evaluation, device), count_parameters(model))

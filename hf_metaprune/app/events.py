@@ -1,4 +1,4 @@
-"""What every long-running button shares: it rests while it works, and whatever goes wrong is said on the page."""
+"""What all long-running buttons share: disabling the button, error messages, and the waiting line."""
 
 from __future__ import annotations
 
@@ -18,11 +18,18 @@ from .waiting_line import WaitingLine
 
 log = logging.getLogger(__name__)
 
-SORRY = "Something went wrong here, not with what you gave. Please try again."
+SERVER_ERROR = "Something went wrong on the server; your input is not the cause. Please try again."
 
 
 def run_steps(steps: Iterator[Update], messages: gr.HTML, before: Update, after: Update) -> Iterator[Update]:
-    """`before`, then what `steps` say, then `after`, come what may; trouble is said in `messages`."""
+    """Yield `before`, the updates of `steps`, and `after`, which comes after an error, too.
+
+    Args:
+        steps: the work, as updates of the page.
+        messages: the component that shows an error.
+        before: an update that, for example, disables the button.
+        after: an update that undoes `before`.
+    """
     yield before
     try:
         yield from steps
@@ -31,44 +38,53 @@ def run_steps(steps: Iterator[Update], messages: gr.HTML, before: Update, after:
     except MetaPruneError as error:
         yield {messages: views.message(str(error), "alert")}
     except Exception as error:
-        log.error("a visitor's wish failed: %s", scrub("".join(traceback.format_exception(error))))
-        yield {messages: views.message(SORRY, "alert")}
+        log.error("a visitor's request failed: %s", scrub("".join(traceback.format_exception(error))))
+        yield {messages: views.message(SERVER_ERROR, "alert")}
     yield after
 
 
-def in_turn(
+def run_in_turn(
     waiting_line: WaitingLine, stop: threading.Event, messages: gr.HTML, steps: Iterator[Update]
 ) -> Iterator[Update]:
-    """What `steps` say, once it is this visitor's turn; until then, in `messages`, how many are before.
+    """Yield how many visitors are ahead until it is this visitor's turn, then the updates of `steps`.
+
+    Args:
+        waiting_line: the line to wait in.
+        stop: an event that is set when the visitor has stopped or left.
+        messages: the component that shows how many visitors are ahead.
+        steps: the work, as updates of the page.
 
     Raises:
         BusyError: the line is full.
-        StoppedError: the visitor has stopped, or is gone.
+        StoppedError: the visitor has stopped or left.
     """
-    with waiting_line.ticket(stop) as ticket:
-        for before in ticket.waiting():
-            yield {messages: views.waiting(before)}
+    with waiting_line.join(stop) as place:
+        for ahead in place.wait_for_turn():
+            yield {messages: views.waiting(ahead)}
         yield from steps
 
 
-def resting(button: gr.Button, rests: bool = True) -> Update:
-    """The button, so that it cannot be pressed; or can again."""
-    return {button: gr.update(interactive=not rests)}
+def set_enabled(button: gr.Button, enabled: bool) -> Update:
+    """Return the update that enables or disables a button."""
+    return {button: gr.update(interactive=enabled)}
 
 
-def focus(gone: str, instead: str) -> str:
-    """JavaScript that leads who came by keyboard from a button that goes, or rests, to the one in its place.
+def move_focus(source: str, target: str) -> str:
+    """Return JavaScript that moves the keyboard's focus from a button that is hidden or disabled to another one.
+
+    Without it, a visitor who uses the keyboard would begin at the top of the page again.
 
     Args:
-        gone, instead: their ids.
+        source: the id of the button that is about to be hidden or disabled.
+        target: the id of the button that takes its place.
     """
     return f"""() => {{
-  const look = (times) => {{
-    const [gone, instead] = ['#{gone}', '#{instead}'].map((id) => document.querySelector(id))
-    if (![document.body, gone].includes(document.activeElement)) return
-    const there = instead?.offsetParent && !instead.disabled
-    if (there && (!gone?.offsetParent || gone.disabled)) instead.focus({{preventScroll: true}})
-    else if (times) setTimeout(look, 100, times - 1)
+  const attempt = (attemptsLeft) => {{
+    const [source, target] = ['#{source}', '#{target}'].map((id) => document.querySelector(id))
+    if (![document.body, source].includes(document.activeElement)) return
+    const isReady = target?.offsetParent && !target.disabled
+    if (isReady && (!source?.offsetParent || source.disabled)) target.focus({{preventScroll: true}})
+    else if (attemptsLeft) setTimeout(attempt, 100, attemptsLeft - 1)
   }}
-  look(100)
+  attempt(100)
 }}"""

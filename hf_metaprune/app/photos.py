@@ -1,4 +1,4 @@
-"""Section 1 of the page: an example, or photos of one's own from files, the camera, a zip or the Hub."""
+"""Section 1 of the page: an example, or the visitor's photos from files, the camera, a zip or the Hub."""
 
 from __future__ import annotations
 
@@ -10,28 +10,32 @@ import gradio as gr
 from ..data.hub_samples import Wanted
 from ..errors import DataError
 from . import views
-from .events import resting, run_steps
-from .shared import AS_FILE, PRIVATE, SharedState, Update, within_limits
-from .style import DROP
+from .events import run_steps, set_enabled
+from .shared import AS_FILE, PRIVATE, SharedState, Update, clamp_slider
+from .style import DROP_CLASS
 from .visitor import Visitor
 
 if TYPE_CHECKING:
     from .uploads import Receipt
 
-MOST_PER_CLASS = 100
-"""Images of a class that are taken of a data set."""
-FOCUS = """() => {
+MAX_PER_CLASS = 100
+"""Most images per class that are taken from a data set."""
+FOCUS_CLASS_NAME = """() => {
   if (matchMedia('(pointer: fine)').matches) document.querySelector('#class-name input, #class-name textarea')?.focus()
 }"""
-"""After photos of a class were added, the next one is to be named; on a phone the keyboard would hide what was said."""
-UPLOADS_AT_ONCE = 3
-"""Or all would wait for one with slow photos; each may hold two photos of the most pixels."""
-DATA_SETS_AT_ONCE = 2
-"""Each is read by a process that may hold 3 GB."""
+"""Lets visitors type the name of the next class at once; not on a phone, whose keyboard would hide the messages."""
+MAX_UPLOADS = 3
+"""Most uploads that are read at a time.
+
+With one, all visitors would wait for a visitor with slow photos. Each upload may hold two photos of the most pixels in
+memory.
+"""
+MAX_DATA_SETS = 2
+"""Most data sets that are read at a time; each is read by a process that may hold 3 GB."""
 
 
 class PhotosSection:
-    """Where photos come in; `messages` says what became of them, `shown` shows the classes so far."""
+    """The section that takes photos; `messages` shows the outcome of an upload, `overview` the classes so far."""
 
     def __init__(self, shared: SharedState) -> None:
         self.shared = shared
@@ -39,109 +43,116 @@ class PhotosSection:
         with gr.Tabs():
             if shared.examples:
                 with gr.Tab("Example"):
-                    self._examples()
+                    self._add_example_tab()
             with gr.Tab("My photos"):
-                self._own_photos()
+                self._add_photo_tab()
             with gr.Tab("Zip"):
-                gr.Markdown("A folder for each class, with its photos inside.")
+                gr.Markdown("A zip with one folder per class, and the photos of the class inside.")
                 self.zip = gr.File(
-                    label="Zip", file_types=[".zip"], type="filepath", height=140, elem_id="zip", elem_classes=DROP
+                    label="Zip",
+                    file_types=[".zip"],
+                    type="filepath",
+                    height=140,
+                    elem_id="zip",
+                    elem_classes=DROP_CLASS,
                 )
             with gr.Tab("Hub"):
-                self._data_set()
+                self._add_hub_tab()
         self.messages = gr.HTML(elem_id="messages")
-        self.shown = gr.HTML(views.classes({}, None), elem_id="classes")
-        with gr.Column(visible=False) as self.change:
+        self.overview = gr.HTML(views.classes({}, None), elem_id="classes")
+        with gr.Column(visible=False) as self.edit_controls:
             with gr.Row():
-                self.which = gr.Dropdown([], label="A class to remove", interactive=True, elem_id="which")
+                self.class_to_remove = gr.Dropdown([], label="A class to remove", interactive=True, elem_id="which")
                 self.remove = gr.Button("Remove this class", size="sm")
-            self.ask = gr.Button("Start over", size="sm")
-            with gr.Row(visible=False) as self.sure:
-                gr.Markdown("Forget all photos, and the model?")
-                self.clear = gr.Button("Yes, forget all", size="sm", variant="stop")
-                self.keep = gr.Button("No, keep them", size="sm")
+            self.start_over = gr.Button("Start over", size="sm")
+            with gr.Row(visible=False) as self.confirmation:
+                gr.Markdown("Delete all photos and the model?")
+                self.delete_all = gr.Button("Yes, delete all", size="sm", variant="stop")
+                self.keep_all = gr.Button("No, keep them", size="sm")
 
-    def _examples(self) -> None:
-        names = [(f"{name}: {classes}" if classes else name, name) for name, classes in self.shared.example_classes()]
-        self.example = gr.Radio(names, value=names[0][1], label="Photos to try it with", interactive=True)
-        self.take_example = gr.Button("Use these photos", variant="primary")
+    def _add_example_tab(self) -> None:
+        choices = [(f"{name}: {classes}" if classes else name, name) for name, classes in self.shared.example_classes()]
+        self.example = gr.Radio(choices, value=choices[0][1], label="Photos to try it with", interactive=True)
+        self.use_example = gr.Button("Use these photos", variant="primary")
 
-    def _own_photos(self) -> None:
-        longest = self.shared.limits.label_length
-        self.label = gr.Textbox(label="Name of a class", placeholder="cat", max_length=longest, elem_id="class-name")
+    def _add_photo_tab(self) -> None:
+        max_length = self.shared.limits.label_length
+        self.label = gr.Textbox(label="Name of a class", placeholder="cat", max_length=max_length, elem_id="class-name")
         self.files = gr.File(
-            elem_classes=DROP,
-            label="Photos of it",
+            elem_classes=DROP_CLASS,
+            label="Photos of this class",
             file_count="multiple",
             file_types=["image"],
             type="filepath",
             height=140,
             elem_id="files",
         )
-        with gr.Accordion("Or take one with the camera", open=False):
+        with gr.Accordion("Or take a photo with the camera", open=False):
             self.camera = gr.Image(
                 label="Camera", show_label=False, sources=["webcam"], format="jpeg", elem_id="camera", **AS_FILE
             )
         self.add = gr.Button("Add to the class")
 
-    def _data_set(self) -> None:
-        said = "The id of one on huggingface.co that is public, and has images with one label each."
-        self.repo = gr.Textbox(label="Data set of the Hub", info=said, placeholder="owner/name", max_length=200)
-        self.names = gr.Textbox(
-            label="Classes", info="Separated by commas; if left out, the first that are found.", max_length=2000
+    def _add_hub_tab(self) -> None:
+        info = "The id of a public data set on huggingface.co whose images have one label each."
+        self.repo_id = gr.Textbox(label="Data set of the Hub", info=info, placeholder="owner/name", max_length=200)
+        self.class_names = gr.Textbox(
+            label="Classes", info="Separated by commas. If empty, the first classes in the data set.", max_length=2000
         )
         with gr.Row():
-            self.classes = within_limits(
+            self.max_classes = clamp_slider(
                 gr.Slider(2, self.shared.limits.classes, value=5, step=1, label="Classes at most")
             )
-            self.per_class = within_limits(gr.Slider(5, MOST_PER_CLASS, value=30, step=5, label="Photos of each"))
-        self.take_data_set = gr.Button("Take these photos")
+            self.per_class = clamp_slider(gr.Slider(5, MAX_PER_CLASS, value=30, step=5, label="Photos per class"))
+        self.use_data_set = gr.Button("Use this data set")
 
     def wire(self) -> list[Any]:
-        """Connect what is pressed with what happens, but for `clear`, of which other sections know more.
+        """Connect the buttons and fields with their functions; `delete_all` is left to the page as a whole.
 
         Returns:
-            Events after which the photos may be others.
+            Events after which the photos may have changed.
         """
-        seen = [self.messages, self.shown, self.change, self.which, self.remove]
-        show = {self.ask: gr.update(visible=False), self.sure: gr.update(visible=True)}
-        hide = {self.ask: gr.update(visible=True), self.sure: gr.update(visible=False)}
-        self.ask.click(lambda: show, None, list(show), **PRIVATE)
-        self.keep.click(lambda: hide, None, list(hide), **PRIVATE)
-        changes = [self.remove.click(self._remove, [self.which], seen, **PRIVATE)]
-        waiting = PRIVATE | {"show_progress_on": self.shown}
+        outputs = [self.messages, self.overview, self.edit_controls, self.class_to_remove, self.remove]
+        ask = {self.start_over: gr.update(visible=False), self.confirmation: gr.update(visible=True)}
+        self.start_over.click(lambda: ask, None, list(ask), **PRIVATE)
+        self.keep_all.click(self._confirmation_update, None, list(ask), **PRIVATE)
+        changes = [self.remove.click(self._remove, [self.class_to_remove], outputs, **PRIVATE)]
+        waiting = PRIVATE | {"show_progress_on": self.overview}
         if self.shared.examples:
-            changes.append(self.take_example.click(self._use_example, [self.example], seen, **PRIVATE))
-        own = [self.label, self.files, self.camera]
-        for chosen in (self.files, self.camera):
-            chosen.change(self._note, [self.files, self.camera], None, queue=False, **PRIVATE)
-        several = waiting | {"concurrency_limit": UPLOADS_AT_ONCE}
-        added = self.add.click(self._add, own, [*seen, *own], **several)
-        added.then(None, js=FOCUS)
-        changes += [added, self.zip.upload(self._add_zip, [self.zip], [*seen, self.zip], **several)]
-        wanted = [self.repo, self.names, self.classes, self.per_class]
-        out = [*seen, self.take_data_set]
-        limit = {"concurrency_limit": DATA_SETS_AT_ONCE} | waiting
-        return [*changes, self.take_data_set.click(self._add_data_set, wanted, out, **limit)]
+            changes.append(self.use_example.click(self._use_example, [self.example], outputs, **PRIVATE))
+        photo_fields = [self.label, self.files, self.camera]
+        for field in (self.files, self.camera):
+            field.change(self._track_pending_photos, [self.files, self.camera], None, queue=False, **PRIVATE)
+        upload = waiting | {"concurrency_limit": MAX_UPLOADS}
+        adding = self.add.click(self._add, photo_fields, [*outputs, *photo_fields], **upload)
+        adding.then(None, js=FOCUS_CLASS_NAME)
+        changes += [adding, self.zip.upload(self._add_zip, [self.zip], [*outputs, self.zip], **upload)]
+        data_set_fields = [self.repo_id, self.class_names, self.max_classes, self.per_class]
+        data_set_outputs = [*outputs, self.use_data_set]
+        limit = {"concurrency_limit": MAX_DATA_SETS} | waiting
+        return [*changes, self.use_data_set.click(self._add_data_set, data_set_fields, data_set_outputs, **limit)]
 
     @property
-    def parts(self) -> list[Any]:
-        """The components that change when all is forgotten."""
-        fields = [self.label, self.files, self.camera, self.zip, self.repo, self.names]
-        return [self.messages, self.shown, self.change, self.which, self.remove, self.ask, self.sure, *fields]
+    def components(self) -> list[Any]:
+        """The components that change when everything is deleted."""
+        outputs = [self.messages, self.overview, self.edit_controls, self.class_to_remove, self.remove]
+        fields = [self.label, self.files, self.camera, self.zip, self.repo_id, self.class_names]
+        return [*outputs, self.start_over, self.confirmation, *fields]
 
-    def emptied(self, visitor: Visitor) -> Update:
-        """How the section looks when all is forgotten."""
-        texts: Update = dict.fromkeys((self.label, self.repo, self.names), "")
+    def empty_update(self, visitor: Visitor) -> Update:
+        """Return the update that shows that everything is deleted."""
+        texts: Update = dict.fromkeys((self.label, self.repo_id, self.class_names), "")
         files: Update = dict.fromkeys((self.files, self.camera, self.zip))
-        shown = {self.ask: gr.update(visible=True), self.sure: gr.update(visible=False)}
-        return (
-            texts | files | shown | {self.messages: views.message("All of it is forgotten.")} | self._classes(visitor)
-        )
+        messages = {self.messages: views.message("All photos and the model are deleted.")}
+        return texts | files | self._confirmation_update() | messages | self._overview_update(visitor)
 
-    def arrived(self, visitor: Visitor) -> Update:
-        """The classes of one who comes back."""
-        return self._classes(visitor)
+    def arrival_update(self, visitor: Visitor) -> Update:
+        """Return the update for a visitor who comes back from signing in: the classes."""
+        return self._overview_update(visitor)
+
+    def _confirmation_update(self) -> Update:
+        """Return the update that shows the button instead of the question."""
+        return {self.start_over: gr.update(visible=True), self.confirmation: gr.update(visible=False)}
 
     def _use_example(self, name: str, request: gr.Request) -> Update:
         from ..data.loading import read_task_data
@@ -149,40 +160,45 @@ class PhotosSection:
         visitor = self.shared.visitor(request)
         if name not in self.shared.examples:
             return {self.messages: views.message("There is no such example.", "alert")}
-        visitor.example = read_task_data(self.shared.examples[name], self.shared.opened.base.preprocessing)
-        visitor.changed()
-        ready = "The example is ready: press “Make my model”."
-        return {self.messages: views.message(ready)} | self._classes(visitor)
+        visitor.example = read_task_data(self.shared.examples[name], self.shared.opened_bank.base.preprocessing)
+        visitor.note_photo_change()
+        text = "The example is ready: press “Make my model”."
+        return {self.messages: views.message(text)} | self._overview_update(visitor)
 
-    def _note(self, files: list[str] | None, shot: str | None, request: gr.Request) -> None:
-        """Photos that are chosen, and not added yet, go with their visitor, too; or when they are chosen no more."""
-        visitor, chosen = self.shared.visitor(request), set(_given(files, shot))
-        self.shared.visitors.drop(visitor, visitor.chosen - chosen)
-        visitor.chosen = chosen
-        visitor.uploads |= chosen
+    def _track_pending_photos(self, files: list[str] | None, camera_file: str | None, request: gr.Request) -> None:
+        """Note photos that are chosen but not added yet, so that they are deleted with their visitor.
 
-    def _add(self, label: str, files: list[str] | None, shot: str | None, request: gr.Request) -> Update:
+        Photos that are not chosen any more are deleted at once.
+        """
+        visitor, pending_photos = self.shared.visitor(request), set(_all_files(files, camera_file))
+        self.shared.visitors.delete_uploads(visitor, visitor.pending_photos - pending_photos)
+        visitor.pending_photos = pending_photos
+        visitor.uploads |= pending_photos
+
+    def _add(self, label: str, files: list[str] | None, camera_file: str | None, request: gr.Request) -> Update:
         from .uploads import clean_label
 
-        visitor, given = self.shared.visitor(request), _given(files, shot)
-        visitor.uploads.update(given)
+        visitor, paths = self.shared.visitor(request), _all_files(files, camera_file)
+        visitor.uploads.update(paths)
         try:
-            receipt = visitor.photos.add(label or "", given)
+            receipt = visitor.photos.add(label or "", paths)
         except DataError as error:
             return {self.messages: views.message(str(error), "alert")}
-        self.shared.visitors.drop(visitor, given)
-        taken = self._taken(visitor, receipt, f"“{clean_label(label, self.shared.limits.label_length)}”")
-        return taken | {self.files: None, self.camera: None} | ({self.label: ""} if receipt.taken else {})
+        self.shared.visitors.delete_uploads(visitor, paths)
+        class_name = clean_label(label, self.shared.limits.label_length)
+        update = self._receipt_update(visitor, receipt, f"“{class_name}”")
+        return update | {self.files: None, self.camera: None} | ({self.label: ""} if receipt.n_added else {})
 
     def _remove(self, label: str | None, request: gr.Request) -> Update:
         visitor = self.shared.visitor(request)
         if not label:
             return {self.messages: views.message("Choose a class to remove first.", "alert")}
         if label not in visitor.photos.by_class:
-            return {self.messages: views.message(f"“{label}” is not here any more.", "alert")} | self._classes(visitor)
+            message = views.message(f"The class “{label}” does not exist any more.", "alert")
+            return {self.messages: message} | self._overview_update(visitor)
         visitor.photos.remove(label)
-        visitor.changed()
-        return {self.messages: views.message(f"“{label}” is removed.")} | self._classes(visitor)
+        visitor.note_photo_change()
+        return {self.messages: views.message(f"“{label}” is removed.")} | self._overview_update(visitor)
 
     def _add_zip(self, path: str | None, request: gr.Request) -> Update:
         visitor = self.shared.visitor(request)
@@ -190,45 +206,47 @@ class PhotosSection:
             return {self.messages: gr.skip()}
         visitor.uploads.add(path)
         try:
-            return self._taken(visitor, visitor.photos.add_zip(path)) | {self.zip: None}
+            return self._receipt_update(visitor, visitor.photos.add_zip(path)) | {self.zip: None}
         except DataError as error:
             return {self.messages: views.message(str(error), "alert"), self.zip: None}
         finally:
-            self.shared.visitors.drop(visitor, [path])
+            self.shared.visitors.delete_uploads(visitor, [path])
 
     def _add_data_set(
-        self, repo: str, names: str, classes: float, per_class: float, request: gr.Request
+        self, repo_id: str, class_names: str, max_classes: float, per_class: float, request: gr.Request
     ) -> Iterator[Update]:
-        messages, button = self.messages, self.take_data_set
-        asking = {messages: views.message("Asking the Hub…")} | resting(button)
-        steps = self._asked(self.shared.visitor(request), repo or "", names or "", int(classes), int(per_class))
-        yield from run_steps(steps, messages, asking, resting(button, False))
+        visitor, button = self.shared.visitor(request), self.use_data_set
+        before = {self.messages: views.message("Reading the data set…")} | set_enabled(button, False)
+        steps = self._data_set_steps(visitor, repo_id or "", class_names or "", int(max_classes), int(per_class))
+        yield from run_steps(steps, self.messages, before, set_enabled(button, True))
 
-    def _asked(self, visitor: Visitor, repo: str, names: str, classes: int, per_class: int) -> Iterator[Update]:
-        chosen = tuple(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
-        most = self.shared.limits.file_bytes
-        wanted = Wanted(repo.strip(), classes, min(per_class, MOST_PER_CLASS), chosen, most)
-        yield self._taken(visitor, visitor.photos.add_from_hub(wanted))
+    def _data_set_steps(
+        self, visitor: Visitor, repo_id: str, class_names: str, max_classes: int, per_class: int
+    ) -> Iterator[Update]:
+        names = tuple(dict.fromkeys(name.strip() for name in class_names.split(",") if name.strip()))
+        file_bytes = self.shared.limits.file_bytes
+        wanted = Wanted(repo_id.strip(), max_classes, min(per_class, MAX_PER_CLASS), names, file_bytes)
+        yield self._receipt_update(visitor, visitor.photos.add_from_hub(wanted))
 
-    def _taken(self, visitor: Visitor, receipt: Receipt, into: str = "") -> Update:
-        """Photos have come: an example that was chosen before is none any more."""
-        if receipt.taken:
+    def _receipt_update(self, visitor: Visitor, receipt: Receipt, destination: str = "") -> Update:
+        """Return the update after an upload; if it brought photos, they replace an example."""
+        if receipt.n_added:
             visitor.example = None
-            visitor.changed()
-        return {self.messages: views.message(receipt.words(into))} | self._classes(visitor)
+            visitor.note_photo_change()
+        return {self.messages: views.message(receipt.summary(destination))} | self._overview_update(visitor)
 
-    def _classes(self, visitor: Visitor) -> Update:
-        """What there is so far, and what can be taken back."""
+    def _overview_update(self, visitor: Visitor) -> Update:
+        """Return the update that shows the classes so far, and what can be removed."""
         example, names = visitor.example, list(visitor.photos.by_class)
-        mine = bool(names) and example is None
+        can_remove = bool(names) and example is None
         return {
-            self.shown: views.classes(visitor.photos.by_class, example),
-            self.change: gr.update(visible=mine or example is not None),
-            self.which: gr.update(choices=names, value=None, visible=mine),
-            self.remove: gr.update(visible=mine),
+            self.overview: views.classes(visitor.photos.by_class, example),
+            self.edit_controls: gr.update(visible=can_remove or example is not None),
+            self.class_to_remove: gr.update(choices=names, value=None, visible=can_remove),
+            self.remove: gr.update(visible=can_remove),
         }
 
 
-def _given(files: list[str] | None, shot: str | None) -> list[str]:
-    """Photos that were chosen, and what the camera took."""
-    return [*(files or ()), *([shot] if shot else ())]
+def _all_files(files: list[str] | None, camera_file: str | None) -> list[str]:
+    """Return the chosen files and the camera's photo as one list."""
+    return [*(files or ()), *([camera_file] if camera_file else ())]

@@ -1,4 +1,4 @@
-"""Section 5 of the page: the model goes to the visitor's own account on the Hub, with a card that says what it is."""
+"""Section 4 of the page: publishing the model, with its card, on the visitor's own account of the Hub."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import gradio as gr
 from ..errors import HubError, TokenError
 from ..files.names import is_repo_id
 from . import views
-from .events import resting, run_steps
+from .events import run_steps, set_enabled
 from .results import ResultSection
 from .shared import PRIVATE, SharedState, Update
 from .visitor import Visitor
@@ -20,102 +20,114 @@ from .visitor import Visitor
 if TYPE_CHECKING:
     from ..result import AdaptResult
 
-TICKET = "back"
-"""In the address of the page for one who comes back from signing in."""
-GO = f"""(to) => {{
-  if (!to) return
-  const back = new URL(to, window.location).searchParams.get('_target_url')
-  try {{ sessionStorage.setItem('{TICKET}', new URL(back, window.location).searchParams.get('{TICKET}')) }} catch {{}}
+TICKET_PARAMETER = "back"
+"""The parameter of the page's address, and the key in the browser's storage, that holds the ticket of a visitor."""
+OPEN_SIGN_IN = f"""(address) => {{
+  if (!address) return
+  const back = new URL(address, window.location).searchParams.get('_target_url')
+  const ticket = new URL(back, window.location).searchParams.get('{TICKET_PARAMETER}')
+  try {{ sessionStorage.setItem('{TICKET_PARAMETER}', ticket) }} catch {{}}
   window.parent?.postMessage({{type: 'SET_SCROLLING', enabled: true}}, '*')
-  window.location.assign(to)
+  window.location.assign(address)
 }}"""
-"""To where one signs in; who comes back by the browser's own button has the ticket from its storage."""
-RESTORE = f"""() => {{
+"""Opens the address where one signs in or out, and stores the ticket.
+
+A visitor who comes back by the browser's own button has no ticket in the address.
+"""
+READ_TICKET = f"""() => {{
   try {{
-    const kept = sessionStorage.getItem('{TICKET}')
-    sessionStorage.removeItem('{TICKET}')
-    return kept ?? ''
+    const ticket = sessionStorage.getItem('{TICKET_PARAMETER}')
+    sessionStorage.removeItem('{TICKET_PARAMETER}')
+    return ticket ?? ''
   }} catch {{ return '' }}
 }}"""
+"""Takes the ticket out of the browser's storage."""
 SIGN_IN, SIGN_OUT = "Sign in with Hugging Face", "Sign out ({})"
-AT_ONCE = 4
-"""Publications at a time; they wait for the Hub, not for this machine."""
+MAX_PUBLICATIONS = 4
+"""Most publications at a time; they wait for the Hub, and not for this machine."""
 
 
-def refusals() -> dict[Any, Any]:
-    """What answers who has not signed in after all: the page, as it was."""
+def sign_in_error_handlers() -> dict[Any, Any]:
+    """Return the server's handlers of errors by class: a visitor who does not sign in after all gets the page again."""
     try:
         from authlib.integrations.base_client.errors import OAuthError
-    except ImportError:  # Gradio without its extra: nobody signs in
+    except ImportError:  # Gradio lacks its extra for signing in
         return {}
     from starlette.requests import Request
     from starlette.responses import RedirectResponse
 
-    async def back(request: Request, _: Exception) -> RedirectResponse:
-        tickets = parse_qs(urlsplit(request.query_params.get("_target_url", "")).query).get(TICKET, [""])
-        return RedirectResponse(f"/?{urlencode({TICKET: tickets[0]})}")
+    async def redirect_to_page(request: Request, _: Exception) -> RedirectResponse:
+        target = urlsplit(request.query_params.get("_target_url", ""))
+        tickets = parse_qs(target.query).get(TICKET_PARAMETER, [""])
+        return RedirectResponse(f"/?{urlencode({TICKET_PARAMETER: tickets[0]})}")
 
-    return {OAuthError: back}
+    return {OAuthError: redirect_to_page}
 
 
 class PublishingSection:
-    """In a Space visitors sign in; elsewhere they give a token, which is used once and kept nowhere."""
+    """The form to publish a model: in a Space visitors sign in, elsewhere they give a token, which is not stored."""
 
     def __init__(self, shared: SharedState) -> None:
         self.shared = shared
-        self.signed_in = gr.utils.get_space() is not None
-        with gr.Accordion("4. Publish it on the Hugging Face Hub", open=False) as self.all:
+        self.has_sign_in = gr.utils.get_space() is not None
+        with gr.Accordion("4. Publish it on the Hugging Face Hub", open=False) as self.accordion:
             gr.Markdown(
-                "It takes an account there, which is free. Your photos are not sent; the model is public, unless you "
-                "choose otherwise, with a card that says what it is and what it was made of. There it can vote for the "
-                "tasks of others."
+                "You need an account on the Hub, which is free. Your photos are not sent. The model is public unless "
+                "you choose otherwise, and its card says what it is and how it was made. A public model can vote for "
+                "the tasks of other people."
             )
-            self.to = gr.Textbox(visible="hidden")
-            if self.signed_in:
-                gr.LoginButton(visible=False)  # lets visitors sign in; but its own press leaves all that they have made
+            self.sign_in_address = gr.Textbox(visible="hidden")
+            if self.has_sign_in:
+                # This button turns signing in on, but is not shown: it would leave the page without a ticket.
+                gr.LoginButton(visible=False)
                 self.login = gr.Button(SIGN_IN, variant="huggingface")
             else:
-                said = "From huggingface.co/settings/tokens, with the right to write. It is used once, and not kept."
-                self.token = gr.Textbox(label="Token", info=said, type="password", max_length=200)
+                info = (
+                    "Get a token with the right to write at huggingface.co/settings/tokens. It is used once, and not "
+                    "stored."
+                )
+                self.token = gr.Textbox(label="Token", info=info, type="password", max_length=200)
             self.name = gr.Textbox(label="Name", placeholder="you/cats-and-dogs", max_length=200)
             self.private = gr.Checkbox(label="Only for me (private)", value=False)
             self.publish = gr.Button("Publish")
             self.messages = gr.HTML(elem_id="published")
 
     def wire(self, results: ResultSection) -> None:
-        """Connect what is pressed with what happens."""
-        limit: dict[str, Any] = {"concurrency_limit": AT_ONCE} | PRIVATE
-        if self.signed_in:
-            self.publish.click(self._as_signed_in, [self.name, self.private], [self.publish, self.messages], **limit)
-            asked = self.login.click(self._sign, [self.login, self.name], [self.to], queue=False, **PRIVATE)
-            asked.then(None, [self.to], js=GO)
+        """Connect the buttons and fields with their functions."""
+        limit: dict[str, Any] = {"concurrency_limit": MAX_PUBLICATIONS} | PRIVATE
+        outputs = [self.publish, self.messages]
+        if self.has_sign_in:
+            self.publish.click(self._publish_signed_in, [self.name, self.private], outputs, **limit)
+            fields = [self.login, self.name]
+            signing_in = self.login.click(self._find_address, fields, [self.sign_in_address], queue=False, **PRIVATE)
+            signing_in.then(None, [self.sign_in_address], js=OPEN_SIGN_IN)
         else:
-            given = [self.name, self.private, self.token]
-            self.publish.click(self._with_token, given, [self.publish, self.messages, self.token], **limit)
-        results.result.change(lambda: "", None, [self.messages], **PRIVATE)  # another model: it is not published
+            fields = [self.name, self.private, self.token]
+            self.publish.click(self._publish_with_token, fields, [*outputs, self.token], **limit)
+        results.result.change(lambda: "", None, [self.messages], **PRIVATE)  # the message was about another model
 
-    def arrived(self, visitor: Visitor) -> Update:
-        """How the section looks to one who comes back from signing in."""
-        return {self.all: gr.update(open=True), self.name: visitor.name}
+    def arrival_update(self, visitor: Visitor) -> Update:
+        """Return the update for a visitor who comes back from signing in."""
+        return {self.accordion: gr.update(open=True), self.name: visitor.repo_name}
 
-    def who(self, profile: gr.OAuthProfile | None) -> str:
-        """What the button says: for whom it would do what."""
+    def login_label(self, profile: gr.OAuthProfile | None) -> str:
+        """Return the label of the button that signs in, or out if somebody is signed in."""
         return SIGN_IN if profile is None else SIGN_OUT.format(profile.username)
 
-    def _sign(self, says: str, name: str, request: gr.Request) -> str:
-        """Where the visitor signs in, or out, and comes back from."""
+    def _find_address(self, login_label: str, name: str, request: gr.Request) -> str:
+        """Return the address where the visitor signs in or out; it leads back to the page with a ticket."""
         visitor = self.shared.visitor(request)
-        visitor.name = name
-        back = quote(f"/?{TICKET}={self.shared.visitors.expect(visitor)}", safe="")
-        return f"/{'login/huggingface' if says == SIGN_IN else 'logout'}?_target_url={back}"
+        visitor.repo_name = name
+        target = quote(f"/?{TICKET_PARAMETER}={self.shared.visitors.issue_ticket(visitor)}", safe="")
+        return f"/{'login/huggingface' if login_label == SIGN_IN else 'logout'}?_target_url={target}"
 
-    def _as_signed_in(
+    def _publish_signed_in(
         self, name: str, private: bool, request: gr.Request, token: gr.OAuthToken | None
     ) -> Iterator[Update]:
         yield from self._publish(name, private, token.token if token is not None else "", request)
 
-    def _with_token(self, name: str, private: bool, token: str, request: gr.Request) -> Iterator[Update]:
-        if self._is_ready(name, request):  # what is wrong with the name costs nobody a token
+    def _publish_with_token(self, name: str, private: bool, token: str, request: gr.Request) -> Iterator[Update]:
+        if self._is_ready(name, request):  # a mistake in the name does not cost the visitor the token
             yield {self.token: ""}
         yield from self._publish(name, private, (token or "").strip(), request)
 
@@ -123,30 +135,27 @@ class PublishingSection:
         return self.shared.visitor(request).result is not None and is_repo_id((name or "").strip())
 
     def _publish(self, name: str, private: bool, token: str, request: gr.Request) -> Iterator[Update]:
-        made, name = self.shared.visitor(request).result, (name or "").strip()
-        before = resting(self.publish) | {self.messages: views.message("Publishing…")}
-        yield from run_steps(
-            self._sent(made, name, private, token), self.messages, before, resting(self.publish, False)
-        )
+        result, name = self.shared.visitor(request).result, (name or "").strip()
+        before = set_enabled(self.publish, False) | {self.messages: views.message("Publishing…")}
+        steps = self._publishing_steps(result, name, private, token)
+        yield from run_steps(steps, self.messages, before, set_enabled(self.publish, True))
 
-    def _sent(self, made: AdaptResult | None, name: str, private: bool, token: str) -> Iterator[Update]:
-        if made is None:
+    def _publishing_steps(self, result: AdaptResult | None, name: str, private: bool, token: str) -> Iterator[Update]:
+        if result is None:
             raise HubError("there is no model yet: press “Make my model” first")
         if not token:
-            raise HubError(
-                "sign in first" if self.signed_in else "it takes a token of yours: see above where to get one"
-            )
+            raise HubError("sign in first" if self.has_sign_in else "the token is missing: see above where to get one")
         if not is_repo_id(name):
-            raise HubError("the name is that of your account, a slash, and what you call it: you/cats-and-dogs")
+            raise HubError("the name must be your account, a slash, and a name for the model: you/cats-and-dogs")
         if not re.fullmatch("[A-Za-z0-9_.-]+", token):
-            raise HubError("this is no token: copy it again, from hf_ to its end")
+            raise HubError("the token has characters that no token has: copy it again, from hf_ to its end")
         try:
-            yield {self.messages: views.published(made.push_to_hub(name, token=token, private=private or None))}
+            yield {self.messages: views.published(result.push_to_hub(name, token=token, private=private or None))}
         except TokenError as error:
             owner = name.partition("/")[0]
             raise HubError(
-                f"the Hub does not let you write to the account “{owner}”: sign in again, and let this page write"
-                if self.signed_in
-                else f"the Hub does not take this token for the account “{owner}”: copy it again, or make another one, "
-                "with the right to write there"
+                f"the Hub does not let you write to the account “{owner}”: sign in again, and allow this page to write"
+                if self.has_sign_in
+                else f"the Hub does not accept this token for the account “{owner}”: copy it again, or make another "
+                "one with the right to write there"
             ) from error

@@ -1,4 +1,4 @@
-"""Section 3 of the page: the model, tried on a photo, compared with other ways, and taken home."""
+"""Section 3 of the page: the model, to try on a photo, to download, and to compare with baselines."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import gradio as gr
 
 from ..errors import DataError
 from . import views
-from .events import focus, in_turn, resting, run_steps
-from .jobs import Progress, StoppedError, Watched, Watcher
+from .events import move_focus, run_in_turn, run_steps, set_enabled
+from .jobs import BackgroundJob, Progress, ProgressCallback, StoppedError
 from .shared import AS_FILE, PRIVATE, SharedState, Update
-from .style import DROP
+from .style import DROP_CLASS
 from .visitor import Visitor
 
 if TYPE_CHECKING:
@@ -21,120 +21,125 @@ if TYPE_CHECKING:
     from ..result import AdaptResult
 
 
-NOTHING = '<p class="metaprune soft">It is shown here when it is made.</p>'
-GONE = "The model is not here any more: press “Make my model” to make it again."
-FILES = (
-    'The model is a zip for Python: unpacked, `pipeline("image-classification", "model")` of transformers loads it '
-    "after `import hf_metaprune`. The report says on one page what it is. An ONNX file runs without Python, too: on a "
-    "phone, in a browser, on a Raspberry Pi."
+NO_MODEL_YET = '<p class="metaprune soft">Your model is shown here as soon as it is made.</p>'
+MODEL_GONE = "The model does not exist any more: press “Make my model” to make it again."
+DOWNLOADS = (
+    "The model is a zip for Python. Unpack it, run `import hf_metaprune`, and load the model with "
+    '`pipeline("image-classification", "model")` of transformers. The report describes the model on one page. The ONNX '
+    "file also runs without Python: on a phone, in a browser, or on a Raspberry Pi."
 )
 
 
 class ResultSection:
-    """What there is when a model is made; `parts` are the components that change then."""
+    """The visitor's model; `components` are those that change when a model is made."""
 
     def __init__(self, shared: SharedState) -> None:
         self.shared = shared
         gr.Markdown("## 3. Your model")
-        self.result = gr.HTML(NOTHING, elem_id="result")
-        with gr.Column(visible=False) as self.trial:
+        self.result = gr.HTML(NO_MODEL_YET, elem_id="result")
+        with gr.Column(visible=False) as self.column:
             gr.Markdown("### Try it on a photo")
             self.photo = gr.Image(
                 label="A photo", show_label=False, sources=["upload", "webcam"], format="jpeg", height=260,
-                elem_id="photo", elem_classes=DROP, **AS_FILE,
+                elem_id="photo", elem_classes=DROP_CLASS, **AS_FILE,
             )  # fmt: skip
             self.answer = gr.HTML(views.answer({}), elem_id="answer")
-            gr.Markdown(f"### Take it home\n{FILES}")
+            gr.Markdown(f"### Download it\n{DOWNLOADS}")
             with gr.Row():
-                self.download = gr.DownloadButton("Download the model", elem_id="download")
-                self.report = gr.DownloadButton("Download the report", elem_id="report")
-                self.to_onnx = gr.Button("Make an ONNX file")
-                self.onnx = gr.DownloadButton("Download the ONNX file", visible=False, elem_id="onnx")
-                self.program = gr.DownloadButton("Download a program for it", visible=False, elem_id="program")
-            self.messages = gr.HTML(elem_id="export-messages")
-            gr.Markdown("### Against other ways")
+                self.download_model = gr.DownloadButton("Download the model", elem_id="download")
+                self.download_report = gr.DownloadButton("Download the report", elem_id="report")
+                self.make_onnx = gr.Button("Make an ONNX file")
+                self.download_onnx = gr.DownloadButton("Download the ONNX file", visible=False, elem_id="onnx")
+                self.download_program = gr.DownloadButton(
+                    "Download a program for the ONNX file", visible=False, elem_id="program"
+                )
+            self.export_messages = gr.HTML(elem_id="export-messages")
+            gr.Markdown("### Compare it with baselines")
             with gr.Row():
-                self.compare = gr.Button("Compare with other ways (about a minute)", elem_id="compare")
-                self.stop = gr.Button("Stop", variant="stop", visible=False, elem_id="stop-ways")
+                self.compare = gr.Button("Compare with baselines (about a minute)", elem_id="compare")
+                self.stop = gr.Button("Stop", variant="stop", visible=False, elem_id="stop-comparison")
             self.comparison_messages = gr.HTML(elem_id="comparison-messages")
-            self.compared = gr.HTML(elem_id="compared")
-        files = [self.download, self.report, self.onnx, self.program, self.messages]
-        self.parts = [self.result, self.trial, self.photo, self.answer, *files, self.comparison_messages, self.compared]
+            self.comparison = gr.HTML(elem_id="comparison")
+        exports = [self.download_onnx, self.download_program, self.export_messages]
+        downloads = [self.download_model, self.download_report, *exports]
+        trial = [self.result, self.column, self.photo, self.answer]
+        self.components = [*trial, *downloads, self.comparison_messages, self.comparison]
 
     def wire(self) -> None:
-        """Connect what is pressed with what happens."""
+        """Connect the buttons and fields with their functions."""
         self.photo.change(self._try, [self.photo], [self.answer], **PRIVATE)
-        self.to_onnx.click(self._export, None, [self.onnx, self.program, self.to_onnx, self.messages], **PRIVATE)
-        self.compare.click(None, js=focus("compare", "stop-ways"))
+        exports = [self.download_onnx, self.download_program, self.make_onnx, self.export_messages]
+        self.make_onnx.click(self._export, None, exports, **PRIVATE)
+        self.compare.click(None, js=move_focus("compare", "stop-comparison"))
         comparing = self.compare.click(
-            self._compare, None, [self.compare, self.stop, self.compared, self.comparison_messages],
+            self._compare, None, [self.compare, self.stop, self.comparison, self.comparison_messages],
             concurrency_limit=None, show_progress="hidden", **PRIVATE,
         )  # fmt: skip
-        comparing.then(None, js=focus("stop-ways", "compare"))
+        comparing.then(None, js=move_focus("stop-comparison", "compare"))
         self.stop.click(self._stop, None, None, queue=False, **PRIVATE)
 
-    def of(self, visitor: Visitor) -> Update:
-        """How the section looks when the visitor's model is made.
+    def model_update(self, visitor: Visitor) -> Update:
+        """Return the update that shows the visitor's model.
 
         Raises:
-            StoppedError: it is gone again.
+            StoppedError: the model does not exist any more.
         """
-        path, made = visitor.packed(), visitor.result
-        if made is None:
+        path, model = visitor.pack_model(), visitor.result
+        if model is None:
             raise StoppedError
-        return self.emptied() | {
-            self.result: views.result(made, path.stat().st_size / 1000),
-            self.trial: gr.update(visible=True),
-            self.download: gr.update(value=str(path)),
-            self.report: gr.update(value=str(path.parent / "model" / "report.html")),
+        return self.empty_update() | {
+            self.result: views.result(model, path.stat().st_size / 1000),
+            self.column: gr.update(visible=True),
+            self.download_model: gr.update(value=str(path)),
+            self.download_report: gr.update(value=str(path.parent / "model" / "report.html")),
         }
 
-    def emptied(self) -> Update:
-        """How the section looks when there is no model."""
+    def empty_update(self) -> Update:
+        """Return the update that shows that there is no model."""
         hidden = gr.update(visible=False)
-        empty = {self.result: NOTHING, self.photo: None, self.answer: views.answer({})}
-        empty |= dict.fromkeys((self.compared, self.messages, self.comparison_messages), "")
-        return empty | dict.fromkeys((self.trial, self.onnx, self.program), hidden)
+        update = {self.result: NO_MODEL_YET, self.photo: None, self.answer: views.answer({})}
+        update |= dict.fromkeys((self.comparison, self.export_messages, self.comparison_messages), "")
+        return update | dict.fromkeys((self.column, self.download_onnx, self.download_program), hidden)
 
     def _try(self, path: str | None, request: gr.Request) -> str:
         from .uploads import read_photo_file
 
         visitor = self.shared.visitor(request)
-        former, visitor.tried = visitor.tried, path
-        if former and former != path:
-            self.shared.visitors.drop(visitor, [former])
+        former_path, visitor.trial_photo = visitor.trial_photo, path
+        if former_path and former_path != path:
+            self.shared.visitors.delete_uploads(visitor, [former_path])
         if path is None:
             return views.answer({})
         visitor.uploads.add(path)
         if visitor.result is None:
-            return views.message(GONE, "alert")
+            return views.message(MODEL_GONE, "alert")
         try:
             photo = read_photo_file(path, self.shared.limits)
         except DataError as error:
-            return views.message(f"The photo cannot be taken: {error}.", "alert")
+            return views.message(f"The photo cannot be used: {error}.", "alert")
         return views.answer(visitor.result.predict(photo)[0]["probabilities"])
 
     def _export(self, request: gr.Request) -> Iterator[Update]:
         visitor = self.shared.visitor(request)
         if visitor.result is None:
-            yield {self.messages: views.message(GONE, "alert")}
+            yield {self.export_messages: views.message(MODEL_GONE, "alert")}
             return
-        before = resting(self.to_onnx) | {self.messages: views.message("Translating the model…")}
-        steps = self._translated(visitor, visitor.result)
-        yield from run_steps(steps, self.messages, before, resting(self.to_onnx, False))
+        before = set_enabled(self.make_onnx, False) | {self.export_messages: views.message("Making the ONNX file…")}
+        steps = self._export_steps(visitor, visitor.result)
+        yield from run_steps(steps, self.export_messages, before, set_enabled(self.make_onnx, True))
 
-    def _translated(self, visitor: Visitor, made: AdaptResult) -> Iterator[Update]:
+    def _export_steps(self, visitor: Visitor, result: AdaptResult) -> Iterator[Update]:
         from ..export import PROGRAM, export_onnx
 
-        with visitor.writing() as folder:
-            found = export_onnx(made.model, made.preprocessing, folder / "model.onnx")
-        said = (
-            f"The ONNX file is made: {found.size / 1000:,.0f} kB, with the labels in it. The program beside it needs "
-            f"onnxruntime, numpy and pillow alone: python {PROGRAM.name} model.onnx photo.jpg"
+        with visitor.writable_folder() as folder:
+            exported = export_onnx(result.model, result.preprocessing, folder / "model.onnx")
+        text = (
+            f"The ONNX file is made: {exported.size / 1000:,.0f} kB, with the labels in it. The program classifies "
+            f"photos with it, and needs only onnxruntime, numpy and pillow: python {PROGRAM.name} model.onnx photo.jpg"
         )
-        files = {self.onnx: found.path, self.program: PROGRAM}
-        shown = {button: gr.update(value=str(path), visible=True) for button, path in files.items()}
-        yield shown | {self.messages: views.message(said)}
+        paths = {self.download_onnx: exported.path, self.download_program: PROGRAM}
+        buttons = {button: gr.update(value=str(path), visible=True) for button, path in paths.items()}
+        yield buttons | {self.export_messages: views.message(text)}
 
     def _stop(self, request: gr.Request) -> None:
         self.shared.visitor(request).stop.set()
@@ -142,31 +147,33 @@ class ResultSection:
     def _compare(self, request: gr.Request) -> Iterator[Update]:
         visitor = self.shared.visitor(request)
         if visitor.result is None or visitor.plan is None:
-            yield {self.comparison_messages: views.message(GONE, "alert")}
+            yield {self.comparison_messages: views.message(MODEL_GONE, "alert")}
             return
         visitor.stop.clear()
-        steps = self._ways(visitor, visitor.result, visitor.plan)
-        steps = in_turn(self.shared.waiting_line, visitor.stop, self.compared, steps)
-        before = resting(self.compare) | {self.comparison_messages: "", self.stop: gr.update(visible=True)}
-        after = resting(self.compare, False) | {self.stop: gr.update(visible=False)}
+        steps = self._comparison_steps(visitor, visitor.result, visitor.plan)
+        steps = run_in_turn(self.shared.waiting_line, visitor.stop, self.comparison, steps)
+        before = {self.comparison_messages: "", self.stop: gr.update(visible=True)}
+        before |= set_enabled(self.compare, False)
+        after = set_enabled(self.compare, True) | {self.stop: gr.update(visible=False)}
         yield from run_steps(steps, self.comparison_messages, before, after)
 
-    def _ways(self, visitor: Visitor, made: AdaptResult, plan: Plan) -> Iterator[Update]:
-        from .comparison import REPORTED, Compared, ways
+    def _comparison_steps(self, visitor: Visitor, result: AdaptResult, plan: Plan) -> Iterator[Update]:
+        from .comparison import REPORT_NAMES, ComparisonRow, baselines
 
-        rows = [Compared("this model", made.report.accuracy, made.report.params)]
-        for name, way in ways(self.shared.opened.pruner, plan):
+        base_cost = self.shared.opened_bank.base_cost
+        rows = [ComparisonRow("this model", result.report.accuracy, result.report.params)]
+        for name, make_baseline in baselines(self.shared.opened_bank.pruner, plan):
             progress = Progress(f"Trying {name}")
-            trying = Watched(partial(way, [Watcher(progress, visitor.stop)]), visitor.stop)
+            job = BackgroundJob(partial(make_baseline, [ProgressCallback(progress, visitor.stop)]), visitor.stop)
             try:
-                for _ in trying:
-                    yield {self.compared: views.compared(rows, self.shared.opened.whole, progress)}
+                for _ in job:
+                    yield {self.comparison: views.comparison(rows, base_cost, progress)}
             except StoppedError:
-                yield {self.compared: views.compared(rows, self.shared.opened.whole)}
+                yield {self.comparison: views.comparison(rows, base_cost)}
                 raise
-            rows.append(trying.value)
-            if name in REPORTED:
-                made.report.baselines[REPORTED[name]] = trying.value.at_step
-            yield {self.compared: views.compared(rows, self.shared.opened.whole)}
-        if visitor.result is made:
-            visitor.packed()  # with a report that tells of them
+            rows.append(job.value)
+            if name in REPORT_NAMES:
+                result.report.baselines[REPORT_NAMES[name]] = job.value.accuracy_at_step
+            yield {self.comparison: views.comparison(rows, base_cost)}
+        if visitor.result is result:
+            visitor.pack_model()  # again, so that its report shows the baselines

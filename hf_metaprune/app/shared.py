@@ -1,7 +1,7 @@
-"""What all visitors of a page share: its bank, what its models cost, the examples, and who is here.
+"""State that all visitors of a page share: the bank, the costs of its models, the examples, and the visitors.
 
-The page is there before the bank is: torch and transformers take most of a start, and nobody needs them in order to
-read, or to choose photos. So the modules of the page import them where they are used.
+The page is served before the bank is open. Most of the start is the import of torch and transformers, and a visitor who
+reads or chooses photos needs neither. So the modules of the page import them inside functions.
 """
 
 from __future__ import annotations
@@ -27,166 +27,179 @@ if TYPE_CHECKING:
     from ..models.base_model import BaseModel
     from ..pruner import MetaPruner
     from ..sizing.cost_model import CostModel
-    from .speeds import Speeds
+    from .latencies import Latencies
     from .uploads import Photos
 
-MOST_WAITING = 30
-"""Visitors in the line; each takes a thread of the server."""
+MAX_WAITING = 30
+"""Most visitors in the waiting line; each takes a thread of the server."""
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
-"""Of every event: the page is for people."""
+"""Arguments of every event: the page is for people, and has no public API."""
 AS_FILE: dict[str, Any] = {"type": "filepath", "image_mode": None}
-"""Of every picture that comes: as the file that came, to be read within our limits, and deleted."""
+"""Arguments of every image component: the file stays as it was sent; we read it within our limits, and delete it."""
 
 Update = dict[Any, Any]
-"""What becomes of some components."""
+"""New values or ``gr.update`` of some components, by component."""
 
 
-def within_limits(slider: gr.Slider) -> gr.Slider:
-    """The slider, whose number may be typed, too: one that is out of its range, or missing, is taken as the nearest."""
-    low, high, usual = slider.minimum, slider.maximum, slider.value
+def clamp_slider(slider: gr.Slider) -> gr.Slider:
+    """Make a slider's number field take the nearest number of its range, and return the slider.
 
-    def taken(payload: float | None) -> float:
-        return min(max(usual if payload is None else payload, low), high)
+    Visitors may also type a number. An empty field means the slider's first value.
+    """
+    low, high, default = slider.minimum, slider.maximum, slider.value
 
-    slider.preprocess = taken  # type: ignore[method-assign]
+    def preprocess(payload: float | None) -> float:
+        return min(max(default if payload is None else payload, low), high)
+
+    slider.preprocess = preprocess  # type: ignore[method-assign]
     return slider
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A bank that is open."""
+class OpenedBank:
+    """A bank that is open, with what its models cost."""
 
     pruner: MetaPruner
-    speeds: Speeds
-    whole: tuple[int, int]
-    """Parameters of the base, and MACs of an image."""
+    """The pruner that makes models from the bank."""
+    latencies: Latencies
+    """Milliseconds per image of the bank's models."""
+    base_cost: tuple[int, int]
+    """Parameters of the base, and its MACs per image."""
 
-    def cost(self, ratio: float, labels: int) -> tuple[int, int]:
-        """Parameters, and MACs of an image, of a model of so many classes that lacks a share of each layer."""
+    def cost(self, ratio: float, n_classes: int) -> tuple[int, int]:
+        """Return the parameters, and the MACs per image, of a model at a ratio for a number of classes."""
         from ..masks.mask import keep_count
 
-        costs = _costs(self.base, labels)
+        cost_model = _cost_model(self.base, n_classes)
         counts = {name: keep_count(size, ratio) for name, size in self.base.sizes.items()}
-        return costs.params(counts), costs.macs(counts)
+        return cost_model.params(counts), cost_model.macs(counts)
 
     @property
-    def bank(self) -> BankReader:
+    def reader(self) -> BankReader:
+        """The bank itself."""
         return self.pruner.bank
 
     @property
     def base(self) -> BaseModel:
-        return self.bank.base
+        """The base model of the bank."""
+        return self.reader.base
 
     @property
     def ratio(self) -> float:
-        """The share of units that its models lack."""
-        return self.bank.default_ratio or 0.9
+        """The ratio of the bank's own models."""
+        return self.reader.default_ratio or 0.9
 
 
 class SharedState:
-    """A bank with its visitors; `open` opens the bank in the background, and `opened` waits for it."""
+    """The state that all visitors of a page share.
+
+    Args:
+        bank: a folder, or an id on the Hub.
+        examples: a folder of example tasks.
+        limits: limits of what one visitor may send.
+    """
 
     def __init__(self, bank: str | Path, examples: str | Path | None, limits: UploadLimits | None = None) -> None:
-        self.where = bank
+        self.bank_location = bank
         self.limits = limits or UploadLimits()
-        self.visitors = Visitors(self._no_photos)
-        self.examples = _examples(examples)
-        self.waiting_line = WaitingLine(MOST_WAITING)
-        self._opening: Future[Opened] = Future()
+        self.visitors = Visitors(self._make_photos)
+        self.examples = _find_examples(examples)
+        self.waiting_line = WaitingLine(MAX_WAITING)
+        self._opening: Future[OpenedBank] = Future()
         self._lock = threading.Lock()
-        self._asked = False
+        self._has_started = False
 
-    def open(self) -> None:
-        """Begin to open the bank, once."""
+    def start_opening(self) -> None:
+        """Start to open the bank in the background; later calls do nothing."""
         with self._lock:
-            if not self._asked:
-                self._asked = True
+            if not self._has_started:
+                self._has_started = True
                 threading.Thread(target=self._open, daemon=True).start()
 
     @property
-    def opened(self) -> Opened:
-        """The bank, when it is open.
+    def opened_bank(self) -> OpenedBank:
+        """The bank; the first access opens it, and every access waits until it is open.
 
         Raises:
-            MetaPruneError: it cannot be opened.
+            MetaPruneError: the bank cannot be opened.
         """
-        self.open()
+        self.start_opening()
         return self._opening.result()
 
     def example_classes(self) -> list[tuple[str, str]]:
-        """The example tasks with the classes that they have, in words."""
-        return [(name, ", ".join(_labels(folder))) for name, folder in self.examples.items()]
+        """Return the name of each example task, and its classes as text."""
+        return [(name, ", ".join(_example_labels(folder))) for name, folder in self.examples.items()]
 
     def visitor(self, request: gr.Request) -> Visitor:
-        """Who asks."""
+        """Return the visitor who has sent a request."""
         return self.visitors.get(request.session_hash or "")
 
     def _open(self) -> None:
         try:
-            self._opening.set_result(_opened(self.where))
+            self._opening.set_result(_open_bank(self.bank_location))
         except BaseException as error:
             self._opening.set_exception(error)
 
-    def _no_photos(self) -> Photos:
+    def _make_photos(self) -> Photos:
         from .uploads import Photos
 
-        return Photos(self.opened.base.preprocessing, self.limits)
+        return Photos(self.opened_bank.base.preprocessing, self.limits)
 
 
-def _opened(where: str | Path) -> Opened:
+def _open_bank(location: str | Path) -> OpenedBank:
     from ..pruner import MetaPruner
-    from .speeds import Speeds
+    from .latencies import Latencies
 
-    pruner = MetaPruner.from_hub(where)
+    pruner = MetaPruner.from_hub(location)
     base = pruner.bank.base
-    costs = _costs(base, 1)
-    return Opened(pruner, Speeds(base), (costs.params(base.sizes), costs.macs(base.sizes)))
+    cost_model = _cost_model(base, 1)
+    return OpenedBank(pruner, Latencies(base), (cost_model.params(base.sizes), cost_model.macs(base.sizes)))
 
 
-def _costs(base: BaseModel, labels: int) -> CostModel:
+def _cost_model(base: BaseModel, n_classes: int) -> CostModel:
     import torch
 
     from ..masks.mask import Mask
     from ..sizing.cost_model import get_cost_model
 
-    config = base.config(Mask.full(base.sizes), [str(i) for i in range(labels)])
+    config = base.config(Mask.full(base.sizes), [str(i) for i in range(n_classes)])
     return get_cost_model(config, torch.empty(1, *base.preprocessing.input_size))
 
 
-def _labels(folder: Path) -> list[str]:
-    """The classes of an example, from its folders or its Parquet file; none if they are told otherwise."""
+def _example_labels(folder: Path) -> list[str]:
+    """Return the classes of an example from its Parquet file or its folders; none if neither names them."""
     file = folder / "train.parquet"
     try:
-        found = _stored_labels(file) if file.exists() else _folders(folder)
+        labels = _stored_labels(file) if file.exists() else _class_folders(folder)
     except (OSError, ValueError, LookupError, TypeError) as error:  # no Parquet, or labels without names
-        log.warning("the classes of %s are not shown: %s", folder, reason(error))
+        log.warning("the classes of the example %s are not shown: %s", folder, reason(error))
         return []
-    return sorted(name.replace("_", " ") for name in found)
+    return sorted(label.replace("_", " ") for label in labels)
 
 
-def _folders(folder: Path) -> list[str]:
-    """The names of the folders, unless they are splits."""
+def _class_folders(folder: Path) -> list[str]:
+    """Return the names of the folders in an example; none if they are splits."""
     from ..data.sources import EVALUATION_NAMES, TRAIN_NAMES
 
-    found = [path.name for path in folder.iterdir() if path.is_dir()]
-    return [] if {name.lower() for name in found} & {*TRAIN_NAMES, *EVALUATION_NAMES} else found
+    names = [path.name for path in folder.iterdir() if path.is_dir()]
+    return [] if {name.lower() for name in names} & {*TRAIN_NAMES, *EVALUATION_NAMES} else names
 
 
 def _stored_labels(file: Path) -> list[str]:
-    """The names that `datasets` wrote for the labels that there are."""
+    """Return the class names that `datasets` wrote into a Parquet file, as far as images have them."""
     import json
 
     import pyarrow.parquet as pq
 
     column = pq.read_table(file, columns=["label"])
-    told = json.loads(column.schema.metadata[b"huggingface"])
-    names = told["info"]["features"]["label"]["names"]
+    metadata = json.loads(column.schema.metadata[b"huggingface"])
+    names = metadata["info"]["features"]["label"]["names"]
     return [names[i] for i in set(column["label"].to_pylist())]
 
 
-def _examples(folder: str | Path | None) -> dict[str, Path]:
-    """The example tasks in a folder, by a name that people read."""
+def _find_examples(folder: str | Path | None) -> dict[str, Path]:
+    """Return the folders of the example tasks by a readable name."""
     if folder is None:
         return {}
-    found = sorted(path for path in Path(folder).iterdir() if path.is_dir() and not path.name.startswith("."))
-    return {path.name.replace("_", " "): path for path in found}
+    folders = sorted(path for path in Path(folder).iterdir() if path.is_dir() and not path.name.startswith("."))
+    return {path.name.replace("_", " "): path for path in folders}

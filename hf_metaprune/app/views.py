@@ -1,4 +1,4 @@
-"""What the page shows, as HTML; text of visitors and of banks is escaped in the templates."""
+"""The parts of the page as HTML; the templates escape text of visitors and of banks."""
 
 from __future__ import annotations
 
@@ -23,196 +23,240 @@ if TYPE_CHECKING:
     from ..data.task import TaskData
     from ..reporting.report import AdaptReport
     from ..result import AdaptResult
-    from .comparison import Compared
+    from .comparison import ComparisonRow
 
-SHOWN_PHOTOS, SHOWN_RUNNERS_UP, MOST_MAPPED = 5, 4, 500
-SHOWN_ANSWERS = 5
-FEW, GOOD = 20, 0.9
-"""Photos that show how good a model is, and a share of them from which on there is little to say."""
+MAX_SHOWN_PHOTOS, MAX_SHOWN_RUNNERS_UP, MAX_SHOWN_ANSWERS = 5, 4, 5
+"""Most photos shown per class, most tasks shown that do not vote, and most classes shown of an answer."""
+MAX_MAPPED_TASKS = 500
+"""Most tasks that do not vote on the map."""
+FEW_PHOTOS = 20
+"""Fewer photos than this per class, or to test on, are called few."""
+GOOD_ACCURACY = 0.9
+"""Accuracy from which on the page gives no advice."""
 
 
 def message(text: str, kind: str = "status") -> str:
-    """A sentence for the visitor; `kind` "alert" for what went wrong, which a screen reader says at once."""
+    """Return a message for the visitor.
+
+    Args:
+        text: the message; each line becomes a paragraph.
+        kind: the ARIA role: "status", or "alert" for errors, which a screen reader reads out at once.
+    """
     return render("message.html", text=text, kind=kind)
 
 
-def classes(found: Mapping[str, Sequence[torch.Tensor]], example: TaskData | None) -> str:
-    """The classes so far, with a few photos of each."""
-    if not found and example is None:
+def classes(photos_by_class: Mapping[str, Sequence[torch.Tensor]], example: TaskData | None) -> str:
+    """Return the classes so far, with a few photos of each.
+
+    Args:
+        photos_by_class: the visitor's photos, uint8 (3, height, width) each.
+        example: the example that is used instead, if there is one.
+    """
+    if not photos_by_class and example is None:
         return render("classes.html", rows=[], hint="")
     from ..reporting.misclassified import thumbnail
 
     if example is not None:
         train = example.train
-        labels = map(readable, example.task.labels)
-        found = {label: list(train.images[train.targets == i]) for i, label in enumerate(labels)}
+        labels = map(readable_label, example.task.labels)
+        photos_by_class = {label: list(train.images[train.targets == i]) for i, label in enumerate(labels)}
     rows = []
-    for label, images in found.items():
-        shown = [data_uri(thumbnail(image)) for image in images[:SHOWN_PHOTOS]]
-        rows.append((label, counted(len(images), "photo"), shown, len(images) - len(shown)))
-    return render("classes.html", rows=rows, hint=_hint(found) if example is None else "")
+    for label, photos in photos_by_class.items():
+        thumbnails = [data_uri(thumbnail(photo)) for photo in photos[:MAX_SHOWN_PHOTOS]]
+        rows.append((label, counted(len(photos), "photo"), thumbnails, len(photos) - len(thumbnails)))
+    return render("classes.html", rows=rows, hint=_photo_hint(photos_by_class) if example is None else "")
 
 
-def readable(label: str) -> str:
-    """A class of a bank or an example, as people would write it."""
+def readable_label(label: str) -> str:
+    """Return a class of a bank or an example as people write it."""
     return label.replace("_", " ")
 
 
-def _hint(found: Mapping[str, Sized]) -> str:
-    """What is still missing, or would help."""
-    few = [label for label, images in found.items() if len(images) < FEW]
-    if not found:
+def _photo_hint(photos_by_class: Mapping[str, Sized]) -> str:
+    """Return a sentence about which photos are missing, or would help."""
+    if not photos_by_class:
         return ""
-    if len(found) == 1:
-        return "Now another class: it takes at least two, to tell them apart."
-    if few:
-        return f"It works with a few; {FEW} photos or more of each would make it better, and show how good it is."
-    return "Enough to begin: press “Make my model”, or add more."
+    if len(photos_by_class) == 1:
+        return "Now add photos of another class: a model needs at least two."
+    if any(len(photos) < FEW_PHOTOS for photos in photos_by_class.values()):
+        return (
+            f"A few photos are enough to begin. {FEW_PHOTOS} photos or more per class make the model better, and show "
+            "how good it is."
+        )
+    return "These photos are enough: press “Make my model”, or add more."
 
 
 def neighbors(plan: Plan, ratio: float) -> str:
-    """The nearest tasks, ranked, those that vote first, and a map of the bank with the visitor's task."""
-    parts = {"votes": plan.neighbors, "does not vote": plan.runners_up[:SHOWN_RUNNERS_UP]}
-    found = [(_named(n.entry), part, f"{n.score:.2f}") for part, some in parts.items() for n in some]
-    rows = [(f"{i}. {name}", *rest) for i, (name, *rest) in enumerate(found, 1)]
+    """Return the nearest tasks, those that vote first, and a map of the bank with the visitor's task."""
+    parts = {"votes": plan.neighbors, "does not vote": plan.runners_up[:MAX_SHOWN_RUNNERS_UP]}
+    cells = [(_entry_name(n.entry), part, f"{n.score:.2f}") for part, tasks in parts.items() for n in tasks]
+    rows = [(f"{i}. {name}", *values) for i, (name, *values) in enumerate(cells, 1)]
     voters = {n.entry.id: n.entry for n in plan.neighbors}
-    others = (entry for entry in plan.neighbors[0].entry.bank if entry.id not in voters)
-    entries = [*voters.values(), *itertools.islice(others, MOST_MAPPED)]  # a map takes n³ steps
-    places = positions(overlaps([*(entry.mask for entry in entries), plan.mask(ratio)]))
-    made = map_figure(places, len(voters), len(entries))
-    picture = svg(made, "Map of the bank's tasks with yours among them")
     bank = plan.neighbors[0].entry.bank
-    return render("neighbors.html", rows=rows, voters=len(voters), of=len(bank), picture=drawn(picture))
+    other_entries = (entry for entry in bank if entry.id not in voters)
+    entries = [*voters.values(), *itertools.islice(other_entries, MAX_MAPPED_TASKS)]  # a map takes n³ steps
+    points = positions(overlaps([*(entry.mask for entry in entries), plan.mask(ratio)]))
+    picture = svg(map_figure(points, len(voters), len(entries)), "Map of the bank's tasks with yours among them")
+    return render("neighbors.html", rows=rows, voters=len(voters), n_tasks=len(bank), picture=drawn(picture))
 
 
-def _named(entry: Entry) -> str:
-    return ", ".join(map(readable, entry.labels))
+def _entry_name(entry: Entry) -> str:
+    return ", ".join(map(readable_label, entry.labels))
 
 
 def vote(plan: Plan, ratio: float, layer: str) -> str:
-    """Who keeps which unit of a layer, and what the new model keeps."""
+    """Return which neighbor keeps which unit of a layer, and which units the new model keeps."""
     mask = plan.mask(ratio)
-    masks = {_named(n.entry): n.entry.mask for n in plan.neighbors}
+    masks = {_entry_name(n.entry): n.entry.mask for n in plan.neighbors}
     picture = svg(vote_figure(layer, masks, mask), f"The vote in layer {layer}")
-    kept = {"kept": mask.n_kept, "of": mask.n_units, "layers": len(mask), "voters": len(masks)}
-    return render("vote.html", picture=drawn(picture), layer=layer, **kept)
+    counts = {"kept": mask.n_kept, "n_units": mask.n_units, "layers": len(mask), "voters": len(masks)}
+    return render("vote.html", picture=drawn(picture), layer=layer, **counts)
 
 
-def size(cost: tuple[int, int], whole: tuple[int, int], milliseconds: float, made: float | None = None) -> str:
-    """What a model would be, before it is made.
+def size(
+    cost: tuple[int, int], base_cost: tuple[int, int], milliseconds: float, other_ratio: float | None = None
+) -> str:
+    """Return how large and how fast a model would be, before it is made.
 
     Args:
-        cost: its parameters and MACs.
-        whole: those of the base.
-        made: the ratio of the model that there is, if that is another one.
+        cost: parameters of the model, and its MACs per image.
+        base_cost: parameters of the base, and its MACs per image.
+        milliseconds: estimated milliseconds per image.
+        other_ratio: the ratio of the visitor's present model, if it is another one.
     """
     params, macs = cost
     return render(
         "size.html",
         params=f"{params:,}",
-        share=f"{params / whole[0]:.1%}",
-        macs=f"{macs / whole[1]:.1%}",
+        share=f"{params / base_cost[0]:.1%}",
+        macs=f"{macs / base_cost[1]:.1%}",
         kilobytes=f"{4 * params / 1000:,.0f}",
         milliseconds=f"{milliseconds:.1f}",
-        made=None if made is None else f"{made:.2f}",
+        other_ratio=None if other_ratio is None else f"{other_ratio:.2f}",
     )
 
 
-def waiting(before: int) -> str:
-    """That others come first."""
-    return render("waiting.html", before=f"{counted(before, 'visitor')} {'is' if before == 1 else 'are'}")
+def waiting(ahead: int) -> str:
+    """Return the message to a visitor in the waiting line.
+
+    Args:
+        ahead: visitors who come first.
+    """
+    return render("waiting.html", visitors=f"{counted(ahead, 'visitor')} {'is' if ahead == 1 else 'are'}")
 
 
 def training(progress: Progress) -> str:
-    """How far the training is, and the curve so far."""
-    left = progress.seconds_left
+    """Return the progress of a training, and its accuracies so far as a curve."""
+    seconds_left = progress.seconds_left
     picture = None
     if len(progress.accuracies) > 1:
         picture = drawn(svg(curve_figure({"this model": progress.accuracies}), "Accuracy by step so far"))
     return render(
         "training.html",
-        what=progress.what,
+        activity=progress.activity,
         step=progress.step,
         steps=progress.steps,
-        left=None if left is None else f"about {max(1, round(left))} s left",
+        time_left=None if seconds_left is None else f"about {max(1, round(seconds_left))} s left",
         picture=picture,
     )
 
 
 def answer(probabilities: dict[str, float]) -> str:
-    """What the model says of a photo: the classes that it finds most likely."""
-    rows = sorted(probabilities.items(), key=lambda item: -item[1])[:SHOWN_ANSWERS]
+    """Return the classes that the model finds most likely for a photo.
+
+    Args:
+        probabilities: the probability of each class; empty before a photo is there.
+    """
+    rows = sorted(probabilities.items(), key=lambda item: -item[1])[:MAX_SHOWN_ANSWERS]
     return render("answer.html", rows=rows)
 
 
-def done(made: AdaptResult) -> str:
-    """That the model is there, and how good it is."""
-    report: AdaptReport = made.report
+def done(model: AdaptResult) -> str:
+    """Return the message that the model is made, and how good it is."""
+    report: AdaptReport = model.report
     text = f"Done in {sum(report.seconds.values()):.0f} s."
     if report.test_images:
-        text += f" It recognizes {round(report.accuracy * report.test_images)} of {report.test_images} test photos."
-    return render("done.html", text=text, part="result")
+        n_recognized = round(report.accuracy * report.test_images)
+        text += f" The model recognizes {n_recognized} of {report.test_images} test photos."
+    return render("done.html", text=text, target="result")
 
 
-def result(made: AdaptResult, kilobytes: float) -> str:
-    """The main figures, the curve, the confusion matrix."""
+def result(model: AdaptResult, kilobytes: float) -> str:
+    """Return the main figures of a model, its learning curve, and its confusion matrix.
+
+    Args:
+        model: the visitor's model.
+        kilobytes: size of the zip.
+    """
     from ..reporting.page import MADE_IN, tiles
 
-    report: AdaptReport = made.report
+    report: AdaptReport = model.report
     pictures = []
-    if len(report.accuracy_at_step) > 1 and report.test_images >= FEW:
+    if len(report.accuracy_at_step) > 1 and report.test_images >= FEW_PHOTOS:
         curve = drawn(svg(curve_figure(report.learning_curves), "Accuracy by step of fine-tuning"))
-        pictures.append((curve, "How it learnt", "Of the test photos, those that it recognized."))
+        pictures.append((curve, "How it learned", "Share of the test photos that the model recognized."))
     if np.any(report.confusion) and len(report.labels) <= MAX_CONFUSION:
-        labels = list(map(readable, report.labels))
+        labels = list(map(readable_label, report.labels))
         matrix = drawn(svg(confusion_figure(report.confusion, labels), "Confusion matrix"))
-        pictures.append((matrix, "Where it errs", "Rows: what a photo is. Columns: what it was taken for."))
+        caption = "Rows: the true class of a photo. Columns: the class that the model named."
+        pictures.append((matrix, "Where it errs", caption))
     figures = [*(tile for tile in tiles(report) if tile[1] != MADE_IN), (f"{kilobytes:,.0f} kB", "to download")]
     return render("result.html", summary=list(verdict(report)), tiles=figures, pictures=pictures)
 
 
 def verdict(report: AdaptReport) -> Iterator[str]:
-    """How good the model is, and what would make it better."""
+    """Yield sentences about how good the model is, and what would make it better."""
     if not report.test_images:
         return
     low, high = report.accuracy_interval
     chance = 1 / len(report.labels)
-    yield f"It recognizes {report.accuracy:.0%} of the test photos; a guess would be right for {chance:.0%}."
-    yield f"With more photos to test it on, it would most likely lie between {low:.0%} and {high:.0%}."
-    if report.test_images < FEW:
-        yield f"That is a rough figure: only {counted(report.test_images, 'photo')} could be held back to test it."
+    yield f"The model recognizes {report.accuracy:.0%} of the test photos. A guess would be right for {chance:.0%}."
+    yield f"With more test photos, the share would most likely lie between {low:.0%} and {high:.0%}."
+    if report.test_images < FEW_PHOTOS:
+        n_photos = counted(report.test_images, "photo")
+        yield f"This is a rough figure, because only {n_photos} could be held back for the test."
     if low <= chance:
-        yield "That is no better than chance: add photos, or choose classes that differ more."
-    elif report.accuracy < GOOD:
-        yield "More photos of each class make a better one most surely; a larger model, by the slider, may, too."
+        yield "This is not clearly better than a guess: add photos, or choose classes that differ more."
+    elif report.accuracy < GOOD_ACCURACY:
+        yield "More photos of each class are the surest way to a better model. A larger model may help, too."
 
 
-def compared(rows: Sequence[Compared], whole: tuple[int, int], progress: Progress | None = None) -> str:
-    """This model beside other ways; `progress` is of the one that is being tried."""
-    table = [(way.name, f"{way.accuracy:.0%}", f"{way.params:,}", f"{way.params / whole[0]:.1%}") for way in rows]
-    trying = None
-    if progress is not None:
-        trying = progress.what + (f": step {progress.step} of {progress.steps}" if progress.steps else "")
-    return render("compared.html", rows=table, trying=trying, said=_compared_words(rows) if trying is None else "")
+def comparison(rows: Sequence[ComparisonRow], base_cost: tuple[int, int], progress: Progress | None = None) -> str:
+    """Return the comparison of the visitor's model with the baselines.
+
+    Args:
+        rows: the visitor's model, then the baselines that are made.
+        base_cost: parameters of the base, and its MACs per image.
+        progress: the progress of the baseline that is being made, if there is one.
+    """
+    cells = [(row.name, f"{row.accuracy:.0%}", f"{row.params:,}", f"{row.params / base_cost[0]:.1%}") for row in rows]
+    if progress is None:
+        return render("comparison.html", rows=cells, activity=None, summary=_comparison_summary(rows))
+    activity = progress.activity + (f": step {progress.step} of {progress.steps}" if progress.steps else "")
+    return render("comparison.html", rows=cells, activity=activity, summary="")
 
 
-def _compared_words(rows: Sequence[Compared]) -> str:
-    """What the comparison shows, in a sentence."""
-    mine, *others = rows
-    same_size = [way for way in others if way.params <= 1.01 * mine.params]
-    larger = [way for way in others if way not in same_size]
+def _comparison_summary(rows: Sequence[ComparisonRow]) -> str:
+    """Return in words what the comparison shows."""
+    own_row, *baselines = rows
+    same_size = [row for row in baselines if row.params <= 1.01 * own_row.params]
+    larger = [row for row in baselines if row not in same_size]
     if not same_size:
         return ""
-    best = max(same_size, key=lambda way: way.accuracy)
-    points = round(100 * (mine.accuracy - best.accuracy))
-    side = f"{counted(abs(points), 'point')} {'above' if points > 0 else 'below'}" if points else "as good as"
-    said = f"Your model is {side} the best other way of its size"
+    best = max(same_size, key=lambda row: row.accuracy)
+    points = round(100 * (own_row.accuracy - best.accuracy))
+    relation = f"{counted(abs(points), 'point')} {'above' if points > 0 else 'below'}" if points else "as good as"
+    summary = f"Your model is {relation} the best baseline of its size."
     if not larger:
-        return f"{said}."
-    times, possible = larger[-1].params / mine.params, larger[-1].accuracy
-    return f"{said}. The whole base is {times:,.0f} times as large, and shows what is possible: {possible:.0%}."
+        return summary
+    factor, accuracy = larger[-1].params / own_row.params, larger[-1].accuracy
+    return f"{summary} The whole base is {factor:,.0f} times as large, and recognizes {accuracy:.0%}."
 
 
 def published(url: str) -> str:
-    """Where the model is now."""
+    """Return the message that the model is published.
+
+    Args:
+        url: address of the model on the Hub.
+    """
     return render("published.html", url=url)

@@ -1,4 +1,4 @@
-"""What belongs to one visitor, and goes with them: photos, vote, model, files."""
+"""What belongs to one visitor, and is deleted with the visitor: photos, vote, model, files."""
 
 from __future__ import annotations
 
@@ -22,50 +22,58 @@ if TYPE_CHECKING:
     from .uploads import Photos
 
 
-MOST_GONE = 10_000
+MAX_FORGOTTEN_SESSIONS = 10_000
+"""Most forgotten sessions whose names are remembered."""
 
 
 class Visitor:
-    """One visitor's session; nothing of it is seen by others."""
+    """One visitor's session; other visitors see nothing of it."""
 
-    def __init__(self, no_photos: Callable[[], Photos]) -> None:
-        self._no_photos = no_photos
+    def __init__(self, make_photos: Callable[[], Photos]) -> None:
+        self._make_photos = make_photos
         self._photos: Photos | None = None
         self.example: TaskData | None = None
+        """The example that the visitor uses instead of own photos."""
         self.plan: Plan | None = None
+        """The vote on the visitor's task."""
         self.result: AdaptResult | None = None
+        """The visitor's model."""
         self.stop = threading.Event()
-        self.changes = 0
-        """How often the photos have become others."""
-        self.interrupted = False
-        """By which a training ended."""
+        """Set when the visitor's work is to end early."""
+        self.photo_changes = 0
+        """How often the photos have changed."""
+        self.was_interrupted = False
+        """Whether a change of the photos has ended the last training."""
         self.was_forgotten = False
-        """The page was here before, and its photos were let go."""
-        self.chosen: set[str] = set()
-        """Files of photos that are chosen, and not added yet."""
-        self.tried: str | None = None
+        """Whether this session is the successor of one that was idle for too long, and whose photos are deleted."""
+        self.pending_photos: set[str] = set()
+        """Files of photos that are chosen but not added to a class yet."""
+        self.trial_photo: str | None = None
         """The file of the photo that the model is tried on."""
         self.uploads: set[str] = set()
-        """Files that came and are still there; Gradio keeps them by their content, one for all who send the same."""
+        """Files that the visitor has sent and that still exist.
+
+        Gradio names a file by its content: two visitors who send the same file share it.
+        """
         self.ticket: str | None = None
-        """By which one who has gone to sign in comes back."""
-        self.name = ""
-        """That the model is to be published under."""
+        """The ticket that brings the visitor back from signing in."""
+        self.repo_name = ""
+        """The name under which the model is to be published."""
         self._folder: Path | None = None
 
     @property
     def photos(self) -> Photos:
-        """What the visitor has brought."""
+        """The photos that the visitor has added."""
         if self._photos is None:
-            self._photos = self._no_photos()
+            self._photos = self._make_photos()
         return self._photos
 
     @property
     def folder(self) -> Path:
-        """A folder for the visitor's files, made when it is needed; only this server's user can read it.
+        """The folder of the visitor's files, made at the first access; only this server's user can read it.
 
-        It is where Gradio serves files from: of files elsewhere it keeps a copy, which would outlive this one. So its
-        name cannot be guessed.
+        The folder lies where Gradio serves files from, because Gradio copies files that lie elsewhere, and a copy would
+        outlive the visitor. Gradio gives such files to everybody who knows their path, so the name cannot be guessed.
         """
         from gradio.utils import get_upload_folder
 
@@ -75,11 +83,11 @@ class Visitor:
         return self._folder
 
     @contextmanager
-    def writing(self) -> Iterator[Path]:
-        """The folder, to write to.
+    def writable_folder(self) -> Iterator[Path]:
+        """Yield the folder to write to.
 
         Raises:
-            StoppedError: the visitor is gone meanwhile, and with them what was written.
+            StoppedError: the visitor was forgotten meanwhile; what was written is deleted.
         """
         folder = self.folder
         try:
@@ -91,141 +99,156 @@ class Visitor:
             shutil.rmtree(folder, ignore_errors=True)
             raise StoppedError
 
-    def data(self, seed: int) -> TaskData:
-        """The visitor's photos, or the example that was chosen.
+    def task_data(self, seed: int) -> TaskData:
+        """Return the example that the visitor uses, or else the visitor's photos as a task.
 
         Raises:
-            DataError: too few of them.
+            DataError: there are too few photos or classes.
         """
         try:
             return self.example or self.photos.data(seed=seed)
         except DataError as error:
             if self.was_forgotten and not self.photos.by_class:
-                raise DataError("this page was idle for so long that its photos are forgotten: begin again") from error
-            if self.chosen:
+                raise DataError("this page was idle for so long that its photos are deleted: begin again") from error
+            if self.pending_photos:
                 raise DataError(f"{error}; press “Add to the class” to add the photos that you have chosen") from error
             raise
 
     def forget(self) -> None:
-        """Let go of photos, vote, model and files."""
+        """Delete photos, vote, model and files."""
         self.stop.set()
         self.stop = threading.Event()
         self._photos = None
-        self.chosen = set()
+        self.pending_photos = set()
         self.example = self.plan = self.result = None
-        self.interrupted = False
+        self.was_interrupted = False
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
-    def changed(self) -> None:
-        """The photos are others: what was made, or is being made, from the former ones holds no more."""
-        self.changes += 1
+    def note_photo_change(self) -> None:
+        """Drop the vote and the model of the former photos, and end a training on them."""
+        self.photo_changes += 1
         self.plan = self.result = None
         self.stop.set()
 
-    def packed(self) -> Path:
-        """The model's folder as a zip, with its report as a page.
+    def pack_model(self) -> Path:
+        """Write the model's folder, with its report as a page, as a zip, and return the zip's path.
 
         Raises:
-            StoppedError: there is no model any more.
+            StoppedError: the visitor has no model, or was forgotten meanwhile.
         """
         result = self.result
         if result is None:
             raise StoppedError
-        with self.writing() as folder:
-            made = result.save_pretrained(folder / "model", html=True, overwrite=True)
+        with self.writable_folder() as folder:
+            model_folder = result.save_pretrained(folder / "model", html=True, overwrite=True)
             path = folder / "model.zip"
             with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-                for file in sorted(made.iterdir()):
+                for file in sorted(model_folder.iterdir()):
                     archive.write(file, f"model/{file.name}")
         return path
 
 
 class Visitors:
-    """Who is here, by the name of their session; whoever leaves, or was idle for long, is forgotten."""
+    """The visitors of a page by session; a visitor who leaves or is idle for too long is forgotten.
 
-    def __init__(self, no_photos: Callable[[], Photos], most: int = 200, idle: float = 3600, away: float = 900) -> None:
-        self.no_photos, self.most, self.idle, self.away = no_photos, most, idle, away
-        self.known: dict[str, tuple[float, Visitor]] = {}
-        """When each was last seen, and the visitor; the one idle for longest comes first."""
-        self._away: dict[str, Visitor] = {}
-        """Who has gone to sign in, by ticket: the page is left for it, and comes back as another session."""
-        self._gone: dict[str, None] = {}
-        """Names of sessions that were forgotten, though their pages may still be open."""
+    Args:
+        make_photos: a function that makes an empty collection of photos.
+        max_visitors: most visitors at a time; one more, and the visitor who is idle for longest is forgotten.
+        idle_seconds: longest time without a request.
+        away_seconds: longest time for signing in.
+    """
+
+    def __init__(
+        self,
+        make_photos: Callable[[], Photos],
+        max_visitors: int = 200,
+        idle_seconds: float = 3600,
+        away_seconds: float = 900,
+    ) -> None:
+        self.make_photos, self.max_visitors = make_photos, max_visitors
+        self.idle_seconds, self.away_seconds = idle_seconds, away_seconds
+        self.sessions: dict[str, tuple[float, Visitor]] = {}
+        """Time of the last request and visitor by session, the longest idle one first."""
+        self._signing_in: dict[str, Visitor] = {}
+        """Visitors who have left the page to sign in, by ticket; they come back in another session."""
+        self._forgotten_sessions: dict[str, None] = {}
+        """Sessions of visitors who were forgotten, though their pages may still be open, in this order."""
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self.known)
+        return len(self.sessions)
 
     def get(self, session: str) -> Visitor:
-        """The visitor of a session; a new one if there is none. Of too many, the one idle for longest is forgotten."""
+        """Return the visitor of a session, a new one if there is none, and forget idle and surplus visitors."""
         now = time.monotonic()
         with self._lock:
-            _, visitor = self.known.pop(session, (now, None))
-            gone = [name for name, (seen, _) in self.known.items() if now - seen > self.idle]
-            here = [name for name in self.known if name not in gone]
-            gone += here[: max(0, len(here) - self.most + 1)]
-            forgotten = [self.known.pop(name)[1] for name in gone]
-            self._gone |= dict.fromkeys(gone)
+            _, visitor = self.sessions.pop(session, (now, None))
+            expired = [name for name, (last_seen, _) in self.sessions.items() if now - last_seen > self.idle_seconds]
+            remaining = [name for name in self.sessions if name not in expired]
+            expired += remaining[: max(0, len(remaining) - self.max_visitors + 1)]
+            expired_visitors = [self.sessions.pop(name)[1] for name in expired]
+            self._forgotten_sessions |= dict.fromkeys(expired)
             if visitor is None:
-                visitor = Visitor(self.no_photos)
-                visitor.was_forgotten = session in self._gone
-            self.known[session] = (now, visitor)
-            while len(self._gone) > MOST_GONE:
-                del self._gone[next(iter(self._gone))]
-        for other in forgotten:
-            self.forget(other)
+                visitor = Visitor(self.make_photos)
+                visitor.was_forgotten = session in self._forgotten_sessions
+            self.sessions[session] = (now, visitor)
+            while len(self._forgotten_sessions) > MAX_FORGOTTEN_SESSIONS:
+                del self._forgotten_sessions[next(iter(self._forgotten_sessions))]
+        for expired_visitor in expired_visitors:
+            self.forget(expired_visitor)
         return visitor
 
     def leave(self, session: str | None) -> None:
-        """Forget a visitor who has closed the page, unless it was to sign in."""
+        """Forget a visitor who has closed the page; a visitor who signs in is kept for `away_seconds`."""
         with self._lock:
-            _, visitor = self.known.pop(session or "", (0.0, None))
+            _, visitor = self.sessions.pop(session or "", (0.0, None))
             if visitor is not None and visitor.ticket is not None:
-                self._away[visitor.ticket] = visitor
-                waiting = threading.Timer(self.away, self._give_up, [visitor.ticket])
-                waiting.daemon = True
-                waiting.start()
+                self._signing_in[visitor.ticket] = visitor
+                timer = threading.Timer(self.away_seconds, self._forget_absent, [visitor.ticket])
+                timer.daemon = True
+                timer.start()
                 return
         if visitor is not None:
             self.forget(visitor)
 
-    def expect(self, visitor: Visitor) -> str:
-        """A ticket for who leaves the page to sign in: `restore` takes it, once."""
+    def issue_ticket(self, visitor: Visitor) -> str:
+        """Return a new ticket for a visitor who leaves the page to sign in; `restore` takes it once."""
         visitor.ticket = secrets.token_urlsafe(24)
         return visitor.ticket
 
-    def _give_up(self, ticket: str) -> None:
+    def _forget_absent(self, ticket: str) -> None:
         with self._lock:
-            visitor = self._away.pop(ticket, None)
+            visitor = self._signing_in.pop(ticket, None)
         if visitor is not None:
             self.forget(visitor)
 
     def restore(self, ticket: str, session: str) -> bool:
-        """Whether a ticket holds; then its visitor is that of the session."""
+        """Give a session the visitor of a ticket, and return whether the ticket was valid."""
         with self._lock:
-            here = [name for name, (_, visitor) in self.known.items() if visitor.ticket == ticket]
-            held = self.known.pop(here[0])[1] if here else self._away.pop(ticket, None)  # it may not have left yet
-            if held is None:
+            # The former session may still be open: the browser does not wait until it is closed.
+            holders = [name for name, (_, visitor) in self.sessions.items() if visitor.ticket == ticket]
+            visitor = self.sessions.pop(holders[0])[1] if holders else self._signing_in.pop(ticket, None)
+            if visitor is None:
                 return False
-            held.ticket = None
-            _, fresh = self.known.pop(session, (0.0, None))
-            self.known[session] = (time.monotonic(), held)
-        if fresh is not None:
-            self.forget(fresh)
+            visitor.ticket = None
+            _, new_visitor = self.sessions.pop(session, (0.0, None))
+            self.sessions[session] = (time.monotonic(), visitor)
+        if new_visitor is not None:
+            self.forget(new_visitor)
         return True
 
     def forget(self, visitor: Visitor) -> None:
-        """Let go of all that a visitor has brought and made."""
-        self.drop(visitor, visitor.uploads)
+        """Delete everything that a visitor has sent and made."""
+        self.delete_uploads(visitor, visitor.uploads)
         visitor.forget()
 
-    def drop(self, visitor: Visitor, uploads: Iterable[str]) -> None:
-        """Delete files that a visitor has sent, but for those that another has sent, too."""
+    def delete_uploads(self, visitor: Visitor, uploads: Iterable[str]) -> None:
+        """Delete files that a visitor has sent, except those that another visitor has sent, too."""
         paths = set(uploads)
         with self._lock:
             visitor.uploads -= paths
-            kept: set[str] = set().union(*(other.uploads for _, other in self.known.values()))
-        for path in paths - kept:
+            shared_paths: set[str] = set().union(*(other.uploads for _, other in self.sessions.values()))
+        for path in paths - shared_paths:
             Path(path).unlink(missing_ok=True)

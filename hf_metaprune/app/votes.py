@@ -1,4 +1,4 @@
-"""Section 4 of the page: which tasks of the bank were near, and what they voted for."""
+"""Last section of the page: the nearest tasks of the bank, and what they voted for."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ if TYPE_CHECKING:
 
 
 class VoteSection:
-    """The nearest tasks with a map, and the vote of one layer at a time; there once the tasks are found."""
+    """The nearest tasks with a map, and the vote in one layer at a time; hidden until there is a vote."""
 
     def __init__(self) -> None:
         with gr.Column(visible=False) as self.column:
-            gr.Markdown("## How it came about")
+            gr.Markdown("## How your model was chosen")
             gr.Markdown("### The nearest tasks")
-            self.near = gr.HTML(elem_id="neighbors")
+            self.neighbors = gr.HTML(elem_id="neighbors")
             gr.Markdown("### Their vote")
-            self.voted = gr.HTML(elem_id="vote")
+            self.vote = gr.HTML(elem_id="vote")
             self.layer = gr.Dropdown([], label="Layer", interactive=True, elem_id="layer")
 
     @property
-    def parts(self) -> list[Any]:
+    def components(self) -> list[Any]:
         """The components that change."""
-        return [self.column, self.near, self.voted, self.layer]
+        return [self.column, self.neighbors, self.vote, self.layer]
 
-    def of(self, plan: Plan, ratio: float, layer: str) -> Update:
-        """How the section looks when the tasks are found, but for the vote itself."""
+    def neighbors_update(self, plan: Plan, ratio: float, layer: str) -> Update:
+        """Return the update that shows the nearest tasks, and selects a layer; the vote itself is not in it."""
         return {
             self.column: gr.update(visible=True),
-            self.near: views.neighbors(plan, ratio),
+            self.neighbors: views.neighbors(plan, ratio),
             self.layer: gr.update(choices=list(plan.mask(ratio)), value=layer),
         }
 
-    def emptied(self) -> Update:
-        """How the section looks when there is no vote any more."""
-        return {self.column: gr.update(visible=False), self.near: "", self.voted: ""}
+    def empty_update(self) -> Update:
+        """Return the update that hides the section."""
+        return {self.column: gr.update(visible=False), self.neighbors: "", self.vote: ""}

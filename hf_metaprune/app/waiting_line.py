@@ -1,4 +1,4 @@
-"""Whose turn it is: training takes all of the machine, so visitors come one after the other."""
+"""The waiting line: a training uses the whole machine, so visitors train one after the other."""
 
 from __future__ import annotations
 
@@ -7,69 +7,75 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..errors import MetaPruneError
-from .jobs import PULSE, StoppedError
+from .jobs import POLL_SECONDS, StoppedError
 
 
 class BusyError(MetaPruneError):
     """Too many visitors are waiting."""
 
 
-class Ticket:
-    """One visitor's place in the line; a visitor who has stopped, or is gone, has none any more."""
+class Place:
+    """One visitor's place in the line; a visitor who has stopped or left is passed over."""
 
     def __init__(self, waiting_line: WaitingLine, stop: threading.Event) -> None:
         self.waiting_line, self.stop = waiting_line, stop
 
-    def waiting(self) -> Iterator[int]:
-        """How many are before this one, each second until there is nobody.
+    def wait_for_turn(self) -> Iterator[int]:
+        """Yield how many visitors are ahead, at least once per second, until nobody is.
 
         Raises:
-            StoppedError: the visitor has stopped, or is gone.
+            StoppedError: the visitor has stopped or left.
         """
-        while ahead := self.waiting_line.before(self):
+        while ahead := self.waiting_line.count_ahead(self):
             yield ahead
-            self.waiting_line.pause()
+            self.waiting_line.wait_for_change()
         if self.stop.is_set():
             raise StoppedError
 
 
 class WaitingLine:
-    """A line of visitors, first come, first served."""
+    """A line of visitors: who comes first is served first."""
 
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.line: list[Ticket] = []
-        self._changed = threading.Condition()
+    def __init__(self, max_length: int) -> None:
+        self.max_length = max_length
+        self.places: list[Place] = []
+        self._condition = threading.Condition()
 
     @contextmanager
-    def ticket(self, stop: threading.Event) -> Iterator[Ticket]:
-        """A place at the end of the line, until the block is left; `stop` is set when its visitor does not want it.
+    def join(self, stop: threading.Event) -> Iterator[Place]:
+        """Hold a place at the end of the line until the block ends.
+
+        Args:
+            stop: an event that is set when the visitor has stopped or left.
+
+        Yields:
+            The place.
 
         Raises:
             BusyError: the line is full.
         """
-        mine = Ticket(self, stop)
-        with self._changed:
-            if len(self._there()) >= self.most:
-                raise BusyError(f"{self.most} visitors are waiting already: please come back in some minutes")
-            self.line.append(mine)
+        place = Place(self, stop)
+        with self._condition:
+            if len(self._active_places()) >= self.max_length:
+                raise BusyError(f"{self.max_length} visitors are waiting already: please come back in some minutes")
+            self.places.append(place)
         try:
-            yield mine
+            yield place
         finally:
-            with self._changed:
-                self.line.remove(mine)
-                self._changed.notify_all()
+            with self._condition:
+                self.places.remove(place)
+                self._condition.notify_all()
 
-    def before(self, ticket: Ticket) -> int:
-        """How many are before a ticket."""
-        with self._changed:
-            there = self._there()
-            return there.index(ticket) if ticket in there else 0
+    def count_ahead(self, place: Place) -> int:
+        """Return how many visitors are ahead of a place."""
+        with self._condition:
+            active = self._active_places()
+            return active.index(place) if place in active else 0
 
-    def pause(self) -> None:
-        """Wait until the line moves, but no longer than a second."""
-        with self._changed:
-            self._changed.wait(PULSE)
+    def wait_for_change(self) -> None:
+        """Wait until somebody leaves the line, but at most `POLL_SECONDS`."""
+        with self._condition:
+            self._condition.wait(POLL_SECONDS)
 
-    def _there(self) -> list[Ticket]:
-        return [ticket for ticket in self.line if not ticket.stop.is_set()]
+    def _active_places(self) -> list[Place]:
+        return [place for place in self.places if not place.stop.is_set()]

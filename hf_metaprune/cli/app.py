@@ -1,4 +1,4 @@
-"""The commands of `hf-metaprune`: parse, call, print."""
+"""The command ``hf-metaprune``: its main commands, its options, and how errors are shown."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from .output import (
 from .space import space
 
 app = typer.Typer(
-    help="Small, task-specific image models by meta-vote pruning.",
+    help="Make small, task-specific image models by meta-vote pruning.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -49,24 +49,28 @@ app.command()(space)
 
 Strict = Annotated[
     bool | None,
-    typer.Option("--strict/--lenient", help="Stop at a bad entry, or leave it out; in a folder it stops by default."),
+    typer.Option(
+        "--strict/--lenient",
+        help="Stop at a bad entry, or skip it. The default is to stop for a folder, and to skip for a bank on the Hub.",
+    ),
 ]
 
 
-class _Notes(logging.Handler):
-    """Warnings of the library as notes."""
+class _NoteHandler(logging.Handler):
+    """A handler that prints warnings of the library as notes."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Print a record."""
         note(record.getMessage())
 
 
-def _without_signatures(record: logging.LogRecord) -> bool:
-    """Take the query, which may be a right to write, off addresses that the Hub's client tells of."""
+def _remove_queries(record: logging.LogRecord) -> bool:
+    """Remove the queries of addresses in a record, because a query may contain a right to write; return True."""
     record.msg, record.args = re.sub(r"(https?://[^\s?]*)\?[^\s']*", r"\1", record.getMessage()), None
     return True
 
 
-def _version(show: bool) -> None:
+def _show_version(show: bool) -> None:
     if show:
         out.print(f"hf-metaprune {__version__}")
         raise typer.Exit
@@ -76,14 +80,14 @@ def _version(show: bool) -> None:
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug messages.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Options of all commands."""
-    handlers = [] if debug else [_Notes()]
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it lists every font
-    logging.getLogger("huggingface_hub").propagate = False  # it prints its warnings itself
-    logging.getLogger("huggingface_hub.utils._http").addFilter(_without_signatures)
+    """Set up logging by the options of all commands."""
+    handlers = [] if debug else [_NoteHandler()]
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # at lower levels it lists every font
+    logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own
+    logging.getLogger("huggingface_hub.utils._http").addFilter(_remove_queries)
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, handlers=handlers or None)
 
 
@@ -92,19 +96,22 @@ def options(
 def adapt(
     bank: BankArgument,
     data: Annotated[
-        str, typer.Argument(help="Folder of class folders, parquet, or a Hub data set id.", metavar="DATA")
+        str,
+        typer.Argument(help="Folder with one folder per class, parquet, or a data set id on the Hub.", metavar="DATA"),
     ],
     out_dir: Annotated[Path, typer.Option("--out", help="Folder for the model and its report.")],
     dtype: Annotated[str, typer.Option(help="How weights are stored: float32, float16 or bfloat16.")] = "float32",
     html: Annotated[
-        bool, typer.Option("--report", help="Also write report.html: one page, with pictures, that works offline.")
+        bool, typer.Option("--report", help="Also write report.html: one page with figures, which works offline.")
     ] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace the folder if it exists.")] = False,
     revision: BankRevision = None,
     strict: Strict = None,
     commons: Annotated[
         bool,
-        typer.Option("--commons", help="BANK is a bank, or just a base; neighbors are models all over the Hub."),
+        typer.Option(
+            "--commons", help="Take neighbors from all models on the Hub. BANK is then a bank or a base model."
+        ),
     ] = False,
     as_json: Json = False,
     **options: Any,
@@ -118,7 +125,7 @@ def adapt(
     check_dtype(dtype)
     search = {name: options.pop(name) for name in option_fields(SearchOptions) if name in options}
     if search and not commons:
-        raise OptionError(f"--{next(iter(search))} is for a search of the Hub: pass --commons, too")
+        raise OptionError(f"--{next(iter(search))} works only in a search of the Hub: pass --commons, too")
     if commons:
         search |= {"strict": bool(strict), "progress": show_progress()}
         pruner = MetaPruner.from_search(bank, revision=revision, **search)
@@ -142,24 +149,25 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.", metavar="IMAGES...")],
     as_json: Json = False,
 ) -> None:
-    """Classify images with an adapted model. Exit code 1 if one cannot be read."""
+    """Classify images with an adapted model. The exit code is 1 if an image cannot be read."""
     from ..data.sources import image_files
     from ..result import load_result
 
     paths = [file for path in images for file in (image_files(path)[0] if path.is_dir() else [path])]
     if not paths:
-        raise DataError(f"{images[0]} holds no image, such as .jpg or .png")
-    found = load_result(model).predict(paths, strict=False)
+        raise DataError(f"{images[0]} has no image files, such as .jpg or .png")
+    predictions = load_result(model).predict(paths, strict=False)
     if as_json:
-        print_json([{"image": str(p), **f} for p, f in zip(paths, found, strict=True)])
+        print_json([{"image": str(path), **p} for path, p in zip(paths, predictions, strict=True)])
     else:
         rows = table("image", "label", "score")
-        for path, f in zip(paths, found, strict=True):
-            if "error" not in f:
-                rows.add_row(escape_markup(str(path)), escape_markup(f["label"]), f"{f['score']:.1%}")
+        for path, prediction in zip(paths, predictions, strict=True):
+            if "error" not in prediction:
+                cells = [str(path), prediction["label"], f"{prediction['score']:.1%}"]
+                rows.add_row(*map(escape_markup, cells))
         if rows.row_count:
             out.print(rows)
-    failures = [f["error"] for f in found if "error" in f]
+    failures = [prediction["error"] for prediction in predictions if "error" in prediction]
     for failure in failures:
         err.print(f"[bold red]error:[/] {escape_markup(failure)}")
     raise typer.Exit(1 if failures else 0)
@@ -167,16 +175,18 @@ def predict(
 
 @app.command()
 def inspect(
-    model: Annotated[Path, typer.Argument(help="Folder of an adapted model or of a bank's entry.", metavar="MODEL")],
+    model: Annotated[
+        Path, typer.Argument(help="Folder of an adapted model, or of an entry of a bank.", metavar="MODEL")
+    ],
     as_json: Json = False,
 ) -> None:
-    """Show what a pruned model keeps, layer by layer."""
+    """Show the units that a pruned model keeps in each layer."""
     from ..result import load_result
 
     result = load_result(model)
-    loaded, learnt = result.model, result.report.accuracy_at_step
-    mask, config = loaded.mask(), loaded.config
-    params = sum(p.numel() for p in loaded.parameters())
+    network, accuracy_at_step = result.model, result.report.accuracy_at_step
+    mask, config = network.mask(), network.config
+    params = sum(p.numel() for p in network.parameters())
     layers = {name: {"kept": len(kept), "size": mask.sizes[name]} for name, kept in mask.items()}
     labels = [config.id2label[i] for i in range(config.num_labels)]
     facts = {"labels": labels, "ratio": config.ratio, "method": config.method, "params": params, "layers": layers}
@@ -186,23 +196,25 @@ def inspect(
         return
     out.print(f"[bold]{escape_markup(', '.join(labels))}[/]")
     base, metrics = config.base_model or {}, config.metrics or {}
-    made = f"{config.method} at ratio {config.ratio} of {base.get('architecture')}"
-    measured = ", ".join(f"{k} {v}" for k, v in metrics.items()) or "nothing"
-    out.print(escape_markup(f"{made}: {params:,} parameters; measured: {measured}"))
-    if len(learnt) > 1:
-        steps, accuracies = list(learnt), list(learnt.values())
+    origin = f"{base.get('architecture')} pruned by {config.method} at ratio {config.ratio}"
+    measurements = ", ".join(f"{k} {v}" for k, v in metrics.items()) or "nothing"
+    out.print(escape_markup(f"{origin}: {params:,} parameters; measured: {measurements}"))
+    if len(accuracy_at_step) > 1:
+        steps, accuracies = list(accuracy_at_step), list(accuracy_at_step.values())
         ends = f"{accuracies[0]:.1%} at step {steps[0]}, {accuracies[-1]:.1%} at step {steps[-1]}"
-        out.print(f"learnt {sparkline(accuracies)} {ends}")
-    longest = max(map(len, mask), default=0)
-    cells = max(8, min(48, out.width - longest - 26))
+        out.print(f"accuracy {sparkline(accuracies)} {ends}")
+    name_width = max(map(len, mask), default=0)
+    width = max(8, min(48, out.width - name_width - 26))
     rows = table("layer", "kept", "of", "units")
     for name, kept in mask.items():
-        rows.add_row(escape_markup(name), str(len(kept)), str(mask.sizes[name]), _ticks(kept, mask.sizes[name], cells))
+        rows.add_row(
+            escape_markup(name), str(len(kept)), str(mask.sizes[name]), _unit_bar(kept, mask.sizes[name], width)
+        )
     out.print(rows)
 
 
-def _ticks(kept: Iterable[int], size: int, width: int) -> str:
-    """Which units stay, as shades over at most `width` cells."""
+def _unit_bar(kept: Iterable[int], size: int, width: int) -> str:
+    """Return which units stay as a bar of at most `width` characters; a darker one means that more units stay."""
     cells = [0.0] * min(width, size)
     for unit in kept:
         cells[int(unit) * len(cells) // size] += len(cells) / size
@@ -211,17 +223,15 @@ def _ticks(kept: Iterable[int], size: int, width: int) -> str:
 
 @app.command()
 def demo(
-    bank: Annotated[
-        Path | None, typer.Option(help="Bank to use; the one that comes with the project if left out.")
-    ] = None,
+    bank: Annotated[Path | None, typer.Option(help="Bank to use; the demo bank by default.")] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Example task; the one that comes with the project if left out.")
+        Path | None, typer.Option(help="Example task; the one that comes with the project by default.")
     ] = None,
     out_dir: Annotated[Path, typer.Option("--out", help="Folder for the model and its report.")] = Path("demo_model"),
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Adapt the demo bank to an example task that no entry knows, beside the best way without a bank."""
+    """Adapt the demo bank to an example task that no entry has, and compare with the best baseline without a bank."""
     from .demo import run_demo
 
     run_demo(bank, data, out_dir, seed, as_json)
@@ -229,7 +239,7 @@ def demo(
 
 def run(arguments: list[str]) -> None:
     """Run a command line; see `hf_metaprune.cli.main`."""
-    debug = "--debug" in arguments  # wherever it stands
+    debug = "--debug" in arguments  # before or after the command
     if debug:
         arguments = ["--debug", *(argument for argument in arguments if argument != "--debug")]
     try:
@@ -239,7 +249,7 @@ def run(arguments: list[str]) -> None:
             raise
         err.print(f"[bold red]error:[/] {escape_markup(str(error))}", highlight=False, soft_wrap=True)
         raise SystemExit(1) from None
-    except SystemExit as done:
-        if done.code == INTERRUPTED:
+    except SystemExit as error:
+        if error.code == INTERRUPTED:
             raise KeyboardInterrupt from None
         raise

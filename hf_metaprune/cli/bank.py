@@ -1,4 +1,4 @@
-"""``hf-metaprune bank``: build, list and check banks."""
+"""The commands of ``hf-metaprune bank`` that build, list and check banks."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from .output import Json, escape_markup, out, print_json, show_progress, sparkli
 
 bank_app = typer.Typer(help="Build, list and check banks of pruned models.", no_args_is_help=True)
 
-BINARY = ("masks", "sketch")
-"""Columns of the index that nobody can read."""
-UNEVEN = 0.1
-"""Difference of the shares that two layers keep, from which on each entry's are shown."""
+BINARY_COLUMNS = ("masks", "sketch")
+"""Columns of the index that are not shown, because people cannot read them."""
+UNEVEN_SHARES = 0.1
+"""Difference between the shares that two layers keep above which the shares of each layer are shown."""
 
 BankRevision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a bank on the Hub.")]
 BankArgument = Annotated[str, typer.Argument(help="Folder of a bank, or its id on the Hub.", metavar="BANK")]
@@ -35,18 +35,18 @@ def bank_show(bank: BankArgument, revision: BankRevision = None, as_json: Json =
 
     opened = open_bank(bank, revision=revision)
     if as_json:
-        rows = [{k: v for k, v in e.row().items() if k not in BINARY} | {"metrics": e.metrics} for e in opened]
+        rows = [{k: v for k, v in e.row().items() if k not in BINARY_COLUMNS} | {"metrics": e.metrics} for e in opened]
         print_json({"name": opened.name, "base_model": opened.meta["base_model"], "entries": rows})
         return
     shares = {e.id: [len(kept) / e.mask.sizes[name] for name, kept in e.mask.items()] for e in opened}
-    uneven = any(max(found) - min(found) > UNEVEN for found in shares.values() if found)
-    header = ("entry", "labels", "method", "ratio", "accuracy", "kB", *(["kept by layer"] if uneven else []))
+    is_uneven = any(max(values) - min(values) > UNEVEN_SHARES for values in shares.values() if values)
+    header = ("entry", "labels", "method", "ratio", "accuracy", "kB", *(["kept per layer"] if is_uneven else []))
     entries = table(*header, title=escape_markup(repr(opened)))
     for e in opened:
-        found = e.metrics.get("accuracy")
-        shown = f"{found:.1%}" if isinstance(found, float) else "-"
-        row = [e.id, ", ".join(e.labels), str(e.method), str(e.ratio), shown, f"{e.size / 1000:.0f}"]
-        entries.add_row(*map(escape_markup, [*row, sparkline(shares[e.id])] if uneven else row))
+        accuracy = e.metrics.get("accuracy")
+        accuracy_text = f"{accuracy:.1%}" if isinstance(accuracy, float) else "-"
+        row = [e.id, ", ".join(e.labels), str(e.method), str(e.ratio), accuracy_text, f"{e.size / 1000:.0f}"]
+        entries.add_row(*map(escape_markup, [*row, sparkline(shares[e.id])] if is_uneven else row))
     out.print(entries)
 
 
@@ -55,9 +55,9 @@ def bank_explore(
     bank: BankArgument,
     host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to serve on.", min=1, max=65535)] = 7860,
-    browse: Annotated[bool, typer.Option(help="Open it in your browser.")] = True,
+    browse: Annotated[bool, typer.Option(help="Open the page in your browser.")] = True,
 ) -> None:
-    """Look at a bank in the browser: search its tasks, see which keep the same units; Ctrl-C ends it."""
+    """Show a bank in the browser: search its tasks, and see which keep the same units. Ctrl-C ends the command."""
     from .space import serve
 
     serve(bank, None, host, port, explore=True, browse=browse)
@@ -67,7 +67,8 @@ def bank_explore(
 def bank_validate(
     bank: BankArgument,
     repair: Annotated[
-        bool, typer.Option(help="Make the index anew from the folders of sound entries; set the others aside.")
+        bool,
+        typer.Option(help="Write a new index from the folders of valid entries, and move the other folders aside."),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -77,68 +78,68 @@ def bank_validate(
     from ..bank.validation import validate_bank
     from ..files.layout import REJECTED_FOLDER
 
-    opened, left_out = repair_index(bank) if repair else (open_bank(bank, strict=False), [])
+    opened, rejected = repair_index(bank) if repair else (open_bank(bank, strict=False), [])
     problems = validate_bank(opened, progress=show_progress())
     if as_json:
-        listed = {"problems": problems, "left_out": left_out}
-        rows = {name: [{"entry": p.entry_id, "what": p.what} for p in found] for name, found in listed.items()}
+        lists = {"problems": problems, "left_out": rejected}
+        rows = {name: [{"entry": p.entry_id, "what": p.what} for p in items] for name, items in lists.items()}
         print_json({"entries": len(opened)} | rows)
         raise typer.Exit(1 if problems else 0)
-    for problem in left_out:
+    for problem in rejected:
         out.print(f"[yellow]left out[/] {escape_markup(str(problem))}")
     for problem in problems:
         out.print(f"[red]✗[/] {escape_markup(str(problem))}")
-    if left_out:
+    if rejected:
         out.print(
-            f"what there is of entries that were left out lies in {escape_markup(str(opened.root / REJECTED_FOLDER))}"
+            f"the folders of entries that were left out are now in {escape_markup(str(opened.root / REJECTED_FOLDER))}"
         )
-    blind = sum(entry.sketch is None for entry in opened)
-    if repair and blind:
-        out.print(
-            f"{blind} of the entries have no sketch: `hf-metaprune bank sketch {escape_markup(bank)} DATA` makes them"
-        )
-    out.print(f"{_entries(opened)}, {counted(len(problems), 'problem')}")
+    n_without_sketch = sum(entry.sketch is None for entry in opened)
+    if repair and n_without_sketch:
+        advice = f"`hf-metaprune bank sketch {escape_markup(bank)} DATA` adds sketches"
+        out.print(f"{n_without_sketch} of the entries have no sketch: {advice}")
+    out.print(f"{_entry_count(opened)}, {counted(len(problems), 'problem')}")
     raise typer.Exit(1 if problems else 0)
 
 
 @bank_app.command("sketch")
 def bank_sketch(
     bank: OwnBankArgument,
-    data: Annotated[str, typer.Argument(help="Images of the kind that the bank's tasks have.", metavar="DATA")],
+    data: Annotated[str, typer.Argument(help="Images like those of the bank's tasks.", metavar="DATA")],
     as_json: Json = False,
 ) -> None:
-    """Add what large banks are searched by to entries that lack it; `bank build` does so by itself."""
+    """Add sketches, which speed up the search in large banks, to entries without one. `bank build` adds them itself."""
     from ..bank.bank import Bank
     from ..bank.factory import sketch_bank
     from ..data.loading import read_task_data
 
     opened = Bank.open(bank)
     images = read_task_data(data, opened.base.preprocessing, progress=show_progress())
-    made = sketch_bank(opened, images.train, progress=show_progress())
+    sketched_ids = sketch_bank(opened, images.train, progress=show_progress())
     if as_json:
-        print_json({"bank": bank, "entries": len(opened), "sketched": made})
+        print_json({"bank": bank, "entries": len(opened), "sketched": sketched_ids})
     else:
-        out.print(f"made {counted(len(made), 'sketch', 'sketches')}; {escape_markup(bank)} has {_entries(opened)}")
+        sketch_count = counted(len(sketched_ids), "sketch", "sketches")
+        out.print(f"added {sketch_count}; {escape_markup(bank)} has {_entry_count(opened)}")
 
 
 @bank_app.command("build", cls=MethodCommand)
 @with_options()
 def bank_build(
     bank: OwnBankArgument,
-    data: Annotated[
-        str, typer.Argument(help="Data set with many classes, from which tasks are drawn.", metavar="DATA")
-    ],
+    data: Annotated[str, typer.Argument(help="Data set with many classes; tasks are drawn from them.", metavar="DATA")],
     base: Annotated[Path, typer.Option(help="Folder of the base model (timm or transformers).")],
     tasks: Annotated[int, typer.Option(help="Number of tasks.", min=1)] = 60,
-    classes: Annotated[int, typer.Option(help="Classes a task.", min=2)] = 5,
-    method: Annotated[str, typer.Option(help="Pruning method; it has options of its own.")] = DEFAULT_METHOD,
-    seed: Annotated[int, typer.Option(help="Seed of the draw and of all training.")] = 0,
-    dtype: Annotated[str, typer.Option(help="How weights are stored.")] = "float16",
-    exclude: Annotated[list[str] | None, typer.Option(help="A class to keep out of every task; repeatable.")] = None,
+    classes: Annotated[int, typer.Option(help="Classes per task.", min=2)] = 5,
+    method: Annotated[str, typer.Option(help="Pruning method; each method adds its own options.")] = DEFAULT_METHOD,
+    seed: Annotated[int, typer.Option(help="Seed of the drawn tasks and of the training.")] = 0,
+    dtype: Annotated[str, typer.Option(help="How weights are stored: float32, float16 or bfloat16.")] = "float16",
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="A class that no task may have; may be given several times.")
+    ] = None,
     as_json: Json = False,
     **options: Any,
 ) -> None:
-    """Prune BASE for tasks drawn from DATA; goes on where a killed build stopped, and may run several times at once."""
+    """Prune BASE for tasks drawn from DATA. A stopped build continues, and several builds may run at once."""
     from ..bank.bank import Bank
     from ..bank.factory import build_bank, entry_ids
     from ..data.loading import read_task_data
@@ -153,28 +154,29 @@ def bank_build(
     check_writable(Path(bank).expanduser(), overwrite=True)
     network = BaseModel.load(base)
     if (Path(bank).expanduser() / BANK_FILE).exists():
-        Bank.create(bank, network)  # another base is refused before images are read
+        Bank.create(bank, network)  # so that another base is an error before images are read
     images = read_task_data(data, network.preprocessing, seed=seed, progress=show_progress())
-    unknown = sorted(set(exclude or ()) - set(images.task.labels))
-    if unknown:
-        raise OptionError(f"--exclude {unknown[0]}: the data has no such class; it has {', '.join(images.task.labels)}")
-    allowed = [i for i, label in enumerate(images.task.labels) if label not in set(exclude or ())]
-    drawn = draw_tasks(allowed, classes, tasks, seed)
+    unknown_labels = sorted(set(exclude or ()) - set(images.task.labels))
+    if unknown_labels:
+        labels = ", ".join(images.task.labels)
+        raise OptionError(f"--exclude {unknown_labels[0]}: the data has no such class; it has {labels}")
+    allowed_classes = [i for i, label in enumerate(images.task.labels) if label not in set(exclude or ())]
+    task_classes = draw_tasks(allowed_classes, classes, tasks, seed)
     opened = Bank.create(bank, network, name=Path(bank).name, defaults={"ratio": settings.ratio})
-    ids = entry_ids(images.task, drawn, method, settings, seed)
-    made = []
+    ids = entry_ids(images.task, task_classes, method, settings, seed)
+    new_ids = []
     for entry in build_bank(
-        opened, images, drawn, method=method, options=settings, seed=seed, dtype=dtype, progress=show_progress()
+        opened, images, task_classes, method=method, options=settings, seed=seed, dtype=dtype, progress=show_progress()
     ):
-        made.append(entry.id)
+        new_ids.append(entry.id)
         if not as_json:
-            done = sum(one in opened for one in ids)
-            out.print(f"{done} of {tasks}: {escape_markup(entry.id)} {entry.metrics['accuracy']:.1%}")
+            n_done = sum(entry_id in opened for entry_id in ids)
+            out.print(f"{n_done} of {tasks}: {escape_markup(entry.id)} {entry.metrics['accuracy']:.1%}")
     if as_json:
-        print_json({"bank": bank, "entries": len(opened), "made": made})
+        print_json({"bank": bank, "entries": len(opened), "made": new_ids})
     else:
-        out.print(f"{escape_markup(bank)} has {_entries(opened)}")
+        out.print(f"{escape_markup(bank)} has {_entry_count(opened)}")
 
 
-def _entries(bank: Sized) -> str:
+def _entry_count(bank: Sized) -> str:
     return counted(len(bank), "entry", "entries")

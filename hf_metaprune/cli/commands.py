@@ -1,4 +1,4 @@
-"""Commands whose options follow from what is registered: methods with options of their own, names of plugins."""
+"""Commands whose options depend on what is registered: the options of a method, and the names of plugins."""
 
 from __future__ import annotations
 
@@ -14,35 +14,36 @@ from ..errors import OptionError
 from .options import option_annotations
 
 DEFAULT_METHOD = "ifp"
-_OF_METHOD = "hf_metaprune.cli.of_method"
+_METHOD_PARAMETERS = "hf_metaprune.cli.method_parameters"
+"""The key in typer's context for the parameters of the method."""
 
 
-def _similarities() -> list[str]:
+def _similarity_names() -> list[str]:
     from ..similarity import similarity_names
 
     return similarity_names()
 
 
-def _methods() -> list[str]:
+def _method_names() -> list[str]:
     from ..methods import method_names
 
     return method_names()
 
 
-NAMES: dict[str, Callable[[], list[str]]] = {"by": _similarities, "method": _methods}
-"""The names that an option takes, of plugins, too; to know them takes an import of torch, so only help asks."""
+NAMES: dict[str, Callable[[], list[str]]] = {"by": _similarity_names, "method": _method_names}
+"""Functions that return the registered names that an option takes; they import torch, so only the help calls them."""
 
 
 def registered_names(option: str) -> str:
-    """A sentence that lists the names which an option takes; nothing for options that take none."""
+    """Return a sentence with the registered names that an option takes; empty for options that take none."""
     return f" One of: {', '.join(NAMES[option]())}." if option in NAMES else ""
 
 
 class Command(TyperCommand):
-    """A command whose help lists what is registered."""
+    """A command whose help lists the registered names that its options take."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """As typer's, with the names that options take."""
+        """Write the help, with the registered names."""
         for parameter in self.get_params(ctx):
             name = parameter.name or ""
             if isinstance(parameter, TyperOption) and name in NAMES and "One of:" not in (parameter.help or ""):
@@ -51,50 +52,50 @@ class Command(TyperCommand):
 
 
 class MethodCommand(Command):
-    """A command that has the options of the method which ``--method`` names."""
+    """A command with the options of the method that ``--method`` names."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As typer's, after the method was looked for."""
-        ctx.meta[_OF_METHOD] = _parameters(method_options(_chosen(args)))
+        """Parse the words of a command line; the method is found first, because it has options of its own."""
+        ctx.meta[_METHOD_PARAMETERS] = _option_parameters(method_options(_named_method(args)))
         return super().parse_args(ctx, args)
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """Those of the command and of the method."""
-        return [*super().get_params(ctx), *ctx.meta.get(_OF_METHOD, [])]
+        """Return the parameters of the command and of the method."""
+        return [*super().get_params(ctx), *ctx.meta.get(_METHOD_PARAMETERS, [])]
 
 
 def method_options(method: str) -> type[MethodOptions]:
-    """The class of a method's options; those that all methods have if there is no such method."""
+    """Return the options class of a method; for an unknown method, that of the options which all methods have."""
     from ..methods import get_method
 
     try:
         return get_method(method).options
-    except OptionError:  # the command itself says so, once it runs
+    except OptionError:  # the command raises this error again when it runs
         return MethodOptions
 
 
-def _chosen(args: Sequence[str]) -> str:
-    """The method that a command line names."""
-    for word, following in zip(args, [*args[1:], ""], strict=True):
+def _named_method(args: Sequence[str]) -> str:
+    """Return the method that a command line names."""
+    for word, next_word in zip(args, [*args[1:], ""], strict=True):
         if word == "--method":
-            return following
+            return next_word
         if word.startswith("--method="):
             return word.partition("=")[2]
     return DEFAULT_METHOD
 
 
-def _parameters(cls: type[MethodOptions]) -> list[Any]:
-    """The command line's parameters for the fields of a class of options."""
+def _option_parameters(cls: type[MethodOptions]) -> list[Any]:
+    """Return typer's parameters for the fields of a class of options."""
 
-    def takes_options(**_: Any) -> None: ...
+    def command(**_: Any) -> None: ...
 
     annotations = option_annotations(cls)
     parameters = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
         for name, annotation in annotations.items()
     ]
-    takes_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    takes_options.__annotations__ = annotations
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = annotations
     app = typer.Typer(add_completion=False)
-    app.command()(takes_options)
+    app.command()(command)
     return list(typer.main.get_command(app).params)

@@ -1,3 +1,3 @@
 """Exit codes of the command."""
 
-INTERRUPTED = 130  # what typer exits with on Ctrl-C, too
+INTERRUPTED = 130  # typer's own exit code on Ctrl-C, too

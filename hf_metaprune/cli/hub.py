@@ -1,4 +1,4 @@
-"""Commands that write to the Hub: ``publish``, and ``bank publish``, ``add``, ``remove`` and ``sync``."""
+"""Commands that write to the Hub: ``publish``, and ``bank publish``, ``sync``, ``add`` and ``remove``."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from ..bank.bank import Bank
 
 RepoArgument = Annotated[str, typer.Argument(help="Repo on the Hub: owner/name.", metavar="REPO")]
-Private = Annotated[bool | None, typer.Option("--private/--public", help="Who sees a repo that is made.")]
-Revision = Annotated[str | None, typer.Option(help="Branch to write to; main if left out.")]
+Private = Annotated[bool | None, typer.Option("--private/--public", help="Visibility of a new repo.")]
+Revision = Annotated[str | None, typer.Option(help="Branch to write to; main by default.")]
 PullRequest = Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead of writing.")]
 License = Annotated[str | None, typer.Option("--license", help="License for the card, such as apache-2.0.")]
 
@@ -32,21 +32,21 @@ def publish(
     dtype: Annotated[str, typer.Option(help="How weights are stored: float32, float16 or bfloat16.")] = "float16",
     as_json: Json = False,
 ) -> None:
-    """Put MODEL with its card on the Hub. Needs a token: `hf auth login`, or HF_TOKEN."""
+    """Upload MODEL with its card to the Hub. This needs a token: `hf auth login`, or HF_TOKEN."""
     from ..models.saving import check_dtype
     from ..reporting.publishing import publish_model
     from ..result import load_result
 
     check_dtype(dtype)
-    done = publish_model(
+    published = publish_model(
         load_result(model), repo, private=private, revision=revision, create_pr=create_pr, license=license, dtype=dtype
     )
     if as_json:
-        print_json({"url": done.url, "commits": done.commits})
-    elif done.commits:
-        out.print(f"Published: {escape_markup(done.url)}")
+        print_json({"url": published.url, "commits": published.commits})
+    elif published.commits:
+        out.print(f"Published: {escape_markup(published.url)}")
     else:
-        out.print(f"Nothing had changed: {escape_markup(done.url)}")
+        out.print(f"Nothing had changed: {escape_markup(published.url)}")
 
 
 @bank_app.command("publish")
@@ -59,7 +59,7 @@ def bank_publish(
     license: License = None,
     as_json: Json = False,
 ) -> None:
-    """Put BANK on the Hub; what is there already is not sent again. A publication that was cut goes on."""
+    """Upload BANK to the Hub. Files that are there already are not sent again, so a stopped upload continues."""
     _publish(bank, repo, as_json, private=private, revision=revision, create_pr=create_pr, license=license)
 
 
@@ -71,7 +71,7 @@ def bank_sync(
     create_pr: PullRequest = False,
     as_json: Json = False,
 ) -> None:
-    """Make REPO have the entries of BANK and no others."""
+    """Upload BANK to REPO, and remove all other entries from REPO."""
     _publish(bank, repo, as_json, revision=revision, create_pr=create_pr, delete=True)
 
 
@@ -85,22 +85,26 @@ def bank_add(
     create_pr: PullRequest = False,
     as_json: Json = False,
 ) -> None:
-    """Add models to BANK; one on the Hub is not downloaded."""
+    """Add models to BANK; a bank on the Hub is not downloaded."""
     from ..bank.entry import check_id
     from ..bank.publish import add_entries
     from ..models.saving import load_model
 
     folders = {path.resolve().name.lower(): path for path in models}
     if len(folders) < len(models):
-        raise typer.BadParameter("two of the folders have the same name, and would become one entry")
-    own = _own_bank(bank, revision, create_pr)
-    if own is None:
-        _show(add_entries(bank, folders, revision=revision, create_pr=create_pr, progress=show_progress()), as_json)
+        raise typer.BadParameter("two of the folders have the same name, which becomes the id of the entry: rename one")
+    local_bank = _open_local_bank(bank, revision, create_pr)
+    if local_bank is None:
+        _show_published(
+            add_entries(bank, folders, revision=revision, create_pr=create_pr, progress=show_progress()), as_json
+        )
         return
     loaded = {check_id(name): load_model(folder) for name, folder in folders.items()}
     for name, model in loaded.items():
-        own.add(model, name)
-    _show_own(own, f"{counted(len(loaded), 'entry', 'entries')} added", {"added": list(loaded)}, as_json)
+        local_bank.add(model, name)
+    _show_local_change(
+        local_bank, f"{counted(len(loaded), 'entry', 'entries')} added", {"added": list(loaded)}, as_json
+    )
 
 
 @bank_app.command("remove")
@@ -111,22 +115,24 @@ def bank_remove(
     create_pr: PullRequest = False,
     as_json: Json = False,
 ) -> None:
-    """Remove entries from BANK; one on the Hub is not downloaded."""
+    """Remove entries from BANK; a bank on the Hub is not downloaded."""
     from ..bank.publish import remove_entries
 
-    own = _own_bank(bank, revision, create_pr)
-    if own is None:
-        _show(remove_entries(bank, entries, revision=revision, create_pr=create_pr), as_json)
+    local_bank = _open_local_bank(bank, revision, create_pr)
+    if local_bank is None:
+        _show_published(remove_entries(bank, entries, revision=revision, create_pr=create_pr), as_json)
         return
     for entry_id in entries:
-        own[entry_id]  # all are known before any goes
+        local_bank[entry_id]  # an unknown id is an error before any entry is removed
     for entry_id in entries:
-        own.remove(entry_id)
-    _show_own(own, f"{counted(len(entries), 'entry', 'entries')} removed", {"removed": entries}, as_json)
+        local_bank.remove(entry_id)
+    _show_local_change(
+        local_bank, f"{counted(len(entries), 'entry', 'entries')} removed", {"removed": entries}, as_json
+    )
 
 
-def _own_bank(bank: str, revision: str | None, create_pr: bool) -> Bank | None:
-    """The bank in a folder of this machine; None for the id of one on the Hub."""
+def _open_local_bank(bank: str, revision: str | None, create_pr: bool) -> Bank | None:
+    """Open a bank in a folder of this machine; return None for the id of a bank on the Hub."""
     from ..bank.bank import Bank
     from ..files.names import is_repo_id
 
@@ -139,32 +145,32 @@ def _own_bank(bank: str, revision: str | None, create_pr: bool) -> Bank | None:
     return Bank.open(bank)
 
 
-def _show_own(bank: Bank, done: str, ids: dict[str, list[str]], as_json: bool) -> None:
+def _show_local_change(bank: Bank, change: str, ids: dict[str, list[str]], as_json: bool) -> None:
     if as_json:
         print_json({"bank": bank.title, "entries": len(bank)} | ids)
     else:
-        out.print(f"{done}; {escape_markup(bank.title)} has {counted(len(bank), 'entry', 'entries')}")
+        out.print(f"{change}; {escape_markup(bank.title)} has {counted(len(bank), 'entry', 'entries')}")
 
 
 def _publish(bank: Path, repo: str, as_json: bool, **options: Any) -> None:
-    """`options`: those of `publish_bank`."""
+    """Publish a bank; `options` are those of `publish_bank`."""
     from ..bank.bank import Bank
     from ..bank.publish import publish_bank
 
-    _show(publish_bank(Bank.open(bank), repo, progress=show_progress(), **options), as_json)
+    _show_published(publish_bank(Bank.open(bank), repo, progress=show_progress(), **options), as_json)
 
 
-def _show(done: object, as_json: bool) -> None:
+def _show_published(published: object, as_json: bool) -> None:
     from dataclasses import asdict
 
     from ..bank.publish import Published
 
-    assert isinstance(done, Published)
+    assert isinstance(published, Published)
     if as_json:
-        print_json(asdict(done))
+        print_json(asdict(published))
         return
-    if not done.commits:
-        out.print(f"Nothing had changed: {escape_markup(done.url)}")
+    if not published.commits:
+        out.print(f"Nothing had changed: {escape_markup(published.url)}")
         return
-    added, commits = counted(len(done.added), "entry", "entries"), counted(len(done.commits), "commit")
-    out.print(f"{added} added, {len(done.removed)} removed in {commits}: {escape_markup(done.url)}")
+    added, commits = counted(len(published.added), "entry", "entries"), counted(len(published.commits), "commit")
+    out.print(f"{added} added, {len(published.removed)} removed in {commits}: {escape_markup(published.url)}")

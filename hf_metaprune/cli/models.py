@@ -1,4 +1,4 @@
-"""Commands about models of several sizes, and for other devices: ``sweep`` and ``export``."""
+"""The commands ``sweep``, which makes models of several sizes, and ``export``, which writes formats for devices."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .bank import BankArgument, BankRevision
 from .options import with_options
 from .output import Json, command, escape_markup, out, print_json, show_progress, table
 
-TARGETS = ("onnx", "openvino")
+FORMATS = ("onnx", "openvino")
 
 
-def _ratios(text: str) -> tuple[float, ...]:
+def _parse_ratios(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
@@ -31,35 +31,35 @@ def sweep(
     ],
     out_dir: Annotated[Path, typer.Option("--out", help="Folder for the models and the curve.")],
     ratios: Annotated[
-        str, typer.Option(help="Shares of units to remove, separated by commas; one model each.")
+        str, typer.Option(help="Shares of units to remove, separated by commas; each gives one model.")
     ] = "0.5,0.7,0.8,0.9,0.95",
     revision: BankRevision = None,
     as_json: Json = False,
     **options: Any,
 ) -> None:
-    """Make models of several sizes from one vote, and show what accuracy costs."""
+    """Make models of several sizes from one vote, and show the accuracy and cost of each."""
     from ..files.storage import check_writable, new_folder
     from ..pruner import MetaPruner
     from ..reporting.sweep import curve_rows, save_curve
 
-    chosen = _ratios(ratios)
+    ratio_values = _parse_ratios(ratios)
     pruner = MetaPruner.from_hub(bank, revision=revision)
-    check_writable(out_dir, need=len(chosen) * pruner.bank.base_bytes)
-    results = pruner.sweep(data, chosen, progress=show_progress(), **options)
+    check_writable(out_dir, need=len(ratio_values) * pruner.bank.base_bytes)
+    results = pruner.sweep(data, ratio_values, progress=show_progress(), **options)
     reports = [result.report for result in results]
     with new_folder(out_dir) as work:
-        for ratio, result in zip(chosen, results, strict=True):
+        for ratio, result in zip(ratio_values, results, strict=True):
             result.save_pretrained(work / f"r{ratio:g}")
         save_curve(reports, work)
     if as_json:
         print_json({"models": curve_rows(reports), "out": str(out_dir)})
         return
-    shown = table("ratio", "parameters", "MACs", "ms an image", "accuracy", "95% confidence")
+    curve_table = table("ratio", "parameters", "MACs", "ms per image", "accuracy", "95% confidence")
     for row in curve_rows(reports):
         low, high = row["accuracy_interval"]
         cells = [f"{row['ratio']:g}", f"{row['params']:,}", f"{row['macs']:,}", f"{row['latency_ms']:.2f}"]
-        shown.add_row(*cells, f"{row['accuracy']:.1%}", f"{low:.0%} to {high:.0%}")
-    out.print(shown)
+        curve_table.add_row(*cells, f"{row['accuracy']:.1%}", f"{low:.0%} to {high:.0%}")
+    out.print(curve_table)
     out.print(
         f"The models and {escape_markup(str(out_dir))}/sweep.md are written; "
         f"{escape_markup(command('inspect'))} shows one."
@@ -68,13 +68,13 @@ def sweep(
 
 def export(
     model: Annotated[Path, typer.Argument(help="Folder of an adapted model.", metavar="MODEL")],
-    to: Annotated[str, typer.Option(help=f"Format: {', '.join(TARGETS)}.")] = "onnx",
+    to: Annotated[str, typer.Option(help=f"Format: {', '.join(FORMATS)}.")] = "onnx",
     out_file: Annotated[
         Path | None,
         typer.Option(
             "--out",
-            help="The file, or OpenVINO's folder; if left out, MODEL/model.onnx or MODEL/openvino (model_int8.onnx, "
-            "openvino_int8).",
+            help="The file to write, or the folder for OpenVINO; MODEL/model.onnx or MODEL/openvino by default "
+            "(model_int8.onnx or openvino_int8 with --int8).",
         ),
     ] = None,
     int8: Annotated[
@@ -82,18 +82,20 @@ def export(
     ] = False,
     images: Annotated[
         Path | None,
-        typer.Option(help="Folder or parquet of images like those it will see, to compare on and set ranges by."),
+        typer.Option(
+            help="Folder or parquet of images like those the model will see; for the check, and the ranges of int8."
+        ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace what is there.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing file or folder.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write an adapted model for devices without PyTorch, and check that it computes the same."""
+    """Write an adapted model for devices without PyTorch, and check that it gives the same results."""
     from ..errors import StorageError
     from ..export import export_onnx, export_openvino, read_examples
     from ..result import load_result
 
-    if to not in TARGETS:
-        raise OptionError(f"--to {to}: must be one of {', '.join(TARGETS)}")
+    if to not in FORMATS:
+        raise OptionError(f"--to {to}: must be one of {', '.join(FORMATS)}")
     name = {"onnx": "model{}.onnx", "openvino": "openvino{}"}[to].format("_int8" if int8 else "")
     path = out_file or model / name
     if path.exists() and not overwrite:
@@ -101,18 +103,18 @@ def export(
     loaded = load_result(model, "cpu")
     examples = read_examples(images, loaded.preprocessing, show_progress()) if images is not None else None
     if to == "onnx":
-        made = export_onnx(loaded.model, loaded.preprocessing, path, images=examples, int8=int8)
+        exported = export_onnx(loaded.model, loaded.preprocessing, path, images=examples, int8=int8)
     else:
-        made = export_openvino(
+        exported = export_openvino(
             loaded.model, loaded.preprocessing, path, images=examples, int8=int8, overwrite=overwrite
         )
     if as_json:
-        facts = {"out": str(made.path), "bytes": made.size, "difference": made.difference}
-        print_json(facts | {"agreement": made.agreement})
+        facts = {"out": str(exported.path), "bytes": exported.size, "difference": exported.difference}
+        print_json(facts | {"agreement": exported.agreement})
         return
-    compared = "real images" if examples is not None else "noise"
-    out.print(f"[bold]{escape_markup(str(made.path))}[/]: {made.size / 1000:,.0f} kB")
+    images_used = "the given images" if examples is not None else "noise"
+    out.print(f"[bold]{escape_markup(str(exported.path))}[/]: {exported.size / 1000:,.0f} kB")
     out.print(
-        f"Compared with PyTorch on {compared}: the same class for {made.agreement:.1%}, logits at most "
-        f"{made.difference:.2g} off"
+        f"Compared with PyTorch on {images_used}: the same class for {exported.agreement:.1%}, logits differ by at "
+        f"most {exported.difference:.2g}"
     )

@@ -1,4 +1,4 @@
-"""Command-line options made from the fields of options dataclasses: each option and its help exist once."""
+"""Options of the command line, made from the fields of options dataclasses, so that each option is defined once."""
 
 from __future__ import annotations
 
@@ -17,70 +17,95 @@ from ..errors import OptionError
 
 
 def _annotation(cls: Any, f: Field) -> Any:
-    kind = _kind(cls, f.name)
+    kind = field_type(cls, f.name)
     choices = f.metadata.get("choices")
     text = f.metadata["help"] + (f" One of: {', '.join(choices)}." if choices else "")
-    needed = [f"{name} {' or '.join(values)}" for name, values in f.metadata.get("only", {}).items()]
-    text += f" Only with {' and '.join(needed)}." if needed else ""
+    conditions = [f"{name} {' or '.join(values)}" for name, values in f.metadata.get("only", {}).items()]
+    text += f" Only with {' and '.join(conditions)}." if conditions else ""
     recipe = shown_defaults() if cls.by_recipe else {}
-    default: Any = f"by the recipe: {recipe[f.name]}" if f.name in recipe else _shown(f.default)
+    default: Any = f"by the recipe: {recipe[f.name]}" if f.name in recipe else _default_text(f.default)
     metavar = None
     if typing.get_origin(kind) is tuple:
         kind, text, metavar = str, text + " Separated by commas.", "A,B,..."
-    shown = typer.Option(help=text, show_default=default, rich_help_panel=cls.panel, metavar=metavar)
-    return Annotated[kind | None, shown]
+    option = typer.Option(help=text, show_default=default, rich_help_panel=cls.panel, metavar=metavar)
+    return Annotated[kind | None, option]
 
 
-def _kind(cls: Any, name: str) -> Any:
-    """The type of a field, without None."""
+def field_type(cls: Any, name: str) -> Any:
+    """Return the type of a field of an options dataclass, without None."""
     kind = typing.get_type_hints(cls)[name]
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         (kind,) = (k for k in typing.get_args(kind) if k is not type(None))
     return kind
 
 
-def _shown(default: Any) -> str | bool:
+def _default_text(default: Any) -> str | bool:
+    """Return a default as the help shows it; False if the help shows none."""
     if default is None:
         return False
     return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 
-def _split(name: str, kind: Any, value: Any) -> Any:
-    """The items of an option that holds several; an empty one is None."""
+def split_values(name: str, kind: Any, value: Any) -> Any:
+    """Return the values of an option that takes several as a tuple, and those of other options as they are.
+
+    Args:
+        name: the option.
+        kind: the type of its field.
+        value: its value on the command line; an empty text between commas becomes None.
+
+    Raises:
+        OptionError: a value is no number, though the option takes numbers.
+    """
     if typing.get_origin(kind) is not tuple:
         return value
-    item = int if typing.get_args(kind)[0] is int else str
+    item_type = int if typing.get_args(kind)[0] is int else str
     try:
-        return tuple(item(part) if part else None for part in map(str.strip, value.split(",")))
+        return tuple(item_type(part) if part else None for part in map(str.strip, value.split(",")))
     except ValueError:
-        raise OptionError(f"--{name.replace('_', '-')} {value}: must be {item.__name__} values, such as 1,2") from None
+        raise OptionError(
+            f"--{name.replace('_', '-')} {value}: must be {item_type.__name__} values, such as 1,2"
+        ) from None
 
 
 def option_annotations(*classes: Any, without: Collection[str] = ()) -> dict[str, Any]:
-    """Typer's annotations for the fields of options dataclasses, by name."""
+    """Return typer's annotations for the fields of options dataclasses, by name.
+
+    Args:
+        classes: the dataclasses.
+        without: names of fields to leave out.
+    """
     return {f.name: _annotation(cls, f) for cls in classes for f in fields(cls) if f.name not in without}
 
 
 def with_options(*classes: Any, without: Collection[str] = ()) -> Callable[[Callable], Callable]:
-    """Give a command, which takes ``**options``, one option for every field of the dataclasses, but for some.
+    """Return a decorator that gives a command with ``**options`` one option per field of some dataclasses.
 
-    The command sees only those that were set on the command line.
+    The command receives only the options that are set on the command line.
+
+    Args:
+        classes: the dataclasses.
+        without: names of fields to leave out.
     """
 
     def decorate(command: Callable) -> Callable:
-        hinted = typing.get_type_hints(command, include_extras=True)
-        declared = inspect.signature(command).parameters.values()
-        own = [p.replace(annotation=hinted[p.name]) for p in declared if p.kind is not p.VAR_KEYWORD]
-        kinds = {name: _kind(cls, name) for cls in classes for name in option_fields(cls) if name not in without}
-        added = option_annotations(*classes, without=without)
+        command_hints = typing.get_type_hints(command, include_extras=True)
+        command_parameters = [
+            p.replace(annotation=command_hints[p.name])
+            for p in inspect.signature(command).parameters.values()
+            if p.kind is not p.VAR_KEYWORD
+        ]
+        kinds = {name: field_type(cls, name) for cls in classes for name in option_fields(cls) if name not in without}
+        annotations = option_annotations(*classes, without=without)
 
         def wrapper(**values: Any) -> Any:
-            chosen = {k: values.pop(k) for k in list(values) if k in added}
-            set_ones = {k: _split(k, kinds[k], v) for k, v in chosen.items() if v is not None}
-            return command(**values, **set_ones)
+            options = {name: values.pop(name) for name in list(values) if name in annotations}
+            options = {name: split_values(name, kinds[name], v) for name, v in options.items() if v is not None}
+            return command(**values, **options)
 
-        parameters = own + [
-            inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=a) for n, a in added.items()
+        parameters = command_parameters + [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+            for name, annotation in annotations.items()
         ]
         hints = {p.name: p.annotation for p in parameters}
         wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""What the commands print: for people on a terminal, for pipes, and as JSON for machines."""
+"""Output of the commands: for people on a terminal, for pipes, and as JSON for machines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rich.table import Table
 from ..errors import printable
 from ..reporting.report import AdaptReport, finite, voter_name
 
-PIPE_WIDTH = 10_000  # columns; what is piped is not cut
+PIPE_WIDTH = 10_000  # characters; so wide that piped tables are not cut
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
@@ -30,22 +30,25 @@ out, err = _console(False), _console(True)
 
 
 def escape_markup(text: str) -> str:
-    """Text of others for the terminal: no markup, no control characters."""
+    """Return text from others as plain text for the terminal: without markup or control characters."""
     return escape(printable(text))
 
 
 def note(text: str) -> None:
-    """A line on standard error."""
+    """Print a note on standard error."""
     err.print(f"[yellow]note:[/] {escape_markup(text)}")
 
 
 def show_progress() -> bool:
-    """Whether somebody watches."""
+    """Return whether progress is shown: only if standard error is a terminal."""
     return sys.stderr.isatty()
 
 
 def print_json(value: Any) -> None:
-    """A value as JSON: numbers that are not finite as null, text that standard output cannot hold escaped."""
+    """Print a value as JSON.
+
+    Numbers that are not finite become null. Characters that standard output cannot encode are escaped.
+    """
     text = json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False)
     try:
         text.encode(sys.stdout.encoding or "ascii")
@@ -55,20 +58,28 @@ def print_json(value: Any) -> None:
 
 
 def command(text: str) -> str:
-    """A command of ours to type next: with ``uv run`` where this one was called so."""
+    """Return a command of ours for the user to type next; it begins with ``uv run`` if the present one does.
+
+    Args:
+        text: the words after ``hf-metaprune``.
+    """
     return f"{'uv run ' if os.environ.get('UV_RUN_RECURSION_DEPTH') else ''}hf-metaprune {text}"
 
 
 def table(*columns: str, title: str | None = None) -> Table:
-    """A table whose first column, which names things, is folded rather than cut."""
-    made = Table(title=title)
+    """Return a table; long texts in its first column, which has names, are wrapped and not cut."""
+    new_table = Table(title=title)
     for i, column in enumerate(columns):
-        made.add_column(column, overflow="fold" if i == 0 else "ellipsis")
-    return made
+        new_table.add_column(column, overflow="fold" if i == 0 else "ellipsis")
+    return new_table
 
 
 def sparkline(shares: Iterable[float]) -> str:
-    """A bar for each share of 1, low to high."""
+    """Return one bar per share as text.
+
+    Args:
+        shares: heights of the bars, in [0, 1].
+    """
     return "".join("▁▂▃▄▅▆▇█"[min(7, max(0, int(8 * share)))] for share in shares)
 
 
@@ -80,12 +91,14 @@ def show_report(report: AdaptReport) -> None:
     if report.neighbors:
         out.print(voters)
     out.print(f"Accuracy [bold]{escape_markup(report.headline())}[/]")
-    for name, way in report.learning_curves.items():
-        steps = ", ".join(f"{a:.1%} after {s}" for s, a in way.items())
-        out.print(f"  {name}: {steps} steps" if way else f"  {name}: not measured")
-    share_p, share_m = report.params / report.base_params, report.macs / report.base_macs
-    out.print(f"{report.params:,} parameters ({share_p:.1%} of the base), {report.macs:,} MACs ({share_m:.1%})")
-    out.print(f"{sum(report.seconds.values()):.1f} s in all, {report.seconds.get('fine-tune', 0):.1f} s of it training")
+    for name, curve in report.learning_curves.items():
+        accuracies = ", ".join(f"{accuracy:.1%} after {step}" for step, accuracy in curve.items())
+        out.print(f"  {name}: {accuracies} steps" if curve else f"  {name}: not measured")
+    params_share, macs_share = report.params / report.base_params, report.macs / report.base_macs
+    out.print(f"{report.params:,} parameters ({params_share:.1%} of the base), {report.macs:,} MACs ({macs_share:.1%})")
+    out.print(
+        f"{sum(report.seconds.values()):.1f} s in all, {report.seconds.get('fine-tune', 0):.1f} s of them training"
+    )
     for text in report.notes:
         note(text)
     if report.skipped_words:

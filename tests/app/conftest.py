@@ -152,7 +152,7 @@ class Visit:
         listed.wait_for()
         self.page.get_by_role("button", name="Add to the class").click()
         self.page.locator("#messages").get_by_text(says).wait_for()
-        if says.startswith("Took"):
+        if says.startswith("Added"):
             listed.wait_for(state="detached")
 
     def set_steps(self, steps: int) -> None:

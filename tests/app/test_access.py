@@ -37,9 +37,9 @@ def test_a_phone_shows_all_of_it_and_a_reader_can_read_it(visit: Callable[..., V
     one.page.get_by_role("button", name="Options").click()
     one.make()
     one.finish()
-    one.press("Compare with other ways")
-    one.page.locator("#compared tbody tr").nth(3).wait_for()
-    one.page.locator("button:enabled", has_text="Compare with other ways").wait_for()
+    one.press("Compare with baselines")
+    one.page.locator("#comparison tbody tr").nth(3).wait_for()
+    one.page.locator("button:enabled", has_text="Compare with baselines").wait_for()
     assert one.page.evaluate(WIDTH) <= 375
     found = findings(one.page)
     assert not found, "\n".join(found)

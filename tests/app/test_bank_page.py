@@ -46,8 +46,8 @@ def test_without_wordnet_the_other_pictures_are_drawn(bank_folder: Path, monkeyp
 
     with gr.Blocks():
         made = BankPage(SharedState(bank_folder, None))
-    assert made.drawn.count("<svg") == 2
-    assert "get the data" in made.drawn
+    assert made.figures_html.count("<svg") == 2
+    assert "get the data" in made.figures_html
 
 
 def test_an_empty_bank_has_a_page(base: BaseModel, tmp_path: Path) -> None:
@@ -56,6 +56,6 @@ def test_an_empty_bank_has_a_page(base: BaseModel, tmp_path: Path) -> None:
     Bank.create(tmp_path / "bank", base)
     with gr.Blocks():
         made = BankPage(SharedState(tmp_path / "bank", None))
-    assert "All 0 tasks" in made.listed("")
-    assert "0 tasks of 0" in made.listed("tiger")
-    assert made.drawn == ""
+    assert "All 0 tasks" in made.entry_table("")
+    assert "0 tasks of 0" in made.entry_table("tiger")
+    assert made.figures_html == ""

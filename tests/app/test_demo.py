@@ -40,7 +40,7 @@ def test_from_the_example_to_three_files(demo: Served, visit: Callable[..., Visi
     one.make()
     one.finish()
     assert "recognized" in one.text("#result")
-    assert " ms for a photo" in one.text("#size")
+    assert " ms per photo" in one.text("#size")
     row = Dataset.from_parquet(str(SPACE / "examples" / "unseen_five" / "test.parquet"))[0]
     photo = tmp_path / "photo.png"
     row["image"].save(photo)
@@ -63,18 +63,18 @@ def test_from_the_example_to_three_files(demo: Served, visit: Callable[..., Visi
     command = [sys.executable, program, tmp_path / "model.onnx", photo]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert said.split("\t")[1].startswith(made.predict(photo)[0]["label"])
-    one.press("Compare with other ways")
-    one.message("#compared", "Trying")
-    stop = one.page.locator("#stop-ways")
-    assert wait_until(lambda: one.page.evaluate("document.activeElement.id") == "stop-ways")
+    one.press("Compare with baselines")
+    one.message("#comparison", "Trying")
+    stop = one.page.locator("#stop-comparison")
+    assert wait_until(lambda: one.page.evaluate("document.activeElement.id") == "stop-comparison")
     stop.press("Enter")
     one.message("#comparison-messages", "Stopped.")
-    assert "Trying" not in one.text("#compared")
+    assert "Trying" not in one.text("#comparison")
     assert wait_until(lambda: one.page.evaluate("document.activeElement.id") == "compare")
-    one.press("Compare with other ways")
-    one.page.locator("#compared tbody tr").nth(3).wait_for()  # its name is there before its row: "Trying ..."
-    one.message("#compared", "the whole base")
-    assert one.page.locator("#compared tbody tr").count() == 4
+    one.press("Compare with baselines")
+    one.page.locator("#comparison tbody tr").nth(3).wait_for()  # its name is there before its row: "Trying ..."
+    one.message("#comparison", "the whole base")
+    assert one.page.locator("#comparison tbody tr").count() == 4
     one.page.get_by_role("button", name="Stop").wait_for(state="hidden")
     report = saved(one, "#report", tmp_path / "compared.html").read_text()
     assert "without a bank" in report

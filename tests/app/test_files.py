@@ -51,7 +51,7 @@ def test_a_visitors_files_are_deleted_when_they_are_read_and_at_the_latest_when_
         content = {photo.read_bytes() for photo in photos}
         return [path for path in served.files.rglob("*.png") if path.read_bytes() in content]
 
-    one.add("ant", added, "Took 12 photos into")
+    one.add("ant", added, "Added 12 photos to")
     assert still_there(added) == []
     one.take_example()
     one.set_steps(20)

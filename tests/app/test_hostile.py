@@ -39,11 +39,11 @@ def huge_png() -> bytes:
 
 
 FILES = {
-    "page.png": (b"<html><script>alert(1)</script></html>", "no photo of a common kind"),
-    "drawing.jpg": (b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>", "no photo of a common kind"),
+    "page.png": (b"<html><script>alert(1)</script></html>", "not a photo in a common format"),
+    "drawing.jpg": (b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>", "not a photo in a common format"),
     "huge.png": (huge_png(), "million"),
     "cut.jpg": (photo("JPEG")[:200], "damaged"),
-    "empty.png": (b"", "no photo of a common kind"),
+    "empty.png": (b"", "not a photo in a common format"),
     "polyglot.gif": (b"GIF89a" + b"<script>alert(1)</script>", ""),
 }
 
@@ -58,7 +58,7 @@ def test_files_that_are_no_photos(visit: Visits, tmp_path: Path) -> None:
     for name, (content, _) in FILES.items():
         paths.append(tmp_path / name)
         paths[-1].write_bytes(content)
-    one.add("cat", paths, "Took 1 photo into")
+    one.add("cat", paths, "Added 1 photo to")
     told = one.text("#messages")
     for name, (_, why) in FILES.items():
         assert f"{name}: " in told
@@ -70,7 +70,7 @@ def test_names_of_classes_are_text(visit: Visits, tmp_path: Path, name: str) -> 
     one = visit()
     file = tmp_path / "1.png"
     file.write_bytes(photo())
-    one.add(name, [file], "Took 1 photo into")
+    one.add(name, [file], "Added 1 photo to")
     assert one.page.locator("#classes .class").count() == 1
     assert one.page.locator("#classes script").count() == 0
     assert len(one.text("#classes .class b")) <= 60
@@ -85,7 +85,7 @@ def test_a_photo_to_try_is_read_within_the_limits(visit: Visits, tmp_path: Path)
     wide = tmp_path / "wide.png"
     Image.new("L", (9000, 9000)).save(wide)
     one.page.locator("#photo input[type=file]").set_input_files(str(wide))
-    one.message("#answer", "The photo cannot be taken: 9000 x 9000 pixels")
+    one.message("#answer", "The photo cannot be used: 9000 x 9000 pixels")
 
 
 def test_archives(visit: Visits, tmp_path: Path, served: Served) -> None:
@@ -111,7 +111,7 @@ def test_archives(visit: Visits, tmp_path: Path, served: Served) -> None:
     for path, says in (
         (bomb, "larger than 25 MB"),
         (many, "more than 5000 files"),
-        (bad, "Took 2 photos."),
+        (bad, "Added 2 photos."),
     ):
         one.page.locator("#zip input[type=file]").set_input_files(str(path))
         one.message("#messages", says)

@@ -124,7 +124,7 @@ def test_who_signs_in_finds_the_model_again_and_publishes_it(
     assert wait_until(lambda: "back=" not in page.url)
     assert page.get_by_label("Name", exact=True).input_value() == "ann/signed"
     one.press("Publish", exact=True)
-    one.message("#published", "It is published")
+    one.message("#published", "is published")
     assert "model.safetensors" in hub.read_files("ann/signed")
     for secret in (TOKEN, OWNERS, SECRET):
         assert secret not in space.log()
@@ -135,22 +135,22 @@ def test_who_signs_in_finds_the_model_again_and_publishes_it(
     one.message("#result", "recognized")
     assert wait_until(lambda: "back=" not in page.url)
     page.reload()
-    one.message("#classes", "No photos yet.")  # a ticket holds once
+    one.message("#classes", "No photos yet.")  # a ticket is valid once
     assert wait_until(lambda: space.visitors_files() == [])
     one.complaints.clear()  # of the frame that Gradio draws around a Space: it asks the real Hub about this one
 
 
 def test_what_is_written_for_one_who_is_gone_goes_too() -> None:
     one = Visitors(lambda: None).get("a")  # type: ignore[arg-type, return-value]
-    with pytest.raises(StoppedError), one.writing() as folder:
+    with pytest.raises(StoppedError), one.writable_folder() as folder:
         one.forget()
         folder.mkdir()
         (folder / "model.onnx").touch()
     assert not folder.exists()
-    with pytest.raises(StoppedError), one.writing() as folder:
+    with pytest.raises(StoppedError), one.writable_folder() as folder:
         one.forget()
         (folder / "model.onnx").touch()  # its folder is not there
-    with one.writing() as folder:
+    with one.writable_folder() as folder:
         (folder / "model.onnx").touch()
     assert (folder / "model.onnx").exists()
     one.forget()
@@ -158,17 +158,17 @@ def test_what_is_written_for_one_who_is_gone_goes_too() -> None:
 
 
 def test_a_ticket_holds_once_and_for_a_while() -> None:
-    here = Visitors(lambda: None, away=900)  # type: ignore[arg-type, return-value]
+    here = Visitors(lambda: None, away_seconds=900)  # type: ignore[arg-type, return-value]
     first = here.get("before")
-    ticket, folder = here.expect(first), first.folder
+    ticket, folder = here.issue_ticket(first), first.folder
     here.leave("before")
     assert not here.restore("another", "after")
     assert here.restore(ticket, "after")
     assert here.get("after") is first
     assert not here.restore(ticket, "of a thief")
-    ticket = here.expect(first)
+    ticket = here.issue_ticket(first)
     assert folder.exists()
-    here.away = 0
+    here.away_seconds = 0
     here.leave("after")
     assert wait_until(lambda: not folder.exists())
     assert not here.restore(ticket, "after")

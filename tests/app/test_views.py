@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from hf_metaprune.adapt.plan import Plan
-from hf_metaprune.app.comparison import Compared
-from hf_metaprune.app.views import answer, compared, neighbors, verdict
+from hf_metaprune.app.comparison import ComparisonRow
+from hf_metaprune.app.views import answer, comparison, neighbors, verdict
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.drawing.style import LONGEST_NAME
 from hf_metaprune.pruner import MetaPruner
 from hf_metaprune.reporting.report import AdaptReport
 
-BASE = Compared("the whole base", 0.96, 2000)
+BASE = ComparisonRow("the whole base", 0.96, 2000)
 
 
 @pytest.mark.parametrize(
@@ -22,13 +22,13 @@ BASE = Compared("the whole base", 0.96, 2000)
             0.25,
             8,
             [
-                "recognizes 25% of the test photos; a guess would be right for 50%",
+                "recognizes 25% of the test photos. A guess would be right for 50%",
                 "only 8 photos",
-                "no better than chance",
+                "not clearly better than a guess",
             ],
-            ["slider"],
+            ["larger model"],
         ),
-        (0.80, 500, ["between 76% and 83%", "More photos of each class"], ["rough", "no better"]),
+        (0.80, 500, ["between 76% and 83%", "More photos of each class"], ["rough", "not clearly better"]),
         (0.97, 500, ["between 95% and 98%"], ["More photos of each", "rough"]),
     ],
 )
@@ -43,20 +43,21 @@ def test_nothing_is_said_of_what_was_not_tested() -> None:
 
 
 @pytest.mark.parametrize(
-    ("accuracy", "rival", "says"),
+    ("accuracy", "baseline", "says"),
     [
-        (0.80, 0.75, "Your model is 5 points above the best other way of its size"),
+        (0.80, 0.75, "Your model is 5 points above the best baseline of its size"),
         (0.70, 0.75, "Your model is 5 points below"),
         (0.76, 0.75, "Your model is 1 point above"),
-        (0.751, 0.75, "as good as the best other way"),
+        (0.751, 0.75, "as good as the best baseline"),
     ],
 )
-def test_a_comparison_in_words(accuracy: float, rival: float, says: str) -> None:
-    rows = [Compared("this model", accuracy, 100), Compared("one", 0.1, 100), Compared("two", rival, 100), BASE]
-    found = compared(rows, (2000, 1))
+def test_a_comparison_in_words(accuracy: float, baseline: float, says: str) -> None:
+    baselines = [ComparisonRow("one", 0.1, 100), ComparisonRow("two", baseline, 100), BASE]
+    rows = [ComparisonRow("this model", accuracy, 100), *baselines]
+    found = comparison(rows, (2000, 1))
     assert says in found
-    assert "20 times as large, and shows what is possible: 96%" in found
-    assert "points" not in compared(rows[:1], (2000, 1))  # while there is nothing to compare with
+    assert "20 times as large, and recognizes 96%" in found
+    assert "points" not in comparison(rows[:1], (2000, 1))  # while there is nothing to compare with
 
 
 def test_an_answer_names_no_other_than_the_classes() -> None:
@@ -69,7 +70,7 @@ def test_an_answer_names_no_other_than_the_classes() -> None:
 def test_neighbors_are_ranked_and_read_without_underscores(pruner: MetaPruner, task_data: TaskData) -> None:
     plan: Plan = pruner.plan(task_data.select((0, 2, 4)), neighbors=2, ratio=0.8)
     found = neighbors(plan, 0.8)
-    assert f"Of the {len(pruner.bank)} tasks of the bank, the 2 nearest to yours vote on what stays" in found
+    assert f"The bank has {len(pruner.bank)} tasks. The 2 that are nearest to yours vote on the units" in found
     assert found.count(">does not vote<") == len(pruner.bank) - 2 == len(plan.runners_up)
     assert found.index(">does not vote<") > found.rindex(">votes<")
     first = ", ".join(plan.neighbors[0].entry.labels).replace("_", " ")

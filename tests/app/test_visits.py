@@ -35,7 +35,7 @@ def test_from_an_example_to_a_model_on_disk(visit: Visits, tmp_path: Path, examp
     one.page.locator("#layer input").click()
     one.page.get_by_role("option").first.click()
     first = one.page.locator("#layer input").input_value()
-    one.message("#vote", f"In {first} a mark")
+    one.message("#vote", f"In {first} each mark")
     with one.page.expect_download() as coming:
         one.page.locator("#download").click()
     path = tmp_path / "model.zip"
@@ -56,7 +56,7 @@ def test_own_photos_and_names_with_markup(visit: Visits, task_data: TaskData, tm
     one = visit()
     nasty = "<img src=x onerror=alert(1)> ${7*7} {{7*7}}"
     for name, photos in zip((nasty, "plain"), files.values(), strict=True):
-        one.add(name, photos, "Took 12 photos into")
+        one.add(name, photos, "Added 12 photos to")
     assert nasty in one.text("#classes")
     one.make()
     one.finish()
@@ -68,7 +68,7 @@ def test_a_photo_of_the_camera_is_taken(visit: Visits) -> None:
     one = visit(permissions=["camera"])
     one.page.get_by_role("tab", name="My photos").click()
     one.page.get_by_label("Name of a class").fill("ball")
-    one.press("Or take one with the camera")
+    one.press("Or take a photo with the camera")
     one.page.get_by_text("Click to Access Webcam").click()
     one.page.get_by_label("capture photo").wait_for()
     # On a busy machine the button is there before the first picture is, and a press is lost.
@@ -76,22 +76,22 @@ def test_a_photo_of_the_camera_is_taken(visit: Visits) -> None:
     one.page.get_by_label("capture photo").click()
     one.page.locator("#camera img").wait_for()
     one.press("Add to the class")
-    one.message("#messages", "Took 1 photo into “ball”.")
+    one.message("#messages", "Added 1 photo to “ball”.")
     assert one.page.locator("#classes .class img").count() == 1
 
 
 def test_what_cannot_be_used_is_said(visit: Visits, task_data: TaskData, tmp_path: Path) -> None:
     one = visit()
     one.make()
-    one.page.get_by_role("alert").filter(has_text="it takes at least two").wait_for()
-    assert "press “Add to the class”" not in one.text("#said")
+    one.page.get_by_role("alert").filter(has_text="add photos of at least two").wait_for()
+    assert "press “Add to the class”" not in one.text("#making-messages")
     svg = tmp_path / "drawing.png"
     svg.write_text("<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>")
-    one.add("cat", [svg], "Took 0 photos.")
-    assert "drawing.png: no photo of a common kind" in one.text("#messages")
+    one.add("cat", [svg], "Added 0 photos.")
+    assert "drawing.png: not a photo in a common format" in one.text("#messages")
     one.add(" ", [svg], "a class needs a name")
     one.make()
-    one.message("#said", "press “Add to the class” to add the photos that you have chosen")
+    one.message("#making-messages", "press “Add to the class” to add the photos that you have chosen")
 
 
 def test_a_training_can_be_stopped_and_started_again(visit: Visits) -> None:
@@ -102,7 +102,7 @@ def test_a_training_can_be_stopped_and_started_again(visit: Visits) -> None:
     one.page.locator("#progress").get_by_text("Training: step").wait_for()
     assert wait_until(lambda: one.page.evaluate("document.activeElement.id") == "stop")
     one.page.keyboard.press("Enter")
-    one.page.locator("#said").get_by_text("Stopped.").wait_for()
+    one.page.locator("#making-messages").get_by_text("Stopped.").wait_for()
     assert wait_until(lambda: one.page.evaluate("document.activeElement.id") == "go")
     assert one.page.locator("#result .tiles").count() == 0
     one.set_steps(20)
@@ -117,8 +117,8 @@ def test_a_training_ends_when_its_photos_are_others(visit: Visits, task_data: Ta
     one.make()
     one.page.locator("#progress").get_by_text("Training: step").wait_for()
     photos = next(iter(write_photos(tmp_path, task_data, (4,)).values()))
-    one.add("cow", photos, "Took 12 photos into “cow”.")
-    one.message("#said", "your photos are others now")
+    one.add("cow", photos, "Added 12 photos to “cow”.")
+    one.message("#making-messages", "because you changed the photos")
     assert one.page.locator("#result .tiles").count() == 0
     one.page.locator("#neighbors").wait_for(state="hidden")
 
@@ -133,17 +133,17 @@ def test_a_page_that_was_idle_for_too_long_says_so(visit: Visits, bank_folder: P
         one.make()
         one.finish()
         visitors = app.shared.visitors
-        visitors.idle, usual = 0, visitors.idle
+        visitors.idle_seconds, usual = 0, visitors.idle_seconds
         visitors.get("another")
-        visitors.idle = usual
-        one.press("Compare with other ways")
-        one.message("#comparison-messages", "The model is not here any more")
+        visitors.idle_seconds = usual
+        one.press("Compare with baselines")
+        one.message("#comparison-messages", "The model does not exist any more")
         one.press("Make an ONNX file")
-        one.message("#export-messages", "The model is not here any more")
+        one.message("#export-messages", "The model does not exist any more")
         one.page.locator("#photo input[type=file]").set_input_files(str(next(examples.rglob("*.png"))))
-        one.message("#answer", "The model is not here any more")
+        one.message("#answer", "The model does not exist any more")
         one.make()
-        one.message("#said", "idle for so long that its photos are forgotten")
+        one.message("#making-messages", "idle for so long that its photos are deleted")
         assert all(one.page.get_by_role("button", name=name).is_visible() for name in ("Compare", "Make an ONNX"))
     finally:
         app.page.close(verbose=False)
@@ -156,9 +156,9 @@ def test_two_visitors_see_their_own_things_only(
     photos = list(files.values())
     one, two = visit(), visit()
     for name, some in zip(("ant", "bee"), photos[:2], strict=True):
-        one.add(name, some, f"Took 12 photos into “{name}”.")
+        one.add(name, some, f"Added 12 photos to “{name}”.")
     for name, some in zip(("cod", "dog"), photos[2:], strict=True):
-        two.add(name, some, f"Took 12 photos into “{name}”.")
+        two.add(name, some, f"Added 12 photos to “{name}”.")
     one.make()
     two.make()
     one.finish()
@@ -180,7 +180,7 @@ def test_a_class_is_removed_and_all_is_forgotten_when_asked_twice(
     page = one.page
     photos = list(write_photos(tmp_path, task_data, (0, 2, 4)).values())
     for name, some in zip(("ant", "bee", "cow"), photos, strict=True):
-        one.add(name, some, f"Took 12 photos into “{name}”.")
+        one.add(name, some, f"Added 12 photos to “{name}”.")
         assert page.get_by_label("Name of a class").input_value() == ""  # or the next ones would join this class
     page.locator("#which input").click()
     page.get_by_role("option", name="bee").click()
@@ -195,13 +195,13 @@ def test_a_class_is_removed_and_all_is_forgotten_when_asked_twice(
     one.press("No, keep them")
     assert page.locator("#classes .class").count() == 2
     one.press("Start over")
-    one.press("Yes, forget all")
-    one.message("#messages", "All of it is forgotten.")
+    one.press("Yes, delete all")
+    one.message("#messages", "All photos and the model are deleted.")
     one.message("#classes", "No photos yet.")
     assert page.locator("#result .tiles").count() == 0
     assert page.get_by_label("Name of a class").input_value() == ""
     one.make()
-    one.message("#said", "it takes at least two")
+    one.message("#making-messages", "add photos of at least two")
 
 
 def test_other_photos_and_another_size_are_none_of_the_model_that_there_is(
@@ -212,7 +212,7 @@ def test_other_photos_and_another_size_are_none_of_the_model_that_there_is(
     one.set_steps(20)
     one.make()
     one.finish()
-    one.message("#said", "Done in")
+    one.message("#making-messages", "Done in")
     assert "Your model was made" not in one.text("#size")
     slider = one.page.get_by_label("range slider for How small")
     slider.focus()
@@ -226,8 +226,8 @@ def test_other_photos_and_another_size_are_none_of_the_model_that_there_is(
     photos = next(iter(write_photos(tmp_path, task_data, (4,)).values()))
     svg = tmp_path / "drawing.png"
     svg.write_text("<svg/>")
-    one.add("cow", [svg], "Took 0 photos")  # nothing has changed
+    one.add("cow", [svg], "Added 0 photos")  # nothing has changed
     assert one.page.locator("#result .tiles").count() == 1
-    one.add("cow", photos, "Took 12 photos into “cow”.")
+    one.add("cow", photos, "Added 12 photos to “cow”.")
     one.page.locator("#result .tiles").wait_for(state="detached")
     assert not one.page.locator("#neighbors").is_visible()

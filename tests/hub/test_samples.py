@@ -68,7 +68,7 @@ def test_the_process_gives_photos(served: LoopbackHub, monkeypatch: pytest.Monke
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     photos = Photos(Preprocessing((3, 32, 32)))
     receipt = photos.add_from_hub(Wanted(REPO, per_class=3, names=("ant", "cod")))
-    assert receipt.taken == 6
+    assert receipt.n_added == 6
     assert {name: len(found) for name, found in photos.by_class.items()} == {"ant": 3, "cod": 3}
     with pytest.raises(DataError, match="no public data set lab/nothing"):
         photos.add_from_hub(Wanted("lab/nothing"))

@@ -1,4 +1,4 @@
-"""What every long-running button shares."""
+"""What all long-running buttons share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import gradio as gr
 import pytest
 
-from hf_metaprune.app.events import SORRY, run_steps
+from hf_metaprune.app.events import SERVER_ERROR, run_steps
 from hf_metaprune.app.jobs import StoppedError
 from hf_metaprune.app.shared import Update
 from hf_metaprune.errors import DataError
@@ -20,13 +20,13 @@ from hf_metaprune.errors import DataError
         (None, None),
         (DataError("a class needs two <b>photos</b>"), "a class needs two &lt;b&gt;photos&lt;/b&gt;"),
         (StoppedError(), "Stopped."),
-        (RuntimeError("the token hf_abcdefghijklmnopqrstuvwxyz012345 is odd"), SORRY),
+        (RuntimeError("the token hf_abcdefghijklmnopqrstuvwxyz012345 is odd"), SERVER_ERROR),
     ],
 )
 def test_a_button_can_be_pressed_again_whatever_happens(
     error: Exception | None, said: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    told = gr.HTML()
+    messages = gr.HTML()
 
     def steps() -> Iterator[Update]:
         yield {"a": 1}
@@ -34,11 +34,11 @@ def test_a_button_can_be_pressed_again_whatever_happens(
             raise error
 
     with caplog.at_level(logging.DEBUG):
-        updates = list(run_steps(steps(), told, {"button": "off"}, {"button": "on"}))
+        updates = list(run_steps(steps(), messages, {"button": "off"}, {"button": "on"}))
     assert updates[:2] == [{"button": "off"}, {"a": 1}]
     assert updates[-1] == {"button": "on"}
     assert len(updates) == 3 + (said is not None)
-    assert said is None or said in updates[2][told]
+    assert said is None or said in updates[2][messages]
     assert ("RuntimeError" in caplog.text) == isinstance(error, RuntimeError)
     assert "hf_abc" not in caplog.text
 

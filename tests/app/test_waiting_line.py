@@ -13,7 +13,7 @@ from hf_metaprune.app.waiting_line import BusyError, WaitingLine
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hf_metaprune.app.waiting_line.PULSE", 0.01)
+    monkeypatch.setattr("hf_metaprune.app.waiting_line.POLL_SECONDS", 0.01)
 
 
 def test_who_comes_first_is_served_first() -> None:
@@ -21,15 +21,15 @@ def test_who_comes_first_is_served_first() -> None:
     inside = threading.Event()
 
     def visit(name: str) -> None:
-        with waiting_line.ticket(threading.Event()) as ticket:
+        with waiting_line.join(threading.Event()) as place:
             inside.set()
-            for _ in ticket.waiting():
+            for _ in place.wait_for_turn():
                 pass
             served.append(name)
 
     with ExitStack() as first:
-        ticket = first.enter_context(waiting_line.ticket(threading.Event()))
-        assert list(ticket.waiting()) == []
+        place = first.enter_context(waiting_line.join(threading.Event()))
+        assert list(place.wait_for_turn()) == []
         threads = []
         for name in "abc":
             inside.clear()
@@ -40,13 +40,13 @@ def test_who_comes_first_is_served_first() -> None:
     for thread in threads:
         thread.join(10)
     assert served == ["a", "b", "c"]
-    assert waiting_line.line == []
+    assert waiting_line.places == []
 
 
 def test_who_is_gone_holds_up_nobody() -> None:
     waiting_line, gone, mine = WaitingLine(10), threading.Event(), threading.Event()
-    with waiting_line.ticket(gone), waiting_line.ticket(mine) as ticket:
-        waits = ticket.waiting()
+    with waiting_line.join(gone), waiting_line.join(mine) as place:
+        waits = place.wait_for_turn()
         assert next(waits) == 1
         gone.set()
         assert list(waits) == []
@@ -54,20 +54,20 @@ def test_who_is_gone_holds_up_nobody() -> None:
 
 def test_who_stops_does_not_wait() -> None:
     waiting_line, stop = WaitingLine(10), threading.Event()
-    with waiting_line.ticket(threading.Event()), waiting_line.ticket(stop) as ticket:
-        waits = ticket.waiting()
+    with waiting_line.join(threading.Event()), waiting_line.join(stop) as place:
+        waits = place.wait_for_turn()
         next(waits)
         stop.set()
         with pytest.raises(StoppedError):
             next(waits)
-    assert waiting_line.line == []
+    assert waiting_line.places == []
 
 
 def test_a_full_line_takes_nobody() -> None:
     waiting_line = WaitingLine(1)
-    with waiting_line.ticket(threading.Event()):
-        another = waiting_line.ticket(threading.Event())
+    with waiting_line.join(threading.Event()):
+        another = waiting_line.join(threading.Event())
         with pytest.raises(BusyError, match="come back"):
             another.__enter__()
-    with waiting_line.ticket(threading.Event()):
+    with waiting_line.join(threading.Event()):
         pass

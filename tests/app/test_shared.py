@@ -1,4 +1,4 @@
-"""What visitors share: the bank, opened while the page is there already; speeds; other ways to compare with."""
+"""What visitors share: the bank, opened while the page is there already; speeds; baselines."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from hf_metaprune import MetaPruner
-from hf_metaprune.app.comparison import BASE, STRATEGIES, ways
+from hf_metaprune.app.comparison import STRATEGIES, WHOLE_BASE, baselines
+from hf_metaprune.app.latencies import RATIOS, Latencies
 from hf_metaprune.app.shared import SharedState
-from hf_metaprune.app.speeds import RATIOS, Speeds
 from hf_metaprune.app.visitor import Visitors
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import MetaPruneError
@@ -28,21 +28,21 @@ def test_the_bank_is_opened_once_for_all(bank_folder: Path, monkeypatch: pytest.
     monkeypatch.setattr(MetaPruner, "from_hub", lambda where: opened.append(where) or real(where))
     shared = SharedState(bank_folder, None)
     assert opened == []
-    threads = [threading.Thread(target=lambda: shared.opened) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: shared.opened_bank) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert opened == [bank_folder]
-    assert shared.opened.whole[0] > 0
-    assert shared.opened.ratio == shared.opened.bank.default_ratio
+    assert shared.opened_bank.base_cost[0] > 0
+    assert shared.opened_bank.ratio == shared.opened_bank.reader.default_ratio
 
 
 def test_a_bank_that_is_not_there_ends_the_server(tmp_path: Path) -> None:
     shared = SharedState(tmp_path / "nothing", None)
     for _ in range(2):
         with pytest.raises(MetaPruneError, match="nothing"):
-            shared.opened  # noqa: B018
+            shared.opened_bank  # noqa: B018
     code = "import sys; from hf_metaprune.cli import main; sys.argv[0] = 'hf-metaprune'; main()"
     command = [sys.executable, "-c", code, "space", "--bank", str(tmp_path / "nothing"), "--port", "7899"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=240)
@@ -66,35 +66,35 @@ def test_examples_are_shown_with_their_classes(tmp_path: Path, examples: Path) -
     assert shipped == {"unseen five": "spider, sunflower, table, train, wardrobe"}
 
 
-def test_speeds_are_taken_once_and_interpolated(bank_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_latencies_are_measured_once_and_interpolated(bank_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[int]] = []
 
     def timed(models: list[Any], pixels: Any) -> list[float]:
         asked.append([sum(p.numel() for p in model.parameters()) for model in models])
         return [10.0 - 8 * ratio for ratio in RATIOS]
 
-    monkeypatch.setattr("hf_metaprune.app.speeds.latencies_ms", timed)
-    speeds = Speeds(SharedState(bank_folder, None).opened.base)
-    assert speeds(0.6) == pytest.approx(10 - 8 * 0.6)
-    assert speeds(0.97) == pytest.approx(10 - 8 * 0.97)
+    monkeypatch.setattr("hf_metaprune.app.latencies.latencies_ms", timed)
+    latencies = Latencies(SharedState(bank_folder, None).opened_bank.base)
+    assert latencies.estimate(0.6) == pytest.approx(10 - 8 * 0.6)
+    assert latencies.estimate(0.97) == pytest.approx(10 - 8 * 0.97)
     assert len(asked) == 1
     assert asked[0] == sorted(asked[0], reverse=True)
 
 
-def test_other_ways_are_run_on_the_same_photos(pruner: MetaPruner, task_data: TaskData) -> None:
+def test_baselines_are_made_from_the_same_photos(pruner: MetaPruner, task_data: TaskData) -> None:
     plan = pruner.plan(task_data.select((0, 2, 4)), steps=4, batch_size=16, seed=3, ratio=0.8)
-    found = {name: way([]) for name, way in ways(pruner, plan)}
-    assert list(found) == [*STRATEGIES, BASE]
-    small, chance, whole = found.values()
+    rows = {name: make([]) for name, make in baselines(pruner, plan)}
+    assert list(rows) == [*STRATEGIES, WHOLE_BASE]
+    small, chance, whole = rows.values()
     assert small.params == chance.params == pruner.make(plan).report.params
     assert whole.params > small.params
-    assert all(0 <= way.accuracy <= 1 for way in found.values())
+    assert all(0 <= row.accuracy <= 1 for row in rows.values())
     expected = pruner.adapt(plan.data, strategy="random", steps=4, seed=3, ratio=0.8).report.accuracy
     assert chance.accuracy == expected
 
 
 def test_the_idle_and_the_surplus_are_forgotten() -> None:
-    here = Visitors(lambda: None, most=2)  # type: ignore[arg-type, return-value]
+    here = Visitors(lambda: None, max_visitors=2)  # type: ignore[arg-type, return-value]
     first = here.get("a")
     assert here.get("a") is first
     folder = first.folder
