@@ -144,7 +144,7 @@ def test_what_cannot_be_a_task_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="empty"):
         read(tmp_path / "empty")
-    with pytest.raises(DataError, match="does not exist"):
+    with pytest.raises(DataError, match="there is no file or folder"):
         read(tmp_path / "nosuch")
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(DataError, match="unknown kind"):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from ..data.hub_samples import Wanted
+from ..data.hub_samples import SampleRequest
 from ..errors import DataError
 from . import views
 from .events import resting, run_steps
@@ -207,7 +207,7 @@ class PhotosSection:
     def _asked(self, visitor: Visitor, repo: str, names: str, classes: int, per_class: int) -> Iterator[Update]:
         chosen = tuple(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
         most = self.shared.limits.file_bytes
-        wanted = Wanted(repo.strip(), classes, min(per_class, MOST_PER_CLASS), chosen, most)
+        wanted = SampleRequest(repo.strip(), classes, min(per_class, MOST_PER_CLASS), chosen, most)
         yield self._taken(visitor, visitor.photos.add_from_hub(wanted))
 
     def _taken(self, visitor: Visitor, receipt: Receipt, into: str = "") -> Update:

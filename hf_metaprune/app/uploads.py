@@ -27,7 +27,7 @@ from ..text import counted
 from .limits import UploadLimits
 
 if TYPE_CHECKING:
-    from ..data.hub_samples import Wanted
+    from ..data.hub_samples import SampleRequest
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")
 """What cameras, phones and screens write. Decoders of others are slow, start programs, or are rarely looked at."""
@@ -116,17 +116,17 @@ class Photos:
             raise DataError(f"the zip holds no photos in folders, a folder for each class{why}")
         return receipt
 
-    def add_from_hub(self, wanted: Wanted) -> Receipt:
+    def add_from_hub(self, wanted: SampleRequest) -> Receipt:
         """Take some images of a data set on the Hub.
 
         Raises:
             DataError: there is no such public data set, or it has no images with labels.
         """
-        from ..data.hub_samples import sampled
+        from ..data.hub_samples import stream_samples
 
         receipt, until = Receipt(), time.monotonic() + self.limits.seconds
         came = set()
-        for label, data in sampled(wanted, self.limits.seconds):
+        for label, data in stream_samples(wanted, self.limits.seconds):
             if self._full(receipt, label, until):
                 break
             came.add(label)

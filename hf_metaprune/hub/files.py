@@ -15,7 +15,7 @@ from ..errors import FormatError, HubUnreachableError, NotCachedError
 from ..version import __version__
 from .client import LIBRARY, hub_answers, hub_errors
 
-DOWNLOADS = 8  # at a time
+PARALLEL_DOWNLOADS = 8  # at a time
 MAX_SMALL_BYTES = 32 << 20
 """Most bytes of a file that is no weights: a config, a card."""
 
@@ -131,7 +131,7 @@ class HubFiles(Files):
         if not missing:
             return
         bar = tqdm(total=len(missing), desc=f"downloading from {self.repo_id}", unit="file", disable=not progress)
-        with bar, ThreadPoolExecutor(min(DOWNLOADS, len(missing))) as pool:
+        with bar, ThreadPoolExecutor(min(PARALLEL_DOWNLOADS, len(missing))) as pool:
             jobs = [pool.submit(self._download, path, limit, self.commit, force) for path, limit in missing.items()]
             try:
                 for job in as_completed(jobs):

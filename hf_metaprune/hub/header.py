@@ -18,7 +18,7 @@ FIRST_BYTES = 1 << 14  # the header of a ResNet-18 is shorter; of a longer one t
 MAX_HEADER_BYTES = 2 << 20  # a ResNet-152 of 1,000 labels has 150 kB
 
 
-def metadata_on_hub(repo_id: str, path: str, commit: str, token: str | bool | None = None) -> dict[str, Any]:
+def fetch_metadata(repo_id: str, path: str, commit: str, token: str | bool | None = None) -> dict[str, Any]:
     """The metadata in the header of a file of a repo.
 
     Raises:

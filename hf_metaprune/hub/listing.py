@@ -48,7 +48,7 @@ def list_models(tags: Sequence[str], owner: str | None, token: str | bool | None
     with hub_errors("the Hub", "search"):
         headers = build_hf_headers(token=token, library_name=LIBRARY, library_version=__version__)
         for item in _pages(f"{constants.ENDPOINT}/api/models", asked, headers):
-            yield ListedModel.of(item)
+            yield ListedModel.from_item(item)
 
 
 def _pages(url: str, asked: dict[str, Any], headers: dict[str, str]) -> Iterator[Any]:

@@ -24,7 +24,7 @@ Operation: TypeAlias = "CommitOperationAdd | CommitOperationDelete"
 
 log = logging.getLogger(__name__)
 
-NOBODYS = frozenset({".gitattributes", ".gitignore", CARD, "LICENSE", "LICENSE.md", "LICENSE.txt"})
+STARTER_FILES = frozenset({".gitattributes", ".gitignore", CARD, "LICENSE", "LICENSE.md", "LICENSE.txt"})
 """Files of a repo that holds nothing yet."""
 PULL_REQUEST = re.compile(r"refs/pr/(\d+)")
 TRIES = 8

@@ -18,7 +18,7 @@ from .weights import sort_metadata, unreadable_file_error
 BYTES_PER_UNIT, HEADER_BYTES = 8, 2 << 20
 
 
-def most_score_bytes(sizes: Mapping[str, int]) -> int:
+def max_score_bytes(sizes: Mapping[str, int]) -> int:
     """Return how many bytes the file may have for a base with these layers."""
     return HEADER_BYTES + BYTES_PER_UNIT * sum(sizes.values())
 
@@ -49,7 +49,7 @@ def load_scores(path: Path, sizes: Mapping[str, int], base_sha256: str) -> Score
         BaseMismatchError: the scores belong to another base.
     """
     try:
-        if path.stat().st_size > most_score_bytes(sizes):
+        if path.stat().st_size > max_score_bytes(sizes):
             raise FormatError(f"{path} has {path.stat().st_size} bytes, more than scores of the base can have")
         with safe_open(str(path), framework="pt") as file:
             metadata, slices = file.metadata() or {}, {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
