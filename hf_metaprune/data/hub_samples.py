@@ -224,8 +224,8 @@ class _Sampler:
             return
         unknown = sorted(self.requested - set(names))
         if unknown:
-            known = ", ".join(names[:20])
-            raise DataError(f"{self.request.repo_id} has no class {unknown[0]!r}; it has {known}")
+            examples = ", ".join(names[:20])
+            raise DataError(f"{self.request.repo_id} has no class {unknown[0]!r}; it has {examples}")
         self.max_classes = min(self.max_classes, len(names))
 
     def _is_needed(self, name: str) -> bool:

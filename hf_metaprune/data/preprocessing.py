@@ -53,7 +53,7 @@ class Preprocessing:
             mean, std = (tuple(float(v) for v in config[name]) for name in ("mean", "std"))
             interpolation, crop_pct = str(config.get("interpolation", "bicubic")), float(config.get("crop_pct", 0.875))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise FormatError(f"image preprocessing: field {error} is missing or has the wrong type") from error
+            raise FormatError(f"image preprocessing: a field is missing or has the wrong type: {error}") from error
         crop_mode = config.get("crop_mode") or "center"
         numbers = [*mean, *std, crop_pct]
         if len(size) != 3 or size[0] != 3 or not all(8 <= n <= MAX_SIDE for n in size[1:]):
@@ -63,7 +63,9 @@ class Preprocessing:
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or not all(map(math.isfinite, numbers)):
             raise FormatError("image preprocessing: mean and std must be three finite numbers each, std above zero")
         if interpolation not in RESAMPLE or not 0.1 <= crop_pct <= 1.0:
-            raise FormatError(f"image preprocessing: interpolation {interpolation!r} or crop_pct {crop_pct} is unknown")
+            raise FormatError(
+                f"image preprocessing: interpolation {interpolation!r} or crop_pct {crop_pct} is not supported"
+            )
         if crop_mode not in CROP_MODES or (crop_mode == "squash" and crop_pct != 1.0):
             raise FormatError(f"image preprocessing: crop_mode {crop_mode!r} with crop_pct {crop_pct} is not supported")
         if crop_mode == "center" and size[1] != size[2]:

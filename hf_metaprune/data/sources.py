@@ -117,7 +117,7 @@ def _load_source(source: str | Path) -> tuple[Any, str]:
         if isinstance(source, str) and glob.has_magic(source):
             return _load_parquet([Path(p) for p in sorted(glob.glob(str(path)))]), path.stem  # noqa: PTH207
         if isinstance(source, Path) or not is_repo_id(source):
-            raise DataError(f"there is no file or folder {source}, and that is no id of the Hub, which is owner/name")
+            raise DataError(f"there is no file or folder {source}, and it is no id on the Hub: such ids are owner/name")
         if not hub_answers() and not _is_cached(source):
             raise DataError(f"there is no file or folder {source}, and the Hub cannot be reached: check the name")
         return datasets.load_dataset(source), source
@@ -133,9 +133,9 @@ def _load_parquet(paths: Sequence[Path]) -> Any:
     """Load the rows of all files as one split."""
     import datasets
 
-    others = [path for path in paths if path.suffix != ".parquet"]
-    if others or not paths:
-        what = f"{others[0]} is a file of unknown kind" if others else "no file has such a name"
+    unknown_files = [path for path in paths if path.suffix != ".parquet"]
+    if unknown_files or not paths:
+        what = f"{unknown_files[0]} is a file of unknown kind" if unknown_files else "no file has such a name"
         raise DataError(f"{what}: give a folder of class folders, or .parquet files")
     return datasets.DatasetDict(train=datasets.Dataset.from_parquet([str(path) for path in paths]))
 
@@ -199,10 +199,10 @@ def _read_class_folders(path: Path) -> Split:
     other_files = [p for p in path.iterdir() if p.is_file() and not p.name.startswith(".")]
     folders = _subfolders(path)
     for folder in folders:
-        images, others = image_files(folder)
+        images, no_images = image_files(folder)
         files += images
         labels += [folder.name] * len(images)
-        other_files += others
+        other_files += no_images
     if other_files:
         message = "left out files that are no images of a class in %s: %d, such as %s"
         log.warning(message, path, len(other_files), other_files[0].name)

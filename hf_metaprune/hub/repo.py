@@ -157,10 +157,10 @@ class Repo:
         return {item.path: item.lfs.sha256 if getattr(item, "lfs", None) else item.blob_id for item in files}
 
     def exists(self) -> bool:
-        """Whether the repo is there; a token that is missing or wrong is found out now.
+        """Return whether the repo exists, after checking the token.
 
         Raises:
-            HubError: there is no token, or it is wrong.
+            HubError: there is no token, the token is wrong, or the Hub cannot be reached.
         """
         with hub_errors(self.repo_id, "write to"):
             self.api.whoami()

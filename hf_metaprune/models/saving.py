@@ -87,7 +87,7 @@ def check_header(folder: Path, config: MetaPrunedConfig, model: MetaPrunedForIma
         raise unreadable_file_error(path, error) from error
     expected = model.state_dict()
     if set(expected) != names:
-        raise FormatError(f"{path}: tensors {sorted(set(expected) ^ names)[:3]} are missing or too many")
+        raise FormatError(f"{path}: tensors {sorted(set(expected) ^ names)[:3]} are missing or unexpected")
     for name, tensor in expected.items():
         shape, dtype = stored[name]
         if shape != tuple(tensor.shape):

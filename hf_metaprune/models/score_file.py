@@ -58,7 +58,7 @@ def load_scores(path: Path, sizes: Mapping[str, int], base_sha256: str) -> Score
             if shapes != {name: (size,) for name, size in sizes.items()}:
                 raise FormatError(f"{path}: its layers are not those of the base")
             if not kinds <= {"F16", "BF16", "F32"}:
-                raise FormatError(f"{path}: its scores are no numbers of floating point")
+                raise FormatError(f"{path}: its scores are not floating-point numbers")
             stored = {name: file.get_tensor(name).float().numpy() for name in sizes}
     except (OSError, SafetensorError) as error:
         raise unreadable_file_error(path, error) from error

@@ -54,7 +54,7 @@ def check_fit(architecture: str, **misfits: Collection[str]) -> None:
     Raises:
         FormatError: there is a misfit; the message names the first one.
     """
-    what = {"reshaped": "has another shape", "missing": "is missing", "unexpected": "is none of its own"}
+    what = {"reshaped": "has another shape", "missing": "is missing", "unexpected": "is not part of it"}
     for kind, names in misfits.items():
         if names:
             more = f", and {len(names) - 1} more" if len(names) > 1 else ""
