@@ -310,7 +310,7 @@ BASE = "0" * 64
         (other_base, "are of another base"),
         (other_layers, "layers are not those"),
         (nan_scores, "finite"),
-        (whole_numbers, "no numbers of floating point"),
+        (whole_numbers, "not floating-point numbers"),
         (cut_short, "cannot be read"),
         (newer, "another format version"),
     ],

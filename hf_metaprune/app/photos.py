@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from ..data.hub_samples import Wanted
+from ..data.hub_samples import SampleRequest
 from ..errors import DataError
 from . import views
 from .events import run_steps, set_enabled
@@ -225,7 +225,7 @@ class PhotosSection:
     ) -> Iterator[Update]:
         names = tuple(dict.fromkeys(name.strip() for name in class_names.split(",") if name.strip()))
         file_bytes = self.shared.limits.file_bytes
-        wanted = Wanted(repo_id.strip(), max_classes, min(per_class, MAX_PER_CLASS), names, file_bytes)
+        wanted = SampleRequest(repo_id.strip(), max_classes, min(per_class, MAX_PER_CLASS), names, file_bytes)
         yield self._receipt_update(visitor, visitor.photos.add_from_hub(wanted))
 
     def _receipt_update(self, visitor: Visitor, receipt: Receipt, destination: str = "") -> Update:

@@ -24,7 +24,7 @@ from .limits import UploadLimits
 from .zips import list_members, read_member
 
 if TYPE_CHECKING:
-    from ..data.hub_samples import Wanted
+    from ..data.hub_samples import SampleRequest
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")
 """Formats that cameras, phones and screens write.
@@ -144,7 +144,7 @@ class Photos:
             raise DataError(f"the zip has no photos in folders, one folder per class{cause}")
         return receipt
 
-    def add_from_hub(self, wanted: Wanted) -> Receipt:
+    def add_from_hub(self, wanted: SampleRequest) -> Receipt:
         """Add some images of a data set on the Hub.
 
         Args:
@@ -156,11 +156,11 @@ class Photos:
         Raises:
             DataError: there is no such public data set, or it has no images with labels.
         """
-        from ..data.hub_samples import sampled
+        from ..data.hub_samples import stream_samples
 
         receipt, deadline = Receipt(), time.monotonic() + self.limits.seconds
         received_labels = set()
-        for label, data in sampled(wanted, self.limits.seconds):
+        for label, data in stream_samples(wanted, self.limits.seconds):
             if self._refuse_over_limits(receipt, label, deadline):
                 break
             received_labels.add(label)

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from ..errors import BankError, BaseMismatchError
 from ..files.layout import BANK_FILE, BASE_FOLDER, CARD, CONFIG, INDEX_FILE, PREPROCESSOR, SCORES, WEIGHTS
 from ..hub.files import Files
-from ..hub.repo import NOBODYS, Operation, Published, Repo
+from ..hub.repo import STARTER_FILES, Operation, Published, Repo
 from ..reporting.bank_card import BankCard
 from ..text import counted
 from .entry import Entry, check_id
@@ -75,7 +75,7 @@ def publish_bank(
             checked = True
         repo.ensure(private)
         state = read_state(repo, repo.head())
-        if state.meta is None and (others := sorted(repo.names(state.commit) - NOBODYS)):
+        if state.meta is None and (others := sorted(repo.names(state.commit) - STARTER_FILES)):
             raise BankError(f"{repo_id} holds something else ({others[0]}): choose another name")
     _check_base(state, bank.base_sha256, repo_id)
     entries = state.news(bank)

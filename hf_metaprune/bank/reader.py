@@ -13,9 +13,9 @@ from typing import Any
 from ..errors import BankError, BaseMismatchError, FormatError
 from ..files.layout import BANK_FILE, BASE_FOLDER, CONFIG, INDEX_FILE, PREPROCESSOR, SCORES, WEIGHTS
 from ..files.storage import storage_errors
-from ..hub.files import DOWNLOADS, Files, HubFiles
+from ..hub.files import PARALLEL_DOWNLOADS, Files, HubFiles
 from ..models.base_model import BaseModel
-from ..models.score_file import most_score_bytes
+from ..models.score_file import max_score_bytes
 from ..text import counted
 from .entry import Entry
 from .index import read_table, table_rows
@@ -127,7 +127,7 @@ class BankReader:
         if len(groups) == 1:
             get(*groups.values())
         elif groups:
-            with ThreadPoolExecutor(min(DOWNLOADS, len(groups))) as pool:
+            with ThreadPoolExecutor(min(PARALLEL_DOWNLOADS, len(groups))) as pool:
                 jobs = [pool.submit(get, some) for some in groups.values()]
             for job in jobs:
                 job.result()  # what can be had is there; now the first that cannot
@@ -138,7 +138,7 @@ class BankReader:
         Raises:
             HubError, FormatError: it cannot be had, or is larger than scores of the base can be.
         """
-        self.entry_files(entry).get({inside(entry.path, SCORES): most_score_bytes(self.sizes)}, False, force)
+        self.entry_files(entry).get({inside(entry.path, SCORES): max_score_bytes(self.sizes)}, False, force)
 
     def _most_bytes(self, entry: Entry) -> int:
         """What an entry's weights may have: what the index says, if a slice of the base could be that large.

@@ -28,8 +28,8 @@ from ..files.layout import FORMAT_VERSION, WEIGHTS
 from ..files.names import is_repo_id
 from ..files.storage import check_json_value
 from ..hub.client import TAG, Patience
-from ..hub.files import DOWNLOADS
-from ..hub.header import metadata_on_hub
+from ..hub.files import PARALLEL_DOWNLOADS
+from ..hub.header import fetch_metadata
 from ..hub.listing import ListedModel, list_models
 from ..hub.memory import Memory
 from ..models.weight_file import check_metadata
@@ -66,7 +66,7 @@ def search_hub(bank: B, options: SearchOptions, progress: bool = False) -> B:
         check = _ModelCheck(commons, token, memory)
         listed = _listed(options, token, check.seen)
         bar = tqdm(desc="searching the Hub", unit="model", disable=not progress, total=options.limit)
-        with bar, ThreadPoolExecutor(DOWNLOADS) as pool:
+        with bar, ThreadPoolExecutor(PARALLEL_DOWNLOADS) as pool:
             while len(found) < limit and (some := list(islice(listed, AT_A_TIME))):
                 for entry in pool.map(check, some):
                     if entry is not None and len(found) < limit:
@@ -152,7 +152,7 @@ class _ModelCheck:
         except (FormatError, HubError) as error:
             if isinstance(error, HubUnreachableError):
                 self.trouble = error
-            if self.patience.ends(error) or self.bank.strict:
+            if self.patience.should_stop(error) or self.bank.strict:
                 raise
             self.bank.left_out[model.id] = f"left out {model.id}: {error}"
             self.seen[model.id] = "left out"
@@ -188,7 +188,7 @@ class _ModelCheck:
         check_metadata(found["header"], wanted, f"{model.id}: {WEIGHTS}", "its card", complete=True)
 
     def _header(self, model: ListedModel) -> dict[str, str]:
-        found = metadata_on_hub(model.id, WEIGHTS, model.sha, self.token)
+        found = fetch_metadata(model.id, WEIGHTS, model.sha, self.token)
         return {key: value for key in HEADER_KEYS if isinstance(value := found.get(key), str)}
 
 

@@ -1,1 +1,1 @@
-"""From what a user has to a task: sources, images, labels, preprocessing, WordNet."""
+"""From a user's images to a task: sources, images, labels, preprocessing, WordNet."""

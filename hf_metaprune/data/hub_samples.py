@@ -1,7 +1,7 @@
-"""A sample of a data set's images on the Hub, read by a process of its own: a stranger chose the data set.
+"""A sample of images from a data set on the Hub, read by a process of its own, because a stranger chose the data set.
 
-The process has no token, a limit of memory, and is ended when time is over. It reads parquet files of that repo alone,
-those that the Hub makes of every public data set if there are any, and runs nothing of what it reads.
+The process has no token and a limit of memory, and it is killed when time is over. It reads only parquet files of that
+repo, preferably those that the Hub makes of every public data set. It runs no code of the data set.
 """
 
 from __future__ import annotations
@@ -26,77 +26,89 @@ from .sources import IMAGE_NAMES, LABEL_NAMES, TRAIN_NAMES, pick_column
 
 CONVERTED = "refs/convert/parquet"
 """The branch on which the Hub keeps data sets as parquet."""
-MEMORY = 3 << 30
-"""Bytes of data that the process may hold."""
-GROUP_BYTES = 256_000_000
-"""Row groups that say they are larger are not read."""
-MOST_FILES, MOST_GROUPS, PATIENCE = 16, 400, 20
-"""Files and row groups that are looked at, and groups in a row that bring nothing new."""
-TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "OAUTH_CLIENT_SECRET")
-LONGEST_HEADER = 20_000
+MAX_MEMORY_BYTES = 3 << 30
+"""Memory that the process may allocate."""
+MAX_GROUP_BYTES = 256_000_000
+"""Row groups whose metadata says that they are larger are not read."""
+MAX_FILES, MAX_GROUPS, MAX_IDLE_GROUPS = 16, 400, 20
+"""Most files and row groups that are read, and most row groups in a row without a new image."""
+SECRET_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "OAUTH_CLIENT_SECRET")
+"""Environment variables that the process does not get."""
+MAX_HEADER_BYTES = 20_000
+"""Longest line of JSON before an image between the processes."""
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What to take of a data set: so many images of so many classes, or of those named."""
+class SampleRequest:
+    """The images to read from a data set."""
 
     repo_id: str
+    """Id of the data set on the Hub."""
     classes: int = 10
+    """Number of classes; ignored if `names` are given."""
     per_class: int = 20
+    """Images per class."""
     names: tuple[str, ...] = ()
+    """Names of the classes; empty for any classes."""
     file_bytes: int = 25_000_000
+    """Most bytes of an encoded image; larger images are skipped."""
 
 
-def sampled(wanted: Wanted, seconds: float) -> Iterator[tuple[str, bytes]]:
-    """Class and encoded image, one after the other, until there are enough or time is over.
+def stream_samples(request: SampleRequest, seconds: float) -> Iterator[tuple[str, bytes]]:
+    """Yield class name and encoded image until there are enough images, or time is over.
+
+    Args:
+        request: which images to read; the address of the data set's page is accepted as its id.
+        seconds: time after which the reading process is killed.
 
     Raises:
-        DataError: it is no id, there is no such public data set, it has no images with labels, the Hub cannot be
-            reached, or nothing came in time.
+        DataError: the id is not valid, there is no such public data set, it has no images with labels, the Hub cannot
+            be reached, or no image came in time.
     """
-    wanted = replace(wanted, repo_id=wanted.repo_id.removeprefix("https://huggingface.co/datasets/").strip("/"))
-    if not is_repo_id(wanted.repo_id):
+    request = replace(request, repo_id=request.repo_id.removeprefix("https://huggingface.co/datasets/").strip("/"))
+    if not is_repo_id(request.repo_id):
         raise DataError("that is no id of a data set; ids are owner/name, such as beans-lovers/beans")
     with tempfile.TemporaryDirectory() as home:
-        env = {k: v for k, v in os.environ.items() if k not in TOKENS}
+        env = {k: v for k, v in os.environ.items() if k not in SECRET_VARIABLES}
         env |= {"HF_HOME": home, "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}
-        command = [sys.executable, "-m", __name__, json.dumps(asdict(wanted))]
+        command = [sys.executable, "-m", __name__, json.dumps(asdict(request))]
         child = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env
         )
         assert child.stdout
-        late = threading.Timer(seconds, child.kill)
-        late.start()
-        came = False
+        timer = threading.Timer(seconds, child.kill)
+        timer.start()
+        has_images = False
         try:
-            for found in _frames(child.stdout, wanted.file_bytes):
-                came = True
-                yield found
+            for sample in _read_frames(child.stdout, request.file_bytes):
+                has_images = True
+                yield sample
         finally:
-            late.cancel()
+            timer.cancel()
             child.kill()
             child.wait()
             child.stdout.close()
-        if not came:
-            raise DataError(f"no images of {wanted.repo_id} came within {seconds:g} s: try a smaller data set")
+        if not has_images:
+            raise DataError(f"no images of {request.repo_id} came within {seconds:g} s: try a smaller data set")
 
 
-def _frames(stream: IO[bytes], most: int) -> Iterator[tuple[str, bytes]]:
-    while line := stream.readline(LONGEST_HEADER):
+def _read_frames(stream: IO[bytes], max_bytes: int) -> Iterator[tuple[str, bytes]]:
+    """Yield class name and encoded image from the process's output: a line of JSON, then the image's bytes."""
+    while line := stream.readline(MAX_HEADER_BYTES):
         try:
-            head = json.loads(line)
-        except ValueError:  # cut off
+            header = json.loads(line)
+        except ValueError:  # the process was killed within the line
             return
-        if "error" in head:
-            raise DataError(head["error"])
-        data = stream.read(min(int(head["size"]), most))
-        if len(data) < head["size"]:
+        if "error" in header:
+            raise DataError(header["error"])
+        data = stream.read(min(int(header["size"]), max_bytes))
+        if len(data) < header["size"]:
             return
-        yield head["label"], data
+        yield header["label"], data
 
 
-def find(wanted: Wanted) -> Iterator[tuple[str, bytes]]:
-    """What `sampled` yields, in this process.
+def read_samples(request: SampleRequest) -> Iterator[tuple[str, bytes]]:
+    """Yield what `stream_samples` yields, but read in this process.
 
     Raises:
         DataError: there are no images with labels.
@@ -104,15 +116,15 @@ def find(wanted: Wanted) -> Iterator[tuple[str, bytes]]:
     """
     import pyarrow as pa
 
-    with hub_errors(wanted.repo_id, "read the data set"):
+    with hub_errors(request.repo_id, "read the data set"):
         try:
-            yield from _Taking(wanted).run(_parquet_files(wanted.repo_id))
+            yield from _Sampler(request).run(_parquet_files(request.repo_id))
         except pa.ArrowInvalid as error:
-            raise DataError(f"{wanted.repo_id} is damaged: {reason(error)}") from error
+            raise DataError(f"{request.repo_id} is damaged: {reason(error)}") from error
 
 
 def _parquet_files(repo_id: str) -> list[str]:
-    """Paths, as the Hub's file system has them, of the files of the split to learn from."""
+    """Return the paths of the training split's files, as the Hub's file system names them."""
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
     api = hub_api(False)
@@ -123,14 +135,14 @@ def _parquet_files(repo_id: str) -> list[str]:
             continue
         except RepositoryNotFoundError:
             raise DataError(f"there is no public data set {repo_id} on the Hub: look at its name there") from None
-        found = _of_training([path for path in paths if path.endswith(".parquet")])
-        if found:
-            return [f"datasets/{repo_id}@{revision.replace('/', '%2F')}/{path}" for path in found]
+        files = _training_files([path for path in paths if path.endswith(".parquet")])
+        if files:
+            return [f"datasets/{repo_id}@{revision.replace('/', '%2F')}/{path}" for path in files]
     raise DataError(f"{repo_id} has no parquet files: the Hub makes them of public data sets of images, after a while")
 
 
-def _of_training(paths: Sequence[str]) -> list[str]:
-    """Of a repo's files those of one configuration and of the split to learn from."""
+def _training_files(paths: Sequence[str]) -> list[str]:
+    """Return those of a repo's files that belong to its first configuration and to the training split."""
     folders = sorted({path.partition("/")[0] for path in paths if "/" in path})
     if folders:
         first = next((name for name in ("default", "plain_text") if name in folders), folders[0])
@@ -139,91 +151,97 @@ def _of_training(paths: Sequence[str]) -> list[str]:
     return sorted(training or paths)
 
 
-class _Taking:
-    """Row groups in a random order, until there is enough of each class."""
+class _Sampler:
+    """A reader of row groups in a random order, until there are enough images of each class."""
 
-    def __init__(self, wanted: Wanted) -> None:
-        self.wanted, self.rng = wanted, np.random.default_rng(0)
-        self.held: Counter[str] = Counter()
-        self.waiting = set(wanted.names)
-        self.most = len(self.waiting) or wanted.classes
+    def __init__(self, request: SampleRequest) -> None:
+        self.request, self.rng = request, np.random.default_rng(0)
+        self.counts: Counter[str] = Counter()
+        self.requested = set(request.names)
+        self.max_classes = len(self.requested) or request.classes
 
     def run(self, paths: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        """Yield class name and encoded image from some of the files.
+
+        Raises:
+            DataError: no image was found, or a requested class does not exist.
+        """
         from huggingface_hub import HfFileSystem
 
         files = HfFileSystem(token=False)
         idle = 0
         for file, group in self._groups(files, paths):
-            before = sum(self.held.values())
-            yield from self._of_group(file, group)
-            idle = 0 if sum(self.held.values()) > before else idle + 1
-            full = [name for name, count in self.held.items() if count >= self.wanted.per_class]
-            if len(full) >= self.most or idle >= PATIENCE:
+            before = sum(self.counts.values())
+            yield from self._read_group(file, group)
+            idle = 0 if sum(self.counts.values()) > before else idle + 1
+            full_classes = [name for name, count in self.counts.items() if count >= self.request.per_class]
+            if len(full_classes) >= self.max_classes or idle >= MAX_IDLE_GROUPS:
                 break
-        if not sum(self.held.values()):
-            names = f" of {', '.join(sorted(self.waiting))}" if self.waiting else ""
-            raise DataError(f"{self.wanted.repo_id}: no images{names} were found")
+        if not sum(self.counts.values()):
+            names = f" of {', '.join(sorted(self.requested))}" if self.requested else ""
+            raise DataError(f"{self.request.repo_id}: no images{names} were found")
 
     def _groups(self, files: Any, paths: Sequence[str]) -> Iterator[tuple[Any, int]]:
-        """Files and numbers of row groups: one of each file in turn."""
+        """Yield a file and the number of a row group, one group of each file in turn."""
         import pyarrow.parquet as pq
 
-        chosen = [paths[i] for i in self.rng.permutation(len(paths))[:MOST_FILES]]
-        opened: dict[str, Any] = {}
+        sampled_paths = [paths[i] for i in self.rng.permutation(len(paths))[:MAX_FILES]]
+        open_files: dict[str, Any] = {}
         orders: dict[str, list[int]] = {}
-        for number in range(MOST_GROUPS):
-            path = chosen[number % len(chosen)]
-            if path not in opened:
-                opened[path] = pq.ParquetFile(files.open(path, block_size=1 << 20))
-                orders[path] = self.rng.permutation(opened[path].num_row_groups).tolist()
+        for number in range(MAX_GROUPS):
+            path = sampled_paths[number % len(sampled_paths)]
+            if path not in open_files:
+                open_files[path] = pq.ParquetFile(files.open(path, block_size=1 << 20))
+                orders[path] = self.rng.permutation(open_files[path].num_row_groups).tolist()
             if orders[path]:
-                yield opened[path], orders[path].pop()
-            elif not any(orders.values()) and len(opened) == len(chosen):
+                yield open_files[path], orders[path].pop()
+            elif not any(orders.values()) and len(open_files) == len(sampled_paths):
                 return
 
-    def _of_group(self, file: Any, group: int) -> Iterator[tuple[str, bytes]]:
-        if file.metadata.row_group(group).total_byte_size > GROUP_BYTES:
+    def _read_group(self, file: Any, group: int) -> Iterator[tuple[str, bytes]]:
+        """Yield class name and encoded image of the needed rows of a row group."""
+        if file.metadata.row_group(group).total_byte_size > MAX_GROUP_BYTES:
             return
-        image, label, names = _columns(file.schema_arrow)
-        self._know(names)
-        labels = _as_names(file.read_row_group(group, columns=[label])[label].to_pylist(), names)
-        rows = [i for i, name in enumerate(labels) if name is not None and self._takes(name)]
+        image, label, names = _find_columns(file.schema_arrow)
+        self._check_classes(names)
+        labels = _class_names(file.read_row_group(group, columns=[label])[label].to_pylist(), names)
+        rows = [i for i, name in enumerate(labels) if name is not None and self._is_needed(name)]
         if not rows:
             return
         images = file.read_row_group(group, columns=[image])[image]
         for i in rows:
             name, value = labels[i], images[i].as_py()
             data = value.get("bytes") if isinstance(value, dict) else value
-            if name is None or self.held[name] >= self.wanted.per_class:
+            if name is None or self.counts[name] >= self.request.per_class:
                 continue
-            if isinstance(data, bytes) and len(data) <= self.wanted.file_bytes:
-                self.held[name] += 1
+            if isinstance(data, bytes) and len(data) <= self.request.file_bytes:
+                self.counts[name] += 1
                 yield name, data
 
-    def _know(self, names: Sequence[str] | None) -> None:
-        """Refuse a name that the data set has not; of fewer classes than wanted, all are enough."""
+    def _check_classes(self, names: Sequence[str] | None) -> None:
+        """Refuse requested classes that the data set lacks, and expect no more classes than it has."""
         if names is None:
             return
-        unknown = sorted(self.waiting - set(names))
+        unknown = sorted(self.requested - set(names))
         if unknown:
-            some = ", ".join(names[:20])
-            raise DataError(f"{self.wanted.repo_id} has no class {unknown[0]!r}; it has {some}")
-        self.most = min(self.most, len(names))
+            examples = ", ".join(names[:20])
+            raise DataError(f"{self.request.repo_id} has no class {unknown[0]!r}; it has {examples}")
+        self.max_classes = min(self.max_classes, len(names))
 
-    def _takes(self, name: str) -> bool:
-        """Whether an image of that class is still wanted; a class that is new takes its place."""
-        if self.waiting:
-            return name in self.waiting and self.held[name] < self.wanted.per_class
-        if name not in self.held and len(self.held) < self.wanted.classes:
-            self.held[name] = 0
-        return name in self.held and self.held[name] < self.wanted.per_class
+    def _is_needed(self, name: str) -> bool:
+        """Return whether an image of that class is still needed; a new class is added if there is room for it."""
+        if self.requested:
+            return name in self.requested and self.counts[name] < self.request.per_class
+        if name not in self.counts and len(self.counts) < self.request.classes:
+            self.counts[name] = 0
+        return name in self.counts and self.counts[name] < self.request.per_class
 
 
-def _columns(schema: Any) -> tuple[str, str, list[str] | None]:
-    """The columns of images and of labels, and the classes' names where numbers stand for them.
+def _find_columns(schema: Any) -> tuple[str, str, list[str] | None]:
+    """Return the columns of images and of labels, and the classes' names if labels are numbers.
 
     Raises:
-        DataError: there are none, or several.
+        DataError: there is no such column, or there are several.
     """
     import datasets
 
@@ -238,7 +256,8 @@ def _columns(schema: Any) -> tuple[str, str, list[str] | None]:
     return image, label, list(features[label].names) if label in is_label else None
 
 
-def _as_names(labels: Sequence[Any], names: Sequence[str] | None) -> list[str | None]:
+def _class_names(labels: Sequence[Any], names: Sequence[str] | None) -> list[str | None]:
+    """Return the class name per label, or None for a label without one."""
     if names is None:
         return [str(v) if isinstance(v, (str, int)) else None for v in labels]
     return [names[v] if isinstance(v, int) and 0 <= v < len(names) else None for v in labels]
@@ -249,22 +268,22 @@ def _limit_memory() -> None:
         import resource
     except ImportError:  # Windows
         return
-    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
 
 
 def main() -> None:
-    """The process: what is wanted is its argument, as JSON; what is found goes out in frames."""
+    """Run the process: read the request from the first argument, as JSON, and write samples to the standard output."""
     _limit_memory()
-    asked = json.loads(sys.argv[1])
-    out = sys.stdout.buffer
+    fields = json.loads(sys.argv[1])
+    output = sys.stdout.buffer
     try:
-        for label, data in find(Wanted(**asked | {"names": tuple(asked["names"])})):
-            out.write(json.dumps({"label": label[:1000], "size": len(data)}).encode() + b"\n" + data)
-            out.flush()
+        for label, data in read_samples(SampleRequest(**fields | {"names": tuple(fields["names"])})):
+            output.write(json.dumps({"label": label[:1000], "size": len(data)}).encode() + b"\n" + data)
+            output.flush()
     except MetaPruneError as error:
-        out.write(json.dumps({"error": printable(str(error))[:2000]}).encode() + b"\n")
+        output.write(json.dumps({"error": printable(str(error))[:2000]}).encode() + b"\n")
     except Exception as error:  # files of strangers: readers raise anything
-        out.write(json.dumps({"error": printable(f"it cannot be read: {reason(error)}")[:2000]}).encode() + b"\n")
+        output.write(json.dumps({"error": printable(f"it cannot be read: {reason(error)}")[:2000]}).encode() + b"\n")
 
 
 if __name__ == "__main__":

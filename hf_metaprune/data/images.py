@@ -1,4 +1,4 @@
-"""Images in memory: decoding whatever a user has, once, into uint8 tensors; augmentation and batches from them."""
+"""Images in memory: decoding them once into uint8 tensors, and making batches and augmented copies of them."""
 
 from __future__ import annotations
 
@@ -23,19 +23,24 @@ from .preprocessing import Preprocessing
 
 log = logging.getLogger(__name__)
 
-MAX_CACHE_BYTES = 4 << 30
+MAX_CACHE_BYTES = 4 << 30  # bytes of all decoded images of a split
 MAX_ASPECT = 50  # resizing the shorter side of anything longer would ask for too much memory
 DECODE_CHUNK = 16
 
 
 def open_image(value: Any, min_side: int = 0) -> Image.Image:
-    """An upright RGB image from a path, bytes, PIL image, array or tensor (uint8 or 0..1 float; HWC, CHW or HW).
+    """Return an upright RGB image.
 
-    A JPEG much larger than `min_side` is decoded at reduced size (never below twice `min_side`). Integers of 16 bits
-    a pixel are scaled from their full range; an image whose EXIF data is damaged is taken as it lies.
+    An image whose EXIF data is damaged is not turned.
+
+    Args:
+        value: a path, encoded bytes, a PIL image, or an array or tensor of shape HWC, CHW or HW. Floats lie in [0, 1].
+            Integers lie in [0, 255], or are 16 bits wide and use their full range.
+        min_side: shortest side that the caller needs, in pixels. A JPEG may be decoded at reduced size, but never
+            below twice this.
 
     Raises:
-        OSError, ValueError, TypeError, Image.DecompressionBombError: it cannot be read.
+        OSError, ValueError, TypeError, Image.DecompressionBombError: the image cannot be read.
     """
     if isinstance(value, dict) and ("bytes" in value or "path" in value):
         value = value["bytes"] if value.get("bytes") is not None else value["path"]
@@ -60,7 +65,7 @@ def _upright_rgb(image: Image.Image, min_side: int) -> Image.Image:
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":  # PIL's own conversion would clip to white
         image = _from_array(np.asarray(image))
-    if isinstance(image.info.get("transparency"), bytes):  # the way that PIL wants it, with the same colors
+    if isinstance(image.info.get("transparency"), bytes):  # PIL warns otherwise; the colors are the same
         image = image.convert("RGBA")
     return image.convert("RGB")
 
@@ -91,15 +96,16 @@ def _from_array(value: Any) -> Image.Image:
 
 @dataclass
 class ImageSet(torch.utils.data.Dataset):
-    """Labeled images, ready for a network but for normalization and augmentation.
-
-    `images` is uint8 (n, 3, height, width), `targets` int64 (n,).
-    """
+    """Labeled images in the size that a network needs, not yet normalized."""
 
     images: torch.Tensor
+    """Images, uint8 (n, 3, height, width)."""
     targets: torch.Tensor
+    """Class indices, int64 (n,)."""
     preprocessing: Preprocessing
+    """How the images were resized, and how they are to be normalized."""
     skipped: list[str] = field(default_factory=list)
+    """A line per image that could not be read: which one, and why."""
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -112,17 +118,23 @@ class ImageSet(torch.utils.data.Dataset):
         return self.images[index], self.targets[index]
 
     def subset(self, rows: Sequence[int] | np.ndarray | torch.Tensor) -> ImageSet:
-        """The images at `rows`, in that order."""
+        """Return the images at `rows`, in that order."""
         index = torch.as_tensor(np.asarray(rows), dtype=torch.long)
         return ImageSet(self.images[index], self.targets[index], self.preprocessing)
 
     def batches(self, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Normalized float32 images and targets, in order, `size` at a time."""
+        """Yield normalized images, float32 (size, 3, height, width), and targets, int64 (size,), in order."""
         for i in range(0, len(self), size):
             yield self.preprocessing.normalize(self.images[i : i + size]), self.targets[i : i + size]
 
     def stratified(self, limit: int, seed: int, per_class: int | None = None) -> ImageSet:
-        """At most `limit` images, about equally many (and at most `per_class`) of each class, chosen by `seed`."""
+        """Return a random sample with about equally many images per class.
+
+        Args:
+            limit: most images of all classes together.
+            seed: seed of the choice.
+            per_class: most images per class, if that is limited.
+        """
         if len(self) <= limit and per_class is None:
             return self
         rng = np.random.default_rng(seed)
@@ -132,8 +144,8 @@ class ImageSet(torch.utils.data.Dataset):
         for c in np.unique(targets):
             rank[targets == c] = np.arange((targets == c).sum())
         first = np.argsort(rank, kind="stable")[:limit]
-        chosen = order[first if per_class is None else first[rank[first] < per_class]]
-        return self.subset(np.sort(chosen))
+        rows = order[first if per_class is None else first[rank[first] < per_class]]
+        return self.subset(np.sort(rows))
 
 
 def decode_images(
@@ -144,9 +156,15 @@ def decode_images(
     progress: bool = False,
     unreadable: Sequence[str] = (),
 ) -> ImageSet:
-    """Decode `len(targets)` images in threads; unreadable ones are skipped and listed, up to 1% of them.
+    """Decode images in threads; unreadable ones are skipped and listed, if they are at most 1%.
 
-    `unreadable` tells of others, beside them, that could not even be asked for.
+    Args:
+        fetch: a function that returns the i-th image, in any form that `open_image` reads.
+        targets: class indices, int (n,).
+        preprocessing: how images are resized and cropped.
+        describe: a function that names the i-th image in messages.
+        progress: show a progress bar.
+        unreadable: messages about images beyond the n that could not even be fetched; they count as unreadable.
 
     Raises:
         DataError: more than 1% are unreadable, or the images would not fit in memory at the network's size.
@@ -156,10 +174,10 @@ def decode_images(
     if need > MAX_CACHE_BYTES:
         raise DataError(
             f"{n} images of {width} x {height} pixels need {need / 2**30:.1f} GiB of memory, more than the "
-            f"{MAX_CACHE_BYTES >> 30} GiB allowed: use fewer images (a few hundred a class are plenty)"
+            f"{MAX_CACHE_BYTES >> 30} GiB allowed: use fewer images (a few hundred per class are enough)"
         )
     images = torch.empty(n, 3, height, width, dtype=torch.uint8)
-    good = np.ones(n, dtype=bool)
+    is_readable = np.ones(n, dtype=bool)
     skipped = list(unreadable)
     side = max(height, width)
 
@@ -176,26 +194,33 @@ def decode_images(
             rows = range(start, min(n, start + DECODE_CHUNK))
             loaded = list(pool.map(load, rows))
             failures = {i: item for i, item in zip(rows, loaded, strict=True) if isinstance(item, str)}
-            good[list(failures)] = False
+            is_readable[list(failures)] = False
             skipped += failures.values()
-            fine = [i for i in rows if i not in failures]
-            if fine:
-                images[fine] = preprocessing.to_uint8([item for item in loaded if not isinstance(item, str)])
+            readable_rows = [i for i in rows if i not in failures]
+            if readable_rows:
+                images[readable_rows] = preprocessing.to_uint8([item for item in loaded if not isinstance(item, str)])
     n += len(unreadable)
     if skipped and len(skipped) > MAX_CORRUPT_SHARE * n:
-        shown = "; ".join(skipped[:3])
+        examples = "; ".join(skipped[:3])
         raise DataError(
-            f"{len(skipped)} of {n} images cannot be read ({shown}): remove or mend them; up to 1% are skipped"
+            f"{len(skipped)} of {n} images cannot be read ({examples}): remove or mend them; up to 1% are skipped"
         )
     for line in skipped:
         log.warning("skipped an unreadable image, %s", line)
-    return ImageSet(images[good], torch.from_numpy(targets[good]).long(), preprocessing, skipped)
+    return ImageSet(images[is_readable], torch.from_numpy(targets[is_readable]).long(), preprocessing, skipped)
 
 
 def augment(images: torch.Tensor, generator: torch.Generator, flip: bool = True, shift: float = 0.125) -> torch.Tensor:
-    """Randomly mirrored and shifted copies of float images (n, c, h, w); borders are reflected.
+    """Return randomly mirrored and shifted copies of images; borders are reflected.
 
-    `shift` is the largest shift in each direction, as a share of the shorter side.
+    Args:
+        images: float (n, channels, height, width).
+        generator: source of random numbers, on the CPU.
+        flip: mirror half of the images.
+        shift: largest shift in each direction, as a share of the shorter side.
+
+    Returns:
+        float (n, channels, height, width).
     """
     n, _, h, w = images.shape
     pad = int(shift * min(h, w))

@@ -1,4 +1,4 @@
-"""From whatever a user has (a folder, parquet, a datasets or torch data set, a list) to `TaskData`."""
+"""From a user's images (a folder, parquet, a datasets or torch data set, a list) to `TaskData`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import numpy as np
 from ..errors import DataError
 from .images import ImageSet, decode_images
 from .preprocessing import Preprocessing
-from .sources import Split, splits_of
+from .sources import read_splits
+from .split import Split
 from .task import Task, TaskData
 
 
@@ -30,20 +31,35 @@ def read_task_data(
     """Read, check and decode a labeled image data set.
 
     Args:
-        source: a ``datasets.Dataset`` or ``DatasetDict``, a folder of class folders, parquet file(s) or a folder of
-            them, a Hub data set id, a torch data set, or a list of (image, label).
-        image_column: the column of images, where it cannot be found by type or name.
+        source: a ``datasets.Dataset`` or ``DatasetDict``, a folder of class folders, one or more parquet files or a
+            folder of them, a Hub data set id, a torch data set, or a list of (image, label).
+        preprocessing: how images are resized and cropped; that of the base model.
+        image_column: the column of images, if it cannot be found by type or name.
         label_column: the column of labels, likewise.
-        synsets: WordNet synset ids in the order of the labels, if known.
-        evaluation_share: what part of each class is held back if the source has no test or validation split; 0 to
+        synsets: a WordNet synset id or None per label, in the order of the labels.
+        evaluation_share: share of each class that is held back if the source has no test or validation split; 0 to
             learn from all images, and measure nothing.
+        seed: seed of the choice of images that are held back.
+        progress: show progress bars.
+
+    Returns:
+        The task with its decoded images.
 
     Raises:
-        DataError: nothing there, unknown columns, fewer than two classes, a class with too few images, or more
-            than 1% unreadable images.
+        DataError: there is no image, a column is unknown, there are fewer than two classes, a class has too few
+            images, or more than 1% of the images are unreadable.
+
+    Example:
+        >>> from hf_metaprune.data.preprocessing import Preprocessing
+        >>> from PIL import Image
+        >>> red, blue = Image.new("RGB", (64, 64), "red"), Image.new("RGB", (64, 64), "blue")
+        >>> pairs = [(red, "warm"), (blue, "cold")] * 5
+        >>> data = read_task_data(pairs, Preprocessing(input_size=(3, 32, 32)))
+        >>> data.task.labels, data.train.images.shape, len(data.evaluation)
+        (('cold', 'warm'), torch.Size([8, 3, 32, 32]), 2)
     """
     with _quiet(not progress):
-        splits, name = splits_of(source, image_column, label_column)
+        splits, name = read_splits(source, image_column, label_column)
     train_name, evaluation_name = [*splits, None][:2]
     assert train_name is not None
     train = splits[train_name]
@@ -51,24 +67,31 @@ def read_task_data(
     if len(names) < 2:
         raise DataError(f"{name}: all images are of one class, {', '.join(names)}; a task needs at least two")
     task = Task(tuple(names), tuple(synsets) if synsets is not None else ())
-    held = splits[evaluation_name] if evaluation_name else None
-    if held is not None:
-        extra = sorted(set(held.labels) - set(names))
+    evaluation_split = splits[evaluation_name] if evaluation_name else None
+    if evaluation_split is not None:
+        extra = sorted(set(evaluation_split.labels) - set(names))
         if extra:
             raise DataError(f"split {evaluation_name!r} has classes that {train_name!r} lacks: {', '.join(extra[:5])}")
-    least = 2 if held is None and evaluation_share else 1
-    _check_counts(names, train.labels, least)
+    min_count = 2 if evaluation_split is None and evaluation_share else 1
+    _check_counts(names, train.labels, min_count)
     images = _decode(train, names, preprocessing, progress)
-    if held is not None and evaluation_name:
-        _check_counts(names, [names[t] for t in images.targets.tolist()], least)
-        evaluation = _decode(held, names, preprocessing, progress)
+    if evaluation_split is not None and evaluation_name:
+        _check_counts(names, [names[t] for t in images.targets.tolist()], min_count)
+        evaluation = _decode(evaluation_split, names, preprocessing, progress)
         skipped = images.skipped + evaluation.skipped
         return TaskData(task, images, evaluation, evaluation_name, name, skipped)
     return hold_back(task, images, evaluation_share, seed, name)
 
 
 def hold_back(task: Task, images: ImageSet, share: float, seed: int, name: str) -> TaskData:
-    """A task whose evaluation is a share of its images, drawn from each class; 0: it learns from all.
+    """Return a task whose evaluation images are drawn from its own images.
+
+    Args:
+        task: the classes.
+        images: images of all classes.
+        share: share of each class that is held back for evaluation; 0 to learn from all images.
+        seed: seed of the choice.
+        name: name of the data set.
 
     Raises:
         DataError: a class has too few images.
@@ -76,16 +99,16 @@ def hold_back(task: Task, images: ImageSet, share: float, seed: int, name: str) 
     _check_counts(task.labels, [task.labels[t] for t in images.targets.tolist()], 2 if share else 1)
     if not share:
         return TaskData(task, images, images.subset([]), "the model learnt from all images", name, images.skipped)
-    rows = _held_back(images.targets.numpy(), share, seed)
-    chosen = np.isin(np.arange(len(images)), rows)
-    train_set, evaluation = images.subset(np.flatnonzero(~chosen)), images.subset(rows)
-    where = f"{share:.0%} of each class, held back at random"
-    return TaskData(task, train_set, evaluation, where, name, images.skipped)
+    rows = _evaluation_rows(images.targets.numpy(), share, seed)
+    is_evaluation = np.isin(np.arange(len(images)), rows)
+    train_set, evaluation = images.subset(np.flatnonzero(~is_evaluation)), images.subset(rows)
+    description = f"{share:.0%} of each class, held back at random"
+    return TaskData(task, train_set, evaluation, description, name, images.skipped)
 
 
 @contextlib.contextmanager
 def _quiet(quiet: bool) -> Iterator[None]:
-    """Keep the bars of `datasets` off the screen meanwhile."""
+    """Switch off the progress bars of `datasets` meanwhile."""
     import datasets
 
     if not quiet or datasets.are_progress_bars_disabled():
@@ -98,23 +121,24 @@ def _quiet(quiet: bool) -> Iterator[None]:
         datasets.enable_progress_bars()
 
 
-def _check_counts(names: Sequence[str], labels: Sequence[str], least: int) -> None:
+def _check_counts(names: Sequence[str], labels: Sequence[str], min_count: int) -> None:
+    """Refuse classes with fewer images than `min_count`."""
     counts = Counter(labels)
-    few = [n for n in names if counts[n] < least]
-    if few:
-        why = " (one to learn from, one to measure on)" if least == 2 else ""
-        names_shown = ", ".join(few[:5])
-        raise DataError(f"fewer than {least} readable images{why} in: {names_shown}; add images, or remove the class")
+    small_classes = [name for name in names if counts[name] < min_count]
+    if small_classes:
+        why = " (one to learn from, one to measure on)" if min_count == 2 else ""
+        examples = ", ".join(small_classes[:5])
+        raise DataError(f"fewer than {min_count} readable images{why} in: {examples}; add images, or remove the class")
 
 
 def _decode(split: Split, names: Sequence[str], preprocessing: Preprocessing, progress: bool) -> ImageSet:
-    index = {n: i for i, n in enumerate(names)}
+    index = {name: i for i, name in enumerate(names)}
     targets = np.array([index[label] for label in split.labels], dtype=np.int64)
     return decode_images(split.fetch, targets, preprocessing, split.describe, progress, split.unreadable)
 
 
-def _held_back(targets: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Row numbers of a stratified share: at least one image of each class, never all of one."""
+def _evaluation_rows(targets: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Return the rows of a stratified share: at least one image per class, but never all images of a class."""
     rng, rows = np.random.default_rng(seed), []
     for c in np.unique(targets):
         members = rng.permutation(np.flatnonzero(targets == c))

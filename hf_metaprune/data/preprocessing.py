@@ -25,22 +25,25 @@ MAX_SIDE = 4096  # pixels; guards memory against a config that asks for more
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resize, crop the center, scale to [0, 1], normalize.
-
-    `crop_mode` "center" resizes the shorter side to ``size / crop_pct`` and crops; "squash" resizes both sides to the
-    input size, whatever the image's shape.
-    """
+    """A description of image preprocessing: resize, crop the center, scale to [0, 1], normalize."""
 
     input_size: tuple[int, int, int] = (3, 224, 224)
+    """Channels, height and width of the network's input, in pixels."""
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    """Mean per channel of images in [0, 1], which is subtracted."""
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    """Standard deviation per channel, by which images are then divided."""
     interpolation: str = "bicubic"
+    """How images are resized: a name of `RESAMPLE`."""
     crop_pct: float = 0.875
+    """Share of the resized shorter side that the crop keeps, in [0.1, 1]."""
     crop_mode: str = "center"
+    """``center`` resizes the shorter side to ``size / crop_pct`` and crops; ``squash`` resizes both sides to the input
+    size, whatever the image's shape."""
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Preprocessing:
-        """From a ``pretrained_cfg`` of timm, ignoring fields that do not concern images.
+        """Read a ``pretrained_cfg`` of timm; fields that do not concern images are ignored.
 
         Raises:
             FormatError: a field is missing or out of range.
@@ -50,7 +53,7 @@ class Preprocessing:
             mean, std = (tuple(float(v) for v in config[name]) for name in ("mean", "std"))
             interpolation, crop_pct = str(config.get("interpolation", "bicubic")), float(config.get("crop_pct", 0.875))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise FormatError(f"image preprocessing: field {error} is missing or has the wrong type") from error
+            raise FormatError(f"image preprocessing: a field is missing or has the wrong type: {error}") from error
         crop_mode = config.get("crop_mode") or "center"
         numbers = [*mean, *std, crop_pct]
         if len(size) != 3 or size[0] != 3 or not all(8 <= n <= MAX_SIDE for n in size[1:]):
@@ -60,7 +63,9 @@ class Preprocessing:
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or not all(map(math.isfinite, numbers)):
             raise FormatError("image preprocessing: mean and std must be three finite numbers each, std above zero")
         if interpolation not in RESAMPLE or not 0.1 <= crop_pct <= 1.0:
-            raise FormatError(f"image preprocessing: interpolation {interpolation!r} or crop_pct {crop_pct} is unknown")
+            raise FormatError(
+                f"image preprocessing: interpolation {interpolation!r} or crop_pct {crop_pct} is not supported"
+            )
         if crop_mode not in CROP_MODES or (crop_mode == "squash" and crop_pct != 1.0):
             raise FormatError(f"image preprocessing: crop_mode {crop_mode!r} with crop_pct {crop_pct} is not supported")
         if crop_mode == "center" and size[1] != size[2]:
@@ -69,27 +74,28 @@ class Preprocessing:
 
     @classmethod
     def from_processor(cls, folder: Path) -> Preprocessing:
-        """From the ``preprocessor_config.json`` that transformers wrote into `folder`.
+        """Read the ``preprocessor_config.json`` that transformers wrote into a folder.
 
         Raises:
-            FormatError: it cannot be read, or does something else than resize, crop the center, and normalize.
+            FormatError: the file cannot be read, or describes something else than resizing, cropping the center, and
+                normalizing.
         """
         from transformers import AutoImageProcessor
 
         try:
-            found = AutoImageProcessor.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-            return cls.from_config(_fields_of_processor(found.to_dict()))
+            processor = AutoImageProcessor.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+            return cls.from_config(_translate_processor(processor.to_dict()))
         except FormatError as error:
             raise FormatError(f"{folder / 'preprocessor_config.json'}: {error}") from error
         except Exception as error:  # whatever transformers makes of a malformed file
             raise FormatError(f"{folder / 'preprocessor_config.json'} is not understood: {error}") from error
 
     def to_config(self) -> dict[str, Any]:
-        """As JSON-ready fields of a timm ``pretrained_cfg``."""
+        """Return the fields of a timm ``pretrained_cfg``, ready for JSON."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     def processor(self) -> BaseImageProcessor:
-        """The transformers image processor that does this; saved as ``preprocessor_config.json``."""
+        """Return the transformers image processor that does the same; it is saved as ``preprocessor_config.json``."""
         from transformers import BitImageProcessor
 
         _, height, width = self.input_size
@@ -105,22 +111,23 @@ class Preprocessing:
         )
 
     def to_uint8(self, images: Sequence[Image]) -> torch.Tensor:
-        """Resized and cropped RGB images: uint8 (n, 3, height, width)."""
-        out = self.processor()(list(images), do_rescale=False, do_normalize=False, return_tensors="pt")["pixel_values"]
-        return out.round().clamp(0, 255).to(torch.uint8)
+        """Resize and crop RGB images; return uint8 (n, 3, height, width)."""
+        options = {"do_rescale": False, "do_normalize": False, "return_tensors": "pt"}
+        pixels = self.processor()(list(images), **options)["pixel_values"]
+        return pixels.round().clamp(0, 255).to(torch.uint8)
 
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 (n, 3, h, w) -> float32 of the same shape, as the network wants it."""
+        """Return images of uint8 (n, 3, h, w) as float32 of the same shape, as the network needs them."""
         mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1)
         std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1)
         return (images.to(torch.float32) / 255.0 - mean) / std
 
 
-def _fields_of_processor(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What an image processor of transformers does, as fields of a timm ``pretrained_cfg``.
+def _translate_processor(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Translate the config of a transformers image processor to fields of a timm ``pretrained_cfg``.
 
     Raises:
-        FormatError: it does something else than `Preprocessing` can.
+        FormatError: the processor does something that `Preprocessing` cannot do.
     """
     kind = str(config.get("image_processor_type")).removesuffix("Fast").removesuffix("Pil")
     if kind not in PROCESSORS:

@@ -19,10 +19,10 @@ SYNSET = re.compile(r"\S{1,100}\.[nvars]\.\d{1,3}|n\d{8}")
 
 @cache
 def wordnet() -> Any:
-    """NLTK's WordNet reader, loaded.
+    """Return NLTK's WordNet reader with its data loaded.
 
     Raises:
-        WordNetError: its data is not installed; says the command that gets it.
+        WordNetError: the data is not installed; the message says the command that gets it.
     """
     from nltk.corpus import wordnet as reader
 
@@ -34,8 +34,8 @@ def wordnet() -> Any:
     return reader
 
 
-def readings(label: str) -> Iterator[str]:
-    """Ways to look a label up as a whole: cleaned, without brackets; each part of a list."""
+def lookup_forms(label: str) -> Iterator[str]:
+    """Yield the forms in which WordNet may have a label: the whole without brackets, then each part of a list."""
     text = re.sub(r"\(.*?\)|\[.*?\]", " ", label)
     for part in [text, *re.split(r"[,/;|]", text)]:
         words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", part)
@@ -45,16 +45,20 @@ def readings(label: str) -> Iterator[str]:
 
 
 def label_words(label: str) -> Iterator[str]:
-    """The words of a label, the last one first: in English the head noun comes last."""
+    """Yield the words of a label, the last one first, because the head noun comes last in English."""
     words = re.sub(r"\(.*?\)|\[.*?\]|['’]s\b|[\W\d_]+", " ", label).lower().split()
     yield from (word for word in reversed(words) if len(word) > 1)
 
 
 @cache
 def find_synset(label: str) -> Any | None:
-    """The synset of a label, or None: a synset id, an ImageNet id (``n01440764``), or the first noun sense.
+    """Return the synset of a label, or None if WordNet has none.
 
-    Plurals and other inflections are reduced by WordNet's own rules (morphy).
+    A synset id (``dog.n.01``) or an ImageNet id (``n01440764``) means its synset. Any other label means its first noun
+    sense. WordNet's own rules (morphy) reduce plurals and other inflections.
+
+    Raises:
+        WordNetError: the WordNet data is not installed.
     """
     reader = wordnet()
     text = label.strip()
@@ -64,16 +68,16 @@ def find_synset(label: str) -> Any | None:
         return _by_name(reader, text)
     if match := IMAGENET_LABEL.match(text):
         return find_synset(match[1]) or find_synset(text[match.end() :])
-    for reading in (*readings(text), *label_words(text)):
-        if found := reader.synsets(reading, pos="n"):
-            return found[0]
+    for form in (*lookup_forms(text), *label_words(text)):
+        if synsets := reader.synsets(form, pos="n"):
+            return synsets[0]
     return None
 
 
 def is_guess(label: str) -> bool:
-    """Whether the label's synset is that of one of its words, since WordNet lacks the whole."""
-    ids = re.match(r"n\d{8}\b", label.strip()) or SYNSET.fullmatch(label.strip())
-    return not ids and not any(wordnet().synsets(r, pos="n") for r in readings(label))
+    """Return whether the label's synset is that of one of its words, because WordNet lacks the whole label."""
+    has_id = re.match(r"n\d{8}\b", label.strip()) or SYNSET.fullmatch(label.strip())
+    return not has_id and not any(wordnet().synsets(form, pos="n") for form in lookup_forms(label))
 
 
 def _by_name(reader: Any, name: str) -> Any | None:
@@ -94,29 +98,29 @@ def _by_offset(reader: Any, offset: int) -> Any | None:
         return None
 
 
-def is_id(text: str) -> bool:
-    """Whether a text has the form of a synset's id (``dog.n.01``) or of ImageNet's (``n02084071``)."""
+def is_synset_id(text: str) -> bool:
+    """Return whether a text has the form of a synset id (``dog.n.01``) or of an ImageNet id (``n02084071``)."""
     return bool(SYNSET.fullmatch(text))
 
 
 @cache
-def canonical(text: str) -> str:
-    """A synset's id as its WordNet name; an ImageNet id stays as it is where the WordNet data is missing."""
+def canonical_synset(text: str) -> str:
+    """Return the WordNet name of a synset id; an ImageNet id stays as it is if the WordNet data is missing."""
     if not IMAGENET_ID.fullmatch(text):
         return text
     try:
-        found = find_synset(text)
+        synset = find_synset(text)
     except WordNetError:
         return text
-    return found.name() if found is not None else text
+    return synset.name() if synset is not None else text
 
 
 def check_synsets(synsets: Sequence[str | None]) -> None:
-    """Refuse explicit ids that WordNet does not have.
+    """Refuse synset ids that WordNet does not have.
 
     Raises:
-        WordNetError: names them.
+        WordNetError: an id is unknown, or the WordNet data is not installed.
     """
-    unknown = [s for s in synsets if s and not (is_id(s) and find_synset(s))]
+    unknown = [s for s in synsets if s and not (is_synset_id(s) and find_synset(s))]
     if unknown:
         raise WordNetError(f"WordNet has no synset {', '.join(unknown[:5])}: ids look like dog.n.01 or n02084071")

@@ -13,20 +13,21 @@ import torch
 
 from ..errors import DataError
 from .images import ImageSet
-from .synsets import IMAGENET_LABEL, canonical, is_id
+from .synsets import IMAGENET_LABEL, canonical_synset, is_synset_id
 
 MAX_LABEL_LENGTH = 200
 MAX_LABELS = 10_000
-HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-"""Unicode categories of what a reader does not see, or sees where it is not."""
+HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+"""Unicode categories of characters that are invisible, or that move what is shown."""
 JOINERS = "\u200c\u200d"  # Persian and Indic words have them, and many emoji
 
 
 def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
-    """The labels as a tuple, or an error.
+    """Check the labels of a task, and return them as a tuple.
 
     Raises:
-        DataError: fewer than two, repeated, empty, too long, or with control characters.
+        DataError: there are fewer than two or too many labels, or a label is repeated, empty, too long, or has control
+            characters.
     """
     labels = tuple(labels)
     if not 2 <= len(labels) <= MAX_LABELS:
@@ -34,7 +35,7 @@ def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
     for label in labels:
         if not isinstance(label, str) or not label.strip() or len(label) > MAX_LABEL_LENGTH:
             raise DataError(f"label {str(label)[:40]!r}: must be text of 1 to {MAX_LABEL_LENGTH} characters")
-        if any(unicodedata.category(c) in HIDDEN and c not in JOINERS for c in label):
+        if any(unicodedata.category(c) in HIDDEN_CATEGORIES and c not in JOINERS for c in label):
             raise DataError(f"label {label[:40]!r} has control characters")
     repeated = sorted(label for label, count in Counter(labels).items() if count > 1)
     if repeated:
@@ -44,10 +45,21 @@ def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Task:
-    """Class labels in order, and for each an explicit WordNet synset id (``dog.n.01``) or None."""
+    """The classes of a task, in order.
+
+    Raises:
+        DataError: labels or synsets are not valid; see `check_labels`.
+
+    Example:
+        >>> pets = Task(("cat", "dog"), synsets=(None, "dog.n.01"))
+        >>> pets.matches(Task(("Dog", "fox")))
+        [[], [0]]
+    """
 
     labels: tuple[str, ...]
+    """Names of the classes."""
     synsets: tuple[str | None, ...] = ()
+    """A WordNet synset id (``dog.n.01``), an ImageNet id (``n02084071``) or None per class; empty for None each."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", check_labels(self.labels))
@@ -55,44 +67,72 @@ class Task:
         if len(synsets) != len(self.labels):
             raise DataError(f"{len(synsets)} synsets for {len(self.labels)} labels: give one (or null) for each")
         for synset in synsets:
-            if synset is not None and not (isinstance(synset, str) and is_id(synset)):
+            if synset is not None and not (isinstance(synset, str) and is_synset_id(synset)):
                 raise DataError(f"synset {str(synset)[:40]!r}: give ids such as dog.n.01 or n02084071")
         object.__setattr__(self, "synsets", synsets)
 
     def matches(self, other: Task) -> list[list[int]]:
-        """For each class, the positions of the classes of `other` that mean the same; usually one, or none.
+        """Find the classes of another task that mean the same.
 
-        They have the same synset, or the same label but for case and underscores. A label may be a synset's id.
+        Two classes mean the same if they have the same synset, or the same label up to case and underscores. A label
+        may itself be a synset id.
+
+        Args:
+            other: the other task.
+
+        Returns:
+            Per class, the positions of such classes in `other`, sorted: usually one or none.
         """
-        found: dict[tuple[str, str], list[int]] = {}
+        positions: dict[tuple[str, str], list[int]] = {}
         for j in range(len(other.labels)):
             for name in other._names(j):
-                found.setdefault(name, []).append(j)
-        return [sorted({j for name in self._names(i) for j in found.get(name, ())}) for i in range(len(self.labels))]
+                positions.setdefault(name, []).append(j)
+        return [
+            sorted({j for name in self._names(i) for j in positions.get(name, ())}) for i in range(len(self.labels))
+        ]
 
     def _names(self, i: int) -> list[tuple[str, str]]:
+        """Return the normalized label of class i, and its synsets by their WordNet names."""
         label = self.labels[i].replace("_", " ").strip().casefold()
-        told = IMAGENET_LABEL.match(self.labels[i])
-        ids = [text for text in (self.synsets[i], told[1] if told else self.labels[i]) if text and is_id(text)]
-        return [("label", label), *(("synset", canonical(text)) for text in ids)]
+        match = IMAGENET_LABEL.match(self.labels[i])
+        candidates = (self.synsets[i], match[1] if match else self.labels[i])
+        ids = [text for text in candidates if text and is_synset_id(text)]
+        return [("label", label), *(("synset", canonical_synset(text)) for text in ids)]
 
 
 @dataclass
 class TaskData:
-    """A task with its images: `train` to learn from, `evaluation` to measure on.
+    """A task with its images.
 
-    `source` names the data set for reports and cards (never a path); `evaluation_split` says what `evaluation` is.
+    Example:
+        Five of ten classes, with at most 20 training images per class::
+
+            data = read_task_data("photos/", base.preprocessing)
+            small = data.select([0, 2, 4, 6, 8], per_class=20)
+            small.images_per_class  # 20.0
     """
 
     task: Task
+    """The classes."""
     train: ImageSet
+    """Images to learn from."""
     evaluation: ImageSet
+    """Images to measure the accuracy on; may be empty."""
     evaluation_split: str = "test"
+    """What the evaluation images are: the name of their split, or how they were chosen."""
     source: str = "unnamed"
+    """Name of the data set for reports and cards; never a path."""
     skipped: list[str] = field(default_factory=list)
+    """A line per image that could not be read: which one, and why."""
 
     def select(self, classes: Sequence[int], per_class: int | None = None, seed: int = 0) -> TaskData:
-        """The task of only these classes, in this order; at most `per_class` training images of each."""
+        """Return the task of some of the classes.
+
+        Args:
+            classes: indices of the classes, in the order of the new task.
+            per_class: most training images per class, if that is limited.
+            seed: seed of the choice of images.
+        """
         task = Task(tuple(self.task.labels[c] for c in classes), tuple(self.task.synsets[c] for c in classes))
         train, evaluation = pick_classes(self.train, classes), pick_classes(self.evaluation, classes)
         if per_class is not None:
@@ -101,24 +141,33 @@ class TaskData:
 
     @property
     def images_per_class(self) -> float:
-        """Mean number of training images a class."""
+        """Mean number of training images per class."""
         return len(self.train) / len(self.task.labels)
 
 
 def pick_classes(images: ImageSet, classes: Sequence[int]) -> ImageSet:
-    """The images of `classes`, relabeled 0, 1, ... in that order."""
+    """Return the images of some classes, relabeled 0, 1, ... in the order of `classes`."""
     lookup = torch.full((max(int(images.targets.max()), *classes) + 1,), -1, dtype=torch.long)
     lookup[torch.tensor(list(classes))] = torch.arange(len(classes))
     relabeled = lookup[images.targets]
-    chosen = images.subset(torch.nonzero(relabeled >= 0).flatten())
-    chosen.targets = lookup[chosen.targets]
-    return chosen
+    subset = images.subset(torch.nonzero(relabeled >= 0).flatten())
+    subset.targets = lookup[subset.targets]
+    return subset
 
 
 def draw_tasks(classes: Sequence[int], size: int, count: int, seed: int) -> list[tuple[int, ...]]:
-    """`count` different tasks of `size` classes each, drawn without replacement (MVP, Section 3.1).
+    """Draw different tasks at random (MVP, Section 3.1).
 
     The i-th task does not depend on `count`, so that a bank can grow.
+
+    Args:
+        classes: indices to draw from.
+        size: classes per task, drawn without replacement.
+        count: number of tasks.
+        seed: seed of the draws.
+
+    Returns:
+        Sorted class indices per task.
 
     Raises:
         DataError: there are not enough classes.
@@ -126,8 +175,8 @@ def draw_tasks(classes: Sequence[int], size: int, count: int, seed: int) -> list
     if math.comb(len(classes), size) < count:
         raise DataError(f"{count} different tasks of {size} classes cannot be drawn from {len(classes)} classes")
     rng = np.random.default_rng(seed)
-    drawn: dict[tuple[int, ...], None] = {}
-    while len(drawn) < count:
-        chosen = tuple(sorted(rng.choice(classes, size, replace=False).tolist()))
-        drawn.setdefault(chosen, None)
-    return list(drawn)
+    tasks: dict[tuple[int, ...], None] = {}
+    while len(tasks) < count:
+        task = tuple(sorted(rng.choice(classes, size, replace=False).tolist()))
+        tasks.setdefault(task, None)
+    return list(tasks)

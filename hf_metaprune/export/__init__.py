@@ -1,4 +1,4 @@
-"""Models for devices without PyTorch, one file for each format."""
+"""Models for devices without PyTorch, one module per format."""
 
 from pathlib import Path
 
@@ -8,6 +8,6 @@ from .onnx import export_onnx
 from .openvino import export_openvino
 
 PROGRAM = Path(__file__).with_name("classify.py")
-"""A program for a device, that classifies photos with an ONNX file; it needs nothing of this package."""
+"""A program that classifies photos with an ONNX file on a device; it does not need this package."""
 
 __all__ = ["PROGRAM", "Exported", "export_onnx", "export_openvino", "read_examples"]

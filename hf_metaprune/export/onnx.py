@@ -1,4 +1,4 @@
-"""ONNX files that say their labels and preprocessing themselves."""
+"""ONNX files, with the labels and the preprocessing in their metadata."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from ..data.preprocessing import Preprocessing
 from ..errors import DataError, MissingPackageError, reason
 from ..files.storage import write_bytes
 from ..models.modeling import MetaPrunedForImageClassification
-from .checking import INPUT, OUTPUT, Exported, check, example_pixels, in_batches
+from .checking import INPUT, OUTPUT, Exported, check_logits, example_pixels, in_batches
 
-QUANTIZED = ("Conv", "MatMul", "Gemm")
-"""What is stored in 8 bits, if it has weights; norms and softmax lose too much, and weigh nothing."""
+QUANTIZED_OPERATORS = ("Conv", "MatMul", "Gemm")
+"""Operators that are stored in 8 bits if they have weights; norms and softmax lose too much accuracy, and are small."""
 
 
 class _Logits(nn.Module):
-    """The model with one tensor as its output."""
+    """A model with one tensor as its output."""
 
     def __init__(self, model: MetaPrunedForImageClassification) -> None:
         super().__init__()
@@ -50,50 +50,67 @@ def export_onnx(
     Input ``pixel_values`` float32 (batch, 3, height, width), normalized; output ``logits`` float32 (batch, labels).
 
     Args:
-        images: real ones to compare on, and to measure int8 ranges on; noise is compared on if left out.
+        model: the model; it is not changed.
+        preprocessing: how images are prepared for the model.
+        path: file to write.
+        images: real images to compare on, and to measure int8 ranges on; without them, noise is compared on.
         int8: store weights and activations in 8 bits, by onnxruntime's static quantization.
 
     Raises:
-        MissingPackageError: onnx or onnxruntime is not installed.
+        MissingPackageError: onnx, onnxruntime or onnxscript is not installed.
         OptionError: `int8` without images.
-        DataError: torch cannot translate it; or the file computes something else than the model (logits more than 1e-4
-            off, in units of the largest if that is above 1; in 8 bits: another class for more than a tenth of the
-            images), and is not written.
-        StorageError: it cannot be written.
+        DataError: torch cannot translate the model, or the file computes something else. It is not written then. The
+            limits are `TOLERANCE` for logits and `MIN_AGREEMENT` for classes.
+        StorageError: the file cannot be written.
     """
     check_packages()
     pixels = example_pixels(preprocessing, images, int8)
-    made = onnx_bytes(model, preprocessing, pixels, int8)
-    difference, agreement = check(_runner(made), model, pixels, int8)
+    content = onnx_bytes(model, preprocessing, pixels, int8)
+    difference, agreement = check_logits(_make_runner(content), model, pixels, int8)
     path = Path(path).expanduser()
-    write_bytes(path, made)
-    return Exported(path, len(made), difference, agreement)
+    write_bytes(path, content)
+    return Exported(path, len(content), difference, agreement)
 
 
 def onnx_bytes(
     model: MetaPrunedForImageClassification, preprocessing: Preprocessing, pixels: np.ndarray, int8: bool
 ) -> bytes:
-    """The file's content, unchecked; `pixels`, float32 (n, 3, height, width), are what int8 ranges are measured on."""
-    model = copy.deepcopy(model).to("cpu", torch.float32).eval()  # the caller's stays as it is, and where it is
-    made = _with_facts(_translate(model, preprocessing), model, preprocessing)
-    return _quantized(made, pixels) if int8 else made
+    """Return the content of the file, unchecked.
+
+    Args:
+        model: the model; it is not changed.
+        preprocessing: how images are prepared for the model.
+        pixels: normalized pixels to measure int8 ranges on, float32 (n, 3, height, width).
+        int8: store weights and activations in 8 bits.
+
+    Raises:
+        DataError: torch cannot translate the model.
+    """
+    model = copy.deepcopy(model).to("cpu", torch.float32).eval()  # the caller's model stays on its device
+    content = _add_metadata(_translate(model, preprocessing), model, preprocessing)
+    return _quantize(content, pixels) if int8 else content
 
 
 def check_packages() -> None:
+    """Refuse to export without the packages for it.
+
+    Raises:
+        MissingPackageError: onnx, onnxruntime or onnxscript is not installed.
+    """
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise MissingPackageError("ONNX needs three packages more: `pip install 'hf-metaprune[onnx]'`") from error
+        raise MissingPackageError("ONNX needs three more packages: `pip install 'hf-metaprune[onnx]'`") from error
 
 
 def _translate(model: MetaPrunedForImageClassification, preprocessing: Preprocessing) -> Any:
-    """The model as an onnx ModelProto."""
+    """Translate a model to an onnx ModelProto."""
     example = torch.zeros(2, *preprocessing.input_size)
     logging.getLogger("onnxscript").setLevel(logging.WARNING)
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # of exporters, about themselves
+        warnings.simplefilter("ignore")  # exporters warn about their own code
         try:
             program: Any = torch.onnx.export(
                 _Logits(model).eval(),
@@ -109,68 +126,69 @@ def _translate(model: MetaPrunedForImageClassification, preprocessing: Preproces
         return program.model_proto
 
 
-def facts(model: MetaPrunedForImageClassification, preprocessing: Preprocessing) -> dict[str, Any]:
-    """What a reader of the file needs to know."""
+def file_metadata(model: MetaPrunedForImageClassification, preprocessing: Preprocessing) -> dict[str, Any]:
+    """Return what a reader of the file needs to know: ``labels`` and ``preprocessing``."""
     labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
     return {"labels": labels, "preprocessing": preprocessing.to_config()}
 
 
-def _with_facts(proto: Any, model: MetaPrunedForImageClassification, preprocessing: Preprocessing) -> bytes:
-    """The file's bytes, with what a reader needs to know in its metadata, and without paths of this machine."""
+def _add_metadata(proto: Any, model: MetaPrunedForImageClassification, preprocessing: Preprocessing) -> bytes:
+    """Return the file's content, with `file_metadata`, and without paths of this machine."""
     import onnx
 
     del proto.metadata_props[:]
     for part in (*proto.graph.node, *proto.graph.value_info, *proto.graph.initializer):
-        del part.metadata_props[:]  # names of our modules and stack traces, with paths of this machine
+        del part.metadata_props[:]  # stack traces, with paths of this machine
         part.doc_string = ""
-    found = facts(model, preprocessing)
-    onnx.helper.set_model_props(proto, {key: json.dumps(value) for key, value in found.items()})
+    metadata = file_metadata(model, preprocessing)
+    onnx.helper.set_model_props(proto, {key: json.dumps(value) for key, value in metadata.items()})
     return proto.SerializeToString()
 
 
-def _runner(made: bytes) -> Any:
-    """Logits of pixels, by onnxruntime."""
+def _make_runner(content: bytes) -> Any:
+    """Return a runner of a file by onnxruntime."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(made, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     return in_batches(lambda part: session.run([OUTPUT], {INPUT: part})[0])
 
 
-def _quantized(made: bytes, pixels: np.ndarray) -> bytes:
-    """The file in 8 bits: weights by channel, activations by the ranges that the images show."""
+def _quantize(content: bytes, pixels: np.ndarray) -> bytes:
+    """Return a file in 8 bits: weights are scaled per channel, activations by their ranges on the images."""
     import onnxruntime
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Images(CalibrationDataReader):
         def __init__(self) -> None:
-            self.rest = iter(pixels)
+            self.images = iter(pixels)
 
         def get_next(self) -> dict[str, np.ndarray] | None:
-            one = next(self.rest, None)
-            return None if one is None else {INPUT: one[None]}
+            image = next(self.images, None)
+            return None if image is None else {INPUT: image[None]}
 
     logging.getLogger("onnxruntime.quantization").setLevel(logging.ERROR)
     onnxruntime.set_default_logger_severity(3)
     with tempfile.TemporaryDirectory() as name, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        plain, ready, small = (Path(name) / file for file in ("plain.onnx", "ready.onnx", "small.onnx"))
-        plain.write_bytes(made)
-        quant_pre_process(str(plain), str(ready), skip_symbolic_shape=True)  # which fails on files of torch 2.10
+        original, prepared, small = (Path(name) / file for file in ("original.onnx", "prepared.onnx", "small.onnx"))
+        original.write_bytes(content)
+        quant_pre_process(str(original), str(prepared), skip_symbolic_shape=True)  # it fails on files of torch 2.10
         quantize_static(
-            str(ready), str(small), Images(), quant_format=QuantFormat.QDQ, per_channel=True,
-            weight_type=QuantType.QInt8, activation_type=QuantType.QUInt8, op_types_to_quantize=list(QUANTIZED),
-            nodes_to_exclude=_without_weights(ready),
+            str(prepared), str(small), Images(), quant_format=QuantFormat.QDQ, per_channel=True,
+            weight_type=QuantType.QInt8, activation_type=QuantType.QUInt8,
+            op_types_to_quantize=list(QUANTIZED_OPERATORS), nodes_to_exclude=_weightless_products(prepared),
         )  # fmt: skip
         return small.read_bytes()
 
 
-def _without_weights(file: Path) -> list[str]:
-    """The products of two activations, which attention has: in 8 bits no byte of the file is saved by them.
+def _weightless_products(file: Path) -> list[str]:
+    """Return the names of the products of two activations, which attention has, and which save no byte in 8 bits.
 
-    With both of them in 8 bits the softmax between them is, too, and onnxruntime computes that wrongly up to 1.31.
+    If both products of an attention were in 8 bits, so would be the softmax between them, which onnxruntime computes
+    wrongly up to version 1.31.
     """
     import onnx
 

@@ -1,1 +1,1 @@
-"""Names of files, and files that are never left half written."""
+"""The names of files, and writing that leaves no half-written files."""

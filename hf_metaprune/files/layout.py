@@ -14,7 +14,7 @@ MODEL_FILES = frozenset(
     {CONFIG, WEIGHTS, PREPROCESSOR, SCORES, CARD, REPORT, REPORT_PAGE, "report.md", UNITS_PICTURE}
     | {"accuracy.png", "confusion.png", "votes.png", "model.onnx", "model_int8.onnx"}
 )
-"""What a saved model's folder may hold, and so what overwriting may delete."""
+"""Files that a saved model's folder may hold, which overwriting may delete."""
 
 BANK_FILE = "bank.json"
 INDEX_FILE = "index.parquet"
@@ -24,4 +24,4 @@ LOCKS_FOLDER = ".locks"
 REJECTED_FOLDER = ".rejected"
 
 TEMPORARY = ".tmp-"
-"""Prefix of names that are not finished; readers ignore them, writers clear old ones."""
+"""Prefix of the names of unfinished files and folders; readers ignore them, and writers delete old ones."""

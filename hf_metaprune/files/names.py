@@ -1,4 +1,4 @@
-"""Names that people give: ids of the Hub, owners, and what may be shown of a path."""
+"""Names that people give: ids on the Hub, owners, and the part of a path that may be published."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ def is_repo_id(text: str) -> bool:
 
 
 def public_name(source: str) -> str:
-    """What others may know of where images come from: a data set's id, or the last part of a path."""
+    """Return the name of a source of images that may be published: a data set's id, or the last part of a path."""
     return source if is_repo_id(source) else re.split(r"[\\/]", source.rstrip("\\/"))[-1]

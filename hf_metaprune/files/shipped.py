@@ -1,4 +1,4 @@
-"""What comes with the library: demo banks and an example task, in the installed package or in a clone."""
+"""The demo banks and the example task that come with the library, in the installed package or in a clone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EXAMPLE_TASK = "examples/unseen_five"
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _PLACES = (_PACKAGE / "shipped", _PACKAGE.parent / "space")
-"""In the installed package; in a clone."""
+"""Where shipped folders are: in the installed package, or in a clone."""
 
 
 def shipped_path(name: str) -> Path:

@@ -1,4 +1,4 @@
-"""Files that are never left half written: temporary name, fsync, rename."""
+"""Writing that leaves no half-written files: a temporary name, fsync, and a rename."""
 
 from __future__ import annotations
 
@@ -22,13 +22,21 @@ from .names import is_repo_id
 
 MAX_JSON_BYTES = 32 << 20  # a config of a huge network stays far below
 MAX_DEPTH = 64  # levels of lists and objects in JSON
-FORGOTTEN = 24 * 3600.0  # seconds without a change, after which nobody can be writing a folder any more
-AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux, <fcntl.h>
+STALE_SECONDS = 24 * 3600.0  # without a change for so long, an unfinished folder has no writer any more
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # constants of Linux, <fcntl.h>
 
 
 @contextlib.contextmanager
 def storage_errors(path: Path, doing: str) -> Iterator[None]:
-    """Turn an `OSError` about `path` into a `StorageError` that says what to do."""
+    """Turn an `OSError` about `path` into a `StorageError` that says what to do.
+
+    Args:
+        path: the file or folder.
+        doing: a verb that fits between "cannot" and the path, such as "write".
+
+    Raises:
+        StorageError: the block raised an `OSError`.
+    """
     try:
         yield
     except StorageError:
@@ -48,7 +56,7 @@ def storage_errors(path: Path, doing: str) -> Iterator[None]:
 
 
 def fsync_dir(path: Path) -> None:
-    """Make a folder's entries durable (renames in it); a no-op where folders cannot be synced."""
+    """Make renames in a folder durable; do nothing on systems that cannot sync folders."""
     with contextlib.suppress(OSError, AttributeError):
         handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -61,7 +69,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all.
 
     Raises:
-        StorageError: no space, no permission, not a folder.
+        StorageError: there is no space or no permission, or a part of the path is no folder.
     """
     with storage_errors(path, "write"):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,22 +93,22 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
-def from_hub(folder: Path) -> str:
-    """What to do if a missing folder's name is meant as a repository of the Hub; nothing for other names."""
+def _download_hint(folder: Path) -> str:
+    """Return advice for a missing folder whose name may be meant as a repo on the Hub; empty for other names."""
     name = folder.as_posix()
     if not is_repo_id(name) or folder.parent.exists():
         return ""
-    return f"; what is on the Hub is downloaded first: hf download {name} --local-dir {folder.name}"
+    return f"; if it is a repo on the Hub, download it first: hf download {name} --local-dir {folder.name}"
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
+    """Read a JSON object from a file.
 
     Raises:
-        FormatError: the file is missing, is not JSON, or is not an object.
+        FormatError: the file is missing or too large, or its content is not a JSON object.
     """
     if not path.parent.exists():
-        raise FormatError(f"there is no folder {path.parent}{from_hub(path.parent)}")
+        raise FormatError(f"there is no folder {path.parent}{_download_hint(path.parent)}")
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise FormatError(f"{path} has {path.stat().st_size} bytes, more than {MAX_JSON_BYTES}")
@@ -113,10 +121,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """A JSON value; what Python can parse, but not always copy, show or write again, is none.
+    """Parse a JSON value, and refuse what Python can parse, but cannot always copy, show or write again.
 
     Raises:
-        ValueError: it is not JSON, nests too deep, or has halves of surrogate pairs.
+        ValueError: the text is not JSON, nests too deep, or has halves of surrogate pairs.
     """
     try:
         value = json.loads(text)
@@ -126,15 +134,15 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def check_json_value(value: Any) -> Any:
-    """The JSON value itself.
+    """Check a JSON value, and return it.
 
     Raises:
-        ValueError: it nests too deep, or has halves of surrogate pairs.
+        ValueError: the value nests too deep, or has halves of surrogate pairs.
     """
     level = [value]
     for _ in range(MAX_DEPTH):
-        held = [part for part in level if isinstance(part, (dict, list))]
-        level = [below for part in held for below in (part.values() if isinstance(part, dict) else part)]
+        containers = [part for part in level if isinstance(part, (dict, list))]
+        level = [item for part in containers for item in (part.values() if isinstance(part, dict) else part)]
     if any(isinstance(part, (dict, list)) for part in level):
         raise ValueError(f"more than {MAX_DEPTH} levels of lists and objects")
     json.dumps(value, ensure_ascii=False).encode()  # refuses surrogates
@@ -148,10 +156,15 @@ def _umask() -> int:
 
 
 def check_writable(path: Path, *, overwrite: bool | Collection[str] = False, need: int = 0) -> None:
-    """Find out now, not after long work, that a folder with `need` bytes cannot be written.
+    """Refuse a folder that cannot be written, before long work and not after it.
+
+    Args:
+        path: the folder.
+        overwrite: whether an existing folder may be replaced; names allow it if the folder holds nothing else.
+        need: bytes that the folder will take.
 
     Raises:
-        StorageError: see `new_folder`.
+        StorageError: the folder exists and may not be replaced, cannot be written, or there is too little space.
     """
     with storage_errors(path, "write"):
         if any(p.exists() and not p.is_dir() for p in (path, *path.absolute().parents)):
@@ -159,13 +172,14 @@ def check_writable(path: Path, *, overwrite: bool | Collection[str] = False, nee
         if path.exists() and any(path.iterdir()) and overwrite is not True:
             if not overwrite:
                 raise FileExistsError(errno.EEXIST, "exists")
-            others = sorted({p.name for p in path.iterdir()} - set(overwrite))
-            if others:
+            foreign_files = sorted({p.name for p in path.iterdir()} - set(overwrite))
+            if foreign_files:
                 raise StorageError(
-                    errno.EEXIST, f"{path} has not only the files of a model ({others[0]}): choose another folder"
+                    errno.EEXIST,
+                    f"{path} has not only the files of a model ({foreign_files[0]}): choose another folder",
                 )
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):  # first: what cannot be written has no room either
+        with tempfile.TemporaryFile(dir=path.parent):  # before the space: a read-only disk often has none, either
             pass
         if shutil.disk_usage(path.parent).free < need:
             raise OSError(errno.ENOSPC, "full")
@@ -173,15 +187,17 @@ def check_writable(path: Path, *, overwrite: bool | Collection[str] = False, nee
 
 @contextlib.contextmanager
 def new_folder(path: Path, *, overwrite: bool | Collection[str] = False) -> Iterator[Path]:
-    """A temporary folder that becomes `path` when the block ends well, and vanishes when it does not.
+    """Yield a temporary folder that becomes `path` if the block succeeds, and is deleted if it fails.
 
-    `overwrite`: whether a folder that is there may be replaced; if names are given, only one that holds nothing else.
+    Args:
+        path: the folder to write.
+        overwrite: whether an existing folder may be replaced; names allow it if the folder holds nothing else.
 
     Raises:
-        StorageError: `path` exists already, is not empty and may not be replaced, or cannot be written.
+        StorageError: `path` is a folder with files and may not be replaced, or cannot be written.
     """
     check_writable(path, overwrite=overwrite)
-    clear_unfinished(path, older_than=FORGOTTEN)
+    clear_unfinished(path, older_than=STALE_SECONDS)
     with storage_errors(path, "write"):
         work = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}{path.name}-", dir=path.parent))
         try:
@@ -193,7 +209,7 @@ def new_folder(path: Path, *, overwrite: bool | Collection[str] = False) -> Iter
                     with open(file, "rb") as handle:
                         os.fsync(handle.fileno())
             _swap(work, path)
-        except StorageError as error:  # told of the folder that the user knows
+        except StorageError as error:  # name the folder that the user knows
             raise StorageError(error.errno or errno.EIO, str(error).replace(str(work), str(path))) from error
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -201,7 +217,7 @@ def new_folder(path: Path, *, overwrite: bool | Collection[str] = False) -> Iter
 
 
 def _swap(work: Path, path: Path) -> None:
-    """Put `work` at `path`; what was there is then at `work`, or is removed once the new one stands."""
+    """Rename `work` to `path`; a folder that was at `path` is moved to `work` or deleted."""
     if not path.exists():
         work.rename(path)
         return
@@ -218,21 +234,23 @@ def _swap(work: Path, path: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _exchange(one: Path, other: Path) -> bool:
-    """Swap two folders in one step, so that not even a kill can come in between; False where the system cannot."""
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two folders in one step, which a kill cannot interrupt; return False if the system cannot do it."""
     rename = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
     if rename is None:
         return False
-    return rename(AT_FDCWD, os.fsencode(one.absolute()), AT_FDCWD, os.fsencode(other.absolute()), RENAME_EXCHANGE) == 0
+    paths = os.fsencode(first.absolute()), os.fsencode(second.absolute())
+    return rename(AT_FDCWD, paths[0], AT_FDCWD, paths[1], RENAME_EXCHANGE) == 0
 
 
 def clear_unfinished(path: Path, older_than: float = 0.0) -> None:
-    """Delete what a dead writer of `path` left.
+    """Delete the unfinished folders that dead writers of `path` left.
 
     Args:
-        older_than: seconds since it was last written to; 0 only while no other process can be writing there.
+        path: the folder that they were writing.
+        older_than: seconds without a change; 0 only if no other process can be writing there.
     """
-    for left in path.parent.glob(f"{TEMPORARY}{glob.escape(path.name)}-*"):
+    for folder in path.parent.glob(f"{TEMPORARY}{glob.escape(path.name)}-*"):
         with contextlib.suppress(OSError):
-            if time.time() - max(p.stat().st_mtime for p in (left, *left.rglob("*"))) >= older_than:
-                shutil.rmtree(left, ignore_errors=True)
+            if time.time() - max(p.stat().st_mtime for p in (folder, *folder.rglob("*"))) >= older_than:
+                shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Where the files of a bank are: a folder, or a commit of a repo on the Hub whose files are fetched when needed."""
+"""The files of a bank: in a folder, or in a commit of a repo on the Hub, from which they are fetched when needed."""
 
 from __future__ import annotations
 
@@ -15,35 +15,40 @@ from ..errors import FormatError, HubUnreachableError, NotCachedError
 from ..version import __version__
 from .client import LIBRARY, hub_answers, hub_errors
 
-DOWNLOADS = 8  # at a time
+PARALLEL_DOWNLOADS = 8
+"""Most files that are fetched at the same time."""
 MAX_SMALL_BYTES = 32 << 20
-"""Most bytes of a file that is no weights: a config, a card."""
+"""Most bytes of a file without weights, such as a config or a card."""
 
 
 class Files(ABC):
-    """The files of a bank below `root`; `get` makes sure that some of them are there."""
+    """The files of a bank below `root`; `get` fetches those that are needed."""
 
     name: str
-    """For messages: a path, or a Hub id."""
+    """Name of the bank in messages: a path, or a Hub id."""
     root: Path
+    """Folder on this machine below which the files are."""
     writable = False
+    """Whether the bank can be changed here."""
     has_base = True
-    """Whether the base can be had from here."""
+    """Whether the base belongs to these files."""
 
     @abstractmethod
     def get(self, limits: Mapping[str, int], progress: bool = False, force: bool = False) -> None:
-        """Make files be there, whole.
+        """Fetch files that are not on this machine yet.
 
         Args:
-            limits: the most bytes each file may have, by its path below `root`.
-            force: fetch them anew.
+            limits: most bytes per file, by its path below `root`.
+            progress: show a progress bar.
+            force: fetch all of them again.
 
         Raises:
-            HubError, FormatError: a file cannot be had, or is larger.
+            HubError: a file cannot be fetched.
+            FormatError: a file is larger than its limit.
         """
 
     def path(self, relative: str) -> Path:
-        """Where a file or folder is, or would be.
+        """Return the path of a file or folder, which need not exist.
 
         Raises:
             FormatError: the path leads out of the bank.
@@ -53,13 +58,13 @@ class Files(ABC):
 
 
 def check_relative(path: str) -> None:
-    """Refuse a path that could lead out of the folder it is relative to; looks at no file.
+    """Refuse a path that could lead out of the folder it is relative to, by its text alone.
 
     Raises:
-        FormatError: it is absolute, goes up, or is no path everywhere.
+        FormatError: the path is absolute, goes up, or is not valid on every system.
     """
-    odd = not path or bool({"\0", "\\", ":"} & set(path)) or bool({"", ".", ".."} & set(path.split("/")))
-    if odd and path != ".":
+    is_unsafe = not path or bool({"\0", "\\", ":"} & set(path)) or bool({"", ".", ".."} & set(path.split("/")))
+    if is_unsafe and path != ".":
         raise FormatError(f"{path[:100]!r} leads out of the bank")
 
 
@@ -73,7 +78,7 @@ class LocalFiles(Files):
         self.name = str(self.root)
 
     def get(self, limits: Mapping[str, int], progress: bool = False, force: bool = False) -> None:
-        """Nothing to do: whoever reads a file says that it is missing, or too large."""
+        """Do nothing: whoever reads a file reports that it is missing or too large."""
 
     def path(self, relative: str) -> Path:
         path = super().path(relative)
@@ -86,6 +91,19 @@ class HubFiles(Files):
     """One commit of a model repo on the Hub, in the ordinary cache of huggingface_hub.
 
     The revision is resolved when the object is made, and every later request names that commit.
+
+    Args:
+        repo_id: id of the repo.
+        first: a file that is fetched at once, to resolve the revision.
+        revision: branch, tag or commit; ``main`` if left out.
+        token: a token; None for that of the user's login or of HF_TOKEN; False for none.
+        cache_dir: folder of the cache, instead of huggingface_hub's.
+        local_files_only: read only what the cache has.
+        limit: most bytes of the first file.
+
+    Raises:
+        HubError: the first file cannot be fetched.
+        FormatError: the first file is larger than its limit.
     """
 
     def __init__(
@@ -107,12 +125,12 @@ class HubFiles(Files):
             "library_name": LIBRARY,
             "library_version": __version__,
         }
-        away = not local_files_only and not hub_answers()
-        self._options["local_files_only"] = local_files_only or away
+        is_unreachable = not local_files_only and not hub_answers()
+        self._options["local_files_only"] = local_files_only or is_unreachable
         try:
             path = self._download(first, limit, revision or "main")
         except NotCachedError as error:
-            if not away:
+            if not is_unreachable:
                 raise
             raise HubUnreachableError(
                 f"cannot get {first} from {repo_id}: the Hub cannot be reached, and the cache does not have it: check "
@@ -120,7 +138,7 @@ class HubFiles(Files):
             ) from error
         self.root = _snapshot(path, first)
         self.commit = self.root.name
-        if not _is_named_content(path):  # the branch moved between the client's two requests
+        if not _matches_digest(path):  # the branch moved between the client's two requests
             self._download(first, limit, self.commit, force=True)
 
     def __repr__(self) -> str:
@@ -131,7 +149,7 @@ class HubFiles(Files):
         if not missing:
             return
         bar = tqdm(total=len(missing), desc=f"downloading from {self.repo_id}", unit="file", disable=not progress)
-        with bar, ThreadPoolExecutor(min(DOWNLOADS, len(missing))) as pool:
+        with bar, ThreadPoolExecutor(min(PARALLEL_DOWNLOADS, len(missing))) as pool:
             jobs = [pool.submit(self._download, path, limit, self.commit, force) for path, limit in missing.items()]
             try:
                 for job in as_completed(jobs):
@@ -143,7 +161,7 @@ class HubFiles(Files):
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
         for job in jobs:
-            job.result()  # what can be had is there; now the first that cannot
+            job.result()  # all others are fetched; now raise the first error
 
     def _download(self, relative: str, limit: int, revision: str, force: bool = False) -> Path:
         from huggingface_hub import constants, hf_hub_download
@@ -159,12 +177,12 @@ class HubFiles(Files):
 
 
 def _snapshot(path: Path, relative: str) -> Path:
-    """The folder of a commit in the cache: ``.../snapshots/<commit>``."""
+    """Return the folder of a commit in the cache, ``.../snapshots/<commit>``, from the path of a file in it."""
     return path.parents[relative.count("/")]
 
 
-def _is_named_content(path: Path) -> bool:
-    """Whether a cached file is what the Hub's digest of it says; also where the cache keeps no digest."""
+def _matches_digest(path: Path) -> bool:
+    """Return whether a cached file matches the Hub's digest of it; True if the cache keeps no digest."""
     from huggingface_hub.utils.sha import git_hash
 
     try:
@@ -177,7 +195,7 @@ def _is_named_content(path: Path) -> bool:
 
 
 def _guard(relative: str, limit: int) -> type[tqdm]:
-    """The client's progress bar, silent, that stops a file which is, or says to be, too large."""
+    """Return a silent progress bar for the client, which stops the download of a file that is too large."""
 
     class Guard(tqdm):
         def __init__(self, *args: Any, total: int | None = None, initial: int = 0, **_: Any) -> None:

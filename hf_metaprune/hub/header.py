@@ -1,7 +1,7 @@
-"""What the header of a ``model.safetensors`` on the Hub says of its model, by one range request, or two.
+"""The metadata in the header of a ``model.safetensors`` on the Hub, read by one or two range requests.
 
-The client has a reader of headers, which multiplies out the shape of every tensor, be they numbers or not; so a short
-header can fill the memory. Here only the metadata is looked at.
+The client's own reader of headers multiplies the entries of every shape without checking that they are numbers, so that
+a short header can fill the memory. This one looks at the metadata only.
 """
 
 from __future__ import annotations
@@ -14,22 +14,29 @@ from ..errors import FormatError, reason
 from ..version import __version__
 from .client import LIBRARY, hub_errors
 
-FIRST_BYTES = 1 << 14  # the header of a ResNet-18 is shorter; of a longer one the rest is asked for
-MAX_HEADER_BYTES = 2 << 20  # a ResNet-152 of 1,000 labels has 150 kB
+FIRST_BYTES = 1 << 14  # the header of a ResNet-18 is shorter; a longer one takes a second request
+MAX_HEADER_BYTES = 2 << 20  # the header of a ResNet-152 with 1,000 labels has 150 kB
 
 
-def metadata_on_hub(repo_id: str, path: str, commit: str, token: str | bool | None = None) -> dict[str, Any]:
-    """The metadata in the header of a file of a repo.
+def fetch_metadata(repo_id: str, path: str, commit: str, token: str | bool | None = None) -> dict[str, Any]:
+    """Fetch the metadata in the header of a file on the Hub.
+
+    Args:
+        repo_id: id of the repo.
+        path: path of the file in the repo.
+        commit: commit of the repo.
+        token: a token; None for that of the user's login or of HF_TOKEN; False for none.
 
     Raises:
-        FormatError: there is no header that can be read. HubError: the file cannot be had.
+        FormatError: the file has no header that can be read.
+        HubError: the file cannot be fetched.
     """
     from huggingface_hub import constants, hf_hub_url
     from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_backoff
 
     def part(start: int, stop: int) -> bytes:
-        sent = headers | {"range": f"bytes={start}-{stop - 1}"}
-        response = http_backoff("GET", url, headers=sent, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
+        range_headers = headers | {"range": f"bytes={start}-{stop - 1}"}
+        response = http_backoff("GET", url, headers=range_headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
         hf_raise_for_status(response)
         return response.content
 
@@ -43,10 +50,13 @@ def metadata_on_hub(repo_id: str, path: str, commit: str, token: str | bool | No
 
 
 def read_metadata(part: Callable[[int, int], bytes]) -> dict[str, Any]:
-    """The metadata of a file of which `part` gives the bytes from one place up to another, or fewer at its end.
+    """Return the metadata in the header of a safetensors file.
+
+    Args:
+        part: a function that returns the file's bytes from a start up to a stop, or fewer at the file's end.
 
     Raises:
-        FormatError: there is no header, or it is too large.
+        FormatError: there is no header, or it is malformed or too large.
     """
     first = part(0, FIRST_BYTES)
     size = int.from_bytes(first[:8], "little")
@@ -56,10 +66,10 @@ def read_metadata(part: Callable[[int, int], bytes]) -> dict[str, Any]:
     if len(header) != size:
         raise FormatError("it is cut short")
     try:
-        found = json.loads(header)
+        content = json.loads(header)
     except (ValueError, RecursionError) as error:
         raise FormatError(reason(error)) from error
-    metadata = found.get("__metadata__", {}) if isinstance(found, dict) else None
+    metadata = content.get("__metadata__", {}) if isinstance(content, dict) else None
     if not isinstance(metadata, dict):
         raise FormatError("it has no metadata")
     return metadata

@@ -1,4 +1,4 @@
-"""What was found out about commits on the Hub, kept on disk: a commit never changes, so it need not be asked again."""
+"""Facts about commits on the Hub, stored on disk: a commit never changes, so one request per commit is enough."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-FILE = "hf-metaprune-commons-2.sqlite"
+DATABASE_FILE = "hf-metaprune-commons-2.sqlite"
 
 
 class Memory:
-    """JSON values by key, in one SQLite file that several threads and processes may use; without a disk, in memory."""
+    """JSON values by key, in an SQLite file that several threads and processes may use.
+
+    The values are lost with the process if the file cannot be written.
+    """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection, self._lock = connection, threading.Lock()
@@ -28,15 +31,17 @@ class Memory:
     @classmethod
     @contextmanager
     def open(cls, cache_dir: str | Path | None = None) -> Iterator[Memory]:
-        """The memory in a cache folder; beside that of huggingface_hub if left out."""
+        """Open the memory in a cache folder; that of huggingface_hub if left out."""
         from huggingface_hub import constants
 
-        folder = Path(cache_dir or constants.HF_HOME).expanduser()  # not among the repos, where it would be in the way
+        folder = Path(cache_dir or constants.HF_HOME).expanduser()  # not HF_HUB_CACHE, whose entries must be repos
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            memory = cls(sqlite3.connect(folder / FILE, timeout=10, check_same_thread=False))
+            memory = cls(sqlite3.connect(folder / DATABASE_FILE, timeout=10, check_same_thread=False))
         except (OSError, sqlite3.Error) as error:
-            log.warning("what is found out about models is not kept: %s: %s", folder / FILE, error)
+            log.warning(
+                "facts about models are not stored, because %s cannot be opened: %s", folder / DATABASE_FILE, error
+            )
             memory = cls(sqlite3.connect(":memory:", check_same_thread=False))
         try:
             yield memory
@@ -44,13 +49,13 @@ class Memory:
             memory._connection.close()
 
     def get(self, key: str) -> Any | None:
-        """What is known, or None."""
+        """Return the stored value, or None."""
         with self._lock, contextlib.suppress(sqlite3.Error, ValueError):
-            found = self._connection.execute("SELECT value FROM facts WHERE key = ?", (key,)).fetchone()
-            return json.loads(found[0]) if found else None
+            row = self._connection.execute("SELECT value FROM facts WHERE key = ?", (key,)).fetchone()
+            return json.loads(row[0]) if row else None
         return None
 
     def put(self, key: str, value: Any) -> None:
-        """Keep a value."""
+        """Store a value."""
         with self._lock, contextlib.suppress(sqlite3.Error), self._connection:
             self._connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (key, json.dumps(value)))

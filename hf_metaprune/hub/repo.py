@@ -1,4 +1,4 @@
-"""Writing to a repo on the Hub: commits that are whole, name their parent, and are tried again when it has moved."""
+"""Writing to a repo on the Hub: whole commits on a known parent, made anew if somebody else was faster."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ Operation: TypeAlias = "CommitOperationAdd | CommitOperationDelete"
 
 log = logging.getLogger(__name__)
 
-NOBODYS = frozenset({".gitattributes", ".gitignore", CARD, "LICENSE", "LICENSE.md", "LICENSE.txt"})
-"""Files of a repo that holds nothing yet."""
+STARTER_FILES = frozenset({".gitattributes", ".gitignore", CARD, "LICENSE", "LICENSE.md", "LICENSE.txt"})
+"""Files that a repo may have before anything is published to it."""
 PULL_REQUEST = re.compile(r"refs/pr/(\d+)")
 TRIES = 8
 FIRST_WAIT = 0.5  # seconds, doubled each time
@@ -33,7 +33,14 @@ FIRST_WAIT = 0.5  # seconds, doubled each time
 
 @dataclass
 class Published:
-    """What a publication did; no commit means that nothing had changed."""
+    """The result of publishing; no commits mean that nothing had changed.
+
+    Example:
+        Publishing a bank::
+
+            published = bank.push_to_hub("me/my-bank")
+            print(published.url, published.added, published.commits)
+    """
 
     url: str
     """The page of the repo, or of the pull request."""
@@ -42,10 +49,21 @@ class Published:
     removed: list[str] = field(default_factory=list)
     """Ids of entries that were removed."""
     commits: list[str] = field(default_factory=list)
+    """The new commits, oldest first."""
 
 
 class Repo:
-    """A model repo and the branch (or pull request) that is written to."""
+    """A model repo, and the branch or pull request to write to.
+
+    Args:
+        repo_id: id of the repo.
+        token: a token; None for that of the user's login or of HF_TOKEN.
+        revision: branch to write to; ``main`` if left out.
+        create_pr: open a pull request instead of writing to the branch.
+
+    Raises:
+        OptionError: `repo_id` is not valid, or `revision` and `create_pr` exclude each other.
+    """
 
     def __init__(
         self,
@@ -68,31 +86,39 @@ class Repo:
     @property
     def url(self) -> str:
         """The page of the repo, or of the pull request that was opened."""
-        one = PULL_REQUEST.fullmatch(self.branch)
-        return self.pull_request or f"{self.api.endpoint}/{self.repo_id}" + (f"/discussions/{one[1]}" if one else "")
+        match = PULL_REQUEST.fullmatch(self.branch)
+        discussion = f"/discussions/{match[1]}" if match else ""
+        return self.pull_request or f"{self.api.endpoint}/{self.repo_id}{discussion}"
 
     def ensure(self, private: bool | None = None) -> None:
-        """Make the repo and the branch, if they are not there; a pull request needs neither.
+        """Make the repo and the branch if they are not there; a pull request needs neither.
+
+        Args:
+            private: make the repo private; None for the user's default.
 
         Raises:
-            HubError: there is no token, it may not write there, or the Hub cannot be reached.
+            HubError: there is no token, it may not write there, the repo is public already, or the Hub cannot be
+                reached.
+            OptionError: `private` is given for a pull request.
         """
         if self.create_pr:
             if private:
-                raise OptionError("private=True is for a repo that is made: a pull request goes into one that is there")
+                raise OptionError(
+                    "private=True is for a new repo, and a pull request goes into an existing one: leave it out"
+                )
             return
         with hub_errors(self.repo_id, "write to"):
             self.api.create_repo(self.repo_id, private=private, exist_ok=True)
             if private and not self.api.model_info(self.repo_id, expand=["private"]).private:
                 raise HubError(
-                    f"{self.repo_id} is there already, and public: make it private in its settings on the Hub, or "
+                    f"{self.repo_id} exists already and is public: make it private in its settings on the Hub, or "
                     "choose another name"
                 )
-            if self.branch != "main" and not PULL_REQUEST.fullmatch(self.branch):  # which is there, or cannot be made
+            if self.branch != "main" and not PULL_REQUEST.fullmatch(self.branch):  # a pull request cannot be made so
                 self.api.create_branch(self.repo_id, branch=self.branch, exist_ok=True)
 
     def head(self) -> str:
-        """The commit that the branch is at."""
+        """Return the newest commit of the branch."""
         with hub_errors(self.repo_id, "read"):
             sha = self.api.model_info(self.repo_id, revision=self.branch, expand=["sha"]).sha
         if sha is None:
@@ -100,51 +126,59 @@ class Repo:
         return sha
 
     def sizes(self, paths: Collection[str], commit: str) -> dict[str, int]:
-        """Sizes in bytes of those of the files that are there."""
+        """Return the size in bytes per file, without files that do not exist."""
         with hub_errors(self.repo_id, "list"):
-            found = self.api.get_paths_info(self.repo_id, list(paths), revision=commit)
-        return {item.path: int(getattr(item, "size", 0)) for item in found}
+            items = self.api.get_paths_info(self.repo_id, list(paths), revision=commit)
+        return {item.path: int(getattr(item, "size", 0)) for item in items}
 
     def file_digest(self, repo_id: str, path: str, revision: str | None) -> str | None:
-        """sha256 of a large file of another repo; None if there is none, or it is not large."""
+        """Return the sha256 of a large file (LFS) of any repo, or None if there is no such file."""
         with hub_errors(repo_id, "read"):
-            found = self.api.get_paths_info(repo_id, [path], revision=revision)
-        large = [getattr(item, "lfs", None) for item in found]
-        return large[0].sha256 if large and large[0] is not None else None
+            items = self.api.get_paths_info(repo_id, [path], revision=revision)
+        pointers = [getattr(item, "lfs", None) for item in items]
+        return pointers[0].sha256 if pointers and pointers[0] is not None else None
 
     def names(self, commit: str) -> set[str]:
-        """Names of the files and folders at the top."""
+        """Return the names of the files and folders at the top of the repo."""
         with hub_errors(self.repo_id, "list"):
             return {item.path for item in self.api.list_repo_tree(self.repo_id, revision=commit)}
 
     def files(self, folder: str, commit: str) -> dict[str, str]:
-        """All files in a folder, by path, with git's digest of each, or sha256 (LFS); none if it is not there."""
+        """Return the digest per file of a folder, by path: sha256 for large files (LFS), or else git's.
+
+        A folder that does not exist has no files.
+        """
         try:
             with hub_errors(self.repo_id, "list"):
-                found = list(self.api.list_repo_tree(self.repo_id, folder, recursive=True, revision=commit))
+                items = list(self.api.list_repo_tree(self.repo_id, folder, recursive=True, revision=commit))
         except MissingFileError:
             return {}
-        files = [item for item in found if hasattr(item, "blob_id")]
+        files = [item for item in items if hasattr(item, "blob_id")]
         return {item.path: item.lfs.sha256 if getattr(item, "lfs", None) else item.blob_id for item in files}
 
     def exists(self) -> bool:
-        """Whether the repo is there; a token that is missing or wrong is found out now.
+        """Return whether the repo exists, after checking the token.
 
         Raises:
-            HubError: there is no token, or it is wrong.
+            HubError: there is no token, the token is wrong, or the Hub cannot be reached.
         """
         with hub_errors(self.repo_id, "write to"):
             self.api.whoami()
             return self.api.repo_exists(self.repo_id)
 
     def commit(self, make: Callable[[str], list[Operation]], message: str) -> str | None:
-        """Commit what `make` says, given the branch's commit; made anew when somebody else was faster.
+        """Make a commit, and make it anew if somebody else was faster.
+
+        Args:
+            make: a function that returns the operations, given the newest commit of the branch.
+            message: the commit's message.
 
         Returns:
             The new commit, or None if nothing had changed.
 
         Raises:
-            PublishConflictError: others were faster every time. HubError: see `hub_errors`.
+            PublishConflictError: others were faster every time.
+            HubError: the Hub cannot be reached, or refuses the commit.
         """
         for attempt in range(TRIES):
             if attempt:
@@ -173,14 +207,15 @@ class Repo:
         if self.create_pr and info.pr_revision:  # what follows goes into the same pull request
             self.pull_request = scrub(str(info.pr_url))
             self.create_pr, self.branch = False, info.pr_revision
-        return info.oid if info.oid != parent else None  # the client makes no commit of files that are there already
+        return info.oid if info.oid != parent else None  # the client makes no commit of unchanged files
 
 
 def read_text(repo: Repo, path: str, commit: str, limit: int) -> str:
-    """A small file of a repo as text.
+    """Read a small file of a repo as text; bytes that are not UTF-8 are replaced.
 
     Raises:
-        HubError: it cannot be had. FormatError: it is larger than `limit` bytes.
+        HubError: the file cannot be fetched.
+        FormatError: the file is larger than `limit` bytes.
     """
     files = HubFiles(repo.repo_id, path, revision=commit, token=repo.token, limit=limit)
-    return files.path(path).read_bytes().decode("utf-8", "replace")  # line ends stay as they are
+    return files.path(path).read_bytes().decode("utf-8", "replace")  # unlike read_text, keeps the line ends

@@ -26,7 +26,7 @@ from .weights import load_weights
 
 
 def sha256_file(path: Path) -> str:
-    """sha256 of a file, in hex: what the Hub shows of a large file, too."""
+    """Return the sha256 of a file in hex, which the Hub shows for large files, too."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256(file)
 
@@ -40,25 +40,45 @@ def _sha256(file: Any) -> str:  # Python 3.10
 
 @dataclass
 class BaseModel:
-    """A full network with what is needed to slice it, and to know it again.
+    """A pre-trained network, with all that is needed to slice it and to identify it.
 
-    `sha256` is that of its ``model.safetensors``. `network` is in float32 and eval mode.
+    Example:
+        Half of the units of each layer, chosen at random, as a model of three classes::
+
+            base = BaseModel.load("resnet50")  # a folder that timm's save_for_hf wrote
+            mask = Mask.random(base.sizes, 0.5, seed=0)
+            model = base.slice(base.config(mask, ["cat", "dog", "fox"]))
     """
 
     library: str
+    """``timm`` or ``transformers``."""
     architecture: str
+    """A timm model name, or the name of a transformers class."""
     model_args: dict[str, Any]
+    """Arguments with which the library builds the network."""
     sha256: str
+    """sha256 of the base's ``model.safetensors``, in hex; it identifies the base."""
     preprocessing: Preprocessing
+    """How images are prepared for the network."""
     network: nn.Module
+    """The network in float32 and eval mode."""
     label_names: tuple[str, ...] = ()
+    """The base's own classes in order; empty if its config names none."""
     repo_id: str | None = None
+    """Id of the base on the Hub, if it comes from there."""
     revision: str | None = None
+    """Commit of that repo."""
     path: Path | None = None
+    """Folder from which the base was loaded."""
 
     @classmethod
     def load(cls, path: str | Path, *, repo_id: str | None = None, revision: str | None = None) -> BaseModel:
-        """From a folder that timm (``save_for_hf``) or transformers (``save_pretrained``) wrote.
+        """Load a base from a folder that timm (``save_for_hf``) or transformers (``save_pretrained``) wrote.
+
+        Args:
+            path: the folder.
+            repo_id: id on the Hub, which sub-networks of this base name in their configs.
+            revision: commit of that repo, likewise.
 
         Raises:
             FormatError: a file is missing or damaged, or tensors do not fit the architecture.
@@ -75,22 +95,25 @@ class BaseModel:
                 f"{path} has weights as a pickle, which may run code: save them as {WEIGHTS} (timm's save_for_hf does "
                 "with safe_serialization=True)"
             )
-        network = _build(family, architecture, model_args, load_weights(weights))
+        network = _load_network(family, architecture, model_args, load_weights(weights))
         sha, names = sha256_file(weights), _label_names(config, path)
         return cls(library, architecture, model_args, sha, preprocessing, network, names, repo_id, revision, path)
 
     @cached_property
     def family(self) -> Architecture:
-        """The architecture family."""
+        """Family of the architecture."""
         return find_architecture(self.library, self.architecture)
 
     @cached_property
     def layers(self) -> list[PrunableLayer]:
-        """The prunable layers."""
+        """Prunable layers in forward order, without those of the stem."""
         return self.family.layers(self.network)
 
     def layers_with(self, stem: bool) -> list[PrunableLayer]:
-        """The prunable layers, those of the stem first if it is to be pruned, too.
+        """Return the prunable layers in forward order.
+
+        Args:
+            stem: whether the layers of the stem are pruned, too; they come first then.
 
         Raises:
             ArchitectureError: the stem cannot be pruned.
@@ -99,16 +122,16 @@ class BaseModel:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Unit counts by layer."""
+        """Number of units per layer name."""
         return layer_sizes(self.layers)
 
     @cached_property
     def state(self) -> dict[str, torch.Tensor]:
-        """All tensors of the network by name (not copies)."""
+        """All tensors of the network by name; they are not copies."""
         return dict(self.network.state_dict())
 
     def identity(self) -> dict[str, Any]:
-        """The ``base_model`` block of config files."""
+        """Return the ``base_model`` block of config files (docs/reference/format.md)."""
         return {
             "library": self.library,
             "architecture": self.architecture,
@@ -127,7 +150,15 @@ class BaseModel:
         ratio: float | None = None,
         method: str | None = None,
     ) -> MetaPrunedConfig:
-        """The config of a sub-network of this base."""
+        """Return the config of a sub-network of this base.
+
+        Args:
+            mask: the units to keep.
+            labels: the classes in order.
+            synsets: a WordNet synset id or None per class.
+            ratio: the share of units removed per layer, if one ratio holds for all layers.
+            method: name of the method that chose the units.
+        """
         return MetaPrunedConfig(
             base_model=self.identity(),
             masks=mask.pack(),
@@ -140,15 +171,24 @@ class BaseModel:
         )
 
     def slice(self, config: MetaPrunedConfig) -> MetaPrunedForImageClassification:
-        """The sub-network of ``config.masks`` with this base's weights and a new classifier."""
+        """Return the sub-network of ``config.masks``, with this base's weights and a new classifier.
+
+        Raises:
+            FormatError: the masks do not fit this base.
+        """
         return MetaPrunedForImageClassification.from_base(self.network, config)
 
     def whole(self, labels: Sequence[str] = ("any",), stem: bool = False) -> MetaPrunedForImageClassification:
-        """All of the base with a new classifier; `stem`: its layers are those of the stem, too."""
+        """Return the whole base as a model with a new classifier.
+
+        Args:
+            labels: the classes in order.
+            stem: whether the layers of the stem belong to the model's mask, too.
+        """
         return self.slice(self.config(Mask.full(layer_sizes(self.layers_with(stem))), labels))
 
     def copy_files(self, out: Path) -> None:
-        """Copy the base's own files into a bank's folder."""
+        """Copy the base's config, weights and image processor into a folder, which is made if it is missing."""
         assert self.path is not None
         out.mkdir(parents=True, exist_ok=True)
         for name in (CONFIG, WEIGHTS, PREPROCESSOR):
@@ -157,23 +197,35 @@ class BaseModel:
 
 
 def identify(config: Mapping[str, Any], path: Path) -> tuple[str, str, dict[str, Any]]:
-    """(library, architecture, model_args) of a config.json that timm or transformers wrote."""
+    """Return what a ``config.json`` of timm or transformers says about its network.
+
+    Args:
+        config: the content of the file.
+        path: the folder of the file, for messages.
+
+    Returns:
+        ``(library, architecture, model_args)``.
+
+    Raises:
+        FormatError: the config names no architecture, or its ``model_args`` are no object.
+        ArchitectureError: the architecture is not supported.
+    """
     architecture = config.get("architecture")
     if isinstance(architecture, str):
         args = config.get("model_args") or {}
         if not isinstance(args, dict):
             raise FormatError(f"{path / CONFIG}: model_args must be an object")
-        # timm writes the number of classes there, too; the classifier in the weights says it.
+        # timm writes the number of classes there, too, but the classifier's weights decide it
         return "timm", architecture, {k: v for k, v in args.items() if k != "num_classes"}
     names = config.get("architectures")
     if isinstance(names, list) and names and isinstance(names[0], str):
-        known = find_architecture("transformers", names[0]).model_args
-        return "transformers", names[0], {k: config[k] for k in known if k in config}
+        rules = find_architecture("transformers", names[0]).model_args
+        return "transformers", names[0], {k: config[k] for k in rules if k in config}
     raise FormatError(f"{path / CONFIG} says neither 'architecture' (timm) nor 'architectures' (transformers)")
 
 
 def _label_names(config: Mapping[str, Any], path: Path) -> tuple[str, ...]:
-    """The base's own classes: timm's ``label_names``, or transformers' ``id2label``; none if it names none."""
+    """Return the base's own classes, if timm's ``label_names`` or transformers' ``id2label`` lists them."""
     names, by_id = config.get("label_names") or [], config.get("id2label") or {}
     if not isinstance(names, list) or not isinstance(by_id, dict):
         raise FormatError(f"{path / CONFIG}: label_names must be a list, id2label an object")
@@ -188,7 +240,10 @@ def _read_preprocessing(config: Mapping[str, Any], path: Path) -> Preprocessing:
     return Preprocessing.from_processor(path)
 
 
-def _build(family: Architecture, architecture: str, args: dict[str, Any], state: dict[str, torch.Tensor]) -> nn.Module:
+def _load_network(
+    family: Architecture, architecture: str, args: dict[str, Any], state: dict[str, torch.Tensor]
+) -> nn.Module:
+    """Load a network with as many classes as its classifier's weights have."""
     state = {name: tensor for name, tensor in state.items() if not name.startswith(family.ignored)}
     with torch.device("meta"):
         empty = family.build(architecture, args, 1)

@@ -1,4 +1,4 @@
-"""`MetaPrunedConfig`: what a sliced model's ``config.json`` holds. Light: importing it imports no network."""
+"""`MetaPrunedConfig`: the content of a sliced model's ``config.json``. Importing this module imports no network."""
 
 # No `from __future__ import annotations` here: the strict config checks its fields by their real types.
 from typing import TYPE_CHECKING, Any
@@ -18,30 +18,43 @@ if TYPE_CHECKING:
 
 @strict
 class MetaPrunedConfig(PreTrainedConfig):
-    """Everything needed to build a sliced model: the base's architecture, the masks, the labels (format version 1).
+    """The config of a sliced model: its base's architecture, its masks and its labels (format version 1).
 
-    Fields beyond transformers' own:
-        base_model: ``library``, ``architecture``, ``model_args``, ``repo_id``, ``revision``, ``sha256`` of the base.
-        masks: packed masks, see `Mask.pack`.
-        ratio: pruning ratio; method: how the sub-network was made; synsets: WordNet ids by label, or null.
-        preprocessing: of images, in the field names of timm's ``pretrained_cfg`` (a field of that very name would make
-            transformers take the folder for a timm model).
-        dataset, metrics, seed: the data set's name, what was measured on it, and the seed of the run, if known.
+    Only the fields beyond transformers' own are documented here.
+
+    Example:
+        >>> from hf_metaprune import Mask
+        >>> mask = Mask({"conv1": [0, 3]}, {"conv1": 4})
+        >>> config = MetaPrunedConfig(masks=mask.pack(), id2label={0: "cat", 1: "dog"})
+        >>> config.mask() == mask, config.num_labels
+        (True, 2)
     """
 
     model_type = "metaprune"
 
     format_version: int = FORMAT_VERSION
+    """Version of the format on disk (docs/reference/format.md)."""
     hf_metaprune_version: str = __version__
+    """Version of the library that wrote the model."""
     base_model: dict | None = None
+    """``library``, ``architecture``, ``model_args``, ``repo_id``, ``revision`` and ``sha256`` of the base."""
     masks: dict | None = None
+    """Kept units per layer, packed by `Mask.pack`."""
     ratio: float | None = None
+    """The share of units removed per layer, in [0, 1), if one ratio holds for all layers."""
     method: str | None = None
+    """Name of the method that chose the units."""
     synsets: list | None = None
+    """A WordNet synset id or null per label."""
     preprocessing: dict | None = None
+    """Image preprocessing in the field names of timm's ``pretrained_cfg``; transformers would take a folder with a
+    field of that very name for a timm model."""
     dataset: str | None = None
+    """Name of the data set that the model was fine-tuned on, if known."""
     metrics: dict | None = None
+    """What was measured on that data set, by name."""
     seed: int | None = None
+    """Seed of the run."""
 
     def __post_init__(self, **kwargs: Any) -> None:
         if self.format_version > FORMAT_VERSION:
@@ -54,19 +67,19 @@ class MetaPrunedConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     def mask(self) -> Mask:
-        """The masks, unpacked.
+        """Return the unpacked masks.
 
         Raises:
-            FormatError: they are missing or malformed.
+            FormatError: the masks are missing or malformed.
         """
         return Mask.unpack(self.masks if self.masks is not None else {"": {}})
 
     def architecture(self) -> "Architecture":
-        """The family of the base model.
+        """Return the family of the base model.
 
         Raises:
             FormatError: the config has no usable ``base_model``.
-            ArchitectureError: it is not supported.
+            ArchitectureError: the architecture is not supported.
         """
         base = self.base_model or {}
         if not isinstance(base.get("library"), str) or not isinstance(base.get("architecture"), str):

@@ -24,11 +24,21 @@ from .weight_file import add_header
 
 
 class MetaPrunedForImageClassification(PreTrainedModel):
-    """An image classifier that is a slice of a base model; loads and saves like any transformers model.
+    """An image classifier that is a slice of a base model; it loads and saves like any transformers model.
 
-    Input ``pixel_values`` float (batch, 3, height, width); output ``logits`` float (batch, labels), and ``loss``
-    if integer ``labels`` (batch,) are given. Build one from a config (untrained), with `from_base` (sliced out of
-    a base network), or with ``from_pretrained``.
+    There are three ways to make one: from a config (untrained), with `from_base` (sliced out of a base network), and
+    with ``from_pretrained``.
+
+    Example:
+        A saved model, with transformers' own classes::
+
+            from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+            import hf_metaprune  # registers the model type
+
+            model = AutoModelForImageClassification.from_pretrained("my-model")
+            processor = AutoImageProcessor.from_pretrained("my-model")
+            logits = model(**processor(image, return_tensors="pt")).logits
     """
 
     config_class = MetaPrunedConfig
@@ -36,7 +46,7 @@ class MetaPrunedForImageClassification(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("image",)
     score_mask: ScoreMask | None = None
-    """How much each unit of the base matters to the model's task, if that was learnt or voted (SMSP)."""
+    """Score per unit of the base for the model's task, if a method learned it or neighbors voted on it (SMSP)."""
 
     def __init__(self, config: MetaPrunedConfig) -> None:
         super().__init__(config)
@@ -51,19 +61,31 @@ class MetaPrunedForImageClassification(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """As transformers', which fills with nothing the buffers that are not stored."""
-        loaded = super().from_pretrained(*args, **kwargs)
-        (loaded[0] if isinstance(loaded, tuple) else loaded).place_outputs()
-        return loaded
+        """Load a model as transformers does, then refill the buffers that are not stored.
+
+        Args:
+            args: those of transformers' ``from_pretrained``.
+            kwargs: likewise.
+        """
+        model_or_pair = super().from_pretrained(*args, **kwargs)
+        (model_or_pair[0] if isinstance(model_or_pair, tuple) else model_or_pair).place_outputs()
+        return model_or_pair
 
     def place_outputs(self) -> None:
-        """Set again where branches write into the stream, after all buffers were emptied."""
+        """Set again the channels at which branches write into the stream, after buffers were emptied."""
         for module in self.modules():
             if isinstance(module, ScatterBatchNorm2d):
                 module.set_kept(module.kept)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """As transformers', plus the header metadata of format version 1, and the score mask if there is one."""
+        """Save the model as transformers does, with the header metadata of format version 1.
+
+        The score mask, if there is one, is saved beside the weights.
+
+        Args:
+            save_directory: folder to write to.
+            kwargs: those of transformers' ``save_pretrained``.
+        """
         super().save_pretrained(save_directory, **kwargs)
         if not kwargs.get("is_main_process", True):
             return
@@ -71,10 +93,17 @@ class MetaPrunedForImageClassification(PreTrainedModel):
 
     @classmethod
     def from_base(cls, network: nn.Module, config: MetaPrunedConfig) -> MetaPrunedForImageClassification:
-        """Slice the units of ``config.masks`` out of a base network; the classifier is new unless its shape fits.
+        """Slice the units of ``config.masks`` out of a base network.
+
+        The classifier is new, unless the base's has as many classes.
+
+        Args:
+            network: the base network; it is not changed.
+            config: the config of the sub-network.
 
         Raises:
-            OptionError: the mask does not fit the network.
+            FormatError: the masks do not fit the architecture.
+            OptionError: the masks empty a layer that must keep a unit.
         """
         model = cls(config)
         head = model.architecture.classifier_name(network)
@@ -85,21 +114,28 @@ class MetaPrunedForImageClassification(PreTrainedModel):
         return model
 
     def mask(self) -> Mask:
-        """The units of the base this model holds."""
+        """Return the units of the base that this model keeps."""
         return self.config.mask()
 
     def freeze_stem(self) -> None:
-        """No gradients and no new batch norm statistics before the first prunable layer."""
+        """Switch off gradients and new batch norm statistics before the first prunable layer."""
         for name in self.architecture.stem_names(self.network):
             self.network.get_submodule(name).requires_grad_(False).eval()
 
     def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """What the classifier sees: float (batch, features)."""
+        """Return the input of the classifier.
+
+        Args:
+            pixel_values: normalized images, float (batch, 3, height, width).
+
+        Returns:
+            float (batch, features).
+        """
         return self.architecture.features(self.network, pixel_values)
 
     @property
     def classifier(self) -> nn.Linear:
-        """The final linear layer."""
+        """Final linear layer."""
         return self.architecture.classifier(self.network)
 
     def forward(
@@ -109,6 +145,17 @@ class MetaPrunedForImageClassification(PreTrainedModel):
         return_dict: bool | None = None,
         **kwargs: Any,
     ) -> ImageClassifierOutputWithNoAttention | tuple:
+        """Compute logits, and the loss if labels are given.
+
+        Args:
+            pixel_values: normalized images, float (batch, 3, height, width).
+            labels: class indices, int64 (batch,).
+            return_dict: False for a plain tuple: ``(logits,)`` or ``(loss, logits)``.
+            kwargs: arguments of transformers' loss function.
+
+        Returns:
+            ``logits``, float (batch, labels), and ``loss``, the mean cross-entropy, a scalar or None.
+        """
         logits = self.classifier(self.features(pixel_values))
         loss = self.loss_function(labels, logits, self.config, **kwargs) if labels is not None else None
         if return_dict is False:
@@ -116,13 +163,13 @@ class MetaPrunedForImageClassification(PreTrainedModel):
         return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits)
 
 
-@lru_cache(maxsize=8)  # a bank's entries are slices of one network, and to build it costs more than to slice it
+@lru_cache(maxsize=8)  # a bank's entries are slices of one network, and building it costs more than slicing it
 def _whole_network(
     architecture: Architecture, name: str, model_args: str, num_labels: int, dtype: torch.dtype
 ) -> tuple[nn.Module, tuple[PrunableLayer, ...], tuple[PrunableLayer, ...]]:
-    """The unsliced network on the meta device, in torch's default dtype, its layers, and those of its stem.
+    """Return the unsliced network on the meta device, its prunable layers, and those of its stem.
 
-    Not to be changed.
+    Callers share the network and must not change it. `dtype` is torch's default dtype, as a part of the cache's key.
     """
     assert dtype == torch.get_default_dtype()  # transformers changes it while it loads a model
     with torch.device("meta"):
@@ -131,7 +178,10 @@ def _whole_network(
 
 
 def build_sliced(architecture: Architecture, config: MetaPrunedConfig) -> tuple[nn.Module, list[PrunableLayer]]:
-    """An empty sliced network on the meta device, and the layers of its base.
+    """Build an empty sliced network on the meta device.
+
+    Returns:
+        The network, and the prunable layers of its base.
 
     Raises:
         FormatError: the masks do not fit the architecture.
@@ -146,7 +196,7 @@ def build_sliced(architecture: Architecture, config: MetaPrunedConfig) -> tuple[
         layers = [*(stem if len(mask) > len(prunable) else ()), *prunable]
         sizes = layer_sizes(layers)
         if mask.sizes != sizes:
-            wrong = sorted(set(mask.sizes.items()) ^ set(sizes.items()))[:3]
-            raise FormatError(f"the masks do not fit {base['architecture']}: they differ at {wrong}")
+            differing = sorted(set(mask.sizes.items()) ^ set(sizes.items()))[:3]
+            raise FormatError(f"the masks do not fit {base['architecture']}: they differ at {differing}")
         shrink(network, layers, Mask.full(sizes), mask)
     return network, layers

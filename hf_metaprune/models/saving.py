@@ -1,4 +1,4 @@
-"""Sliced models on disk: format version 1 (config, sliced tensors with a telling header, image processor)."""
+"""Sliced models on disk: config, sliced tensors with metadata in their header, image processor (format version 1)."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from .configuration import MetaPrunedConfig
 from .modeling import MetaPrunedForImageClassification
 from .score_file import load_scores
 from .weight_file import check_metadata, header_metadata, write_weights
-from .weights import load_weights, unreadable
+from .weights import load_weights, unreadable_file_error
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 CONFIG_KEYS = {f.name for f in dataclasses.fields(MetaPrunedConfig)} | {"model_type", "architectures", "dtype"}
-"""What is read of a stranger's config; transformers has more keys, which choose kernels, quantizers and code."""
+"""Keys that are read of a stranger's config; transformers has more keys, which choose kernels, quantizers and code."""
 
 
 def check_dtype(dtype: str) -> None:
     """Refuse a storage type that does not exist.
 
     Raises:
-        OptionError: names those that do.
+        OptionError: the dtype is none of `DTYPES`; the message lists them.
     """
     if dtype not in DTYPES:
         raise OptionError(f"dtype {dtype!r}: must be one of {', '.join(DTYPES)}")
@@ -41,10 +41,14 @@ def save_model(model: MetaPrunedForImageClassification, folder: Path, dtype: str
 
     The score mask of a model that has one goes into ``mask_scores.safetensors``.
 
-    Batch norm statistics are stored in `dtype` like the rest; counters stay integers.
+    Args:
+        model: the model to write.
+        folder: an existing folder.
+        dtype: a name of `DTYPES`, in which all tensors of floating point are stored; integers stay integers.
 
     Raises:
-        OptionError: unknown dtype. FormatError: the config has no image preprocessing.
+        OptionError: the dtype is unknown.
+        FormatError: a value is not finite in `dtype`, or the config has no image preprocessing.
     """
     check_dtype(dtype)
     state = {}
@@ -64,10 +68,15 @@ def save_model(model: MetaPrunedForImageClassification, folder: Path, dtype: str
 
 
 def check_header(folder: Path, config: MetaPrunedConfig, model: MetaPrunedForImageClassification) -> None:
-    """Check the names, shapes and metadata of the stored tensors against an (empty) model, reading the header only.
+    """Check the header of a file of weights against an empty model: names, shapes and metadata of the tensors.
+
+    Args:
+        folder: folder of the file.
+        config: the config in the same folder.
+        model: a model of that config; its tensors may be on the meta device.
 
     Raises:
-        FormatError: the first difference, named.
+        FormatError: the file cannot be read, or differs; the message names the first difference.
     """
     path = folder / WEIGHTS
     try:
@@ -75,10 +84,10 @@ def check_header(folder: Path, config: MetaPrunedConfig, model: MetaPrunedForIma
             metadata, names = file.metadata() or {}, set(file.keys())
             stored = {n: (tuple((s := file.get_slice(n)).get_shape()), s.get_dtype()) for n in names}
     except (OSError, SafetensorError) as error:
-        raise unreadable(path, error) from error
+        raise unreadable_file_error(path, error) from error
     expected = model.state_dict()
     if set(expected) != names:
-        raise FormatError(f"{path}: tensors {sorted(set(expected) ^ names)[:3]} are missing or too many")
+        raise FormatError(f"{path}: tensors {sorted(set(expected) ^ names)[:3]} are missing or unexpected")
     for name, tensor in expected.items():
         shape, dtype = stored[name]
         if shape != tuple(tensor.shape):
@@ -89,10 +98,10 @@ def check_header(folder: Path, config: MetaPrunedConfig, model: MetaPrunedForIma
 
 
 def load_config(folder: Path) -> MetaPrunedConfig:
-    """The config of a sliced model.
+    """Read the config of a sliced model, and check it.
 
     Raises:
-        FormatError: missing, malformed, of another kind, or of a newer format version.
+        FormatError: the config is missing, malformed, of another model type, or of a newer format version.
     """
     if (folder / BANK_FILE).exists():
         raise FormatError(
@@ -119,19 +128,23 @@ def load_config(folder: Path) -> MetaPrunedConfig:
 
 
 def load_model(folder: Path, expected: str | None = None) -> MetaPrunedForImageClassification:
-    """A sliced model from a folder, checked, in float32 and eval mode.
+    """Load a sliced model from a folder, and check it.
 
     Args:
-        expected: sha256 of the base it must belong to, if any.
+        folder: a folder that `save_model` or ``save_pretrained`` wrote.
+        expected: sha256 of the base that the model must belong to, if any.
+
+    Returns:
+        The model on the CPU, in float32 and eval mode.
 
     Raises:
         FormatError: a file is missing, damaged, of a newer version, or does not fit its config.
-        BaseMismatchError: it belongs to another base.
+        BaseMismatchError: the model belongs to another base.
     """
     config = load_config(folder)
-    found = (config.base_model or {}).get("sha256")
-    if expected is not None and found != expected:
-        raise BaseMismatchError(f"{folder} belongs to base {str(found)[:12]}..., not to {expected[:12]}...")
+    base_sha256 = (config.base_model or {}).get("sha256")
+    if expected is not None and base_sha256 != expected:
+        raise BaseMismatchError(f"{folder} belongs to base {str(base_sha256)[:12]}..., not to {expected[:12]}...")
     with torch.device("meta"):
         model = MetaPrunedForImageClassification(config)
     check_header(folder, config, model)
@@ -141,5 +154,5 @@ def load_model(folder: Path, expected: str | None = None) -> MetaPrunedForImageC
     model.place_outputs()
     model.config.dtype = "float32"
     if (folder / SCORES).exists():
-        model.score_mask = load_scores(folder / SCORES, model.mask().sizes, str(found))
+        model.score_mask = load_scores(folder / SCORES, model.mask().sizes, str(base_sha256))
     return model.eval()

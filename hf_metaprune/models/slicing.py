@@ -1,4 +1,7 @@
-"""Slicing: networks that lose units for good. sliced == masked, exactly, is the property all rests on."""
+"""Slicing: networks that lose units for good.
+
+The whole project rests on one property: a sliced network computes exactly what the masked network computes.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +21,26 @@ from .architectures.lookup import identify_architecture
 
 
 class ScatterBatchNorm2d(nn.BatchNorm2d):
-    """A batch norm over the kept channels of a branch, whose output is put back at their places in the stream.
+    """A batch norm over the kept channels of a branch, whose output goes to their places in the stream.
 
-    Input (batch, kept, h, w) -> output (batch, width, h, w), zero in the channels that were removed; or, where the
-    block adds it into the stream by `add_to`, (batch, kept, h, w).
+    The input is float (batch, kept, h, w). The output is float (batch, width, h, w), with zeros in the removed
+    channels. If the block adds the output into the stream itself by `add_to`, the output is (batch, kept, h, w).
+
+    Args:
+        norm: the norm of the branch; its parameters and statistics are used, not copied.
+        width: number of channels of the stream.
+        kept: indices of the kept channels, int (kept,).
+        added: whether the block adds the output into the stream by `add_to`.
     """
 
     index: torch.Tensor
+    """Indices of the kept channels, int64 (kept,)."""
+    places: torch.Tensor
+    """Position per channel of the stream among the kept ones, int64 (width,); removed channels have ``kept``."""
 
     def __init__(self, norm: nn.BatchNorm2d, width: int, kept: np.ndarray, added: bool = False) -> None:
         nn.Module.__init__(self)
-        # The norm's own attributes and Parameter objects: optimizers keep their hold on them.
+        # the norm's own Parameter objects, because an optimizer may hold them
         for name in ("num_features", "eps", "momentum", "affine", "track_running_stats", "training"):
             setattr(self, name, getattr(norm, name))
         self.weight, self.bias = norm.weight, norm.bias
@@ -41,50 +53,63 @@ class ScatterBatchNorm2d(nn.BatchNorm2d):
         self.set_kept(kept)
 
     def set_kept(self, kept: Iterable[int]) -> None:
-        """Place the output at other channels of the stream."""
+        """Set the channels of the stream at which the output is placed."""
         self.kept = tuple(int(k) for k in kept)
         self.index = torch.tensor(self.kept, dtype=torch.long, device=self.weight.device)
-        # of each channel of the stream among the kept ones; that of the others is after them
         self.places = torch.full((self.width,), len(self.kept), device=self.weight.device)
         self.places[self.index] = torch.arange(len(self.kept), device=self.weight.device)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = super().forward(x)
-        return x if self.added else self.placed(x)
+        return x if self.added else self.scatter(x)
 
-    def placed(self, x: torch.Tensor) -> torch.Tensor:
-        """The kept channels (batch, kept, h, w) at their places (batch, width, h, w), in the same memory format."""
+    def scatter(self, x: torch.Tensor) -> torch.Tensor:
+        """Place the kept channels (batch, kept, h, w) among zeros (batch, width, h, w), in the same memory format."""
         if len(self.kept) == self.width:
             return x
         if torch.compiler.is_exporting():  # in 8 bits OpenVINO scatters wrongly, and fails on a Pad
             return torch.cat([x, torch.zeros_like(x[:, :1])], 1).index_select(1, self.places)
-        last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
-        layout = torch.channels_last if last else torch.contiguous_format
+        is_channels_last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if is_channels_last else torch.contiguous_format
         shape = (x.shape[0], self.width, *x.shape[2:])
-        out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout).zero_()
-        return out.index_copy_(1, self.index, x)
+        output = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout).zero_()
+        return output.index_copy_(1, self.index, x)
 
     def add_to(self, stream: torch.Tensor, x: torch.Tensor, *, fresh: bool) -> torch.Tensor:
-        """The stream (batch, width, h, w) with the kept channels (batch, kept, h, w) added at their places.
+        """Add the kept channels into the stream at their places.
 
-        On a CPU this is much faster than to place them among zeros and to add it all (docs/findings/slicing.md), which
-        is what compilers are given. A `fresh` stream, which nobody else sees, is changed in place.
+        On a CPU this is much faster than adding the output of `scatter` (docs/findings/slicing.md). Compilers get the
+        latter.
+
+        Args:
+            stream: float (batch, width, h, w).
+            x: the output of this norm, float (batch, kept, h, w).
+            fresh: whether only the caller holds the stream, so that it may be changed in place.
+
+        Returns:
+            The sum in the dtype of `x`, (batch, width, h, w).
         """
         if len(self.kept) == self.width or torch.compiler.is_compiling():
-            out = self.placed(x)
-            out += stream
-            return out
-        own = stream if fresh and stream.dtype == x.dtype else stream.to(x.dtype, copy=True)  # keeps the memory format
-        return own.index_add_(1, self.index, x)
+            output = self.scatter(x)
+            output += stream
+            return output
+        in_place = fresh and stream.dtype == x.dtype
+        target = stream if in_place else stream.to(x.dtype, copy=True)  # keeps the memory format
+        return target.index_add_(1, self.index, x)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, width={self.width}"
 
 
 class EmptyBranch(nn.Module):
-    """What is left of a branch without units: its bias, for whatever it is given; input and output (batch, ..., width).
+    """The constant that replaces a branch without units: its last bias, or zeros.
 
-    The bias keeps its path inside the branch, and so its name in state dicts.
+    Input and output are float (batch, ..., width). The bias keeps its path inside the branch, and so its name in state
+    dicts.
+
+    Args:
+        module: the module that computed the branch.
+        branch: where its bias lies, and whether it returns a tuple.
     """
 
     def __init__(self, module: nn.Module, branch: Branch) -> None:
@@ -99,14 +124,15 @@ class EmptyBranch(nn.Module):
             holder.register_parameter(name, module.get_parameter(self.path))
 
     def forward(self, x: torch.Tensor, *_args: Any, **_kwargs: Any) -> Any:
-        out = torch.zeros_like(x)
+        output = torch.zeros_like(x)
         if self.path is not None:
             bias: Any = functools.reduce(getattr, self.path.split("."), self)
-            out = out + bias.to(x.dtype)
-        return (out, None) if self.as_tuple else out
+            output = output + bias.to(x.dtype)
+        return (output, None) if self.as_tuple else output
 
 
-def _take(tensor: torch.Tensor, positions: Mapping[int, np.ndarray]) -> torch.Tensor:
+def _select_entries(tensor: torch.Tensor, positions: Mapping[int, np.ndarray]) -> torch.Tensor:
+    """Return only the entries at some positions per dimension."""
     for dim, index in positions.items():
         if len(index) != tensor.shape[dim]:
             tensor = tensor.index_select(dim, torch.as_tensor(index, device=tensor.device))
@@ -114,10 +140,19 @@ def _take(tensor: torch.Tensor, positions: Mapping[int, np.ndarray]) -> torch.Te
 
 
 def slice_state(state: Mapping[str, torch.Tensor], layers: list[PrunableLayer], mask: Mask) -> dict[str, torch.Tensor]:
-    """The tensors of a full network with only the kept units' entries, without those of branches that are gone."""
-    axes, gone = tensor_axes(layers), removed_tensors(state, layers, mask)
-    kept = {name: tensor for name, tensor in state.items() if name not in gone}
-    return {name: _take(t, kept_indices(axes[name], mask)) if name in axes else t for name, t in kept.items()}
+    """Return the tensors of a sub-network.
+
+    Args:
+        state: the tensors of the full network by name.
+        layers: the prunable layers of the full network.
+        mask: the units to keep.
+
+    Returns:
+        The tensors by name, each with the entries of the kept units only; branches without units keep only their bias.
+    """
+    axes, removed = tensor_axes(layers), removed_tensors(state, layers, mask)
+    kept = {name: tensor for name, tensor in state.items() if name not in removed}
+    return {name: _select_entries(t, kept_indices(axes[name], mask)) if name in axes else t for name, t in kept.items()}
 
 
 def shrink(
@@ -127,10 +162,16 @@ def shrink(
     target: Mask,
     optimizer: torch.optim.Optimizer | None = None,
 ) -> None:
-    """Slice `network`, which holds the units `current`, down to `target`, in place.
+    """Slice a network down to fewer units, in place.
 
-    Parameters stay the same objects (only their data shrinks), so that an optimizer goes on with them; its
-    per-parameter state (momentum) is sliced along if it is given.
+    Parameters stay the same objects, and only their data shrinks, so that an optimizer can go on with them.
+
+    Args:
+        network: a whole or a sliced network.
+        layers: the prunable layers of the whole network.
+        current: the units that the network holds.
+        target: the units to keep.
+        optimizer: an optimizer whose state per parameter, such as momentum, is sliced, too.
 
     Raises:
         OptionError: `target` keeps a unit that `current` lacks, or empties a layer that must keep one.
@@ -140,11 +181,11 @@ def shrink(
     counts = {name: len(current[name]) for name in current}
     for layer in layers:
         if layer.branch is not None and counts[layer.name] and not len(target[layer.name]):
-            _empty(network, layer.branch)
-    gone = [layer for layer in layers if layer.branch is not None and not len(target[layer.name])]
-    left = [layer for layer in layers if layer not in gone]
+            _replace_by_bias(network, layer.branch)
+    empty_layers = [layer for layer in layers if layer.branch is not None and not len(target[layer.name])]
+    kept_layers = [layer for layer in layers if layer not in empty_layers]
     states = getattr(optimizer, "state", {})
-    for tensor_name, axes in tensor_axes(left).items():
+    for tensor_name, axes in tensor_axes(kept_layers).items():
         owner_name, _, attribute = tensor_name.rpartition(".")
         owner = network.get_submodule(owner_name)
         tensor = getattr(owner, attribute)
@@ -155,42 +196,42 @@ def shrink(
             if isinstance(tensor, nn.Parameter):
                 for key, value in states.get(tensor, {}).items():
                     if torch.is_tensor(value) and value.shape == tensor.shape:
-                        states[tensor][key] = _take(value, positions).clone()
-                tensor.data = _take(tensor.data, positions).clone()
+                        states[tensor][key] = _select_entries(value, positions).clone()
+                tensor.data = _select_entries(tensor.data, positions).clone()
                 tensor.grad = None
             else:
-                setattr(owner, attribute, _take(tensor, positions).clone())
+                setattr(owner, attribute, _select_entries(tensor, positions).clone())
         _update_widths(owner)
-    for layer in left:
+    for layer in kept_layers:
         for counter in layer.counters:
             module = network.get_submodule(counter.module)
             if hasattr(module, counter.attribute):
                 setattr(module, counter.attribute, counter.per_unit * len(target[layer.name]))
         if layer.writer is not None:
-            _place(network, layer, target[layer.name])
+            _place_writer(network, layer, target[layer.name])
 
 
 def check_no_layer_empty(layers: Sequence[PrunableLayer], mask: Mask) -> None:
-    """Refuse a mask that leaves nothing of a layer that needs a unit.
+    """Refuse a mask that keeps no unit of a layer that needs one.
 
     Raises:
-        OptionError: names such layers.
+        OptionError: there is such a layer; the message names up to three.
     """
     empty = [layer.name for layer in layers if layer.branch is None and not len(mask[layer.name])]
     if empty:
         raise OptionError(f"a layer must keep at least one unit; the mask empties {', '.join(empty[:3])}")
 
 
-def _empty(network: nn.Module, branch: Branch) -> None:
-    """Leave nothing of a branch but its bias."""
-    for path, made in (
+def _replace_by_bias(network: nn.Module, branch: Branch) -> None:
+    """Replace a branch by its bias, and remove the norm before it."""
+    for path, replacement in (
         (branch.module, EmptyBranch(network.get_submodule(branch.module), branch)),
         (branch.norm, nn.Identity()),
     ):
         for parameter in network.get_submodule(path).parameters():
-            parameter.grad = None  # an optimizer that holds what is gone passes it over
+            parameter.grad = None  # so that an optimizer that still holds the parameter skips it
         parent, _, attribute = path.rpartition(".")
-        setattr(network.get_submodule(parent), attribute, made)
+        setattr(network.get_submodule(parent), attribute, replacement)
 
 
 def _update_widths(module: nn.Module) -> None:
@@ -207,25 +248,30 @@ def _update_widths(module: nn.Module) -> None:
         module.num_features = module.running_mean.shape[0]  # type: ignore[union-attr]
 
 
-def _place(network: nn.Module, layer: PrunableLayer, kept: np.ndarray) -> None:
+def _place_writer(network: nn.Module, layer: PrunableLayer, kept: np.ndarray) -> None:
+    """Make the last norm of a branch write at the kept channels of the stream."""
     assert layer.writer is not None
     writer: Any = network.get_submodule(layer.writer)
     if isinstance(writer, ScatterBatchNorm2d):
         writer.set_kept(kept)
         return
     parent, _, attribute = layer.writer.rpartition(".")
-    made = ScatterBatchNorm2d(writer, layer.size, kept, added=layer.adder is not None)
-    setattr(network.get_submodule(parent), attribute, made)
+    scatter_norm = ScatterBatchNorm2d(writer, layer.size, kept, added=layer.adder is not None)
+    setattr(network.get_submodule(parent), attribute, scatter_norm)
     if layer.adder is not None:
         network.get_submodule(layer.adder.module).__class__ = layer.adder.kind
 
 
 def slice_network(network: nn.Module, mask: Mask) -> nn.Module:
-    """A copy of a full network that holds only the units of `mask`, which may have the layers of the stem, too.
+    """Return a copy of a full network that holds only the units of a mask.
+
+    Args:
+        network: an unsliced network; it is not changed.
+        mask: the units to keep, with or without the layers of the stem.
 
     Raises:
         ArchitectureError: the network is not supported.
-        OptionError: the mask is of another network.
+        OptionError: the mask belongs to another network, or empties a layer that must keep a unit.
     """
     family = identify_architecture(network)
     layers = family.layers(network)
@@ -240,5 +286,5 @@ def slice_network(network: nn.Module, mask: Mask) -> nn.Module:
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Trainable numbers in a network; batch norm statistics do not count."""
+    """Return the number of parameters of a network; batch norm statistics do not count."""
     return sum(p.numel() for p in network.parameters())

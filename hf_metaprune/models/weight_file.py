@@ -1,4 +1,4 @@
-"""``model.safetensors`` of a sliced model: tensors, and a header that tells what they are (format version 1)."""
+"""``model.safetensors`` of a sliced model: its tensors, and the metadata in its header (format version 1)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ..files.storage import write_bytes
 from ..masks.scores import ScoreMask
 from .configuration import MetaPrunedConfig
 from .score_file import save_scores
-from .weights import stable_bytes
+from .weights import sort_metadata
 
 
 def header_metadata(config: MetaPrunedConfig) -> dict[str, str]:
-    """What the safetensors header says, so that a range request of it is enough to check an entry."""
+    """Return the metadata of the safetensors header, so that one range request is enough to check an entry."""
     base: dict[str, Any] = config.base_model or {}
     labels = [config.id2label[i] for i in range(config.num_labels)]
     return {
@@ -36,7 +36,7 @@ def write_weights(
     folder: Path, state: Mapping[str, torch.Tensor], config: MetaPrunedConfig, scores: ScoreMask | None
 ) -> None:
     """Write tensors with `header_metadata` as ``model.safetensors``, and the score mask, if there is one, beside it."""
-    write_bytes(folder / WEIGHTS, stable_bytes(save(dict(state), metadata=header_metadata(config))))
+    write_bytes(folder / WEIGHTS, sort_metadata(save(dict(state), metadata=header_metadata(config))))
     if scores is not None:
         save_scores(scores, folder / SCORES, str((config.base_model or {}).get("sha256")))
 
@@ -54,13 +54,19 @@ def add_header(folder: Path, config: MetaPrunedConfig, scores: ScoreMask | None)
 
 
 def check_metadata(
-    metadata: Mapping[str, str], wanted: Mapping[str, str], what: str, source: str, complete: bool = False
+    metadata: Mapping[str, str], expected: Mapping[str, str], what: str, source: str, complete: bool = False
 ) -> None:
-    """Check what the header of a file of weights says against what `source` says.
+    """Check the metadata in the header of a file of weights.
+
+    Args:
+        metadata: the metadata of the file.
+        expected: the metadata that it should have.
+        what: the file's name, for messages.
+        source: where the expected metadata comes from, for messages.
+        complete: refuse a file that lacks some metadata.
 
     Raises:
-        FormatError: they differ; the file is of a newer format version; or something is missing that must be
-            there (`complete`).
+        FormatError: the metadata differs, is incomplete, or is of a newer format version.
     """
     version = metadata.get("format_version", str(FORMAT_VERSION))
     if not version.isdecimal() or len(version) > 9:
@@ -68,5 +74,5 @@ def check_metadata(
     if int(version) > FORMAT_VERSION:
         raise FormatError(f"{what} has a newer format version: upgrade with `pip install -U hf-metaprune`")
     for key in ("base_model_sha256", "masks_digest", "labels"):
-        if (complete or key in metadata) and metadata.get(key) != wanted[key]:
+        if (complete or key in metadata) and metadata.get(key) != expected[key]:
             raise FormatError(f"{what}: its header's {key} is not that of {source}")

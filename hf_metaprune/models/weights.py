@@ -1,4 +1,4 @@
-"""Files of tensors: bytes that follow from what is in them, and tensors from a stranger's ``model.safetensors``."""
+"""Files of tensors: reading a stranger's ``model.safetensors``, and writing the same tensors as the same bytes."""
 
 from __future__ import annotations
 
@@ -13,48 +13,49 @@ from safetensors.torch import load_file
 from ..errors import FormatError, reason
 from ..files.layout import WEIGHTS
 
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
+FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+INTEGER_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
 
 
-def unreadable(path: Path, error: Exception) -> FormatError:
-    """What to raise when a file of tensors cannot be read."""
+def unreadable_file_error(path: Path, error: Exception) -> FormatError:
+    """Return the error to raise if a file of tensors cannot be read."""
     if not path.exists():
         return FormatError(f"{path} is missing")
     return FormatError(f"{path} cannot be read: {reason(error)}; it may be cut short, fetch it again")
 
 
 def load_weights(path: Path) -> dict[str, torch.Tensor]:
-    """All tensors of a file by name, those of floating point in float32.
+    """Load all tensors of a file by name, those of floating point in float32.
 
     Raises:
-        FormatError: the file is missing or damaged; a tensor is of another type, or has values that are not finite.
+        FormatError: the file is missing or damaged, or a tensor has an unusual dtype or a value that is not finite.
     """
     try:
         stored = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise unreadable(path, error) from error
+        raise unreadable_file_error(path, error) from error
     state = {}
     for name, tensor in stored.items():
-        if tensor.dtype not in FLOATS + WHOLE:
+        if tensor.dtype not in FLOAT_DTYPES + INTEGER_DTYPES:
             raise FormatError(f"{path}: tensor {name[:100]} is of type {tensor.dtype}")
-        state[name] = tensor.float() if tensor.dtype in FLOATS else tensor
-        if tensor.dtype in FLOATS and not torch.isfinite(state[name]).all():
+        state[name] = tensor.float() if tensor.dtype in FLOAT_DTYPES else tensor
+        if tensor.dtype in FLOAT_DTYPES and not torch.isfinite(state[name]).all():
             raise FormatError(f"{path}: tensor {name[:100]} has values that are not finite")
     return state
 
 
-def check_fit(architecture: str, **wrong: Collection[str]) -> None:
+def check_fit(architecture: str, **misfits: Collection[str]) -> None:
     """Refuse tensors that are not those of a network.
 
     Args:
-        wrong: names of tensors that are `reshaped`, `missing` or `unexpected`.
+        architecture: the network's name, for messages.
+        misfits: names of tensors that are ``reshaped``, ``missing`` or ``unexpected``.
 
     Raises:
-        FormatError: there are some; one is named.
+        FormatError: there is a misfit; the message names the first one.
     """
-    what = {"reshaped": "has another shape", "missing": "is missing", "unexpected": "is none of its own"}
-    for kind, names in wrong.items():
+    what = {"reshaped": "has another shape", "missing": "is missing", "unexpected": "is not part of it"}
+    for kind, names in misfits.items():
         if names:
             more = f", and {len(names) - 1} more" if len(names) > 1 else ""
             raise FormatError(
@@ -63,14 +64,14 @@ def check_fit(architecture: str, **wrong: Collection[str]) -> None:
             )
 
 
-def stable_bytes(made: bytes) -> bytes:
-    """A safetensors file with its metadata in order; the same tensors and metadata give the same bytes.
+def sort_metadata(content: bytes) -> bytes:
+    """Return a safetensors file with its metadata sorted, so that the same tensors give the same bytes.
 
-    safetensors writes the metadata in another order each time, and a model that is the same would have a new digest.
+    safetensors writes the metadata in another order each time, and the same model would have another digest.
     """
-    start = 8 + int.from_bytes(made[:8], "little")
-    header = json.loads(made[8:start])
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + made[start:]
+    return len(text).to_bytes(8, "little") + text + content[start:]

@@ -15,7 +15,7 @@ from ..files.layout import BANK_FILE, CARD, CONFIG, MODEL_FILES, WEIGHTS
 from ..files.names import is_repo_id
 from ..files.storage import parse_json
 from ..hub.files import MAX_SMALL_BYTES
-from ..hub.repo import NOBODYS, Operation, Published, Repo, read_text
+from ..hub.repo import STARTER_FILES, Operation, Published, Repo, read_text
 from ..models.configuration import MetaPrunedConfig
 from ..models.modeling import MetaPrunedForImageClassification
 from .adapted import Adapted
@@ -133,7 +133,7 @@ def _check_ours(repo: Repo, head: str) -> None:
         HubError: there is something.
     """
     names = repo.names(head)
-    if names <= NOBODYS:
+    if names <= STARTER_FILES:
         return
     kind: Any = None
     if CONFIG in names:
@@ -141,7 +141,7 @@ def _check_ours(repo: Repo, head: str) -> None:
             found = parse_json(read_text(repo, CONFIG, head, MAX_SMALL_BYTES))
             kind = found.get("model_type") if isinstance(found, dict) else None
     if kind != MetaPrunedConfig.model_type:
-        other = next(iter(sorted(names - NOBODYS)))
+        other = next(iter(sorted(names - STARTER_FILES)))
         raise HubError(f"{repo.repo_id} holds something else ({other}): choose another name")
 
 

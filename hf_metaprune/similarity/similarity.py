@@ -97,7 +97,7 @@ class Query:
         try:
             check()
         except (FormatError, HubError) as error:
-            if self.patience.ends(error) or self.strict:
+            if self.patience.should_stop(error) or self.strict:
                 raise
             if isinstance(error, NotCachedError):
                 self._note_uncached(entry.id)

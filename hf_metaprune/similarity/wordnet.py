@@ -7,7 +7,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 from ..bank.entry import Entry
-from ..data.synsets import check_synsets, find_synset, is_guess, is_id, wordnet
+from ..data.synsets import check_synsets, find_synset, is_guess, is_synset_id, wordnet
 from ..data.task import Task
 from ..errors import WordNetError
 from .similarity import Query, Similarity, register_similarity
@@ -67,7 +67,7 @@ def _above(synset: Any) -> dict[str, int]:
 
 def task_synsets(task: Task) -> list[Any | None]:
     """A synset for each class, explicit ids (of WordNet or ImageNet) first; None where there is none."""
-    explicit = [find_synset(s) if s and is_id(s) else None for s in task.synsets]
+    explicit = [find_synset(s) if s and is_synset_id(s) else None for s in task.synsets]
     return [e or find_synset(label) for e, label in zip(explicit, task.labels, strict=True)]
 
 
@@ -105,7 +105,7 @@ class WordNet(Similarity):
         guessed = [
             f"{label} as {synset.name()}"
             for label, given, synset in zip(query.task.labels, query.task.synsets, target, strict=True)
-            if synset is not None and not (given and is_id(given)) and is_guess(label)
+            if synset is not None and not (given and is_synset_id(given)) and is_guess(label)
         ]
         if guessed:
             query.record.note(f"labels that WordNet knows by one word only, read as a guess: {', '.join(guessed)}")

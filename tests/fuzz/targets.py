@@ -178,8 +178,8 @@ def read_listed(corpus: Corpus) -> None:
         return read_metadata(lambda start, stop: content[start:stop])
 
     memory = Memory(sqlite3.connect(":memory:"))
-    with mock.patch("hf_metaprune.bank.search.metadata_on_hub", part):
-        entry = _ModelCheck(commons, None, memory)(ListedModel.of(item))
+    with mock.patch("hf_metaprune.bank.search.fetch_metadata", part):
+        entry = _ModelCheck(commons, None, memory)(ListedModel.from_item(item))
     if entry is not None:
         commons.use_entries({entry.id: entry})
         assert len(entry.mask) == len(commons.sizes)

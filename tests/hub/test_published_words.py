@@ -93,7 +93,7 @@ def test_terminal_codes_of_strangers_are_not_passed_on(own_bank: Bank, caplog: p
 
 def test_what_is_to_be_private_is_not_published_for_all(hub: LoopbackHub, result: AdaptResult, own_bank: Bank) -> None:
     hub.put_files("me/pets", {"README.md": b"x"})
-    with pytest.raises(HubError, match="is there already, and public"):
+    with pytest.raises(HubError, match="exists already and is public"):
         result.push_to_hub("me/pets", private=True)
     path = first(own_bank).folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-8])
@@ -104,5 +104,5 @@ def test_what_is_to_be_private_is_not_published_for_all(hub: LoopbackHub, result
 
 def test_a_pull_request_cannot_be_private(hub: LoopbackHub, result: AdaptResult) -> None:
     hub.put_files("bob/pets", {"README.md": b"x"})
-    with pytest.raises(OptionError, match="private=True is for a repo that is made"):
+    with pytest.raises(OptionError, match="private=True is for a new repo"):
         result.push_to_hub("bob/pets", private=True, create_pr=True)

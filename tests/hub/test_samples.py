@@ -15,7 +15,7 @@ from PIL import Image
 
 from hf_metaprune.app.uploads import Photos
 from hf_metaprune.data import hub_samples as samples
-from hf_metaprune.data.hub_samples import CONVERTED, Wanted, find, sampled
+from hf_metaprune.data.hub_samples import CONVERTED, SampleRequest, read_samples, stream_samples
 from hf_metaprune.data.preprocessing import Preprocessing
 from hf_metaprune.errors import DataError
 from tests.hub.server import LoopbackHub
@@ -50,35 +50,35 @@ def served(hub: LoopbackHub, tmp_path: Path) -> LoopbackHub:
     return hub
 
 
-def counts(wanted: Wanted) -> Counter[str]:
-    return Counter(label for label, _ in find(wanted))
+def counts(wanted: SampleRequest) -> Counter[str]:
+    return Counter(label for label, _ in read_samples(wanted))
 
 
 def test_as_many_of_each_class_as_asked_for_even_where_they_are_sorted(served: LoopbackHub) -> None:
-    assert counts(Wanted(REPO, per_class=7)) == dict.fromkeys(CLASSES, 7)
-    assert counts(Wanted(REPO, per_class=5, names=("bee", "dog"))) == {"bee": 5, "dog": 5}
-    two = counts(Wanted(REPO, classes=2, per_class=6))
+    assert counts(SampleRequest(REPO, per_class=7)) == dict.fromkeys(CLASSES, 7)
+    assert counts(SampleRequest(REPO, per_class=5, names=("bee", "dog"))) == {"bee": 5, "dog": 5}
+    two = counts(SampleRequest(REPO, classes=2, per_class=6))
     assert len(two) == 2
     assert set(two.values()) == {6}
-    assert counts(Wanted(REPO, per_class=6)) == counts(Wanted(REPO, per_class=6))
+    assert counts(SampleRequest(REPO, per_class=6)) == counts(SampleRequest(REPO, per_class=6))
 
 
 def test_the_process_gives_photos(served: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", served.endpoint)
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     photos = Photos(Preprocessing((3, 32, 32)))
-    receipt = photos.add_from_hub(Wanted(REPO, per_class=3, names=("ant", "cod")))
+    receipt = photos.add_from_hub(SampleRequest(REPO, per_class=3, names=("ant", "cod")))
     assert receipt.n_added == 6
     assert {name: len(found) for name, found in photos.by_class.items()} == {"ant": 3, "cod": 3}
     with pytest.raises(DataError, match="no public data set lab/nothing"):
-        photos.add_from_hub(Wanted("lab/nothing"))
+        photos.add_from_hub(SampleRequest("lab/nothing"))
     with pytest.raises(DataError, match="no class 'eel'; it has ant, bee"):
-        photos.add_from_hub(Wanted(REPO, names=("eel",)))
+        photos.add_from_hub(SampleRequest(REPO, names=("eel",)))
 
 
 def test_nobodys_token_is_used(served: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_owner_of_the_server")
-    counts(Wanted(REPO, per_class=1))
+    counts(SampleRequest(REPO, per_class=1))
     assert served.requests
     assert all(seen.authorization is None for seen in served.requests)
 
@@ -90,7 +90,7 @@ def test_what_the_hub_made_of_a_data_set_comes_first(served: LoopbackHub, tmp_pa
     repo.branches[CONVERTED] = repo.branches["main"]
     gone = ["data/train-00000-of-00001.parquet"]
     served.put_files(REPO, content, repo_type="dataset", branch=CONVERTED, delete=gone)
-    assert counts(Wanted(REPO, per_class=4)) == {"wolf": 4, "fox": 4}
+    assert counts(SampleRequest(REPO, per_class=4)) == {"wolf": 4, "fox": 4}
 
 
 @pytest.mark.parametrize(
@@ -109,13 +109,13 @@ def test_what_holds_no_images_is_refused(
     monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     with pytest.raises(DataError, match=says):
-        list(sampled(Wanted(REPO), 60))
+        list(stream_samples(SampleRequest(REPO), 60))
 
 
 @pytest.mark.parametrize("name", ["", "cats", "../../etc", "a/b/c", "https://example.org/x", "a/b?c", "file:///etc"])
 def test_what_is_no_id_is_refused_before_anything_is_asked(name: str) -> None:
     with pytest.raises(DataError, match="no id of a data set"):
-        list(sampled(Wanted(name), 10))
+        list(stream_samples(SampleRequest(name), 10))
 
 
 def test_paths_in_files_are_not_followed(hub: LoopbackHub, tmp_path: Path) -> None:
@@ -128,19 +128,19 @@ def test_paths_in_files_are_not_followed(hub: LoopbackHub, tmp_path: Path) -> No
     hub.add_org("lab", [])
     hub.put_files(REPO, {"train.parquet": (tmp_path / "train.parquet").read_bytes()}, repo_type="dataset")
     with pytest.raises(DataError, match="no images were found"):
-        counts(Wanted(REPO))
+        counts(SampleRequest(REPO))
 
 
 def test_large_groups_and_files_are_left(served: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match="no images were found"):
-        counts(Wanted(REPO, per_class=2, file_bytes=10))
-    monkeypatch.setattr(samples, "GROUP_BYTES", 100)
+        counts(SampleRequest(REPO, per_class=2, file_bytes=10))
+    monkeypatch.setattr(samples, "MAX_GROUP_BYTES", 100)
     with pytest.raises(DataError, match="no images were found"):
-        counts(Wanted(REPO, per_class=2))
+        counts(SampleRequest(REPO, per_class=2))
 
 
 def test_time_ends_it(served: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", served.endpoint)
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     with pytest.raises(DataError, match=r"within 0\.01 s"):
-        list(sampled(Wanted(REPO), 0.01))
+        list(stream_samples(SampleRequest(REPO), 0.01))

@@ -161,7 +161,7 @@ def test_weights_of_another_network_of_transformers_are_refused(
         ({n: t for n, t in state.items() if n != name}, "another shape or is missing"),
         (state | {name: state[name][:-1], "more": torch.zeros(9)}, "tensor .* has another shape"),
         ({n: t for n, t in state.items() if n != name} | {"more": torch.zeros(999)}, "tensor .* is missing"),
-        (state | {"more": torch.zeros(2)}, "tensor more is none of its own; config and weights must be saved"),
+        (state | {"more": torch.zeros(2)}, "tensor more is not part of it; config and weights must be saved"),
     ):
         save_file(changed, weights)
         with pytest.raises(FormatError, match=message):

@@ -1,1 +1,1 @@
-"""One file for each family of networks, beside what families share."""
+"""One file per family of networks, and what the families share."""

@@ -1,7 +1,7 @@
-"""What can be pruned in an architecture: layers, where their units' parameters lie, and who knows which network.
+"""What can be pruned in an architecture: its layers, and where the parameters of their units lie.
 
-A new architecture is one file with one `Architecture` subclass that ends in ``register(...)``. Everything else
-here and above (slicing, averaging, importance, checks) works from the `PrunableLayer` list alone.
+A new architecture is one file with one `Architecture` subclass that ends in ``register(...)``. Slicing, averaging,
+importance and all checks work from the list of `PrunableLayer` alone.
 """
 
 from __future__ import annotations
@@ -24,74 +24,141 @@ from .recipe import CONVOLUTIONAL, Recipe
 
 @dataclass(frozen=True)
 class Axis:
-    """Where the units of a layer lie in one tensor.
+    """The place of a layer's units in one tensor.
 
-    Dimension `dim` of `tensor` has ``outer * n_units * inner`` entries; unit k owns the entries
-    ``(o * n_units + k) * inner + i``. A conv's filters have outer = inner = 1; the heads of a fused qkv
-    projection have outer = 3 and inner = the head's width.
+    Dimension `dim` of `tensor` has ``outer * n_units * inner`` entries. Unit k owns the entries
+    ``(o * n_units + k) * inner + i`` for each o below `outer` and each i below `inner`. The filters of a convolution
+    have outer = inner = 1. The heads of a fused qkv projection have outer = 3 and inner = the width of a head.
+
+    Example:
+        The second of four heads, each two rows wide, in a fused qkv projection:
+
+        >>> import numpy as np
+        >>> Axis("attn.qkv.weight", dim=0, outer=3, inner=2).indices(np.array([1]), size=4)
+        array([ 2,  3, 10, 11, 18, 19])
     """
 
     tensor: str
+    """Name of the tensor in the network's state dict."""
     dim: int
+    """Dimension of the tensor along which the units lie."""
     outer: int = 1
+    """Number of blocks that each hold all units once."""
     inner: int = 1
+    """Number of neighboring entries per unit in a block."""
 
     def indices(self, kept: np.ndarray, size: int) -> np.ndarray:
-        """Entries along `dim` that belong to the units `kept` of a layer with `size` units, in order."""
+        """Return the entries along `dim` that belong to some units.
+
+        Args:
+            kept: the units' indices, int (kept,).
+            size: number of units of the whole layer.
+
+        Returns:
+            Indices into dimension `dim`, int (outer * kept * inner,), block by block, the units in the order of `kept`.
+        """
         blocks = np.arange(self.outer)[:, None, None] * size + kept[None, :, None]
         return (blocks * self.inner + np.arange(self.inner)[None, None, :]).reshape(-1)
 
     def by_unit(self, values: torch.Tensor) -> torch.Tensor:
-        """The sum of a tensor's entries over each unit that it holds: (units,)."""
-        rest = values.movedim(self.dim, 0).flatten(1).sum(1) if values.ndim > 1 else values
-        return rest.view(self.outer, -1, self.inner).sum((0, 2))
+        """Return the sum of a tensor's entries per unit.
+
+        Args:
+            values: numbers in the shape of the tensor of this axis.
+
+        Returns:
+            One sum per unit that the tensor holds, (units,), in the dtype of `values`.
+        """
+        sums = values.movedim(self.dim, 0).flatten(1).sum(1) if values.ndim > 1 else values
+        return sums.view(self.outer, -1, self.inner).sum((0, 2))
 
     def spread(self, scores: torch.Tensor, ndim: int) -> torch.Tensor:
-        """A number for each unit, (units,), as a tensor of `ndim` dimensions to multiply this one by."""
-        along = scores[None, :, None].expand(self.outer, -1, self.inner).reshape(-1)
-        return along.view([-1 if dim == self.dim else 1 for dim in range(ndim)])
+        """Return one number per unit in a shape that multiplies the tensor of this axis.
+
+        Args:
+            scores: one number per unit, (units,).
+            ndim: number of dimensions of the tensor.
+
+        Returns:
+            The scores, repeated for all entries of each unit: `ndim` dimensions, all of size 1 except `dim`.
+        """
+        entries = scores[None, :, None].expand(self.outer, -1, self.inner).reshape(-1)
+        return entries.view([-1 if dim == self.dim else 1 for dim in range(ndim)])
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Where the activations of a layer's units are seen: at a module's output, or input.
+    """The place where the activations of a layer's units are measured: the output or the input of a module.
 
-    Dimension `dim` has `inner` entries a unit, one unit after the other.
+    Dimension `dim` of that tensor has `inner` entries per unit, one unit after the other.
+
+    Example:
+        Attention heads of width 64 are measured where they enter the output projection:
+
+        >>> Probe("blocks.0.attn.proj", dim=-1, inner=64, at_input=True).at_input
+        True
     """
 
     module: str
+    """Module path in the network."""
     dim: int = 1
+    """Dimension of the activations along which the units lie."""
     inner: int = 1
+    """Number of neighboring entries per unit."""
     at_input: bool = False
+    """Whether the module's input is measured, and not its output."""
 
 
 @dataclass(frozen=True)
 class Counter:
-    """A number that a module keeps for itself, and that changes with its units: `per_unit` for each.
+    """A number that a module stores and that depends on how many units it holds.
 
-    One that this version of the library does not have is none.
+    Slicing sets the attribute to ``per_unit * kept``. An attribute that the module lacks, because its library has
+    another version, is skipped.
+
+    Example:
+        A depthwise convolution has as many groups as channels:
+
+        >>> Counter("blocks.1.0.conv_dw", "groups").per_unit
+        1
     """
 
     module: str
+    """Module path in the network."""
     attribute: str
+    """Name of the module's attribute."""
     per_unit: int = 1
+    """How much each unit adds to the number."""
 
 
 @dataclass(frozen=True)
 class Branch:
-    """What becomes of a branch of the residual stream that has no unit left: a constant.
+    """A branch of the residual stream that is a constant once its last unit is removed.
 
-    The module `module` is taken out, and of its tensors only `bias` stays, if there is one (by its path inside); nor is
-    `norm` left, which nothing else reads. `as_tuple`: whether the module's output is the first of several.
+    The whole `module` is then replaced by its last bias. The `norm` before it is removed, too, because nothing else
+    reads it.
+
+    Example:
+        >>> attention = Branch("blocks.0.attn", bias="proj.bias", norm="blocks.0.norm1")
+        >>> attention.removes("blocks.0.attn.qkv.weight"), attention.removes("blocks.0.attn.proj.bias")
+        (True, False)
     """
 
     module: str
+    """Path of the module that computes the branch."""
     bias: str | None
+    """Path, inside the module, of the bias that the branch adds last; None if there is none."""
     norm: str
+    """Path of the norm that only this branch reads."""
     as_tuple: bool = False
+    """Whether the module returns a tuple, of which the first item is the output."""
 
     def removes(self, tensor: str) -> bool:
-        """Whether a tensor of the network is gone with the branch's last unit."""
+        """Return whether a tensor of the network is removed with the branch's last unit.
+
+        Args:
+            tensor: name of the tensor in the network's state dict.
+        """
         if tensor == f"{self.module}.{self.bias}":
             return False
         return tensor.startswith((f"{self.module}.", f"{self.norm}."))
@@ -99,83 +166,132 @@ class Branch:
 
 @dataclass(frozen=True)
 class Adder:
-    """A block that adds a writer's output into the stream, and the class that does so at the kept places only."""
+    """A block that adds a branch's output into the stream, and the class it gets when it is sliced."""
 
     module: str
+    """Path of the block."""
     kind: type[nn.Module]
+    """A class like the block's own that adds at the kept channels only."""
 
 
 @dataclass(frozen=True)
 class PrunableLayer:
-    """A layer whose units can be removed: its name (module path in the base), unit count, and parameters.
+    """A layer whose units can be removed, and everything in the network that changes with them.
 
-    `axes` lists every tensor that loses entries with a unit, as output or as input. `probe` says where activations are
-    measured. `gates` are the entries in which the unit's output is linear: at zero the unit is gone, which is what
-    a mask means. `filters` are those that compute it. `counters` are numbers to keep right. `writer` names the batch
-    norm whose output is added into the residual stream and must be put back in place there, if any; `adder` is the
-    block that adds it, where that block can leave the places of removed units alone. A layer with a `branch` may lose
-    all of its units; of another one, one at least stays.
+    Example:
+        The first convolution of a block: its filters, and the columns of the convolution that reads them.
+
+        >>> scale, shift = Axis("bn1.weight", 0), Axis("bn1.bias", 0)
+        >>> statistics = (Axis("bn1.running_mean", 0), Axis("bn1.running_var", 0))
+        >>> filters = Axis("conv1.weight", 0)
+        >>> axes = (filters, scale, shift, *statistics, Axis("conv2.weight", 1))
+        >>> layer = PrunableLayer("conv1", 64, axes, Probe("act1"), gates=(scale, shift), filters=(filters,))
+        >>> layer.size
+        64
     """
 
     name: str
+    """Module path of the layer in the base model."""
     size: int
+    """Number of units in the base model."""
     axes: tuple[Axis, ...]
+    """Every tensor that loses entries with a unit, as its output or as its input."""
     probe: Probe
+    """Where the activations of the units are measured."""
     gates: tuple[Axis, ...]
+    """Entries in which a unit's output is linear; setting them to zero removes the unit, as a mask does."""
     filters: tuple[Axis, ...]
+    """Entries that compute a unit."""
     counters: tuple[Counter, ...] = ()
+    """Numbers in modules that must agree with the number of kept units."""
     writer: str | None = None
+    """Path of the batch norm whose output goes into the stream at the kept channels (ResNets), if any."""
     adder: Adder | None = None
+    """The block that adds the writer's output, if the block has a class that leaves removed channels alone."""
     branch: Branch | None = None
+    """What stays if all units are removed; a layer without a branch keeps at least one unit."""
 
 
 class Architecture(ABC):
-    """One family of networks: how to recognize it, build it, and list its prunable layers."""
+    """A family of networks: how to recognize one, how to build it, and which of its layers can be pruned.
+
+    A plugin derives a class, implements the abstract methods, and registers one instance.
+
+    Example:
+        A family like timm's plain ViT, in a library of its own::
+
+            class MyViT(Architecture):
+                library, family, model_args = "timm", "my-vit", {"depth": whole_number(1, 24)}
+
+                def layers(self, network):
+                    return [node_layer(network, f"blocks.{i}.mlp", f"blocks.{i}.norm2") for i in range(24)]
+
+                ...  # covers, matches, recognizes, build, features, classifier_name, describe
+
+
+            register(MyViT())
+    """
 
     library: ClassVar[str]
     """``timm`` or ``transformers``."""
     family: ClassVar[str]
     """Short name, unique within the library."""
     model_args: ClassVar[Mapping[str, Rule]]
-    """Arguments of networks that a config file may carry, each with what it may be; any other is refused."""
+    """Arguments of networks that a config file may carry, each with a rule for its value; others are refused."""
     recipe: ClassVar[Recipe] = CONVOLUTIONAL
-    """How such networks are fine-tuned."""
+    """How networks of the family are fine-tuned."""
     ignored: ClassVar[tuple[str, ...]] = ()
-    """Beginnings of the names of tensors that a base may have, and that no sub-network needs."""
+    """Prefixes of the names of tensors that a base may have and that no sub-network needs."""
 
     @property
     def name(self) -> str:
-        """What the registry, and a plugin's entry point, calls it: ``timm-resnet``."""
+        """Name in the registry and of a plugin's entry point, such as ``timm-resnet``."""
         return f"{self.library}-{self.family}"
 
     @property
     @abstractmethod
     def covers(self) -> str:
-        """Which networks of the library, for messages."""
+        """Networks of the library that belong to the family, for messages."""
 
     @abstractmethod
     def matches(self, architecture: str) -> bool:
-        """Whether this family has a network of that name (timm model name, transformers class name)."""
+        """Return whether the family has a network of that name.
+
+        Args:
+            architecture: a timm model name, or the name of a transformers class.
+        """
 
     @abstractmethod
     def recognizes(self, network: nn.Module) -> bool:
-        """Whether `network` is of this family."""
+        """Return whether `network` belongs to the family."""
 
     @abstractmethod
     def build(self, architecture: str, model_args: Mapping[str, Any], num_classes: int) -> nn.Module:
-        """An untrained network, on torch's current default device.
+        """Build an untrained network on torch's current default device.
+
+        Args:
+            architecture: a timm model name, or the name of a transformers class.
+            model_args: arguments of the network, each checked by its rule in `model_args`.
+            num_classes: number of outputs of the classifier.
 
         Raises:
-            ArchitectureError: arguments that are unknown or not accepted from a config file.
+            ArchitectureError: an argument has no rule, or its value is refused.
         """
 
     def load(
         self, architecture: str, model_args: Mapping[str, Any], num_classes: int, state: Mapping[str, torch.Tensor]
     ) -> nn.Module:
-        """A network with the tensors of `state`, on the CPU; no memory is taken for more than those.
+        """Build a network on the CPU with the tensors of `state`; no memory is taken beyond theirs.
+
+        Args:
+            architecture: a timm model name, or the name of a transformers class.
+            model_args: arguments of the network, each checked by its rule in `model_args`.
+            num_classes: number of outputs of the classifier.
+            state: all tensors of the network by name.
 
         Raises:
-            ArchitectureError: as of `build`. FormatError: the tensors are not those of the network.
+            ArchitectureError: an argument has no rule, or its value is refused.
+            FormatError: the tensors are not those of the network.
         """
         with torch.device("meta"):
             network = self.build(architecture, model_args, num_classes)
@@ -192,58 +308,73 @@ class Architecture(ABC):
 
     @abstractmethod
     def layers(self, network: nn.Module) -> list[PrunableLayer]:
-        """The prunable layers of an unsliced network, in forward order.
+        """Return the prunable layers of an unsliced network, in forward order.
 
         Raises:
-            ArchitectureError: a part that cannot be pruned exactly, by name.
+            ArchitectureError: a part cannot be pruned exactly; the message names it.
         """
 
     def stem_layers(self, network: nn.Module) -> list[PrunableLayer]:
-        """Layers before the first branch, of which the last writes into the stream; pruned only where that is asked."""
+        """Return the layers before the first branch, of which the last writes into the stream.
+
+        They are pruned only if the user asks for it.
+        """
         return []
 
     def all_layers(self, network: nn.Module, stem: bool) -> list[PrunableLayer]:
-        """The prunable layers, those of the stem first, if it is to be pruned, too.
+        """Return the prunable layers in forward order.
+
+        Args:
+            network: an unsliced network of the family.
+            stem: whether the layers of the stem are pruned, too; they come first then.
 
         Raises:
             ArchitectureError: a part cannot be pruned exactly, or the stem cannot be pruned.
         """
-        first = self.stem_layers(network) if stem else []
-        if stem and not first:
+        stem_layers = self.stem_layers(network) if stem else []
+        if stem and not stem_layers:
             raise ArchitectureError(f"the stem of {self.library}/{self.family} cannot be pruned")
-        return [*first, *self.layers(network)]
+        return [*stem_layers, *self.layers(network)]
 
     @abstractmethod
     def features(self, network: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
-        """What the classifier sees: float (batch, features), sliced or not."""
+        """Return the input of the classifier, for a whole or a sliced network.
+
+        Args:
+            network: a network of the family.
+            pixel_values: normalized images, float (batch, 3, height, width).
+
+        Returns:
+            float (batch, features).
+        """
 
     @abstractmethod
     def classifier_name(self, network: nn.Module) -> str:
-        """Module path of the final ``nn.Linear``."""
+        """Return the module path of the final ``nn.Linear``."""
 
     def classifier(self, network: nn.Module) -> nn.Linear:
-        """The final linear layer itself."""
-        found: Any = network
+        """Return the final linear layer itself."""
+        module: Any = network
         for part in self.classifier_name(network).split("."):  # get_submodule stops torch.compile before torch 2.7
-            found = getattr(found, part)
-        return found
+            module = getattr(module, part)
+        return module
 
     def stem_names(self, network: nn.Module) -> tuple[str, ...]:
-        """Module paths of what comes before the first prunable layer; training may freeze it."""
+        """Return the paths of the modules before the first prunable layer, which training may freeze."""
         return ()
 
     @abstractmethod
     def describe(self, network: nn.Module) -> tuple[str, dict[str, Any]]:
-        """``(architecture, model_args)`` from which `build` makes the same network again."""
+        """Return ``(architecture, model_args)``, from which `build` makes the same network again."""
 
 
 def layer_sizes(layers: list[PrunableLayer]) -> dict[str, int]:
-    """Unit counts by layer name, as a `Mask` wants them."""
+    """Return the number of units per layer name, as a `Mask` needs them."""
     return {layer.name: layer.size for layer in layers}
 
 
 def tensor_axes(layers: list[PrunableLayer]) -> dict[str, list[tuple[Axis, PrunableLayer]]]:
-    """For each tensor that pruning touches, its axes with their layers."""
+    """Return, per tensor that pruning changes, its axes with their layers."""
     table: dict[str, list[tuple[Axis, PrunableLayer]]] = {}
     for layer in layers:
         for axis in layer.axes:
@@ -252,11 +383,11 @@ def tensor_axes(layers: list[PrunableLayer]) -> dict[str, list[tuple[Axis, Pruna
 
 
 def removed_tensors(names: Iterable[str], layers: list[PrunableLayer], mask: Mask) -> set[str]:
-    """Of tensors of a full network by name: those that a sub-network lacks, since a whole branch is gone."""
-    gone = [layer.branch for layer in layers if layer.branch is not None and not len(mask[layer.name])]
-    return {name for name in names if any(branch.removes(name) for branch in gone)} if gone else set()
+    """Return those of a full network's tensors that a sub-network lacks because a whole branch is removed."""
+    empty = [layer.branch for layer in layers if layer.branch is not None and not len(mask[layer.name])]
+    return {name for name in names if any(branch.removes(name) for branch in empty)} if empty else set()
 
 
 def kept_indices(axes: list[tuple[Axis, PrunableLayer]], mask: Mask) -> dict[int, np.ndarray]:
-    """For one tensor: the base's entries that `mask` keeps, by dimension."""
+    """Return, per dimension of one tensor, the indices of the base's entries that `mask` keeps."""
     return {axis.dim: axis.indices(mask[layer.name], layer.size) for axis, layer in axes}

@@ -1,4 +1,8 @@
-"""Model arguments from config files of strangers: which ones there may be, and which values each may have."""
+"""Model arguments from config files of strangers: which arguments are accepted, and which values each may have.
+
+A family lists its arguments with one `Rule` each. Most functions here return a rule; `share`, `flag` and `text` are
+rules themselves.
+"""
 
 from __future__ import annotations
 
@@ -8,59 +12,64 @@ from typing import Any
 from ...errors import ArchitectureError
 
 Rule = Callable[[Any], bool]
-"""Whether a value is acceptable."""
+"""A function that returns whether a value is acceptable."""
 
 MAX_WIDTH = 1 << 16  # channels
-MAX_DEPTH = 256  # blocks a stage; timm's deepest ResNet has 36
+MAX_DEPTH = 256  # blocks per stage; timm's deepest ResNet has 36
 
 
-def whole(low: int, high: int) -> Rule:
-    """A whole number between two bounds, both included."""
+def whole_number(low: int, high: int) -> Rule:
+    """Accept a whole number between two bounds, both included."""
     return lambda value: type(value) is int and low <= value <= high
 
 
-def wholes(low: int, high: int) -> Rule:
-    """One to eight such numbers: one a stage."""
-    item = whole(low, high)
+def whole_numbers(low: int, high: int) -> Rule:
+    """Accept one to eight whole numbers between two bounds, one per stage."""
+    item = whole_number(low, high)
     return lambda value: isinstance(value, (list, tuple)) and 1 <= len(value) <= 8 and all(map(item, value))
 
 
-def sides(low: int, high: int) -> Rule:
-    """Such a number for both sides of an image, or one for each."""
-    item = whole(low, high)
+def side_lengths(low: int, high: int) -> Rule:
+    """Accept a whole number for both sides of an image, or one for each side."""
+    item = whole_number(low, high)
     return lambda value: item(value) or (isinstance(value, (list, tuple)) and len(value) == 2 and all(map(item, value)))
 
 
 def share(value: Any) -> bool:
-    """A number from 0 to below 1."""
+    """Accept a number from 0 to below 1."""
     return type(value) in (int, float) and 0 <= value < 1
 
 
 def positive(high: float) -> Rule:
-    """A number above 0, up to a bound."""
+    """Accept a number above 0, up to a bound."""
     return lambda value: type(value) in (int, float) and 0 < value <= high
 
 
 def flag(value: Any) -> bool:
-    """True or false."""
+    """Accept True or False."""
     return type(value) is bool
 
 
 def one_of(*names: str) -> Rule:
-    """One of these texts."""
+    """Accept one of these texts."""
     return lambda value: isinstance(value, str) and value in names
 
 
 def text(value: Any) -> bool:
-    """A short text, which the library itself looks up."""
+    """Accept a short text, which the library itself looks up."""
     return isinstance(value, str) and len(value) <= 40
 
 
 def check_model_args(model_args: Any, rules: Mapping[str, Rule], what: str) -> None:
-    """Refuse arguments without a rule, and values that theirs does not accept.
+    """Refuse arguments without a rule, and values that their rule does not accept.
+
+    Args:
+        model_args: arguments of a network by name; anything from a config file.
+        rules: a rule per accepted argument.
+        what: the network's name, for messages.
 
     Raises:
-        ArchitectureError: names the argument.
+        ArchitectureError: an argument is refused; the message names it.
     """
     if not isinstance(model_args, Mapping):
         raise ArchitectureError(f"{what}: model_args must be an object, not {str(model_args)[:60]!r}")

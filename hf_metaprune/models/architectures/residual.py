@@ -1,4 +1,4 @@
-"""Shared by conv residual families: a branch of conv-norm steps whose last norm writes into the stream."""
+"""Shared by convolutional residual families: branches of conv-norm steps whose last norm writes into the stream."""
 
 from __future__ import annotations
 
@@ -14,18 +14,26 @@ from .architecture import Adder, Axis, Probe, PrunableLayer
 
 @dataclass(frozen=True)
 class ConvStep:
-    """One convolution of a branch, by module path: the conv, its norm, and where its output is seen."""
+    """One convolution of a branch, and the modules after it."""
 
     conv: str
+    """Path of the convolution."""
     norm: str
+    """Path of the batch norm that follows it."""
     output: str
+    """Path of the module whose output is measured as the units' activations."""
 
 
 def check_modules(network: nn.Module, allowed: Sequence[type[nn.Module]], what: str) -> None:
-    """Refuse, by name, any leaf module whose effect on removed units is not known.
+    """Refuse a network with a leaf module whose effect on removed units is not known.
+
+    Args:
+        network: an unsliced network.
+        allowed: types of modules that are accepted; activations that keep zero at zero are accepted, too.
+        what: the network's name, for messages.
 
     Raises:
-        ArchitectureError: the first such module, or an activation that does not keep zero at zero.
+        ArchitectureError: a module is refused; the message names the first one.
     """
     for path, module in network.named_modules():
         if next(module.children(), None) is not None:
@@ -40,18 +48,27 @@ def check_modules(network: nn.Module, allowed: Sequence[type[nn.Module]], what: 
 
 
 def keeps_zero(module: nn.Module) -> bool:
-    """Whether an element-wise module maps 0 to 0 and keeps shapes: true of ReLU and its kin, false of a sigmoid."""
+    """Return whether an activation maps 0 to 0 and keeps shapes: True for ReLU and its kin, False for a sigmoid."""
     if not type(module).__module__.startswith(
         ("torch.nn.modules.activation", "timm.layers.activations", "transformers.activations")
     ):
         return False
     probe = torch.zeros(1, 2, 3, 3, device="cpu")
-    out = module(probe)
-    return out.shape == probe.shape and bool((out == 0).all())
+    output = module(probe)
+    return output.shape == probe.shape and bool((output == 0).all())
 
 
 def branch_layers(network: nn.Module, steps: Sequence[ConvStep], adder: Adder | None = None) -> list[PrunableLayer]:
-    """The prunable layers of one branch: each conv's filters, read by the next conv; the last one is a writer."""
+    """Return the prunable layers of one branch: the filters of each convolution, which the next one reads.
+
+    Args:
+        network: an unsliced network.
+        steps: the convolutions in forward order; the norm of the last one writes into the stream.
+        adder: the block that adds the branch's output into the stream, if it can be replaced.
+
+    Raises:
+        ArchitectureError: a step is not a convolution followed by an affine batch norm.
+    """
     layers = []
     for i, step in enumerate(steps):
         conv = network.get_submodule(step.conv)

@@ -1,4 +1,4 @@
-"""timm's ResNet blocks, sliced: what a branch gives is added into the stream at the kept places only."""
+"""timm's ResNet blocks, sliced: the output of a branch is added into the stream at the kept channels only."""
 
 from __future__ import annotations
 
@@ -32,4 +32,5 @@ class AddingBottleneck(Bottleneck):
         return self.act3(self.bn3.add_to(stream, x, fresh=self.downsample is not None))
 
 
-ADDING: dict[type[nn.Module], type[nn.Module]] = {BasicBlock: AddingBasicBlock, Bottleneck: AddingBottleneck}
+ADDING_CLASSES: dict[type[nn.Module], type[nn.Module]] = {BasicBlock: AddingBasicBlock, Bottleneck: AddingBottleneck}
+"""The class that a sliced block gets, per class of timm."""

@@ -8,13 +8,13 @@ from torch import nn
 
 from ...errors import ArchitectureError
 from .architecture import Axis, Counter, Probe, PrunableLayer
-from .model_args import Rule, one_of, share, text, whole
+from .model_args import Rule, one_of, share, text, whole_number
 from .registry import register
 from .residual import keeps_zero
 from .timm_family import TimmFamily
 
 MODEL_ARGS: dict[str, Rule] = {
-    "in_chans": whole(3, 3),
+    "in_chans": whole_number(3, 3),
     "output_stride": lambda value: value in (8, 16, 32),
     "global_pool": one_of("avg", "max", "avgmax", "catavgmax", "fast"),
     "act_layer": text,
@@ -22,16 +22,16 @@ MODEL_ARGS: dict[str, Rule] = {
     "drop_path_rate": share,
 }
 EXPANSION = {"InvertedResidual": ("conv_pw", "bn1"), "EdgeResidual": ("conv_exp", "bn1")}
-"""Blocks that are pruned: the convolution that expands, and its norm."""
-WHOLE = ("DepthwiseSeparableConv", "ConvBnAct")
-"""Blocks that only read and write the stream, and stay as they are."""
+"""Per class of block that is pruned: the names of its expanding convolution and of the norm after it."""
+UNPRUNED_BLOCKS = ("DepthwiseSeparableConv", "ConvBnAct")
+"""Classes of blocks that have no channels of their own, and so stay as they are."""
 
 
 class TimmEfficientNet(TimmFamily):
     """timm's ``EfficientNet`` and ``MobileNetV3`` classes: EfficientNet (V2), MobileNetV2, V3, MNASNet and their kin.
 
     A unit is an expanded channel: its filter of the expansion, its depthwise filter, its place in the squeeze and
-    excitation, and its column of the projection. What the projection writes into the stream keeps its full width.
+    excitation, and its column of the projection. The projection's output keeps the full width of the stream.
     """
 
     family = "efficientnet"
@@ -47,7 +47,7 @@ class TimmEfficientNet(TimmFamily):
                 path, kind = f"blocks.{stage}.{number}", type(block).__name__
                 if kind in EXPANSION:
                     layers.append(self._layer(path, block, *EXPANSION[kind]))
-                elif kind not in WHOLE:
+                elif kind not in UNPRUNED_BLOCKS:
                     raise ArchitectureError(f"{kind} at {path} is not supported")
         if not layers:
             raise ArchitectureError(f"{type(network).__name__}: no block has channels that could be pruned")
@@ -55,24 +55,24 @@ class TimmEfficientNet(TimmFamily):
 
     def _layer(self, path: str, block: nn.Module, conv: str, norm: str) -> PrunableLayer:
         self._check(path, block)
-        last, axes, counters = norm, _conv(block, path, conv) + _norm(path, norm), []
+        last_norm, axes, counters = norm, _conv_axes(block, path, conv) + _norm_axes(path, norm), []
         if hasattr(block, "conv_dw"):
-            last = "bn2"
-            axes += _conv(block, path, "conv_dw") + _norm(path, last)
+            last_norm = "bn2"
+            axes += _conv_axes(block, path, "conv_dw") + _norm_axes(path, last_norm)
             counters.append(Counter(f"{path}.conv_dw", "groups"))
         if not isinstance(block.se, nn.Identity):
-            axes += [Axis(f"{path}.se.conv_reduce.weight", 1), *_conv(block, f"{path}", "se.conv_expand")]
+            axes += [Axis(f"{path}.se.conv_reduce.weight", 1), *_conv_axes(block, f"{path}", "se.conv_expand")]
         axes.append(Axis(f"{path}.conv_pwl.weight", 1))
         expansion: Any = block.get_submodule(conv)
-        gates = (Axis(f"{path}.{last}.weight", 0), Axis(f"{path}.{last}.bias", 0))
+        gates = (Axis(f"{path}.{last_norm}.weight", 0), Axis(f"{path}.{last_norm}.bias", 0))
         filters = (Axis(f"{path}.{conv}.weight", 0),)
-        probe = Probe(f"{path}.{last}")
+        probe = Probe(f"{path}.{last_norm}")
         size = int(expansion.out_channels)
         return PrunableLayer(f"{path}.{conv}", size, tuple(axes), probe, gates, filters, tuple(counters))
 
     @staticmethod
     def _check(path: str, block: nn.Module) -> None:
-        """Refuse, by name, a part whose effect on removed units is not known."""
+        """Refuse a block with a part whose effect on removed units is not known."""
         parts = dict(block.named_children())
         if getattr(block, "conv_s2d", None) is not None:
             raise ArchitectureError(f"space to depth at {path}.conv_s2d is not supported")
@@ -102,12 +102,12 @@ class TimmEfficientNet(TimmFamily):
         return "classifier"
 
 
-def _conv(block: nn.Module, path: str, name: str) -> list[Axis]:
-    bias = block.get_submodule(name).bias is not None
-    return [Axis(f"{path}.{name}.{kind}", 0) for kind in ("weight", *(["bias"] if bias else []))]
+def _conv_axes(block: nn.Module, path: str, name: str) -> list[Axis]:
+    has_bias = block.get_submodule(name).bias is not None
+    return [Axis(f"{path}.{name}.{kind}", 0) for kind in ("weight", *(["bias"] if has_bias else []))]
 
 
-def _norm(path: str, name: str) -> list[Axis]:
+def _norm_axes(path: str, name: str) -> list[Axis]:
     return [Axis(f"{path}.{name}.{kind}", 0) for kind in ("weight", "bias", "running_mean", "running_var")]
 
 

@@ -1,4 +1,4 @@
-"""Shared by the families of timm: their names, how a network is built and described again."""
+"""Shared by the families of timm: how a network is recognized, built and described."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from .model_args import check_model_args
 
 
 class TimmFamily(Architecture):
-    """A family that timm has in some of its modules, as some of its classes."""
+    """A family whose networks are some classes in some modules of timm."""
 
     library = "timm"
     modules: ClassVar[tuple[str, ...]]
     """Modules of timm whose models are of the family."""
     classes: ClassVar[tuple[str, ...]]
-    """Names of their classes, which lie in these modules."""
+    """Names of the networks' classes, which these modules define."""
     what: ClassVar[str]
-    """What a message calls a network of the family."""
+    """A network of the family in messages, with its article, such as ``a ResNet``."""
+    own_args: ClassVar[frozenset[str]] = frozenset()
+    """Arguments that go to `finish` and not to timm."""
 
     @property
     def covers(self) -> str:
@@ -34,8 +36,8 @@ class TimmFamily(Architecture):
         return timm.is_model(architecture) and timm.model_entrypoint(architecture).__module__ in self.modules
 
     def recognizes(self, network: nn.Module) -> bool:
-        kinds = type(network).__mro__
-        return any(kind.__name__ in self.classes and kind.__module__ in self.modules for kind in kinds)
+        bases = type(network).__mro__
+        return any(base.__name__ in self.classes and base.__module__ in self.modules for base in bases)
 
     def build(self, architecture: str, model_args: Mapping[str, Any], num_classes: int) -> nn.Module:
         import timm
@@ -55,16 +57,18 @@ class TimmFamily(Architecture):
         network.metaprune_args = (architecture, dict(model_args))
         return network
 
-    own_args: ClassVar[frozenset[str]] = frozenset()
-    """Arguments that are not timm's, but of `finish`."""
-
     def finish(self, network: nn.Module, **own: Any) -> None:
-        """Change in place what timm has built."""
+        """Change a network of timm in place.
+
+        Args:
+            network: the network as timm built it.
+            own: the arguments of `own_args` that were given.
+        """
 
     def describe(self, network: nn.Module) -> tuple[str, dict[str, Any]]:
-        known = getattr(network, "metaprune_args", None)
-        if known is not None:
-            return known
+        build_args = getattr(network, "metaprune_args", None)
+        if build_args is not None:
+            return build_args
         name = (getattr(network, "pretrained_cfg", None) or {}).get("architecture")
         if not name:
             raise ArchitectureError("this timm network does not say its architecture; make it with timm.create_model")

@@ -8,19 +8,19 @@ from torch import nn
 
 from ...errors import ArchitectureError
 from .architecture import PrunableLayer
-from .model_args import MAX_DEPTH, MAX_WIDTH, Rule, flag, one_of, positive, share, sides, text, whole
+from .model_args import MAX_DEPTH, MAX_WIDTH, Rule, flag, one_of, positive, share, side_lengths, text, whole_number
 from .recipe import TRANSFORMER
 from .registry import register
 from .timm_family import TimmFamily
 from .transformer import AttentionNames, check_parts, head_layer, node_layer
 
 MODEL_ARGS: dict[str, Rule] = {
-    "img_size": sides(1, 4096),
-    "patch_size": sides(1, 256),
-    "in_chans": whole(3, 3),
-    "embed_dim": whole(1, MAX_WIDTH),
-    "depth": whole(1, MAX_DEPTH),
-    "num_heads": whole(1, 1024),
+    "img_size": side_lengths(1, 4096),
+    "patch_size": side_lengths(1, 256),
+    "in_chans": whole_number(3, 3),
+    "embed_dim": whole_number(1, MAX_WIDTH),
+    "depth": whole_number(1, MAX_DEPTH),
+    "num_heads": whole_number(1, 1024),
     "mlp_ratio": positive(64.0),
     "qkv_bias": flag,
     "qk_norm": flag,
@@ -29,7 +29,7 @@ MODEL_ARGS: dict[str, Rule] = {
     "class_token": flag,
     "pos_embed": one_of("", "none", "learn"),
     "no_embed_class": flag,
-    "reg_tokens": whole(0, 64),
+    "reg_tokens": whole_number(0, 64),
     "pre_norm": flag,
     "final_norm": flag,
     "fc_norm": flag,
@@ -49,7 +49,7 @@ ATTENTION = AttentionNames(("qkv",), "proj", ("num_heads",), ("attn_dim",))
 class TimmViT(TimmFamily):
     """timm's ``VisionTransformer`` with its plain blocks (Dosovitskiy et al., 2021; Touvron et al., 2021, 2022).
 
-    Of a distilled DeiT the features are the mean of both tokens, and its second classifier is left out.
+    A distilled DeiT loses its second classifier; its features are the mean of the class and the distillation token.
     """
 
     family = "vit"
@@ -85,7 +85,9 @@ class TimmViT(TimmFamily):
             if type(part).__name__ != kind:
                 raise ArchitectureError(f"{type(part).__name__} at {path}.{name} is not supported")
         if not hasattr(attention, "attn_dim"):
-            raise ArchitectureError("this timm cannot remove attention heads: `pip install -U timm`")
+            raise ArchitectureError(
+                "this version of timm cannot remove attention heads: upgrade with `pip install -U timm`"
+            )
         check_parts(f"{path}.attn", attention, ("q_norm", "k_norm"), ("qkv", "proj"))
         check_parts(f"{path}.mlp", mlp, ("act",), ("fc1", "fc2"))
 

@@ -1,4 +1,4 @@
-"""transformers' ResNet layers, sliced: what a branch gives is added into the stream at the kept places only."""
+"""transformers' ResNet layers, sliced: the output of a branch is added into the stream at the kept channels only."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import nn
 from transformers.models.resnet.modeling_resnet import ResNetBasicLayer, ResNetBottleNeckLayer
 
 
-class _Adding(nn.Module):
-    """Of both kinds: their last norm is a `ScatterBatchNorm2d`."""
+class _AddingLayer(nn.Module):
+    """The forward pass of both layers, whose last norm is a `ScatterBatchNorm2d`."""
 
     shortcut: Any
     layer: Any
@@ -19,19 +19,20 @@ class _Adding(nn.Module):
     def forward(self, hidden_state: torch.Tensor) -> torch.Tensor:
         fresh = not isinstance(self.shortcut, nn.Identity)
         stream = self.shortcut(hidden_state)
-        added = self.layer[-1].normalization.add_to(stream, self.layer(hidden_state), fresh=fresh)
-        return self.activation(added)
+        stream = self.layer[-1].normalization.add_to(stream, self.layer(hidden_state), fresh=fresh)
+        return self.activation(stream)
 
 
-class AddingBasicLayer(_Adding, ResNetBasicLayer):
+class AddingBasicLayer(_AddingLayer, ResNetBasicLayer):
     """A sliced `ResNetBasicLayer`."""
 
 
-class AddingBottleNeckLayer(_Adding, ResNetBottleNeckLayer):
+class AddingBottleNeckLayer(_AddingLayer, ResNetBottleNeckLayer):
     """A sliced `ResNetBottleNeckLayer`."""
 
 
-ADDING: dict[type[nn.Module], type[nn.Module]] = {
+ADDING_CLASSES: dict[type[nn.Module], type[nn.Module]] = {
     ResNetBasicLayer: AddingBasicLayer,
     ResNetBottleNeckLayer: AddingBottleNeckLayer,
 }
+"""The class that a sliced layer gets, per class of transformers."""

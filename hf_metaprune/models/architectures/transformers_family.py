@@ -1,4 +1,4 @@
-"""Shared by the families of transformers: a config and a class of the same name."""
+"""Shared by the families of transformers: how a network is recognized, built, loaded and described."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .model_args import check_model_args
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Transformers without its bar of loaded tensors, and without a report on those that do not fit: we raise."""
+    """Silence transformers' progress bar and its report on tensors that do not fit, which we raise ourselves."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
     from transformers.utils import logging
 
@@ -40,7 +40,9 @@ class TransformersFamily(Architecture):
 
     library = "transformers"
     class_name: ClassVar[str]
+    """Name of the network's class."""
     config_name: ClassVar[str]
+    """Name of the class of its config."""
 
     @property
     def covers(self) -> str:
@@ -65,17 +67,17 @@ class TransformersFamily(Architecture):
     def load(
         self, architecture: str, model_args: Mapping[str, Any], num_classes: int, state: Mapping[str, torch.Tensor]
     ) -> nn.Module:
-        """As of every family; names may be those of checkpoints, which transformers changes into its networks' own."""
+        """Build a network with the tensors of `state`; transformers translates the names of older checkpoints."""
         with torch.device("meta"):
             empty = self.build(architecture, model_args, num_classes)
-        asked, held = (sum(t.numel() for t in tensors.values()) for tensors in (empty.state_dict(), state))
-        if asked > held:  # before memory is taken for what the config asks
+        needed, stored = (sum(t.numel() for t in tensors.values()) for tensors in (empty.state_dict(), state))
+        if needed > stored:  # before memory is taken for what the config asks
             raise FormatError(
-                f"{WEIGHTS} of the base does not fit {architecture}: it holds {held:,} numbers, and {CONFIG} describes "
-                f"a network of {asked:,}, so some tensor has another shape or is missing"
+                f"{WEIGHTS} of the base does not fit {architecture}: it holds {stored:,} numbers, and {CONFIG} "
+                f"describes a network of {needed:,}, so some tensor has another shape or is missing"
             )
         with _silent():
-            network, found = cast("Any", type(empty)).from_pretrained(
+            network, loading_info = cast("Any", type(empty)).from_pretrained(
                 None,
                 config=empty.config,
                 state_dict=dict(state),
@@ -85,9 +87,9 @@ class TransformersFamily(Architecture):
             )
         check_fit(
             architecture,
-            reshaped=[name for name, *_ in found["mismatched_keys"]],
-            missing=found["missing_keys"],
-            unexpected=found["unexpected_keys"],
+            reshaped=[name for name, *_ in loading_info["mismatched_keys"]],
+            missing=loading_info["missing_keys"],
+            unexpected=loading_info["unexpected_keys"],
         )
         return network
 

@@ -6,16 +6,16 @@ import torch
 from torch import nn
 
 from .architecture import Adder, PrunableLayer
-from .model_args import MAX_DEPTH, MAX_WIDTH, Rule, flag, one_of, text, whole, wholes
+from .model_args import MAX_DEPTH, MAX_WIDTH, Rule, flag, one_of, text, whole_number, whole_numbers
 from .registry import register
 from .residual import ConvStep, branch_layers, check_modules
 from .transformers_family import TransformersFamily
 
 MODEL_ARGS: dict[str, Rule] = {
-    "num_channels": whole(3, 3),
-    "embedding_size": whole(1, MAX_WIDTH),
-    "hidden_sizes": wholes(1, MAX_WIDTH),
-    "depths": wholes(1, MAX_DEPTH),
+    "num_channels": whole_number(3, 3),
+    "embedding_size": whole_number(1, MAX_WIDTH),
+    "hidden_sizes": whole_numbers(1, MAX_WIDTH),
+    "depths": whole_numbers(1, MAX_DEPTH),
     "layer_type": one_of("basic", "bottleneck"),
     "hidden_act": text,
     "downsample_in_first_stage": flag,
@@ -32,17 +32,17 @@ class TransformersResNet(TransformersFamily):
     config_name = "ResNetConfig"
 
     def layers(self, network: nn.Module) -> list[PrunableLayer]:
-        from .transformers_blocks import ADDING
+        from .transformers_blocks import ADDING_CLASSES
 
         allowed = (nn.Conv2d, nn.BatchNorm2d, nn.Linear, nn.Identity, nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.Flatten)
         check_modules(network, allowed, self.class_name)
         layers: list[PrunableLayer] = []
         for path, block in network.named_modules():
-            if type(block) not in (*ADDING, *ADDING.values()):
+            if type(block) not in (*ADDING_CLASSES, *ADDING_CLASSES.values()):
                 continue
             steps = [self._step(f"{path}.layer.{i}") for i in range(len(block.layer))]
             steps[-1] = ConvStep(steps[-1].conv, steps[-1].norm, steps[-1].norm)
-            layers += branch_layers(network, steps, Adder(path, ADDING.get(type(block), type(block))))
+            layers += branch_layers(network, steps, Adder(path, ADDING_CLASSES.get(type(block), type(block))))
             if not isinstance(block.shortcut, nn.Identity):
                 step = self._step(f"{path}.shortcut")
                 layers += branch_layers(network, [ConvStep(step.conv, step.norm, step.norm)])

@@ -9,20 +9,20 @@ from torch import nn
 
 from ...errors import ArchitectureError
 from .architecture import PrunableLayer
-from .model_args import MAX_DEPTH, MAX_WIDTH, Rule, flag, positive, share, sides, text, whole
+from .model_args import MAX_DEPTH, MAX_WIDTH, Rule, flag, positive, share, side_lengths, text, whole_number
 from .recipe import TRANSFORMER
 from .registry import register
 from .transformer import AttentionNames, check_parts, head_layer, node_layer
 from .transformers_family import TransformersFamily
 
 MODEL_ARGS: dict[str, Rule] = {
-    "num_channels": whole(3, 3),
-    "image_size": sides(1, 4096),
-    "patch_size": sides(1, 256),
-    "hidden_size": whole(1, MAX_WIDTH),
-    "intermediate_size": whole(1, MAX_WIDTH),
-    "num_hidden_layers": whole(1, MAX_DEPTH),
-    "num_attention_heads": whole(1, 1024),
+    "num_channels": whole_number(3, 3),
+    "image_size": side_lengths(1, 4096),
+    "patch_size": side_lengths(1, 256),
+    "hidden_size": whole_number(1, MAX_WIDTH),
+    "intermediate_size": whole_number(1, MAX_WIDTH),
+    "num_hidden_layers": whole_number(1, MAX_DEPTH),
+    "num_attention_heads": whole_number(1, 1024),
     "hidden_act": text,
     "qkv_bias": flag,
     "layer_norm_eps": positive(1.0),
@@ -33,7 +33,7 @@ ATTENTION = AttentionNames(("q_proj", "k_proj", "v_proj"), "o_proj", ("num_atten
 
 
 class TransformersViT(TransformersFamily):
-    """transformers' ``ViTForImageClassification`` (Dosovitskiy et al., 2021); the class token is what is classified."""
+    """transformers' ``ViTForImageClassification`` (Dosovitskiy et al., 2021), which classifies the class token."""
 
     family = "vit"
     model_args = MODEL_ARGS
@@ -41,13 +41,17 @@ class TransformersViT(TransformersFamily):
     class_name = "ViTForImageClassification"
     config_name = "ViTConfig"
     inner = "vit"
+    """Name of the submodule that is the network without its classifier."""
 
     def layers(self, network: nn.Module) -> list[PrunableLayer]:
         layers: list[PrunableLayer] = []
         try:
             blocks = dict(network.get_submodule(f"{self.inner}.layers").named_children())
         except AttributeError as error:
-            raise ArchitectureError("this transformers calls its ViT layers otherwise: upgrade it") from error
+            raise ArchitectureError(
+                "this version of transformers names its ViT layers otherwise: "
+                "upgrade with `pip install -U transformers`"
+            ) from error
         for name, block in blocks.items():
             path = f"{self.inner}.layers.{name}"
             attention = f"{path}.attention"
