@@ -26,7 +26,7 @@ from ..training.hardware import machine_kind, peak_memory_mb
 from ..training.loop import TrainingResult
 from ..training.record import RunRecord
 from .baseline_costs import baseline_flops
-from .plan import Plan, as_json
+from .plan import Plan, json_values
 from .voting import agreement, vote_shares
 
 
@@ -64,7 +64,7 @@ def make_report(
     overlaps = [mask.iou_per_layer(m) for m in masks]
     image = data.train.images[:1]
     full = inputs.base.whole(labels).eval()
-    latency = one_image_ms({"model": model, "base": full}, data.train, device)
+    latency = measure_latencies({"model": model, "base": full}, data.train, device)
     _note_result(record, logits, latency["model"], inputs.options.max_latency_ms)
     costs = get_cost_model(full.config, image)
     shares = vote_shares(mask, masks, voters.weights)
@@ -96,7 +96,7 @@ def make_report(
         preparation_flops=record.preparation_flops,
         seconds={phase: round(seconds, 3) for phase, seconds in record.seconds.items()},
         emissions=dict(record.energy),
-        options=as_json(asdict(inputs.options) | asdict(training)),
+        options=json_values(asdict(inputs.options) | asdict(training)),
         given=plan.given,
         skipped_images=data.skipped,
         baseline_flops=baseline_flops(inputs.base, costs, model.config.ratio, training, len(data.train)),
@@ -126,7 +126,7 @@ def _neighbor(neighbor: Neighbor, share: float, mask: Mask) -> dict[str, Any]:
     return neighbor.entry.reference() | facts
 
 
-def one_image_ms(
+def measure_latencies(
     models: Mapping[str, MetaPrunedForImageClassification], images: ImageSet, device: torch.device
 ) -> dict[str, float]:
     """Median milliseconds of one of the images, one at a time, by each model."""

@@ -18,7 +18,7 @@ from ..sizing.fitting import check_bounds, make_sizing, task_cost_model
 from ..sizing.inputs import AdaptInputs
 from ..sizing.order import Order
 from ..training.record import RunRecord
-from .recipes import rate_at, recipe
+from .recipes import recipe, scaled_learning_rate
 from .voters import Voters
 
 BOUNDS = ("ratio", "max_params", "max_macs", "max_latency_ms")
@@ -65,14 +65,16 @@ class Plan:
         """How a model of a ratio is trained; a rate that the user or the paper has set is the same for all."""
         if "lr" in self.given or self.options.preset == "paper":
             return self.training
-        rate = rate_at(self.training.lr, self.inputs.base.family.recipe, self.data.images_per_class, 1 - ratio)
+        rate = scaled_learning_rate(
+            self.training.lr, self.inputs.base.family.recipe, self.data.images_per_class, 1 - ratio
+        )
         return replace(self.training, lr=rate)
 
     @cached_property
     def _costs(self) -> CostModel:
         return task_cost_model(self.inputs)
 
-    def sized(self, size: dict[str, Any]) -> Plan:
+    def with_size(self, size: dict[str, Any]) -> Plan:
         """The plan of one model; `size` are options of `config.SIZES` in place of the plan's own.
 
         Raises:
@@ -85,7 +87,7 @@ class Plan:
         options = override(replace(self.options, **cleared), size)
         check_bounds(options)
         inputs = replace(self.inputs, options=options, ratio=options.ratio)
-        return replace(self, inputs=inputs, record=self.record.copy(), given=as_json(self.given | cleared | size))
+        return replace(self, inputs=inputs, record=self.record.copy(), given=json_values(self.given | cleared | size))
 
 
 def resolve_options(
@@ -106,6 +108,6 @@ def resolve_options(
     return filled(options), filled(training)
 
 
-def as_json(options: dict[str, Any]) -> dict[str, Any]:
+def json_values(options: dict[str, Any]) -> dict[str, Any]:
     """Options that were set, as JSON has them."""
     return {k: list(v) if isinstance(v, tuple) else v for k, v in options.items() if v is not None}

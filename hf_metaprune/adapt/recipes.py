@@ -74,7 +74,7 @@ def default_recipe(
     }
 
 
-def rate_at(lr: float, family: Recipe, images_per_class: float, share: float) -> float:
+def scaled_learning_rate(lr: float, family: Recipe, images_per_class: float, share: float) -> float:
     """Return the recipe's learning rate `lr` for a network in which `share` of the base's units stay.
 
     The more stays of a vision transformer, the less it has to learn, and the more can be spoilt by few images: there
@@ -86,7 +86,7 @@ def rate_at(lr: float, family: Recipe, images_per_class: float, share: float) ->
     return lr * TUNED_SHARE / max(share, TUNED_SHARE)
 
 
-def shown_defaults() -> dict[str, str]:
+def default_texts() -> dict[str, str]:
     """What the default recipe of MVP says, for help texts: one value, or those from few to many images per class.
 
     Where it differs for vision transformers, theirs follow.

@@ -27,7 +27,7 @@ Strategy = Callable[[AdaptInputs, Voters, RunRecord], Order]
 """From what is given and who votes to the order in which units stay."""
 
 
-def base_activations(inputs: AdaptInputs, images: ImageSet, record: RunRecord) -> dict[str, np.ndarray]:
+def measure_base_activations(inputs: AdaptInputs, images: ImageSet, record: RunRecord) -> dict[str, np.ndarray]:
     """Mean absolute activation of every unit of the base on some of the target's images, by layer."""
     model = (
         inputs.base.whole(inputs.task.labels, inputs.options.prune_stem)
@@ -41,7 +41,7 @@ def base_activations(inputs: AdaptInputs, images: ImageSet, record: RunRecord) -
     return {name: scores.numpy() for name, scores in recorder.scores().items()}
 
 
-def by_vote(inputs: AdaptInputs, voters: Voters, record: RunRecord) -> Order:
+def order_by_votes(inputs: AdaptInputs, voters: Voters, record: RunRecord) -> Order:
     """Meta-Vote Pruning: the neighbors' votes (MVP, Algorithm 1)."""
     o = inputs.options
     masks = voters.masks(inputs.sizes)
@@ -53,7 +53,7 @@ def by_vote(inputs: AdaptInputs, voters: Voters, record: RunRecord) -> Order:
     return Order(order, ScoreMask(counts), ScoreMask(tie_break).normalized("layer") if tie_break else None)
 
 
-def by_score_vote(inputs: AdaptInputs, voters: Voters, record: RunRecord) -> Order:
+def order_by_score_sum(inputs: AdaptInputs, voters: Voters, record: RunRecord) -> Order:
     """SMSP: the sum of the neighbors' score masks; units that nobody scores in the order of the base's activations.
 
     Scores that contradict the entry's own mask are made to agree with it: what it holds was trained to stay.
@@ -64,15 +64,15 @@ def by_score_vote(inputs: AdaptInputs, voters: Voters, record: RunRecord) -> Ord
     o = inputs.options
     found = [entry.score_mask().reconciled(entry.mask) for entry in voters.entries]
     scores = sum_scores([one.with_ones_for(inputs.sizes) for one in found], voters.weights, o.normalize)
-    held, share = voters.held(inputs.sizes), o.activations or 0.0
+    held, share = voters.held_units(inputs.sizes), o.activations or 0.0
     counts = None if inputs.ratio is None else _even(inputs.sizes, inputs.ratio)
     lacking = share > 0 and (counts is None or any(len(held[name]) < count for name, count in counts.items()))
     if not lacking and counts is not None and not is_tied(scores, counts):
-        return Order.by_scores(scores)
+        return Order.from_scores(scores)
     active = _few_activations(inputs, record)
     if lacking:
         scores = _held_first(scores, ScoreMask(active).normalized("layer"), held, share)
-    return Order.by_scores(scores, active)
+    return Order.from_scores(scores, active)
 
 
 def _held_first(scores: ScoreMask, active: ScoreMask, held: Mask, share: float) -> ScoreMask:
@@ -83,20 +83,22 @@ def _held_first(scores: ScoreMask, active: ScoreMask, held: Mask, share: float) 
     return ScoreMask({name: np.where(flags[name], top + values, others[name]) for name, values in scores.items()})
 
 
-def by_activation(inputs: AdaptInputs, voters: Voters, record: RunRecord) -> Order:
+def order_by_activation(inputs: AdaptInputs, voters: Voters, record: RunRecord) -> Order:
     """No bank: the base's units with the largest mean activation on the target's images."""
-    scores = ScoreMask(base_activations(inputs, inputs.images, record))
-    return Order.by_scores(scores.normalized("layer"))
+    scores = ScoreMask(measure_base_activations(inputs, inputs.images, record))
+    return Order.from_scores(scores.normalized("layer"))
 
 
-def by_chance(inputs: AdaptInputs, voters: Voters, record: RunRecord) -> Order:
+def random_order(inputs: AdaptInputs, voters: Voters, record: RunRecord) -> Order:
     """Random units (MVP, Section 5.2)."""
     rng = np.random.default_rng(inputs.options.seed)
-    return Order.by_scores(ScoreMask({name: rng.random(size) for name, size in inputs.sizes.items()}))
+    return Order.from_scores(ScoreMask({name: rng.random(size) for name, size in inputs.sizes.items()}))
 
 
 def _few_activations(inputs: AdaptInputs, record: RunRecord) -> dict[str, np.ndarray]:
-    return base_activations(inputs, inputs.images.stratified(inputs.options.leep_samples, inputs.options.seed), record)
+    return measure_base_activations(
+        inputs, inputs.images.stratified(inputs.options.leep_samples, inputs.options.seed), record
+    )
 
 
 def _even(sizes: dict[str, int], ratio: float) -> dict[str, int]:
@@ -104,29 +106,29 @@ def _even(sizes: dict[str, int], ratio: float) -> dict[str, int]:
 
 
 STRATEGIES: dict[str, Strategy] = {
-    "mvp": by_vote,
-    "smsp": by_score_vote,
-    "no-bank": by_activation,
-    "random": by_chance,
+    "mvp": order_by_votes,
+    "smsp": order_by_score_sum,
+    "no-bank": order_by_activation,
+    "random": random_order,
 }
 METHOD_NAMES = {"mvp": "mvp", "smsp": "smsp", "no-bank": "activation", "random": "random"}
 """What a model's config calls them."""
 
 
-def takes_neighbors_weights(inputs: AdaptInputs, voters: Voters, mask: Mask) -> bool:
+def starts_from_neighbors(inputs: AdaptInputs, voters: Voters, mask: Mask) -> bool:
     """Whether first weights are the neighbors': with "auto" if they hold enough of the units that stay."""
     o = inputs.options
     if o.strategy not in VOTED or o.weights == "base":
         return False
     enough = inputs.base.family.recipe.enough_held * mask.n_kept
-    return o.weights == "neighbors" or (mask & voters.held(inputs.sizes)).n_kept >= enough
+    return o.weights == "neighbors" or (mask & voters.held_units(inputs.sizes)).n_kept >= enough
 
 
 def first_weights(inputs: AdaptInputs, voters: Voters, mask: Mask) -> dict[str, torch.Tensor]:
     """The sliced weights to start from, without the classifier: the neighbors' mean, or the base's."""
     base = inputs.base
     head = base.family.classifier_name(base.network)
-    if takes_neighbors_weights(inputs, voters, mask):
+    if starts_from_neighbors(inputs, voters, mask):
         return average_weights(voters.entries, mask, base.state, inputs.layers, [f"{head}.weight", f"{head}.bias"])
     return slice_state({n: t for n, t in base.state.items() if not n.startswith(f"{head}.")}, inputs.layers, mask)
 
@@ -150,9 +152,9 @@ def first_model(
 
 def note_unheld(inputs: AdaptInputs, voters: Voters, mask: Mask, record: RunRecord) -> None:
     """Say how many units are kept that no neighbor has."""
-    unheld = (mask - voters.held(inputs.sizes)).n_kept
+    unheld = (mask - voters.held_units(inputs.sizes)).n_kept
     if unheld:
-        which = "they start" if takes_neighbors_weights(inputs, voters, mask) else "all start"
+        which = "they start" if starts_from_neighbors(inputs, voters, mask) else "all start"
         record.note(
             f"{unheld} of the {mask.n_kept} units that stay are held by no neighbor: {which} with the base's weights"
         )

@@ -31,6 +31,6 @@ class Voters:
         """The neighbors' masks over the layers of `sizes`: no neighbor has pruned a stem."""
         return [entry.mask.with_whole_layers(sizes) for entry in self.entries]
 
-    def held(self, sizes: Mapping[str, int]) -> Mask:
+    def held_units(self, sizes: Mapping[str, int]) -> Mask:
         """The units of the layers of `sizes` that some neighbor holds; there must be a neighbor."""
         return functools.reduce(operator.or_, self.masks(sizes))

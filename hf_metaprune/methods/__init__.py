@@ -2,14 +2,14 @@
 
 from . import ahnp, amp, ifp, magnitude, random, taylor  # noqa: F401  (each registers itself)
 from .ahnp import AhnpOptions
-from .learnt import LearntOptions
+from .learned_scores import LearnedScoreOptions
 from .method import Method, PruningJob, SgdOptions, get_method, method_names, register_method
 from .schedule import IterativeOptions
 
 __all__ = [
     "AhnpOptions",
     "IterativeOptions",
-    "LearntOptions",
+    "LearnedScoreOptions",
     "Method",
     "PruningJob",
     "SgdOptions",

@@ -10,20 +10,20 @@ import torch
 from ..config import option
 from ..masks.mask import Mask
 from ..masks.scores import ScoreMask
-from .learnt import LearntOptions, LearntPruning, ScoreTraining
+from .learned_scores import LearnedScoreOptions, LearnedScorePruning, ScoreTraining
 from .method import register_method
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class AhnpOptions(LearntOptions):
-    """Options of `LearntOptions`, and the threshold of Algorithm 3."""
+class AhnpOptions(LearnedScoreOptions):
+    """Options of `LearnedScoreOptions`, and the threshold of Algorithm 3."""
 
     threshold: float = option(0.1, "tau: units whose score is smaller are pruned.", low=0.0, high=1e6)
 
 
-class AutomaticPruning(LearntPruning):
+class AutomaticPruning(LearnedScorePruning):
     """Units whose score falls below tau go after each step, until each layer has reached the ratio."""
 
     options = AhnpOptions
@@ -52,7 +52,7 @@ class AutomaticPruning(LearntPruning):
 
         No pruned unit is above one that stayed.
         """
-        return training.keeper.mean().reconciled(training.mask)
+        return training.score_history.mean().reconciled(training.mask)
 
     def tell(self, training: ScoreTraining, scores: dict[str, torch.Tensor]) -> None:
         o, threshold, goal = training.options, self._threshold(training), sum(training.goal.values())

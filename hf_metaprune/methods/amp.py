@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 
 from ..masks.mask import Mask
-from .learnt import LearntPruning, ScoreTraining
+from .learned_scores import LearnedScorePruning, ScoreTraining
 from .method import register_method
 
 
-class AutomaticMaskPruning(LearntPruning):
+class AutomaticMaskPruning(LearnedScorePruning):
     """All units stay while scores are learnt, so that those of all are of one moment; then the lowest go at once."""
 
     name = "amp"

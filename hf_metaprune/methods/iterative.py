@@ -51,7 +51,7 @@ class PruneWhileTraining:
         self.recorder: Recorder | None = self.make(model).__enter__()
 
     @property
-    def done(self) -> bool:
+    def is_done(self) -> bool:
         """Whether every layer has reached its target."""
         return all(len(self.mask[name]) == count for name, count in self.goal.items())
 
@@ -67,7 +67,7 @@ class PruneWhileTraining:
         shrink(state.model.network, state.model.layers, self.mask, target, state.optimizer)
         self.mask = target
         state.model.config.masks = target.pack()
-        if not self.done:
+        if not self.is_done:
             self.recorder = self.make(state.model).__enter__()
 
     def on_eval(self, state: TrainingState) -> None:

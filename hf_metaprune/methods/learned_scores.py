@@ -13,14 +13,14 @@ from ..masks.mask import Mask, keep_count
 from ..masks.scores import ScoreMask
 from ..models.modeling import MetaPrunedForImageClassification
 from ..models.slicing import shrink
-from ..training.learnable_scores import LearnableScores, ScoreKeeper
+from ..training.learnable_scores import LearnableScores, ScoreHistory
 from ..training.loop import TrainingResult, TrainingState, fine_tune
 from .iterative import next_mask
 from .method import Method, PruningJob
 
 
 @dataclass(frozen=True)
-class LearntOptions(MethodOptions):
+class LearnedScoreOptions(MethodOptions):
     """How scores of units are learnt beside the weights; MVP, Algorithm 3. The paper gives no weight of the L1 loss."""
 
     weight_lr: float = option(0.0005, "Learning rate of AdamW for weights.", low=0.0, high=100.0)
@@ -39,26 +39,28 @@ class ScoreTraining:
     """
 
     def __init__(
-        self, model: MetaPrunedForImageClassification, job: PruningJob[LearntOptions], method: LearntPruning
+        self, model: MetaPrunedForImageClassification, job: PruningJob[LearnedScoreOptions], method: LearnedScorePruning
     ) -> None:
         self.options, self.method = job.options, method
         self.mask = model.mask()
         self.goal = {name: keep_count(size, self.options.ratio) for name, size in self.mask.sizes.items()}
         self.learnable = LearnableScores(model, self.options.score_lr, self.options.score_l1)
-        self.keeper = ScoreKeeper(self.mask.sizes)
+        self.score_history = ScoreHistory(self.mask.sizes)
         self._settle()
 
     def _settle(self) -> None:
-        self.learnable.settled = frozenset(name for name, count in self.goal.items() if len(self.mask[name]) <= count)
+        self.learnable.finished_layers = frozenset(
+            name for name, count in self.goal.items() if len(self.mask[name]) <= count
+        )
 
     @property
-    def done(self) -> bool:
+    def is_done(self) -> bool:
         """Whether every layer has reached its target."""
-        return len(self.learnable.settled) == len(self.goal)
+        return len(self.learnable.finished_layers) == len(self.goal)
 
     def on_step(self, state: TrainingState) -> None:
         scores = self.learnable.values()
-        self.keeper.note(self.mask, {n: s for n, s in scores.items() if n not in self.learnable.settled})
+        self.score_history.note(self.mask, {n: s for n, s in scores.items() if n not in self.learnable.finished_layers})
         last = state.step == state.steps
         if last:
             self.method.tell(self, scores)
@@ -69,16 +71,16 @@ class ScoreTraining:
             self.mask = target
             state.model.config.masks = target.pack()
             self._settle()
-        state.stop = self.done
+        state.stop = self.is_done
 
     def on_eval(self, state: TrainingState) -> None:
         """Nothing to do."""
 
 
-class LearntPruning(Method[LearntOptions]):
+class LearnedScorePruning(Method[LearnedScoreOptions]):
     """AdamW on weights and scores for at most `score_share` of the steps, then on the sliced network's weights."""
 
-    options = LearntOptions
+    options = LearnedScoreOptions
 
     @abstractmethod
     def kept(self, training: ScoreTraining, scores: dict[str, torch.Tensor]) -> Mask:
@@ -86,12 +88,12 @@ class LearntPruning(Method[LearntOptions]):
 
     def scores(self, training: ScoreTraining) -> ScoreMask:
         """What a unit is worth, pruned ones too: its score when its layer was cut."""
-        return training.keeper.last()
+        return training.score_history.last()
 
     def tell(self, training: ScoreTraining, scores: dict[str, torch.Tensor]) -> None:
         """Say what the user should know of the phase's last cut, before it."""
 
-    def prune(self, job: PruningJob[LearntOptions]) -> tuple[MetaPrunedForImageClassification, TrainingResult]:
+    def prune(self, job: PruningJob[LearnedScoreOptions]) -> tuple[MetaPrunedForImageClassification, TrainingResult]:
         o, full = job.options, Mask.full(job.base.sizes)
         config = job.base.config(full, job.labels, synsets=job.synsets, ratio=o.ratio, method=self.name)
         torch.manual_seed(job.seed)  # the classifier's first weights
@@ -106,7 +108,7 @@ class LearntPruning(Method[LearntOptions]):
 
     def _train(
         self,
-        job: PruningJob[LearntOptions],
+        job: PruningJob[LearnedScoreOptions],
         model: MetaPrunedForImageClassification,
         steps: int,
         done: int,

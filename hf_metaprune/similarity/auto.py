@@ -10,18 +10,18 @@ from ..bank.entry import Entry
 from ..bank.sketch import BaseFeatures, guess_probabilities, unpack_sketch
 from ..errors import WordNetError
 from .leep import leep
-from .leep_labels import SHARE, LeepWithLabels, known_share
+from .leep_labels import LABEL_WEIGHT, LeepWithLabels, known_share
 from .similarity import Query, get_similarity, register_similarity
 
-SMALL = 25
+SMALL_BANK = 25
 """Entries that are all looked at, where they have sketches: a shortlist and the base's pass would cost as much."""
-SMALL_BLIND = 100
+SMALL_BANK_UNSKETCHED = 100
 """The same of entries without a sketch."""
-PLACES = 0.1
+SHORTLIST_SHARE = 0.1
 """Share of the entries that LEEP looks at, where they have sketches (docs/findings/shortlist.md)."""
-PLACES_BLIND = 0.3
+SHORTLIST_SHARE_UNSKETCHED = 0.3
 """The same of entries without a sketch, which WordNet shortlists, and much less well."""
-FEWEST = 10
+MIN_SHORTLIST = 10
 """Entries on a shortlist, if there are as many."""
 
 
@@ -40,17 +40,21 @@ class Auto(LeepWithLabels):
         return self._by_sketch(query, sketched) + self._by_wordnet(query, blind) or list(entries)
 
     def _by_sketch(self, query: Query, entries: list[Entry]) -> list[Entry]:
-        return entries if len(entries) <= SMALL else best(entries, guess_scores(query, entries), PLACES)
+        return (
+            entries
+            if len(entries) <= SMALL_BANK
+            else top_scoring(entries, guess_scores(query, entries), SHORTLIST_SHARE)
+        )
 
     def _by_wordnet(self, query: Query, entries: list[Entry]) -> list[Entry]:
-        if len(entries) <= SMALL_BLIND:
+        if len(entries) <= SMALL_BANK_UNSKETCHED:
             return entries
         try:
             scores = get_similarity("wordnet").scores(query, entries)
         except WordNetError as error:
             query.record.note(f"all {len(entries)} entries without a sketch are looked at: {error}")
             return entries
-        return best(entries, scores, PLACES_BLIND)
+        return top_scoring(entries, scores, SHORTLIST_SHARE_UNSKETCHED)
 
 
 def guess_scores(query: Query, entries: Sequence[Entry]) -> dict[str, float]:
@@ -63,17 +67,17 @@ def guess_scores(query: Query, entries: Sequence[Entry]) -> dict[str, float]:
     def score(entry: Entry) -> None:
         assert entry.sketch is not None
         guess = guess_probabilities(x, unpack_sketch(entry.sketch, len(entry.labels)))
-        found[entry.id] = leep(guess, targets) + SHARE * known_share(query, entry)
+        found[entry.id] = leep(guess, targets) + LABEL_WEIGHT * known_share(query, entry)
 
     for entry in entries:
         query.usable(entry, partial(score, entry))
     return found
 
 
-def best(entries: Sequence[Entry], scores: Mapping[str, float], share: float) -> list[Entry]:
-    """That share of the entries, and at least `FEWEST`, which have the largest scores; equal ones are ordered by id."""
+def top_scoring(entries: Sequence[Entry], scores: Mapping[str, float], share: float) -> list[Entry]:
+    """That share of the entries, and at least `MIN_SHORTLIST`, which have the largest scores; equal ones are ordered by id."""
     scored = sorted((e for e in entries if e.id in scores), key=lambda e: (-scores[e.id], e.id))
-    return scored[: max(FEWEST, math.ceil(share * len(entries)))]
+    return scored[: max(MIN_SHORTLIST, math.ceil(share * len(entries)))]
 
 
 register_similarity(Auto())

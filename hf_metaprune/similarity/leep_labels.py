@@ -8,7 +8,7 @@ from ..bank.entry import Entry
 from .leep import Leep
 from .similarity import Query, register_similarity
 
-SHARE = 0.5  # in nats; 0.25 to 1 choose about equally well (docs/findings/similarity.md)
+LABEL_WEIGHT = 0.5  # in nats; 0.25 to 1 choose about equally well (docs/findings/similarity.md)
 
 
 class LeepWithLabels(Leep):
@@ -23,7 +23,7 @@ class LeepWithLabels(Leep):
 
     def scores(self, query: Query, entries: Sequence[Entry]) -> Mapping[str, float]:
         found = super().scores(query, entries)
-        return {e.id: found[e.id] + SHARE * known_share(query, e) for e in entries if e.id in found}
+        return {e.id: found[e.id] + LABEL_WEIGHT * known_share(query, e) for e in entries if e.id in found}
 
 
 def known_share(query: Query, entry: Entry) -> float:

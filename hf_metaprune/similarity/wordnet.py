@@ -17,7 +17,7 @@ PAIRS = 1 << 18
 
 
 @lru_cache(PAIRS)
-def wup(a: Any, b: Any) -> float:
+def wu_palmer(a: Any, b: Any) -> float:
     """Wu & Palmer similarity of two synsets, in [0, 1]; symmetric, and 1 for the same one (NLTK's own is neither).
 
     The larger of NLTK's two directions. For nouns without a new walk through the taxonomy for each pair, so that an
@@ -80,7 +80,7 @@ def task_similarity(a: Sequence[Any], b: Sequence[Any]) -> float:
     a, b = [s for s in a if s is not None], [s for s in b if s is not None]
     if not a or not b:
         return 0.0
-    pairs = [[wup(x, y) for y in b] for x in a]
+    pairs = [[wu_palmer(x, y) for y in b] for x in a]
     there = sum(max(row) for row in pairs) / len(a)
     back = sum(max(column) for column in zip(*pairs, strict=True)) / len(b)
     return (there + back) / 2

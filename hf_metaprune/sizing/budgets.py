@@ -26,7 +26,7 @@ class Budget:
         return any(bound is not None for bound in (self.max_params, self.max_macs, self.max_latency_ms))
 
 
-def largest(
+def largest_counts(
     sizing: Sizing, budget: Budget, costs: CostModel, latency: Callable[[Counts], float] | None = None
 ) -> Counts:
     """The sizes that a budget allows: those of the smallest ratio that fits, and then what else fits, unit by unit.

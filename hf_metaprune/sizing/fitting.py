@@ -10,7 +10,7 @@ from ..config import AdaptOptions
 from ..errors import OptionError
 from ..masks.mask import Mask
 from ..masks.scores import ScoreMask
-from .budgets import Budget, largest, removed_share
+from .budgets import Budget, largest_counts, removed_share
 from .cost_model import CostModel, get_cost_model
 from .inputs import AdaptInputs
 from .latency import LatencyTable
@@ -70,11 +70,11 @@ def check_reachable(inputs: AdaptInputs) -> None:
     layers, budget = inputs.layers, make_budget(inputs.options)
     if not budget:
         return
-    order = Order.by_scores(ScoreMask({layer.name: [1.0] * layer.size for layer in layers}))
+    order = Order.from_scores(ScoreMask({layer.name: [1.0] * layer.size for layer in layers}))
     sizing = make_sizing(inputs, order)
     costs = task_cost_model(inputs)
     try:
-        largest(sizing, replace(budget, max_latency_ms=None), costs)
+        largest_counts(sizing, replace(budget, max_latency_ms=None), costs)
         if budget.max_latency_ms is not None:
             LatencyTable(inputs, sizing, ratios=()).check_reachable(budget.max_latency_ms)
     except OptionError as error:
@@ -108,15 +108,15 @@ def select_mask(inputs: AdaptInputs, order: Order, ratio: float | None, note: No
 
 
 def _within(inputs: AdaptInputs, sizing: Sizing, budget: Budget, note: Note) -> Counts:
-    """The largest sizes within a budget; milliseconds are guessed by a table in the search, and measured in the end."""
+    """The largest_counts sizes within a budget; milliseconds are guessed by a table in the search, and measured in the end."""
     costs = task_cost_model(inputs)
     if budget.max_latency_ms is None:
-        return largest(sizing, budget, costs)
+        return largest_counts(sizing, budget, costs)
     table, bound, scale = LatencyTable(inputs, sizing), CLOCK * budget.max_latency_ms, 1.0
     budget = replace(budget, max_latency_ms=bound)
     best = smallest = sizing.counts(1.0)
     for _ in range(LATENCY_TRIES):
-        counts = largest(sizing, budget, costs, partial(_scaled, table, scale))
+        counts = largest_counts(sizing, budget, costs, partial(_scaled, table, scale))
         found = table.measure(counts)
         if found <= bound and costs.macs(counts) >= costs.macs(best):
             best = counts

@@ -42,7 +42,7 @@ class Order:
         return Mask({name: units[: counts[name]] for name, units in self.units.items()}, sizes)
 
     @classmethod
-    def by_scores(cls, scores: ScoreMask, tie_break: Mapping[str, np.ndarray] | None = None) -> Order:
+    def from_scores(cls, scores: ScoreMask, tie_break: Mapping[str, np.ndarray] | None = None) -> Order:
         """The highest score first; of equal ones the larger `tie_break`, then the lower index."""
         ties = None if tie_break is None else ScoreMask(tie_break).normalized("layer")
         second = {n: np.zeros(len(v)) for n, v in scores.items()} if ties is None else ties

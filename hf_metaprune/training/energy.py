@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def measured_energy(found: dict[str, float]) -> Iterator[None]:
+def measure_energy(found: dict[str, float]) -> Iterator[None]:
     """Fill `found` with ``energy_kwh`` and ``co2_kg`` of the block, if CodeCarbon is installed; never fails."""
     tracker = _tracker()
     try:

@@ -31,7 +31,7 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
 
 
 @cache
-def bf16_pays(device_type: str) -> bool:
+def prefers_bf16(device_type: str) -> bool:
     """Whether bfloat16 is chosen where nothing is said: native on CUDA, and never on CPUs.
 
     On a CPU with avx512_bf16 it was slower than float32 for the narrow networks that slicing leaves.
@@ -41,7 +41,7 @@ def bf16_pays(device_type: str) -> bool:
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
     """The autocast context for a `precision` of "auto", "fp32" or "bf16"."""
-    if precision == "bf16" or (precision == "auto" and bf16_pays(device.type)):
+    if precision == "bf16" or (precision == "auto" and prefers_bf16(device.type)):
         return torch.autocast(device.type, torch.bfloat16)
     return contextlib.nullcontext()
 

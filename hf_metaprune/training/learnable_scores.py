@@ -29,7 +29,7 @@ class LearnableScores:
         self.model, self.lr, self.l1 = model, lr, l1
         mask = model.mask()
         self.sizes = mask.sizes
-        self.settled: frozenset[str] = frozenset()
+        self.finished_layers: frozenset[str] = frozenset()
         device = next(model.parameters()).device
         self.scores = {
             layer.name: nn.Parameter(torch.ones(len(mask[layer.name]), device=device)) for layer in held_layers(model)
@@ -56,7 +56,9 @@ class LearnableScores:
 
     def penalty(self) -> torch.Tensor:
         """The L1 loss of the scores."""
-        means = [s.abs().sum() / self.sizes[name] for name, s in self.scores.items() if name not in self.settled]
+        means = [
+            s.abs().sum() / self.sizes[name] for name, s in self.scores.items() if name not in self.finished_layers
+        ]
         return self.l1 * torch.stack(means).sum() / len(self.sizes) if means else torch.zeros(())
 
     def values(self) -> dict[str, torch.Tensor]:
@@ -75,7 +77,7 @@ class LearnableScores:
             score.grad = None
 
     @contextmanager
-    def applied(self) -> Iterator[None]:
+    def temporarily_folded(self) -> Iterator[None]:
         """The scores multiplied into the model's weights inside the block: what it is, were it done now."""
         saved = {name: self.model.get_parameter(name).detach().clone() for name in self._scaled()}
         self.fold()
@@ -93,7 +95,7 @@ class LearnableScores:
             self.model.get_parameter(name).copy_(scaled)
 
 
-class ScoreKeeper:
+class ScoreHistory:
     """What scores were in a training, step by step; 1 at first."""
 
     def __init__(self, sizes: dict[str, int]) -> None:

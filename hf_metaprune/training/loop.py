@@ -252,7 +252,7 @@ class _Run:
             return
         shown: Any = self.average.module if self.average is not None else self.model
         with (
-            self.learnable.applied() if self.learnable is not None else contextlib.nullcontext(),
+            self.learnable.temporarily_folded() if self.learnable is not None else contextlib.nullcontext(),
             self._true_statistics(shown) if self.statistics and step else contextlib.nullcontext(),
         ):
             self.state.accuracy = accuracy(shown, self.evaluation, self.device, self.options.precision)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from .energy import measured_energy
+from .energy import measure_energy
 
 
 @dataclass
@@ -40,7 +40,7 @@ class RunRecord:
     def metered(self) -> Iterator[None]:
         """Add the energy of a block."""
         spent: dict[str, float] = {}
-        with measured_energy(spent):
+        with measure_energy(spent):
             yield
         for name, value in spent.items():
             self.energy[name] = self.energy.get(name, 0.0) + value

@@ -91,7 +91,7 @@ def test_pruning_happens_every_h_steps_by_p_percent(base: BaseModel, task_data: 
     )
     size = base.sizes[layer]
     assert seen == [size] * 3 + [24] * 4 + [18] * 4 + [16]  # 32: -25% is 24, then 18, then the target 16
-    assert pruning.done
+    assert pruning.is_done
 
 
 def test_a_run_too_short_for_its_schedule_still_reaches_the_ratio(base: BaseModel, task_data: TaskData) -> None:

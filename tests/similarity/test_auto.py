@@ -22,7 +22,13 @@ from tests.conftest import needs_wordnet
 @pytest.fixture(autouse=True)
 def small_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four entries are a large bank, of which one is looked at."""
-    for name, value in {"SMALL": 2, "SMALL_BLIND": 2, "FEWEST": 1, "PLACES": 0.25, "PLACES_BLIND": 0.5}.items():
+    for name, value in {
+        "SMALL_BANK": 2,
+        "SMALL_BANK_UNSKETCHED": 2,
+        "MIN_SHORTLIST": 1,
+        "SHORTLIST_SHARE": 0.25,
+        "SHORTLIST_SHARE_UNSKETCHED": 0.5,
+    }.items():
         monkeypatch.setattr(auto, name, value)
 
 
@@ -54,7 +60,7 @@ def test_only_the_shortlist_is_looked_at(own_bank: Bank, task_data: TaskData) ->
 
 
 def test_a_small_bank_is_looked_at_whole(bank: Bank, task_data: TaskData, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auto, "SMALL", 4)
+    monkeypatch.setattr(auto, "SMALL_BANK", 4)
     by = {name: get_similarity(name).rank(query(task_data), list(bank)) for name in ("leep+labels", "auto")}
     assert get_similarity("auto").shortlist(query(task_data), list(bank)) == list(bank)
     assert [(n.entry.id, n.score) for n in by["auto"]] == [(n.entry.id, n.score) for n in by["leep+labels"]]
