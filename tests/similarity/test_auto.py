@@ -102,4 +102,4 @@ def test_without_wordnet_they_are_all_looked_at(
     monkeypatch.setattr("hf_metaprune.similarity.wordnet.task_synsets", missing)
     asked = query(task_data)
     assert get_similarity("auto").shortlist(asked, list(own_bank)) == list(own_bank)
-    assert "all 4 entries without a sketch are looked at" in asked.record.notes[0]
+    assert "all 4 entries without a sketch are ranked" in asked.record.notes[0]
