@@ -1,4 +1,4 @@
-"""Ways to make a bank entry, one file each; plugins use the entry point group hf_metaprune.methods."""
+"""Pruning methods, which make bank entries, one file each; plugins use the entry point group hf_metaprune.methods."""
 
 from . import ahnp, amp, ifp, magnitude, random, taylor  # noqa: F401  (each registers itself)
 from .ahnp import AhnpOptions

@@ -1,4 +1,4 @@
-"""Shared by the methods that learn a score for every unit: two phases of training, with scores and without."""
+"""Base of the methods that learn a score for every unit: they train first with scores, then without."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ from .method import Method, PruningJob
 
 @dataclass(frozen=True)
 class LearnedScoreOptions(MethodOptions):
-    """How scores of units are learnt beside the weights; MVP, Algorithm 3. The paper gives no weight of the L1 loss."""
+    """Options of methods that learn scores of units together with the weights (MVP, Algorithm 3).
+
+    The paper does not give the weight of the L1 loss.
+    """
 
     weight_lr: float = option(0.0005, "Learning rate of AdamW for weights.", low=0.0, high=100.0)
     score_lr: float = option(0.05, "Learning rate of AdamW for scores.", low=0.0, high=100.0)
@@ -32,10 +35,15 @@ class LearnedScoreOptions(MethodOptions):
 
 
 class ScoreTraining:
-    """Training callback: learn scores, prune by `kept`, and in the last step of the phase cut down to the ratio.
+    """Training callback that learns scores, prunes by them, and cuts down to the ratio in the last step.
 
-    `keeper` notes the scores of a layer until it has reached the ratio. From then on its scores are those of units that
-    stay, and no L1 loss pulls at them.
+    A layer that has reached the ratio is finished: its units stay, their scores are recorded no longer, and the L1
+    loss leaves them alone.
+
+    Args:
+        model: the model to train and prune.
+        job: the task and the options.
+        method: decides which units stay after each step.
     """
 
     def __init__(
@@ -46,52 +54,69 @@ class ScoreTraining:
         self.goal = {name: keep_count(size, self.options.ratio) for name, size in self.mask.sizes.items()}
         self.learnable = LearnableScores(model, self.options.score_lr, self.options.score_l1)
         self.score_history = ScoreHistory(self.mask.sizes)
-        self._settle()
+        self._update_finished_layers()
 
-    def _settle(self) -> None:
+    def _update_finished_layers(self) -> None:
         self.learnable.finished_layers = frozenset(
             name for name, count in self.goal.items() if len(self.mask[name]) <= count
         )
 
     @property
     def is_done(self) -> bool:
-        """Whether every layer has reached its target."""
+        """Whether every layer has as few units as the ratio asks for."""
         return len(self.learnable.finished_layers) == len(self.goal)
 
     def on_step(self, state: TrainingState) -> None:
+        """Record the scores, prune, and stop the training when all layers are finished."""
         scores = self.learnable.values()
-        self.score_history.note(self.mask, {n: s for n, s in scores.items() if n not in self.learnable.finished_layers})
-        last = state.step == state.steps
-        if last:
-            self.method.tell(self, scores)
-        target = next_mask(self.mask, scores, 1.0, self.options.ratio) if last else self.method.kept(self, scores)
+        self.score_history.record(
+            self.mask, {n: s for n, s in scores.items() if n not in self.learnable.finished_layers}
+        )
+        if state.step == state.steps:
+            self.method.warn_before_last_cut(self, scores)
+            target = next_mask(self.mask, scores, 1.0, self.options.ratio)
+        else:
+            target = self.method.mask_after_step(self, scores)
         if target != self.mask:
             shrink(state.model.network, state.model.layers, self.mask, target, state.optimizer)
             self.learnable.shrink(self.mask, target, state.optimizer)
             self.mask = target
             state.model.config.masks = target.pack()
-            self._settle()
+            self._update_finished_layers()
         state.stop = self.is_done
 
     def on_eval(self, state: TrainingState) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
 
 class LearnedScorePruning(Method[LearnedScoreOptions]):
-    """AdamW on weights and scores for at most `score_share` of the steps, then on the sliced network's weights."""
+    """Base class of the methods that learn a score for every unit.
+
+    AdamW trains weights and scores for at most ``score_share`` of the steps, then the weights of the sliced network.
+    """
 
     options = LearnedScoreOptions
 
     @abstractmethod
-    def kept(self, training: ScoreTraining, scores: dict[str, torch.Tensor]) -> Mask:
-        """The units that stay after a step which is not the phase's last; scores by layer, of the units held."""
+    def mask_after_step(self, training: ScoreTraining, scores: dict[str, torch.Tensor]) -> Mask:
+        """Return the units that stay after a step; the last step with scores goes to the ratio without asking.
+
+        Args:
+            training: the state of the training; ``training.mask`` has the units that are kept so far.
+            scores: float32 (kept units,) by layer.
+        """
 
     def scores(self, training: ScoreTraining) -> ScoreMask:
-        """What a unit is worth, pruned ones too: its score when its layer was cut."""
+        """Return the score of every unit, pruned or not: its score when its layer was cut."""
         return training.score_history.last()
 
-    def tell(self, training: ScoreTraining, scores: dict[str, torch.Tensor]) -> None:
-        """Say what the user should know of the phase's last cut, before it."""
+    def warn_before_last_cut(self, training: ScoreTraining, scores: dict[str, torch.Tensor]) -> None:
+        """Log a warning if the last cut of the training with scores is not what the user expects; by default none.
+
+        Args:
+            training: the state of the training before the cut.
+            scores: float32 (kept units,) by layer.
+        """
 
     def prune(self, job: PruningJob[LearnedScoreOptions]) -> tuple[MetaPrunedForImageClassification, TrainingResult]:
         o, full = job.options, Mask.full(job.base.sizes)
@@ -100,21 +125,22 @@ class LearnedScorePruning(Method[LearnedScoreOptions]):
         model = job.base.slice(config).to(job.device)
         training = ScoreTraining(model, job, self)
         steps = max(1, round(o.score_share * o.steps))
-        learnt = self._train(job, model, steps, 0, callbacks=[training], learnable=training.learnable)
+        with_scores = self._train(job, model, steps, 0, callbacks=[training], learnable=training.learnable)
         training.learnable.fold()
-        tuned = self._train(job, model, o.steps - len(learnt.losses), len(learnt.losses), statistics=True)
+        n_done = len(with_scores.losses)
+        without_scores = self._train(job, model, o.steps - n_done, n_done, statistics=True)
         model.score_mask = self.scores(training)
-        return model, learnt + tuned
+        return model, with_scores + without_scores
 
     def _train(
         self,
         job: PruningJob[LearnedScoreOptions],
         model: MetaPrunedForImageClassification,
         steps: int,
-        done: int,
+        steps_before: int,
         **others: Any,
     ) -> TrainingResult:
-        """`steps` further steps after those that are `done`."""
+        """Train for `steps` steps, after an earlier phase of `steps_before` steps."""
         o = job.options
         options = TrainingOptions(
             steps=steps,
@@ -123,7 +149,7 @@ class LearnedScorePruning(Method[LearnedScoreOptions]):
             lr=o.weight_lr,
             schedule="constant",
             precision=o.precision,
-            eval_steps=tuple(step - done for step in job.eval_steps if 0 <= step - done <= steps),
+            eval_steps=tuple(step - steps_before for step in job.eval_steps if 0 <= step - steps_before <= steps),
         )
         result = fine_tune(
             model,
@@ -131,9 +157,9 @@ class LearnedScorePruning(Method[LearnedScoreOptions]):
             options,
             evaluation=job.evaluation,
             device=job.device,
-            seed=job.seed + done,
+            seed=job.seed + steps_before,
             progress=job.progress,
             **others,
         )
-        result.accuracy_at_step = {step + done: share for step, share in result.accuracy_at_step.items()}
+        result.accuracy_at_step = {step + steps_before: share for step, share in result.accuracy_at_step.items()}
         return result

@@ -173,7 +173,7 @@ def test_a_threshold_that_few_fall_below_is_said(
 ) -> None:
     get_method("ahnp").prune(job(vit_base, task_data, steps=4, score_l1=0.0))
     (message,) = [record.getMessage() for record in caplog.records]
-    assert re.search(r"ahnp: (\d+) of the \1 units to go score more than threshold=0.1", message)
+    assert re.search(r"ahnp: (\d+) of the \1 units to prune still score more than threshold=0.1", message)
     assert "raise score_l1=0 or score_share=0.5" in message
     caplog.clear()
     get_method("ahnp").prune(job(vit_base, task_data, steps=4, score_l1=0.0, threshold=1e5))
