@@ -8,13 +8,13 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from hf_metaprune.sizing.schedule import counts_by_step, least_steps
 
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import OptionError
 from hf_metaprune.masks.mask import Mask, keep_count
 from hf_metaprune.methods import IterativeOptions, Method, PruningJob, get_method, method_names, register_method
 from hf_metaprune.methods.iterative import PruneWhileTraining, next_mask
+from hf_metaprune.methods.schedule import counts_by_step, least_steps
 from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.models.slicing import shrink
 from hf_metaprune.training.importance import ActivationRecorder, TaylorRecorder, magnitude_scores
