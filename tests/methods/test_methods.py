@@ -258,7 +258,7 @@ def test_a_schedule_that_the_steps_cannot_hold_is_said(
     assert reached == [False] * least + [True]
     get_method("ifp").prune(job(base, task_data, steps=4))
     (message,) = (record.getMessage() for record in caplog.records)
-    assert f"only after {least} steps with prune_every=2, so step 4 cuts the rest" in message
+    assert f"are pruned only after {least} steps, so step 4 cuts the rest" in message
     assert message.endswith(f"take {2 * least} steps")
     caplog.clear()
     get_method("ifp").prune(job(base, task_data, steps=least + 1))
