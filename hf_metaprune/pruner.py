@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .adapt.classifier import make_head
 from .adapt.measuring import make_report
-from .adapt.plan import Plan, as_json, resolve_options
+from .adapt.plan import Plan, json_values, resolve_options
 from .adapt.retrieval import find_voters
 from .adapt.strategies import STRATEGIES, first_model, note_unheld
 from .adapt.voters import Voters
@@ -249,7 +249,7 @@ class MetaPruner:
         for resolved in resolve_options(wanted, trained, data.images_per_class, self.bank.base.family.recipe):
             for sentence in unused_options(given, resolved):
                 log.warning(sentence)
-        return _Job(data, wanted, trained, as_json(given), record)
+        return _Job(data, wanted, trained, json_values(given), record)
 
     def _plan(self, job: _Job, progress: bool, any_size: bool = False) -> Plan:
         """Find neighbors, and let them vote."""
@@ -289,7 +289,7 @@ class MetaPruner:
         Raises:
             OptionError: another option, a value out of range, or a budget out of reach.
         """
-        plan = plan.sized(dict(size))
+        plan = plan.with_size(dict(size))
         data, chosen, inputs, record = plan.data, plan.options, plan.inputs, plan.record
         device = inputs.device
         with record.metered():

@@ -53,7 +53,7 @@ from build_demo_bank import (
 
 from hf_metaprune import Bank, MetaPruner
 from hf_metaprune.adapt.classifier import make_head
-from hf_metaprune.adapt.recipes import default_recipe, rate_at
+from hf_metaprune.adapt.recipes import default_recipe, scaled_learning_rate
 from hf_metaprune.bank.factory import subset
 from hf_metaprune.config import TrainingOptions
 from hf_metaprune.data.task import TaskData
@@ -189,7 +189,7 @@ def usual_training(bank: Bank, data: TaskData, strategy: str, share: float) -> T
     """How a strategy's recipe trains a network that `share` of the base's units are left of."""
     family = bank.base.family.recipe
     plan = default_recipe(data.images_per_class, strategy, family)
-    rate = rate_at(plan["lr"], family, data.images_per_class, share)
+    rate = scaled_learning_rate(plan["lr"], family, data.images_per_class, share)
     taken = {name: plan[name] for name in ("optimizer", "momentum", "ema", "warmup_steps")}
     return TrainingOptions(eval_steps=STEPS, lr=rate, **taken)
 

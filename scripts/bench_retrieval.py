@@ -32,7 +32,7 @@ from hf_metaprune.data.task import TaskData, pick_classes
 from hf_metaprune.similarity import Query, auto, get_similarity
 from hf_metaprune.similarity.auto import guess_scores
 from hf_metaprune.similarity.leep import leep
-from hf_metaprune.similarity.leep_labels import SHARE, known_share
+from hf_metaprune.similarity.leep_labels import LABEL_WEIGHT, known_share
 from hf_metaprune.sizing.cost_model import count_flops
 from hf_metaprune.training.forward import predict_logits
 
@@ -96,7 +96,7 @@ class Embeddings:
 
 
 def with_labels(scores: Scores, query: Query, entries: list[Entry]) -> Scores:
-    return {e.id: scores[e.id] + SHARE * known_share(query, e) for e in entries}
+    return {e.id: scores[e.id] + LABEL_WEIGHT * known_share(query, e) for e in entries}
 
 
 def recall(guess: Scores, exact: Scores, places: int) -> tuple[float, float]:
@@ -165,7 +165,7 @@ def main(
         print(f"| {name} | cost | " + " | ".join(f"{share:.1%}" for share in shares) + " |")
     seconds = wall_times(opened, queries[1 : 1 + 2 * timed : 2])
     print(f"\nseconds of ranking (20 images a class): {', '.join(f'{k} {v:.2f}' for k, v in seconds.items())}")
-    print(f"auto looks at {max(auto.FEWEST, int(np.ceil(auto.PLACES * len(entries))))} entries")
+    print(f"auto looks at {max(auto.MIN_SHORTLIST, int(np.ceil(auto.SHORTLIST_SHARE * len(entries))))} entries")
 
 
 if __name__ == "__main__":

@@ -156,7 +156,7 @@ def main(
         base = base_of(NETWORKS[name])
         rng = np.random.default_rng(0)
         layers = base.layers_with(stem)
-        order = Order.by_scores(ScoreMask({layer.name: rng.random(layer.size) for layer in layers}))
+        order = Order.from_scores(ScoreMask({layer.name: rng.random(layer.size) for layer in layers}))
         mask = order.mask(Sizing(layers, order, multiple=round_to).counts(ratio))
         full = base.whole(LABELS).eval()
         sliced = base.slice(base.config(mask, LABELS)).eval()

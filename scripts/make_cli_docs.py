@@ -18,7 +18,7 @@ from typing import Any
 
 import typer
 
-from hf_metaprune.adapt.recipes import shown_defaults
+from hf_metaprune.adapt.recipes import default_texts
 from hf_metaprune.cli.app import app
 from hf_metaprune.cli.commands import registered_names
 from hf_metaprune.config import NOT_SWEPT, AdaptOptions, SearchOptions, TrainingOptions, option_fields
@@ -167,7 +167,7 @@ def type_in_words(cls: Any, name: str) -> str:
 
 def about_option(cls: Any, name: str) -> list[str]:
     """A row about one field of an options dataclass."""
-    f, recipe = option_fields(cls)[name], shown_defaults() if cls.by_recipe else {}
+    f, recipe = option_fields(cls)[name], default_texts() if cls.by_recipe else {}
     default = f.default
     if name in recipe:
         shown = f"by the recipe: {recipe[name]}"

@@ -99,7 +99,7 @@ def evaluate(model, images, labels, size, accelerator, batch=500) -> float:
     return hits / len(images)
 
 
-def bf16_pays(arch: str) -> bool:
+def prefers_bf16(arch: str) -> bool:
     """Whether bfloat16 is faster: where the processor computes in it itself.
 
     A small ViT's backward pass on a CPU is no such case: with avx512_bf16 it took 3.5 times as long as in float32.
@@ -183,7 +183,7 @@ def main(
 ) -> None:
     """Train, checkpoint after every epoch, evaluate on the test split and save for timm."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    accelerator = Accelerator(mixed_precision="bf16" if bf16_pays(arch) else "no")
+    accelerator = Accelerator(mixed_precision="bf16" if prefers_bf16(arch) else "no")
     set_seed(seed)
     splits = load_cifar100(data)
     (images, labels), test = splits["train"], splits["test"]

@@ -18,7 +18,7 @@ from hf_metaprune.models.architectures.lookup import identify_architecture
 from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.models.modeling import MetaPrunedForImageClassification
 from hf_metaprune.models.slicing import count_parameters
-from hf_metaprune.sizing.budgets import Budget, largest, removed_share
+from hf_metaprune.sizing.budgets import Budget, largest_counts, removed_share
 from hf_metaprune.sizing.cost_model import CostModel, count_flops
 from hf_metaprune.sizing.order import Counts, Order, Sizing, layer_exceptions
 from tests.conftest import tiny_preprocessing
@@ -93,7 +93,7 @@ def test_a_model_is_counted_by_what_it_keeps() -> None:
 def sizing(base: BaseModel, **options: object) -> Sizing:
     generator = torch.Generator().manual_seed(0)
     scores = ScoreMask({name: torch.rand(size, generator=generator).numpy() for name, size in base.sizes.items()})
-    return Sizing(base.layers, Order.by_scores(scores), **options)
+    return Sizing(base.layers, Order.from_scores(scores), **options)
 
 
 @pytest.mark.parametrize("split", ["layer", "global"])
@@ -105,7 +105,7 @@ def test_the_largest_within_the_budget_is_found(name: str, split: str, share: fl
     everything = sizes.counts(0.0)
     least = costs.macs(sizes.counts(1.0))  # the stem, above all
     bound = round(least + share * (costs.macs(everything) - least))
-    counts = largest(sizes, Budget(max_macs=bound), costs)
+    counts = largest_counts(sizes, Budget(max_macs=bound), costs)
     assert costs.macs(counts) <= bound
     assert costs.macs(counts) - least > 0.97 * (bound - least)
     for layer in base.layers:  # not one unit more would fit
@@ -121,7 +121,7 @@ def test_all_bounds_hold_together() -> None:
     costs, sizes = costs_of("vit"), sizing(base)
     full = sizes.counts(0.0)
     budget = Budget(costs.params(full) // 2, costs.macs(full) // 3, 5.0)
-    counts = largest(sizes, budget, costs, lambda counts: sum(counts.values()) / 10)
+    counts = largest_counts(sizes, budget, costs, lambda counts: sum(counts.values()) / 10)
     assert costs.params(counts) <= budget.max_params
     assert costs.macs(counts) <= budget.max_macs
     assert sum(counts.values()) <= 50
@@ -132,11 +132,11 @@ def test_a_budget_out_of_reach_names_the_smallest() -> None:
     costs, sizes = costs_of("resnet50d"), sizing(base)
     least = costs.params(sizes.counts(1.0))
     with pytest.raises(OptionError, match=f"max_params=10: the smallest sub-network of this base has {least:,} param"):
-        largest(sizes, Budget(max_params=10), costs)
-    assert largest(sizes, Budget(max_params=least), costs) == sizes.counts(1.0)
+        largest_counts(sizes, Budget(max_params=10), costs)
+    assert largest_counts(sizes, Budget(max_params=least), costs) == sizes.counts(1.0)
     with pytest.raises(OptionError, match=r"parameters, its widths rounded to 8, its layer_ratios as they are$"):
         fixed = layer_exceptions(("layer1.*=0.5",), base.layers)
-        largest(sizing(base, multiple=8, exceptions=fixed), Budget(max_params=10), costs)
+        largest_counts(sizing(base, multiple=8, exceptions=fixed), Budget(max_params=10), costs)
 
 
 def test_a_budget_between_none_and_one_unit_a_layer_empties_some_layers() -> None:
@@ -144,7 +144,7 @@ def test_a_budget_between_none_and_one_unit_a_layer_empties_some_layers() -> Non
     costs, sizes = costs_of("vit"), sizing(base)
     none, one = sizes.counts(1.0), sizes.counts(1 - 1e-9)
     bound = (costs.macs(none) + costs.macs(one)) // 2
-    counts = largest(sizes, Budget(max_macs=bound), costs)
+    counts = largest_counts(sizes, Budget(max_macs=bound), costs)
     assert costs.macs(none) < costs.macs(counts) <= bound
     assert 0 < sum(not n for n in counts.values()) < len(counts)
 
@@ -157,7 +157,7 @@ def test_milliseconds_may_leave_some_branches_empty_and_not_all() -> None:
     def milliseconds(counts: Counts) -> float:
         return float(sum(count > 0 for count in counts.values()))
 
-    found = largest(sizes, Budget(max_latency_ms=layers - 1.5), costs_of("vit"), milliseconds)
+    found = largest_counts(sizes, Budget(max_latency_ms=layers - 1.5), costs_of("vit"), milliseconds)
     assert sum(count > 0 for count in found.values()) == layers - 2
 
 

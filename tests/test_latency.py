@@ -55,7 +55,7 @@ def table(bank: Bank, task_data: TaskData) -> LatencyTable:
     generator = torch.Generator().manual_seed(0)
     scores = ScoreMask({name: torch.rand(size, generator=generator).numpy() for name, size in bank.sizes.items()})
     inputs = AdaptInputs(bank.base, task_data.task, task_data.train, AdaptOptions(), None, torch.device("cpu"))
-    return LatencyTable(inputs, Sizing(bank.base.layers, Order.by_scores(scores)), clock)
+    return LatencyTable(inputs, Sizing(bank.base.layers, Order.from_scores(scores)), clock)
 
 
 def test_the_table_is_exact_where_it_was_measured_and_between_in_between(table: LatencyTable) -> None:
@@ -69,7 +69,7 @@ def test_the_table_is_exact_where_it_was_measured_and_between_in_between(table: 
 def test_what_is_chosen_was_measured_to_be_within_the_bound(
     bank: Bank, task_data: TaskData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fitting, "LatencyTable", partial(LatencyTable, measured=clock))
+    monkeypatch.setattr(fitting, "LatencyTable", partial(LatencyTable, measure_ms=clock))
     pruner, task = MetaPruner(bank), task_data.select((0, 2, 5))
     full = pruner.adapt(task, **TINY).report.base_params
     report = pruner.adapt(task, **TINY, max_latency_ms=full / 2000).report
@@ -80,7 +80,7 @@ def test_what_is_chosen_was_measured_to_be_within_the_bound(
     assert report.params == least.params
     assert "the smallest size was taken" in report.notes[0]
     assert not any("at the end" in note for note in report.notes)
-    monkeypatch.setattr(measuring, "one_image_ms", lambda models, *_: dict.fromkeys(models, 1e7))
+    monkeypatch.setattr(measuring, "measure_latencies", lambda models, *_: dict.fromkeys(models, 1e7))
     report = pruner.adapt(task, **TINY, max_latency_ms=1e6).report
     assert "an image took 10000000.00 ms at the end" in report.notes[-1]
     with pytest.raises(OptionError, match=r"max_latency_ms=0.5: the smallest sub-network .* takes [\d.]+ ms on this"):

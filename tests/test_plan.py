@@ -31,7 +31,7 @@ def test_a_plan_makes_models_of_any_size(pruner: MetaPruner, target: TaskData) -
     assert once.model.mask() == large.model.mask()
     assert once.report.accuracy_at_step == large.report.accuracy_at_step
     assert small.report.options["lr"] == large.report.options["lr"]  # a ResNet's, unlike a transformer's
-    with pytest.raises(OptionError, match="neighbors was settled with the vote"):
+    with pytest.raises(OptionError, match="neighbors is fixed by the plan"):
         pruner.make(plan, neighbors=1)
     with pytest.raises(OptionError, match="ratio=0.5 and a budget"):
         pruner.make(plan, ratio=0.5, max_params=100_000)

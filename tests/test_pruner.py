@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from hf_metaprune import Bank, MetaPruner
 from hf_metaprune.adapt.plan import resolve_options
-from hf_metaprune.adapt.strategies import by_vote
+from hf_metaprune.adapt.strategies import order_by_votes
 from hf_metaprune.adapt.voters import Voters
 from hf_metaprune.config import AdaptOptions, TrainingOptions, option_fields
 from hf_metaprune.data.task import TaskData
@@ -133,7 +133,7 @@ def test_weighted_votes_follow_the_scores(pruner: MetaPruner, target: TaskData) 
         options = AdaptOptions(vote="top", by="leep")
         inputs = AdaptInputs(pruner.bank.base, target.task, target.train, options, 0.7, CPU)
         weights = tuple(get_similarity("leep").weight(n.score) for n in neighbors) if weighted else None
-        order = by_vote(inputs, Voters(neighbors, weights=weights), RunRecord())
+        order = order_by_votes(inputs, Voters(neighbors, weights=weights), RunRecord())
         return order.mask({name: keep_count(size, 0.7) for name, size in pruner.bank.sizes.items()})
 
     assert winner(weighted=True) == near.mask

@@ -28,7 +28,7 @@ def scores(seed: int) -> ScoreMask:
 
 @given(st.integers(0, 50), st.floats(0.01, 0.99), st.sampled_from(["layer", "global"]), st.sampled_from([1, 4, 8]))
 def test_a_larger_ratio_keeps_fewer_of_the_same_units(seed: int, ratio: float, split: str, multiple: int) -> None:
-    order = Order.by_scores(scores(seed))
+    order = Order.from_scores(scores(seed))
     sizing = Sizing(LAYERS, order, split=split, multiple=multiple)
     few, many = order.mask(sizing.counts(ratio)), order.mask(sizing.counts(ratio / 2))
     assert few <= many
@@ -39,7 +39,7 @@ def test_a_larger_ratio_keeps_fewer_of_the_same_units(seed: int, ratio: float, s
 def test_scores_that_agree_with_a_mask_give_it_and_order_the_rest_as_before(seed: int, ratio: float) -> None:
     mask, found = Mask.random(SIZES, ratio, seed), scores(seed)
     agreed = found.reconciled(mask)
-    assert Order.by_scores(agreed).mask({name: len(kept) for name, kept in mask.items()}) == mask
+    assert Order.from_scores(agreed).mask({name: len(kept) for name, kept in mask.items()}) == mask
     for name, kept in mask.items():
         for units in (kept, np.setdiff1d(np.arange(SIZES[name]), kept)):
             assert np.array_equal(np.argsort(agreed[name][units]), np.argsort(found[name][units]))
@@ -48,13 +48,13 @@ def test_scores_that_agree_with_a_mask_give_it_and_order_the_rest_as_before(seed
     nothing = ScoreMask({name: np.zeros(size) for name, size in SIZES.items()})
     assert nothing.reconciled(mask) == ScoreMask.from_mask(mask)
     holed = ScoreMask({name: np.where(np.arange(SIZES[name]) % 3, values, 0) for name, values in found.items()})
-    assert Order.by_scores(holed.reconciled(mask)).mask({name: len(kept) for name, kept in mask.items()}) == mask
+    assert Order.from_scores(holed.reconciled(mask)).mask({name: len(kept) for name, kept in mask.items()}) == mask
 
 
 @given(st.integers(0, 50), st.floats(0.01, 0.99))
 def test_a_global_ratio_keeps_the_units_that_score_highest_anywhere(seed: int, ratio: float) -> None:
     found = scores(seed)
-    order = Order.by_scores(found)
+    order = Order.from_scores(found)
     mask = order.mask(Sizing(LAYERS, order, split="global").counts(ratio))
     everything = np.concatenate([found[name] for name in SIZES])
     total = round((1 - ratio) * len(everything))
@@ -67,7 +67,7 @@ def test_a_global_ratio_keeps_the_units_that_score_highest_anywhere(seed: int, r
 @given(st.integers(0, 50), st.integers(1, sum(SIZES.values()) - 1))
 def test_what_breaks_ties_decides_between_layers_too(seed: int, total: int) -> None:
     held, ties = ScoreMask.from_mask(Mask.random(SIZES, 0.5, seed)), scores(seed)
-    order = Order.by_scores(held, ties)
+    order = Order.from_scores(held, ties)
     mask = order.mask(Sizing(LAYERS, order, split="global").counts(1 - total / sum(SIZES.values())))
     second, shares = order.ties, [held, order.ties]
     assert second is not None
@@ -79,7 +79,7 @@ def test_what_breaks_ties_decides_between_layers_too(seed: int, total: int) -> N
 
 
 def test_one_ratio_for_all_layers_is_that_of_the_masks() -> None:
-    order = Order.by_scores(scores(0))
+    order = Order.from_scores(scores(0))
     assert Sizing(LAYERS, order).counts(0.9) == {name: keep_count(size, 0.9) for name, size in SIZES.items()}
     assert Sizing(LAYERS, order).counts(1.0) == {"conv": 1, "heads": 0, "nodes": 0}
     assert Sizing(LAYERS, order).counts(0.0) == SIZES
@@ -87,7 +87,7 @@ def test_one_ratio_for_all_layers_is_that_of_the_masks() -> None:
 
 
 def test_ratios_of_single_layers_stand() -> None:
-    order = Order.by_scores(scores(0))
+    order = Order.from_scores(scores(0))
     chosen = layer_exceptions(["*=0.5", "heads=1", "conv=0"], LAYERS)
     for split in ("layer", "global"):
         assert Sizing(LAYERS, order, split, chosen).counts(0.9) == {"conv": 20, "heads": 0, "nodes": 15}
@@ -100,7 +100,7 @@ def test_ratios_that_cannot_be_used_are_refused(text: str) -> None:
 
 
 def test_widths_are_rounded_but_not_heads() -> None:
-    sizing = Sizing(LAYERS, Order.by_scores(scores(0)), multiple=8)
+    sizing = Sizing(LAYERS, Order.from_scores(scores(0)), multiple=8)
     assert sizing.counts(0.6) == {"conv": 8, "heads": 2, "nodes": 16}
     assert sizing.counts(0.95) == {"conv": 8, "heads": 1, "nodes": 8}
     assert sizing.counts(0.0) == SIZES
@@ -108,8 +108,8 @@ def test_widths_are_rounded_but_not_heads() -> None:
 
 def test_equal_scores_are_ordered_as_told() -> None:
     flat = ScoreMask({"l": [1, 0, 0, 1]})
-    assert Order.by_scores(flat).units["l"].tolist() == [0, 3, 1, 2]
-    assert Order.by_scores(flat, {"l": np.array([0.0, 1.0, 2.0, 3.0])}).units["l"].tolist() == [3, 0, 2, 1]
+    assert Order.from_scores(flat).units["l"].tolist() == [0, 3, 1, 2]
+    assert Order.from_scores(flat, {"l": np.array([0.0, 1.0, 2.0, 3.0])}).units["l"].tolist() == [3, 0, 2, 1]
 
 
 def test_scores_are_summed_after_they_are_made_comparable() -> None:

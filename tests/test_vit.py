@@ -17,7 +17,7 @@ from hf_metaprune.bank.validation import validate_bank
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import FormatError, OptionError
 from hf_metaprune.masks.scores import ScoreMask, sum_scores
-from hf_metaprune.methods import LearntOptions
+from hf_metaprune.methods import LearnedScoreOptions
 from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.models.saving import load_model
 from hf_metaprune.models.score_file import load_scores, save_scores
@@ -31,7 +31,7 @@ TASKS = [(0, 1, 2), (2, 3, 4), (1, 4, 5)]
 def vit_bank_folder(tmp_path_factory: pytest.TempPathFactory, vit_base: BaseModel, task_data: TaskData) -> Path:
     folder = tmp_path_factory.mktemp("vit") / "bank"
     bank = Bank.create(folder, vit_base, name="tiny vit", defaults={"ratio": 0.7})
-    options = LearntOptions(ratio=0.7, steps=20, batch_size=18, precision="fp32")
+    options = LearnedScoreOptions(ratio=0.7, steps=20, batch_size=18, precision="fp32")
     for method, tasks in (("ahnp", TASKS[:2]), ("amp", TASKS[2:])):
         made = build_bank(bank, task_data, tasks, method=method, options=options, device=torch.device("cpu"))
         assert len(list(made)) == len(tasks)

@@ -1,1 +1,1 @@
-"""The algorithm: retrieval, votes, averages, the classifier, recipes."""
+"""The steps of an adaptation: retrieval, votes, averages, the classifier and recipes."""

@@ -1,4 +1,4 @@
-"""What it would have cost to do without a bank, in training FLOPs; nothing is trained for it."""
+"""The training FLOPs of other ways to a model for the same task; they are computed, and nothing is trained."""
 
 from __future__ import annotations
 
@@ -16,28 +16,32 @@ FROM_SCRATCH = "prune the base for this task alone (IFP, 1,000 steps)"
 def baseline_flops(
     base: BaseModel, costs: CostModel, ratio: float, training: TrainingOptions, images: int
 ) -> dict[str, int]:
-    """Return the training FLOPs of other ways to a model for the same task, by what they are.
+    """Return the training FLOPs of other ways to a model for the same task, by a description of the way.
 
-    Pruning from scratch is Algorithm 2 of MVP with its own options, counted by its schedule of widths.
+    One way is fine-tuning the whole base. The other is MVP's Algorithm 2 with its default options; its FLOPs follow
+    from its schedule, and it is given only for architectures that the paper prunes in this way.
 
     Args:
-        costs: of the base's sub-networks with the task's labels, trained whole.
-        ratio: that of the model that was made.
-        images: to learn from; a batch has no more.
+        base: the base model.
+        costs: the cost model of the base's sub-networks, with the task's labels and a stem that is trained.
+        ratio: the ratio of the model that was made.
+        training: how the model was trained; the whole base is fine-tuned for as many steps.
+        images: number of training images; a batch has no more.
     """
     whole = {layer.name: layer.size for layer in base.layers}
     batch = min(training.batch_size, images)
-    found = {FINE_TUNED: training.steps * batch * costs.training_flops(whole)}
+    flops = {FINE_TUNED: training.steps * batch * costs.training_flops(whole)}
     if base.family.recipe.scheduled and 0 < ratio < 1:
         options = IterativeOptions(ratio=ratio)
         batch = min(options.batch_size, images)
-        found[FROM_SCRATCH] = batch * sum(_each_step(costs, whole, options))
-    return found
+        flops[FROM_SCRATCH] = batch * sum(_flops_by_step(costs, whole, options))
+    return flops
 
 
-def _each_step(costs: CostModel, whole: dict[str, int], options: IterativeOptions) -> Iterator[int]:
+def _flops_by_step(costs: CostModel, whole: dict[str, int], options: IterativeOptions) -> Iterator[int]:
+    """Yield the training FLOPs per image of each step of MVP's Algorithm 2."""
     counts, flops = whole, costs.training_flops(whole)
-    for held in counts_by_step(whole, options):
-        if held != counts:
-            counts, flops = held, costs.training_flops(held)
+    for step_counts in counts_by_step(whole, options):
+        if step_counts != counts:
+            counts, flops = step_counts, costs.training_flops(step_counts)
         yield flops

@@ -1,4 +1,4 @@
-"""Classifiers that are useful before any training step: closed-form on the sub-network's own features."""
+"""Classifiers in closed form on a sub-network's own features, which are useful before any training step."""
 
 from __future__ import annotations
 
@@ -15,72 +15,96 @@ from ..models.modeling import MetaPrunedForImageClassification
 from ..training.forward import extract_features
 from .averaging import PREFIX
 
-LAMBDAS = tuple(10.0**e for e in range(-4, 4))  # ridge penalties tried, in units of the features' mean square
-PRIOR_SCALES = (0.0, 0.5, 1.0)  # how much of the neighbors' rows is taken as known, tried in turn
-TEMPERATURES = torch.logspace(-1, 3, 81, dtype=torch.float64)  # inverse temperatures of the logits
+LAMBDAS = tuple(10.0**e for e in range(-4, 4))
+"""Ridge penalties to choose from, in units of the features' mean square."""
+PRIOR_SCALES = (0.0, 0.5, 1.0)
+"""Weights of the neighbors' rows to choose from; 1 is the weight that fits the classes best by least squares."""
+TEMPERATURES = torch.logspace(-1, 3, 81, dtype=torch.float64)
+"""Factors of the logits to choose from."""
 
 
 @dataclass
 class LinearHead:
-    """Rows (classes, features) and biases (classes,) of a classifier, float64, with how they were found."""
+    """A linear classifier, and how it was computed."""
 
     weight: torch.Tensor
+    """Rows of the classes: float64 (classes, features)."""
     bias: torch.Tensor
+    """Biases of the classes: float64 (classes,)."""
     ridge_lambda: float = float("nan")
+    """The ridge penalty, one of `LAMBDAS`."""
     prior_scale: float = 0.0
+    """The weight of the neighbors' rows, one of `PRIOR_SCALES`."""
     scale: float = 1.0
+    """The factor of the logits, one of `TEMPERATURES`, which `weight` and `bias` contain."""
 
 
 def ridge_head(
     features: torch.Tensor, targets: torch.Tensor, classes: int, prior: torch.Tensor | None = None
 ) -> LinearHead:
-    """A ridge classifier drawn towards known rows, its penalty and logit scale chosen by leave-one-out.
+    """Return a ridge classifier with a prior, whose penalty and logit scale are chosen by leave-one-out.
 
-    Minimizes ``|Y - X W' - b|^2 + lambda |W - beta W0|^2`` in closed form, X the features, Y the one-hot classes, W0
-    the `prior` (zero rows for unknown classes). lambda and beta are those with the smallest leave-one-out squared
-    error, which ridge regression has in closed form; the logits are then scaled to the smallest leave-one-out
-    cross-entropy, so that training starts from calibrated probabilities. One more image of each class that is taken
-    for any class keeps the scale finite where all are told apart (Laplace's rule of succession; cf. Platt, 1999):
-    with logits in the hundreds nothing is learnt until an image is wrong, and then everything is unlearnt.
+    It minimizes ``|Y - X W' - b|^2 + lambda |W - beta W0|^2`` in closed form. X are the features, Y the one-hot classes
+    and W0 is the `prior`. lambda and beta have the smallest leave-one-out squared error, which ridge regression gives
+    in closed form.
+
+    The logits are then scaled to the smallest leave-one-out cross-entropy, so that training starts from calibrated
+    probabilities. If the classes can be separated, this scale would be infinite, and with logits in the hundreds
+    training learns nothing until an image is wrong, and then destroys everything. The cross-entropy therefore counts
+    one more image per class, which is taken for each class equally often (Laplace's rule of succession; cf. Platt,
+    1999).
 
     Args:
-        features: float64 (n, d). targets: int64 (n,). prior: (classes, d) or None.
+        features: float64 (images, features).
+        targets: int64 (images,), from 0 to ``classes - 1``.
+        classes: number of classes.
+        prior: rows that the classifier is drawn to: float (classes, features), 0 for classes without one.
     """
     x_mean, y = features.mean(0), F.one_hot(targets, classes).double()
     x, y_mean = features - x_mean, y.mean(0)
     u, s, vt = torch.linalg.svd(x, full_matrices=False)
     unit = (s.square().mean() + 1e-12).item()
     prior = torch.zeros(classes, features.shape[1], dtype=torch.float64) if prior is None else prior.double()
-    guess = x @ prior.T
-    fit = (guess * (y - y_mean)).sum() / guess.square().sum().clamp(min=1e-12)  # least squares scale of the prior
+    prior_logits = x @ prior.T
+    fit = (prior_logits * (y - y_mean)).sum() / prior_logits.square().sum().clamp(min=1e-12)  # least squares scale
     best: tuple[float, LinearHead, torch.Tensor] | None = None
-    for share in PRIOR_SCALES if guess.any() else (0.0,):
-        beta = share * fit.clamp(min=0).item()
-        rest = y - y_mean - beta * guess
-        projected = u.T @ rest
+    for prior_scale in PRIOR_SCALES if prior_logits.any() else (0.0,):
+        beta = prior_scale * fit.clamp(min=0).item()
+        residual = y - y_mean - beta * prior_logits
+        projected = u.T @ residual
         for factor in LAMBDAS:
             shrink = s.square() / (s.square() + factor * unit)
             fitted = u @ (shrink[:, None] * projected)
             leverage = (u.square() @ shrink + 1.0 / len(x)).clamp(max=1 - 1e-6)
-            left_out = (fitted - leverage[:, None] * rest) / (1.0 - leverage)[:, None]
-            error = (rest - left_out).square().mean().item()
+            leave_one_out = (fitted - leverage[:, None] * residual) / (1.0 - leverage)[:, None]
+            error = (residual - leave_one_out).square().mean().item()
             if best is None or error < best[0]:
                 w = beta * prior + (vt.T @ ((s / (s.square() + factor * unit))[:, None] * projected)).T
-                best = (error, LinearHead(w, y_mean - w @ x_mean, factor, share), left_out + beta * guess + y_mean)
+                head = LinearHead(w, y_mean - w @ x_mean, factor, prior_scale)
+                best = (error, head, leave_one_out + beta * prior_logits + y_mean)
     assert best is not None
     head, logits = best[1], best[2]
-    doubt = classes / (len(x) + classes)
-    losses = torch.stack([F.cross_entropy(t * logits, targets, label_smoothing=doubt) for t in TEMPERATURES])
+    smoothing = classes / (len(x) + classes)
+    losses = torch.stack([F.cross_entropy(t * logits, targets, label_smoothing=smoothing) for t in TEMPERATURES])
     head.scale = TEMPERATURES[losses.argmin()].item()
     head.weight, head.bias = head.weight * head.scale, head.bias * head.scale
     return head
 
 
 def neighbor_rows(task: Task, entries: Sequence, classifier: str) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
-    """Classifier rows that neighbors have for the task's classes: mean rows (classes, d), biases (classes,), counts.
+    """Return the mean of the neighbors' classifier rows for each class of a task.
 
-    Rows and biases of classes that no neighbor knows are zero. Rows are centered within each neighbor, since a
-    constant added to all rows of a softmax classifier means nothing.
+    The rows are centered within each neighbor first, because a constant that is added to all rows of a softmax
+    classifier changes nothing.
+
+    Args:
+        task: the task.
+        entries: the neighbors, at least one.
+        classifier: the name of the classifier's module in the network.
+
+    Returns:
+        Mean rows float64 (classes, features), mean biases float64 (classes,), and how many neighbors' classes each
+        class's mean is taken over. Rows and biases of classes that no neighbor knows are 0.
     """
     classes = len(task.labels)
     rows: torch.Tensor | None = None
@@ -92,14 +116,14 @@ def neighbor_rows(task: Task, entries: Sequence, classifier: str) -> tuple[torch
         weight, bias = weight - weight.mean(0), bias - bias.mean()
         if rows is None:
             rows = torch.zeros(classes, weight.shape[1], dtype=torch.float64)
-        for i, same in enumerate(task.matches(entry.task)):
-            for j in same:
+        for i, matches in enumerate(task.matches(entry.task)):
+            for j in matches:
                 rows[i] += weight[j]
                 biases[i] += bias[j]
                 counts[i] += 1
     assert rows is not None
-    held = torch.tensor(counts, dtype=torch.float64).clamp(min=1)
-    return rows / held[:, None], biases / held, counts
+    divisors = torch.tensor(counts, dtype=torch.float64).clamp(min=1)
+    return rows / divisors[:, None], biases / divisors, counts
 
 
 def make_head(
@@ -110,11 +134,23 @@ def make_head(
     entries: Sequence,
     device: torch.device,
 ) -> str:
-    """Set the classifier of `model`, in place, and say how in a few words.
+    """Set the classifier of a model, in place.
 
-    `kind`: "random" leaves it as it is (the papers' way); "ridge" ignores neighbors' classifiers; "stitched" takes
-    the mean row of each class that neighbors know, and ridge rows for the others; "auto" is ridge drawn towards the
-    neighbors' rows (see `ridge_head`), which is plain ridge where they know no class.
+    Args:
+        kind: "random" leaves the classifier as it is, as the papers do. "ridge" computes it from the images alone.
+            "stitched" takes the neighbors' mean row for each class that they know, and ridge rows for the others.
+            "auto" is ridge with the neighbors' rows as the prior (see `ridge_head`).
+        model: the model.
+        images: the task's training images.
+        task: the task's labels.
+        entries: the neighbors; may be empty.
+        device: where to compute.
+
+    Returns:
+        A description for the report.
+
+    Raises:
+        DataError: a feature of an image is not finite.
     """
     if kind == "random":
         return "random"
@@ -127,13 +163,14 @@ def make_head(
     rows, biases, counts = (None, None, [0] * len(task.labels))
     if entries and kind != "ridge":
         rows, biases, counts = neighbor_rows(task, entries, name)
-    known = [i for i, n in enumerate(counts) if n]
-    head = ridge_head(features, images.targets, len(task.labels), rows if known else None)
-    if kind == "stitched" and known:
+    shared_classes = [i for i, n in enumerate(counts) if n]
+    head = ridge_head(features, images.targets, len(task.labels), rows if shared_classes else None)
+    if kind == "stitched" and shared_classes:
         assert rows is not None and biases is not None
-        head.weight[known], head.bias[known] = rows[known], biases[known]
+        head.weight[shared_classes], head.bias[shared_classes] = rows[shared_classes], biases[shared_classes]
     with torch.no_grad():
         model.classifier.weight.copy_(head.weight)
         model.classifier.bias.copy_(head.bias)
-    origin = f"rows of {len(known)} classes known to neighbors" if known else "no class known to neighbors"
+    n_shared = len(shared_classes)
+    origin = f"rows of {n_shared} classes known to neighbors" if n_shared else "no class known to neighbors"
     return f"{kind}: {origin}, ridge lambda {head.ridge_lambda:g}, prior {head.prior_scale:g}, scale {head.scale:.3g}"

@@ -1,4 +1,4 @@
-"""The report of an adapted model, filled in one place."""
+"""The measurements of an adapted model, and its report."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from ..training.hardware import machine_kind, peak_memory_mb
 from ..training.loop import TrainingResult
 from ..training.record import RunRecord
 from .baseline_costs import baseline_flops
-from .plan import Plan, as_json
+from .plan import Plan, json_values
 from .voting import agreement, vote_shares
 
 
 def is_constant(logits: torch.Tensor) -> bool:
-    """Whether a model says the same of all images; logits are float (images, labels)."""
+    """Return whether a model gives the same logits, float (images, labels), for all images."""
     return len(logits) > 1 and bool((logits - logits[:1]).abs().max() < 1e-6)
 
 
@@ -44,35 +44,41 @@ def make_report(
     bank: dict[str, Any],
     logits: torch.Tensor,
 ) -> AdaptReport:
-    """Fill the report of a model that was made by a plan.
+    """Measure a model that was made by a plan, and fill its report.
 
     Args:
-        training: how the model was trained, and `result` what came of it.
-        head: how the model got its classifier.
-        bank: what names the bank.
-        logits: what the model says of the task's test images, float (n, labels).
+        model: the trained model.
+        plan: the plan it was made by.
+        training: how the model was trained.
+        result: what the training measured.
+        head: how the model got its classifier, in words.
+        bank: the values that name the bank in the report.
+        logits: the model's logits for the task's test images: float (images, labels).
+
+    Returns:
+        The report.
     """
     inputs, voters, data, record = plan.inputs, plan.voters, plan.data, plan.record
     device, labels = inputs.device, data.task.labels
-    predicted = logits.argmax(1).numpy()
-    true = data.evaluation.targets.numpy()
+    predictions = logits.argmax(1).numpy()
+    targets = data.evaluation.targets.numpy()
     confusion = np.zeros((len(labels), len(labels)), dtype=int)
-    np.add.at(confusion, (true, predicted), 1)
-    tested = confusion.sum(1)
-    per_class = np.where(tested, confusion.diagonal() / tested.clip(1), np.nan)
+    np.add.at(confusion, (targets, predictions), 1)
+    images_per_class = confusion.sum(1)
+    accuracy_per_class = np.where(images_per_class, confusion.diagonal() / images_per_class.clip(1), np.nan)
     mask, masks = model.mask(), voters.masks(inputs.sizes)
     overlaps = [mask.iou_per_layer(m) for m in masks]
     image = data.train.images[:1]
     full = inputs.base.whole(labels).eval()
-    latency = one_image_ms({"model": model, "base": full}, data.train, device)
+    latency = measure_latencies({"model": model, "base": full}, data.train, device)
     _note_result(record, logits, latency["model"], inputs.options.max_latency_ms)
     costs = get_cost_model(full.config, image)
     shares = vote_shares(mask, masks, voters.weights)
     return AdaptReport(
-        accuracy=float((predicted == true).mean()) if len(true) else math.nan,
+        accuracy=float((predictions == targets).mean()) if len(targets) else math.nan,
         evaluated_on=data.evaluation_split,
         accuracy_at_step=result.accuracy_at_step,
-        accuracy_per_class={label: float(a) for label, a in zip(labels, per_class, strict=True)},
+        accuracy_per_class={label: float(a) for label, a in zip(labels, accuracy_per_class, strict=True)},
         confusion=confusion.tolist(),
         labels=list(labels),
         train_images=len(data.train),
@@ -81,7 +87,7 @@ def make_report(
         strategy=inputs.options.strategy,
         ratio=model.config.ratio,
         bank=bank,
-        neighbors=[_neighbor(n, share, voted) for n, share, voted in zip(voters.neighbors, shares, masks, strict=True)],
+        neighbors=[_neighbor_facts(*facts) for facts in zip(voters.neighbors, shares, masks, strict=True)],
         vote_agreement=agreement(mask, masks) if masks else {},
         iou_with_neighbors={name: [round(o[name], 4) for o in overlaps] for name in mask} if masks else {},
         head=head,
@@ -96,47 +102,57 @@ def make_report(
         preparation_flops=record.preparation_flops,
         seconds={phase: round(seconds, 3) for phase, seconds in record.seconds.items()},
         emissions=dict(record.energy),
-        options=as_json(asdict(inputs.options) | asdict(training)),
+        options=json_values(asdict(inputs.options) | asdict(training)),
         given=plan.given,
         skipped_images=data.skipped,
         baseline_flops=baseline_flops(inputs.base, costs, model.config.ratio, training, len(data.train)),
         losses=[round(loss, 5) for loss in result.losses],
         peak_memory_mb=peak_memory_mb(device),
         seed=inputs.options.seed,
-        versions=versions(),
+        versions=library_versions(),
         device=str(device),
         notes=record.notes,
     )
 
 
-def _note_result(record: RunRecord, logits: torch.Tensor, took: float, bound: float | None) -> None:
-    """Say what the user should know of the finished model."""
+def _note_result(record: RunRecord, logits: torch.Tensor, latency_ms: float, max_latency_ms: float | None) -> None:
+    """Tell the user if the model ignores its images, or is slower than the budget."""
     if is_constant(logits):
         record.note(
-            "every image gets the same answer: what stays of the network does not look at it (a class token "
-            "without attention, say); a larger size, or layer_ratios that keep some heads, does better"
+            "every image gets the same answer, because the units that stay do not use the image (for example, a class "
+            "token without attention): choose a larger size, or layer_ratios that keep some heads"
         )
-    if bound is not None and took > bound:
-        record.note(f"an image took {took:.2f} ms at the end, more than the {bound:g} that were asked for")
+    if max_latency_ms is not None and latency_ms > max_latency_ms:
+        record.note(f"an image took {latency_ms:.2f} ms at the end, more than max_latency_ms={max_latency_ms:g}")
 
 
-def _neighbor(neighbor: Neighbor, share: float, mask: Mask) -> dict[str, Any]:
-    packed = base64.b64encode(pack_mask(mask)).decode()
-    facts = {"score": round(neighbor.score, 6), "share": round(share, 4), "masks": packed}
+def _neighbor_facts(neighbor: Neighbor, share: float, mask: Mask) -> dict[str, Any]:
+    """Return the report's values about a neighbor, which has a share of the vote."""
+    packed_mask = base64.b64encode(pack_mask(mask)).decode()
+    facts = {"score": round(neighbor.score, 6), "share": round(share, 4), "masks": packed_mask}
     return neighbor.entry.reference() | facts
 
 
-def one_image_ms(
+def measure_latencies(
     models: Mapping[str, MetaPrunedForImageClassification], images: ImageSet, device: torch.device
 ) -> dict[str, float]:
-    """Median milliseconds of one of the images, one at a time, by each model."""
+    """Measure how long models take for one image.
+
+    Args:
+        models: models in eval mode, by name; they are moved to `device`.
+        images: images, of which the first is used.
+        device: where to measure.
+
+    Returns:
+        The median time in milliseconds, by name.
+    """
     pixels = images.preprocessing.normalize(images.images[:1]).to(device)
-    found = latencies_ms([model.to(device) for model in models.values()], pixels)
-    return {name: round(ms, 3) for name, ms in zip(models, found, strict=True)}
+    latencies = latencies_ms([model.to(device) for model in models.values()], pixels)
+    return {name: round(ms, 3) for name, ms in zip(models, latencies, strict=True)}
 
 
-def versions() -> dict[str, Any]:
-    """Versions of the libraries that results depend on."""
+def library_versions() -> dict[str, Any]:
+    """Return the versions of the libraries that results depend on, by name."""
     import timm
     import transformers
 

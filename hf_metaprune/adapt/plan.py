@@ -1,4 +1,4 @@
-"""What one vote has settled, and what models of any size would cost."""
+"""The plan that one vote gives, from which models of any size can be made."""
 
 from __future__ import annotations
 
@@ -18,24 +18,39 @@ from ..sizing.fitting import check_bounds, make_sizing, task_cost_model
 from ..sizing.inputs import AdaptInputs
 from ..sizing.order import Order
 from ..training.record import RunRecord
-from .recipes import rate_at, recipe
+from .recipes import recipe, scaled_learning_rate
 from .voters import Voters
 
 BOUNDS = ("ratio", "max_params", "max_macs", "max_latency_ms")
+"""Options that set the size of the whole model; one of them replaces the others."""
 
 
 @dataclass
 class Plan:
-    """The neighbors of a task and their vote: from here on models of any size can be made (`MetaPruner.make`)."""
+    """The neighbors of a task and their vote, from which models of any size can be made (see `MetaPruner.make`).
+
+    Example:
+        A plan, the costs of two sizes, and a model of one of them::
+
+            plan = pruner.plan("photos")
+            print(plan.cost(0.8), plan.cost(0.9))
+            result = pruner.make(plan, ratio=0.9)
+    """
 
     data: TaskData
+    """The task's images and labels."""
     training: TrainingOptions
+    """How models are trained, with every choice made."""
     inputs: AdaptInputs
+    """The base, the task, the options and the device."""
     voters: Voters
+    """The entries that voted."""
     order: Order
+    """The order in which units stay."""
     record: RunRecord
+    """The notes, times and costs so far."""
     given: dict[str, Any] = field(default_factory=dict)
-    """What the user has set, by name."""
+    """The options that the user has set, by name, as JSON values."""
 
     @property
     def options(self) -> AdaptOptions:
@@ -49,63 +64,91 @@ class Plan:
 
     @property
     def runners_up(self) -> Sequence[Neighbor]:
-        """The entries that were looked at, too, but did not vote, nearest first."""
+        """The entries that have a score but did not vote, nearest first."""
         return self.voters.runners_up
 
     def mask(self, ratio: float) -> Mask:
-        """The units that stay at a ratio."""
+        """Return the units that stay at a ratio.
+
+        Args:
+            ratio: share of units to remove, in [0, 1].
+        """
         return self.order.mask(make_sizing(self.inputs, self.order).counts(ratio))
 
     def cost(self, ratio: float) -> tuple[int, int]:
-        """Parameters, and MACs of an image, of a model at a ratio; exact, without making it."""
+        """Return the exact parameters and MACs per image of a model at a ratio, without making it.
+
+        Args:
+            ratio: share of units to remove, in [0, 1].
+        """
         counts = make_sizing(self.inputs, self.order).counts(ratio)
         return self._costs.params(counts), self._costs.macs(counts)
 
     def training_at(self, ratio: float) -> TrainingOptions:
-        """How a model of a ratio is trained; a rate that the user or the paper has set is the same for all."""
+        """Return how a model of a ratio is trained.
+
+        Only the learning rate depends on the ratio. A rate that the user or the paper sets is the same for all ratios.
+
+        Args:
+            ratio: share of units to remove, in [0, 1].
+        """
         if "lr" in self.given or self.options.preset == "paper":
             return self.training
-        rate = rate_at(self.training.lr, self.inputs.base.family.recipe, self.data.images_per_class, 1 - ratio)
+        rate = scaled_learning_rate(
+            self.training.lr, self.inputs.base.family.recipe, self.data.images_per_class, 1 - ratio
+        )
         return replace(self.training, lr=rate)
 
     @cached_property
     def _costs(self) -> CostModel:
         return task_cost_model(self.inputs)
 
-    def sized(self, size: dict[str, Any]) -> Plan:
-        """The plan of one model; `size` are options of `config.SIZES` in place of the plan's own.
+    def with_size(self, size: dict[str, Any]) -> Plan:
+        """Return this plan with other options of the size.
+
+        Args:
+            size: options of ``config.SIZE_OPTIONS`` by name, in place of the plan's own.
 
         Raises:
-            OptionError: another option, or a value out of range.
+            OptionError: an option is not one of the size, or a value is out of range.
         """
-        others = sorted(set(size) - SIZE_OPTIONS)
-        if others:
-            raise OptionError(f"{others[0]} was settled with the vote: of a plan only the size can be chosen still")
+        other_options = sorted(set(size) - SIZE_OPTIONS)
+        if other_options:
+            raise OptionError(f"{other_options[0]} is fixed by the plan: only the size can change; make a new plan")
         cleared: dict[str, Any] = dict.fromkeys(BOUNDS) if any(size.get(name) is not None for name in BOUNDS) else {}
         options = override(replace(self.options, **cleared), size)
         check_bounds(options)
         inputs = replace(self.inputs, options=options, ratio=options.ratio)
-        return replace(self, inputs=inputs, record=self.record.copy(), given=as_json(self.given | cleared | size))
+        return replace(self, inputs=inputs, record=self.record.copy(), given=json_values(self.given | cleared | size))
 
 
 def resolve_options(
     options: AdaptOptions, training: TrainingOptions, images_per_class: float, family: Recipe = CONVOLUTIONAL
 ) -> tuple[AdaptOptions, TrainingOptions]:
-    """Fill what was left open from the preset's recipe; what the user set stands.
+    """Return the options with every open choice made by the preset's recipe.
 
-    A user's optimizer gets the learning rate that is its own.
+    What the user has set stays. If the user sets only the optimizer, the learning rate is that of the optimizer.
+
+    Args:
+        options: how neighbors are found and vote; None is an open choice.
+        training: how the model is trained; None is an open choice.
+        images_per_class: mean number of training images per class.
+        family: the recipe of the base's architecture.
+
+    Returns:
+        Both kinds of options.
     """
-    chosen = recipe(options.preset, images_per_class, options.strategy, family, training.optimizer)
-    if options.prune_stem:  # what is left of it has to learn to do without the rest
-        chosen["freeze_stem"] = False
+    recipe_values = recipe(options.preset, images_per_class, options.strategy, family, training.optimizer)
+    if options.prune_stem:  # the units that stay in the stem must learn to do without the others
+        recipe_values["freeze_stem"] = False
 
-    def filled(given: Any) -> Any:
-        names = {f.name for f in fields(given)}
-        return replace(given, **{k: v for k, v in chosen.items() if k in names and getattr(given, k) is None})
+    def fill(open_options: Any) -> Any:
+        open_names = {f.name for f in fields(open_options) if getattr(open_options, f.name) is None}
+        return replace(open_options, **{k: v for k, v in recipe_values.items() if k in open_names})
 
-    return filled(options), filled(training)
+    return fill(options), fill(training)
 
 
-def as_json(options: dict[str, Any]) -> dict[str, Any]:
-    """Options that were set, as JSON has them."""
+def json_values(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that are not None, with lists in place of tuples, as JSON has them."""
     return {k: list(v) if isinstance(v, tuple) else v for k, v in options.items() if v is not None}

@@ -1,4 +1,4 @@
-"""Recipes: the options that a task's size and the base's family decide, where the user does not."""
+"""Recipes: the options that a task's size and the base's architecture decide, unless the user does."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from ..config import VOTED
 from ..models.architectures.recipe import CONVOLUTIONAL, TRANSFORMER, Recipe
 
 SIMILARITY = "auto"
+"""The default similarity."""
 
 PAPER: dict[str, Any] = {
     "neighbors": 3,
@@ -23,39 +24,50 @@ PAPER: dict[str, Any] = {
     "freeze_stem": False,
     "mixup": 0.0,
 }
-"""MVP, Section 5.1 and Algorithm 1; optimizer and learning rate are those of the family."""
+"""The options of MVP, Section 5.1 and Algorithm 1, except optimizer and learning rate, which depend on the base."""
 
-SOME, MANY = 10, 50
-"""From how many images per class on a task has some, and many."""
+SOME_IMAGES = 10
+"""Images per class from which on a task gets the learning rate for some images."""
+MANY_IMAGES = 50
+"""Images per class from which on a task gets the learning rate for many images."""
 
 TUNED_SHARE = 0.1
-"""The share of the base's units that stayed in the networks that the learning rates were chosen on."""
+"""Share of units that stayed in the networks on which the learning rates were chosen."""
 
 
 def paper_recipe(strategy: str = "mvp", family: Recipe = CONVOLUTIONAL, optimizer: str | None = None) -> dict[str, Any]:
-    """Return the papers' options; SMSP takes weights from the base.
+    """Return the papers' options by name.
 
     Args:
-        optimizer: the user's, if it is not the family's.
+        strategy: the strategy; "smsp" takes its first weights from the base.
+        family: the recipe of the base's architecture.
+        optimizer: the user's optimizer; None: that of `family`.
     """
-    chosen = optimizer or family.optimizer
-    lr = family.paper_lr if chosen == family.optimizer else (CONVOLUTIONAL if chosen == "sgd" else TRANSFORMER).paper_lr
-    plan = PAPER | {"optimizer": chosen, "lr": lr}
-    return plan | ({"weights": "base"} if strategy == "smsp" else {})
+    optimizer = optimizer or family.optimizer
+    if optimizer != family.optimizer:  # the paper's rate for this optimizer
+        family = CONVOLUTIONAL if optimizer == "sgd" else TRANSFORMER
+    values = PAPER | {"optimizer": optimizer, "lr": family.paper_lr}
+    return values | ({"weights": "base"} if strategy == "smsp" else {})
 
 
 def default_recipe(
     images_per_class: float, strategy: str = "mvp", family: Recipe = CONVOLUTIONAL, optimizer: str | None = None
 ) -> dict[str, Any]:
-    """Return the default options for a task with so many training images per class.
+    """Return the default options by name.
 
     They were chosen on tuning tasks that no benchmark uses (docs/findings/learning-rates.md).
 
     Args:
-        optimizer: the user's, if it is not the family's.
+        images_per_class: mean number of training images per class.
+        strategy: the strategy.
+        family: the recipe of the base's architecture.
+        optimizer: the user's optimizer; None: that of `family`.
     """
     optimizer = optimizer or family.optimizer
     rates = (family.near if strategy in VOTED else family.far)[optimizer]
+    lr = rates.many
+    if images_per_class < MANY_IMAGES:
+        lr = rates.few if images_per_class < SOME_IMAGES else rates.some
     return {
         "neighbors": 1,
         "by": SIMILARITY,
@@ -65,7 +77,7 @@ def default_recipe(
         "head": "auto",
         "recalibrate": True,
         "optimizer": optimizer,
-        "lr": rates.few if images_per_class < SOME else rates.some if images_per_class < MANY else rates.many,
+        "lr": lr,
         "momentum": 0.9,
         "ema": 0.95,
         "warmup_steps": 10,
@@ -74,35 +86,42 @@ def default_recipe(
     }
 
 
-def rate_at(lr: float, family: Recipe, images_per_class: float, share: float) -> float:
-    """Return the recipe's learning rate `lr` for a network in which `share` of the base's units stay.
+def scaled_learning_rate(lr: float, family: Recipe, images_per_class: float, share: float) -> float:
+    """Return the learning rate for a network of a given size.
 
-    The more stays of a vision transformer, the less it has to learn, and the more can be spoilt by few images: there
-    the rate falls as the share grows. ResNets, and many images, want the same rate at any share
+    For vision transformers the rate falls as the network grows, because a larger part of the base has less to learn,
+    and few images can damage it more. ResNets need the same rate at any size, and so does any network with many images
     (docs/findings/learning-rates.md).
+
+    Args:
+        lr: the recipe's learning rate, chosen for networks in which `TUNED_SHARE` of the units stay.
+        family: the recipe of the base's architecture.
+        images_per_class: mean number of training images per class.
+        share: share of the base's units that stay.
     """
-    if not family.rate_falls or images_per_class >= MANY:
+    if not family.rate_falls or images_per_class >= MANY_IMAGES:
         return lr
     return lr * TUNED_SHARE / max(share, TUNED_SHARE)
 
 
-def shown_defaults() -> dict[str, str]:
-    """What the default recipe of MVP says, for help texts: one value, or those from few to many images per class.
+def default_texts() -> dict[str, str]:
+    """Return the defaults of the default recipe of MVP, by option, as texts for help.
 
-    Where it differs for vision transformers, theirs follow.
+    A text has one value, or the values for few, some and many images per class. If vision transformers have other
+    values, these follow.
     """
-    shown: dict[str, list[str]] = {}
+    texts: dict[str, list[str]] = {}
     for family in (CONVOLUTIONAL, TRANSFORMER):
-        plans = [default_recipe(n, family=family) for n in (5, 20, 100)]
-        for name in plans[0]:
-            shown.setdefault(name, []).append(" / ".join(dict.fromkeys(str(plan[name]) for plan in plans)))
-    return {name: ", for a ViT ".join(dict.fromkeys(values)) for name, values in shown.items()}
+        recipes = [default_recipe(n, family=family) for n in (5, 20, 100)]
+        for name in recipes[0]:
+            texts.setdefault(name, []).append(" / ".join(dict.fromkeys(str(values[name]) for values in recipes)))
+    return {name: ", for a ViT ".join(dict.fromkeys(values)) for name, values in texts.items()}
 
 
 def recipe(
     preset: str, images_per_class: float, strategy: str, family: Recipe, optimizer: str | None = None
 ) -> dict[str, Any]:
-    """Return what a preset says about the options that were left open."""
+    """Return the options of a preset by name: see `paper_recipe` and `default_recipe`."""
     if preset == "paper":
         return paper_recipe(strategy, family, optimizer)
     return default_recipe(images_per_class, strategy, family, optimizer)

@@ -1,4 +1,4 @@
-"""Where a sub-network's mask and first weights come from: votes of neighbors, the base alone, or chance."""
+"""Strategies: a sub-network's mask and first weights from the neighbors' votes, from the base alone, or by chance."""
 
 from __future__ import annotations
 
@@ -24,11 +24,20 @@ from .voters import Voters
 from .voting import count_votes, is_tied, vote_order
 
 Strategy = Callable[[AdaptInputs, Voters, RunRecord], Order]
-"""From what is given and who votes to the order in which units stay."""
+"""A function that returns the order in which units stay, from the inputs, the voters and the run's record."""
 
 
-def base_activations(inputs: AdaptInputs, images: ImageSet, record: RunRecord) -> dict[str, np.ndarray]:
-    """Mean absolute activation of every unit of the base on some of the target's images, by layer."""
+def measure_base_activations(inputs: AdaptInputs, images: ImageSet, record: RunRecord) -> dict[str, np.ndarray]:
+    """Measure the mean absolute activation of every unit of the base on some of the target's images.
+
+    Args:
+        inputs: the base and the device.
+        images: the images.
+        record: receives the FLOPs.
+
+    Returns:
+        float32 (units,) by layer.
+    """
     model = (
         inputs.base.whole(inputs.task.labels, inputs.options.prune_stem)
         .to(device=inputs.device, memory_format=torch.channels_last)
@@ -41,92 +50,105 @@ def base_activations(inputs: AdaptInputs, images: ImageSet, record: RunRecord) -
     return {name: scores.numpy() for name, scores in recorder.scores().items()}
 
 
-def by_vote(inputs: AdaptInputs, voters: Voters, record: RunRecord) -> Order:
-    """Meta-Vote Pruning: the neighbors' votes (MVP, Algorithm 1)."""
+def order_by_votes(inputs: AdaptInputs, voters: Voters, record: RunRecord) -> Order:
+    """Return the order of the neighbors' votes (MVP, Algorithm 1).
+
+    Without sampling, the base's activations decide between equal votes.
+    """
     o = inputs.options
     masks = voters.masks(inputs.sizes)
     sample, counts = o.vote != "top", count_votes(masks, voters.weights)
     tie_break = None
-    if not sample and (inputs.ratio is None or is_tied(counts, _even(inputs.sizes, inputs.ratio))):
-        tie_break = _few_activations(inputs, record)
+    if not sample and (inputs.ratio is None or is_tied(counts, _even_counts(inputs.sizes, inputs.ratio))):
+        tie_break = _sample_activations(inputs, record)
     order = vote_order(masks, tau=o.tau, sample=sample, weights=voters.weights, tie_break=tie_break, seed=o.seed)
     return Order(order, ScoreMask(counts), ScoreMask(tie_break).normalized("layer") if tie_break else None)
 
 
-def by_score_vote(inputs: AdaptInputs, voters: Voters, record: RunRecord) -> Order:
-    """SMSP: the sum of the neighbors' score masks; units that nobody scores in the order of the base's activations.
+def order_by_score_sum(inputs: AdaptInputs, voters: Voters, record: RunRecord) -> Order:
+    """Return the order of the sum of the neighbors' score masks (SMSP).
 
-    Scores that contradict the entry's own mask are made to agree with it: what it holds was trained to stay.
+    Scores that contradict an entry's own mask are changed to agree with it, because the entry was trained with the
+    units of its mask. The base's activations decide between equal scores.
 
-    With `activations` that sum orders the units that a neighbor holds, and they come first; the others, which no
-    neighbor was trained with, are ordered by its mean with the base's activations.
+    If ``options.activations`` is above 0, and the neighbors' units do not suffice, the neighbors' units come first. The
+    other units, which no neighbor was trained with, are ordered by the mean of their scores and the base's activations.
     """
     o = inputs.options
-    found = [entry.score_mask().reconciled(entry.mask) for entry in voters.entries]
-    scores = sum_scores([one.with_ones_for(inputs.sizes) for one in found], voters.weights, o.normalize)
-    held, share = voters.held(inputs.sizes), o.activations or 0.0
-    counts = None if inputs.ratio is None else _even(inputs.sizes, inputs.ratio)
-    lacking = share > 0 and (counts is None or any(len(held[name]) < count for name, count in counts.items()))
-    if not lacking and counts is not None and not is_tied(scores, counts):
-        return Order.by_scores(scores)
-    active = _few_activations(inputs, record)
-    if lacking:
-        scores = _held_first(scores, ScoreMask(active).normalized("layer"), held, share)
-    return Order.by_scores(scores, active)
+    score_masks = [entry.score_mask().reconciled(entry.mask).with_ones_for(inputs.sizes) for entry in voters.entries]
+    scores = sum_scores(score_masks, voters.weights, o.normalize)
+    held, share = voters.held_units(inputs.sizes), o.activations or 0.0
+    counts = None if inputs.ratio is None else _even_counts(inputs.sizes, inputs.ratio)
+    needs_others = share > 0 and (counts is None or any(len(held[name]) < count for name, count in counts.items()))
+    if not needs_others and counts is not None and not is_tied(scores, counts):
+        return Order.from_scores(scores)
+    activations = _sample_activations(inputs, record)
+    if needs_others:
+        scores = _put_held_units_first(scores, ScoreMask(activations).normalized("layer"), held, share)
+    return Order.from_scores(scores, activations)
 
 
-def _held_first(scores: ScoreMask, active: ScoreMask, held: Mask, share: float) -> ScoreMask:
-    """Scores of held units above all others; of those the mean with activations, `share` of it activations."""
+def _put_held_units_first(scores: ScoreMask, activations: ScoreMask, held: Mask, share: float) -> ScoreMask:
+    """Return scores in which units that a neighbor holds are above all others.
+
+    The others get the mean of score and activation, in which the activation has the weight `share`.
+    """
     flags = held.to_bools()
-    others = {name: (1 - share) * values + share * active[name] for name, values in scores.items()}
-    top = max((float(values[~flags[name]].max(initial=0.0)) for name, values in others.items()), default=0.0)
-    return ScoreMask({name: np.where(flags[name], top + values, others[name]) for name, values in scores.items()})
+    means = {name: (1 - share) * values + share * activations[name] for name, values in scores.items()}
+    top = max((float(values[~flags[name]].max(initial=0.0)) for name, values in means.items()), default=0.0)
+    return ScoreMask({name: np.where(flags[name], top + values, means[name]) for name, values in scores.items()})
 
 
-def by_activation(inputs: AdaptInputs, voters: Voters, record: RunRecord) -> Order:
-    """No bank: the base's units with the largest mean activation on the target's images."""
-    scores = ScoreMask(base_activations(inputs, inputs.images, record))
-    return Order.by_scores(scores.normalized("layer"))
+def order_by_activation(inputs: AdaptInputs, voters: Voters, record: RunRecord) -> Order:
+    """Return the order of the base's mean activations on the target's images, without any bank."""
+    scores = ScoreMask(measure_base_activations(inputs, inputs.images, record))
+    return Order.from_scores(scores.normalized("layer"))
 
 
-def by_chance(inputs: AdaptInputs, voters: Voters, record: RunRecord) -> Order:
-    """Random units (MVP, Section 5.2)."""
+def random_order(inputs: AdaptInputs, voters: Voters, record: RunRecord) -> Order:
+    """Return a random order (MVP, Section 5.2)."""
     rng = np.random.default_rng(inputs.options.seed)
-    return Order.by_scores(ScoreMask({name: rng.random(size) for name, size in inputs.sizes.items()}))
+    return Order.from_scores(ScoreMask({name: rng.random(size) for name, size in inputs.sizes.items()}))
 
 
-def _few_activations(inputs: AdaptInputs, record: RunRecord) -> dict[str, np.ndarray]:
-    return base_activations(inputs, inputs.images.stratified(inputs.options.leep_samples, inputs.options.seed), record)
+def _sample_activations(inputs: AdaptInputs, record: RunRecord) -> dict[str, np.ndarray]:
+    """Measure the base's activations on as many images as LEEP uses."""
+    sample = inputs.images.stratified(inputs.options.leep_samples, inputs.options.seed)
+    return measure_base_activations(inputs, sample, record)
 
 
-def _even(sizes: dict[str, int], ratio: float) -> dict[str, int]:
+def _even_counts(sizes: dict[str, int], ratio: float) -> dict[str, int]:
     return {name: keep_count(size, ratio) for name, size in sizes.items()}
 
 
 STRATEGIES: dict[str, Strategy] = {
-    "mvp": by_vote,
-    "smsp": by_score_vote,
-    "no-bank": by_activation,
-    "random": by_chance,
+    "mvp": order_by_votes,
+    "smsp": order_by_score_sum,
+    "no-bank": order_by_activation,
+    "random": random_order,
 }
+"""The strategies by name."""
 METHOD_NAMES = {"mvp": "mvp", "smsp": "smsp", "no-bank": "activation", "random": "random"}
-"""What a model's config calls them."""
+"""The name of each strategy in a model's config."""
 
 
-def takes_neighbors_weights(inputs: AdaptInputs, voters: Voters, mask: Mask) -> bool:
-    """Whether first weights are the neighbors': with "auto" if they hold enough of the units that stay."""
+def starts_from_neighbors(inputs: AdaptInputs, voters: Voters, mask: Mask) -> bool:
+    """Return whether the first weights are the neighbors' mean.
+
+    With ``weights="auto"`` they are if the neighbors hold enough of the units that stay.
+    """
     o = inputs.options
     if o.strategy not in VOTED or o.weights == "base":
         return False
-    enough = inputs.base.family.recipe.enough_held * mask.n_kept
-    return o.weights == "neighbors" or (mask & voters.held(inputs.sizes)).n_kept >= enough
+    needed = inputs.base.family.recipe.enough_held * mask.n_kept
+    return o.weights == "neighbors" or (mask & voters.held_units(inputs.sizes)).n_kept >= needed
 
 
 def first_weights(inputs: AdaptInputs, voters: Voters, mask: Mask) -> dict[str, torch.Tensor]:
-    """The sliced weights to start from, without the classifier: the neighbors' mean, or the base's."""
+    """Return the sliced weights to start from, without the classifier: the neighbors' mean, or the base's weights."""
     base = inputs.base
     head = base.family.classifier_name(base.network)
-    if takes_neighbors_weights(inputs, voters, mask):
+    if starts_from_neighbors(inputs, voters, mask):
         return average_weights(voters.entries, mask, base.state, inputs.layers, [f"{head}.weight", f"{head}.bias"])
     return slice_state({n: t for n, t in base.state.items() if not n.startswith(f"{head}.")}, inputs.layers, mask)
 
@@ -134,7 +156,18 @@ def first_weights(inputs: AdaptInputs, voters: Voters, mask: Mask) -> dict[str, 
 def first_model(
     inputs: AdaptInputs, voters: Voters, mask: Mask, scores: ScoreMask, ratio: float
 ) -> MetaPrunedForImageClassification:
-    """The sub-network that ``options.strategy`` starts from, with a new random classifier."""
+    """Make the sub-network to fine-tune, with its first weights and a random classifier.
+
+    Args:
+        inputs: the base, the task and the options.
+        voters: the entries that voted.
+        mask: the units that stay.
+        scores: the score of each unit in the vote, which an SMSP model stores to vote itself.
+        ratio: the ratio for the model's config.
+
+    Returns:
+        The model, on the CPU.
+    """
     o = inputs.options
     config = inputs.base.config(
         mask, inputs.task.labels, synsets=inputs.task.synsets, ratio=ratio, method=METHOD_NAMES[o.strategy]
@@ -149,10 +182,10 @@ def first_model(
 
 
 def note_unheld(inputs: AdaptInputs, voters: Voters, mask: Mask, record: RunRecord) -> None:
-    """Say how many units are kept that no neighbor has."""
-    unheld = (mask - voters.held(inputs.sizes)).n_kept
-    if unheld:
-        which = "they start" if takes_neighbors_weights(inputs, voters, mask) else "all start"
+    """Note for the user how many of the units that stay are held by no neighbor, if any."""
+    n_unheld = (mask - voters.held_units(inputs.sizes)).n_kept
+    if n_unheld:
+        which = "they start" if starts_from_neighbors(inputs, voters, mask) else "all start"
         record.note(
-            f"{unheld} of the {mask.n_kept} units that stay are held by no neighbor: {which} with the base's weights"
+            f"{n_unheld} of the {mask.n_kept} units that stay are held by no neighbor: {which} with the base's weights"
         )

@@ -1,4 +1,4 @@
-"""The entries that vote."""
+"""The voters: the entries that vote."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from ..similarity import Neighbor
 
 @dataclass(frozen=True)
 class Voters:
-    """The nearest entries, nearest first, and how much the vote of each counts."""
+    """The entries that vote, and how much the vote of each counts."""
 
     neighbors: tuple[Neighbor, ...] = ()
+    """The entries that vote, nearest first."""
     runners_up: tuple[Neighbor, ...] = ()
-    """Entries that were looked at, too, but do not vote, nearest first."""
+    """The entries that have a score but do not vote, nearest first."""
     weights: tuple[float, ...] | None = None
-    """How much each vote counts; None: all count the same."""
+    """The weight of each neighbor's vote; None: all count the same."""
 
     @property
     def entries(self) -> list[Entry]:
@@ -28,9 +29,17 @@ class Voters:
         return [neighbor.entry for neighbor in self.neighbors]
 
     def masks(self, sizes: Mapping[str, int]) -> list[Mask]:
-        """The neighbors' masks over the layers of `sizes`: no neighbor has pruned a stem."""
+        """Return the neighbors' masks, with layers that no entry prunes, such as the stem, kept whole.
+
+        Args:
+            sizes: units of each layer to prune, by name.
+        """
         return [entry.mask.with_whole_layers(sizes) for entry in self.entries]
 
-    def held(self, sizes: Mapping[str, int]) -> Mask:
-        """The units of the layers of `sizes` that some neighbor holds; there must be a neighbor."""
+    def held_units(self, sizes: Mapping[str, int]) -> Mask:
+        """Return the units that at least one neighbor keeps; there must be a neighbor.
+
+        Args:
+            sizes: units of each layer to prune, by name.
+        """
         return functools.reduce(operator.or_, self.masks(sizes))

@@ -1,4 +1,4 @@
-"""Meta-vote: neighbors' masks vote for the units to keep (MVP, Section 4, Equation 1)."""
+"""The meta-vote, in which neighbors' masks vote for the units to keep (MVP, Section 4, Equation 1)."""
 
 from __future__ import annotations
 
@@ -14,28 +14,45 @@ from ..masks.scores import normalized_weights
 
 
 def count_votes(masks: Sequence[Mask], weights: Sequence[float] | None = None) -> dict[str, np.ndarray]:
-    """How many neighbors keep each unit: float64 (units,) by layer, the exponents' counts of Equation 1.
+    """Count the neighbors that keep each unit (MVP, Equation 1: the counts in the exponents).
 
-    With `weights` (one a neighbor, at least 0), votes count by weight, scaled so that they still sum to the
-    number of neighbors.
+    Args:
+        masks: one mask per neighbor, all of one base.
+        weights: one weight per neighbor, at least 0; None: all votes count the same. The weights are scaled so that
+            they sum to the number of neighbors.
+
+    Returns:
+        The votes for each unit: float64 (units,) by layer.
 
     Raises:
-        BankError: there is no mask. OptionError: masks of different networks, or weights that cannot be used.
+        BankError: there is no mask.
+        OptionError: the masks belong to different networks, or the weights cannot be used.
     """
     if not masks:
         raise BankError("there is no neighbor to vote")
     if any(mask.sizes != masks[0].sizes for mask in masks):
         raise OptionError("the neighbors' masks belong to different networks")
-    w = len(masks) * normalized_weights(len(masks), weights)
+    vote_weights = len(masks) * normalized_weights(len(masks), weights)
     counts = {name: np.zeros(size) for name, size in masks[0].sizes.items()}
-    for mask, weight in zip(masks, w, strict=True):
+    for mask, weight in zip(masks, vote_weights, strict=True):
         for name, kept in mask.items():
             counts[name][kept] += weight
     return counts
 
 
 def vote_probabilities(counts: np.ndarray, tau: float) -> np.ndarray:
-    """Equation 1: softmax of the counts over `tau`; float64 (units,), sums to 1."""
+    """Return the softmax of the votes divided by a temperature (MVP, Equation 1).
+
+    Args:
+        counts: the votes for each unit of a layer: float64 (units,).
+        tau: the temperature, above 0.
+
+    Returns:
+        Probabilities that sum to 1: float64 (units,).
+
+    Raises:
+        OptionError: `tau` is not above 0.
+    """
     if not tau > 0:
         raise OptionError(f"tau={tau}: the temperature of the vote must be above 0")
     logits = (counts - counts.max()) / tau
@@ -44,9 +61,16 @@ def vote_probabilities(counts: np.ndarray, tau: float) -> np.ndarray:
 
 
 def draw_order(logits: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """All indices, drawn one after the other with probability softmax(logits) among those left.
+    """Draw all units one after the other, each with probability softmax(logits) among the remaining units.
 
-    By the Gumbel top-k trick (Kool et al., 2019): in the order of logits plus Gumbel noise.
+    The order of logits plus Gumbel noise has this distribution: the Gumbel top-k trick (Kool et al., 2019).
+
+    Args:
+        logits: float64 (units,).
+        rng: the generator to draw from.
+
+    Returns:
+        Unit indices in the order in which they were drawn: int64 (units,).
     """
     keys = logits + rng.gumbel(size=len(logits))
     return np.argsort(-keys, kind="stable")
@@ -61,18 +85,23 @@ def vote_order(
     tie_break: Mapping[str, np.ndarray] | None = None,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
-    """By layer, all units from the first to stay to the last: one vote, whose first k are a mask of any size.
+    """Return the order in which units stay after one vote; the first units of each layer are a mask of any size.
 
     Args:
-        masks: one of each neighbor, of one base.
+        masks: one mask per neighbor, all of one base.
         tau: temperature of the softmax; small values leave little to chance.
-        sample: draw from Equation 1 without replacement; if False, units are ordered by their votes.
-        weights: a weight for each neighbor's vote, such as its similarity.
-        tie_break: scores (units,) by layer that order units of equal count when not sampling; else lower indices win.
-        seed: of the draw; the same seed gives the same order.
+        sample: whether to draw units from Equation 1 without replacement; if not, they are ordered by their votes.
+        weights: one weight per neighbor, such as its similarity; None: all votes count the same.
+        tie_break: scores (units,) by layer that order units of equal votes without sampling, the highest first; None:
+            the lower index comes first.
+        seed: seed of the draw; the same seed gives the same order.
+
+    Returns:
+        Unit indices from the first to stay to the last: int64 (units,) by layer.
 
     Raises:
-        OptionError, BankError: see `count_votes`.
+        BankError: there is no mask.
+        OptionError: the masks belong to different networks, or the weights or `tau` cannot be used.
     """
     counts, rng, order = count_votes(masks, weights), np.random.default_rng(seed), {}
     for name, votes in counts.items():
@@ -80,21 +109,28 @@ def vote_order(
             vote_probabilities(votes, tau)  # checks tau
             order[name] = draw_order(votes / tau, rng)
         else:
-            second = -np.asarray(tie_break[name]) if tie_break is not None else np.arange(len(votes))
-            order[name] = np.lexsort((second, -votes))
+            tie_keys = -np.asarray(tie_break[name]) if tie_break is not None else np.arange(len(votes))
+            order[name] = np.lexsort((tie_keys, -votes))
     return order
 
 
 def vote(masks: Sequence[Mask], ratio: float, **options: Any) -> Mask:
-    """The mask of a new task from its neighbors' masks (Algorithm 1, lines 2 and 3).
+    """Return the mask of a new task by a vote of its neighbors' masks (MVP, Algorithm 1, lines 2 and 3).
 
     Args:
-        masks: one of each neighbor, of one base.
-        ratio: share of units to remove; ``keep_count`` units of each layer stay.
-        options: as of `vote_order`.
+        masks: one mask per neighbor, all of one base.
+        ratio: share of units to remove, in (0, 1); `keep_count` units of each layer stay.
+        options: the options of `vote_order`.
 
     Raises:
-        OptionError, BankError: see `count_votes`; ratio outside (0, 1).
+        BankError: there is no mask.
+        OptionError: the ratio lies outside (0, 1), the masks belong to different networks, or an option cannot be used.
+
+    Example:
+        >>> sizes = {"conv1": 4}
+        >>> masks = [Mask({"conv1": [0, 1]}, sizes), Mask({"conv1": [1, 2]}, sizes), Mask({"conv1": [1, 2]}, sizes)]
+        >>> vote(masks, ratio=0.5, sample=False)["conv1"]
+        array([1, 2])
     """
     check_ratio(ratio)
     order = vote_order(masks, **options)
@@ -102,26 +138,50 @@ def vote(masks: Sequence[Mask], ratio: float, **options: Any) -> Mask:
 
 
 def is_tied(counts: Mapping[str, np.ndarray], keep: Mapping[str, int]) -> bool:
-    """Whether, in some layer, the last unit with enough votes to stay has as many as the first that must go."""
+    """Return whether votes alone do not decide which units stay.
+
+    This is so if, in some layer, the last unit that stays has as many votes as the first unit that is removed.
+
+    Args:
+        counts: the votes or scores of each unit, (units,) by layer.
+        keep: units to keep by layer.
+    """
     for name, votes in counts.items():
-        k, order = keep[name], np.sort(votes)[::-1]
-        if 0 < k < len(votes) and order[k - 1] == order[k]:
+        k, sorted_votes = keep[name], np.sort(votes)[::-1]
+        if 0 < k < len(votes) and sorted_votes[k - 1] == sorted_votes[k]:
             return True
     return False
 
 
 def vote_shares(mask: Mask, masks: Sequence[Mask], weights: Sequence[float] | None = None) -> list[float]:
-    """For each neighbor, its share of all votes that were cast for the kept units; they sum to 1 (or are all 0)."""
-    w = np.ones(len(masks)) if weights is None else np.asarray(weights, dtype=np.float64)
-    votes = w * [sum(len(np.intersect1d(kept, m[name])) for name, kept in mask.items()) for m in masks]
+    """Return each neighbor's share of the votes for the units that stay.
+
+    Args:
+        mask: the units that stay.
+        masks: one mask per neighbor.
+        weights: one weight per neighbor; None: all votes count the same.
+
+    Returns:
+        One share per neighbor. They sum to 1, or are all 0 if no neighbor keeps any of the units.
+    """
+    vote_weights = np.ones(len(masks)) if weights is None else np.asarray(weights, dtype=np.float64)
+    votes = vote_weights * [sum(len(np.intersect1d(kept, m[name])) for name, kept in mask.items()) for m in masks]
     return (votes / max(votes.sum(), 1e-300)).tolist()
 
 
 def agreement(mask: Mask, masks: Sequence[Mask]) -> dict[str, dict[int, int]]:
-    """For each layer: how many kept units were held by 0, 1, ... all of the neighbors."""
+    """Return how many of the units that stay are kept by 0, 1, ... all of the neighbors, by layer.
+
+    Args:
+        mask: the units that stay.
+        masks: one mask per neighbor.
+
+    Returns:
+        By layer, the number of units by the number of neighbors that keep them.
+    """
     counts = count_votes(masks)
-    table = {}
+    units_by_votes = {}
     for name, kept in mask.items():
-        held = np.bincount(counts[name][kept].round().astype(int), minlength=len(masks) + 1)
-        table[name] = {i: int(n) for i, n in enumerate(held)}
-    return table
+        n_units = np.bincount(counts[name][kept].round().astype(int), minlength=len(masks) + 1)
+        units_by_votes[name] = {i: int(n) for i, n in enumerate(n_units)}
+    return units_by_votes

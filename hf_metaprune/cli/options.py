@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..adapt.recipes import shown_defaults
+from ..adapt.recipes import default_texts
 from ..config import option_fields
 from ..errors import OptionError
 
@@ -22,7 +22,7 @@ def _annotation(cls: Any, f: Field) -> Any:
     text = f.metadata["help"] + (f" One of: {', '.join(choices)}." if choices else "")
     conditions = [f"{name} {' or '.join(values)}" for name, values in f.metadata.get("only", {}).items()]
     text += f" Only with {' and '.join(conditions)}." if conditions else ""
-    recipe = shown_defaults() if cls.by_recipe else {}
+    recipe = default_texts() if cls.by_recipe else {}
     default: Any = f"by the recipe: {recipe[f.name]}" if f.name in recipe else _default_text(f.default)
     metavar = None
     if typing.get_origin(kind) is tuple:

@@ -12,41 +12,75 @@ import numpy as np
 
 from ..errors import FormatError, OptionError
 
-MAX_UNITS = 1 << 20  # of one layer; guards the unpacking of masks from strangers
+MAX_UNITS = 1 << 20
+"""Largest number of units in one layer. The limit guards against files from strangers that would fill the memory."""
 
 
 def keep_count(size: int, ratio: float) -> int:
-    """Units that a layer of `size` units keeps at pruning ratio `ratio`: ``max(1, round((1 - ratio) * size))``."""
-    return max(1, round(round((1.0 - ratio) * size, 9)))
+    """Return how many units a layer keeps at a pruning ratio: ``max(1, round((1 - ratio) * size))``.
+
+    Args:
+        size: units of the layer.
+        ratio: share of units to remove, in [0, 1].
+
+    Returns:
+        The number of units to keep, at least 1.
+
+    Example:
+        >>> keep_count(64, 0.9)
+        6
+    """
+    return max(1, round(round((1.0 - ratio) * size, 9)))  # the inner round removes the float error of 1 - ratio
 
 
 class Mask(Mapping[str, np.ndarray]):
-    """Kept unit indices of every prunable layer, numbered as in the base model; immutable.
+    """The kept units of every prunable layer, numbered as in the base model. A mask cannot be changed.
 
-    Reads as a mapping from a layer's name to its kept indices (int64, sorted, read-only); ``sizes`` has each
-    layer's unit count. Layers keep the order they were given in. Omega_l in the papers.
+    A mask is a mapping from a layer's name to the indices of its kept units: int64 (kept units,), sorted, read-only.
+    The papers call these indices Omega_l. The layers are in the order of ``sizes``.
+
+    The operators work layer by layer: ``a & b`` keeps the units that both keep, ``a | b`` those that either keeps,
+    ``a - b`` those of ``a`` that ``b`` does not keep, and ``~a`` those that ``a`` does not keep. ``a <= b`` asks
+    whether ``b`` keeps every unit that ``a`` keeps.
+
+    Args:
+        kept: kept unit indices by layer: whole numbers, different from each other, in any order.
+        sizes: units of each layer, kept or not, for the same layers as `kept`.
 
     Raises:
-        OptionError: indices outside a layer, repeated, or layers that do not match ``sizes``.
+        OptionError: an index is outside its layer, repeated or not a whole number, a size is below 0, or the layers of
+            `kept` and `sizes` differ.
+
+    Example:
+        >>> mask = Mask({"conv1": [0, 2], "conv2": [5]}, sizes={"conv1": 4, "conv2": 6})
+        >>> mask
+        Mask(2 layers, 3 of 10 units kept)
+        >>> mask["conv1"]
+        array([0, 2])
+        >>> round(mask.iou(Mask({"conv1": [0, 1], "conv2": [5]}, mask.sizes)), 3)
+        0.5
     """
 
     __slots__ = ("_hash", "_kept", "sizes")
+
+    sizes: dict[str, int]
+    """Units of each layer, kept or not, by name."""
 
     def __init__(self, kept: Mapping[str, Any], sizes: Mapping[str, int]) -> None:
         if list(kept) != list(sizes):
             if set(kept) != set(sizes):
                 raise OptionError(f"mask layers differ from the sizes' layers: {sorted(set(kept) ^ set(sizes))[:5]}")
             kept = {name: kept[name] for name in sizes}
-        self.sizes: dict[str, int] = {name: int(size) for name, size in sizes.items()}
+        self.sizes = {name: int(size) for name, size in sizes.items()}
         if any(size < 0 for size in self.sizes.values()):
             raise OptionError("a layer cannot have fewer than 0 units")
         self._kept: dict[str, np.ndarray] = {}
         self._hash: int | None = None
         for name, indices in kept.items():
-            given = np.asarray(indices).reshape(-1)
-            if given.size and given.dtype.kind not in "iu":
-                raise OptionError(f"layer {name}: kept units must be whole numbers, not {given.dtype} (see from_bools)")
-            array = np.sort(given.astype(np.int64))
+            array = np.asarray(indices).reshape(-1)
+            if array.size and array.dtype.kind not in "iu":
+                raise OptionError(f"layer {name}: kept units must be whole numbers, not {array.dtype} (see from_bools)")
+            array = np.sort(array.astype(np.int64))
             if array.size and (array[0] < 0 or array[-1] >= self.sizes[name] or (np.diff(array) == 0).any()):
                 raise OptionError(
                     f"layer {name}: kept units must be different numbers from 0 to {self.sizes[name] - 1}"
@@ -56,23 +90,41 @@ class Mask(Mapping[str, np.ndarray]):
 
     @classmethod
     def full(cls, sizes: Mapping[str, int]) -> Mask:
-        """The mask that keeps every unit."""
+        """Return the mask that keeps every unit.
+
+        Args:
+            sizes: units of each layer, by name.
+        """
         return cls({name: np.arange(size) for name, size in sizes.items()}, sizes)
 
     @classmethod
     def random(cls, sizes: Mapping[str, int], ratio: float, seed: int | np.random.Generator = 0) -> Mask:
-        """A mask that keeps a uniformly random `keep_count` of units in each layer."""
+        """Return a mask that keeps random units, `keep_count` of them in each layer.
+
+        Args:
+            sizes: units of each layer, by name.
+            ratio: share of units to remove in each layer.
+            seed: a seed, or a generator to draw from. The same seed gives the same mask.
+        """
         rng = np.random.default_rng(seed)
         return cls({n: rng.choice(s, keep_count(s, ratio), replace=False) for n, s in sizes.items()}, sizes)
 
     @classmethod
     def from_bools(cls, flags: Mapping[str, Any]) -> Mask:
-        """From one boolean array per layer, True for kept."""
+        """Return the mask of boolean flags.
+
+        Args:
+            flags: bool (units,) by layer, True for a kept unit.
+
+        Example:
+            >>> Mask.from_bools({"conv1": [True, False, True]})["conv1"]
+            array([0, 2])
+        """
         arrays = {name: np.asarray(flag, dtype=bool) for name, flag in flags.items()}
         return cls({n: np.flatnonzero(a) for n, a in arrays.items()}, {n: len(a) for n, a in arrays.items()})
 
     def to_bools(self) -> dict[str, np.ndarray]:
-        """One boolean array per layer, True for kept."""
+        """Return one flag per unit: bool (units,) by layer, True for a kept unit."""
         return {name: np.isin(np.arange(size), self._kept[name]) for name, size in self.sizes.items()}
 
     def __getitem__(self, layer: str) -> np.ndarray:
@@ -101,26 +153,26 @@ class Mask(Mapping[str, np.ndarray]):
         from ..drawing.units import units_figure
         from ..text import counted
 
-        said = f"{self.n_kept:,} of {self.n_units:,} units stay, in {counted(len(self), 'layer')}."
-        picture = svg(units_figure(self, self.sizes), f"Units kept by layer: {said}")
-        return cell("Mask", summary=[said], svg=drawn(picture))
+        summary = f"{self.n_kept:,} of {self.n_units:,} units stay, in {counted(len(self), 'layer')}."
+        picture = svg(units_figure(self, self.sizes), f"Units kept by layer: {summary}")
+        return cell("Mask", summary=[summary], svg=drawn(picture))
 
     def __repr__(self) -> str:
         return f"Mask({len(self)} layers, {self.n_kept} of {self.n_units} units kept)"
 
     @property
     def n_units(self) -> int:
-        """Units in all layers together."""
+        """Number of units in all layers together, kept or not."""
         return sum(self.sizes.values())
 
     @property
     def n_kept(self) -> int:
-        """Kept units in all layers together."""
+        """Number of kept units in all layers together."""
         return sum(len(kept) for kept in self._kept.values())
 
     @property
     def ratio(self) -> float:
-        """Share of all units that is removed."""
+        """Share of all units that is removed, in [0, 1]."""
         return 1.0 - self.n_kept / max(1, self.n_units)
 
     def _combine(self, other: Mask, op: Any) -> Mask:
@@ -144,35 +196,79 @@ class Mask(Mapping[str, np.ndarray]):
         return Mask.full(self.sizes) - self
 
     def __le__(self, other: Mask) -> bool:
-        """Whether every unit kept here is kept in `other` too."""
+        """Return whether every unit kept here is kept in `other` too."""
         self._check_same_layers(other)
         return all(np.isin(self[n], other[n]).all() for n in self)
 
     def iou_per_layer(self, other: Mask) -> dict[str, float]:
-        """Intersection over union of the kept units, layer by layer (MVP, Section 3.2); 1 where both are empty."""
+        """Return the intersection over union of the kept units of each layer (MVP, Section 3.2).
+
+        Args:
+            other: a mask of the same layers.
+
+        Returns:
+            A number in [0, 1] by layer; 1 if both masks keep no unit of it.
+
+        Raises:
+            OptionError: the masks have different layers or sizes.
+        """
         both, either = self & other, self | other
         return {n: len(both[n]) / len(either[n]) if len(either[n]) else 1.0 for n in self}
 
     def iou(self, other: Mask) -> float:
-        """Intersection over union of the kept units of all layers together."""
+        """Return the intersection over union of the kept units of all layers together.
+
+        Args:
+            other: a mask of the same layers.
+
+        Returns:
+            A number in [0, 1].
+
+        Raises:
+            OptionError: the masks have different layers or sizes.
+        """
         return (self & other).n_kept / max(1, (self | other).n_kept)
 
     def with_whole_layers(self, sizes: Mapping[str, int]) -> Mask:
-        """The mask over the layers of `sizes`, of which those that it lacks are kept whole."""
+        """Return this mask over the layers of `sizes`, with every unit kept in layers that this mask lacks.
+
+        Args:
+            sizes: units of each layer of the result, by name.
+        """
         return Mask({name: self[name] if name in self else np.arange(size) for name, size in sizes.items()}, sizes)
 
     def positions_in(self, outer: Mask) -> dict[str, np.ndarray]:
-        """Where each kept unit stands among the kept units of `outer`.
+        """Return the positions of the kept units among the kept units of `outer`.
+
+        Args:
+            outer: a mask that keeps at least the units of this one.
+
+        Returns:
+            int64 (kept units,) by layer, sorted.
 
         Raises:
             OptionError: a unit kept here is not kept in `outer`.
+
+        Example:
+            >>> outer = Mask({"conv1": [1, 3, 4]}, {"conv1": 6})
+            >>> Mask({"conv1": [3]}, {"conv1": 6}).positions_in(outer)["conv1"]
+            array([1])
         """
         if not self <= outer:
             raise OptionError("a mask can only be sliced out of a network that holds all its units")
         return {n: np.searchsorted(outer[n], self[n]) for n in self}
 
     def pack(self) -> dict[str, dict[str, Any]]:
-        """``{layer: {size, kept, bits}}``: unit count, kept count, base64 of the bitmap (first unit: highest bit)."""
+        """Return the mask as values that JSON can hold.
+
+        Returns:
+            ``{layer: {"size": units, "kept": kept units, "bits": bitmap}}``. The bitmap has one bit per unit, the first
+            unit in the highest bit of the first byte, and is written in base64.
+
+        Example:
+            >>> Mask({"conv1": [0, 2]}, {"conv1": 4}).pack()
+            {'conv1': {'size': 4, 'kept': 2, 'bits': 'oA=='}}
+        """
         return {
             name: {
                 "size": self.sizes[name],
@@ -184,10 +280,14 @@ class Mask(Mapping[str, np.ndarray]):
 
     @classmethod
     def unpack(cls, packed: Mapping[str, Mapping[str, Any]]) -> Mask:
-        """The inverse of `pack`.
+        """Return the mask that `pack` has turned into JSON values.
+
+        Args:
+            packed: what `pack` returns.
 
         Raises:
-            FormatError: a size, a bitmap's length, its padding or its count of ones is wrong.
+            FormatError: an entry is missing or cannot be decoded, or a size, a bitmap's length, its padding bits or its
+                number of ones is wrong.
         """
         if not isinstance(packed, Mapping):
             raise FormatError("masks: expected a mapping from layer to {size, kept, bits}")
@@ -207,6 +307,6 @@ class Mask(Mapping[str, np.ndarray]):
         return cls.from_bools(flags)
 
     def digest(self) -> str:
-        """sha256 of the packed mask as canonical JSON, in hex; the same on every machine."""
+        """Return the SHA-256 of the packed mask as canonical JSON: 64 hex digits, the same on every machine."""
         canonical = json.dumps(self.pack(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""A mask as bytes: the bitmaps of all layers, one after the other."""
+"""Masks as bytes: the bitmaps of all layers, one after the other."""
 
 from __future__ import annotations
 
@@ -11,15 +11,22 @@ from .mask import Mask
 
 
 def pack_mask(mask: Mask) -> bytes:
-    """The bitmaps of all layers, each padded to whole bytes, one after the other (as the index holds them)."""
+    """Return the bitmaps of all layers, one after the other, each padded to whole bytes.
+
+    A bank's index holds masks in this form.
+    """
     return b"".join(np.packbits(flags).tobytes() for flags in mask.to_bools().values())
 
 
 def unpack_mask(packed: bytes, sizes: Mapping[str, int]) -> Mask:
-    """The inverse of `pack_mask`, given the layers and their sizes.
+    """Return the mask that `pack_mask` has turned into bytes.
+
+    Args:
+        packed: what `pack_mask` returns.
+        sizes: units of each layer, by name, in the order of the packed mask.
 
     Raises:
-        FormatError: the length does not fit, or padding bits are set.
+        FormatError: the length does not fit the sizes, or padding bits are set.
     """
     if len(packed) != sum((size + 7) // 8 for size in sizes.values()):
         raise FormatError(f"a mask of {len(packed)} bytes does not fit the base's layers")

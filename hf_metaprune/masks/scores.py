@@ -1,4 +1,4 @@
-"""Score masks: a real number for every unit of every prunable layer (SMSP). Nothing here knows a network."""
+"""Score masks: one real number per unit of every prunable layer (SMSP). This module knows no network."""
 
 from __future__ import annotations
 
@@ -11,17 +11,26 @@ from ..errors import BankError, OptionError
 from .mask import Mask
 
 NORMALIZATIONS = ("layer", "global", "none")
-LARGEST = 1e30
-"""Of scores: sums of such are still numbers in float32."""
+"""Values of the option ``normalize``: see `ScoreMask.normalized`."""
+MAX_SCORE = 1e30
+"""Largest score. Sums of such scores are still finite in float32."""
 
 
 class ScoreMask(Mapping[str, np.ndarray]):
-    """How much each unit of each layer matters, at least 0; a mask is its thresholding. Immutable.
+    """One score per unit, at least 0, which says how much the unit matters. A score mask cannot be changed.
 
-    Reads as a mapping from a layer's name to float32 (units,), read-only, numbered as in the base model.
+    A score mask is a mapping from a layer's name to the scores of its units: float32 (units,), read-only, numbered as
+    in the base model. A threshold on the scores gives a `Mask`.
+
+    Args:
+        scores: numbers from 0 to `MAX_SCORE`, (units,) by layer.
 
     Raises:
-        OptionError: a score is not finite, below 0, or above `LARGEST`.
+        OptionError: a score is not finite, below 0, or above `MAX_SCORE`.
+
+    Example:
+        >>> ScoreMask({"conv1": [0.5, 2.0, 0.0]})
+        ScoreMask(1 layers, 3 units)
     """
 
     __slots__ = ("_scores",)
@@ -30,14 +39,17 @@ class ScoreMask(Mapping[str, np.ndarray]):
         self._scores: dict[str, np.ndarray] = {}
         for name, values in scores.items():
             array = np.array(values, dtype=np.float32).reshape(-1)
-            if not ((array >= 0) & (array <= LARGEST)).all():
-                raise OptionError(f"layer {name}: scores must be finite numbers from 0 on, at most {LARGEST:g}")
+            if not ((array >= 0) & (array <= MAX_SCORE)).all():
+                raise OptionError(f"layer {name}: scores must be finite numbers from 0 on, at most {MAX_SCORE:g}")
             array.flags.writeable = False
             self._scores[name] = array
 
     @classmethod
     def from_mask(cls, mask: Mask) -> ScoreMask:
-        """1 for every kept unit, 0 for the others: what an entry without scores has to say."""
+        """Return scores of 1 for every kept unit of a mask and 0 for the others.
+
+        These scores stand in for an entry that has no scores of its own.
+        """
         return cls(mask.to_bools())
 
     def __getitem__(self, layer: str) -> np.ndarray:
@@ -61,37 +73,52 @@ class ScoreMask(Mapping[str, np.ndarray]):
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Unit counts by layer."""
+        """Units of each layer, by name."""
         return {name: len(values) for name, values in self._scores.items()}
 
     def with_ones_for(self, sizes: Mapping[str, int]) -> ScoreMask:
-        """The scores over the layers of `sizes`; in those that it lacks each unit has 1."""
+        """Return these scores over the layers of `sizes`, with 1 per unit in layers that have no scores here.
+
+        Args:
+            sizes: units of each layer of the result, by name.
+        """
         return ScoreMask({name: self[name] if name in self else np.ones(size) for name, size in sizes.items()})
 
     def reconciled(self, mask: Mask) -> ScoreMask:
-        """The scores with those of pruned units scaled down, in layers where one is no lower than a kept unit's.
+        """Return scores in which every kept unit of a mask scores higher than every pruned one.
 
-        A kept unit without a score gets the highest of the pruned ones, or, if those have none either, the layer's
-        lowest; in a layer of zeros only, which says nothing, the mask speaks: 1 for what it keeps.
+        Layers whose scores agree with the mask already stay as they are. In the other layers, the scores of pruned
+        units are scaled down until they are below the lowest score of a kept unit. If a kept unit has the score 0, the
+        kept units get at least the highest score of a pruned unit; if that is 0 too, at least the lowest positive score
+        of the layer; and if there is none, 1.
+
+        Args:
+            mask: a mask of the same layers.
         """
         flags = mask.to_bools()
-        return ScoreMask({name: _reconciled(values, flags[name]) for name, values in self._scores.items()})
+        return ScoreMask({name: _reconcile_layer(values, flags[name]) for name, values in self._scores.items()})
 
     def normalized(self, over: str) -> ScoreMask:
-        """Scores divided by their mean in each layer ("layer"), or in all ("global"), or as they are ("none").
+        """Return the scores divided by a mean; scores whose mean is 0 stay as they are.
 
-        Where all are 0 they stay so.
+        Args:
+            over: "layer" divides by the mean of each layer, "global" by the mean of all layers together, and "none"
+                divides by nothing.
+
+        Raises:
+            OptionError: `over` is another word.
         """
         if over not in NORMALIZATIONS:
             raise OptionError(f"normalize={over!r}: must be one of {', '.join(NORMALIZATIONS)}")
         if over == "none":
             return self
-        everything = float(np.concatenate([*self._scores.values(), np.zeros(0, np.float32)]).mean(dtype=np.float64))
-        means = {n: float(v.mean(dtype=np.float64)) if over == "layer" else everything for n, v in self._scores.items()}
+        total_mean = float(np.concatenate([*self._scores.values(), np.zeros(0, np.float32)]).mean(dtype=np.float64))
+        means = {n: float(v.mean(dtype=np.float64)) if over == "layer" else total_mean for n, v in self._scores.items()}
         return ScoreMask({n: v / means[n] if means[n] > 0 else v for n, v in self._scores.items()})
 
 
-def _reconciled(values: np.ndarray, kept: np.ndarray) -> np.ndarray:
+def _reconcile_layer(values: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Return one layer's scores, float32 (units,), made to agree with its flags, bool (units,)."""
     lowest, highest = values[kept].min(initial=np.inf), values[~kept].max(initial=0.0)
     if lowest > highest:
         return values
@@ -101,32 +128,53 @@ def _reconciled(values: np.ndarray, kept: np.ndarray) -> np.ndarray:
 
 
 def normalized_weights(voters: int, weights: Sequence[float] | None) -> np.ndarray:
-    """Each voter's part of the vote, float64 (voters,): the same for all, or by weights; they sum to 1.
+    """Return each voter's share of the vote; the shares sum to 1.
+
+    Args:
+        voters: number of voters.
+        weights: one weight per voter, at least 0; None: all voters count the same.
+
+    Returns:
+        The shares, float64 (voters,).
 
     Raises:
-        OptionError: the weights cannot be used.
+        OptionError: a weight is negative or not finite, all are 0, or their number is not that of the voters.
     """
-    w = np.ones(voters) if weights is None else np.asarray(weights, dtype=np.float64)
-    if w.shape != (voters,) or not np.isfinite(w).all() or (w < 0).any() or w.sum() <= 0:
+    values = np.ones(voters) if weights is None else np.asarray(weights, dtype=np.float64)
+    if values.shape != (voters,) or not np.isfinite(values).all() or (values < 0).any() or values.sum() <= 0:
         raise OptionError("vote weights must be finite, at least 0, not all 0, and one for each neighbor")
-    return w / w.sum()
+    return values / values.sum()
 
 
 def sum_scores(
     masks: Sequence[ScoreMask], weights: Sequence[float] | None = None, normalize: str = "layer"
 ) -> ScoreMask:
-    """The neighbors' scores together (SMSP): each normalized, then their mean, weighted if `weights` are given.
+    """Return the mean of the neighbors' score masks, each normalized before (SMSP, arXiv 2307.04365).
 
-    The paper sums them; a mean orders units alike.
+    The paper sums the scores. A mean gives the same order of units.
+
+    Args:
+        masks: one score mask per neighbor, all of the same layers.
+        weights: one weight per neighbor, at least 0; None: all count the same.
+        normalize: how each score mask is normalized: see `ScoreMask.normalized`.
 
     Raises:
-        BankError: there is none. OptionError: they are of different networks, or the weights cannot be used.
+        BankError: there is no score mask.
+        OptionError: the score masks have different layers, or the weights cannot be used.
+
+    Example:
+        >>> total = sum_scores([ScoreMask({"conv1": [1, 3]}), ScoreMask({"conv1": [2, 2]})])
+        >>> total["conv1"].tolist()
+        [0.75, 1.25]
     """
     if not masks:
         raise BankError("there is no neighbor to vote")
     if any(mask.sizes != masks[0].sizes for mask in masks):
         raise OptionError("the neighbors' score masks belong to different networks")
-    shares, even = normalized_weights(len(masks), weights), [mask.normalized(normalize) for mask in masks]
+    shares, normalized = normalized_weights(len(masks), weights), [mask.normalized(normalize) for mask in masks]
     return ScoreMask(
-        {name: sum(s * m[name].astype(np.float64) for s, m in zip(shares, even, strict=True)) for name in masks[0]}
+        {
+            name: sum(share * mask[name].astype(np.float64) for share, mask in zip(shares, normalized, strict=True))
+            for name in masks[0]
+        }
     )

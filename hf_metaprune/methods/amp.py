@@ -1,21 +1,24 @@
-"""Automatic mask pruning (SMSP's AMP): scores learnt for all units of the whole network, then one cut."""
+"""Automatic mask pruning (SMSP's AMP): learn scores for all units of the whole network, then prune once."""
 
 from __future__ import annotations
 
 import torch
 
 from ..masks.mask import Mask
-from .learnt import LearntPruning, ScoreTraining
+from .learned_scores import LearnedScorePruning, ScoreTraining
 from .method import register_method
 
 
-class AutomaticMaskPruning(LearntPruning):
-    """All units stay while scores are learnt, so that those of all are of one moment; then the lowest go at once."""
+class AutomaticMaskPruning(LearnedScorePruning):
+    """Pruning of the units with the lowest scores, in one cut after all scores were learned.
+
+    All units stay until then, so that their scores come from the same training steps.
+    """
 
     name = "amp"
     reference = "SMSP (arXiv 2307.04365), of whose AMP only a summary was to be had: see docs/explanation/methods.md"
 
-    def kept(self, training: ScoreTraining, scores: dict[str, torch.Tensor]) -> Mask:
+    def mask_after_step(self, training: ScoreTraining, scores: dict[str, torch.Tensor]) -> Mask:
         return training.mask
 
 

@@ -6,7 +6,7 @@ from .method import register_method
 
 
 class IterativeFilterPruning(IterativePruning):
-    """Every h steps the p% of each layer's filters with the smallest mean activation go."""
+    """Pruning of the p% of each layer's filters that have the smallest mean activation, every h steps."""
 
     name = "ifp"
     reference = "Meta-Vote Pruning, Algorithm 2; importance of Molchanov et al., 2016 (arXiv 1611.06440)"

@@ -1,4 +1,4 @@
-"""Prune while fine-tuning (Algorithm 2 of MVP), for any importance that can be recorded during training."""
+"""Pruning while fine-tuning (MVP, Algorithm 2), for any importance that can be recorded during training."""
 
 from __future__ import annotations
 
@@ -13,31 +13,48 @@ from ..models.slicing import shrink
 from ..training.importance import ActivationRecorder, TaylorRecorder
 from ..training.loop import TrainingResult, TrainingState
 from .method import Method, PruningJob, fine_tune_by_sgd
-from .schedule import IterativeOptions, least_steps, remaining
+from .schedule import IterativeOptions, least_steps, remaining_count
 
 log = logging.getLogger(__name__)
 Recorder = ActivationRecorder | TaylorRecorder
+"""What measures the importance of units while a model is trained."""
 
 
-def next_mask(held: Mask, scores: dict[str, torch.Tensor], share: float, ratio: float) -> Mask:
-    """`held` without the `share` of each layer's units that score lowest, never below the target count.
+def next_mask(current: Mask, scores: dict[str, torch.Tensor], share: float, ratio: float) -> Mask:
+    """Return a mask without the units that score lowest in each layer.
 
-    At least one unit goes at a time; of equal scores the higher index goes first.
+    A layer loses at least one unit, until it has as many as `ratio` asks for. Of equal scores the unit with the higher
+    index is removed first.
+
+    Args:
+        current: the units that are kept so far.
+        scores: the score of each kept unit, (kept units,) by layer, in the order of `current`.
+        share: share of each layer's kept units to remove, in (0, 1]; 1 goes to the ratio at once.
+        ratio: share of all units to remove in the end; `keep_count` units of each layer always stay.
+
+    Returns:
+        The units that are kept now.
     """
     kept = {}
-    for name, units in held.items():
-        target = keep_count(held.sizes[name], ratio)
+    for name, units in current.items():
+        target = keep_count(current.sizes[name], ratio)
         if len(units) <= target:
             kept[name] = units
             continue
-        remain = remaining(len(units), target, share)
-        order = torch.argsort(scores[name], descending=True, stable=True)[:remain]
+        n_kept = remaining_count(len(units), target, share)
+        order = torch.argsort(scores[name], descending=True, stable=True)[:n_kept]
         kept[name] = units[order.numpy()]
-    return Mask(kept, held.sizes)
+    return Mask(kept, current.sizes)
 
 
 class PruneWhileTraining:
-    """Training callback: every h steps, score units by what was recorded since, and slice the model."""
+    """Training callback that slices the model every h steps, by the importance recorded since the last slice.
+
+    Args:
+        model: the model to train and prune.
+        options: the schedule.
+        recorder: makes what records the importance of the model's units.
+    """
 
     def __init__(
         self,
@@ -45,43 +62,48 @@ class PruneWhileTraining:
         options: IterativeOptions,
         recorder: Callable[[MetaPrunedForImageClassification], Recorder],
     ) -> None:
-        self.options, self.make = options, recorder
+        self.options, self._make_recorder = options, recorder
         self.mask = model.mask()
         self.goal = {name: keep_count(size, options.ratio) for name, size in self.mask.sizes.items()}
-        self.recorder: Recorder | None = self.make(model).__enter__()
+        self.recorder: Recorder | None = self._make_recorder(model).__enter__()
 
     @property
-    def done(self) -> bool:
-        """Whether every layer has reached its target."""
+    def is_done(self) -> bool:
+        """Whether every layer has as few units as the ratio asks for."""
         return all(len(self.mask[name]) == count for name, count in self.goal.items())
 
     def on_step(self, state: TrainingState) -> None:
-        last_chance = state.step == state.steps
-        if self.recorder is None or (state.step % self.options.prune_every and not last_chance):
+        """Prune if the schedule says so, or if it is the last step.
+
+        In a run that is too short for its schedule, the last step prunes everything that is left to prune.
+        """
+        is_last = state.step == state.steps
+        if self.recorder is None or (state.step % self.options.prune_every and not is_last):
             return
         scores = self.recorder.scores()
         self.recorder.__exit__()
         self.recorder = None
-        share = 1.0 if last_chance else self.options.prune_share  # a run too short for its schedule ends in one cut
+        share = 1.0 if is_last else self.options.prune_share
         target = next_mask(self.mask, scores, share, self.options.ratio)
         shrink(state.model.network, state.model.layers, self.mask, target, state.optimizer)
         self.mask = target
         state.model.config.masks = target.pack()
-        if not self.done:
-            self.recorder = self.make(state.model).__enter__()
+        if not self.is_done:
+            self.recorder = self._make_recorder(state.model).__enter__()
 
     def on_eval(self, state: TrainingState) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
 
 class IterativePruning(Method[IterativeOptions]):
-    """Shared by the methods that prune while training: `recorder` says what is measured."""
+    """Base class of the methods that prune while training (MVP, Algorithm 2)."""
 
     options = IterativeOptions
     recorder: type[Recorder]
+    """The class that measures the importance of units."""
 
     def prune(self, job: PruningJob[IterativeOptions]) -> tuple[MetaPrunedForImageClassification, TrainingResult]:
-        self.tell(job)
+        self._warn_if_too_short(job)
         full = Mask.full(job.base.sizes)
         config = job.base.config(full, job.labels, synsets=job.synsets, ratio=job.options.ratio, method=self.name)
         torch.manual_seed(job.seed)  # the classifier's first weights
@@ -91,14 +113,14 @@ class IterativePruning(Method[IterativeOptions]):
         result = fine_tune_by_sgd(job, model, [pruning])
         return model, result
 
-    def tell(self, job: PruningJob[IterativeOptions]) -> None:
-        """Say it when the steps are too few for the schedule: then the last of them cuts what is left, untrained."""
-        o, least = job.options, least_steps(job.base.sizes, job.options)
-        if o.steps <= least:
-            every = o.prune_every * o.steps // (2 * least)
+    def _warn_if_too_short(self, job: PruningJob[IterativeOptions]) -> None:
+        """Log a warning if the steps are too few for the schedule, because no step follows the last cut then."""
+        o, needed = job.options, least_steps(job.base.sizes, job.options)
+        if o.steps <= needed:
+            shorter = o.prune_every * o.steps // (2 * needed)
             log.warning(
-                "%s: %d units of 100 are pruned only after %d steps with prune_every=%d, so step %d cuts the rest at "
-                "once, and none follows: take %d steps%s",
-                self.name, round(100 * o.ratio), least, o.prune_every, o.steps, 2 * least,
-                f", or prune_every={every}" if every else "",
+                "%s: with prune_every=%d, %d%% of the units are pruned only after %d steps, so step %d cuts the rest "
+                "at once, and no training follows: take %d steps%s",
+                self.name, o.prune_every, round(100 * o.ratio), needed, o.steps, 2 * needed,
+                f", or prune_every={shorter}" if shorter else "",
             )  # fmt: skip

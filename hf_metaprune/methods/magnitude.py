@@ -11,7 +11,7 @@ from .method import Method, PruningJob, SgdOptions, fine_tune_by_sgd, register_m
 
 
 class MagnitudePruning(Method[SgdOptions]):
-    """The filters with the largest L1 norm stay; the same for every task of a base."""
+    """Pruning of the filters with the smallest L1 norm, which are the same for every task of a base."""
 
     name = "magnitude"
     options = SgdOptions
@@ -26,9 +26,18 @@ class MagnitudePruning(Method[SgdOptions]):
 def prune_once(
     method: Method[SgdOptions], job: PruningJob[SgdOptions], mask: Mask
 ) -> tuple[MetaPrunedForImageClassification, TrainingResult]:
-    """Slice the base by `mask`, then fine-tune."""
+    """Slice the base by a mask, then fine-tune: the rest of a method that selects all units before training.
+
+    Args:
+        method: the method that selected the units.
+        job: the task and the options.
+        mask: the units to keep, over all prunable layers of the base.
+
+    Returns:
+        The trained model, in eval mode, and what its training measured.
+    """
     config = job.base.config(mask, job.labels, synsets=job.synsets, ratio=job.options.ratio, method=method.name)
-    torch.manual_seed(job.seed)
+    torch.manual_seed(job.seed)  # the classifier's first weights
     model = job.base.slice(config)
     return model, fine_tune_by_sgd(job, model)
 

@@ -1,4 +1,4 @@
-"""What a way to make a bank entry looks like, and the registry of them."""
+"""Interface and registry of pruning methods, which prune the base for one task and so make a bank's entries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ O_co = TypeVar("O_co", bound=MethodOptions, covariant=True)
 
 @dataclass(frozen=True)
 class SgdOptions(MethodOptions):
-    """Options of methods that train by SGD; the defaults are those of MVP, Section 3.1."""
+    """Options of methods that train by SGD. The defaults are those of MVP, Section 3.1."""
 
     lr: float = option(0.005, "Learning rate of SGD.", low=0.0, high=100.0)
     momentum: float = option(0.9, "Momentum of SGD.", low=0.0, high=0.9999)
@@ -29,41 +29,99 @@ class SgdOptions(MethodOptions):
 
 @dataclass(frozen=True)
 class PruningJob(Generic[O_co]):
-    """One task to prune the base for: its images and labels, options, and where to run."""
+    """One task to prune the base for, with the options and the device.
+
+    Example:
+        A job on the images of a `TaskData` called ``data``, pruned by magnitude::
+
+            method = get_method("magnitude")
+            options = method.options(ratio=0.9, steps=100)
+            job = PruningJob(base, data.train, data.task.labels, options, torch.device("cpu"))
+            model, result = method.prune(job)
+    """
 
     base: BaseModel
+    """The base model to prune."""
     train: ImageSet
+    """The task's training images, preprocessed as ``base.preprocessing`` says."""
     labels: Sequence[str]
+    """The task's labels, in the order of the images' targets."""
     options: O_co
+    """The method's options, of the class ``Method.options``."""
     device: torch.device
+    """Where the model is trained."""
     seed: int = 0
+    """Seed of everything random, so that a build that was interrupted goes on to the same entries."""
     synsets: Sequence[str | None] | None = None
+    """WordNet synset id of each label, None for labels without one."""
     evaluation: ImageSet | None = None
+    """Images to measure the accuracy on; None: it is not measured."""
     eval_steps: tuple[int, ...] = ()
+    """Steps after which the accuracy is measured. It is measured at the end in any case."""
     progress: bool = False
+    """Whether to show a progress bar."""
 
 
 class Method(ABC, Generic[O_co]):
-    """A way to prune a base model for one task."""
+    """A way to prune a base model for one task.
+
+    A subclass sets `name` and `reference` and implements `prune`. It is chosen by its name, after
+    ``register_method(...)`` or through the entry point group ``hf_metaprune.methods`` of its package.
+
+    Example:
+        A method that keeps the units with the largest gates, such as a batch norm's scale and shift::
+
+            class GatePruning(Method):
+                name = "gates"
+                reference = "Liu et al., 2017, Network Slimming (arXiv 1708.06519)"
+
+                def prune(self, job):
+                    state = job.base.state
+                    scores = {
+                        layer.name: sum(gate.by_unit(state[gate.tensor].abs()) for gate in layer.gates)
+                        for layer in job.base.layers
+                    }
+                    mask = next_mask(Mask.full(job.base.sizes), scores, 1.0, job.options.ratio)
+                    return prune_once(self, job, mask)
+
+            register_method(GatePruning())
+            build_bank(..., method="gates")
+    """
 
     name: ClassVar[str]
-    """The key it is chosen by."""
+    """The word that chooses the method: the value of the option ``method``."""
     reference: ClassVar[str]
-    """Where it comes from."""
+    """Where the method comes from, such as a paper."""
     options: ClassVar[type[MethodOptions]] = SgdOptions
-    """The class of its options, with their defaults; the command line shows them when the method is chosen."""
+    """The class of the method's options, with their defaults. The command line shows them with the method."""
 
     @abstractmethod
     def prune(self, job: PruningJob[Any]) -> tuple[MetaPrunedForImageClassification, TrainingResult]:
-        """A trained, sliced model of the task at ``job.options.ratio``."""
+        """Train a model of the task, and remove units until the ratio is reached.
+
+        Args:
+            job: the task, the options and the device.
+
+        Returns:
+            The sliced model, in eval mode, which keeps `keep_count` units of each layer for ``job.options.ratio``, and
+            what its training measured. A method that learns scores also sets the model's ``score_mask``.
+        """
 
 
 def fine_tune_by_sgd(
     job: PruningJob[SgdOptions], model: MetaPrunedForImageClassification, callbacks: Sequence[Callback] = ()
 ) -> TrainingResult:
-    """Train `model` for ``job.options.steps`` steps of SGD at a constant learning rate.
+    """Train a model for ``job.options.steps`` steps of SGD at a constant learning rate.
 
-    Its batch norm statistics are taken anew at the end: a unit that went changes what all later layers see.
+    Batch norm statistics are estimated again at the end, because pruning changes the input of all later layers.
+
+    Args:
+        job: the task and the options.
+        model: the model to train, in place.
+        callbacks: are called after each step and each evaluation; they may prune the model.
+
+    Returns:
+        What the training measured.
     """
     o = job.options
     training = TrainingOptions(
@@ -89,4 +147,5 @@ def fine_tune_by_sgd(
 
 
 METHODS: Registry[Method[Any]] = Registry("pruning method", "hf_metaprune.methods")
+"""All pruning methods by name, with those of installed plugins."""
 register_method, method_names, get_method = METHODS.register, METHODS.names, METHODS.get

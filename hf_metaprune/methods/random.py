@@ -8,7 +8,7 @@ from .method import Method, PruningJob, SgdOptions, register_method
 
 
 class RandomPruning(Method[SgdOptions]):
-    """Uniformly random units stay; no task plays a part."""
+    """Pruning of random units, whatever the task is."""
 
     name = "random"
     options = SgdOptions

@@ -1,4 +1,4 @@
-"""The schedule of Algorithm 2 of MVP: how many units each layer holds while it is pruned step by step."""
+"""The schedule of MVP's Algorithm 2: how many units each layer has while it is pruned step by step."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .method import SgdOptions
 
 @dataclass(frozen=True)
 class IterativeOptions(SgdOptions):
-    """How units go while a network is trained; MVP, Algorithm 2.
+    """Options of methods that prune while they train (MVP, Algorithm 2).
 
-    The paper gives J and r, but neither h nor p; h = 25 with p = 10% is what its FLOPs column implies
-    (docs/explanation/methods.md).
+    The paper gives J and r, but neither h nor p. The defaults, h = 25 and p = 10%, are what the paper's FLOPs column
+    implies (docs/explanation/methods.md).
     """
 
     prune_every: int = option(25, "h: steps between two prunings.", low=1, high=1_000_000)
@@ -23,24 +23,47 @@ class IterativeOptions(SgdOptions):
 
 
 def counts_by_step(sizes: Mapping[str, int], options: IterativeOptions) -> Iterator[dict[str, int]]:
-    """How many units each layer holds in each step: the schedule of Algorithm 2, which no image changes."""
+    """Yield how many units each layer has in each training step. The images do not change this schedule.
+
+    Args:
+        sizes: units of each layer before pruning, by name.
+        options: the schedule.
+
+    Yields:
+        Units by layer, once per step.
+    """
     counts, goal = dict(sizes), {name: keep_count(size, options.ratio) for name, size in sizes.items()}
     for step in range(1, options.steps + 1):
         yield counts
         if step % options.prune_every == 0 and counts != goal:
-            counts = {name: remaining(count, goal[name], options.prune_share) for name, count in counts.items()}
+            counts = {name: remaining_count(count, goal[name], options.prune_share) for name, count in counts.items()}
 
 
 def least_steps(sizes: Mapping[str, int], options: IterativeOptions) -> int:
-    """Steps after which the schedule has reached the ratio."""
+    """Return the number of steps after which the schedule has reached the ratio in every layer.
+
+    Args:
+        sizes: units of each layer before pruning, by name.
+        options: the schedule; its number of steps does not matter.
+    """
     counts, goal = dict(sizes), {name: keep_count(size, options.ratio) for name, size in sizes.items()}
     prunings = 0
     while counts != goal:
-        counts = {name: remaining(count, goal[name], options.prune_share) for name, count in counts.items()}
+        counts = {name: remaining_count(count, goal[name], options.prune_share) for name, count in counts.items()}
         prunings += 1
     return prunings * options.prune_every
 
 
-def remaining(held: int, goal: int, share: float) -> int:
-    """How many of a layer's units stay when a share of them goes: at least one goes, until the goal is reached."""
-    return max(goal, held - max(1, round(share * held)))
+def remaining_count(count: int, goal: int, share: float) -> int:
+    """Return how many units a layer has after one pruning.
+
+    Args:
+        count: units before.
+        goal: units in the end; the layer never has fewer.
+        share: share of `count` to remove; at least one unit is removed, until the goal is reached.
+
+    Example:
+        >>> remaining_count(64, goal=6, share=0.1)
+        58
+    """
+    return max(goal, count - max(1, round(share * count)))

@@ -6,7 +6,7 @@ from .method import register_method
 
 
 class TaylorPruning(IterativePruning):
-    """Every h steps the p% of each layer's filters whose removal would change the loss least go."""
+    """Pruning of the p% of each layer's filters whose removal would change the loss least, every h steps."""
 
     name = "taylor"
     reference = "Molchanov et al., 2019, Importance Estimation for Neural Network Pruning (arXiv 1906.10771)"

@@ -1,4 +1,4 @@
-"""Two stages for large banks: the index alone shortlists entries, LEEP decides among those."""
+"""Similarity in two stages for large banks: the index alone shortlists entries, then LEEP ranks the shortlist."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ from ..bank.entry import Entry
 from ..bank.sketch import BaseFeatures, guess_probabilities, unpack_sketch
 from ..errors import WordNetError
 from .leep import leep
-from .leep_labels import SHARE, LeepWithLabels, known_share
+from .leep_labels import LABEL_WEIGHT, LeepWithLabels, known_share
 from .similarity import Query, get_similarity, register_similarity
 
-SMALL = 25
-"""Entries that are all looked at, where they have sketches: a shortlist and the base's pass would cost as much."""
-SMALL_BLIND = 100
-"""The same of entries without a sketch."""
-PLACES = 0.1
-"""Share of the entries that LEEP looks at, where they have sketches (docs/findings/shortlist.md)."""
-PLACES_BLIND = 0.3
-"""The same of entries without a sketch, which WordNet shortlists, and much less well."""
-FEWEST = 10
-"""Entries on a shortlist, if there are as many."""
+SMALL_BANK = 25
+"""Number of entries with sketches up to which all are ranked: a shortlist of so few would cost as much as it saves."""
+SMALL_BANK_UNSKETCHED = 100
+"""Number of entries without a sketch up to which all are ranked."""
+SHORTLIST_SHARE = 0.1
+"""Share of the entries with sketches that LEEP ranks (docs/findings/shortlist.md)."""
+SHORTLIST_SHARE_UNSKETCHED = 0.3
+"""Share of the entries without a sketch that LEEP ranks; it is larger because WordNet's shortlist is less exact."""
+MIN_SHORTLIST = 10
+"""Smallest number of entries on a shortlist, if the bank has as many."""
 
 
 class Auto(LeepWithLabels):
-    """LEEP with labels of a shortlist: by sketches (bank/sketch.py), by WordNet for entries that have none.
+    """LEEP with labels on a shortlist of the entries.
 
-    In a small bank, and where there is neither a sketch nor WordNet, it looks at all of them.
+    Sketches in the bank's index (see ``bank/sketch.py``) shortlist the entries that have one, and WordNet shortlists
+    the others. All entries are ranked in a small bank, and all entries without a sketch if WordNet is not installed.
     """
 
     name = "auto"
@@ -40,40 +41,60 @@ class Auto(LeepWithLabels):
         return self._by_sketch(query, sketched) + self._by_wordnet(query, blind) or list(entries)
 
     def _by_sketch(self, query: Query, entries: list[Entry]) -> list[Entry]:
-        return entries if len(entries) <= SMALL else best(entries, guess_scores(query, entries), PLACES)
+        return (
+            entries
+            if len(entries) <= SMALL_BANK
+            else top_scoring(entries, guess_scores(query, entries), SHORTLIST_SHARE)
+        )
 
     def _by_wordnet(self, query: Query, entries: list[Entry]) -> list[Entry]:
-        if len(entries) <= SMALL_BLIND:
+        if len(entries) <= SMALL_BANK_UNSKETCHED:
             return entries
         try:
             scores = get_similarity("wordnet").scores(query, entries)
         except WordNetError as error:
-            query.record.note(f"all {len(entries)} entries without a sketch are looked at: {error}")
+            query.record.note(f"all {len(entries)} entries without a sketch are ranked, without a shortlist: {error}")
             return entries
-        return best(entries, scores, PLACES_BLIND)
+        return top_scoring(entries, scores, SHORTLIST_SHARE_UNSKETCHED)
 
 
 def guess_scores(query: Query, entries: Sequence[Entry]) -> dict[str, float]:
-    """LEEP (with labels) as the sketches guess it, from one forward pass of the base; a bad sketch has no score."""
-    images, features = query.sample, BaseFeatures(entries[0].bank.base, query.device)
-    x, targets = features(images), images.targets.numpy()
-    query.record.retrieval_flops += features.flops(images)
-    found: dict[str, float] = {}
+    """Estimate the score of `LeepWithLabels` for each entry from its sketch.
+
+    The estimate needs one forward pass of the base on the images, and none of the entries.
+
+    Args:
+        query: the target task; its record receives the FLOPs of the pass.
+        entries: at least one entry, each with a sketch.
+
+    Returns:
+        A score by entry id. Entries whose sketch cannot be read have none; a note says so.
+    """
+    images, base_features = query.sample, BaseFeatures(entries[0].bank.base, query.device)
+    features, targets = base_features(images), images.targets.numpy()
+    query.record.retrieval_flops += base_features.flops(images)
+    scores: dict[str, float] = {}
 
     def score(entry: Entry) -> None:
         assert entry.sketch is not None
-        guess = guess_probabilities(x, unpack_sketch(entry.sketch, len(entry.labels)))
-        found[entry.id] = leep(guess, targets) + SHARE * known_share(query, entry)
+        probabilities = guess_probabilities(features, unpack_sketch(entry.sketch, len(entry.labels)))
+        scores[entry.id] = leep(probabilities, targets) + LABEL_WEIGHT * known_share(query, entry)
 
     for entry in entries:
         query.usable(entry, partial(score, entry))
-    return found
+    return scores
 
 
-def best(entries: Sequence[Entry], scores: Mapping[str, float], share: float) -> list[Entry]:
-    """That share of the entries, and at least `FEWEST`, which have the largest scores; equal ones are ordered by id."""
+def top_scoring(entries: Sequence[Entry], scores: Mapping[str, float], share: float) -> list[Entry]:
+    """Return the entries with the largest scores, largest first; equal scores are ordered by id.
+
+    Args:
+        entries: the entries to choose from.
+        scores: a score by entry id; entries without one are left out.
+        share: share of the entries to return; at least `MIN_SHORTLIST` are returned, if so many have a score.
+    """
     scored = sorted((e for e in entries if e.id in scores), key=lambda e: (-scores[e.id], e.id))
-    return scored[: max(FEWEST, math.ceil(share * len(entries)))]
+    return scored[: max(MIN_SHORTLIST, math.ceil(share * len(entries)))]
 
 
 register_similarity(Auto())

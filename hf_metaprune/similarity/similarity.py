@@ -1,4 +1,4 @@
-"""Ranking a bank's entries by how near they are to a task: the interface and the registry."""
+"""Interface and registry of similarities, which rank a bank's entries by how near they are to a task."""
 
 from __future__ import annotations
 
@@ -23,59 +23,79 @@ from ..training.record import RunRecord
 
 log = logging.getLogger(__name__)
 
-SHOWN = 20
-"""Entries that a note names."""
+MAX_NAMED = 20
+"""Largest number of entries that one note names."""
 
 
 @dataclass(frozen=True)
 class Neighbor:
-    """An entry with its similarity to the target task; larger is nearer."""
+    """An entry with its similarity to the target task."""
 
     entry: Entry
+    """The entry of the bank."""
     score: float
+    """The similarity; larger is nearer. Its range depends on the similarity."""
 
 
 @dataclass
 class Query:
-    """The target: its labels, its training images, and how much may be spent on it."""
+    """The target task that entries are compared with, and the limits of the comparison.
+
+    Example:
+        A query about the training images of a `TaskData` called ``data``::
+
+            query = Query(data.task, data.train, torch.device("cpu"), samples=50)
+            neighbors = get_similarity("leep").rank(query, list(bank))
+            print(neighbors[0].entry.labels, query.record.notes)
+    """
 
     task: Task
+    """The target's labels and synsets."""
     images: ImageSet
+    """The target's training images."""
     device: torch.device
+    """Where forward passes run."""
     samples: int = 100
-    """Images that forward passes are made of."""
+    """Largest number of images that an entry's forward pass sees."""
     seed: int = 0
+    """Seed of the choice of images."""
     progress: bool = False
+    """Whether to show progress bars."""
     strict: bool = False
-    """Whether an entry that cannot be used is an error; else it is left out, with a note."""
+    """Whether an unusable entry raises an error. If not, it is left out, and a note says so."""
     record: RunRecord = field(default_factory=RunRecord)
-    """A similarity adds its notes (labels that were not understood, say) and the FLOPs of its forward passes."""
+    """Where a similarity adds its notes for the user (``record.note``) and its FLOPs (``record.retrieval_flops``)."""
     patience: Patience = field(default_factory=Patience)
-    """With files that the Hub fails to give."""
+    """When to stop asking a Hub that fails."""
     uncached: list[str] = field(default_factory=list)
-    """Ids of entries that are not in the cache, where the Hub may not be asked."""
+    """Ids of the entries that are left out because they are not in the cache and the Hub must not be asked."""
 
     def _note_uncached(self, entry_id: str) -> None:
-        """One note for all entries that cannot be had without a network."""
+        """Add an entry to the one note about all entries that are not in the cache."""
         if self.uncached:
             self.record.notes.remove(self._uncached_note())
         self.uncached.append(entry_id)
         self.record.note(self._uncached_note())
 
     def _uncached_note(self) -> str:
-        first, more = ", ".join(self.uncached[:SHOWN]), len(self.uncached) - SHOWN
-        what = counted(len(self.uncached), "entry", "entries")
-        return f"left out {what} not in the cache, for the Hub may not be asked: {first}" + (
+        named, more = ", ".join(self.uncached[:MAX_NAMED]), len(self.uncached) - MAX_NAMED
+        entries = counted(len(self.uncached), "entry", "entries")
+        return f"left out {entries} that the cache lacks, because the Hub must not be asked: {named}" + (
             f" and {more} more" if more > 0 else ""
         )
 
     @cached_property
     def sample(self) -> ImageSet:
-        """At most `samples` of the images, about equally many of each class."""
+        """At most `samples` of the images, about equally many per class."""
         return self.images.stratified(self.samples, self.seed)
 
     def fetch(self, entries: Sequence[Entry]) -> None:
-        """Get the files of entries from the Hub, several at a time; `usable` tells later of those that cannot be had.
+        """Get the files of entries from the Hub, several at a time.
+
+        Files that the Hub does not have, or fails to give, raise nothing here: `usable` reports them entry by entry.
+
+        Args:
+            entries: the entries whose files are needed.
 
         Raises:
             HubUnreachableError: the Hub cannot be reached.
@@ -89,10 +109,14 @@ class Query:
             log.info("%s", error)
 
     def usable(self, entry: Entry, check: Callable[[], object]) -> bool:
-        """Whether `check` finds nothing wrong with an entry; what is wrong becomes a note.
+        """Return whether an entry passes a check; if it does not, a note says why.
+
+        Args:
+            entry: the entry to check.
+            check: called without arguments; it raises a `FormatError` or a `HubError` if the entry cannot be used.
 
         Raises:
-            MetaPruneError: something is, and the query is strict.
+            MetaPruneError: the check fails and the query is strict, or the Hub has failed too often.
         """
         try:
             check()
@@ -108,39 +132,90 @@ class Query:
 
 
 class Similarity(ABC):
-    """A measure of how near an entry's task is to the target."""
+    """A measure of how near an entry's task is to the target task.
+
+    A subclass sets `name` and `reference` and implements `scores`. It is chosen by its name, after
+    ``register_similarity(...)`` or through the entry point group ``hf_metaprune.similarities`` of its package.
+
+    Example:
+        A similarity that needs neither images nor weights::
+
+            class SharedLabels(Similarity):
+                name = "shared-labels"
+                reference = "the share of the target's classes that an entry was made for"
+
+                def scores(self, query, entries):
+                    classes = len(query.task.labels)
+                    return {e.id: sum(map(bool, query.task.matches(e.task))) / classes for e in entries}
+
+            register_similarity(SharedLabels())
+            pruner.adapt("photos", by="shared-labels")
+    """
 
     name: ClassVar[str]
+    """The word that chooses the similarity: the value of the option ``by``."""
     reference: ClassVar[str]
+    """Where the similarity comes from, such as a paper."""
 
     @abstractmethod
     def scores(self, query: Query, entries: Sequence[Entry]) -> Mapping[str, float]:
-        """A score for each entry by id; larger is nearer. An entry may be left out (with a note)."""
+        """Return a score for each entry.
+
+        A similarity that makes forward passes uses ``query.sample``, calls ``query.fetch(entries)`` first, and adds its
+        FLOPs to ``query.record.retrieval_flops``.
+
+        Args:
+            query: the target task.
+            entries: the entries to score.
+
+        Returns:
+            A finite score by entry id; larger is nearer. An entry may be left out, with a note.
+        """
 
     def shortlist(self, query: Query, entries: Sequence[Entry]) -> list[Entry]:
-        """The entries that are worth a score, without fetching any; all of them, unless a measure knows better.
+        """Return the entries that are worth a score, without fetching any; by default all of them.
 
-        Asked again for those that are left when the shortlist does not have enough that can be used; never empty.
+        If too few entries of the shortlist can be used, this method is called again with the entries that were not on
+        it.
+
+        Args:
+            query: the target task.
+            entries: the entries to choose from, at least one.
+
+        Returns:
+            Some of the entries, at least one.
         """
         return list(entries)
 
     def weight(self, score: float) -> float:
-        """How much a neighbor of that score counts when votes are weighted; above 0."""
+        """Return the weight of a neighbor's vote when votes are weighted.
+
+        Args:
+            score: the neighbor's score.
+
+        Returns:
+            A number above 0; by default the score.
+        """
         return max(score, 1e-6)
 
     def rank(self, query: Query, entries: Sequence[Entry]) -> list[Neighbor]:
-        """Entries from the nearest to the farthest; equal scores are ordered by id.
+        """Return entries with their scores, nearest first; equal scores are ordered by id.
+
+        Args:
+            query: the target task.
+            entries: the entries to rank. Those without a score are left out.
 
         Raises:
             BankError: a score is not finite.
         """
         scores = self.scores(query, entries)
-        unsure = [name for name, score in scores.items() if not math.isfinite(score)]
-        if unsure:
-            raise BankError(f"similarity {self.name!r} has no finite score for entry {unsure[0]}")
-        found = [Neighbor(entry, float(scores[entry.id])) for entry in entries if entry.id in scores]
-        return sorted(found, key=lambda n: (-n.score, n.entry.id))
+        not_finite = [name for name, score in scores.items() if not math.isfinite(score)]
+        if not_finite:
+            raise BankError(f"similarity {self.name!r} has no finite score for entry {not_finite[0]}")
+        neighbors = [Neighbor(entry, float(scores[entry.id])) for entry in entries if entry.id in scores]
+        return sorted(neighbors, key=lambda n: (-n.score, n.entry.id))
 
 
 SIMILARITIES: Registry[Similarity] = Registry("similarity", "hf_metaprune.similarities")
+"""All similarities by name, with those of installed plugins."""
 register_similarity, similarity_names, get_similarity = SIMILARITIES.register, SIMILARITIES.names, SIMILARITIES.get

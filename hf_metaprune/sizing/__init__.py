@@ -1,1 +1,1 @@
-"""From an order of units to one size, and what that size costs."""
+"""Sizes of sub-networks: from an order of units and a ratio or a budget to a mask, and what a mask costs."""

@@ -1,4 +1,4 @@
-"""Parameters, MACs and training FLOPs of every sub-network of a base, from one look at the whole of it."""
+"""Parameters, MACs and training FLOPs of every sub-network of a base, from one measurement of the whole base."""
 
 from __future__ import annotations
 
@@ -24,25 +24,28 @@ Owners = Mapping[str, nn.Conv2d | nn.Linear]
 
 @dataclass(frozen=True)
 class _Work:
-    """FLOPs of one image: for each entry of a weight, for each unit of a layer's attention, and all others."""
+    """FLOPs per image, split by what they grow with."""
 
     weights: Mapping[str, float]
+    """FLOPs per entry of a weight, by the weight's name."""
     units: Mapping[str, float]
+    """FLOPs per unit that no weight accounts for, such as attention between tokens, by layer."""
     fixed: float
+    """FLOPs that do not depend on the units."""
 
 
 class CostModel:
-    """Parameters and FLOPs of every sub-network of a base: exact, without making one.
+    """Exact parameters and FLOPs of every sub-network of a base, without making the sub-networks.
 
-    Parameters follow from the shapes. A convolution or linear layer has as many MACs as its weight has entries, times
-    the places where it is applied, once forward, once for its weight's gradient and once for its input's, where these
-    are wanted; what attention computes between tokens is so much a head. All of that is read off passes of the whole
-    network by torch's ``FlopCounterMode``: convolutions and matrix products, two FLOPs a MAC. What a kernel computes
-    twice to save memory counts once.
+    The parameters follow from the shapes of the tensors. A convolution or linear layer costs one MAC per entry of its
+    weight and place where it is applied. A training step computes it up to three times: forward, for the gradient of
+    its weight and for the gradient of its input. Attention costs a fixed number of FLOPs per head. All factors are
+    measured by torch's ``FlopCounterMode`` in one pass of the whole network. It counts convolutions and matrix
+    products, two FLOPs per MAC. What a kernel computes twice to save memory counts once.
 
     Args:
-        config: of any sub-network of the base; its widths do not matter, its labels do.
-        image: (1, 3, height, width); only the shape matters.
+        config: the config of any sub-network of the base; its labels matter, its mask does not.
+        image: an image (1, 3, height, width), of which only the shape matters.
         frozen_stem: whether the stem is not trained.
     """
 
@@ -53,118 +56,137 @@ class CostModel:
             whole = MetaPrunedForImageClassification(
                 MetaPrunedConfig(base_model=config.base_model, masks=full, num_labels=labels)
             )
-            pixels = torch.zeros(2, *image.shape[-3:])  # two: batch norm refuses one value a channel
+            pixels = torch.zeros(2, *image.shape[-3:])  # two, because batch norm needs more than one value per channel
         self.layers: list[PrunableLayer] = whole.layers
         self.axes = tensor_axes(self.layers)
         self.shapes = {name: tuple(p.shape) for name, p in whole.network.named_parameters()}
         self._forward, self._training = _measure(whole, pixels, frozen_stem)
 
     def _entries(self, counts: Mapping[str, int]) -> dict[str, int]:
-        """How many entries each parameter has in a sub-network: none if it is gone."""
-        gone = [layer.branch for layer in self.layers if layer.branch is not None and not counts[layer.name]]
+        """Return how many entries each parameter has in a sub-network, 0 for those of branches without units."""
+        empty_branches = [layer.branch for layer in self.layers if layer.branch is not None and not counts[layer.name]]
         entries = {}
         for tensor, whole in self.shapes.items():
             shape = list(whole)
             for axis, layer in self.axes.get(tensor, []):
                 shape[axis.dim] = counts[layer.name] * axis.outer * axis.inner
-            entries[tensor] = 0 if any(branch.removes(tensor) for branch in gone) else math.prod(shape)
+            entries[tensor] = 0 if any(branch.removes(tensor) for branch in empty_branches) else math.prod(shape)
         return entries
 
     def params(self, counts: Mapping[str, int]) -> int:
-        """Trainable numbers."""
+        """Return the number of parameters of a sub-network with `counts` units by layer."""
         return sum(self._entries(counts).values())
 
     def macs(self, counts: Mapping[str, int]) -> int:
-        """MACs of one image."""
+        """Return the MACs per image of a sub-network with `counts` units by layer."""
         return self.flops(counts) // 2
 
     def flops(self, counts: Mapping[str, int]) -> int:
-        """FLOPs of one image, forward."""
+        """Return the FLOPs per image, forward, of a sub-network with `counts` units by layer."""
         return self._sum(self._forward, counts)
 
     def training_flops(self, counts: Mapping[str, int]) -> int:
-        """FLOPs of one image in a training step, forward and backward."""
+        """Return the FLOPs per image, forward and backward, of a sub-network with `counts` units by layer."""
         return self._sum(self._training, counts)
 
     def _sum(self, work: _Work, counts: Mapping[str, int]) -> int:
         entries = self._entries(counts)
-        weights = sum(each * entries[tensor] for tensor, each in work.weights.items())
-        return round(weights + sum(each * counts[name] for name, each in work.units.items()) + work.fixed)
+        by_weights = sum(flops * entries[tensor] for tensor, flops in work.weights.items())
+        return round(by_weights + sum(flops * counts[name] for name, flops in work.units.items()) + work.fixed)
 
 
 def _measure(whole: MetaPrunedForImageClassification, pixels: torch.Tensor, frozen_stem: bool) -> tuple[_Work, _Work]:
-    """The work of a forward pass, and of a training step."""
+    """Return the work of a forward pass and of a training step."""
     owners = {path: m for path, m in whole.network.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         whole.eval()(pixels)
     total = counter.get_total_flops() / len(pixels)
-    found = {
+    module_flops = {
         name.partition(".network.")[2]: sum(ops.values()) / len(pixels)
         for name, ops in counter.get_flop_counts().items()
     }
-    inner = {path: found.get(path, 0.0) for path in owners}
-    units = _attention(whole.layers, found, inner)
-    fixed = total - sum(inner.values()) - sum(units.values())
-    weights = {path: flops / owners[path].weight.numel() for path, flops in inner.items()}
-    each = {layer.name: units[layer.name] / layer.size for layer in whole.layers if layer.name in units}
-    passes = _passes(whole, owners, pixels, frozen_stem)
+    owner_flops = {path: module_flops.get(path, 0.0) for path in owners}
+    branch_flops = _branch_flops(whole.layers, module_flops, owner_flops)
+    fixed = total - sum(owner_flops.values()) - sum(branch_flops.values())
+    per_entry = {path: flops / owners[path].weight.numel() for path, flops in owner_flops.items()}
+    per_unit = {
+        layer.name: branch_flops[layer.name] / layer.size for layer in whole.layers if layer.name in branch_flops
+    }
+    products = _count_products(whole, owners, pixels, frozen_stem)
     return (
-        _Work({f"{path}.weight": n for path, n in weights.items()}, each, fixed),
+        _Work({f"{path}.weight": flops for path, flops in per_entry.items()}, per_unit, fixed),
         _Work(
-            {f"{path}.weight": n * passes[path] for path, n in weights.items()},
-            {name: 3 * n for name, n in each.items()},  # each of the products has two more, backward
+            {f"{path}.weight": flops * products[path] for path, flops in per_entry.items()},
+            {name: 3 * flops for name, flops in per_unit.items()},  # backward, each product needs two more
             3 * fixed,
         ),
     )
 
 
-def _attention(layers: list[PrunableLayer], found: Mapping[str, float], inner: Mapping[str, float]) -> dict[str, float]:
-    """FLOPs of layers' branches that no module with a weight accounts for."""
-    units = {}
+def _branch_flops(
+    layers: list[PrunableLayer], module_flops: Mapping[str, float], owner_flops: Mapping[str, float]
+) -> dict[str, float]:
+    """Return the FLOPs of each layer's branch that no module with a weight accounts for."""
+    flops_by_layer = {}
     for layer in layers:
         if layer.branch is not None:
             path = layer.branch.module
-            by_weights = sum(flops for name, flops in inner.items() if name.startswith(f"{path}."))
-            units[layer.name] = found.get(path, 0.0) - by_weights
-    return units
+            by_weights = sum(flops for name, flops in owner_flops.items() if name.startswith(f"{path}."))
+            flops_by_layer[layer.name] = module_flops.get(path, 0.0) - by_weights
+    return flops_by_layer
 
 
-def _passes(
+def _count_products(
     whole: MetaPrunedForImageClassification, owners: Owners, pixels: torch.Tensor, frozen_stem: bool
 ) -> dict[str, int]:
-    """How often each module computes its product in a training step.
+    """Return how often each module computes its product in a training step, forward and backward.
 
-    The counter itself does not know: it takes the gradient of a grouped convolution's weight for that of a dense one,
-    and errs on which module a gradient belongs to where modules run side by side.
+    torch's counter cannot tell: it counts the gradient of a grouped convolution's weight like that of a dense one, and
+    assigns gradients to the wrong module when modules run side by side.
     """
     whole.train()
     if frozen_stem:
         whole.freeze_stem()
-    passes = dict.fromkeys(owners, 0)
+    products = dict.fromkeys(owners, 0)
 
-    def note(path: str) -> Any:
-        return lambda module, args: passes.__setitem__(
+    def count(path: str) -> Any:
+        return lambda module, args: products.__setitem__(
             path, 1 + int(module.weight.requires_grad) + int(args[0].requires_grad)
         )
 
-    handles = [module.register_forward_pre_hook(note(path)) for path, module in owners.items()]
+    handles = [module.register_forward_pre_hook(count(path)) for path, module in owners.items()]
     whole(pixels)
     for handle in handles:
         handle.remove()
-    return passes
+    return products
 
 
 def count_flops(
     model: MetaPrunedForImageClassification, image: torch.Tensor, frozen_stem: bool = False
 ) -> tuple[int, int]:
-    """FLOPs of one image (1, 3, h, w): of a forward pass, and of a training step (forward and backward)."""
+    """Return a model's FLOPs per image.
+
+    Args:
+        model: the model.
+        image: an image (1, 3, height, width), of which only the shape matters.
+        frozen_stem: whether the stem is not trained.
+
+    Returns:
+        The FLOPs of a forward pass, and those of a training step, forward and backward.
+    """
     costs = get_cost_model(model.config, image, frozen_stem)
     counts = {name: len(kept) for name, kept in model.mask().items()}
     return costs.flops(counts), costs.training_flops(counts)
 
 
 def get_cost_model(config: MetaPrunedConfig, image: torch.Tensor, frozen_stem: bool = False) -> CostModel:
-    """The costs of all sub-networks of a base with as many labels; made once for all of these."""
+    """Return the cost model of a base's sub-networks; it is made once per base, number of labels and image size.
+
+    Args:
+        config: the config of any sub-network of the base; its labels matter, its mask does not.
+        image: an image (1, 3, height, width), of which only the shape matters.
+        frozen_stem: whether the stem is not trained.
+    """
     network, sizes = json.dumps(config.base_model, sort_keys=True), tuple(config.mask().sizes.items())
     return _cached_cost_model(network, sizes, config.num_labels, tuple(image.shape[1:]), frozen_stem)
 

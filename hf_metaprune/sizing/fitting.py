@@ -10,71 +10,82 @@ from ..config import AdaptOptions
 from ..errors import OptionError
 from ..masks.mask import Mask
 from ..masks.scores import ScoreMask
-from .budgets import Budget, largest, removed_share
+from .budgets import Budget, largest_counts, removed_share
 from .cost_model import CostModel, get_cost_model
 from .inputs import AdaptInputs
 from .latency import LatencyTable
 from .order import Counts, Order, Sizing, layer_exceptions
 
 Note = Callable[[str], None]
-"""Takes a sentence for the user."""
+"""A function that takes a sentence for the user."""
 
 LATENCY_TRIES = 6
-ROUNDED_MUCH = 0.02
-"""From which difference on rounding is told."""
-CLOCK = 0.95
-"""The part of a time budget that is aimed at: measured again, the same network may take some hundredths more."""
-NEAR, MARGIN = 0.9, 1.03
-"""How much of that is enough, and how much more than measured a sub-network is taken to need."""
+"""Largest number of sub-networks that are measured to find one within a time budget."""
+NOTED_DIFFERENCE = 0.02
+"""Difference of the removed share from which on the user is told that rounding changed it."""
+TARGET_SHARE = 0.95
+"""Share of a time budget that is aimed at, because a second measurement may take some hundredths longer."""
+NEAR_ENOUGH = 0.9
+"""Share of the aimed-at time from which on a sub-network is large enough."""
+SAFETY_FACTOR = 1.03
+"""Factor by which estimated times are raised above the measured ones, so that the next try is within the bound."""
 
 
 def make_budget(options: AdaptOptions) -> Budget:
-    """The bounds that the options name."""
+    """Return the budget that the options set; it is false if they set none."""
     return Budget(options.max_params, options.max_macs, options.max_latency_ms)
 
 
 def check_bounds(options: AdaptOptions) -> None:
-    """Refuse a ratio beside a budget.
+    """Check that the options set a ratio or a budget, but not both.
 
     Raises:
-        OptionError: there are both.
+        OptionError: they set both.
     """
     if make_budget(options) and options.ratio is not None:
         raise OptionError(f"ratio={options.ratio} and a budget: pass one of them")
 
 
 def is_even(options: AdaptOptions) -> bool:
-    """Whether every layer keeps the share that the ratio says."""
-    others = options.layer_ratios or options.round_to > 1 or make_budget(options)
-    return options.split == "layer" and not others
+    """Return whether the ratio alone decides how many units each layer keeps."""
+    has_other_sizes = options.layer_ratios or options.round_to > 1 or make_budget(options)
+    return options.split == "layer" and not has_other_sizes
 
 
 def task_cost_model(inputs: AdaptInputs) -> CostModel:
-    """What sub-networks of the base cost, for the task's labels and images."""
+    """Return the cost model of the base's sub-networks, for the task's labels and images."""
     config = inputs.base.config(Mask.full(inputs.sizes), inputs.task.labels)
     return get_cost_model(config, inputs.images.images[:1])
 
 
 def make_sizing(inputs: AdaptInputs, order: Order) -> Sizing:
-    """How sizes are chosen by the options."""
+    """Return the rule that the options set for sizes.
+
+    Args:
+        inputs: the options and the layers.
+        order: the order in which units stay.
+
+    Raises:
+        OptionError: ``layer_ratios`` are malformed, or name no layer.
+    """
     o, layers = inputs.options, inputs.layers
     return Sizing(layers, order, o.split, layer_exceptions(o.layer_ratios, layers), o.round_to)
 
 
 def check_reachable(inputs: AdaptInputs) -> None:
-    """Refuse a budget that no sub-network of the base can meet; no vote is needed to know.
+    """Check, before any vote, that the base has a sub-network within the budget.
 
     Raises:
-        OptionError: says what the smallest one costs.
+        OptionError: it has none; the message says what the smallest one costs.
     """
     layers, budget = inputs.layers, make_budget(inputs.options)
     if not budget:
         return
-    order = Order.by_scores(ScoreMask({layer.name: [1.0] * layer.size for layer in layers}))
+    order = Order.from_scores(ScoreMask({layer.name: [1.0] * layer.size for layer in layers}))
     sizing = make_sizing(inputs, order)
     costs = task_cost_model(inputs)
     try:
-        largest(sizing, replace(budget, max_latency_ms=None), costs)
+        largest_counts(sizing, replace(budget, max_latency_ms=None), costs)
         if budget.max_latency_ms is not None:
             LatencyTable(inputs, sizing, ratios=()).check_reachable(budget.max_latency_ms)
     except OptionError as error:
@@ -84,10 +95,17 @@ def check_reachable(inputs: AdaptInputs) -> None:
 
 
 def select_mask(inputs: AdaptInputs, order: Order, ratio: float | None, note: Note) -> tuple[Mask, float]:
-    """The mask, and the ratio that it is called by; `note` is told what the user should know.
+    """Return the mask of the units that stay, and its ratio.
 
     Args:
-        ratio: of units to remove; of no account where there is a budget.
+        inputs: the base, the task and the options.
+        order: the order in which units stay.
+        ratio: share of units to remove; it is ignored if the options set a budget.
+        note: receives sentences for the user about the sizes.
+
+    Returns:
+        The mask, and the share of units that it removes: `ratio` itself if it alone decides the sizes, and the measured
+        share if not.
 
     Raises:
         OptionError: the budget is out of reach.
@@ -95,7 +113,7 @@ def select_mask(inputs: AdaptInputs, order: Order, ratio: float | None, note: No
     o, layers, budget = inputs.options, inputs.layers, make_budget(inputs.options)
     sizing = make_sizing(inputs, order)
     if budget:
-        counts = _within(inputs, sizing, budget, note)
+        counts = _counts_within(inputs, sizing, budget, note)
     else:
         assert ratio is not None
         counts = sizing.counts(ratio)
@@ -103,46 +121,50 @@ def select_mask(inputs: AdaptInputs, order: Order, ratio: float | None, note: No
     mask = order.mask(counts)
     empty = [layer.name for layer in layers if not counts[layer.name] and layer.name not in sizing.exceptions]
     if empty:
-        note(f"{len(empty)} of {len(layers)} layers keep no unit, such as {empty[0]}: larger sizes do better")
+        note(f"{len(empty)} of {len(layers)} layers keep no unit, such as {empty[0]}; a larger model may do better")
     return mask, ratio if ratio is not None and is_even(o) else round(removed_share(counts, layers), 4)
 
 
-def _within(inputs: AdaptInputs, sizing: Sizing, budget: Budget, note: Note) -> Counts:
-    """The largest sizes within a budget; milliseconds are guessed by a table in the search, and measured in the end."""
+def _counts_within(inputs: AdaptInputs, sizing: Sizing, budget: Budget, note: Note) -> Counts:
+    """Return the largest sizes within a budget.
+
+    A search with estimated times proposes sizes, whose time is then measured. The ratio of both corrects the estimates
+    of the next search.
+    """
     costs = task_cost_model(inputs)
     if budget.max_latency_ms is None:
-        return largest(sizing, budget, costs)
-    table, bound, scale = LatencyTable(inputs, sizing), CLOCK * budget.max_latency_ms, 1.0
+        return largest_counts(sizing, budget, costs)
+    table, bound, scale = LatencyTable(inputs, sizing), TARGET_SHARE * budget.max_latency_ms, 1.0
     budget = replace(budget, max_latency_ms=bound)
     best = smallest = sizing.counts(1.0)
     for _ in range(LATENCY_TRIES):
-        counts = largest(sizing, budget, costs, partial(_scaled, table, scale))
-        found = table.measure(counts)
-        if found <= bound and costs.macs(counts) >= costs.macs(best):
+        counts = largest_counts(sizing, budget, costs, partial(_scaled_estimate, table, scale))
+        measured_ms = table.measure(counts)
+        if measured_ms <= bound and costs.macs(counts) >= costs.macs(best):
             best = counts
-        if NEAR * bound <= found <= bound:
+        if NEAR_ENOUGH * bound <= measured_ms <= bound:
             break
-        scale = MARGIN * found / table(counts)
+        scale = SAFETY_FACTOR * measured_ms / table(counts)
     if best == smallest:
         note(
-            f"the smallest size was taken: none of the others that were tried took {bound:.3g} ms ({CLOCK:.0%} of the "
-            "bound) or less"
+            f"the smallest size was taken, because no larger size that was tried took {bound:.3g} ms "
+            f"({TARGET_SHARE:.0%} of the bound) or less"
         )
     return best
 
 
-def _scaled(table: LatencyTable, scale: float, counts: Counts) -> float:
+def _scaled_estimate(table: LatencyTable, scale: float, counts: Counts) -> float:
     return scale * table(counts)
 
 
 def _note_rounding(sizing: Sizing, ratio: float, counts: Counts, note: Note) -> None:
-    """Say if rounded widths remove another share than was asked for."""
+    """Tell the user if rounded sizes remove another share of the units than the ratio."""
     if sizing.multiple == 1:
         return
-    plain = replace(sizing, multiple=1).counts(ratio)
-    removed, asked = removed_share(counts, sizing.layers), removed_share(plain, sizing.layers)
-    if abs(removed - asked) > ROUNDED_MUCH:
+    unrounded = replace(sizing, multiple=1).counts(ratio)
+    removed, removed_unrounded = removed_share(counts, sizing.layers), removed_share(unrounded, sizing.layers)
+    if abs(removed - removed_unrounded) > NOTED_DIFFERENCE:
         note(
             f"round_to={sizing.multiple} removes {removed:.0%} of the units, "
-            f"where the ratio alone would remove {asked:.0%}"
+            f"where the ratio alone would remove {removed_unrounded:.0%}"
         )

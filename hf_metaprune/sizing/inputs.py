@@ -1,4 +1,4 @@
-"""What an adaptation is given."""
+"""The inputs of an adaptation."""
 
 from __future__ import annotations
 
@@ -16,15 +16,20 @@ from ..models.base_model import BaseModel
 
 @dataclass(frozen=True)
 class AdaptInputs:
-    """The base, the task with its training images, the options and the device: nothing that a step changes."""
+    """The inputs of an adaptation, which no step changes."""
 
     base: BaseModel
+    """The base model."""
     task: Task
+    """The target task's labels and synsets."""
     images: ImageSet
+    """The target task's training images."""
     options: AdaptOptions
+    """The options, with every choice made."""
     ratio: float | None
-    """The share of units to remove in every layer; None if the sizes follow from something else."""
+    """The share of units to remove in every layer; None if a budget or other options decide the sizes."""
     device: torch.device
+    """Where models run."""
 
     @cached_property
     def layers(self) -> list[PrunableLayer]:
@@ -33,5 +38,5 @@ class AdaptInputs:
 
     @cached_property
     def sizes(self) -> dict[str, int]:
-        """Unit counts of the layers to prune, by name."""
+        """Units of each layer to prune, by name."""
         return layer_sizes(self.layers)

@@ -1,4 +1,4 @@
-"""How long sub-networks of given sizes take on this device: guessed by a table, and measured."""
+"""The latency of sub-networks of given sizes on this device: estimated from a table, or measured."""
 
 from __future__ import annotations
 
@@ -19,58 +19,70 @@ from .order import Counts, Sizing
 from .timing import WARM_UPS, latency_ms
 
 RATIOS = (0.0, 0.3, 0.6, 0.8, 0.9, 1.0)
+"""Ratios of the sub-networks that the table is made from."""
 REPEATS = 7
+"""Number of passes over which a module's median time is taken."""
 
 
 class LatencyTable:
-    """Milliseconds of one image: each module's time by its size, from sub-networks of a few ratios, added up.
+    """A table of module times, from which the latency of any sub-network is estimated.
 
-    Modules that hold parameters are timed one by one, at the widths that the ratios give them; between these the time
-    is interpolated by the number of their parameters. What is left of a whole pass is interpolated likewise, by all
-    parameters. `measure` makes a sub-network and times it as a whole.
+    The table holds the time of each module with parameters in a few sub-networks. The time of a module of another size
+    is interpolated by the number of its parameters. The rest of a whole pass is interpolated likewise, by the number of
+    all parameters. The estimate is the sum; `measure` makes a sub-network and times it as a whole.
+
+    Args:
+        inputs: the base, the images and the device.
+        sizing: how a ratio becomes the sizes of layers.
+        measure_ms: times a model on pixels, in milliseconds.
+        ratios: ratios of the sub-networks to make the table from.
     """
 
     def __init__(
         self,
         inputs: AdaptInputs,
         sizing: Sizing,
-        measured: Callable[[nn.Module, torch.Tensor], float] = latency_ms,
+        measure_ms: Callable[[nn.Module, torch.Tensor], float] = latency_ms,
         ratios: Sequence[float] = RATIOS,
     ) -> None:
-        self.inputs, self.sizing, self.measured = inputs, sizing, measured
+        self.inputs, self.sizing, self._measure_ms = inputs, sizing, measure_ms
         images = inputs.images
         self.pixels = images.preprocessing.normalize(images.images[:1]).to(inputs.device)
         self.points: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-        self.found: dict[tuple[int, ...], float] = {}
+        self.measured_ms: dict[tuple[int, ...], float] = {}
         for ratio in ratios:
-            self._fit(sizing.counts(ratio))
+            self._add(sizing.counts(ratio))
 
     def __call__(self, counts: Counts) -> float:
-        """What the table says of a sub-network."""
-        sizes = _sizes(self._model(counts, empty=True))
-        return sum(self._guess(name, size) for name, size in sizes.items())
+        """Return the estimated time of a sub-network for one image, in milliseconds."""
+        sizes = _module_sizes(self._make_model(counts, empty=True))
+        return sum(self._interpolate(name, size) for name, size in sizes.items())
 
     def measure(self, counts: Counts) -> float:
-        """The median time of the sub-network itself, made and timed once."""
+        """Return the measured time of a sub-network for one image, in milliseconds; each is measured once."""
         key = tuple(counts.values())
-        if key not in self.found:
-            self.found[key] = self.measured(self._model(counts), self.pixels)
-        return self.found[key]
+        if key not in self.measured_ms:
+            self.measured_ms[key] = self._measure_ms(self._make_model(counts), self.pixels)
+        return self.measured_ms[key]
 
     def check_reachable(self, bound: float) -> None:
-        """Refuse a bound below the smallest sub-network's time.
+        """Check that the smallest sub-network is within a bound.
+
+        Args:
+            bound: milliseconds per image.
 
         Raises:
-            OptionError: says what that takes here.
+            OptionError: it is not; the message says how long it takes.
         """
-        least = self.measure(self.sizing.counts(1.0))
-        if least > bound:
+        smallest_ms = self.measure(self.sizing.counts(1.0))
+        if smallest_ms > bound:
             raise OptionError(
-                f"max_latency_ms={bound:g}: the smallest sub-network of this base takes {least:.2f} ms on this machine"
-                f"{self.sizing.limits}"
+                f"max_latency_ms={bound:g}: the smallest sub-network of this base takes {smallest_ms:.2f} ms on this "
+                f"machine{self.sizing.limits_text}"
             )
 
-    def _model(self, counts: Counts, empty: bool = False) -> MetaPrunedForImageClassification:
+    def _make_model(self, counts: Counts, empty: bool = False) -> MetaPrunedForImageClassification:
+        """Return a sub-network on the device, or one without memory for its weights if `empty`."""
         base = self.inputs.base
         config = base.config(self.sizing.order.mask(counts), self.inputs.task.labels)
         if empty:
@@ -78,34 +90,34 @@ class LatencyTable:
                 return MetaPrunedForImageClassification(config)
         return base.slice(config).to(device=self.inputs.device, memory_format=torch.channels_last).eval()
 
-    def _fit(self, counts: Counts) -> None:
+    def _add(self, counts: Counts) -> None:
         """Add a sub-network's times to the table."""
-        model = self._model(counts)
-        sizes, whole, parts = _sizes(model), self.measure(counts), _module_ms(model, self.pixels)
+        model = self._make_model(counts)
+        sizes, whole_ms, parts_ms = _module_sizes(model), self.measure(counts), _module_ms(model, self.pixels)
         for name, size in sizes.items():
-            self.points[name][size].append(parts[name] if name else whole - sum(parts.values()))
+            self.points[name][size].append(parts_ms[name] if name else whole_ms - sum(parts_ms.values()))
 
-    def _guess(self, name: str, size: int) -> float:
+    def _interpolate(self, name: str, size: int) -> float:
         points = self.points[name]
-        known = sorted(points)
-        return float(np.interp(size, known, [statistics.median(points[n]) for n in known]))
+        table_sizes = sorted(points)
+        return float(np.interp(size, table_sizes, [statistics.median(points[n]) for n in table_sizes]))
 
 
-def _sizes(model: nn.Module) -> dict[str, int]:
-    """Parameters of each module that holds some itself, by its path; under "" those of all."""
-    own = {
+def _module_sizes(model: nn.Module) -> dict[str, int]:
+    """Return the number of parameters of each module that has some itself, by its path, and of all under ""."""
+    sizes = {
         path: sum(p.numel() for p in module.parameters(recurse=False))
         for path, module in model.named_modules()
         if path and next(module.parameters(recurse=False), None) is not None
     }
-    return own | {"": sum(own.values())}
+    return sizes | {"": sum(sizes.values())}
 
 
 @torch.inference_mode()
 def _module_ms(model: nn.Module, pixels: torch.Tensor) -> dict[str, float]:
-    """Median milliseconds that each module with parameters takes in a forward pass, those in it left out."""
-    times: dict[str, list[float]] = {path: [] for path in _sizes(model) if path}
-    began: dict[str, float] = {}
+    """Return the median milliseconds of each module with parameters in a forward pass, 0 if it has submodules."""
+    times: dict[str, list[float]] = {path: [] for path in _module_sizes(model) if path}
+    starts: dict[str, float] = {}
 
     def now() -> float:
         if pixels.is_cuda:
@@ -113,19 +125,19 @@ def _module_ms(model: nn.Module, pixels: torch.Tensor) -> dict[str, float]:
         return time.perf_counter()
 
     def before(path: str) -> Any:
-        return lambda *_: began.__setitem__(path, now())
+        return lambda *_: starts.__setitem__(path, now())
 
     def after(path: str) -> Any:
-        return lambda *_: times[path].append(1000 * (now() - began[path]))
+        return lambda *_: times[path].append(1000 * (now() - starts[path]))
 
     handles = []
     for path in times:
         module = model.get_submodule(path)
-        if any(module.children()):  # a whole network that holds a token or a position itself
+        if any(module.children()):  # such as a transformer, which has the class token itself
             continue
         handles += [module.register_forward_pre_hook(before(path)), module.register_forward_hook(after(path))]
     for _ in range(WARM_UPS + REPEATS):
         model(pixels)
     for handle in handles:
         handle.remove()
-    return {path: statistics.median(found[WARM_UPS:]) if found[WARM_UPS:] else 0.0 for path, found in times.items()}
+    return {path: statistics.median(ms[WARM_UPS:]) if ms[WARM_UPS:] else 0.0 for path, ms in times.items()}

@@ -1,4 +1,4 @@
-"""How many units each layer keeps: by a ratio, by a ratio for each layer, or by scores over all layers together."""
+"""The order in which units stay, and how many units each layer keeps: by ratios, or by scores over all layers."""
 
 from __future__ import annotations
 
@@ -20,112 +20,143 @@ Counts = dict[str, int]
 
 @dataclass(frozen=True)
 class Order:
-    """The units of each layer from the first to stay to the last, and how much each matters.
+    """The order in which the units of each layer stay, the first to stay first.
 
-    `units` are permutations (units,) by layer; `scores` are what layers are compared by when they share a budget, and
-    `ties` what units of equal scores are.
+    Example:
+        >>> order = Order.from_scores(ScoreMask({"conv1": [0.1, 0.9, 0.5]}))
+        >>> order.units["conv1"].tolist()
+        [1, 2, 0]
+        >>> order.mask({"conv1": 2})["conv1"].tolist()
+        [1, 2]
     """
 
     units: dict[str, np.ndarray]
+    """Unit indices in the order in which they stay: int64 (units,), a permutation, by layer."""
     scores: ScoreMask
+    """How much each unit matters. Layers are compared by it when they share one ratio or budget."""
     ties: ScoreMask | None = None
+    """What decides between units of equal scores; None: their indices."""
 
     def values(self, layer: str) -> np.ndarray:
-        """What each unit of a layer is compared by, in the order they stay: float32 (2, units), scores and ties."""
+        """Return the scores and ties of a layer's units, in the order in which they stay: float32 (2, units)."""
         units = self.units[layer]
         ties = np.zeros(len(units), np.float32) if self.ties is None else self.ties[layer][units]
         return np.stack([self.scores[layer][units], ties])
 
     def mask(self, counts: Mapping[str, int]) -> Mask:
-        """The mask that keeps the first units of each layer."""
+        """Return the mask that keeps the first units of each layer.
+
+        Args:
+            counts: units to keep by layer.
+        """
         sizes = {name: len(units) for name, units in self.units.items()}
         return Mask({name: units[: counts[name]] for name, units in self.units.items()}, sizes)
 
     @classmethod
-    def by_scores(cls, scores: ScoreMask, tie_break: Mapping[str, np.ndarray] | None = None) -> Order:
-        """The highest score first; of equal ones the larger `tie_break`, then the lower index."""
+    def from_scores(cls, scores: ScoreMask, tie_break: Mapping[str, np.ndarray] | None = None) -> Order:
+        """Return the order in which the highest score comes first.
+
+        Args:
+            scores: the score of each unit.
+            tie_break: scores (units,) by layer that order units of equal score, the highest first. Units that are equal
+                in both are ordered by index.
+        """
         ties = None if tie_break is None else ScoreMask(tie_break).normalized("layer")
-        second = {n: np.zeros(len(v)) for n, v in scores.items()} if ties is None else ties
-        return cls({n: np.lexsort((-second[n], -values)) for n, values in scores.items()}, scores, ties)
+        tie_values = {n: np.zeros(len(v)) for n, v in scores.items()} if ties is None else ties
+        return cls({n: np.lexsort((-tie_values[n], -values)) for n, values in scores.items()}, scores, ties)
 
 
 @dataclass(frozen=True)
 class Sizing:
-    """How sizes are chosen.
-
-    `split`: "layer" removes the same share of each layer, "global" the units that score lowest of all layers together.
-    `exceptions` are ratios of single layers; `multiple` is what counts are rounded to, but for heads.
-    """
+    """The rule by which a ratio becomes the size of each layer."""
 
     layers: Sequence[PrunableLayer]
+    """The layers to prune."""
     order: Order
+    """The order in which their units stay."""
     split: str = "layer"
+    """Whether each layer loses the same share ("layer"), or all layers together the lowest scores ("global")."""
     exceptions: Mapping[str, float] = field(default_factory=dict)
+    """Ratios of single layers, by name, in place of the common one."""
     multiple: int = 1
+    """What the sizes are rounded to a multiple of. Numbers of heads are not rounded."""
 
     def counts(self, ratio: float) -> Counts:
-        """Units to keep where the share `ratio` of them goes; from 0 (all stay) to 1 (as few as can be)."""
-        wanted = self._global(ratio) if self.split == "global" else self._even(ratio)
-        return {layer.name: self._rounded(layer, wanted[layer.name]) for layer in self.layers}
+        """Return the units to keep by layer.
 
-    def _even(self, ratio: float) -> Counts:
+        Args:
+            ratio: share of units to remove, from 0 (keep all) to 1 (keep as few as possible).
+        """
+        counts = self._global_counts(ratio) if self.split == "global" else self._even_counts(ratio)
+        return {layer.name: self._round(layer, counts[layer.name]) for layer in self.layers}
+
+    def _even_counts(self, ratio: float) -> Counts:
         ratios = {layer.name: self.exceptions.get(layer.name, ratio) for layer in self.layers}
         return {
-            layer.name: _least(layer) if ratios[layer.name] == 1 else keep_count(layer.size, ratios[layer.name])
+            layer.name: _min_count(layer) if ratios[layer.name] == 1 else keep_count(layer.size, ratios[layer.name])
             for layer in self.layers
         }
 
-    def _global(self, ratio: float) -> Counts:
-        fixed = self.exceptions
-        counts = {name: count for name, count in self._even(ratio).items() if name in fixed}
-        free, owners = self._ranked
-        stay = np.bincount(owners[: round((1.0 - ratio) * len(owners))], minlength=len(free))
-        return counts | {layer.name: max(_least(layer), int(n)) for layer, n in zip(free, stay, strict=True)}
+    def _global_counts(self, ratio: float) -> Counts:
+        exceptions = {name: count for name, count in self._even_counts(ratio).items() if name in self.exceptions}
+        layers, owners = self._ranked_units
+        kept = np.bincount(owners[: round((1.0 - ratio) * len(owners))], minlength=len(layers))
+        return exceptions | {layer.name: max(_min_count(layer), int(n)) for layer, n in zip(layers, kept, strict=True)}
 
     @cached_property
-    def _ranked(self) -> tuple[list[PrunableLayer], np.ndarray]:
-        """Layers that share the removal, and of all their units, the highest score first, the layer's number.
+    def _ranked_units(self) -> tuple[list[PrunableLayer], np.ndarray]:
+        """The layers without a ratio of their own, and the number of the layer of each of their units.
 
-        Units stay in the order of their layer: none counts for more than those that stay before it.
+        The units are ranked, the highest score first. A unit's score counts for no more than the scores of the units
+        that stay before it in its layer, so that the ranking keeps to the order within each layer.
         """
-        free = [layer for layer in self.layers if layer.name not in self.exceptions]
-        owners = np.repeat(np.arange(len(free)), [layer.size for layer in free])
-        if not free:
-            return free, owners
-        in_order = [self.order.values(layer.name) for layer in free]
-        scores = np.concatenate([np.minimum.accumulate(values[0]) for values in in_order])
-        ties = np.concatenate([values[1] for values in in_order])
-        places = np.concatenate([np.arange(layer.size) / layer.size for layer in free])
-        return free, owners[np.lexsort((places, -ties, -scores))]
+        layers = [layer for layer in self.layers if layer.name not in self.exceptions]
+        owners = np.repeat(np.arange(len(layers)), [layer.size for layer in layers])
+        if not layers:
+            return layers, owners
+        values_by_layer = [self.order.values(layer.name) for layer in layers]
+        scores = np.concatenate([np.minimum.accumulate(values[0]) for values in values_by_layer])
+        ties = np.concatenate([values[1] for values in values_by_layer])
+        places = np.concatenate([np.arange(layer.size) / layer.size for layer in layers])
+        return layers, owners[np.lexsort((places, -ties, -scores))]
 
     @property
-    def limits(self) -> str:
-        """What keeps sizes from being smaller, for messages."""
+    def limits_text(self) -> str:
+        """What keeps sizes from being smaller, as the end of an error message."""
         rounded = f", its widths rounded to {self.multiple}" if self.multiple > 1 else ""
         return rounded + (", its layer_ratios as they are" if self.exceptions else "")
 
     def step(self, layer: PrunableLayer) -> int:
-        """How many units a layer grows by."""
+        """Return the number of units by which a layer may grow or shrink."""
         return 1 if any(axis.inner > 1 for axis in layer.axes) else self.multiple
 
-    def _rounded(self, layer: PrunableLayer, count: int) -> int:
+    def _round(self, layer: PrunableLayer, count: int) -> int:
         multiple = self.step(layer)
         if multiple == 1 or count in (0, layer.size):
             return count
         return min(layer.size, max(multiple, round(count / multiple) * multiple))
 
 
-def _least(layer: PrunableLayer) -> int:
+def _min_count(layer: PrunableLayer) -> int:
+    """Return the fewest units that a layer can keep: a branch that is added to the stream may lose all."""
     return 1 if layer.branch is None else 0
 
 
 def layer_exceptions(texts: Sequence[str], layers: Sequence[PrunableLayer]) -> dict[str, float]:
-    """Ratios by layer from texts such as ``layer1.*=0.5``, of which later ones win; 1 leaves as little as can be.
+    """Return the ratios of single layers from texts such as ``layer1.*=0.5``.
+
+    Args:
+        texts: a pattern of layer names, as of `fnmatch`, and a ratio in [0, 1]; 1 leaves as few units as possible. If
+            several patterns match a layer, the last one counts.
+        layers: the layers to prune.
+
+    Returns:
+        Ratios by layer name.
 
     Raises:
         OptionError: a text is malformed, its ratio lies outside [0, 1], or it names no layer.
     """
-    found: dict[str, float] = {}
+    exceptions: dict[str, float] = {}
     for text in texts:
         pattern, _, value = text.rpartition("=")
         try:
@@ -136,7 +167,7 @@ def layer_exceptions(texts: Sequence[str], layers: Sequence[PrunableLayer]) -> d
             raise OptionError(f"layer_ratios: {text!r} must be a layer and a ratio from 0 to 1, such as layer1.*=0.5")
         names = [layer.name for layer in layers if fnmatchcase(layer.name, pattern)]
         if not names:
-            known = ", ".join(layer.name for layer in layers[:3])
-            raise OptionError(f"layer_ratios: {pattern!r} names no prunable layer of the base, such as {known}")
-        found |= dict.fromkeys(names, ratio)
-    return found
+            examples = ", ".join(layer.name for layer in layers[:3])
+            raise OptionError(f"layer_ratios: {pattern!r} names no prunable layer of the base, such as {examples}")
+        exceptions |= dict.fromkeys(names, ratio)
+    return exceptions

@@ -12,9 +12,13 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def measured_energy(found: dict[str, float]) -> Iterator[None]:
-    """Fill `found` with ``energy_kwh`` and ``co2_kg`` of the block, if CodeCarbon is installed; never fails."""
-    tracker = _tracker()
+def measure_energy(totals: dict[str, float]) -> Iterator[None]:
+    """Measure the energy of a block of code, if CodeCarbon is installed; never fail.
+
+    Args:
+        totals: receives ``energy_kwh`` and ``co2_kg`` at the end of the block.
+    """
+    tracker = _start_tracker()
     try:
         yield
     finally:
@@ -22,12 +26,12 @@ def measured_energy(found: dict[str, float]) -> Iterator[None]:
             try:
                 co2 = tracker.stop()
                 data = tracker.final_emissions_data
-                found |= {"energy_kwh": float(data.energy_consumed), "co2_kg": float(co2 or 0.0)}
-            except Exception as error:  # another's code, and no part of the job
+                totals |= {"energy_kwh": float(data.energy_consumed), "co2_kg": float(co2 or 0.0)}
+            except Exception as error:  # whatever CodeCarbon raises: a report without energy is better than none
                 log.info("CodeCarbon failed: %s", error)
 
 
-def _tracker() -> Any:
+def _start_tracker() -> Any:
     if importlib.util.find_spec("codecarbon") is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Forward passes over a set of images, a batch at a time: the one loop that all who only look share."""
+"""Forward passes over a set of images, batch by batch: the loop that everything but training shares."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from .hardware import autocast
 T = TypeVar("T")
 
 EVAL_BATCH = 256
+"""Images per batch of a forward pass without training."""
 
 
 def forward(
@@ -23,12 +24,17 @@ def forward(
     precision: str = "fp32",
     groups: Iterable[torch.Tensor] | None = None,
 ) -> Iterator[T]:
-    """Yield what `compute` makes of each batch of images.
+    """Yield what `compute` returns for each batch of images.
 
     Args:
-        compute: is called with normalized pixels, float32 (n, 3, height, width), on `device`, channels last.
-        precision: of the arithmetic: "auto", "fp32" or "bf16".
-        groups: row numbers of each batch; all rows in order, `EVAL_BATCH` at a time, if left out.
+        compute: called with normalized pixels: float32 (batch, 3, height, width), on `device`, channels last.
+        images: the images.
+        device: where to compute.
+        precision: "auto", "fp32" or "bf16": see `autocast`.
+        groups: row numbers of each batch, int64 (batch,); None: all rows in order, `EVAL_BATCH` per batch.
+
+    Yields:
+        The result for each batch.
     """
     if groups is None:
         batches = (pixels for pixels, _ in images.batches(EVAL_BATCH))
@@ -43,7 +49,17 @@ def forward(
 def predict_logits(
     model: MetaPrunedForImageClassification, images: ImageSet, device: torch.device, precision: str = "fp32"
 ) -> torch.Tensor:
-    """Logits float32 (n, labels) on the CPU, in eval mode."""
+    """Return the model's logits for each image.
+
+    Args:
+        model: the model, on `device`; it is left in eval mode.
+        images: the images.
+        device: where to compute.
+        precision: "auto", "fp32" or "bf16": see `autocast`.
+
+    Returns:
+        float32 (images, labels), on the CPU.
+    """
     model.eval()
     batches = forward(lambda pixels: model(pixels).logits, images, device, precision)
     return torch.cat([torch.empty(0, model.config.num_labels), *(logits.float().cpu() for logits in batches)])
@@ -53,7 +69,17 @@ def predict_logits(
 def extract_features(
     model: MetaPrunedForImageClassification, images: ImageSet, device: torch.device, precision: str = "fp32"
 ) -> torch.Tensor:
-    """What the classifier sees of each image: float64 (n, features), on the CPU, in eval mode."""
+    """Return the features that the model's classifier gets for each image.
+
+    Args:
+        model: the model; it is moved to `device` and left in eval mode.
+        images: the images.
+        device: where to compute.
+        precision: "auto", "fp32" or "bf16": see `autocast`.
+
+    Returns:
+        float64 (images, features), on the CPU.
+    """
     model.to(device=device, memory_format=torch.channels_last).eval()
     return torch.cat([features.double().cpu() for features in forward(model.features, images, device, precision)])
 
@@ -61,6 +87,6 @@ def extract_features(
 def accuracy(
     model: MetaPrunedForImageClassification, images: ImageSet, device: torch.device, precision: str = "fp32"
 ) -> float:
-    """Share of images whose highest logit is their label's."""
-    hits = predict_logits(model, images, device, precision).argmax(1) == images.targets
-    return hits.double().mean().item()
+    """Return the share of images whose highest logit is that of their label, in [0, 1]; NaN if there is no image."""
+    is_correct = predict_logits(model, images, device, precision).argmax(1) == images.targets
+    return is_correct.double().mean().item()

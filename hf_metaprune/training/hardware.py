@@ -1,4 +1,4 @@
-"""The device, its arithmetic, its kind and its memory."""
+"""The device that models run on: which one, its arithmetic, its kind and its memory."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from ..errors import OptionError
 
 
 def pick_device(device: str | torch.device | None = None) -> torch.device:
-    """The device asked for, or the best one there is.
+    """Return a device that tensors can be made on.
+
+    Args:
+        device: a device or its name, such as "cpu" or "cuda:1"; None and "auto" pick the best one of this machine.
 
     Raises:
-        OptionError: it does not exist here.
+        OptionError: the device does not exist on this machine, or no tensor can be made on it.
     """
     if device is None or device == "auto":
         return Accelerator().device
@@ -31,23 +34,28 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
 
 
 @cache
-def bf16_pays(device_type: str) -> bool:
-    """Whether bfloat16 is chosen where nothing is said: native on CUDA, and never on CPUs.
+def prefers_bf16(device_type: str) -> bool:
+    """Return whether the precision "auto" means bfloat16: only on CUDA devices that support it in hardware.
 
-    On a CPU with avx512_bf16 it was slower than float32 for the narrow networks that slicing leaves.
+    On a CPU with avx512_bf16, bfloat16 was slower than float32 for the narrow networks that slicing leaves.
     """
     return device_type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
-    """The autocast context for a `precision` of "auto", "fp32" or "bf16"."""
-    if precision == "bf16" or (precision == "auto" and bf16_pays(device.type)):
+    """Return the context in which a model computes with a precision.
+
+    Args:
+        device: where the model runs.
+        precision: "fp32", "bf16", or "auto", which is bfloat16 if `prefers_bf16` and float32 if not.
+    """
+    if precision == "bf16" or (precision == "auto" and prefers_bf16(device.type)):
         return torch.autocast(device.type, torch.bfloat16)
     return contextlib.nullcontext()
 
 
 def machine_kind(device: torch.device) -> str:
-    """The kind of processor, and how much of it is used; never the machine's name."""
+    """Return the kind of processor, and on a CPU the number of threads; never the machine's name."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
@@ -66,7 +74,7 @@ def _processor() -> str:
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """Most memory held so far, in MB: of the device's allocator on CUDA, of the process elsewhere."""
+    """Return the peak memory so far, in MB: that of the device's allocator on CUDA, that of the process elsewhere."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 1e6, 1)
     try:

@@ -1,4 +1,4 @@
-"""Learnable scores: a number multiplied to every unit of a network while it is trained (AHNP, AMP)."""
+"""Learnable scores: numbers that multiply the units' outputs while a network is trained (AHNP, AMP)."""
 
 from __future__ import annotations
 
@@ -14,37 +14,41 @@ from torch.func import functional_call
 from ..masks.mask import Mask
 from ..masks.scores import ScoreMask
 from ..models.modeling import MetaPrunedForImageClassification
-from .importance import held_layers
+from .importance import layers_with_units
 
 
 class LearnableScores:
-    """A score for every unit that a model holds, multiplied to the unit's output, and learnt with the weights.
+    """One learnable score per unit of a model, which multiplies the unit's output and is trained with the weights.
 
-    The model itself stays as it is: each forward pass takes its gate parameters times the scores. `penalty` is the L1
-    loss: `l1` times the mean absolute score of each layer's units in the base, those that are gone counted as 0, and
-    averaged over the layers. A layer of `settled` adds nothing: what it holds is to stay.
+    The model itself stays as it is: each forward pass uses its gate parameters times the scores.
+
+    Args:
+        model: the model to train.
+        lr: the scores' learning rate.
+        l1: weight of the L1 loss: see `penalty`.
     """
 
     def __init__(self, model: MetaPrunedForImageClassification, lr: float, l1: float) -> None:
         self.model, self.lr, self.l1 = model, lr, l1
         mask = model.mask()
         self.sizes = mask.sizes
-        self.settled: frozenset[str] = frozenset()
+        self.finished_layers: frozenset[str] = frozenset()  # the units of these layers stay: no loss on their scores
         device = next(model.parameters()).device
         self.scores = {
-            layer.name: nn.Parameter(torch.ones(len(mask[layer.name]), device=device)) for layer in held_layers(model)
+            layer.name: nn.Parameter(torch.ones(len(mask[layer.name]), device=device))
+            for layer in layers_with_units(model)
         }
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """The scores, by layer in the order of the network: float32 (held units,)."""
+        """The scores of each layer, in the order of the network: float32 (kept units,)."""
         return list(self.scores.values())
 
     def __call__(self, pixel_values: torch.Tensor) -> Any:
-        """The model's output with each unit times its score."""
-        return functional_call(self.model, self._scaled(), (pixel_values,))
+        """Return the model's output with each unit multiplied by its score."""
+        return functional_call(self.model, self._scaled_parameters(), (pixel_values,))
 
-    def _scaled(self) -> dict[str, torch.Tensor]:
+    def _scaled_parameters(self) -> dict[str, torch.Tensor]:
         scaled = {}
         for layer in self.model.layers:
             if layer.name in self.scores:
@@ -55,16 +59,30 @@ class LearnableScores:
         return scaled
 
     def penalty(self) -> torch.Tensor:
-        """The L1 loss of the scores."""
-        means = [s.abs().sum() / self.sizes[name] for name, s in self.scores.items() if name not in self.settled]
+        """Return the L1 loss: `l1` times the mean absolute score of a layer, averaged over the layers.
+
+        Pruned units count as 0 in the mean of their layer, and layers in `finished_layers` count as 0.
+
+        Returns:
+            float32 ().
+        """
+        means = [
+            s.abs().sum() / self.sizes[name] for name, s in self.scores.items() if name not in self.finished_layers
+        ]
         return self.l1 * torch.stack(means).sum() / len(self.sizes) if means else torch.zeros(())
 
     def values(self) -> dict[str, torch.Tensor]:
-        """Absolute scores by layer: float32 (held units,), on the CPU."""
+        """Return the absolute scores: float32 (kept units,) by layer, on the CPU."""
         return {name: score.detach().abs().float().cpu() for name, score in self.scores.items()}
 
     def shrink(self, current: Mask, target: Mask, optimizer: torch.optim.Optimizer) -> None:
-        """Forget the scores of units that are gone, the optimizer's state of them included."""
+        """Remove the scores of pruned units, and the optimizer's state for them.
+
+        Args:
+            current: the mask before pruning.
+            target: the mask after pruning.
+            optimizer: the optimizer that trains the scores.
+        """
         positions = target.positions_in(current)
         for name, score in self.scores.items():
             index = torch.as_tensor(positions[name], device=score.device)
@@ -75,9 +93,9 @@ class LearnableScores:
             score.grad = None
 
     @contextmanager
-    def applied(self) -> Iterator[None]:
-        """The scores multiplied into the model's weights inside the block: what it is, were it done now."""
-        saved = {name: self.model.get_parameter(name).detach().clone() for name in self._scaled()}
+    def temporarily_folded(self) -> Iterator[None]:
+        """Multiply the scores into the model's weights for a block of code, to measure what training gives so far."""
+        saved = {name: self.model.get_parameter(name).detach().clone() for name in self._scaled_parameters()}
         self.fold()
         try:
             yield
@@ -88,30 +106,39 @@ class LearnableScores:
 
     @torch.no_grad()
     def fold(self) -> None:
-        """Multiply the scores into the model's weights for good; nothing else is to be done with them then."""
-        for name, scaled in self._scaled().items():
+        """Multiply the scores into the model's weights for good. This object cannot be used any more after that."""
+        for name, scaled in self._scaled_parameters().items():
             self.model.get_parameter(name).copy_(scaled)
 
 
-class ScoreKeeper:
-    """What scores were in a training, step by step; 1 at first."""
+class ScoreHistory:
+    """The history of all units' scores in one training, which begins with 1 for each unit.
+
+    Args:
+        sizes: units of each layer, by name.
+    """
 
     def __init__(self, sizes: dict[str, int]) -> None:
-        self.found = {name: np.ones(size, dtype=np.float32) for name, size in sizes.items()}
+        self.last_scores = {name: np.ones(size, dtype=np.float32) for name, size in sizes.items()}
         self.sums = {name: np.ones(size, dtype=np.float64) for name, size in sizes.items()}
-        self.times = dict.fromkeys(sizes, 1)
+        self.n_records = dict.fromkeys(sizes, 1)
 
-    def note(self, mask: Mask, values: dict[str, torch.Tensor]) -> None:
-        """Take down the scores of the units that are held now, in the layers of `values`."""
+    def record(self, mask: Mask, values: dict[str, torch.Tensor]) -> None:
+        """Record the current scores.
+
+        Args:
+            mask: the units that are kept now.
+            values: float32 (kept units,) by layer, for the layers to record.
+        """
         for name, scores in values.items():
-            self.found[name][mask[name]] = scores.numpy()
+            self.last_scores[name][mask[name]] = scores.numpy()
             self.sums[name][mask[name]] += scores.numpy()
-            self.times[name] += 1
+            self.n_records[name] += 1
 
     def last(self) -> ScoreMask:
-        """Each unit at the value it had when it was last noted."""
-        return ScoreMask(self.found)
+        """Return the score that each unit had when it was last recorded."""
+        return ScoreMask(self.last_scores)
 
     def mean(self) -> ScoreMask:
-        """Each unit's mean over all times that its layer was noted, 0 where the unit was not there."""
-        return ScoreMask({name: values / self.times[name] for name, values in self.sums.items()})
+        """Return each unit's mean over all records of its layer, in which the unit counts as 0 once it is pruned."""
+        return ScoreMask({name: values / self.n_records[name] for name, values in self.sums.items()})

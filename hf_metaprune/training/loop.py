@@ -1,4 +1,4 @@
-"""The training loop: fine-tune, evaluate, recalibrate; devices and processes by Accelerate."""
+"""The training loop: fine-tune, evaluate, recalibrate. Accelerate runs it in several processes."""
 
 from __future__ import annotations
 
@@ -30,37 +30,67 @@ from .statistics import recalibrate
 
 @dataclass
 class TrainingState:
-    """What callbacks see. `model` and `optimizer` may be changed in place (pruning while training does)."""
+    """The state of a training run that callbacks get.
+
+    Callbacks may change `model` and `optimizer` in place, as pruning while training does.
+    """
 
     model: MetaPrunedForImageClassification
+    """The model that is trained."""
     optimizer: torch.optim.Optimizer
+    """The optimizer of its parameters."""
     steps: int
+    """Number of steps that the run will take."""
     step: int = 0
+    """Number of steps that are done."""
     loss: float = math.nan
+    """Training loss of the last step."""
     accuracy: float = math.nan
+    """Accuracy at the last evaluation, in [0, 1]; NaN before the first one."""
     stop: bool = False
+    """Whether to end the training after this step; a callback may set it."""
 
 
 class Callback(Protocol):
-    """Told after every step and every evaluation; set ``state.stop`` to end training early."""
+    """What a training run calls after every step and every evaluation.
 
-    def on_step(self, state: TrainingState) -> None: ...
+    Example:
+        A callback that ends the training when the loss is small::
 
-    def on_eval(self, state: TrainingState) -> None: ...
+            class StopAtLoss:
+                def on_step(self, state):
+                    state.stop = state.loss < 0.01
+
+                def on_eval(self, state):
+                    print(state.step, state.accuracy)
+
+            pruner.adapt("photos", callbacks=[StopAtLoss()])
+    """
+
+    def on_step(self, state: TrainingState) -> None:
+        """React to a step."""
+
+    def on_eval(self, state: TrainingState) -> None:
+        """React to an evaluation."""
 
 
 @dataclass
 class TrainingResult:
-    """What a training run did: accuracy by step, loss by step, images seen, FLOPs, seconds without evaluation."""
+    """What one training run measured."""
 
     accuracy_at_step: dict[int, float] = field(default_factory=dict)
+    """Accuracy on the evaluation images, in [0, 1], by the number of steps before it."""
     losses: list[float] = field(default_factory=list)
+    """Training loss of each step."""
     images: int = 0
+    """Images that the steps were made with; an image counts once per pass over it."""
     flops: int = 0
+    """FLOPs of the training, forward and backward, without evaluations."""
     seconds: float = 0.0
+    """Wall time of the training in seconds, without evaluations."""
 
     def __add__(self, later: TrainingResult) -> TrainingResult:
-        """Two phases of one training."""
+        """Return the result of this phase and a later phase of one training together."""
         return TrainingResult(
             self.accuracy_at_step | later.accuracy_at_step,
             self.losses + later.losses,
@@ -71,27 +101,43 @@ class TrainingResult:
 
 
 def batch_rows(n: int, batch_size: int, seed: int) -> Iterator[np.ndarray]:
-    """Endless batches of row numbers: shuffled passes over `n` rows, chained and cut into equal batches."""
-    size, rng, rest = min(batch_size, n), np.random.default_rng(seed), np.empty(0, dtype=np.int64)
+    """Yield batches of row numbers without end: random passes over all rows, one after the other.
+
+    A batch may begin in one pass and end in the next, so that all batches have the same size.
+
+    Args:
+        n: number of rows.
+        batch_size: rows per batch; a batch has at most `n`.
+        seed: seed of the order.
+
+    Yields:
+        int64 (batch,).
+    """
+    size, rng, queue = min(batch_size, n), np.random.default_rng(seed), np.empty(0, dtype=np.int64)
     while True:
-        while len(rest) < size:
-            rest = np.concatenate([rest, rng.permutation(n)])
-        yield rest[:size]
-        rest = rest[size:]
+        while len(queue) < size:
+            queue = np.concatenate([queue, rng.permutation(n)])
+        yield queue[:size]
+        queue = queue[size:]
 
 
 def make_optimizer(model: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
-    """SGD or AdamW over the parameters that need gradients; no decay on biases and norms."""
+    """Return SGD or AdamW over the parameters that need gradients, without weight decay on biases and norms."""
     params = [p for p in model.parameters() if p.requires_grad]
-    decay, plain = [p for p in params if p.ndim > 1], [p for p in params if p.ndim <= 1]
-    groups = [{"params": decay, "weight_decay": options.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    matrices, vectors = [p for p in params if p.ndim > 1], [p for p in params if p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": options.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     if options.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=options.lr)
     return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum)
 
 
 def lr_factor(step: int, options: TrainingOptions) -> float:
-    """The learning rate of a step (from 0), as a share of its peak."""
+    """Return the learning rate of a step as a share of the peak rate, in [0, 1].
+
+    Args:
+        step: number of the step, from 0.
+        options: the schedule: warm-up steps, then a constant rate or half a cosine down to 0.
+    """
     if step < options.warmup_steps:
         return (step + 1) / (options.warmup_steps + 1)
     if options.schedule == "constant":
@@ -113,16 +159,30 @@ def fine_tune(
     statistics: bool = False,
     progress: bool = False,
 ) -> TrainingResult:
-    """Train `model` in place, and the scores of `learnable` with it, if there are any.
+    """Train a model in place.
 
-    It ends on `device` in eval mode, with its averaged weights if `options.ema` is set. With `statistics`, its batch
-    norm statistics are estimated anew at the end: those that training leaves are averages over weights that have
-    gone, and of none of the averaged weights.
+    With several processes (``accelerate launch``) each process takes its share of every batch.
 
-    With several processes (``accelerate launch``) each takes its share of every batch.
+    Args:
+        model: the model. In the end it is on `device`, in eval mode, and has its averaged weights if ``options.ema`` is
+            set.
+        train: the images to train on.
+        options: optimizer, schedule, augmentation and the steps to evaluate at.
+        evaluation: images to measure the accuracy on; None: it is not measured.
+        device: where to train; None: the best device of this machine.
+        seed: seed of batches and augmentation.
+        callbacks: are called after each step and each evaluation.
+        learnable: scores to train together with the weights.
+        statistics: whether to estimate batch norm statistics again in the end. Those of the training are averages over
+            earlier weights, and do not belong to the averaged weights.
+        progress: whether to show a progress bar.
+
+    Returns:
+        What the training measured.
 
     Raises:
         DataError: there is no image to train on, or the loss is not finite.
+        OptionError: `learnable` is given in a run of several processes.
     """
     if not len(train):
         raise DataError("there is no image to train on")
@@ -136,7 +196,7 @@ def fine_tune(
 
 
 class _Run:
-    """One training run; split into steps so that each reads without scrolling."""
+    """One training run, which `fine_tune` calls step by step."""
 
     def __init__(
         self,
@@ -156,17 +216,17 @@ class _Run:
         self.accelerator = Accelerator(device_placement=False)
         model.to(device=device, memory_format=torch.channels_last)
         self.trainable = {p: p.requires_grad for p in model.parameters()}
-        self._train_mode()
+        self._enter_train_mode()
         self.optimizer = make_optimizer(model, options)
         self.parallel: Any = self.accelerator.prepare(model) if self.accelerator.num_processes > 1 else model
         if learnable is not None:
-            self._learn_scores(learnable)
+            self._add_learnable_scores(learnable)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda s: lr_factor(s, options))
         self.rows = batch_rows(len(train), options.batch_size, seed)
         self.generator = torch.Generator().manual_seed(seed)
-        self.mixup = np.random.default_rng(seed + 1)
-        # Buffers follow the model: batch norm statistics are moving averages already, and to average the indices
-        # of kept channels would round them to their neighbors.
+        self.mixup_rng = np.random.default_rng(seed + 1)
+        # The average copies buffers: batch norm statistics are moving averages already, and averaged indices of kept
+        # channels would be rounded to other channels.
         self.average = (
             AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema), use_buffers=False)
             if options.ema
@@ -177,22 +237,24 @@ class _Run:
         self.state = TrainingState(model, self.optimizer, options.steps)
         self.result = TrainingResult()
         self.flops_per_image, self.counted_params = 0, -1
-        self.best, self.flat = -1.0, 0
+        self.best_accuracy, self.evaluations_without_gain = -1.0, 0
         if 0 in options.eval_steps or options.steps == 0:
             self._evaluate(0)
 
-    def _learn_scores(self, learnable: LearnableScores) -> None:
+    def _add_learnable_scores(self, learnable: LearnableScores) -> None:
+        """Train scores together with the weights."""
         if self.accelerator.num_processes > 1:
-            raise OptionError("scores are learnt by one process: start it without `accelerate launch`")
+            raise OptionError("several processes cannot learn scores: start the program without `accelerate launch`")
         self.parallel = learnable
         self.optimizer.add_param_group({"params": learnable.parameters, "lr": learnable.lr, "weight_decay": 0.0})
 
-    def _train_mode(self) -> None:
+    def _enter_train_mode(self) -> None:
         self.model.train()
         if self.options.freeze_stem:
             self.model.freeze_stem()
 
-    def _batch(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def _next_batch(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return this process's part of the next batch: float32 (batch, 3, h, w) and int64 (batch,)."""
         rows = next(self.rows)
         rows = rows[self.accelerator.process_index :: self.accelerator.num_processes]
         images, targets = self.train.__getitems__(rows)
@@ -202,29 +264,32 @@ class _Run:
 
     def _loss(self, x: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         smoothing = self.options.label_smoothing
-        weight, other = 1.0, targets
+        weight, mixed_targets = 1.0, targets
         if self.options.mixup:
-            weight = float(self.mixup.beta(self.options.mixup, self.options.mixup))
+            weight = float(self.mixup_rng.beta(self.options.mixup, self.options.mixup))
             order = torch.randperm(len(x), generator=self.generator).to(self.device)
-            x, other = weight * x + (1.0 - weight) * x[order], targets[order]
+            x, mixed_targets = weight * x + (1.0 - weight) * x[order], targets[order]
         with autocast(self.device, self.options.precision):
             logits = self.parallel(x).logits
         loss = F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
         if weight < 1.0:
-            loss = weight * loss + (1 - weight) * F.cross_entropy(logits.float(), other, label_smoothing=smoothing)
+            mixed_loss = F.cross_entropy(logits.float(), mixed_targets, label_smoothing=smoothing)
+            loss = weight * loss + (1 - weight) * mixed_loss
         return loss if self.learnable is None else loss + self.learnable.penalty()
 
-    def _count(self, x: torch.Tensor) -> None:
+    def _count_flops(self, x: torch.Tensor) -> None:
+        """Add a step's images and FLOPs to the result."""
         params = sum(p.numel() for p in self.model.parameters())
-        if params != self.counted_params:
+        if params != self.counted_params:  # a callback has pruned the model
             self.flops_per_image = count_flops(self.model, x[:1], self.options.freeze_stem)[1]
             self.counted_params = params
         self.result.images += len(x) * self.accelerator.num_processes
         self.result.flops += self.flops_per_image * len(x) * self.accelerator.num_processes
 
     def step(self, step: int) -> None:
-        began = time.perf_counter()
-        x, targets = self._batch()
+        """Train for one step, then call the callbacks, then evaluate if it is time."""
+        start = time.perf_counter()
+        x, targets = self._next_batch()
         loss = self._loss(x, targets)
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)
@@ -238,55 +303,58 @@ class _Run:
         if not math.isfinite(self.state.loss):
             raise DataError(f"the loss is {self.state.loss} at step {step + 1}: use a smaller lr, or clip_norm=1")
         self.result.losses.append(self.state.loss)
-        self.result.seconds += time.perf_counter() - began
-        self._count(x)
-        began = time.perf_counter()
+        self.result.seconds += time.perf_counter() - start
+        self._count_flops(x)
+        start = time.perf_counter()
         for callback in self.callbacks:
             callback.on_step(self.state)
-        self.result.seconds += time.perf_counter() - began
+        self.result.seconds += time.perf_counter() - start
         if step + 1 in self.options.eval_steps and step + 1 < self.options.steps:
             self._evaluate(step + 1)
 
     def _evaluate(self, step: int) -> None:
+        """Measure the accuracy of the model that training would give if it ended after `step` steps."""
         if self.evaluation is None:
             return
-        shown: Any = self.average.module if self.average is not None else self.model
+        model: Any = self.average.module if self.average is not None else self.model
         with (
-            self.learnable.applied() if self.learnable is not None else contextlib.nullcontext(),
-            self._true_statistics(shown) if self.statistics and step else contextlib.nullcontext(),
+            self.learnable.temporarily_folded() if self.learnable is not None else contextlib.nullcontext(),
+            self._final_statistics(model) if self.statistics and step else contextlib.nullcontext(),
         ):
-            self.state.accuracy = accuracy(shown, self.evaluation, self.device, self.options.precision)
+            self.state.accuracy = accuracy(model, self.evaluation, self.device, self.options.precision)
         self.result.accuracy_at_step[step] = self.state.accuracy
-        self._train_mode()
+        self._enter_train_mode()
         for callback in self.callbacks:
             callback.on_eval(self.state)
-        self.flat = 0 if self.state.accuracy > self.best else self.flat + 1
-        self.best = max(self.best, self.state.accuracy)
-        if self.options.patience and self.flat >= self.options.patience:
+        is_gain = self.state.accuracy > self.best_accuracy
+        self.evaluations_without_gain = 0 if is_gain else self.evaluations_without_gain + 1
+        self.best_accuracy = max(self.best_accuracy, self.state.accuracy)
+        if self.options.patience and self.evaluations_without_gain >= self.options.patience:
             self.state.stop = True
 
     @contextlib.contextmanager
-    def _true_statistics(self, shown: MetaPrunedForImageClassification) -> Iterator[None]:
-        """Inside the block a model has the statistics that it would have if training ended now."""
-        saved = {name: value.clone() for name, value in shown.named_buffers()}
-        recalibrate(shown, self.train, self.device, seed=self.seed)
+    def _final_statistics(self, model: MetaPrunedForImageClassification) -> Iterator[None]:
+        """Give a model, inside the block, the batch norm statistics that it would have if training ended now."""
+        saved = {name: value.clone() for name, value in model.named_buffers()}
+        recalibrate(model, self.train, self.device, seed=self.seed)
         yield
         for name, value in saved.items():
-            shown.get_buffer(name).copy_(value)
+            model.get_buffer(name).copy_(value)
 
     def _renew_statistics(self) -> None:
-        """For good, and counted as training."""
-        began = time.perf_counter()
+        """Estimate the model's batch norm statistics again for good, and count the work as training."""
+        start = time.perf_counter()
         images = recalibrate(self.model, self.train, self.device, seed=self.seed)
         self.result.flops += images * count_flops(self.model, self.train.images[:1])[0]
-        self.result.seconds += time.perf_counter() - began
-        self.statistics = False
+        self.result.seconds += time.perf_counter() - start
+        self.statistics = False  # the last evaluation needs no other statistics
 
     def finish(self) -> TrainingResult:
+        """Leave the model as `fine_tune` promises it, and return the result."""
         if self.average is not None:
             self.model.load_state_dict(self.average.module.state_dict())
             self.average = None
-        if self.accelerator.num_processes > 1:  # each process saw other images
+        if self.accelerator.num_processes > 1:  # each process has statistics of other images
             for name, value in self.model.named_buffers():
                 if value.is_floating_point():
                     self.model.get_buffer(name).copy_(self.accelerator.reduce(value, "mean"))

@@ -1,4 +1,4 @@
-"""What accumulates while a model is made."""
+"""The record of what happens while a model is made: notes, times and costs."""
 
 from __future__ import annotations
 
@@ -7,46 +7,47 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from .energy import measured_energy
+from .energy import measure_energy
 
 
 @dataclass
 class RunRecord:
-    """Notes for the user, seconds by phase, FLOPs by purpose, and energy: each step adds its own."""
+    """The notes, times and costs of one run, to which each step of the run adds its own."""
 
     notes: list[str] = field(default_factory=list)
+    """Sentences for the user, each one once."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """Wall time by phase."""
+    """Wall time by phase, in seconds."""
     retrieval_flops: int = 0
-    """Forward passes that ranked the bank's entries."""
+    """FLOPs of the forward passes that ranked the bank's entries."""
     preparation_flops: int = 0
-    """Other forward passes before training."""
+    """FLOPs of the other forward passes before training."""
     energy: dict[str, float] = field(default_factory=dict)
     """``energy_kwh`` and ``co2_kg``, if CodeCarbon measures them."""
 
     def note(self, text: str) -> None:
-        """Tell the user something, once."""
+        """Add a sentence for the user, unless it is there already."""
         if text not in self.notes:
             self.notes.append(text)
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
-        """Add the seconds of a block to a phase."""
-        began = time.perf_counter()
+        """Add the wall time of a block of code to a phase."""
+        start = time.perf_counter()
         yield
-        self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - began
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - start
 
     @contextmanager
     def metered(self) -> Iterator[None]:
-        """Add the energy of a block."""
-        spent: dict[str, float] = {}
-        with measured_energy(spent):
+        """Add the energy of a block of code, if CodeCarbon is installed."""
+        totals: dict[str, float] = {}
+        with measure_energy(totals):
             yield
-        for name, value in spent.items():
+        for name, value in totals.items():
             self.energy[name] = self.energy.get(name, 0.0) + value
 
     def copy(self) -> RunRecord:
-        """Return a record that goes on from here; this one stays as it is."""
+        """Return a copy that later steps can add to without changing this record."""
         return RunRecord(
             list(self.notes), dict(self.seconds), self.retrieval_flops, self.preparation_flops, dict(self.energy)
         )

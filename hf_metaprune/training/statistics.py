@@ -1,4 +1,4 @@
-"""Batch norm statistics, estimated anew."""
+"""Batch norm statistics, estimated again for weights that were averaged, sliced or trained."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..models.modeling import MetaPrunedForImageClassification
 from .forward import EVAL_BATCH, forward
 
 STATISTICS_IMAGES = 500
-"""Images from which batch norm statistics are taken: each gives as many values as its map has places."""
+"""Largest number of images for batch norm statistics. Each image gives one value per place of a feature map."""
 
 
 @torch.no_grad()
@@ -23,12 +23,18 @@ def recalibrate(
     *,
     seed: int = 0,
 ) -> int:
-    """Re-estimate batch norm statistics on images, at most `STATISTICS_IMAGES`, as one average over all batches.
+    """Estimate a model's batch norm statistics again, as the average over batches of random images.
 
-    Batches are equally large, give or take one image: each counts as much as the others.
+    The batches have the same number of images, give or take one, because each counts as much as the others.
+
+    Args:
+        model: the model; it is moved to `device`, changed in place, and left in eval mode.
+        images: the images to draw from; at most `STATISTICS_IMAGES` are used.
+        device: where to compute.
+        seed: seed of the choice and order of images.
 
     Returns:
-        How many images were passed forward: none where there is no batch norm.
+        The number of images that were passed forward; 0 if the model has no batch norm.
     """
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     if not norms:
@@ -39,7 +45,7 @@ def recalibrate(
         norm.reset_running_stats()
         norm.momentum = None  # torch's way to ask for the cumulative average
     model.to(device=device, memory_format=torch.channels_last).eval()
-    for norm in norms:  # nothing else: dropout would change what they see
+    for norm in norms:  # only batch norms train: dropout would change their input
         norm.train()
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(images), generator=generator)  # a batch of one class would bias the variances

@@ -67,7 +67,7 @@ def test_ones_own_models_vote_for_each_other(
     hub.put_folder("bob/m", folder)
     report = MetaPruner.from_search(bank).adapt(task, neighbors=3, **TINY).report
     assert sorted(n["id"] for n in report.neighbors) == ["bob--m", "me--m0"]
-    assert any("an owner has at most 1 (votes_per_owner)" in note for note in report.notes)
+    assert any("one owner has at most 1 of the votes (votes_per_owner)" in note for note in report.notes)
 
 
 def test_many_models_of_one_owner_do_not_fill_the_list(

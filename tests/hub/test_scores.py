@@ -12,7 +12,7 @@ from hf_metaprune.bank.factory import build_bank
 from hf_metaprune.bank.publish import publish_bank
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import FormatError
-from hf_metaprune.methods import LearntOptions
+from hf_metaprune.methods import LearnedScoreOptions
 from hf_metaprune.models.base_model import BaseModel
 from tests.hub import LoopbackHub
 from tests.hub.test_lazy_bank import forget
@@ -25,7 +25,7 @@ SCORES = "mask_scores.safetensors"
 def folder(tmp_path_factory: pytest.TempPathFactory, vit_base: BaseModel, task_data: TaskData) -> Path:
     path = tmp_path_factory.mktemp("scores") / "bank"
     bank = Bank.create(path, vit_base, name="tiny vit", defaults={"ratio": 0.5})
-    options = LearntOptions(ratio=0.5, steps=6, batch_size=18)
+    options = LearnedScoreOptions(ratio=0.5, steps=6, batch_size=18)
     tasks = [(0, 1, 2), (3, 4, 5)]
     list(build_bank(bank, task_data, tasks, method="amp", options=options, device=torch.device("cpu")))
     return path

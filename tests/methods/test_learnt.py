@@ -83,7 +83,7 @@ def test_folding_changes_nothing_but_the_weights(any_base: BaseModel, task_data:
     x = next(task_data.train.batches(4))[0]
     before, scaled = model(x).logits, learnable(x).logits
     assert not torch.allclose(before, scaled, atol=1e-3)
-    with learnable.applied():
+    with learnable.temporarily_folded():
         assert torch.allclose(model(x).logits, scaled, atol=1e-6)
     assert torch.equal(model(x).logits, before)
     learnable.fold()
@@ -127,7 +127,7 @@ def test_the_l1_loss_is_the_mean_score_of_the_layers(any_base: BaseModel, task_d
 def test_ahnp_removes_what_falls_below_the_threshold_and_never_more_than_the_ratio(
     vit_base: BaseModel, task_data: TaskData
 ) -> None:
-    from hf_metaprune.methods.learnt import ScoreTraining
+    from hf_metaprune.methods.learned_scores import ScoreTraining
 
     options = job(vit_base, task_data, ratio=0.5, threshold=0.5)
     model = whole(vit_base, task_data)
@@ -139,14 +139,14 @@ def test_ahnp_removes_what_falls_below_the_threshold_and_never_more_than_the_rat
     assert training.mask[heads].tolist() == [2, 3]  # half of four stay, whatever the threshold
     assert training.mask[nodes].tolist() == list(range(3, 48))
     assert len(training.mask["blocks.1.attn"]) == 4
-    assert not training.done
+    assert not training.is_done
     assert model.network.get_submodule(heads).num_heads == 2
-    assert training.learnable.settled == {heads}
-    assert training.keeper.last()[heads].tolist() == pytest.approx([0.1, 0.2, 0.3, 0.6])
+    assert training.learnable.finished_layers == {heads}
+    assert training.score_history.last()[heads].tolist() == pytest.approx([0.1, 0.2, 0.3, 0.6])
 
 
 def test_ahnp_scores_tell_when_a_unit_went_and_stop_with_its_layer(vit_base: BaseModel, task_data: TaskData) -> None:
-    from hf_metaprune.methods.learnt import ScoreTraining
+    from hf_metaprune.methods.learned_scores import ScoreTraining
 
     method = get_method("ahnp")
     training = ScoreTraining(
@@ -173,7 +173,7 @@ def test_a_threshold_that_few_fall_below_is_said(
 ) -> None:
     get_method("ahnp").prune(job(vit_base, task_data, steps=4, score_l1=0.0))
     (message,) = [record.getMessage() for record in caplog.records]
-    assert re.search(r"ahnp: (\d+) of the \1 units to go score more than threshold=0.1", message)
+    assert re.search(r"ahnp: (\d+) of the \1 units to prune still score more than threshold=0.1", message)
     assert "raise score_l1=0 or score_share=0.5" in message
     caplog.clear()
     get_method("ahnp").prune(job(vit_base, task_data, steps=4, score_l1=0.0, threshold=1e5))

@@ -8,13 +8,13 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from hf_metaprune.sizing.schedule import counts_by_step, least_steps
 
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import OptionError
 from hf_metaprune.masks.mask import Mask, keep_count
 from hf_metaprune.methods import IterativeOptions, Method, PruningJob, get_method, method_names, register_method
 from hf_metaprune.methods.iterative import PruneWhileTraining, next_mask
+from hf_metaprune.methods.schedule import counts_by_step, least_steps
 from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.models.slicing import shrink
 from hf_metaprune.training.importance import ActivationRecorder, TaylorRecorder, magnitude_scores
@@ -91,7 +91,7 @@ def test_pruning_happens_every_h_steps_by_p_percent(base: BaseModel, task_data: 
     )
     size = base.sizes[layer]
     assert seen == [size] * 3 + [24] * 4 + [18] * 4 + [16]  # 32: -25% is 24, then 18, then the target 16
-    assert pruning.done
+    assert pruning.is_done
 
 
 def test_a_run_too_short_for_its_schedule_still_reaches_the_ratio(base: BaseModel, task_data: TaskData) -> None:
@@ -258,7 +258,7 @@ def test_a_schedule_that_the_steps_cannot_hold_is_said(
     assert reached == [False] * least + [True]
     get_method("ifp").prune(job(base, task_data, steps=4))
     (message,) = (record.getMessage() for record in caplog.records)
-    assert f"only after {least} steps with prune_every=2, so step 4 cuts the rest" in message
+    assert f"are pruned only after {least} steps, so step 4 cuts the rest" in message
     assert message.endswith(f"take {2 * least} steps")
     caplog.clear()
     get_method("ifp").prune(job(base, task_data, steps=least + 1))

@@ -22,7 +22,13 @@ from tests.conftest import needs_wordnet
 @pytest.fixture(autouse=True)
 def small_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four entries are a large bank, of which one is looked at."""
-    for name, value in {"SMALL": 2, "SMALL_BLIND": 2, "FEWEST": 1, "PLACES": 0.25, "PLACES_BLIND": 0.5}.items():
+    for name, value in {
+        "SMALL_BANK": 2,
+        "SMALL_BANK_UNSKETCHED": 2,
+        "MIN_SHORTLIST": 1,
+        "SHORTLIST_SHARE": 0.25,
+        "SHORTLIST_SHARE_UNSKETCHED": 0.5,
+    }.items():
         monkeypatch.setattr(auto, name, value)
 
 
@@ -54,7 +60,7 @@ def test_only_the_shortlist_is_looked_at(own_bank: Bank, task_data: TaskData) ->
 
 
 def test_a_small_bank_is_looked_at_whole(bank: Bank, task_data: TaskData, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auto, "SMALL", 4)
+    monkeypatch.setattr(auto, "SMALL_BANK", 4)
     by = {name: get_similarity(name).rank(query(task_data), list(bank)) for name in ("leep+labels", "auto")}
     assert get_similarity("auto").shortlist(query(task_data), list(bank)) == list(bank)
     assert [(n.entry.id, n.score) for n in by["auto"]] == [(n.entry.id, n.score) for n in by["leep+labels"]]
@@ -96,4 +102,4 @@ def test_without_wordnet_they_are_all_looked_at(
     monkeypatch.setattr("hf_metaprune.similarity.wordnet.task_synsets", missing)
     asked = query(task_data)
     assert get_similarity("auto").shortlist(asked, list(own_bank)) == list(own_bank)
-    assert "all 4 entries without a sketch are looked at" in asked.record.notes[0]
+    assert "all 4 entries without a sketch are ranked" in asked.record.notes[0]
