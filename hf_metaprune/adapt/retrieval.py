@@ -10,7 +10,7 @@ from ..bank.entry import Entry
 from ..config import AdaptOptions
 from ..errors import BankError
 from ..similarity import Neighbor, Query, Similarity, get_similarity
-from ..text import counted
+from ..text import quantity
 from .recipes import SIMILARITY
 from .voters import Voters
 
@@ -49,7 +49,7 @@ def find_voters(bank: Bank, query: Query, options: AdaptOptions) -> Voters:
         query.record.note(f"{len(found)} vote, not {wanted}: an owner has at most {allowed} (votes_per_owner)")
     elif not found or (options.neighbors and len(found) < options.neighbors):
         why = "; ".join(query.record.notes[-3:])
-        has = counted(len(bank), "entry", "entries")
+        has = quantity(len(bank), "entry", "entries")
         raise BankError(f"only {len(found)} of {has} of {bank.title} can be used: {why}; {REMEDY}")
     weights = tuple(similarity.weight(n.score) for n in found) if options.weighted else None
     return Voters(tuple(found), tuple(others), weights)

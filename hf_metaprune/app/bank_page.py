@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import gradio as gr
 import numpy as np
 
-from ..drawing.pages import drawn, render
+from ..drawing.pages import render, svg_markup
 from ..drawing.style import svg
 from ..errors import WordNetError
-from ..reporting.bank_figures import heat_figure, map_figure, overlaps, positions, similarity_figure
-from ..text import counted
+from ..reporting.bank_figures import heat_figure, map_figure, pairwise_iou, positions, similarity_figure
+from ..text import quantity
 from . import views
 from .shared import PRIVATE, SharedState, Update
 from .views import readable
@@ -57,7 +57,7 @@ class BankPage:
 
     def _show(self) -> Iterator[Update]:
         base = self.bank.meta["base_model"]
-        said = f"{counted(len(self.bank), 'task')} for which {base['architecture']} ({base['library']}) was pruned."
+        said = f"{quantity(len(self.bank), 'task')} for which {base['architecture']} ({base['library']}) was pruned."
         yield {self.said: views.message(said), self.found: self.listed("")}
         with self._lock:  # drawn once for all who come
             yield {self.pictures: self.drawn}
@@ -66,7 +66,7 @@ class BankPage:
         """The entries with a class that holds the words of a search."""
         words = (query or "").casefold().split()
         found = [(i, entry) for i, entry in enumerate(self.bank, 1) if _matches(entry, words)]
-        said = f"{counted(len(found), 'task')} of {len(self.bank)}" if words else f"All {len(self.bank)} tasks"
+        said = f"{quantity(len(found), 'task')} of {len(self.bank)}" if words else f"All {len(self.bank)} tasks"
         if len(found) > MOST_LISTED:
             said += f"; the first {MOST_LISTED} are shown"
         if words and not found and len(self.bank):
@@ -79,7 +79,7 @@ class BankPage:
         entries = list(itertools.islice(self.bank, MOST_DRAWN))
         if len(entries) < 2:
             return ""
-        iou = overlaps([entry.mask for entry in entries])
+        iou = pairwise_iou([entry.mask for entry in entries])
         places = positions(iou)
         order = np.argsort(places[:, 0])  # like beside like
         pictures = [
@@ -100,7 +100,7 @@ class BankPage:
             pictures.append((similarity_figure(near, iou[pairs], "WordNet"), said))
         except WordNetError as error:
             note = f"{note} {error}".strip()
-        shown = [(drawn(svg(picture, caption)), caption) for picture, caption in pictures]
+        shown = [(svg_markup(svg(picture, caption)), caption) for picture, caption in pictures]
         return render("bank.html", pictures=shown, note=note)
 
 

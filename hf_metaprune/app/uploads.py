@@ -23,7 +23,7 @@ from ..data.preprocessing import Preprocessing
 from ..data.sources import EVALUATION_NAMES, TRAIN_NAMES
 from ..data.task import Task, TaskData
 from ..errors import DataError, printable, reason
-from ..text import counted
+from ..text import quantity
 from .limits import UploadLimits
 
 if TYPE_CHECKING:
@@ -47,11 +47,11 @@ class Receipt:
 
     def words(self, into: str = "") -> str:
         """The receipt in a few sentences; `into`: where they went, if all to one place."""
-        lines = [f"Took {counted(self.taken, 'photo')}{f' into {into}' if into and self.taken else ''}."]
+        lines = [f"Took {quantity(self.taken, 'photo')}{f' into {into}' if into and self.taken else ''}."]
         if not self.taken:
             lines[0] += " Try others." if self.refused else " Choose some first."
         if self.refused:
-            lines.append(f"Left out {counted(len(self.refused), 'file')}: {'; '.join(self.refused[:SHOWN_REFUSALS])}")
+            lines.append(f"Left out {quantity(len(self.refused), 'file')}: {'; '.join(self.refused[:SHOWN_REFUSALS])}")
             if len(self.refused) > SHOWN_REFUSALS:
                 lines[-1] += f"; and {len(self.refused) - SHOWN_REFUSALS} more"
         return "\n".join(lines)
@@ -152,7 +152,7 @@ class Photos:
         """
         found = self.by_class
         if len(found) < 2:
-            has = counted(len(found), "class", "classes")
+            has = quantity(len(found), "class", "classes")
             raise DataError(f"there are photos of {has}: it takes at least two, to tell them apart")
         images = torch.stack([photo for photos in found.values() for photo in photos])
         targets = torch.tensor([i for i, photos in enumerate(found.values()) for _ in photos])

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..drawing.pages import data_uri, drawn, render
+from ..drawing.pages import data_uri, render, svg_markup
 from ..drawing.style import svg
-from ..reporting.bank_figures import map_figure, overlaps, positions
+from ..reporting.bank_figures import map_figure, pairwise_iou, positions
 from ..reporting.figures import MAX_CONFUSION, confusion_figure, curve_figure, vote_figure
-from ..text import counted
+from ..text import quantity
 from .jobs import Progress
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def classes(found: Mapping[str, Sequence[torch.Tensor]], example: TaskData | Non
     rows = []
     for label, images in found.items():
         shown = [data_uri(thumbnail(image)) for image in images[:SHOWN_PHOTOS]]
-        rows.append((label, counted(len(images), "photo"), shown, len(images) - len(shown)))
+        rows.append((label, quantity(len(images), "photo"), shown, len(images) - len(shown)))
     return render("classes.html", rows=rows, hint=_hint(found) if example is None else "")
 
 
@@ -78,11 +78,11 @@ def neighbors(plan: Plan, ratio: float) -> str:
     voters = {n.entry.id: n.entry for n in plan.neighbors}
     others = (entry for entry in plan.neighbors[0].entry.bank if entry.id not in voters)
     entries = [*voters.values(), *itertools.islice(others, MOST_MAPPED)]  # a map takes n³ steps
-    places = positions(overlaps([*(entry.mask for entry in entries), plan.mask(ratio)]))
+    places = positions(pairwise_iou([*(entry.mask for entry in entries), plan.mask(ratio)]))
     made = map_figure(places, len(voters), len(entries))
     picture = svg(made, "Map of the bank's tasks with yours among them")
     bank = plan.neighbors[0].entry.bank
-    return render("neighbors.html", rows=rows, voters=len(voters), of=len(bank), picture=drawn(picture))
+    return render("neighbors.html", rows=rows, voters=len(voters), of=len(bank), picture=svg_markup(picture))
 
 
 def _named(entry: Entry) -> str:
@@ -95,7 +95,7 @@ def vote(plan: Plan, ratio: float, layer: str) -> str:
     masks = {_named(n.entry): n.entry.mask for n in plan.neighbors}
     picture = svg(vote_figure(layer, masks, mask), f"The vote in layer {layer}")
     kept = {"kept": mask.n_kept, "of": mask.n_units, "layers": len(mask), "voters": len(masks)}
-    return render("vote.html", picture=drawn(picture), layer=layer, **kept)
+    return render("vote.html", picture=svg_markup(picture), layer=layer, **kept)
 
 
 def size(cost: tuple[int, int], whole: tuple[int, int], milliseconds: float, made: float | None = None) -> str:
@@ -120,7 +120,7 @@ def size(cost: tuple[int, int], whole: tuple[int, int], milliseconds: float, mad
 
 def waiting(before: int) -> str:
     """That others come first."""
-    return render("waiting.html", before=f"{counted(before, 'visitor')} {'is' if before == 1 else 'are'}")
+    return render("waiting.html", before=f"{quantity(before, 'visitor')} {'is' if before == 1 else 'are'}")
 
 
 def training(progress: Progress) -> str:
@@ -128,7 +128,7 @@ def training(progress: Progress) -> str:
     left = progress.seconds_left
     picture = None
     if len(progress.accuracies) > 1:
-        picture = drawn(svg(curve_figure({"this model": progress.accuracies}), "Accuracy by step so far"))
+        picture = svg_markup(svg(curve_figure({"this model": progress.accuracies}), "Accuracy by step so far"))
     return render(
         "training.html",
         what=progress.what,
@@ -156,18 +156,18 @@ def done(made: AdaptResult) -> str:
 
 def result(made: AdaptResult, kilobytes: float) -> str:
     """The main figures, the curve, the confusion matrix."""
-    from ..reporting.page import MADE_IN, tiles
+    from ..reporting.page import TIME_CAPTION, tiles
 
     report: AdaptReport = made.report
     pictures = []
     if len(report.accuracy_at_step) > 1 and report.test_images >= FEW:
-        curve = drawn(svg(curve_figure(report.learning_curves), "Accuracy by step of fine-tuning"))
+        curve = svg_markup(svg(curve_figure(report.learning_curves), "Accuracy by step of fine-tuning"))
         pictures.append((curve, "How it learnt", "Of the test photos, those that it recognized."))
     if np.any(report.confusion) and len(report.labels) <= MAX_CONFUSION:
         labels = list(map(readable, report.labels))
-        matrix = drawn(svg(confusion_figure(report.confusion, labels), "Confusion matrix"))
+        matrix = svg_markup(svg(confusion_figure(report.confusion, labels), "Confusion matrix"))
         pictures.append((matrix, "Where it errs", "Rows: what a photo is. Columns: what it was taken for."))
-    figures = [*(tile for tile in tiles(report) if tile[1] != MADE_IN), (f"{kilobytes:,.0f} kB", "to download")]
+    figures = [*(tile for tile in tiles(report) if tile[1] != TIME_CAPTION), (f"{kilobytes:,.0f} kB", "to download")]
     return render("result.html", summary=list(verdict(report)), tiles=figures, pictures=pictures)
 
 
@@ -180,7 +180,7 @@ def verdict(report: AdaptReport) -> Iterator[str]:
     yield f"It recognizes {report.accuracy:.0%} of the test photos; a guess would be right for {chance:.0%}."
     yield f"With more photos to test it on, it would most likely lie between {low:.0%} and {high:.0%}."
     if report.test_images < FEW:
-        yield f"That is a rough figure: only {counted(report.test_images, 'photo')} could be held back to test it."
+        yield f"That is a rough figure: only {quantity(report.test_images, 'photo')} could be held back to test it."
     if low <= chance:
         yield "That is no better than chance: add photos, or choose classes that differ more."
     elif report.accuracy < GOOD:
@@ -205,7 +205,7 @@ def _compared_words(rows: Sequence[Compared]) -> str:
         return ""
     best = max(same_size, key=lambda way: way.accuracy)
     points = round(100 * (mine.accuracy - best.accuracy))
-    side = f"{counted(abs(points), 'point')} {'above' if points > 0 else 'below'}" if points else "as good as"
+    side = f"{quantity(abs(points), 'point')} {'above' if points > 0 else 'below'}" if points else "as good as"
     said = f"Your model is {side} the best other way of its size"
     if not larger:
         return f"{said}."

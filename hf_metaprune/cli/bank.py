@@ -11,7 +11,7 @@ import typer
 from ..config import override
 from ..errors import OptionError
 from ..files.layout import BANK_FILE
-from ..text import counted
+from ..text import quantity
 from .commands import DEFAULT_METHOD, MethodCommand
 from .options import with_options
 from .output import Json, escape_markup, out, print_json, show_progress, sparkline, table
@@ -97,7 +97,7 @@ def bank_validate(
         out.print(
             f"{blind} of the entries have no sketch: `hf-metaprune bank sketch {escape_markup(bank)} DATA` makes them"
         )
-    out.print(f"{_entries(opened)}, {counted(len(problems), 'problem')}")
+    out.print(f"{_entries(opened)}, {quantity(len(problems), 'problem')}")
     raise typer.Exit(1 if problems else 0)
 
 
@@ -118,7 +118,7 @@ def bank_sketch(
     if as_json:
         print_json({"bank": bank, "entries": len(opened), "sketched": made})
     else:
-        out.print(f"made {counted(len(made), 'sketch', 'sketches')}; {escape_markup(bank)} has {_entries(opened)}")
+        out.print(f"made {quantity(len(made), 'sketch', 'sketches')}; {escape_markup(bank)} has {_entries(opened)}")
 
 
 @bank_app.command("build", cls=MethodCommand)
@@ -177,4 +177,4 @@ def bank_build(
 
 
 def _entries(bank: Sized) -> str:
-    return counted(len(bank), "entry", "entries")
+    return quantity(len(bank), "entry", "entries")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import OptionError
-from ..text import counted
+from ..text import quantity
 from .bank import BankArgument, bank_app
 from .output import Json, escape_markup, out, print_json, show_progress
 
@@ -86,7 +86,7 @@ def bank_add(
     as_json: Json = False,
 ) -> None:
     """Add models to BANK; one on the Hub is not downloaded."""
-    from ..bank.entry import check_id
+    from ..bank.entry_checks import check_id
     from ..bank.publish import add_entries
     from ..models.saving import load_model
 
@@ -100,7 +100,7 @@ def bank_add(
     loaded = {check_id(name): load_model(folder) for name, folder in folders.items()}
     for name, model in loaded.items():
         own.add(model, name)
-    _show_own(own, f"{counted(len(loaded), 'entry', 'entries')} added", {"added": list(loaded)}, as_json)
+    _show_own(own, f"{quantity(len(loaded), 'entry', 'entries')} added", {"added": list(loaded)}, as_json)
 
 
 @bank_app.command("remove")
@@ -122,7 +122,7 @@ def bank_remove(
         own[entry_id]  # all are known before any goes
     for entry_id in entries:
         own.remove(entry_id)
-    _show_own(own, f"{counted(len(entries), 'entry', 'entries')} removed", {"removed": entries}, as_json)
+    _show_own(own, f"{quantity(len(entries), 'entry', 'entries')} removed", {"removed": entries}, as_json)
 
 
 def _own_bank(bank: str, revision: str | None, create_pr: bool) -> Bank | None:
@@ -143,7 +143,7 @@ def _show_own(bank: Bank, done: str, ids: dict[str, list[str]], as_json: bool) -
     if as_json:
         print_json({"bank": bank.title, "entries": len(bank)} | ids)
     else:
-        out.print(f"{done}; {escape_markup(bank.title)} has {counted(len(bank), 'entry', 'entries')}")
+        out.print(f"{done}; {escape_markup(bank.title)} has {quantity(len(bank), 'entry', 'entries')}")
 
 
 def _publish(bank: Path, repo: str, as_json: bool, **options: Any) -> None:
@@ -166,5 +166,5 @@ def _show(done: object, as_json: bool) -> None:
     if not done.commits:
         out.print(f"Nothing had changed: {escape_markup(done.url)}")
         return
-    added, commits = counted(len(done.added), "entry", "entries"), counted(len(done.commits), "commit")
+    added, commits = quantity(len(done.added), "entry", "entries"), quantity(len(done.commits), "commit")
     out.print(f"{added} added, {len(done.removed)} removed in {commits}: {escape_markup(done.url)}")

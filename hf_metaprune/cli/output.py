@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..errors import printable
-from ..reporting.report import AdaptReport, finite, voter_name
+from ..reporting.report import AdaptReport, replace_nonfinite, voter_name
 
 PIPE_WIDTH = 10_000  # columns; what is piped is not cut
 
@@ -46,11 +46,11 @@ def show_progress() -> bool:
 
 def print_json(value: Any) -> None:
     """A value as JSON: numbers that are not finite as null, text that standard output cannot hold escaped."""
-    text = json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(replace_nonfinite(value), indent=2, ensure_ascii=False, allow_nan=False)
     try:
         text.encode(sys.stdout.encoding or "ascii")
     except UnicodeEncodeError:
-        text = json.dumps(finite(value), indent=2, allow_nan=False)
+        text = json.dumps(replace_nonfinite(value), indent=2, allow_nan=False)
     sys.stdout.write(text + "\n")
 
 
@@ -88,5 +88,5 @@ def show_report(report: AdaptReport) -> None:
     out.print(f"{sum(report.seconds.values()):.1f} s in all, {report.seconds.get('fine-tune', 0):.1f} s of it training")
     for text in report.notes:
         note(text)
-    if report.skipped_words:
-        note(report.skipped_words)
+    if report.skipped_summary:
+        note(report.skipped_summary)

@@ -30,7 +30,7 @@ def render(template: str, **values: Any) -> str:
     return _templates().get_template(template).render(values)
 
 
-def drawn(svg: str) -> Markup:
+def svg_markup(svg: str) -> Markup:
     """A picture that `pictures.style.svg` made, which is markup already."""
     return Markup(svg)
 

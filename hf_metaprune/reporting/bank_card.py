@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from ..files.names import is_repo_id
 from ..hub.client import BANK_TAG, LIBRARY
-from ..text import inline
+from ..text import escape_markdown
 from .card import Card, table
 from .model_card import PIPELINE
 
@@ -83,7 +83,7 @@ class BankCard(Card):
     def text(self) -> str:
         classes = Counter(label for row in self.rows for label in row["labels"])
         return TEMPLATE.format(
-            name=inline(self.meta.get("name") or self.repo_id),
+            name=escape_markdown(self.meta.get("name") or self.repo_id),
             repo_id=self.repo_id,
             entries=f"{len(self.rows):,}",
             classes=f"{len(classes):,}",
@@ -98,9 +98,9 @@ class BankCard(Card):
         layers = self.meta.get("layers") or {}
         base_id = self.base.get("repo_id")
         where = f", from [{base_id}](https://huggingface.co/{base_id})" if is_repo_id(str(base_id)) else ""
-        name = f"{inline(str(self.base.get('architecture')))} of {inline(str(self.base.get('library')))}{where}"
+        name = f"{escape_markdown(str(self.base.get('architecture')))} of {escape_markdown(str(self.base.get('library')))}{where}"
         units = f"{len(layers)} prunable layers with {sum(layers.values()):,} units"
-        return f"{name}; {units}. The weights are in `base/` (sha256 {inline(str(self.base.get('sha256')))})."
+        return f"{name}; {units}. The weights are in `base/` (sha256 {escape_markdown(str(self.base.get('sha256')))})."
 
     def _statistics(self) -> str:
         found = [a for row in self.rows if isinstance(a := _metrics(row).get("accuracy"), float)]
@@ -120,7 +120,12 @@ class BankCard(Card):
             shown = f"{accuracy:.1%}" if isinstance(accuracy, float) else ""
             labels = ", ".join(str(label)[:MOST_SHOWN] for label in row["labels"][:20])
             rows.append(
-                [inline(row["id"][:MOST_SHOWN]), inline(labels), inline(str(row["method"])[:MOST_SHOWN]), shown]
+                [
+                    escape_markdown(row["id"][:MOST_SHOWN]),
+                    escape_markdown(labels),
+                    escape_markdown(str(row["method"])[:MOST_SHOWN]),
+                    shown,
+                ]
             )
         more = len(self.rows) - SHOWN_TASKS
         note = f"\n\nand {more:,} more, see `index.parquet`." if more > 0 else ""
@@ -128,7 +133,7 @@ class BankCard(Card):
 
     def _license(self) -> str:
         if self.license:
-            return f"License: {inline(self.license)}."
+            return f"License: {escape_markdown(self.license)}."
         return "No license is stated: those of the base and of the images that the entries learnt from apply."
 
 
@@ -155,4 +160,4 @@ def _metrics(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _counted(counts: Counter[str]) -> str:
-    return ", ".join(f"{inline(name)} ({n})" for name, n in counts.most_common(8)) or "none"
+    return ", ".join(f"{escape_markdown(name)} ({n})" for name, n in counts.most_common(8)) or "none"

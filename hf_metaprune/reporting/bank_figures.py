@@ -13,7 +13,7 @@ from ..masks.mask import Mask
 MOST_NAMED = 64
 
 
-def overlaps(masks: Sequence[Mask]) -> np.ndarray:
+def pairwise_iou(masks: Sequence[Mask]) -> np.ndarray:
     """Intersection over union of every two masks over all layers together: float64 (n, n)."""
     if not masks:
         return np.zeros((0, 0))

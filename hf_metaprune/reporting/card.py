@@ -58,7 +58,7 @@ class Card(ABC):
         if first is None:
             return fresh
         try:
-            rest = split(first)[1]
+            rest = split_card(first)[1]
             front = _edited(first, self._with_theirs(*(card for card in (existing, own) if card is not None)))
         except FormatError:
             return first  # what cannot be parsed is not ours to repair
@@ -85,7 +85,7 @@ class Card(ABC):
         ours = {key: value for key, value in self.data().items() if value is not None}
         data, tags = dict[str, Any](), list(ours["tags"])
         for card in cards:
-            gone, old = {*self.measured, *_written(card)}, split(card)[0]
+            gone, old = {*self.measured, *_written(card)}, split_card(card)[0]
             data |= {key: value for key, value in old.items() if key not in gone and key not in data}
             theirs = old.get("tags")
             some = theirs if isinstance(theirs, list) else [theirs]
@@ -122,7 +122,7 @@ def _sent(mark: re.Match[str]) -> str:
 def _states(existing: str | None) -> bool:
     """Whether a card states some license, or a list of them."""
     try:
-        return split(existing or "")[0].get("license") is not None
+        return split_card(existing or "")[0].get("license") is not None
     except FormatError:
         return True
 
@@ -136,13 +136,13 @@ def _written(content: str) -> list[str]:
 def stated_license(existing: str | None) -> str | None:
     """The license that a card states already."""
     try:
-        found = split(existing or "")[0].get("license")
+        found = split_card(existing or "")[0].get("license")
     except FormatError:
         return None
     return found if isinstance(found, str) and len(found) <= 100 else None
 
 
-def split(content: str) -> tuple[dict[str, Any], str]:
+def split_card(content: str) -> tuple[dict[str, Any], str]:
     """The YAML of a card, and the text below.
 
     Raises:
@@ -212,7 +212,7 @@ def _edited(existing: str, data: Mapping[str, Any]) -> str:
     end = "\r\n" if found and "\r\n" in found[0] else "\n"
     made = end.join(["---", *lines, "---", ""])
     try:
-        if split(made)[0] == {key: value for key, value in data.items() if value is not None}:
+        if split_card(made)[0] == {key: value for key, value in data.items() if value is not None}:
             return made
     except FormatError:  # a style in which keys are no lines
         pass

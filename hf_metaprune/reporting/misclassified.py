@@ -11,8 +11,8 @@ from PIL import Image
 
 from ..data.images import ImageSet
 
-MOST = 12
-SIDE = 160
+MAX_MISTAKES = 12
+THUMBNAIL_SIDE = 160
 """Most mistakes that are kept, and pixels of the longer side of their pictures."""
 
 
@@ -34,7 +34,7 @@ def worst_mistakes(logits: torch.Tensor, images: ImageSet, labels: Sequence[str]
     """
     scores, predicted = logits.float().softmax(1).max(1) if len(logits) else (torch.empty(0), torch.empty(0))
     wrong = torch.nonzero(predicted != images.targets).flatten()
-    order = wrong[torch.argsort(scores[wrong], descending=True, stable=True)][:MOST]
+    order = wrong[torch.argsort(scores[wrong], descending=True, stable=True)][:MAX_MISTAKES]
     return [
         Mistake(
             labels[int(images.targets[i])],
@@ -49,7 +49,7 @@ def worst_mistakes(logits: torch.Tensor, images: ImageSet, labels: Sequence[str]
 def thumbnail(image: torch.Tensor) -> bytes:
     """An image, uint8 (3, height, width), as a small JPEG."""
     picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
-    picture.thumbnail((SIDE, SIDE))
+    picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     out = io.BytesIO()
     picture.save(out, "JPEG", quality=85)
     return out.getvalue()

@@ -15,7 +15,7 @@ from ..files.storage import read_json
 from ..hub.client import LIBRARY, TAG
 from ..masks.packing import pack_mask
 from ..models.base_model import sha256_file
-from ..text import inline
+from ..text import escape_markdown
 from .adapted import Adapted
 from .card import Card, table
 from .report import AdaptReport, voter_name
@@ -106,7 +106,7 @@ class ModelCard(Card):
         found = NAMED.search(text)
         if found is None:
             return text
-        text = text.replace(f"# {inline(found[1])}\n", f"# {inline(self.name)}\n", 1)
+        text = text.replace(f"# {escape_markdown(found[1])}\n", f"# {escape_markdown(self.name)}\n", 1)
         return text.replace(found[0], f'"image-classification", "{self.name}"')
 
     def facts(self) -> dict[str, Any]:
@@ -141,7 +141,7 @@ class ModelCard(Card):
 
     def text(self) -> str:
         parts = [
-            f"# {inline(self.name)}",
+            f"# {escape_markdown(self.name)}",
             self._summary(),
             "## Use",
             self._usage(),
@@ -157,7 +157,7 @@ class ModelCard(Card):
         return "\n\n".join(part for part in parts if part) + "\n"
 
     def _summary(self) -> str:
-        shown = ", ".join(inline(label) for label in self.labels[:SHOWN_LABELS])
+        shown = ", ".join(escape_markdown(label) for label in self.labels[:SHOWN_LABELS])
         more = f" and {len(self.labels) - SHOWN_LABELS} more" if len(self.labels) > SHOWN_LABELS else ""
         r = self.report
         kept = f": {r.params / r.base_params:.1%} of the parameters" if r.base_params else ""
@@ -168,7 +168,7 @@ class ModelCard(Card):
         )
 
     def _base_name(self) -> str:
-        name = f"{inline(str(self.base.get('architecture')))} ({inline(str(self.base.get('library') or ''))})"
+        name = f"{escape_markdown(str(self.base.get('architecture')))} ({escape_markdown(str(self.base.get('library') or ''))})"
         return f"{name} of [{self.base_id}](https://huggingface.co/{self.base_id})" if self.base_id else name
 
     def _usage(self) -> str:
@@ -178,15 +178,17 @@ class ModelCard(Card):
         report = self.report
         if not report.test_images:
             return [self._claimed()]
-        learnt = f"Learnt from {report.train_images} images of {inline(report.source)}."
-        lines = [f"Accuracy {inline(report.headline())}. {learnt}{self._precision()}"]
+        learnt = f"Learnt from {report.train_images} images of {escape_markdown(report.source)}."
+        lines = [f"Accuracy {escape_markdown(report.headline())}. {learnt}{self._precision()}"]
         rows = [
-            [inline(label), f"{share:.1%}"] for label, share in report.accuracy_per_class.items() if share is not None
+            [escape_markdown(label), f"{share:.1%}"]
+            for label, share in report.accuracy_per_class.items()
+            if share is not None
         ]
         if len(rows) <= SHOWN_LABELS:
             lines.append(table(["class", "accuracy"], rows, numbers=1))
         for name, steps in report.baselines.items():
-            lines.append(f"For comparison, {inline(name)}: {list(steps.values())[-1]:.1%}.")
+            lines.append(f"For comparison, {escape_markdown(name)}: {list(steps.values())[-1]:.1%}.")
         return lines + [f"![{title}]({name})" for title, name in self.pictures.items() if title != UNITS]
 
     def _claimed(self) -> str:
@@ -199,7 +201,11 @@ class ModelCard(Card):
 
     def _precision(self) -> str:
         dtype = self.config.get("dtype") or "float32"
-        return "" if dtype == "float32" else f" It was measured in float32; the weights are stored as {inline(dtype)}."
+        return (
+            ""
+            if dtype == "float32"
+            else f" It was measured in float32; the weights are stored as {escape_markdown(dtype)}."
+        )
 
     def _sizes(self) -> str:
         r = self.report
@@ -209,7 +215,7 @@ class ModelCard(Card):
         ]
         if r.latency_ms:
             rows.append(["milliseconds an image", *(f"{r.latency_ms[k]:.1f}" for k in ("model", "base"))])
-        where = f"\n\nTime: one image at a time, median, on {inline(r.machine)}." if r.latency_ms else ""
+        where = f"\n\nTime: one image at a time, median, on {escape_markdown(r.machine)}." if r.latency_ms else ""
         sizes = table(["", "this model", "base"], rows, numbers=2) + where if r.params else ""
         return (sizes + self._units()).strip()
 
@@ -218,15 +224,15 @@ class ModelCard(Card):
 
     def _lineage(self) -> list[str]:
         r = self.report
-        lines = [f"- Base: {self._base_name()}, weights' sha256 {inline(str(self.base.get('sha256'))[:64])}"]
+        lines = [f"- Base: {self._base_name()}, weights' sha256 {escape_markdown(str(self.base.get('sha256'))[:64])}"]
         bank = r.bank.get("repo_id")
         if bank and is_repo_id(bank):
             lines.append(f"- Bank: [{bank}](https://huggingface.co/{bank}) at {_commit(r.bank.get('revision'))}")
         lines.append(
-            f"- Method: {inline(str(self.config.get('method')))}, ratio {inline(str(self.config.get('ratio')))}, "
-            f"seed {inline(str(r.seed))}"
+            f"- Method: {escape_markdown(str(self.config.get('method')))}, ratio {escape_markdown(str(self.config.get('ratio')))}, "
+            f"seed {escape_markdown(str(r.seed))}"
         )
-        steps = inline(str(r.options.get("steps", "?")))
+        steps = escape_markdown(str(r.options.get("steps", "?")))
         lines.append(f"- Training: {steps} steps, {r.training_flops / 1e12:.2f} TFLOPs")
         if r.emissions:
             kwh, grams = r.emissions["energy_kwh"], 1000 * r.emissions["co2_kg"]
@@ -234,16 +240,16 @@ class ModelCard(Card):
         out = ["\n".join(lines)]
         if r.neighbors:
             rows = [
-                [_voter(n), inline(", ".join(n["labels"])), f"{n['score']:.3f}", f"{n.get('share', 0):.0%}"]
+                [_voter(n), escape_markdown(", ".join(n["labels"])), f"{n['score']:.3f}", f"{n.get('share', 0):.0%}"]
                 for n in r.neighbors
             ]
-            by = inline(f"score ({r.options.get('by')})")
+            by = escape_markdown(f"score ({r.options.get('by')})")
             out.append("Its mask was voted, and its first weights averaged, by:")
             out.append(table(["model", "classes", by, "share of the votes"], rows, numbers=2))
         return out
 
     def _limits(self) -> str:
-        license = f"License: {inline(self.license)}." if self.license else (
+        license = f"License: {escape_markdown(self.license)}." if self.license else (
             "No license is stated: those of the base, the neighbors and the images apply."
         )  # fmt: skip
         return (
@@ -269,7 +275,11 @@ def snippet(model: str) -> str:
 
 def _voter(neighbor: dict[str, Any]) -> str:
     """A neighbor's name, linked to the commit that voted if it is on the Hub."""
-    name, repo, revision = inline(voter_name(neighbor)), neighbor.get("repo_id"), str(neighbor.get("revision") or "")
+    name, repo, revision = (
+        escape_markdown(voter_name(neighbor)),
+        neighbor.get("repo_id"),
+        str(neighbor.get("revision") or ""),
+    )
     if not (isinstance(repo, str) and is_repo_id(repo) and revision.isalnum()):
         return name
     path = neighbor.get("path") or "."
@@ -279,4 +289,4 @@ def _voter(neighbor: dict[str, Any]) -> str:
 
 
 def _commit(revision: Any) -> str:
-    return f"`{revision}`" if re.fullmatch(r"[0-9a-f]{1,40}", str(revision)) else inline(str(revision)[:40])
+    return f"`{revision}`" if re.fullmatch(r"[0-9a-f]{1,40}", str(revision)) else escape_markdown(str(revision)[:40])

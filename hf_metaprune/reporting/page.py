@@ -9,21 +9,21 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ..drawing.pages import bar, data_uri, drawn, render, style_sheet
+from ..drawing.pages import bar, data_uri, render, style_sheet, svg_markup
 from ..drawing.style import svg
 from ..drawing.units import units_figure
 from ..errors import MetaPruneError
 from ..files.names import is_repo_id
 from ..masks.mask import Mask
 from ..masks.packing import unpack_mask
-from ..text import counted
+from ..text import quantity
 from .adapted import Adapted
 from .figures import MAX_CONFUSION, agreement_figure, confusion_figure, curve_figure, vote_figure
 from .report import AdaptReport, voter_name
 
 SHOWN_LABELS = 12
-MADE_IN = "to make it"
-EXACT = 200
+TIME_CAPTION = "to make it"
+MIN_IMAGES_FOR_TENTHS = 200
 MAX_VOTERS, MAX_LAYERS = 12, 60
 """More voters or layers than these are not drawn one by one."""
 
@@ -64,13 +64,13 @@ def _page(result: Adapted) -> dict[str, Any]:
         "agreement": _agreement(report),
         "size_words": _size_words(report),
         "sizes": _sizes(report),
-        "units": drawn(svg(units_figure(mask, mask.sizes), "The units that stay in each layer")),
+        "units": svg_markup(svg(units_figure(mask, mask.sizes), "The units that stay in each layer")),
         "baseline_flops": _baseline_flops(report),
         "seconds": _seconds(report),
         "lineage": list(_lineage(result)),
         "command": command(report),
         "versions": ", ".join(f"{name} {version}" for name, version in report.versions.items()),
-        "notes": [*report.notes, *filter(None, [report.skipped_words])],
+        "notes": [*report.notes, *filter(None, [report.skipped_summary])],
     }
 
 
@@ -86,7 +86,7 @@ def summary(report: AdaptReport) -> Iterator[str]:
     if report.test_images:
         low, high = report.accuracy_interval
         yield (
-            f"It recognized {report.accuracy:.1%} of {counted(report.test_images, 'test image')}; with more of "
+            f"It recognized {report.accuracy:.1%} of {quantity(report.test_images, 'test image')}; with more of "
             f"them it would lie between {low:.0%} and {high:.0%}, with 95% confidence."
         )
     if report.base_params:
@@ -100,28 +100,32 @@ def summary(report: AdaptReport) -> Iterator[str]:
         helped = len(report.neighbors)
         nearest = "nearest task" if helped == 1 else f"{helped} nearest tasks"
         by = f", with the help of the {nearest} in the bank" if helped else ", without a bank"
-        yield f"It was made from {counted(report.train_images, 'image')} in {sum(report.seconds.values()):.0f} s{by}."
+        yield f"It was made from {quantity(report.train_images, 'image')} in {sum(report.seconds.values()):.0f} s{by}."
 
 
 def tiles(report: AdaptReport) -> list[tuple[str, str]]:
     """The main figures, each with what it is."""
     found = []
     if report.test_images:
-        digits = 1 if report.test_images >= EXACT else 0  # of few images a tenth of a percent says nothing
-        found.append((f"{report.accuracy:.{digits}%}", f"recognized, of {counted(report.test_images, 'image')}"))
+        digits = (
+            1 if report.test_images >= MIN_IMAGES_FOR_TENTHS else 0
+        )  # of few images a tenth of a percent says nothing
+        found.append((f"{report.accuracy:.{digits}%}", f"recognized, of {quantity(report.test_images, 'image')}"))
     if report.base_params:
         found.append((f"{report.params:,}", f"parameters, {report.params / report.base_params:.1%} of the base"))
     if report.latency_ms:
         found.append((f"{report.latency_ms['model']:.1f} ms", "an image, one at a time"))
     if report.seconds:
-        found.append((f"{sum(report.seconds.values()):.0f} s", MADE_IN))
+        found.append((f"{sum(report.seconds.values()):.0f} s", TIME_CAPTION))
     return found
 
 
 def _curve(report: AdaptReport) -> Markup | None:
     if len(report.accuracy_at_step) < 2:
         return None
-    return drawn(svg(curve_figure(report.learning_curves), f"Accuracy by step of fine-tuning. {_curve_words(report)}"))
+    return svg_markup(
+        svg(curve_figure(report.learning_curves), f"Accuracy by step of fine-tuning. {_curve_words(report)}")
+    )
 
 
 def _curve_words(report: AdaptReport) -> str:
@@ -130,7 +134,7 @@ def _curve_words(report: AdaptReport) -> str:
         if points:
             (first, start), (last, end) = next(iter(points.items())), list(points.items())[-1]
             told.append(
-                f"{name[:1].upper()}{name[1:]}: {start:.1%} after {counted(first, 'step')}, {end:.1%} after {last}."
+                f"{name[:1].upper()}{name[1:]}: {start:.1%} after {quantity(first, 'step')}, {end:.1%} after {last}."
             )
     return " ".join(told)
 
@@ -138,7 +142,7 @@ def _curve_words(report: AdaptReport) -> str:
 def _confusion(report: AdaptReport) -> Markup | None:
     if not any(map(any, report.confusion)) or len(report.labels) > MAX_CONFUSION:
         return None
-    return drawn(svg(confusion_figure(report.confusion, report.labels), "Confusion matrix of the test images"))
+    return svg_markup(svg(confusion_figure(report.confusion, report.labels), "Confusion matrix of the test images"))
 
 
 def _vote_words(report: AdaptReport) -> str:
@@ -162,7 +166,7 @@ def _votes(report: AdaptReport, mask: Mask) -> Iterator[dict[str, Any]]:
     middle = layers[len(layers) // 2]
     for layer in [middle, *(name for name in layers[:MAX_LAYERS] if name != middle)]:
         said = f"In {layer} a mark is a unit that a task keeps; in orange those of the new model."
-        yield {"svg": drawn(svg(vote_figure(layer, masks, mask), f"The vote in layer {layer}")), "caption": said}
+        yield {"svg": svg_markup(svg(vote_figure(layer, masks, mask), f"The vote in layer {layer}")), "caption": said}
 
 
 def _voters(report: AdaptReport, mask: Mask) -> dict[str, Mask]:
@@ -181,7 +185,7 @@ def _agreement(report: AdaptReport) -> Markup | None:
     voters = len(report.neighbors)
     if voters < 2 or not report.vote_agreement:
         return None
-    return drawn(
+    return svg_markup(
         svg(agreement_figure(report.vote_agreement, voters), "How many voters keep the chosen units, by layer")
     )
 

@@ -19,7 +19,7 @@ from ..hub.repo import NOBODYS, Operation, Published, Repo, read_text
 from ..models.configuration import MetaPrunedConfig
 from ..models.modeling import MetaPrunedForImageClassification
 from .adapted import Adapted
-from .card import MAX_CARD_BYTES, is_edited, split, takes_own
+from .card import MAX_CARD_BYTES, is_edited, split_card, takes_own
 from .misclassified import Mistake
 from .model_card import ModelCard
 from .model_files import write_model_files
@@ -106,7 +106,7 @@ def _own_card(result: Adapted) -> str | None:
         if path.stat().st_size > MAX_CARD_BYTES:
             raise FormatError(f"it has more than {MAX_CARD_BYTES} bytes")
         content = path.read_bytes().decode("utf-8", "replace")
-        split(content)
+        split_card(content)
     except FormatError as error:
         log.warning("%s is not sent: %s", path, error)
         return None
@@ -152,7 +152,7 @@ def _check_card(content: str, facts: dict[str, Any], repo_id: str) -> None:
         HubError: says so.
     """
     with suppress(FormatError):
-        if split(content)[0].get("metaprune") == facts:
+        if split_card(content)[0].get("metaprune") == facts:
             return
     raise HubError(
         f"the README.md of {repo_id} cannot be brought up to date, since its YAML cannot be read: mend it there, or "

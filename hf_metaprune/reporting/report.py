@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from ..text import counted, inline
+from ..text import escape_markdown, quantity
 
 USAGE = [
     "To use it, in any program that has `transformers`:",
@@ -134,10 +134,10 @@ class AdaptReport:
         return max(0.0, middle - half), min(1.0, middle + half)
 
     @property
-    def skipped_words(self) -> str:
+    def skipped_summary(self) -> str:
         """How many images were left out, if any."""
         n = len(self.skipped_images)
-        return f"{counted(n, 'image')} could not be read, and {'was' if n == 1 else 'were'} left out" if n else ""
+        return f"{quantity(n, 'image')} could not be read, and {'was' if n == 1 else 'were'} left out" if n else ""
 
     @property
     def learning_curves(self) -> dict[str, dict[int, float]]:
@@ -154,20 +154,22 @@ class AdaptReport:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-ready values, with `accuracy_interval`; numbers that are not finite become None."""
-        return json.loads(json.dumps(finite(asdict(self) | {"accuracy_interval": self.accuracy_interval})))
+        return json.loads(json.dumps(replace_nonfinite(asdict(self) | {"accuracy_interval": self.accuracy_interval})))
 
     def to_markdown(self, pictures: Mapping[str, str] | None = None) -> str:
         """As a page of Markdown; `pictures` maps titles to file names."""
         parts = [
-            [f"# {len(self.labels)} classes: {', '.join(inline(label) for label in self.labels[:8])}"],
-            [f"Accuracy {inline(self.headline())}. Learnt from {self.train_images} images of {inline(self.source)}."],
+            [f"# {len(self.labels)} classes: {', '.join(escape_markdown(label) for label in self.labels[:8])}"],
+            [
+                f"Accuracy {escape_markdown(self.headline())}. Learnt from {self.train_images} images of {escape_markdown(self.source)}."
+            ],
             self._sizes(),
             self._accuracies(),
             self._voters(),
             self._classes(),
             self._costs(),
-            [f"- {inline(note)}" for note in self.notes],
-            [f"{self.skipped_words}."] if self.skipped_words else [],
+            [f"- {escape_markdown(note)}" for note in self.notes],
+            [f"{self.skipped_summary}."] if self.skipped_summary else [],
             *([f"![{title}]({name})"] for title, name in (pictures or {}).items()),
             USAGE,
             self._options(),
@@ -197,16 +199,18 @@ class AdaptReport:
         lines = ["| accuracy after step | " + " | ".join(map(str, steps)) + " |", "| --- |" + " ---: |" * len(steps)]
         for name, way in ways.items():
             shares = [f"{way[step]:.1%}" if step in way else "" for step in steps]
-            lines.append(f"| {inline(name)} | " + " | ".join(shares) + " |")
+            lines.append(f"| {escape_markdown(name)} | " + " | ".join(shares) + " |")
         return lines
 
     def _voters(self) -> list[str]:
         if not self.neighbors:
             return []
-        score = inline(f"score ({self.options.get('by')})")
+        score = escape_markdown(f"score ({self.options.get('by')})")
         lines = [f"| neighbor | {score} | labels |", "| --- | ---: | --- |"]
         for n in self.neighbors:
-            lines.append(f"| {inline(voter_name(n))} | {n['score']:.3f} | {inline(', '.join(n['labels']))} |")
+            lines.append(
+                f"| {escape_markdown(voter_name(n))} | {n['score']:.3f} | {escape_markdown(', '.join(n['labels']))} |"
+            )
         voters = len(self.neighbors)
         held = {k: sum(votes.get(k, 0) for votes in self.vote_agreement.values()) for k in range(voters, -1, -1)}
         shares = [f"{n} by {'none' if k == 0 else 'all' if k == voters else k}" for k, n in held.items() if n]
@@ -220,27 +224,29 @@ class AdaptReport:
             return []
         lines = ["| class | accuracy |", "| --- | ---: |"]
         for label, a in self.accuracy_per_class.items():
-            lines.append(f"| {inline(label)} | {'no test image' if a is None or math.isnan(a) else f'{a:.1%}'} |")
+            lines.append(
+                f"| {escape_markdown(label)} | {'no test image' if a is None or math.isnan(a) else f'{a:.1%}'} |"
+            )
         return lines
 
     def _costs(self) -> list[str]:
         lines = ["| phase | seconds |", "| --- | ---: |"]
-        lines += [f"| {inline(phase)} | {s:.2f} |" for phase, s in self.seconds.items()]
+        lines += [f"| {escape_markdown(phase)} | {s:.2f} |" for phase, s in self.seconds.items()]
         gflops = [self.retrieval_flops, self.preparation_flops, self.training_flops]
         retrieval, preparation, training = (f"{n / 1e9:.1f}" for n in gflops)
-        counted = "two FLOPs a MAC"
-        return [*lines, "", f"GFLOPs ({counted}): {retrieval} to rank, {preparation} to prepare, {training} to train."]
+        unit = "two FLOPs a MAC"
+        return [*lines, "", f"GFLOPs ({unit}): {retrieval} to rank, {preparation} to prepare, {training} to train."]
 
     def _options(self) -> list[str]:
         used = ", ".join(f"{library} {version}" for library, version in self.versions.items())
         chosen = [f"{name} {self.options[name]}" for name in CHOSEN if self.options.get(name) is not None]
-        lines = [f"Options: {inline(', '.join(chosen))}."] if chosen else []
-        return [*lines, f"Seed {self.seed}, device {inline(self.device)}, {inline(used)}."]
+        lines = [f"Options: {escape_markdown(', '.join(chosen))}."] if chosen else []
+        return [*lines, f"Seed {self.seed}, device {escape_markdown(self.device)}, {escape_markdown(used)}."]
 
     def public(self) -> AdaptReport:
         """What others may see of it: notes, and names of photos that could not be read, may tell of this machine."""
         told = {"note": len(self.notes), "unreadable image": len(self.skipped_images)}
-        notes = [f"{counted(n, what)}: see the report where it was made" for what, n in told.items() if n]
+        notes = [f"{quantity(n, what)}: see the report where it was made" for what, n in told.items() if n]
         return replace(self, notes=notes, skipped_images=[])
 
 
@@ -250,10 +256,10 @@ def voter_name(neighbor: dict[str, Any]) -> str:
     return repo if isinstance(repo, str) and neighbor.get("path") == "." else neighbor["id"]
 
 
-def finite(value: Any) -> Any:
+def replace_nonfinite(value: Any) -> Any:
     """The value with numbers that are not finite as None: JSON knows no NaN."""
     if isinstance(value, dict):
-        return {k: finite(v) for k, v in value.items()}
+        return {k: replace_nonfinite(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [finite(v) for v in value]
+        return [replace_nonfinite(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

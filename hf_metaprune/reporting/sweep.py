@@ -9,7 +9,7 @@ from typing import Any
 from ..drawing.style import png
 from ..files.storage import write_bytes, write_json
 from .figures import cost_figure
-from .report import AdaptReport, finite
+from .report import AdaptReport, replace_nonfinite
 
 SWEEP_FILES = ("sweep.json", "sweep.md", "sweep.png")
 
@@ -61,5 +61,5 @@ def save_curve(reports: Sequence[AdaptReport], folder: Path) -> None:
     """
     rows = curve_rows(reports)
     write_bytes(folder / "sweep.png", png(cost_figure(rows, reports[0].base_macs)))
-    write_json(folder / "sweep.json", finite({"labels": reports[0].labels, "models": rows}))
+    write_json(folder / "sweep.json", replace_nonfinite({"labels": reports[0].labels, "models": rows}))
     write_bytes(folder / "sweep.md", curve_markdown(reports).encode())

@@ -18,7 +18,7 @@ from ..data.task import Task
 from ..errors import BankError, FormatError, HubError, HubTroubleError, HubUnreachableError, NotCachedError
 from ..hub.client import Patience
 from ..registry import Registry
-from ..text import counted
+from ..text import quantity
 from ..training.record import RunRecord
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class Query:
 
     def _uncached_note(self) -> str:
         first, more = ", ".join(self.uncached[:SHOWN]), len(self.uncached) - SHOWN
-        what = counted(len(self.uncached), "entry", "entries")
+        what = quantity(len(self.uncached), "entry", "entries")
         return f"left out {what} not in the cache, for the Hub may not be asked: {first}" + (
             f" and {more} more" if more > 0 else ""
         )
