@@ -5,13 +5,13 @@ from __future__ import annotations
 from ..drawing.cells import cell
 from ..drawing.pages import svg_markup
 from ..drawing.style import svg
-from .adapted import Adapted
+from .adapted import AdaptedModel
 from .figures import curve_figure
 from .page import page_title, summary, tiles
 
 
-def result_cell(result: Adapted) -> str:
-    """The main figures of an adaptation, and how it learnt."""
+def result_cell(result: AdaptedModel) -> str:
+    """Return the main figures of an adaptation and its learning curve, as HTML."""
     report = result.report
     picture = None
     if len(report.accuracy_at_step) > 1:

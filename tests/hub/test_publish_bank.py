@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from hf_metaprune import Bank
-from hf_metaprune.bank import commits
+from hf_metaprune.bank import commits, publish
 from hf_metaprune.bank.publish import add_entries, publish_bank, remove_entries
 from hf_metaprune.bank.validation import validate_bank
 from hf_metaprune.errors import (

@@ -229,7 +229,7 @@ def test_a_card_that_was_edited_before_it_is_published_is_kept(
     assert "hf_metaprune" not in {record.name.partition(".")[0] for record in caplog.records}
     yaml, text = publish(there=("## Better words", "## Words on the Hub"))
     assert ("## Words on the Hub" in text, yaml["thumbnail"]) == (True, "x.png")
-    assert "that of the folder is not sent" in caplog.text
+    assert "the folder's card is not sent" in caplog.text
     yaml, _ = publish(there=("license: apache-2.0", "license: [mit, apache-2.0]"))
     assert yaml["license"] == ["mit", "apache-2.0"]
     hub.put_files("me/pets", {"README.md": b"---\n{ bad\n---\nOurs."})
