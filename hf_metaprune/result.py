@@ -43,7 +43,7 @@ class AdaptResult:
     Args:
         model: a `MetaPrunedForImageClassification` in eval mode.
         preprocessing: how images become the model's input.
-        report: an `AdaptReport`, what was measured.
+        report: an `AdaptReport`, the measurements.
         device: where the model is.
         mistakes: test images that the model classifies wrongly, the most certain ones first.
 
@@ -71,8 +71,8 @@ class AdaptResult:
 
     def __repr__(self) -> str:
         labels = ", ".join(self.model.config.id2label[i] for i in range(min(5, self.model.config.num_labels)))
-        more = ", ..." if self.model.config.num_labels > 5 else ""
-        return f"AdaptResult([{labels}{more}], {self.report!r})"
+        ellipsis = ", ..." if self.model.config.num_labels > 5 else ""
+        return f"AdaptResult([{labels}{ellipsis}], {self.report!r})"
 
     def _repr_html_(self) -> str:
         return result_cell(self)

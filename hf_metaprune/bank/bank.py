@@ -209,7 +209,7 @@ class Bank(BankWriter):
         Example:
             ::
 
-                bank = Bank.create("my-bank", BaseModel.load("resnet50"), name="pets")
+                bank = Bank.create("my-bank", BaseModel.load("resnet50-folder"), name="pets")
         """
         root = Path(path).expanduser()
         if (root / BANK_FILE).exists():

@@ -105,7 +105,7 @@ class Entry:
     ratio: float | None
     """Share of the units that were removed, in [0, 1]."""
     metrics: dict[str, Any]
-    """What was measured when the entry was made: ``accuracy``, ``test_images`` and others."""
+    """Measurements from when the entry was made: ``accuracy``, ``test_images`` and others."""
     path: str
     """Folder of the entry's files, relative to the bank or to the entry's repo."""
     size: int

@@ -1,4 +1,4 @@
-"""What must hold for an entry by itself and against its base: its id, its config, its weights."""
+"""Checks of an entry by itself and against its base: its id, its config and its weights."""
 
 from __future__ import annotations
 

@@ -182,7 +182,7 @@ def build_bank(
     Example:
         ::
 
-            for entry in build_bank(bank, data, [(0, 1, 2), (2, 3, 4)], options=IFPOptions(ratio=0.9)):
+            for entry in build_bank(bank, data, [(0, 1, 2), (2, 3, 4)]):
                 print(entry.id, entry.metrics["accuracy"])
     """
     options_class = get_method(method).options

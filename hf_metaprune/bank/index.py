@@ -80,7 +80,7 @@ def _check_size(file: BinaryIO, path: Path) -> None:
 
 def _text_columns(schema: pq.ParquetSchema) -> list[str]:
     """Return the paths of the columns of text or bytes."""
-    leaves = [schema.column(c) for c in range(len(schema))]
+    leaves = [schema.column(number) for number in range(len(schema))]
     return [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
 
 
@@ -189,8 +189,8 @@ def _has_nulls(lists: pa.ChunkedArray) -> bool:
 
 def table_rows(table: pa.Table) -> Iterator[dict[str, Any]]:
     """Yield the rows as dictionaries, with the columns that this version knows."""
-    known = table.select([name for name in table.column_names if name in INDEX_SCHEMA.names])
-    for batch in known.to_batches(max_chunksize=ROW_BATCH):
+    known_columns = table.select([name for name in table.column_names if name in INDEX_SCHEMA.names])
+    for batch in known_columns.to_batches(max_chunksize=ROW_BATCH):
         yield from batch.to_pylist()
 
 

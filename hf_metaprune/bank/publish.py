@@ -193,7 +193,7 @@ def _check_presence(bank: BankReader) -> None:
     if not bank.files.writable:
         return
     for entry in bank:
-        problem = check_files(entry.folder, ours=True)
+        problem = check_files(entry.folder, is_own_folder=True)
         if problem is not None:
             raise BankError(
                 f"entry {entry.id} is damaged: {problem}; restore its files, or remove it (hf-metaprune bank remove "

@@ -58,7 +58,9 @@ class PublishedState:
     def changed_entries(self, entries: Iterable[Entry]) -> list[Entry]:
         """Return the entries that are not published, are published with other values, or have a new sketch."""
         return [
-            e for e in entries if self.differs(e) or (e.sketch is not None and e.sketch != self.rows[e.id]["sketch"])
+            entry
+            for entry in entries
+            if self.differs(entry) or (entry.sketch is not None and entry.sketch != self.rows[entry.id]["sketch"])
         ]
 
     def differs(self, entry: Entry) -> bool:

@@ -62,13 +62,13 @@ class BankReader:
         self.skip_reasons: dict[str, str] = {}
         """Messages by the id of an entry, or the number of a row of the index, that was skipped."""
         self.title = files.name
-        """What messages call the bank: a path, or a Hub id."""
+        """The bank's name in messages: a path, or a Hub id."""
         build_hint, add_hint = (
             "build entries first (hf-metaprune bank build)",
             "it was published empty (hf-metaprune bank add)",
         )
         self.empty_hint = build_hint if files.writable else add_hint
-        """What a message says about a bank without entries: the reason, or what to do."""
+        """The words for a bank without entries: the reason, or what to do."""
         self._entries: dict[str, Entry] | None = None
         self._repo_files: dict[tuple[str, str], HubFiles] = {}
 

@@ -47,7 +47,7 @@ CHECKS_PER_BATCH = 256
 MAX_WAITING_MODELS = 10_000
 """Most models that wait because their owner has used up a fair share of the places."""
 COMMONS = "models on the Hub"
-"""What messages call the bank that a search makes."""
+"""The name, in messages, of the bank that a search makes."""
 HEADER_KEYS = ("format_version", "base_model_sha256", "masks_digest", "labels")
 """Keys of a header that are checked and kept."""
 

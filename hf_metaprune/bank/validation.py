@@ -34,7 +34,7 @@ class Problem:
     entry_id: str
     """The entry's id, or the row of the index; empty for the bank itself."""
     what: str
-    """What is wrong."""
+    """The problem in words."""
 
     def __str__(self) -> str:
         return f"{self.entry_id or 'bank'}: {self.what}"
@@ -76,19 +76,19 @@ def check_entry(bank: BankReader, entry: Entry, compare_base: bool = True) -> It
         yield str(error)
 
 
-def check_files(folder: Path, ours: bool) -> str | None:
+def check_files(folder: Path, is_own_folder: bool) -> str | None:
     """Return what is wrong with an entry's files without reading them, or None.
 
     Args:
         folder: the entry's folder.
-        ours: whether the folder is a user's own; only files in the Hub's cache may be symbolic links.
+        is_own_folder: whether the folder is a user's own; only files in the Hub's cache may be symbolic links.
     """
     limits = {CONFIG: MAX_CONFIG_BYTES, WEIGHTS: MAX_ENTRY_BYTES, SCORES: MAX_ENTRY_BYTES}
     for name, limit in limits.items():
         path = folder / name
         if name == SCORES and not path.exists() and not path.is_symlink():
             continue
-        if ours and (path.is_symlink() or folder.is_symlink()):
+        if is_own_folder and (path.is_symlink() or folder.is_symlink()):
             return f"{path} is a symbolic link"
         if not path.is_file():
             return f"{path} is missing"
@@ -131,9 +131,9 @@ def validate_bank(bank: BankReader, ids: Sequence[str] | None = None, progress: 
         problems.append(Problem("", str(error)))
     base_is_sound = not problems
     entries = [bank[i] for i in ids] if ids is not None else list(bank)
-    problems += [Problem(row, why) for row, why in bank.skip_reasons.items()]
+    problems += [Problem(row, message) for row, message in bank.skip_reasons.items()]
     for entry in tqdm(entries, desc="validating", disable=not progress, leave=False):
-        problems += [Problem(entry.id, what) for what in check_entry(bank, entry, base_is_sound)]
+        problems += [Problem(entry.id, problem) for problem in check_entry(bank, entry, base_is_sound)]
     if ids is None and bank.files.writable and all(entry.repo_id is None for entry in bank):
         unknown = sorted(set(entry_folders(bank)) - set(bank.entries))
         problems += [

@@ -22,7 +22,7 @@ from .index import index_bytes, make_table, merge_tables, read_table
 from .reader import BankReader
 
 LOCK_SECONDS = 60.0
-"""How long a writer waits for another process."""
+"""Seconds that a writer waits for another process."""
 
 
 class BankWriter(BankReader):
@@ -141,7 +141,7 @@ class BankWriter(BankReader):
             FormatError: the path of its files is not that of an entry, or another entry has the same path.
         """
         path = self[entry_id].path
-        check_entry_path(path, (e.path for e in self if e.id != entry_id and e.repo_id is None))
+        check_entry_path(path, (entry.path for entry in self if entry.id != entry_id and entry.repo_id is None))
         folder = self.files.path(path)
         self.update_index({entry_id: None})
         trash = folder.with_name(f"{TEMPORARY}{folder.name}-removed")

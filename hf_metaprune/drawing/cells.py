@@ -1,4 +1,4 @@
-"""What notebooks show for an object: a title, sentences, main figures, a picture and a table."""
+"""The view of an object in notebooks: a title, sentences, main figures, a picture and a table."""
 
 from __future__ import annotations
 

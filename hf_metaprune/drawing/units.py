@@ -31,20 +31,20 @@ def units_figure(kept: Mapping[str, np.ndarray], sizes: Mapping[str, int]) -> An
     return picture
 
 
-def draw_stripe(axes: Any, row: float, kept: np.ndarray, size: int, color: str) -> None:
+def draw_stripe(axes: Any, row: float, kept_units: np.ndarray, size: int, color: str) -> None:
     """Draw a stripe of a layer's units; in a wide layer a cell is several units, and its shade their share.
 
     Args:
         axes: where to draw.
         row: the vertical position of the stripe.
-        kept: the indices of the units to fill.
+        kept_units: the indices of the units to fill.
         size: the number of units of the layer.
         color: the color of filled units.
     """
     from matplotlib.colors import to_rgba
 
     is_kept = np.zeros(size)
-    is_kept[kept] = 1
+    is_kept[kept_units] = 1
     cells = min(size, MAX_CELLS)
     cell_of_unit = np.arange(size) * cells // size
     shares = np.bincount(cell_of_unit, is_kept, cells) / np.bincount(cell_of_unit, minlength=cells)

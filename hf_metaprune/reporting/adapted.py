@@ -17,7 +17,7 @@ class AdaptedModel(Protocol):
     model: MetaPrunedForImageClassification
     """The model, in eval mode."""
     report: AdaptReport
-    """What was measured."""
+    """The measurements."""
     folder: Path | None
     """The folder that the model was loaded from, if it was."""
 

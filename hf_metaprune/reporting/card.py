@@ -1,4 +1,4 @@
-"""What all cards share: YAML in front, text below, and care for what people have edited by hand."""
+"""The base of all cards: YAML in front, text below; edits that people made by hand are kept."""
 
 from __future__ import annotations
 

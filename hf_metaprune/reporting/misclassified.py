@@ -43,8 +43,8 @@ def worst_mistakes(logits: torch.Tensor, images: ImageSet, labels: Sequence[str]
         At most `MAX_MISTAKES` mistakes.
     """
     scores, predicted = logits.float().softmax(1).max(1) if len(logits) else (torch.empty(0), torch.empty(0))
-    wrong = torch.nonzero(predicted != images.targets).flatten()
-    order = wrong[torch.argsort(scores[wrong], descending=True, stable=True)][:MAX_MISTAKES]
+    misclassified = torch.nonzero(predicted != images.targets).flatten()
+    order = misclassified[torch.argsort(scores[misclassified], descending=True, stable=True)][:MAX_MISTAKES]
     return [
         Mistake(
             labels[int(images.targets[i])],

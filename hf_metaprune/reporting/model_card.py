@@ -50,7 +50,7 @@ class ModelCard(Card):
     packed_mask: bytes
     """The kept units of every layer, see `Mask.pack`."""
     report: AdaptReport
-    """What was measured; empty if the model came without a report."""
+    """The measurements; empty if the model came without a report."""
     sha256: str
     """Digest of ``model.safetensors``."""
     size: int

@@ -1,4 +1,4 @@
-"""What notebooks show of a result (``_repr_html_``)."""
+"""The view of a result in notebooks (``_repr_html_``)."""
 
 from __future__ import annotations
 

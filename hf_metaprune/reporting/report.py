@@ -52,7 +52,7 @@ class AdaptReport:
     accuracy: float = float("nan")
     """Share of the test images that the model classifies correctly."""
     evaluated_on: str = ""
-    """Which images those are, or why there are none."""
+    """The test images in words, or the reason why there are none."""
     accuracy_at_step: dict[int, float] = field(default_factory=dict)
     """Accuracy after so many steps of fine-tuning."""
     baselines: dict[str, dict[int, float]] = field(default_factory=dict)
@@ -70,7 +70,7 @@ class AdaptReport:
     source: str = ""
     """The data set's id on the Hub, or the last part of its path."""
     strategy: str = ""
-    """Where the mask and the first weights came from: mvp, smsp, no-bank or random."""
+    """The origin of the mask and the first weights: mvp, smsp, no-bank or random."""
     ratio: float = float("nan")
     """Share of the units that were removed."""
     bank: dict[str, Any] = field(default_factory=dict)
@@ -82,7 +82,7 @@ class AdaptReport:
     iou_with_neighbors: dict[str, list[float]] = field(default_factory=dict)
     """By layer: intersection over union of the kept units with those of each neighbor."""
     head: str = ""
-    """How the classifier got its first weights."""
+    """The origin of the classifier's first weights."""
     params: int = 0
     """Trainable parameters of the model."""
     base_params: int = 0
@@ -124,7 +124,7 @@ class AdaptReport:
     skipped_images: list[str] = field(default_factory=list)
     """Images that could not be read, and why."""
     notes: list[str] = field(default_factory=list)
-    """What the user should know."""
+    """Sentences that the user should know."""
 
     def __repr__(self) -> str:
         return f"AdaptReport({self.headline()}; {self.params:,} of {self.base_params:,} parameters)"
