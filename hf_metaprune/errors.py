@@ -1,12 +1,20 @@
-"""The exception tree: everything this library raises on purpose is a `MetaPruneError`."""
+"""The errors of this library: whatever it raises on purpose is a `MetaPruneError`."""
 
 from __future__ import annotations
 
 
 class MetaPruneError(Exception):
-    """Base of all errors raised on purpose; the message says what was wrong and what to do.
+    """Base of all errors that are raised on purpose.
 
-    It may quote what strangers wrote, and is one line without control characters, wherever it is shown.
+    The message says what was wrong and what to do. It may quote text of strangers, and it is always one line without
+    control characters.
+
+    Example:
+        >>> try:
+        ...     raise OptionError("ratio=1.5: the ratio must lie between 0 and 1")
+        ... except MetaPruneError as error:
+        ...     print(error)
+        ratio=1.5: the ratio must lie between 0 and 1
     """
 
     def __init__(self, *args: object) -> None:
@@ -14,18 +22,25 @@ class MetaPruneError(Exception):
 
 
 def printable(text: str) -> str:
-    """The text with what no terminal should see replaced: control characters, line breaks, changes of direction."""
+    """Replace what no terminal should see: control characters, line breaks and changes of the writing direction."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong in a few words: the first line, without the number that `OSError` puts before it."""
+    """Return the first line of an error's message, without the number that `OSError` puts before it.
+
+    Args:
+        error: any exception, of this library or of another.
+
+    Returns:
+        At most 300 characters; the name of the exception's class if it has no message.
+    """
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return (text.splitlines() or [type(error).__name__])[0][:300]
 
 
 class OptionError(MetaPruneError, ValueError):
-    """An option has a value it cannot have, or does not exist."""
+    """An option does not exist, or has a value that it cannot have."""
 
 
 class DataError(MetaPruneError):
@@ -41,11 +56,11 @@ class FormatError(MetaPruneError):
 
 
 class NewerFormatError(FormatError):
-    """Files are of a newer format version."""
+    """A file has a format version that this release of the library cannot read."""
 
 
 class NotABankError(FormatError):
-    """A folder or a repo is something else than a bank."""
+    """A folder or a repo holds something else than a bank."""
 
 
 class BaseMismatchError(FormatError):
@@ -57,7 +72,7 @@ class BankError(MetaPruneError):
 
 
 class LockedError(BankError):
-    """Another process is writing."""
+    """Another process holds a lock of the bank."""
 
 
 class StorageError(MetaPruneError, OSError):
@@ -76,7 +91,7 @@ class MissingPackageError(MetaPruneError):
 
 
 class HubError(MetaPruneError):
-    """The Hub cannot be reached, or does not give or take what was asked."""
+    """The Hub cannot be reached, or refuses what was asked."""
 
 
 class MissingFileError(HubError, FormatError):
@@ -84,19 +99,19 @@ class MissingFileError(HubError, FormatError):
 
 
 class HubUnreachableError(HubError):
-    """The Hub does not answer, or has trouble; or it may not be asked, and the cache lacks something."""
+    """The Hub gives no answer: it is down or has trouble, or it may not be asked and the cache lacks something."""
 
 
 class NotCachedError(HubUnreachableError):
-    """The Hub may not be asked (offline mode, ``local_files_only``), and the cache lacks a file."""
+    """The cache lacks a file, and the Hub may not be asked (offline mode, ``local_files_only``)."""
 
 
 class HubTroubleError(HubUnreachableError):
-    """The Hub answers, but has trouble, or asks to wait: with one file, or with everything."""
+    """The Hub answers with an error of its own, or asks to wait; for one file or for all."""
 
 
 class TokenError(HubError):
-    """The Hub does not take a token, or not for this."""
+    """The Hub does not accept the token, or the token lacks a permission."""
 
 
 class PublishConflictError(HubError):

@@ -27,7 +27,7 @@ from .sizing.cost_model import count_flops
 from .sizing.fitting import check_bounds, check_reachable, is_even, make_budget, select_mask
 from .sizing.inputs import AdaptInputs
 from .sizing.order import layer_exceptions
-from .text import counted
+from .text import quantity
 from .training.forward import predict_logits
 from .training.hardware import pick_device
 from .training.loop import Callback, fine_tune
@@ -254,7 +254,7 @@ class MetaPruner:
     def _plan(self, job: _Job, progress: bool, any_size: bool = False) -> Plan:
         """Find neighbors, and let them vote."""
         base, data, record = self.bank.base, job.data, job.record.copy()
-        record.notes += self.bank.left_out.values()
+        record.notes += self.bank.skip_reasons.values()
         chosen, training = resolve_options(job.options, job.training, data.images_per_class, base.family.recipe)
         ratio = self._ratio(chosen) if is_even(chosen) and not any_size else None
         inputs = AdaptInputs(base, data.task, data.train, chosen, ratio, pick_device(chosen.device))
@@ -322,9 +322,9 @@ class MetaPruner:
     def _check_bank(self, options: AdaptOptions) -> None:
         voted = options.strategy in VOTED
         if voted and not len(self.bank):
-            raise BankError(f"{self.bank.title}: there is no entry that could vote: {self.bank.why_empty}")
+            raise BankError(f"{self.bank.title}: there is no entry that could vote: {self.bank.empty_hint}")
         if options.neighbors is not None and voted and options.neighbors > len(self.bank):
-            has = f"{self.bank.title} has only {counted(len(self.bank), 'entry', 'entries')}"
+            has = f"{self.bank.title} has only {quantity(len(self.bank), 'entry', 'entries')}"
             raise BankError(f"neighbors={options.neighbors}, but {has}")
         if options.compare and options.strategy == BASELINE:
             raise OptionError(f"compare=True compares with strategy {BASELINE!r}, which was chosen already")

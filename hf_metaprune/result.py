@@ -1,4 +1,4 @@
-"""`AdaptResult`: the model, how to feed it, and what was measured."""
+"""`AdaptResult`: an adapted model, its image processor, and what was measured."""
 
 from __future__ import annotations
 
@@ -32,12 +32,27 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PREDICT_BATCH = 64
+"""Images per forward pass of `AdaptResult.predict`."""
 
 
 class AdaptResult:
     """An adapted model with its image processor and report.
 
-    `model` is a `MetaPrunedForImageClassification` in eval mode; `report` an `AdaptReport`.
+    `MetaPruner.adapt` makes one; `load_result` reads one from a folder.
+
+    Args:
+        model: a `MetaPrunedForImageClassification` in eval mode.
+        preprocessing: how images become the model's input.
+        report: an `AdaptReport`, the measurements.
+        device: where the model is.
+        mistakes: test images that the model classifies wrongly, the most certain ones first.
+
+    Example:
+        ::
+
+            result = MetaPruner.from_hub("org/resnet50-bank").adapt("photos")
+            print(result.predict("photo.jpg")[0]["label"])
+            result.save_pretrained("model")
     """
 
     def __init__(
@@ -50,63 +65,74 @@ class AdaptResult:
     ) -> None:
         self.model, self.preprocessing, self.report, self.device = model, preprocessing, report, device
         self.mistakes = list(mistakes)
-        """Of the test images those that it is most wrong about; they are not saved with the model."""
+        """Test images that the model classifies wrongly, the most certain ones first; they are not saved with it."""
         self.folder: Path | None = None
-        """The folder that it was loaded from, whose card people may have edited."""
+        """The folder that the model was loaded from; people may have edited the card there."""
 
     def __repr__(self) -> str:
         labels = ", ".join(self.model.config.id2label[i] for i in range(min(5, self.model.config.num_labels)))
-        more = ", ..." if self.model.config.num_labels > 5 else ""
-        return f"AdaptResult([{labels}{more}], {self.report!r})"
+        ellipsis = ", ..." if self.model.config.num_labels > 5 else ""
+        return f"AdaptResult([{labels}{ellipsis}], {self.report!r})"
 
     def _repr_html_(self) -> str:
         return result_cell(self)
 
     def to_html(self) -> str:
-        """The report as a page in one file, which needs nothing else and works offline.
+        """Return the report as one HTML page that needs no other file and works offline.
 
-        It holds small copies of the test images that the model is most wrong about, if it was made in this process.
+        The page shows small copies of misclassified test images if the model was made in this process.
+
+        Returns:
+            The HTML text of the page.
         """
         return model_page(self)
 
     @cached_property
     def processor(self) -> BaseImageProcessor:
-        """The transformers image processor the model expects."""
+        """The transformers image processor that the model expects."""
         return self.preprocessing.processor()
 
     @torch.inference_mode()
     def predict(self, images: Any, *, strict: bool = True) -> list[dict[str, Any]]:
-        """Label, score and all probabilities of each image.
+        """Classify images.
 
         Args:
             images: one image or a list of them: paths, bytes, PIL images, arrays or tensors (before normalization).
-            strict: whether an image that cannot be read is an error.
+            strict: whether an image that cannot be read raises an error.
 
         Returns:
-            For each image ``{"label": str, "score": float, "probabilities": {label: float}}``, or ``{"error": str}``.
+            For each image ``{"label": str, "score": float, "probabilities": {label: float}}``. The score is the
+            label's probability; all probabilities lie in [0, 1] and sum to 1. An image that cannot be read gives
+            ``{"error": str}`` if `strict` is unset.
 
         Raises:
             DataError: an image cannot be read, and `strict` is set.
+
+        Example:
+            ::
+
+                for prediction in result.predict(["cat.jpg", "dog.jpg"]):
+                    print(prediction["label"], prediction["score"])
         """
-        many = isinstance(images, Sequence) and not isinstance(images, (str, bytes, bytearray))
-        items = list(images) if many or getattr(images, "ndim", 0) == 4 else [images]
-        out = []
+        is_list = isinstance(images, Sequence) and not isinstance(images, (str, bytes, bytearray))
+        items = list(images) if is_list or getattr(images, "ndim", 0) == 4 else [images]
+        results = []
         for start in range(0, len(items), PREDICT_BATCH):
-            opened = [_open(item, strict) for item in items[start : start + PREDICT_BATCH]]
-            found = iter(self._classify([image for image in opened if not isinstance(image, str)]))
-            out += [{"error": image} if isinstance(image, str) else next(found) for image in opened]
-        return out
+            batch = [_open_or_explain(item, strict) for item in items[start : start + PREDICT_BATCH]]
+            predictions = iter(self._classify([image for image in batch if not isinstance(image, str)]))
+            results += [{"error": image} if isinstance(image, str) else next(predictions) for image in batch]
+        return results
 
     def _classify(self, images: list[Any]) -> list[dict[str, Any]]:
         if not images:
             return []
         pixels = self.processor(images, return_tensors="pt")["pixel_values"].to(self.device)
-        out = []
-        for p in self.model(pixels).logits.float().softmax(1).cpu().tolist():
-            named = {self.model.config.id2label[i]: value for i, value in enumerate(p)}
-            label = max(named, key=named.__getitem__)
-            out.append({"label": label, "score": named[label], "probabilities": named})
-        return out
+        predictions = []
+        for values in self.model(pixels).logits.float().softmax(1).cpu().tolist():
+            probabilities = {self.model.config.id2label[i]: value for i, value in enumerate(values)}
+            label = max(probabilities, key=probabilities.__getitem__)
+            predictions.append({"label": label, "score": probabilities[label], "probabilities": probabilities})
+        return predictions
 
     def save_pretrained(
         self,
@@ -117,14 +143,29 @@ class AdaptResult:
         license: str | None = None,
         html: bool = False,
     ) -> Path:
-        """Write the model, its image processor, card and report; the folder appears whole or not at all.
+        """Write the model, its image processor, its card and its report into a folder.
 
-        ``AutoModelForImageClassification.from_pretrained(folder)`` and ``pipeline("image-classification", folder)``
-        load it after ``import hf_metaprune``. `html` adds ``report.html`` (see `to_html`), which is never published.
+        The folder appears whole or not at all. ``AutoModelForImageClassification.from_pretrained(folder)`` and
+        ``pipeline("image-classification", folder)`` load the model after ``import hf_metaprune``.
+
+        Args:
+            folder: the folder to write; its parents are made if needed.
+            dtype: how the weights are stored: ``float32``, ``float16`` or ``bfloat16``.
+            overwrite: whether a folder that holds only a model's files may be replaced.
+            license: for the card, such as ``apache-2.0``.
+            html: whether to add ``report.html`` (see `to_html`), which is never published.
+
+        Returns:
+            The path of the folder.
 
         Raises:
-            StorageError: the folder exists and is not empty (unless `overwrite` is set and it holds nothing but a
-                model's files), or cannot be written.
+            StorageError: the folder cannot be written; or it is not empty, and `overwrite` is unset or it holds other
+                files than a model's.
+
+        Example:
+            ::
+
+                result.save_pretrained("model", dtype="float16", html=True)
         """
         path = Path(folder).expanduser()
         with new_folder(path, overwrite=overwrite and MODEL_FILES) as work:
@@ -134,41 +175,63 @@ class AdaptResult:
         return path
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Publish the model with its card and report, in one commit; the address of its page, or pull request.
+        """Publish the model with its card and report, in one commit.
 
         Args:
-            repo_id: ``owner/name``; the repo is made if it is not there.
-            options: `private`, `revision` (a branch), `create_pr`, `token`, `license`, and `dtype` (``float16``), see
+            repo_id: ``owner/name``; the repo is made if it does not exist.
+            options: `private`, `revision` (a branch), `create_pr`, `token`, `license`, and `dtype` (``float16``); see
                 `publish_model`.
+
+        Returns:
+            The address of the model's page, or of the pull request.
 
         Raises:
             HubError: there is no token, it may not write there, the repo holds a bank, or the Hub cannot be reached.
+
+        Example:
+            ::
+
+                result.push_to_hub("me/pets", license="apache-2.0")
         """
         return publish_model(self, repo_id, **options).url
 
 
-def _open(item: Any, strict: bool) -> Any:
-    """The image, or why it cannot be read."""
+def _open_or_explain(item: Any, strict: bool) -> Any:
+    """Return the image; or, unless `strict` is set, a text that says why it cannot be read."""
     try:
         return open_image(item)
     except MemoryError:
         raise
     except Exception as error:  # decoders raise anything
-        why = f"{item if isinstance(item, (str, Path)) else 'image'} cannot be read: {reason(error)}"
+        message = f"{item if isinstance(item, (str, Path)) else 'image'} cannot be read: {reason(error)}"
         if strict:
-            raise DataError(why) from error
-        return why
+            raise DataError(message) from error
+        return message
 
 
 def load_result(folder: str | Path, device: str | None = None) -> AdaptResult:
-    """A saved model again, ready to predict; its report is there if it was saved along.
+    """Load a saved model, ready to predict, with its report if the folder has one.
+
+    Args:
+        folder: a folder that `AdaptResult.save_pretrained` wrote.
+        device: such as ``cuda`` or ``cpu``; if left out, the best one that this machine has.
+
+    Returns:
+        The model with its image processor. Its report is empty if the folder has none that can be read.
 
     Raises:
-        FormatError: the folder has no sound model. OptionError: the device cannot be used.
+        FormatError: the folder has no sound model.
+        OptionError: the device cannot be used.
+
+    Example:
+        ::
+
+            result = load_result("model")
+            print(result.predict("photo.jpg"))
     """
     path = Path(folder).expanduser()
-    where = pick_device(device)
-    model = load_model(path).to(where)
+    torch_device = pick_device(device)
+    model = load_model(path).to(torch_device)
     preprocessing = Preprocessing.from_config(model.config.preprocessing or {})
     report = AdaptReport()
     if (path / REPORT).exists():
@@ -176,6 +239,6 @@ def load_result(folder: str | Path, device: str | None = None) -> AdaptResult:
             report = load_report(path / REPORT)
         except FormatError as error:
             log.warning("%s; the model is used without it", error)
-    result = AdaptResult(model, preprocessing, report, where)
+    result = AdaptResult(model, preprocessing, report, torch_device)
     result.folder = path.resolve()
     return result

@@ -7,11 +7,28 @@ import re
 _MARKUP = re.compile(r"[\\`*{}\[\]<>#|!&$~@:]|(?<!\w)_|_(?!\w)|(?<=www)\.")
 
 
-def counted(n: int, one: str, many: str | None = None) -> str:
-    """A number with its noun: ``1 entry``, ``2 entries``."""
-    return f"{n:,} {one if n == 1 else many or one + 's'}"
+def quantity(n: int, singular: str, plural: str | None = None) -> str:
+    """Return a number with its noun in the singular or the plural.
+
+    Args:
+        n: the number; thousands are separated by commas.
+        singular: the noun for one thing.
+        plural: the noun for any other number; if left out, `singular` with an s.
+
+    Example:
+        >>> quantity(1, "entry", "entries"), quantity(2000, "image")
+        ('1 entry', '2,000 images')
+    """
+    return f"{n:,} {singular if n == 1 else plural or singular + 's'}"
 
 
-def inline(text: str) -> str:
-    """Text from others as plain Markdown text: no markup, no links, no line breaks, no table bars."""
-    return _MARKUP.sub(lambda found: "\\" + found[0], " ".join(str(text).split()))
+def escape_markdown(text: str) -> str:
+    r"""Escape text from others, so that Markdown shows it as it is.
+
+    The result has no markup, no links, no line breaks and no table bars.
+
+    Example:
+        >>> escape_markdown("a|b")
+        'a\\|b'
+    """
+    return _MARKUP.sub(lambda match: "\\" + match[0], " ".join(str(text).split()))

@@ -54,7 +54,7 @@ from build_demo_bank import (
 from hf_metaprune import Bank, MetaPruner
 from hf_metaprune.adapt.classifier import make_head
 from hf_metaprune.adapt.recipes import default_recipe, scaled_learning_rate
-from hf_metaprune.bank.factory import subset
+from hf_metaprune.bank.factory import copy_subset
 from hf_metaprune.config import TrainingOptions
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.masks.mask import Mask, keep_count
@@ -204,7 +204,7 @@ def first_entries(path: Path, count: int) -> Path:
     if not smaller.exists():
         bank = Bank.open(path)
         names = drawn_entries(bank, covering_tasks(len(bank)), bank.base.label_names, pruning_schedule(1000))
-        subset(bank, smaller, names[:count])
+        copy_subset(bank, smaller, names[:count])
     return smaller
 
 

@@ -34,7 +34,7 @@ from build_demo_bank import held_out_classes
 from random_bank import cifar100_task, make_bank, random_models
 
 from hf_metaprune import Bank
-from hf_metaprune.bank.publish import COMMIT_ENTRIES
+from hf_metaprune.bank.commits import COMMIT_ENTRIES
 from hf_metaprune.files.layout import BASE_FOLDER, CARD, CONFIG, INDEX_FILE, PREPROCESSOR, REPORT, WEIGHTS
 from hf_metaprune.reporting.model_card import ModelCard
 from hf_metaprune.reporting.report_files import load_report

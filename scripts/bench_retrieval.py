@@ -26,7 +26,7 @@ from build_demo_bank import TASK_SIZE, held_out_classes, read_cifar100
 from hf_metaprune import Bank
 from hf_metaprune.bank.entry import Entry
 from hf_metaprune.bank.factory import sketch_bank
-from hf_metaprune.bank.sketch import IMAGES, BaseFeatures
+from hf_metaprune.bank.sketch import REFERENCE_IMAGES, BaseFeatures
 from hf_metaprune.data.images import ImageSet
 from hf_metaprune.data.task import TaskData, pick_classes
 from hf_metaprune.similarity import Query, auto, get_similarity
@@ -133,7 +133,7 @@ def main(
     opened = Bank.open(bank)
     cifar = read_cifar100(opened.base, data)
     seen = [c for c in range(100) if c not in held_out_classes()]
-    few = pick_classes(cifar.train.stratified(IMAGES * 100 // len(seen), 0), seen)
+    few = pick_classes(cifar.train.stratified(REFERENCE_IMAGES * 100 // len(seen), 0), seen)
     sketch_bank(opened, few, device=CPU)
     entries = list(opened)
     asked = [(kind, n, Query(d.task, d.train, CPU)) for kind, n, d in targets(cifar, count)]

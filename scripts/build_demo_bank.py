@@ -29,7 +29,7 @@ import numpy as np
 import typer
 
 from hf_metaprune.bank.bank import Bank
-from hf_metaprune.bank.factory import build_bank, entry_ids, subset
+from hf_metaprune.bank.factory import build_bank, copy_subset, entry_ids
 from hf_metaprune.data.loading import read_task_data
 from hf_metaprune.data.task import Task, TaskData
 from hf_metaprune.files.layout import BASE_FOLDER
@@ -90,7 +90,7 @@ def ship(bank: Bank, out: Path, limit: int, names: list[str], name: str) -> None
         ids.append(entry)
     if out.exists():
         shutil.rmtree(out)
-    log.info("shipped %s", subset(bank, out, ids, name=name))
+    log.info("shipped %s", copy_subset(bank, out, ids, name=name))
 
 
 def main(

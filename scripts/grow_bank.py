@@ -19,7 +19,7 @@ import typer
 from build_demo_bank import covering_tasks, drawn_entries, pruning_schedule, read_cifar100
 
 from hf_metaprune import Bank, MetaPruner
-from hf_metaprune.bank.factory import entry_id, subset, task_seed
+from hf_metaprune.bank.factory import copy_subset, entry_id, task_seed
 from hf_metaprune.data.task import Task
 from hf_metaprune.errors import LockedError
 
@@ -38,7 +38,7 @@ def main(
     first = Bank.open(bank)
     labels, options = first.base.label_names, pruning_schedule(1000)
     if not out.exists():
-        subset(first, out, drawn_entries(first, covering_tasks(len(first)), labels, options), name="a grown bank")
+        copy_subset(first, out, drawn_entries(first, covering_tasks(len(first)), labels, options), name="a grown bank")
     pruner, larger, cifar = MetaPruner(first), Bank.open(out), read_cifar100(first.base, data)
     for classes in covering_tasks(entries)[len(first) :]:
         name = entry_id(Task(tuple(labels[c] for c in classes)), "mvp", options, 0)

@@ -55,7 +55,7 @@ def adapt(repo_id: str, cache_dir: str, data: str, neighbors: int, to: str | Non
 def search(base_model: str, cache_dir: str) -> Facts:
     """Search the commons."""
     bank = Bank.from_search(base_model, cache_dir=cache_dir)
-    return {"models": len(bank), "left_out": len(bank.left_out)}
+    return {"models": len(bank), "left_out": len(bank.skip_reasons)}
 
 
 STEPS: dict[str, Callable[..., Facts]] = {"publish": publish, "rank": rank, "adapt": adapt, "search": search}

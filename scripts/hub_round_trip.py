@@ -36,7 +36,9 @@ def search(bank: str, owner: str, repo_id: str, patience: float, cache: str) -> 
         if any(entry.repo_id == repo_id for entry in commons.bank):
             return commons
         if time.monotonic() >= ends:
-            raise HubError(f"the Hub does not list {repo_id} after {patience:.0f} s; left out: {commons.bank.left_out}")
+            raise HubError(
+                f"the Hub does not list {repo_id} after {patience:.0f} s; left out: {commons.bank.skip_reasons}"
+            )
         time.sleep(POLL)
 
 

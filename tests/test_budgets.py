@@ -206,4 +206,4 @@ def test_units_are_given_back_in_their_order(
 ) -> None:
     layers = [layer(name, len(values)) for name, values in scores.items()]
     sizes = Sizing(layers, Order.by_scores(ScoreMask(scores)), split=split)
-    assert largest(sizes, Budget(max_params=budget), PricedUnits(**prices)) == expected  # type: ignore[arg-type]
+    assert largest_counts(sizes, Budget(max_params=budget), PricedUnits(**prices)) == expected  # type: ignore[arg-type]

@@ -21,9 +21,9 @@ from hf_metaprune.data.task import TaskData
 from hf_metaprune.drawing.style import INK, png, svg
 from hf_metaprune.drawing.units import units_figure
 from hf_metaprune.masks.mask import Mask
-from hf_metaprune.reporting.bank_figures import map_figure, overlaps, positions
+from hf_metaprune.reporting.bank_figures import map_figure, pairwise_iou, positions
 from hf_metaprune.reporting.figures import confusion_figure, curve_figure, vote_figure
-from hf_metaprune.reporting.misclassified import MOST, SIDE, worst_mistakes
+from hf_metaprune.reporting.misclassified import MAX_MISTAKES, THUMBNAIL_SIDE, worst_mistakes
 from hf_metaprune.reporting.page import command
 from hf_metaprune.reporting.report import AdaptReport
 from hf_metaprune.result import load_result
@@ -169,13 +169,13 @@ def test_the_surest_mistakes_come_first(n: int, seed: int) -> None:
     data = ImageSet(images, torch.randint(0, 3, (n,), generator=generator), tiny_preprocessing())
     found = worst_mistakes(logits, data, ["a", "b", "c"])
     wrong = logits.argmax(1) != data.targets if n else torch.zeros(0, dtype=torch.bool)
-    assert len(found) == min(MOST, int(wrong.sum()))
+    assert len(found) == min(MAX_MISTAKES, int(wrong.sum()))
     assert [m.score for m in found] == sorted((m.score for m in found), reverse=True)
     if found:
         top = logits.softmax(1).max(1).values
         assert found[0].score == pytest.approx(float(top[wrong].max()), abs=1e-4)
         assert all(m.label != m.predicted for m in found)
-        assert Image.open(io.BytesIO(found[0].jpeg)).size == (SIDE // 2, SIDE)
+        assert Image.open(io.BytesIO(found[0].jpeg)).size == (THUMBNAIL_SIDE // 2, THUMBNAIL_SIDE)
 
 
 def test_pictures_are_sound_svg_in_the_color_of_the_page() -> None:
@@ -215,7 +215,7 @@ def test_notebooks_show_results_banks_and_masks(result: AdaptResult, bank: Bank)
 @given(st.integers(1, 8), st.integers(0, 20))
 def test_overlaps_and_the_map_follow_the_masks(n: int, seed: int) -> None:
     masks = [Mask.random({"a": 9, "b": 30}, 0.6, seed + i) for i in range(n)]
-    iou = overlaps(masks)
+    iou = pairwise_iou(masks)
     assert iou == pytest.approx(np.array([[one.iou(other) for other in masks] for one in masks]))
     places = positions(iou)
     assert places.shape == (n, 2)
@@ -231,4 +231,4 @@ def test_the_map_keeps_distances_of_a_plane() -> None:
 
 def test_the_map_of_a_bank_is_sound(bank: Bank) -> None:
     masks = [entry.mask for entry in bank]
-    ElementTree.fromstring(svg(map_figure(positions(overlaps(masks)), 2, 2), "a bank"))
+    ElementTree.fromstring(svg(map_figure(positions(pairwise_iou(masks)), 2, 2), "a bank"))

@@ -10,7 +10,7 @@ from ..bank.entry import Entry
 from ..config import AdaptOptions
 from ..errors import BankError
 from ..similarity import Neighbor, Query, Similarity, get_similarity
-from ..text import counted
+from ..text import quantity
 from .recipes import SIMILARITY
 from .voters import Voters
 
@@ -62,7 +62,7 @@ def find_voters(bank: Bank, query: Query, options: AdaptOptions) -> Voters:
         )
     elif not neighbors or (options.neighbors and len(neighbors) < options.neighbors):
         why = "; ".join(query.record.notes[-3:])
-        all_entries = counted(len(bank), "entry", "entries")
+        all_entries = quantity(len(bank), "entry", "entries")
         raise BankError(f"only {len(neighbors)} of {all_entries} of {bank.title} can be used: {why}; {REMEDY}")
     weights = tuple(similarity.weight(n.score) for n in neighbors) if options.weighted else None
     return Voters(tuple(neighbors), tuple(runners_up), weights)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import gradio as gr
 import numpy as np
 
-from ..drawing.pages import drawn, render
+from ..drawing.pages import render, svg_markup
 from ..drawing.style import svg
 from ..errors import WordNetError
-from ..reporting.bank_figures import heat_figure, map_figure, overlaps, positions, similarity_figure
-from ..text import counted
+from ..reporting.bank_figures import heat_figure, map_figure, pairwise_iou, positions, similarity_figure
+from ..text import quantity
 from . import views
 from .shared import PRIVATE, SharedState, Update
 from .views import readable_label
@@ -59,7 +59,7 @@ class BankPage:
     def _show(self) -> Iterator[Update]:
         base = self.bank.meta["base_model"]
         text = f"The bank has pruned models of {base['architecture']} ({base['library']}) for "
-        text += f"{counted(len(self.bank), 'task')}."
+        text += f"{quantity(len(self.bank), 'task')}."
         yield {self.messages: views.message(text), self.entries: self.entry_table("")}
         with self._lock:  # visitors who come meanwhile wait, so that the figures are drawn once
             yield {self.figures: self.figures_html}
@@ -72,7 +72,7 @@ class BankPage:
         """
         words = (query or "").casefold().split()
         matches = [(i, entry) for i, entry in enumerate(self.bank, 1) if _is_match(entry, words)]
-        summary = f"{counted(len(matches), 'task')} of {len(self.bank)}" if words else f"All {len(self.bank)} tasks"
+        summary = f"{quantity(len(matches), 'task')} of {len(self.bank)}" if words else f"All {len(self.bank)} tasks"
         if len(matches) > MAX_LISTED:
             summary += f"; the first {MAX_LISTED} are shown"
         if words and not matches and len(self.bank):
@@ -86,7 +86,7 @@ class BankPage:
         entries = list(itertools.islice(self.bank, MAX_DRAWN))
         if len(entries) < 2:
             return ""
-        iou = overlaps([entry.mask for entry in entries])
+        iou = pairwise_iou([entry.mask for entry in entries])
         points = positions(iou)
         order = np.argsort(points[:, 0])  # so that similar tasks are next to each other
         figures = [
@@ -107,7 +107,7 @@ class BankPage:
             figures.append((similarity_figure(similarity, iou[pairs], "WordNet"), caption))
         except WordNetError as error:
             note = f"{note} {error}".strip()
-        pictures = [(drawn(svg(figure, caption)), caption) for figure, caption in figures]
+        pictures = [(svg_markup(svg(figure, caption)), caption) for figure, caption in figures]
         return render("bank.html", pictures=pictures, note=note)
 
 

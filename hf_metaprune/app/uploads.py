@@ -19,7 +19,7 @@ from ..data.loading import hold_back
 from ..data.preprocessing import Preprocessing
 from ..data.task import Task, TaskData
 from ..errors import DataError, printable, reason
-from ..text import counted
+from ..text import quantity
 from .limits import UploadLimits
 from .zips import list_members, read_member
 
@@ -55,13 +55,13 @@ class Receipt:
             destination: the class that the photos were added to, if it is one class.
         """
         lines = [
-            f"Added {counted(self.n_added, 'photo')}{f' to {destination}' if destination and self.n_added else ''}."
+            f"Added {quantity(self.n_added, 'photo')}{f' to {destination}' if destination and self.n_added else ''}."
         ]
         if not self.n_added:
             lines[0] += " Try other files." if self.refusals else " Choose some first."
         if self.refusals:
             shown_refusals = "; ".join(self.refusals[:MAX_SHOWN_REFUSALS])
-            lines.append(f"Skipped {counted(len(self.refusals), 'file')}: {shown_refusals}")
+            lines.append(f"Skipped {quantity(len(self.refusals), 'file')}: {shown_refusals}")
             if len(self.refusals) > MAX_SHOWN_REFUSALS:
                 lines[-1] += f"; and {len(self.refusals) - MAX_SHOWN_REFUSALS} more"
         return "\n".join(lines)
@@ -189,7 +189,7 @@ class Photos:
             DataError: there are fewer than two classes, or a class has too few photos.
         """
         if len(self.by_class) < 2:
-            n_classes = counted(len(self.by_class), "class", "classes")
+            n_classes = quantity(len(self.by_class), "class", "classes")
             raise DataError(f"there are photos of {n_classes}: add photos of at least two classes")
         images = torch.stack([photo for photos in self.by_class.values() for photo in photos])
         targets = torch.tensor([i for i, photos in enumerate(self.by_class.values()) for _ in photos])

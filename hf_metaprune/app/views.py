@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..drawing.pages import data_uri, drawn, render
+from ..drawing.pages import data_uri, render, svg_markup
 from ..drawing.style import svg
-from ..reporting.bank_figures import map_figure, overlaps, positions
+from ..reporting.bank_figures import map_figure, pairwise_iou, positions
 from ..reporting.figures import MAX_CONFUSION, confusion_figure, curve_figure, vote_figure
-from ..text import counted
+from ..text import quantity
 from .jobs import Progress
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def classes(photos_by_class: Mapping[str, Sequence[torch.Tensor]], example: Task
     rows = []
     for label, photos in photos_by_class.items():
         thumbnails = [data_uri(thumbnail(photo)) for photo in photos[:MAX_SHOWN_PHOTOS]]
-        rows.append((label, counted(len(photos), "photo"), thumbnails, len(photos) - len(thumbnails)))
+        rows.append((label, quantity(len(photos), "photo"), thumbnails, len(photos) - len(thumbnails)))
     return render("classes.html", rows=rows, hint=_photo_hint(photos_by_class) if example is None else "")
 
 
@@ -95,9 +95,9 @@ def neighbors(plan: Plan, ratio: float) -> str:
     bank = plan.neighbors[0].entry.bank
     other_entries = (entry for entry in bank if entry.id not in voters)
     entries = [*voters.values(), *itertools.islice(other_entries, MAX_MAPPED_TASKS)]  # a map takes n³ steps
-    points = positions(overlaps([*(entry.mask for entry in entries), plan.mask(ratio)]))
+    points = positions(pairwise_iou([*(entry.mask for entry in entries), plan.mask(ratio)]))
     picture = svg(map_figure(points, len(voters), len(entries)), "Map of the bank's tasks with yours among them")
-    return render("neighbors.html", rows=rows, voters=len(voters), n_tasks=len(bank), picture=drawn(picture))
+    return render("neighbors.html", rows=rows, voters=len(voters), n_tasks=len(bank), picture=svg_markup(picture))
 
 
 def _entry_name(entry: Entry) -> str:
@@ -110,7 +110,7 @@ def vote(plan: Plan, ratio: float, layer: str) -> str:
     masks = {_entry_name(n.entry): n.entry.mask for n in plan.neighbors}
     picture = svg(vote_figure(layer, masks, mask), f"The vote in layer {layer}")
     counts = {"kept": mask.n_kept, "n_units": mask.n_units, "layers": len(mask), "voters": len(masks)}
-    return render("vote.html", picture=drawn(picture), layer=layer, **counts)
+    return render("vote.html", picture=svg_markup(picture), layer=layer, **counts)
 
 
 def size(
@@ -142,7 +142,7 @@ def waiting(ahead: int) -> str:
     Args:
         ahead: visitors who come first.
     """
-    return render("waiting.html", visitors=f"{counted(ahead, 'visitor')} {'is' if ahead == 1 else 'are'}")
+    return render("waiting.html", visitors=f"{quantity(ahead, 'visitor')} {'is' if ahead == 1 else 'are'}")
 
 
 def training(progress: Progress) -> str:
@@ -150,7 +150,7 @@ def training(progress: Progress) -> str:
     seconds_left = progress.seconds_left
     picture = None
     if len(progress.accuracies) > 1:
-        picture = drawn(svg(curve_figure({"this model": progress.accuracies}), "Accuracy by step so far"))
+        picture = svg_markup(svg(curve_figure({"this model": progress.accuracies}), "Accuracy by step so far"))
     return render(
         "training.html",
         activity=progress.activity,
@@ -188,19 +188,19 @@ def result(model: AdaptResult, kilobytes: float) -> str:
         model: the visitor's model.
         kilobytes: size of the zip.
     """
-    from ..reporting.page import MADE_IN, tiles
+    from ..reporting.page import TIME_CAPTION, tiles
 
     report: AdaptReport = model.report
     pictures = []
     if len(report.accuracy_at_step) > 1 and report.test_images >= FEW_PHOTOS:
-        curve = drawn(svg(curve_figure(report.learning_curves), "Accuracy by step of fine-tuning"))
+        curve = svg_markup(svg(curve_figure(report.learning_curves), "Accuracy by step of fine-tuning"))
         pictures.append((curve, "How it learned", "Share of the test photos that the model recognized."))
     if np.any(report.confusion) and len(report.labels) <= MAX_CONFUSION:
         labels = list(map(readable_label, report.labels))
-        matrix = drawn(svg(confusion_figure(report.confusion, labels), "Confusion matrix"))
+        matrix = svg_markup(svg(confusion_figure(report.confusion, labels), "Confusion matrix"))
         caption = "Rows: the true class of a photo. Columns: the class that the model named."
         pictures.append((matrix, "Where it errs", caption))
-    figures = [*(tile for tile in tiles(report) if tile[1] != MADE_IN), (f"{kilobytes:,.0f} kB", "to download")]
+    figures = [*(tile for tile in tiles(report) if tile[1] != TIME_CAPTION), (f"{kilobytes:,.0f} kB", "to download")]
     return render("result.html", summary=list(verdict(report)), tiles=figures, pictures=pictures)
 
 
@@ -213,7 +213,7 @@ def verdict(report: AdaptReport) -> Iterator[str]:
     yield f"The model recognizes {report.accuracy:.0%} of the test photos. A guess would be right for {chance:.0%}."
     yield f"With more test photos, the share would most likely lie between {low:.0%} and {high:.0%}."
     if report.test_images < FEW_PHOTOS:
-        n_photos = counted(report.test_images, "photo")
+        n_photos = quantity(report.test_images, "photo")
         yield f"This is a rough figure, because only {n_photos} could be held back for the test."
     if low <= chance:
         yield "This is not clearly better than a guess: add photos, or choose classes that differ more."
@@ -245,7 +245,7 @@ def _comparison_summary(rows: Sequence[ComparisonRow]) -> str:
         return ""
     best = max(same_size, key=lambda row: row.accuracy)
     points = round(100 * (own_row.accuracy - best.accuracy))
-    relation = f"{counted(abs(points), 'point')} {'above' if points > 0 else 'below'}" if points else "as good as"
+    relation = f"{quantity(abs(points), 'point')} {'above' if points > 0 else 'below'}" if points else "as good as"
     summary = f"Your model is {relation} the best baseline of its size."
     if not larger:
         return summary

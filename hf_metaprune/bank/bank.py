@@ -17,7 +17,7 @@ from ..hub.files import HubFiles, LocalFiles
 from ..hub.repo import Published
 from ..models.base_model import BaseModel, identify
 from ..version import __version__
-from .index import MAX_INDEX_BYTES, stored_meta
+from .index import MAX_INDEX_BYTES, read_stored_meta
 from .meta import check_meta, read_meta
 from .publish import publish_bank
 from .reader import MAX_CONFIG_BYTES
@@ -28,25 +28,40 @@ log = logging.getLogger(__name__)
 
 
 class Bank(BankWriter):
-    """Entries by id, of one base model; reading is lazy, writing is atomic and safe between processes.
+    """A bank: pruned task models (entries) of one base model, by id.
 
-    Open one with `Bank.open` or `Bank.from_hub`, make one with `Bank.create`, or search the Hub for one with
-    `Bank.from_search`. Iteration and ``bank[id]`` give `Entry`.
+    Reading is lazy. Writing is atomic and safe between processes. `Bank.open` and `Bank.from_hub` open a bank,
+    `Bank.create` makes one, and `Bank.from_search` collects single models from the Hub. Iteration and ``bank[id]``
+    give `Entry`.
+
+    Example:
+        ::
+
+            bank = Bank.open("my-bank")
+            print(len(bank), [entry.labels for entry in bank])
     """
 
     @classmethod
     def open(cls, path: str | Path, *, strict: bool = True) -> Bank:
-        """A bank from its folder; a bad entry of one's own bank is an error, unless `strict` is unset.
+        """Open a bank in a folder.
+
+        Args:
+            path: the folder that holds ``bank.json``.
+            strict: whether a malformed entry raises an error; otherwise it is skipped with a warning.
+
+        Returns:
+            The bank; its entries are read when they are first used.
 
         Raises:
-            FormatError: there is no bank, it is damaged, or of a newer format version.
+            NotABankError: the folder holds no bank.
+            FormatError: there is no such folder, or the bank is damaged or of a newer format version.
         """
         files = LocalFiles(path)
         if not files.root.exists():
             raise FormatError(f"there is no folder {files.root}")
         if not (files.root / BANK_FILE).is_file():
-            what = "is a model, not a bank" if (files.root / CONFIG).is_file() else "is not a bank"
-            raise NotABankError(f"{files.root} {what}: it has no {BANK_FILE}")
+            mismatch = "is a model, not a bank" if (files.root / CONFIG).is_file() else "is not a bank"
+            raise NotABankError(f"{files.root} {mismatch}: it has no {BANK_FILE}")
         return cls(files, read_meta(files.root / BANK_FILE), strict=strict)
 
     @classmethod
@@ -60,29 +75,37 @@ class Bank(BankWriter):
         local_files_only: bool = False,
         strict: bool = False,
     ) -> Bank:
-        """A bank on the Hub, at one commit; weights are fetched when they are needed.
+        """Open a bank on the Hub at one commit; weights are downloaded when they are needed.
 
         Args:
             repo_id: ``owner/name``.
-            revision: a branch, tag or commit; resolved once.
+            revision: a branch, tag or commit; a branch is resolved to its commit once.
             token: if left out, that of the user's login or of ``HF_TOKEN``.
-            cache_dir: instead of huggingface_hub's.
-            local_files_only: ask nothing of the Hub; what is not in the cache is an error.
-            strict: whether a bad entry is an error, or left out with a note.
+            cache_dir: a folder to use instead of huggingface_hub's cache.
+            local_files_only: use only the cache; a file that is not there raises an error.
+            strict: whether a malformed entry raises an error; otherwise it is skipped with a warning.
+
+        Returns:
+            The bank; only its index was downloaded.
 
         Raises:
             HubError: there is no such repo or revision, it cannot be reached, or it is not in the cache.
-            FormatError: it is no bank, it is damaged, or of a newer format version.
+            FormatError: the repo holds no bank, or the bank is damaged or of a newer format version.
+
+        Example:
+            ::
+
+                bank = Bank.from_hub("org/resnet50-bank", revision="v1")
         """
         if not is_repo_id(repo_id):
-            raise OptionError(f"{repo_id[:100]!r} is neither a folder nor an id of the Hub, such as org/resnet50-bank")
+            raise OptionError(f"{repo_id[:100]!r} is not an id of the Hub: use owner/name, such as org/resnet50-bank")
         options: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
         try:
             files = HubFiles(repo_id, INDEX_FILE, revision=revision, limit=MAX_INDEX_BYTES, **options)
         except MissingFileError as error:
-            advice = "a single model votes through a search (from_search, --commons)"
+            advice = "to let single models vote, search the Hub for them (from_search, --commons)"
             raise NotABankError(f"{repo_id} is not a bank: it has no {INDEX_FILE}; {advice}") from error
-        meta = stored_meta(files.root / INDEX_FILE)
+        meta = read_stored_meta(files.root / INDEX_FILE)
         if meta is None:
             files.get({BANK_FILE: MAX_CONFIG_BYTES})
             meta = read_json(files.root / BANK_FILE)
@@ -100,23 +123,31 @@ class Bank(BankWriter):
         progress: bool = False,
         **options: Any,
     ) -> Bank:
-        """A bank of single models that anybody has published on the Hub; their weights are fetched when they vote.
+        """Collect single models that anybody has published on the Hub; their weights are downloaded when they vote.
 
         Args:
-            base_model: the base that the models must belong to, as timm or transformers saves it, or a bank of it: a
-                folder, a Hub id, or an opened bank.
+            base_model: the base that the models must belong to, or a bank of that base: a folder, a Hub id, or an
+                opened bank. A base is as timm or transformers saves it.
             revision: a branch, tag or commit of `base_model` on the Hub.
             token: if left out, that of the user's login or of ``HF_TOKEN``.
-            cache_dir: for weights, and for what is found out about models; instead of huggingface_hub's.
-            strict: whether a bad model is an error, or left out with a note.
+            cache_dir: a folder for weights and for checked headers, instead of huggingface_hub's cache.
+            strict: whether a malformed model raises an error; otherwise it is skipped, see `skip_reasons`.
             progress: show a progress bar.
             options: any field of `SearchOptions`.
 
+        Returns:
+            A bank whose entries are the models; it may be empty.
+
         Raises:
             HubError: the Hub cannot be reached, or the token is wrong.
-            FormatError: a model is bad, and `strict` is set; else it is left out, see `left_out`.
+            FormatError: a model is malformed, and `strict` is set.
+
+        Example:
+            ::
+
+                commons = Bank.from_search("timm/resnet50.a1_in1k", author="ada", limit=100)
         """
-        wanted = override(SearchOptions(), options)
+        search_options = override(SearchOptions(), options)
         hub_options: dict[str, Any] = {"token": token, "cache_dir": cache_dir}
         if isinstance(base_model, Bank):
             bank = base_model
@@ -126,15 +157,21 @@ class Bank(BankWriter):
             except NotABankError:
                 bank = cls.from_base(base_model, revision=revision, **hub_options)
         bank = cls(bank.files, bank.meta, strict=strict, hub_options=hub_options)
-        return search_hub(bank, wanted, progress)
+        return search_hub(bank, search_options, progress)
 
     @classmethod
     def from_base(cls, base_model: str | Path, *, revision: str | None = None, **hub_options: Any) -> Bank:
-        """A bank without entries around a base, in a folder or a repo of the Hub as timm or transformers saves it.
+        """Make a bank without entries from a base model as timm or transformers saves it; nothing is written.
+
+        Args:
+            base_model: the base's folder, or its id on the Hub.
+            revision: a branch, tag or commit on the Hub.
+            hub_options: `token` and `cache_dir`, see `from_hub`.
 
         Raises:
             HubError: there is no such repo, or it cannot be reached.
-            FormatError, ArchitectureError: there is no base model, or none that can be pruned.
+            FormatError: there is no base model.
+            ArchitectureError: the base cannot be pruned.
         """
         folder = Path(base_model).expanduser()
         local = folder.exists() or not is_repo_id(str(base_model))
@@ -157,17 +194,30 @@ class Bank(BankWriter):
     def create(
         cls, path: str | Path, base: BaseModel, *, name: str = "bank", defaults: Mapping[str, Any] | None = None
     ) -> Bank:
-        """A new, empty bank with a copy of its base; an existing bank of the same base is opened.
+        """Make an empty bank with a copy of its base; a bank of the same base that exists already is opened.
+
+        Args:
+            path: the folder of the bank.
+            base: the base model of all its entries.
+            name: the bank's name for people.
+            defaults: options that `MetaPruner` uses for this bank, such as ``{"ratio": 0.9}``.
 
         Raises:
-            BaseMismatchError: a bank of another base is there already.
+            BaseMismatchError: the folder holds a bank of another base.
             StorageError: the folder cannot be written.
+
+        Example:
+            ::
+
+                bank = Bank.create("my-bank", BaseModel.load("resnet50-folder"), name="pets")
         """
         root = Path(path).expanduser()
         if (root / BANK_FILE).exists():
             bank = cls.open(root)
             if bank.base_sha256 != base.sha256:
-                raise BaseMismatchError(f"{root} is a bank of another base ({bank.base_sha256[:12]}...)")
+                raise BaseMismatchError(
+                    f"{root} is a bank of another base ({bank.base_sha256[:12]}...): choose another folder"
+                )
             return bank
         with storage_errors(root, "write"):
             root.mkdir(parents=True, exist_ok=True)
@@ -192,15 +242,24 @@ class Bank(BankWriter):
         return bank
 
     def push_to_hub(self, repo_id: str, **options: Any) -> Published:
-        """Publish the bank: what is new or changed there is sent, nothing else.
+        """Publish the bank; only new and changed entries are uploaded.
 
         Args:
-            repo_id: ``owner/name``; the repo is made if it is not there.
-            options: `private`, `revision` (a branch), `create_pr`, `token`, `license`, `delete` and `progress`, see
+            repo_id: ``owner/name``; the repo is made if it does not exist.
+            options: `private`, `revision` (a branch), `create_pr`, `token`, `license`, `delete` and `progress`; see
                 `publish_bank`.
 
+        Returns:
+            The address, the ids of the entries that were added or removed, and the commits.
+
         Raises:
+            BankError: an entry is damaged, or the repo holds something else.
             HubError: there is no token, it may not write there, or the Hub cannot be reached.
+
+        Example:
+            ::
+
+                print(bank.push_to_hub("me/pet-bank", license="apache-2.0").url)
         """
         return publish_bank(self, repo_id, **options)
 
@@ -214,27 +273,44 @@ def open_bank(
     local_files_only: bool = False,
     strict: bool | None = None,
 ) -> Bank:
-    """Open a bank: from a folder, by the name of one that comes with the library, or from the Hub.
+    """Open a bank in a folder, a bank that comes with the library, or a bank on the Hub.
 
-    A folder comes first. Only ``owner/name`` without such a folder goes to the Hub; ``./owner/name`` never does.
+    A folder comes first: only ``owner/name`` without a folder of that path is looked up on the Hub, and
+    ``./owner/name`` never is.
 
     Args:
         bank: a path, ``demo-bank``, ``demo-vit-bank``, or a Hub id.
-        strict: whether a bad entry is an error, or is left out with a note; if left open, it is in a folder, and is not
-            on the Hub, where entries may be anybody's.
+        revision: a branch, tag or commit; only for the Hub.
+        token: if left out, that of the user's login or of ``HF_TOKEN``.
+        cache_dir: a folder to use instead of huggingface_hub's cache.
+        local_files_only: use only the cache; a file that is not there raises an error.
+        strict: whether a malformed entry raises an error; otherwise it is skipped with a warning. If left out, it
+            raises in a folder, and is skipped on the Hub, where anybody may have written it.
+
+    Returns:
+        The bank; its entries are read when they are first used.
 
     Raises:
-        FormatError: there is no bank, it is damaged, or of a newer format version.
+        FormatError: there is no bank, or it is damaged or of a newer format version.
         HubError: the Hub cannot be reached, or has no such repo.
+        OptionError: `revision` is given for a folder.
+
+    Example:
+        ::
+
+            for entry in open_bank("demo-bank"):
+                print(entry.id, entry.labels)
     """
     path = Path(bank).expanduser()
     if bank in SHIPPED_BANKS and not path.exists():
         path = shipped_path(str(bank))
     if path.exists() or not isinstance(bank, str) or not is_repo_id(bank):
         if revision is not None:
-            raise OptionError(f"revision={revision!r} is for banks on the Hub, but {path} is a folder of this machine")
+            raise OptionError(
+                f"revision={revision!r}: only banks on the Hub have revisions, and {path} is a folder here"
+            )
         if not path.exists():
-            raise FormatError(f"there is no folder {bank}, and that is no id of the Hub, which is owner/name")
+            raise FormatError(f"there is no folder {bank}, and it is not an id of the Hub either: those are owner/name")
         return Bank.open(path, strict=strict is not False)
     return Bank.from_hub(
         bank,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -28,92 +27,35 @@ from ..models.configuration import MetaPrunedConfig
 from ..models.modeling import MetaPrunedForImageClassification
 from ..models.saving import load_model
 from ..models.score_file import load_scores
+from .entry_checks import (
+    COMMIT_PATTERN,
+    check_id,
+    check_magnitudes,
+    check_network,
+    check_ratio_and_metrics,
+    is_nearly_equal,
+)
 from .sketch import check_sketch
 
-OUTLIER, SMALL = 100.0, 1e-2
 MAX_PATH = 400  # characters
-MAX_METRICS = 1 << 16  # characters of JSON
-MAX_SIZE = 1 << 63  # bytes, as a column of whole numbers can hold
-COMMIT = re.compile(r"[0-9a-f]{40}")
-SHA256 = re.compile(r"[0-9a-f]{64}")
-PATH = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
-ID_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,95}")
-
-
-def check_id(entry_id: str) -> str:
-    """The id itself.
-
-    Raises:
-        FormatError: it could not be a folder's name everywhere.
-    """
-    if not isinstance(entry_id, str) or not ID_PATTERN.fullmatch(entry_id) or ".." in entry_id:
-        raise FormatError(f"entry id {str(entry_id)[:100]!r}: use 1 to 96 of a-z 0-9 . _ - (not starting with . _ -)")
-    return entry_id
-
-
-def check_facts(ratio: Any, metrics: Any) -> None:
-    """Check what an entry says of itself: its ratio, and its metrics, which must be a JSON object.
-
-    Raises:
-        FormatError: says what is wrong.
-    """
-    if ratio is not None and not (isinstance(ratio, (int, float)) and 0 <= ratio <= 1):
-        raise FormatError(f"ratio {str(ratio)[:40]} must lie between 0 and 1")
-    try:
-        if not isinstance(metrics, dict) or len(json.dumps(metrics, allow_nan=False)) > MAX_METRICS:
-            raise ValueError(f"must be an object of at most {MAX_METRICS} characters")
-        json.dumps(metrics, ensure_ascii=False).encode()  # half of a surrogate pair cannot be written
-    except (TypeError, ValueError, RecursionError) as error:
-        raise FormatError(f"metrics: {error}") from error
-
-
-def check_network(config: MetaPrunedConfig, base: Mapping[str, Any], what: str) -> None:
-    """Refuse a config that describes another network than the base, though it names the base's weights.
-
-    Raises:
-        FormatError: names the first part of the description that differs.
-    """
-    for key in ("library", "architecture", "model_args"):
-        own, wanted = ((block or {}).get(key) for block in (config.base_model, base))
-        if json.dumps(own, sort_keys=True) != json.dumps(wanted, sort_keys=True):
-            raise FormatError(f"{what}: its {key} is not that of the base")
-
-
-def check_magnitudes(model: MetaPrunedForImageClassification, base: BaseModel) -> None:
-    """Refuse weights that no pruning and no training of the base can have led to.
-
-    Raises:
-        FormatError: the root mean square of a tensor is more than `OUTLIER` times that of the base's; the classifier,
-            which is another one for each task, is not looked at.
-    """
-    head = f"{base.family.classifier_name(base.network)}."
-    for name, tensor in model.network.state_dict().items():
-        if name.endswith("running_var") and bool((tensor < 0).any()):
-            raise FormatError(f"tensor {name} has variances below 0")
-        full = base.state.get(name)
-        if full is None or name.startswith(head) or not tensor.is_floating_point():
-            continue
-        found, usual = (t.double().square().mean().sqrt().item() for t in (tensor, full))
-        if not found <= OUTLIER * max(usual, SMALL):
-            raise FormatError(f"tensor {name} is far out: its root mean square is {found:.3g}, the base's {usual:.3g}")
-
-
-def _nearly(one: Any, other: Any) -> bool:
-    """Whether two ratios are the same, one of which another program wrote as a float32."""
-    return isinstance(one, float) and isinstance(other, (int, float)) and math.isclose(one, other, rel_tol=1e-6)
+MAX_SIZE = 1 << 63  # bytes; the index has them in a column of 64-bit integers
+SHA256_PATTERN = re.compile(r"[0-9a-f]{64}")
+PATH_PATTERN = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
 
 
 class EntrySource(Protocol):
-    """What an entry needs of the bank that it is read from."""
+    """The parts of a bank that its entries use."""
 
     files: Files
+    """The files of the bank."""
     meta: dict[str, Any]
+    """The values of ``bank.json``."""
 
     def __iter__(self) -> Iterator[Entry]:
-        """All entries, by id."""
+        """Yield all entries, sorted by id."""
 
     def __len__(self) -> int:
-        """How many entries there are."""
+        """Return the number of entries."""
 
     @property
     def base(self) -> BaseModel:
@@ -125,48 +67,66 @@ class EntrySource(Protocol):
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Unit counts of the base's prunable layers."""
+        """Number of units by prunable layer of the base."""
 
     def entry_files(self, entry: Entry) -> Files:
-        """Where an entry's files are."""
+        """Return the file store that holds an entry: that of the bank, or a repo of its own."""
 
     def fetch(self, entries: Iterable[Entry], progress: bool = False, force: bool = False) -> None:
-        """Make the entries' files be on this machine."""
+        """Download the entries' files, unless they are on this machine."""
 
     def fetch_scores(self, entry: Entry, force: bool = False) -> None:
-        """Make an entry's score mask be on this machine."""
+        """Download an entry's score mask, unless it is on this machine."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A pruned task model of a bank, read lazily: the row is in memory, the weights are on disk.
+    """A pruned task model of a bank, read lazily: the row is in memory, the weights are on disk or on the Hub.
 
-    `metrics` holds what was measured when it was made (``accuracy``, ``test_images``, ...).
+    Example:
+        ::
+
+            bank = open_bank("demo-bank")
+            entry = next(iter(bank))
+            print(entry.labels, entry.metrics["accuracy"], entry.mask.ratio)
+            model = entry.load_model()
     """
 
     bank: EntrySource
+    """The bank that the entry belongs to."""
     id: str
+    """The entry's name in the bank, also the name of its folder."""
     task: Task
+    """The labels of the classes and their synsets."""
     packed_mask: bytes
+    """The kept units of every layer, see `Mask.pack`."""
     method: str | None
+    """The pruning method that made the entry, such as ``ifp``."""
     ratio: float | None
+    """Share of the units that were removed, in [0, 1]."""
     metrics: dict[str, Any]
+    """Measurements from when the entry was made: ``accuracy``, ``test_images`` and others."""
     path: str
+    """Folder of the entry's files, relative to the bank or to the entry's repo."""
     size: int
+    """Size of ``model.safetensors`` in bytes."""
     sha256: str
+    """Digest of ``model.safetensors``."""
     repo_id: str | None = None
+    """The Hub repo of a single model; None for an entry whose files are in the bank."""
     revision: str | None = None
+    """The commit of `repo_id`."""
     sketch: bytes | None = None
-    """What its outputs are guessed from (bank/sketch.py)."""
+    """A small linear model that guesses the entry's outputs (bank/sketch.py)."""
     scores_sha256: str | None = None
-    """Of its ``mask_scores.safetensors``, if it has one."""
+    """Digest of ``mask_scores.safetensors``, if the entry has one."""
 
     def __post_init__(self) -> None:
-        check_facts(self.ratio, self.metrics)
+        check_ratio_and_metrics(self.ratio, self.metrics)
         if self.sketch is not None:
             check_sketch(self.sketch, len(self.labels))
-        if self.scores_sha256 is not None and not SHA256.fullmatch(self.scores_sha256):
-            raise FormatError(f"scores_sha256 {self.scores_sha256[:80]!r} is no digest")
+        if self.scores_sha256 is not None and not SHA256_PATTERN.fullmatch(self.scores_sha256):
+            raise FormatError(f"scores_sha256 {self.scores_sha256[:80]!r} is not a sha256 digest")
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -175,37 +135,50 @@ class Entry:
 
     @property
     def mask(self) -> Mask:
-        """The units of the base this entry holds."""
+        """The kept units, in the base's numbering.
+
+        Raises:
+            FormatError: the packed mask does not fit the layers of the base.
+        """
         return unpack_mask(self.packed_mask, self.bank.sizes)
 
     @property
     def folder(self) -> Path:
-        """Where its files are; from the Hub they are fetched first.
+        """The folder of the entry's files; files on the Hub are downloaded first.
 
         Raises:
-            HubError, FormatError: they cannot be had.
+            HubError: the files cannot be downloaded.
+            FormatError: the files are larger than the index says.
         """
         self.bank.fetch([self])
         return self.bank.entry_files(self).path(self.path)
 
     @property
     def owner(self) -> str | None:
-        """The owner of a repo of its own; None for an entry whose files are in the bank."""
+        """The owner of the entry's own repo; None for an entry whose files are in the bank."""
         return self.repo_id.partition("/")[0] if self.repo_id else None
 
     def reference(self) -> dict[str, Any]:
-        """What names it for good: its id and digest; on the Hub also its repo, commit and path there."""
-        named = {"id": self.id, "labels": list(self.labels), "sha256": self.sha256}
-        where = self.bank.entry_files(self)
-        if not isinstance(where, HubFiles):
-            return named
-        return named | {"repo_id": where.repo_id, "revision": where.commit, "path": self.path}
+        """Return what identifies the entry for good, for reports.
+
+        Returns:
+            `id`, `labels` and `sha256`; for an entry on the Hub also `repo_id`, `revision` (a commit) and `path`.
+        """
+        identity = {"id": self.id, "labels": list(self.labels), "sha256": self.sha256}
+        files = self.bank.entry_files(self)
+        if not isinstance(files, HubFiles):
+            return identity
+        return identity | {"repo_id": files.repo_id, "revision": files.commit, "path": self.path}
 
     def load_model(self) -> MetaPrunedForImageClassification:
-        """The model, in float32 and eval mode.
+        """Load the entry's model.
+
+        Returns:
+            The model, with float32 weights and in eval mode.
 
         Raises:
-            FormatError: its files are missing, damaged, or not what the index says.
+            FormatError: the entry's files are missing or damaged, or differ from the index.
+            HubError: the files cannot be downloaded.
         """
         model = load_model(self.folder, expected=self.bank.base_sha256)
         check_network(model.config, self.bank.meta["base_model"], f"entry {self.id}")
@@ -215,30 +188,33 @@ class Entry:
         return model
 
     def _check_row(self, config: MetaPrunedConfig) -> None:
-        """Refuse a config that says something else than the index, or the card, which has ranked the entry."""
+        """Refuse a config that differs from the index or the card, because the entry was ranked by those."""
         labels = tuple(config.id2label[i] for i in range(config.num_labels))
-        said = {
+        facts = {
             "labels or synsets": (self.task, Task(labels, tuple(config.synsets or ()))),
             "method": (self.method, config.method),
             "ratio": (self.ratio, config.ratio),
             "metrics": (self.metrics, dict(config.metrics or {})),
         }
-        for what, (own, other) in said.items():
-            if own != other and not _nearly(own, other):
-                raise FormatError(f"entry {self.id}: its config's {what} are not those of the index; run bank validate")
+        for fact, (index_value, config_value) in facts.items():
+            if index_value != config_value and not is_nearly_equal(index_value, config_value):
+                raise FormatError(f"entry {self.id}: its config's {fact} are not those of the index; run bank validate")
 
     def verify(self) -> None:
-        """Check that its files are whole, sound, and those of the index; done before its weights are used.
+        """Check that the entry's files are those of the index, and that its model is sound.
+
+        `MetaPruner.adapt` does this before it uses the weights.
 
         Raises:
-            FormatError: they are missing, altered or damaged.
+            FormatError: a file is missing, altered or damaged.
+            HubError: the files cannot be downloaded.
         """
         weights = self.folder / WEIGHTS
         if not weights.is_file():
             raise FormatError(f"entry {self.id}: {weights} is missing")
-        if not self._is(weights):
-            self.bank.fetch([self], force=True)  # the cache of the Hub's client may hold what came wrong over the wire
-            if not self._is(weights):
+        if not self._has_index_digest(weights):
+            self.bank.fetch([self], force=True)  # the cache may hold a file that was damaged on its way
+            if not self._has_index_digest(weights):
                 raise FormatError(f"entry {self.id}: {weights} was altered: its sha256 is not that of the index")
         model = self.load_model()
         check_magnitudes(model, self.bank.base)
@@ -247,14 +223,17 @@ class Entry:
             if not torch.isfinite(model(noise).logits).all():
                 raise FormatError(f"entry {self.id}: its outputs are not finite")
 
-    def _is(self, weights: Path) -> bool:
+    def _has_index_digest(self, weights: Path) -> bool:
         return weights.stat().st_size == self.size and sha256_file(weights) == self.sha256
 
     def open_weights(self) -> AbstractContextManager:
-        """Its ``model.safetensors``, open for reading tensor by tensor.
+        """Open ``model.safetensors`` for reading tensor by tensor.
+
+        Returns:
+            A context manager, as `safetensors.safe_open` gives it.
 
         Raises:
-            FormatError: it is missing or damaged.
+            FormatError: the file is missing or damaged.
         """
         try:
             return safe_open(str(self.folder / WEIGHTS), framework="pt")
@@ -262,23 +241,27 @@ class Entry:
             raise FormatError(f"entry {self.id}: {self.folder / WEIGHTS} cannot be read: {reason(error)}") from error
 
     def score_mask(self) -> ScoreMask:
-        """How much each unit of the base matters to it; without scores, 1 for the kept units and 0 for the others.
+        """Return how much each unit of the base matters to the entry.
+
+        Returns:
+            The scores of ``mask_scores.safetensors``; without that file, 1 for the kept units and 0 for the others.
 
         Raises:
-            FormatError: its file is missing, damaged, or not that of the index. HubError: it cannot be had.
+            FormatError: the file is missing or damaged, or is not that of the index.
+            HubError: the file cannot be downloaded.
         """
         if self.scores_sha256 is None:
             return ScoreMask.from_mask(self.mask)
-        for force in (False, True):  # the cache of the Hub's client may hold what came wrong over the wire
+        for force in (False, True):  # the cache may hold a file that was damaged on its way
             self.bank.fetch_scores(self, force)
             path = self.folder / SCORES
             if path.is_file() and sha256_file(path) == self.scores_sha256:
                 return load_scores(path, self.bank.sizes, self.bank.base_sha256)
-        what = "was altered: its sha256 is not that of the index" if path.is_file() else "is missing"
-        raise FormatError(f"entry {self.id}: {path} {what}")
+        damage = "was altered: its sha256 is not that of the index" if path.is_file() else "is missing"
+        raise FormatError(f"entry {self.id}: {path} {damage}")
 
     def row(self) -> dict[str, Any]:
-        """Its row in ``index.parquet``."""
+        """Return the entry's row in ``index.parquet``, by column."""
         return {
             "id": self.id,
             "labels": list(self.task.labels),
@@ -298,7 +281,11 @@ class Entry:
 
     @classmethod
     def from_row(cls, bank: EntrySource, row: Mapping[str, Any]) -> Entry:
-        """From a row of the index.
+        """Make an entry from a row of the index.
+
+        Args:
+            bank: the bank that the row belongs to.
+            row: values by column, as `row` returns them.
 
         Raises:
             FormatError: a field is missing or malformed, or the path leads out of the bank.
@@ -307,12 +294,14 @@ class Entry:
             metrics = parse_json(row["metrics"] or "{}")
             path, method, size = str(row["path"] or ""), row["method"], row["size"]
             check_relative(path)
-            if not PATH.fullmatch(path) or len(path) > MAX_PATH:
-                raise FormatError(f"its path {path[:100]!r} has characters that no entry's has")
+            if not PATH_PATTERN.fullmatch(path) or len(path) > MAX_PATH:
+                raise FormatError(f"its path {path[:100]!r} is too long, or has others than a-z A-Z 0-9 . _ - /")
             if not isinstance(method, str | None) or type(size) is not int or not 0 <= size < MAX_SIZE:
-                raise FormatError("its method is no text, or its size no number of bytes")
-            if row["repo_id"] is not None and not (is_repo_id(row["repo_id"]) and COMMIT.fullmatch(row["revision"])):
-                raise FormatError("it names another repo, but not by owner/name and commit")
+                raise FormatError("its method is not a text, or its size is not a number of bytes")
+            if row["repo_id"] is not None and not (
+                is_repo_id(row["repo_id"]) and COMMIT_PATTERN.fullmatch(row["revision"])
+            ):
+                raise FormatError("its repo_id is not owner/name, or its revision is not a commit")
             return cls(
                 bank,
                 check_id(row["id"]),

@@ -1,4 +1,4 @@
-"""Building a bank: one entry after the other, by any number of processes; a killed build goes on where it was."""
+"""Building a bank: one entry after the other, by any number of processes; a killed build can be resumed."""
 
 from __future__ import annotations
 
@@ -30,37 +30,40 @@ from .bank import Bank
 from .entry import Entry
 from .folders import new_path
 from .repair import recover
-from .sketch import IMAGES, Sketcher
+from .sketch import REFERENCE_IMAGES, Sketcher
 
 FIRST_OPTIONS = {"prune_every": 25, "prune_share": 0.1, "lr": 0.005, "momentum": 0.9}
-"""Options that count in every entry's id, with what counts for a method that has no such option."""
+"""Options that are part of every entry's id, with the values for methods that have no such option.
+
+Ids of banks that were built before depend on these values.
+"""
 ALWAYS_COUNTED = frozenset({"ratio", "steps", "batch_size", "precision", *FIRST_OPTIONS})
-"""Options that count in an entry's id with any value; the others count where they differ from their defaults."""
+"""Options that are part of an entry's id with any value; others are only if they differ from their defaults."""
 
 
 def entry_id(task: Task, method: str, options: MethodOptions, seed: int) -> str:
-    """A readable id from the labels, made unique by a digest of labels, method, options and seed.
+    """Return a readable id: the labels, and a digest of labels, method, options and seed that makes it unique.
 
-    The images are not in it: other images of the same labels belong in another bank.
+    The digest does not cover the images: other images of the same labels belong in another bank.
     """
-    text = "-".join(re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-") for label in task.labels)
-    chosen = FIRST_OPTIONS | {
+    prefix = "-".join(re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-") for label in task.labels)
+    counted_options = FIRST_OPTIONS | {
         f.name: getattr(options, f.name)
         for f in fields(options)
         if f.name in ALWAYS_COUNTED or getattr(options, f.name) != f.default
     }
-    key = repr((task.labels, method, sorted(chosen.items()), seed))
-    return f"{text[:80].strip('-') or 'task'}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+    key = repr((task.labels, method, sorted(counted_options.items()), seed))
+    return f"{prefix[:80].strip('-') or 'task'}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
 
 
 def task_seed(seed: int, name: str) -> int:
-    """The seed of one task of a build: the same whoever builds it, and in whatever order."""
+    """Return the seed of one task of a build; it does not depend on the process or the order of the tasks."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:4], "big") >> 1
 
 
 @dataclass
 class _Build:
-    """What all entries of a build have in common."""
+    """The data and the options that all entries of a build share."""
 
     bank: Bank
     data: TaskData
@@ -74,13 +77,13 @@ class _Build:
 
     @cached_property
     def sketcher(self) -> Sketcher:
-        """Fits sketches on images of the classes that tasks have, and of no other."""
-        known, labels = sorted({c for classes in self.tasks for c in classes}), self.data.task.labels
-        few = self.data.train.stratified(IMAGES * len(labels) // len(known), self.seed)
-        return Sketcher(self.bank.base, pick_classes(few, known), self.device)
+        """A sketcher with reference images of the classes that the tasks have, and of no others."""
+        classes, labels = sorted({number for task in self.tasks for number in task}), self.data.task.labels
+        reference_data = self.data.train.stratified(REFERENCE_IMAGES * len(labels) // len(classes), self.seed)
+        return Sketcher(self.bank.base, pick_classes(reference_data, classes), self.device)
 
     def prune(self, data: TaskData, seed: int) -> tuple[Any, dict[str, Any]]:
-        """Prune the bank's base for one task: the model, and what was measured."""
+        """Prune the bank's base for one task; return the model and its metrics."""
         task, options = data.task, self.options
         job = PruningJob(
             self.bank.base, data.train, task.labels, options, self.device, seed, task.synsets, progress=self.progress
@@ -97,35 +100,47 @@ class _Build:
         }
         return model, metrics
 
-    def need(self) -> int:
-        """Bytes that an entry probably takes: as many as the largest so far, or at most those of the base."""
+    def entry_bytes(self) -> int:
+        """Estimate the bytes of one entry: those of the largest so far, or of the base if there is none."""
         return max((entry.size for entry in self.bank if entry.repo_id is None), default=self.bank.base_bytes)
 
-    def make(self, classes: Sequence[int], wait: bool) -> Entry | None:
-        """The entry of a task, unless it is there, or another process is at it (and `wait` is not set)."""
+    def build_entry(self, classes: Sequence[int], wait: bool) -> Entry | None:
+        """Build the entry of a task; return None if it exists, or if another process builds it and `wait` is unset."""
         bank, task = self.bank, self.data.task
-        chosen = Task(tuple(task.labels[c] for c in classes), tuple(task.synsets[c] for c in classes))
-        name = entry_id(chosen, self.method, self.options, self.seed)
-        if name in bank:
+        entry_task = Task(
+            tuple(task.labels[number] for number in classes), tuple(task.synsets[number] for number in classes)
+        )
+        new_id = entry_id(entry_task, self.method, self.options, self.seed)
+        if new_id in bank:
             return None
         with contextlib.ExitStack() as stack:
             try:
-                stack.enter_context(bank.lock(name, timeout=-1 if wait else 0))
+                stack.enter_context(bank.lock(new_id, timeout=-1 if wait else 0))
             except LockedError:
                 return None
             bank.reload()
-            if name in bank:
+            if new_id in bank:
                 return None
-            folder = bank.root / new_path(name, len(bank))
+            folder = bank.root / new_path(new_id, len(bank))
             clear_unfinished(folder)
-            check_writable(folder, overwrite=True, need=self.need())
-            model, metrics = self.prune(self.data.select(classes), task_seed(self.seed, name))
-            return bank.add(model, name, dtype=self.dtype, metrics=metrics, sketch=self.sketcher(model))
+            check_writable(folder, overwrite=True, need=self.entry_bytes())
+            model, metrics = self.prune(self.data.select(classes), task_seed(self.seed, new_id))
+            return bank.add(model, new_id, dtype=self.dtype, metrics=metrics, sketch=self.sketcher(model))
 
 
 def entry_ids(task: Task, tasks: Sequence[Sequence[int]], method: str, options: MethodOptions, seed: int) -> list[str]:
-    """The ids of the entries of `tasks`, each some class numbers of `task`."""
-    return [entry_id(Task(tuple(task.labels[c] for c in classes)), method, options, seed) for classes in tasks]
+    """Return the ids of the entries that `build_bank` makes.
+
+    Args:
+        task: all classes of the data.
+        tasks: class numbers of `task`, for each entry.
+        method: name of the pruning method.
+        options: its options.
+        seed: seed of the build.
+    """
+    return [
+        entry_id(Task(tuple(task.labels[number] for number in classes)), method, options, seed) for classes in tasks
+    ]
 
 
 def build_bank(
@@ -140,25 +155,47 @@ def build_bank(
     device: torch.device | None = None,
     progress: bool = False,
 ) -> Iterator[Entry]:
-    """Make an entry for every task (class numbers of `data`) that the bank lacks; yields each new one.
+    """Prune the bank's base for every task that the bank lacks.
 
-    Several processes may build into one folder: each takes tasks that no other one holds. Nothing that is finished
-    is lost or made again when a process is killed.
+    Several processes may build into one folder: each takes tasks that no other process works on. If a process is
+    killed, finished entries stay, and the next build goes on with the others.
+
+    Args:
+        bank: a bank in a folder, see `Bank.create`.
+        data: images and labels of all classes.
+        tasks: class numbers of `data`, for each entry.
+        method: name of the pruning method, such as ``ifp``.
+        options: options of that method; if left out, its defaults.
+        seed: seed of the build.
+        dtype: how the weights are stored: ``float32``, ``float16`` or ``bfloat16``.
+        device: where to train; if left out, the best device that this machine has.
+        progress: show progress bars.
+
+    Yields:
+        Each new entry, once it is in the index.
 
     Raises:
-        BaseMismatchError, StorageError, OptionError: before any training.
+        OptionError: the method or the dtype is unknown, or `options` belong to another method; before any training.
+        BaseMismatchError: the bank's base is not the one that ``bank.json`` names.
+        StorageError: the folder cannot be written, or has too little space.
+
+    Example:
+        ::
+
+            for entry in build_bank(bank, data, [(0, 1, 2), (2, 3, 4)]):
+                print(entry.id, entry.metrics["accuracy"])
     """
-    kind = get_method(method).options
-    options = options or kind()
-    if not isinstance(options, kind):
-        raise OptionError(f"method {method!r} takes {kind.__name__}, not {type(options).__name__}")
+    options_class = get_method(method).options
+    options = options or options_class()
+    if not isinstance(options, options_class):
+        raise OptionError(f"method {method!r} takes {options_class.__name__}, not {type(options).__name__}")
     check_dtype(dtype)
     build = _Build(bank, data, tasks, method, options, seed, dtype, device or pick_device(), progress)
-    if recovered := recover(bank):
-        _add_sketches(bank, [bank[i] for i in recovered], build.sketcher)
-    for wait in (False, True):  # at last wait for other processes: what one leaves undone when it dies is made here
+    if recovered_ids := recover(bank):
+        _add_sketches(bank, [bank[i] for i in recovered_ids], build.sketcher)
+    for wait in (False, True):  # the second round waits for other processes, and builds what one left when it died
         for classes in tasks:
-            entry = build.make(classes, wait)
+            entry = build.build_entry(classes, wait)
             if entry is not None:
                 yield entry
 
@@ -166,41 +203,55 @@ def build_bank(
 def sketch_bank(
     bank: Bank, images: ImageSet, *, device: torch.device | None = None, progress: bool = False
 ) -> list[str]:
-    """Make the sketches of entries that have none; their ids.
+    """Make the sketches of the entries that have none.
 
     Args:
-        images: of as many classes like those of the bank as there are; see `Sketcher`.
+        bank: a bank in a folder.
+        images: reference images, best of as many classes like those of the bank as possible; see `Sketcher`.
+        device: where to compute; if left out, the best device that this machine has.
+        progress: show a progress bar.
+
+    Returns:
+        The ids of the entries that got a sketch.
 
     Raises:
-        FormatError: an entry is damaged. StorageError: the folder cannot be written.
+        FormatError: an entry is damaged.
+        StorageError: the folder cannot be written.
     """
-    todo = [entry for entry in bank if entry.sketch is None]
-    if todo:
-        _add_sketches(bank, todo, Sketcher(bank.base, images, device or pick_device()), progress)
-    return sorted(entry.id for entry in todo)
+    entries = [entry for entry in bank if entry.sketch is None]
+    if entries:
+        _add_sketches(bank, entries, Sketcher(bank.base, images, device or pick_device()), progress)
+    return sorted(entry.id for entry in entries)
 
 
 def _add_sketches(bank: Bank, entries: Sequence[Entry], sketcher: Sketcher, progress: bool = False) -> None:
-    made: dict[str, Entry | None] = {}
+    changes: dict[str, Entry | None] = {}
     for entry in tqdm(entries, desc="sketching", disable=not progress, leave=False):
         entry.verify()
-        made[entry.id] = replace(entry, sketch=sketcher(entry.load_model()))
-    bank.update_index(made, known_only=True)
+        changes[entry.id] = replace(entry, sketch=sketcher(entry.load_model()))
+    bank.update_index(changes, known_only=True)
 
 
-def subset(bank: Bank, path: str | Path, ids: Sequence[str], name: str | None = None) -> Bank:
-    """A copy of a bank with only some of its entries.
+def copy_subset(bank: Bank, path: str | Path, ids: Sequence[str], name: str | None = None) -> Bank:
+    """Copy a bank with only some of its entries.
+
+    Args:
+        bank: the bank to copy from.
+        path: the folder of the copy.
+        ids: the entries to copy.
+        name: the copy's name; if left out, that of the bank.
 
     Raises:
-        BankError: an id is unknown. StorageError: `path` exists, or cannot be written.
+        BankError: an id is unknown.
+        StorageError: `path` exists, or cannot be written.
     """
     root = Path(path).expanduser()
-    chosen = {i: bank[i] for i in ids}
+    entries = {i: bank[i] for i in ids}
     with new_folder(root) as work:
         shutil.copytree(bank.base_folder, work / BASE_FOLDER)
-        for entry in chosen.values():
+        for entry in entries.values():
             shutil.copytree(entry.folder, work / entry.path)
         write_json(work / BANK_FILE, bank.meta | ({"name": name} if name else {}))
-        Bank(LocalFiles(work), bank.meta).write_index(chosen)
+        Bank(LocalFiles(work), bank.meta).write_index(entries)
         fsync_dir(work)
     return Bank.open(root)

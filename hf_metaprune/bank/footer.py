@@ -1,8 +1,8 @@
-"""What a Parquet file says of its own size, read without pyarrow.
+"""The size that a Parquet file states in its footer, read without pyarrow.
 
-pyarrow's ``RowGroupMetaData.column`` ends the whole process where a file's size statistics are damaged, since the C++
-exception is caught nowhere; what it would tell is needed before a stranger's file is unpacked. The footer is a Thrift
-struct in the compact protocol (parquet-format, ``parquet.thrift``).
+The size must be known before a stranger's file is unpacked. pyarrow cannot tell it safely: if the size statistics are
+damaged, ``RowGroupMetaData.column`` ends the whole process by a C++ exception that nothing catches. The footer is a
+Thrift struct in the compact protocol (parquet-format, ``parquet.thrift``).
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import os
 from typing import Any, BinaryIO
 
 MAGIC = b"PAR1"
-MAX_FOOTER_BYTES = 4 << 20  # that of a bank has some 10 kB
+MAX_FOOTER_BYTES = 4 << 20  # a bank's footer has some 10 kB
 MAX_DEPTH = 16
+"""Most levels of nested values."""
 
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = range(1, 13)
 _ROW_GROUPS, _ROWS = 4, 3  # of FileMetaData
@@ -21,22 +22,28 @@ _COLUMNS, _META = 1, 3  # of RowGroup, of ColumnChunk
 _VALUES, _UNPACKED = 5, 6  # of ColumnMetaData
 
 
-def stated_size(file: BinaryIO) -> tuple[int, int]:
-    """The rows, and the bytes that all column chunks unpack to with 8 more for each value, that a file states.
+def read_stated_size(file: BinaryIO) -> tuple[int, int]:
+    """Read the size that a Parquet file states for itself.
+
+    Args:
+        file: the file, opened for reading.
+
+    Returns:
+        The number of rows, and the bytes that all column chunks unpack to, with 8 more per value.
 
     Raises:
         ValueError: the footer is damaged, encrypted, or too large.
     """
-    footer = _Compact(_footer(file)).struct()
+    footer = _CompactReader(_read_footer(file)).read_struct()
     try:
         chunks = [chunk[_META] for group in footer[_ROW_GROUPS] for chunk in group[_COLUMNS]]
         unpacked = sum(max(0, chunk[_UNPACKED]) + 8 * max(0, chunk[_VALUES]) for chunk in chunks)
         return int(footer[_ROWS]), int(unpacked)
     except (LookupError, TypeError, ValueError) as error:
-        raise ValueError("its footer lacks what tells the size of columns") from error
+        raise ValueError("its footer does not state the size of the columns") from error
 
 
-def _footer(file: BinaryIO) -> bytes:
+def _read_footer(file: BinaryIO) -> bytes:
     end = file.seek(0, os.SEEK_END)
     file.seek(max(0, end - 8))
     tail = file.read(8)
@@ -47,67 +54,67 @@ def _footer(file: BinaryIO) -> bytes:
     return file.read(length)
 
 
-class _Compact:
-    """Reads values of the compact protocol: structs as dictionaries by field id; of repeated fields the last counts."""
+class _CompactReader:
+    """A reader of the compact protocol; structs become dictionaries by field id, and the last of equal ids counts."""
 
     def __init__(self, data: bytes) -> None:
         self.data = io.BytesIO(data)
 
-    def take(self, count: int) -> bytes:
-        found = self.data.read(count)
-        if len(found) < count:
+    def _read(self, count: int) -> bytes:
+        content = self.data.read(count)
+        if len(content) < count:
             raise ValueError("its footer is cut short")
-        return found
+        return content
 
-    def unsigned(self) -> int:
+    def _read_unsigned(self) -> int:
         value = 0
         for shift in range(0, 70, 7):
-            byte = self.take(1)[0]
+            byte = self._read(1)[0]
             value |= (byte & 0x7F) << shift
             if byte < 0x80:
                 return value
         raise ValueError("its footer has a number of more than 64 bits")
 
-    def signed(self) -> int:
-        value = self.unsigned()
+    def _read_signed(self) -> int:
+        value = self._read_unsigned()
         return (value >> 1) ^ -(value & 1)
 
-    def struct(self, depth: int = 0) -> dict[int, Any]:
+    def read_struct(self, depth: int = 0) -> dict[int, Any]:
         fields: dict[int, Any] = {}
         number = 0
-        while (head := self.take(1)[0]) != 0:
-            number = number + (head >> 4) if head >> 4 else self.signed()
+        while (head := self._read(1)[0]) != 0:
+            number = number + (head >> 4) if head >> 4 else self._read_signed()
             kind = head & 0x0F
-            fields[number] = kind == _TRUE if kind in (_TRUE, _FALSE) else self.value(kind, depth)
+            fields[number] = kind == _TRUE if kind in (_TRUE, _FALSE) else self._read_value(kind, depth)
         return fields
 
-    def value(self, kind: int, depth: int) -> Any:
+    def _read_value(self, kind: int, depth: int) -> Any:
         if depth > MAX_DEPTH:
             raise ValueError("its footer nests too deep")
         if kind in (_TRUE, _FALSE, _BYTE):
-            return self.take(1)[0]  # as items of lists; as fields, truth is a part of the kind
+            return self._read(1)[0]  # a bool in a list has a byte; one in a struct is part of its kind
         if kind in (_I16, _I32, _I64):
-            return self.signed()
+            return self._read_signed()
         if kind == _DOUBLE:
-            return self.take(8)
+            return self._read(8)
         if kind == _BINARY:
-            return self.take(self.unsigned())
+            return self._read(self._read_unsigned())
         if kind in (_LIST, _SET):
-            return self.items(depth)
+            return self._read_list(depth)
         if kind == _MAP:
-            return self.pairs(depth)
+            return self._skip_map(depth)
         if kind == _STRUCT:
-            return self.struct(depth + 1)
+            return self.read_struct(depth + 1)
         raise ValueError(f"its footer has a value of unknown kind {kind}")
 
-    def items(self, depth: int) -> list[Any]:
-        head = self.take(1)[0]
-        count = head >> 4 if head >> 4 < 15 else self.unsigned()
-        return [self.value(head & 0x0F, depth + 1) for _ in range(count)]
+    def _read_list(self, depth: int) -> list[Any]:
+        head = self._read(1)[0]
+        count = head >> 4 if head >> 4 < 15 else self._read_unsigned()
+        return [self._read_value(head & 0x0F, depth + 1) for _ in range(count)]
 
-    def pairs(self, depth: int) -> None:
-        count = self.unsigned()
-        kinds = self.take(1)[0] if count else 0
+    def _skip_map(self, depth: int) -> None:
+        count = self._read_unsigned()
+        kinds = self._read(1)[0] if count else 0
         for _ in range(count):
-            self.value(kinds >> 4, depth + 1)
-            self.value(kinds & 0x0F, depth + 1)
+            self._read_value(kinds >> 4, depth + 1)
+            self._read_value(kinds & 0x0F, depth + 1)

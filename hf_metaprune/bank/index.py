@@ -1,4 +1,4 @@
-"""``index.parquet``: one row an entry; enough to list a bank and to rank it by WordNet."""
+"""``index.parquet``: one row per entry; it suffices to list a bank and to rank its entries by WordNet."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import pyarrow.parquet as pq
 
 from ..errors import FormatError, reason
 from ..files.storage import parse_json
-from .footer import stated_size
+from .footer import read_stated_size
 
 MAX_INDEX_BYTES = 512 << 20  # a row has about 1 kB
 MAX_UNPACKED_BYTES = 1 << 30
 MAX_ROWS = 1_000_000
 MAX_NULLS = 10_000_000
 META_KEY = b"metaprune"
-BATCH = 4096  # rows made at a time
+ROW_BATCH = 4096  # rows that become Python objects at a time
 
 INDEX_SCHEMA = pa.schema(
     [
@@ -40,30 +40,30 @@ INDEX_SCHEMA = pa.schema(
         pa.field("scores_sha256", pa.string()),
     ]
 )
-OPTIONAL = ("sketch", "scores_sha256")
+OPTIONAL_COLUMNS = ("sketch", "scores_sha256")
 """Columns that a file need not have."""
 
 
 def read_table(path: Path) -> pa.Table:
-    """The index as a table, its columns checked, columns unknown here included.
+    """Read an index as a table, and check its columns; columns that this version does not know are kept.
 
-    What a stranger's file unpacks to is bounded before its rows are made: texts stay dictionaries of distinct values
-    until they are counted.
+    The memory that a stranger's file can take is bounded before its rows are made: texts stay dictionaries of distinct
+    values until their size is known.
 
     Raises:
-        FormatError: it is missing, damaged, too large, or has other columns.
+        FormatError: the file is missing, damaged or too large, or has other columns.
     """
     try:
         if path.stat().st_size > MAX_INDEX_BYTES:
             raise FormatError(f"{path} has {path.stat().st_size} bytes, more than {MAX_INDEX_BYTES}")
-        with open(path, "rb") as handle:  # opened once: between two openings another process may replace it
-            _check_size(handle, path)
-            handle.seek(0)
-            texts = _texts(pq.read_metadata(handle).schema)
-            handle.seek(0)
-            with pq.ParquetFile(handle, read_dictionary=texts, page_checksum_verification=True) as file:
-                table = file.read()
-        return _decoded(table, path)
+        with open(path, "rb") as stream:  # opened once, because another process may replace the file
+            _check_size(stream, path)
+            stream.seek(0)
+            text_columns = _text_columns(pq.read_metadata(stream).schema)
+            stream.seek(0)
+            with pq.ParquetFile(stream, read_dictionary=text_columns, page_checksum_verification=True) as parquet:
+                table = parquet.read()
+        return _decode_table(table, path)
     except (OSError, ValueError, pa.ArrowException, OverflowError) as error:
         raise FormatError(
             f"{path} cannot be read: {reason(error)}; `hf-metaprune bank validate --repair` rebuilds it"
@@ -71,65 +71,69 @@ def read_table(path: Path) -> pa.Table:
 
 
 def _check_size(file: BinaryIO, path: Path) -> None:
-    rows, unpacked = stated_size(file)
+    rows, unpacked = read_stated_size(file)
     if rows > MAX_ROWS or unpacked > MAX_UNPACKED_BYTES:
-        raise FormatError(f"{path} says that it unpacks to {rows} rows and {unpacked} bytes: too many")
+        raise FormatError(
+            f"{path} states {rows} rows and {unpacked} bytes, more than {MAX_ROWS} rows or {MAX_UNPACKED_BYTES} bytes"
+        )
 
 
-def _texts(schema: pq.ParquetSchema) -> list[str]:
-    """The paths of columns of text or bytes."""
-    leaves = [schema.column(c) for c in range(len(schema))]
+def _text_columns(schema: pq.ParquetSchema) -> list[str]:
+    """Return the paths of the columns of text or bytes."""
+    leaves = [schema.column(number) for number in range(len(schema))]
     return [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
 
 
-def _decoded(table: pa.Table, path: Path) -> pa.Table:
-    """The table with plain columns, after a count of what the texts take once each row has its own."""
-    missing = sorted(set(INDEX_SCHEMA.names) - set(table.column_names) - set(OPTIONAL))
+def _decode_table(table: pa.Table, path: Path) -> pa.Table:
+    """Return the table without dictionary columns, after a check of the memory that its texts will take."""
+    missing = sorted(set(INDEX_SCHEMA.names) - set(table.column_names) - set(OPTIONAL_COLUMNS))
     if missing or len(set(table.column_names)) < table.num_columns:
         raise FormatError(f"{path}: columns {missing} are missing" if missing else f"{path}: columns are repeated")
-    total = sum(_text_bytes(chunk) for column in table.columns for chunk in column.chunks)
-    if total > MAX_UNPACKED_BYTES:
-        raise FormatError(f"{path}: its texts unpack to {total} bytes, more than {MAX_UNPACKED_BYTES}")
-    for name in set(OPTIONAL) - set(table.column_names):
+    text_bytes = sum(_text_bytes(chunk) for column in table.columns for chunk in column.chunks)
+    if text_bytes > MAX_UNPACKED_BYTES:
+        raise FormatError(f"{path}: its texts unpack to {text_bytes} bytes, more than {MAX_UNPACKED_BYTES}")
+    for name in set(OPTIONAL_COLUMNS) - set(table.column_names):
         table = table.append_column(INDEX_SCHEMA.field(name), pa.nulls(len(table), INDEX_SCHEMA.field(name).type))
     for number, field in enumerate(table.schema):
-        known = INDEX_SCHEMA.field(field.name) if field.name in INDEX_SCHEMA.names else None
-        wanted = known.type if known is not None else _decoded_type(field.type)
-        if known is not None and not _is_alike(field.type, wanted):
-            raise FormatError(f"{path}: column {field.name} is of type {_decoded_type(field.type)}, not {wanted}")
+        known_field = INDEX_SCHEMA.field(field.name) if field.name in INDEX_SCHEMA.names else None
+        target_type = known_field.type if known_field is not None else _decoded_type(field.type)
+        if known_field is not None and not _is_alike(field.type, target_type):
+            raise FormatError(f"{path}: column {field.name} is of type {_decoded_type(field.type)}, not {target_type}")
         try:
-            table = table.set_column(number, known or field.with_type(wanted), _as(table[field.name], wanted))
+            table = table.set_column(
+                number, known_field or field.with_type(target_type), _cast_column(table[field.name], target_type)
+            )
         except ValueError as error:
             raise FormatError(f"{path}: column {field.name}: {reason(error)}") from error
     return table
 
 
-def _is_alike(kind: pa.DataType, wanted: pa.DataType) -> bool:
-    """Whether a column can stand for one of another type: other programs write other widths, and guess types."""
-    kinds = pa.types
-    if kinds.is_dictionary(kind):
+def _is_alike(kind: pa.DataType, target: pa.DataType) -> bool:
+    """Return whether a column can be cast to the target type: other programs write other widths, and guess types."""
+    types = pa.types
+    if types.is_dictionary(kind):
         kind = kind.value_type
-    if kinds.is_list(wanted):
-        lists = kinds.is_list(kind) or kinds.is_large_list(kind)
-        return kinds.is_null(kind) or (lists and _is_alike(kind.value_type, wanted.value_type))
-    same = {
-        pa.string(): (kinds.is_string, kinds.is_large_string, kinds.is_string_view),
-        pa.binary(): (kinds.is_binary, kinds.is_large_binary, kinds.is_binary_view),
-        pa.float64(): (kinds.is_floating, kinds.is_integer),
-        pa.int64(): (kinds.is_integer,),
+    if types.is_list(target):
+        lists = types.is_list(kind) or types.is_large_list(kind)
+        return types.is_null(kind) or (lists and _is_alike(kind.value_type, target.value_type))
+    accepted = {
+        pa.string(): (types.is_string, types.is_large_string, types.is_string_view),
+        pa.binary(): (types.is_binary, types.is_large_binary, types.is_binary_view),
+        pa.float64(): (types.is_floating, types.is_integer),
+        pa.int64(): (types.is_integer,),
     }
-    return kinds.is_null(kind) or any(test(kind) for test in same[wanted])
+    return types.is_null(kind) or any(is_type(kind) for is_type in accepted[target])
 
 
-def _as(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
-    if column.type == wanted:
+def _cast_column(column: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray:
+    if column.type == target:
         return column
-    lists = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
-    if lists and pa.types.is_null(column.type.value_type):  # which pyarrow cannot cast
+    is_list = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
+    if is_list and pa.types.is_null(column.type.value_type):  # pyarrow cannot cast lists of nulls
         if (count := pc.sum(pc.list_value_length(column)).as_py() or 0) > MAX_NULLS:
             raise ValueError(f"{count} nulls are too many")
-        return pa.chunked_array([pa.array(chunk.to_pylist(), wanted) for chunk in column.chunks], wanted)
-    return column.cast(wanted)
+        return pa.chunked_array([pa.array(chunk.to_pylist(), target) for chunk in column.chunks], target)
+    return column.cast(target)
 
 
 def _text_bytes(array: pa.Array) -> int:
@@ -147,30 +151,35 @@ def _decoded_type(kind: pa.DataType) -> pa.DataType:
     return pa.list_(_decoded_type(kind.value_type)) if pa.types.is_list(kind) else kind
 
 
-def stored_meta(path: Path) -> dict[str, Any] | None:
-    """The copy of ``bank.json`` in an index, or None: it was written by another program.
+def read_stored_meta(path: Path) -> dict[str, Any] | None:
+    """Read the copy of ``bank.json`` in an index.
+
+    Returns:
+        Its values, unchecked; None if the index has no copy, because another program wrote it.
 
     Raises:
         FormatError: the file is damaged.
     """
     try:
-        found = (pq.read_schema(path).metadata or {}).get(META_KEY)
-        value = parse_json(found) if found else None
+        content = (pq.read_schema(path).metadata or {}).get(META_KEY)
+        value = parse_json(content) if content else None
     except (OSError, pa.ArrowException, ValueError) as error:
         raise FormatError(f"{path} cannot be read: {reason(error)}") from error
     return value if isinstance(value, dict) else None
 
 
 def check_complete(table: pa.Table, path: Path) -> pa.Table:
-    """The table itself, for those who go on with all of its rows, which a reader may leave out one by one.
+    """Check that no row lacks a required value, and return the table.
+
+    Publishing writes all rows again, so it cannot skip bad ones as a reader does.
 
     Raises:
-        FormatError: a value that each row must have is missing.
+        FormatError: a required value is missing.
     """
-    needed = [field.name for field in INDEX_SCHEMA if not field.nullable]
-    lacking = [name for name in needed if table[name].null_count] or ["labels"] * _has_nulls(table["labels"])
-    if lacking:
-        raise FormatError(f"{path}: a row has no {lacking[0]}; `hf-metaprune bank validate --repair` rebuilds it")
+    required = [field.name for field in INDEX_SCHEMA if not field.nullable]
+    incomplete = [name for name in required if table[name].null_count] or ["labels"] * _has_nulls(table["labels"])
+    if incomplete:
+        raise FormatError(f"{path}: a row has no {incomplete[0]}; `hf-metaprune bank validate --repair` rebuilds it")
     return table
 
 
@@ -179,26 +188,38 @@ def _has_nulls(lists: pa.ChunkedArray) -> bool:
 
 
 def table_rows(table: pa.Table) -> Iterator[dict[str, Any]]:
-    """The rows, as dictionaries of the columns known here."""
-    known = table.select([name for name in table.column_names if name in INDEX_SCHEMA.names])
-    for batch in known.to_batches(max_chunksize=BATCH):
+    """Yield the rows as dictionaries, with the columns that this version knows."""
+    known_columns = table.select([name for name in table.column_names if name in INDEX_SCHEMA.names])
+    for batch in known_columns.to_batches(max_chunksize=ROW_BATCH):
         yield from batch.to_pylist()
 
 
 def make_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """A table of rows, ordered by id."""
+    """Return a table of rows, sorted by id."""
     return pa.Table.from_pylist(sorted(rows, key=lambda row: row["id"]), schema=INDEX_SCHEMA)
 
 
-def merged(table: pa.Table, added: pa.Table, removed: Collection[str] = ()) -> pa.Table:
-    """`table` without `removed`, with `added` in the place of rows of the same id; columns unknown here are kept."""
-    gone = pa.array([*removed, *added["id"].to_pylist()], pa.string())
-    kept = table.filter(pc.invert(pc.is_in(table["id"].cast(pa.string()), gone)))
-    return pa.concat_tables([kept, added], promote_options="permissive").sort_by("id")
+def merge_tables(table: pa.Table, added: pa.Table, removed: Collection[str] = ()) -> pa.Table:
+    """Add rows to a table and remove others; columns that this version does not know are kept.
+
+    Args:
+        table: the rows so far.
+        added: rows to add; they replace rows of the same id.
+        removed: ids of rows to remove.
+
+    Returns:
+        A new table, sorted by id.
+    """
+    replaced_ids = pa.array([*removed, *added["id"].to_pylist()], pa.string())
+    kept_rows = table.filter(pc.invert(pc.is_in(table["id"].cast(pa.string()), replaced_ids)))
+    return pa.concat_tables([kept_rows, added], promote_options="permissive").sort_by("id")
 
 
 def index_bytes(table: pa.Table, meta: Mapping[str, Any]) -> bytes:
-    """The file's content; it carries a copy of ``bank.json``, so that a reader on the Hub needs no other file."""
+    """Return the content of ``index.parquet``.
+
+    It has a copy of ``bank.json`` (`meta`), so that a reader of a bank on the Hub needs no other file.
+    """
     table = table.replace_schema_metadata({META_KEY: json.dumps(meta)})
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", write_page_checksum=True)

@@ -1,4 +1,4 @@
-"""``bank.json``: which base a bank belongs to, its prunable layers, its defaults."""
+"""``bank.json``: a bank's base, its prunable layers and its defaults."""
 
 from __future__ import annotations
 
@@ -17,22 +17,28 @@ log = logging.getLogger(__name__)
 
 KNOWN_KEYS = {"format_version", "hf_metaprune_version", "name", "base_model", "layers", "defaults"}
 MAX_UNITS = 1 << 20
+"""Most units of one layer."""
 
 
 def read_meta(path: Path) -> dict[str, Any]:
-    """A bank's ``bank.json``, checked.
+    """Read and check a ``bank.json``.
 
     Raises:
-        FormatError: it is missing, damaged, or of a newer format version.
+        FormatError: the file is missing, damaged, or of a newer format version.
     """
     return check_meta(read_json(path), path)
 
 
 def check_meta(meta: dict[str, Any], path: Path) -> dict[str, Any]:
-    """What a ``bank.json`` holds, wherever it was read; `path` is for messages.
+    """Check the values of a ``bank.json``, and return them.
+
+    Args:
+        meta: the values, from the file or from its copy in the index.
+        path: where they were read, for messages.
 
     Raises:
-        FormatError: see `read_meta`.
+        FormatError: a value is missing or malformed.
+        NewerFormatError: the format version is newer than this library.
     """
     version = meta.get("format_version")
     if type(version) is not int or version < 1:

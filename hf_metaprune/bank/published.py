@@ -1,4 +1,4 @@
-"""What a published bank holds at one commit, and in what a bank on this machine differs from it."""
+"""A published bank at one commit, and how a bank on this machine differs from it."""
 
 from __future__ import annotations
 
@@ -21,25 +21,29 @@ from ..models.configuration import MetaPrunedConfig
 from ..models.saving import CONFIG_KEYS
 from ..reporting.card import MAX_CARD_BYTES
 from .entry import Entry
-from .index import INDEX_SCHEMA, MAX_INDEX_BYTES, check_complete, read_table, stored_meta, table_rows
+from .index import INDEX_SCHEMA, MAX_INDEX_BYTES, check_complete, read_stored_meta, read_table, table_rows
 from .meta import check_meta, read_meta
 
-OF_THE_PLACE = ("path", "repo_id", "revision", "sketch")
-"""Columns that do not say which model an entry is."""
+LOCATION_COLUMNS = ("path", "repo_id", "revision", "sketch")
+"""Columns that say where an entry is or what was added to it later, not which model it is."""
 
 
 @dataclass
-class State:
-    """What the repo holds at one commit."""
+class PublishedState:
+    """The bank in a repo at one commit."""
 
     commit: str
+    """The commit that was read."""
     meta: dict[str, Any] | None
+    """The values of ``bank.json``; None if the repo holds no bank."""
     table: pa.Table
+    """The index; without rows if the repo has none."""
     card: str | None
+    """The text of ``README.md``, if the repo has one that may be written."""
     card_is_ours: bool = True
-    """Whether the card may be written."""
+    """Whether the card may be written: one that is too large is left as it is."""
     missing: tuple[str, ...] = ()
-    """Of ``bank.json`` and the index, what a bank lacks."""
+    """Which of ``bank.json`` and ``index.parquet`` the repo lacks, if it has the other."""
 
     @cached_property
     def rows(self) -> dict[str, dict[str, Any]]:
@@ -48,99 +52,117 @@ class State:
 
     @property
     def paths(self) -> dict[str, str]:
-        """Where the entries' files lie in this repo; of those that have a repo of their own, nowhere."""
+        """Paths of the entries in this repo by id, without entries that have a repo of their own."""
         return {i: row["path"] or "" for i, row in self.rows.items() if row["repo_id"] is None}
 
-    def news(self, entries: Iterable[Entry]) -> list[Entry]:
-        """Those of the entries that are not there, are others there, or have a sketch that is not there."""
+    def changed_entries(self, entries: Iterable[Entry]) -> list[Entry]:
+        """Return the entries that are not published, are published with other values, or have a new sketch."""
         return [
-            e for e in entries if self.differs(e) or (e.sketch is not None and e.sketch != self.rows[e.id]["sketch"])
+            entry
+            for entry in entries
+            if self.differs(entry) or (entry.sketch is not None and entry.sketch != self.rows[entry.id]["sketch"])
         ]
 
     def differs(self, entry: Entry) -> bool:
-        """Whether the entry's files, or what the index says of them, are others than what is there."""
-        there, own = self.rows.get(entry.id), entry.row()
-        return there is None or any(there[key] != own[key] for key in own if key not in OF_THE_PLACE)
+        """Return whether an entry is not published, or is published with other values; its sketch does not count."""
+        published, row = self.rows.get(entry.id), entry.row()
+        return published is None or any(published[key] != row[key] for key in row if key not in LOCATION_COLUMNS)
 
 
-def read_state(repo: Repo, commit: str) -> State:
-    """What a repo holds at a commit: a bank, parts of one, or nothing yet.
+def read_state(repo: Repo, commit: str) -> PublishedState:
+    """Read the bank in a repo at a commit; the repo may hold a part of a bank, or nothing yet.
 
     Raises:
-        BankError: it holds a model. FormatError: what it holds of a bank is damaged. HubError: it cannot be had.
+        BankError: the repo holds a model.
+        FormatError: the repo holds a damaged bank.
+        HubError: a file cannot be downloaded.
     """
-    there = repo.sizes([BANK_FILE, INDEX_FILE, CARD, CONFIG], commit)
-    if CONFIG in there:
+    file_sizes = repo.sizes([BANK_FILE, INDEX_FILE, CARD, CONFIG], commit)
+    if CONFIG in file_sizes:
         raise BankError(f"{repo.repo_id} holds a model, not a bank: choose another name")
     try:
-        return _read(repo, commit, there)
+        return _read_bank_state(repo, commit, file_sizes)
     except (BankError, NewerFormatError):
         raise
     except FormatError as error:
         raise FormatError(
-            f"{repo.repo_id} holds a damaged bank: {error}. Revert the commit that did it (on its page, under History) "
-            "or delete that file there, and publish again"
+            f"{repo.repo_id} holds a damaged bank: {error}. Revert the commit that damaged it (on the repo's page, "
+            "under History) or delete that file there, then publish again"
         ) from error
 
 
-def _read(repo: Repo, commit: str, there: Mapping[str, int]) -> State:
-    ours = there.get(CARD, 0) <= MAX_CARD_BYTES  # a larger card is left alone
-    card = read_text(repo, CARD, commit, MAX_CARD_BYTES) if CARD in there and ours else None
-    missing = tuple(name for name in (BANK_FILE, INDEX_FILE) if name not in there)
+def _read_bank_state(repo: Repo, commit: str, file_sizes: Mapping[str, int]) -> PublishedState:
+    card_is_ours = file_sizes.get(CARD, 0) <= MAX_CARD_BYTES  # a larger card is left alone
+    card = read_text(repo, CARD, commit, MAX_CARD_BYTES) if CARD in file_sizes and card_is_ours else None
+    missing = tuple(name for name in (BANK_FILE, INDEX_FILE) if name not in file_sizes)
     if len(missing) == 2:
-        return State(commit, None, INDEX_SCHEMA.empty_table(), card, ours)
+        return PublishedState(commit, None, INDEX_SCHEMA.empty_table(), card, card_is_ours)
     first = INDEX_FILE if BANK_FILE in missing else BANK_FILE
     files = HubFiles(repo.repo_id, first, revision=commit, token=repo.token, limit=MAX_INDEX_BYTES)
     index, table = files.root / INDEX_FILE, INDEX_SCHEMA.empty_table()  # an index that was lost is made anew
     if INDEX_FILE not in missing:
         files.get({INDEX_FILE: MAX_INDEX_BYTES})
         table = check_complete(read_table(index), index)
-    meta = stored_meta(index) if BANK_FILE in missing else read_meta(files.root / BANK_FILE)
-    return State(commit, check_meta(meta or {}, index), table, card, ours, missing)
+    meta = read_stored_meta(index) if BANK_FILE in missing else read_meta(files.root / BANK_FILE)
+    return PublishedState(commit, check_meta(meta or {}, index), table, card, card_is_ours, missing)
 
 
-def stale_entries(repo: Repo, state: State, entries: Iterable[Entry]) -> set[str]:
-    """Entries that the published index names, but whose files are not there, or are others."""
+def stale_entries(repo: Repo, state: PublishedState, entries: Iterable[Entry]) -> set[str]:
+    """Return the ids of entries that the published index has, but whose published files are missing or others."""
     from huggingface_hub.utils.sha import git_hash
 
-    known = {entry.id: entry for entry in entries if entry.id in state.paths}
-    there = repo.files(TASKS_FOLDER, state.commit) if known else {}
-    found = set()
-    for i, entry in known.items():
+    published_entries = {entry.id: entry for entry in entries if entry.id in state.paths}
+    digests = repo.files(TASKS_FOLDER, state.commit) if published_entries else {}
+    stale_ids = set()
+    for i, entry in published_entries.items():
         path = state.paths[i]
-        small = {name: entry.folder / name for name in (CONFIG, PREPROCESSOR) if (entry.folder / name).exists()}
-        wanted = {f"{path}/{name}": git_hash(public_content(file)) for name, file in small.items()}
-        weights = has_content(there.get(f"{path}/{WEIGHTS}"), entry.folder / WEIGHTS, entry.sha256)
-        scores = entry.scores_sha256 is None or has_content(
-            there.get(f"{path}/{SCORES}"), entry.folder / SCORES, entry.scores_sha256
+        small_files = {name: entry.folder / name for name in (CONFIG, PREPROCESSOR) if (entry.folder / name).exists()}
+        expected_digests = {f"{path}/{name}": git_hash(public_content(file)) for name, file in small_files.items()}
+        weights_match = has_content(digests.get(f"{path}/{WEIGHTS}"), entry.folder / WEIGHTS, entry.sha256)
+        scores_match = entry.scores_sha256 is None or has_content(
+            digests.get(f"{path}/{SCORES}"), entry.folder / SCORES, entry.scores_sha256
         )
-        if not weights or not scores or any(there.get(p) != digest for p, digest in wanted.items()):
-            found.add(i)
-    return found
+        if (
+            not weights_match
+            or not scores_match
+            or any(digests.get(file_path) != digest for file_path, digest in expected_digests.items())
+        ):
+            stale_ids.add(i)
+    return stale_ids
 
 
 def has_content(digest: str | None, path: Path, sha256: str) -> bool:
-    """Whether a published file, of which the Hub tells a digest, is a file of this machine with that sha256."""
+    """Return whether a published file is the same as a file on this machine.
+
+    Args:
+        digest: what the Hub states for the published file: a sha256 or a git hash; None if there is no such file.
+        path: the file on this machine.
+        sha256: the digest of the file on this machine.
+    """
     from huggingface_hub.utils.sha import git_hash
 
     if digest is None or len(digest) == 64:
         return digest == sha256
-    return digest == git_hash(path.read_bytes())  # no LFS: a small file
+    return digest == git_hash(path.read_bytes())  # a small file is not stored by LFS
 
 
 def public_content(path: Path) -> bytes:
-    """A small JSON file as it is published: nothing that tells of the machine where it was written."""
+    """Return a small JSON file without values that tell about the machine where it was written."""
     content = path.read_bytes()
     if path.name != CONFIG:
         return content
     values = read_json(path)
-    ours = values.get("model_type") == MetaPrunedConfig.model_type
-    kept = {key: value for key, value in values.items() if key in CONFIG_KEYS or (not ours and key != "_name_or_path")}
-    if isinstance(dataset := kept.get("dataset"), str) and ours:
-        kept["dataset"] = public_name(dataset)
-    return content if kept == values else to_json(kept)
+    is_our_model = values.get("model_type") == MetaPrunedConfig.model_type
+    public_values = {
+        key: value
+        for key, value in values.items()
+        if key in CONFIG_KEYS or (not is_our_model and key != "_name_or_path")
+    }
+    if isinstance(dataset := public_values.get("dataset"), str) and is_our_model:
+        public_values["dataset"] = public_name(dataset)
+    return content if public_values == values else to_json(public_values)
 
 
 def to_json(value: Any) -> bytes:
-    """A value as the JSON files of a bank have it."""
+    """Return a value as the JSON text of a bank's files."""
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

@@ -1,4 +1,4 @@
-"""Reading a bank: its entries, its base, and the files of both, wherever they lie."""
+"""Reading a bank: its entries, its base, and the files of both, on this machine or on the Hub."""
 
 from __future__ import annotations
 
@@ -16,30 +16,36 @@ from ..files.storage import storage_errors
 from ..hub.files import PARALLEL_DOWNLOADS, Files, HubFiles
 from ..models.base_model import BaseModel
 from ..models.score_file import max_score_bytes
-from ..text import counted
+from ..text import quantity
 from .entry import Entry
 from .index import read_table, table_rows
 
 log = logging.getLogger(__name__)
 
 SHOWN_ENTRIES = 10
-"""Entries that a notebook shows."""
+"""Most entries that a notebook shows."""
 MAX_CONFIG_BYTES = 4 << 20
 MAX_ENTRY_BYTES = 2 << 30
 MAX_HEADER_BYTES = 2 << 20
 MAX_BASE_BYTES = 16 << 30
 
 
-def inside(folder: str, name: str) -> str:
-    """The path of a file in a folder of a bank; the bank itself is ``.``."""
+def path_in_bank(folder: str, name: str) -> str:
+    """Return the path of a file in a bank, whose own folder is ``.``."""
     return name if folder == "." else f"{folder}/{name}"
 
 
 class BankReader:
     """Entries by id, of one base model, read lazily.
 
-    Iteration and ``bank[id]`` give `Entry`; only ``bank.json`` and ``index.parquet`` are read until an entry's weights
-    or the base are asked for.
+    Iteration and ``bank[id]`` give `Entry`. Only ``bank.json`` and ``index.parquet`` are read until the base or the
+    weights of an entry are used.
+
+    Args:
+        files: where the bank's files are.
+        meta: the values of ``bank.json``.
+        strict: whether a malformed row of the index raises an error; otherwise it is skipped, see `skip_reasons`.
+        hub_options: `token`, `cache_dir` and `local_files_only` for entries that have a repo of their own.
     """
 
     def __init__(
@@ -51,30 +57,37 @@ class BankReader:
         hub_options: Mapping[str, Any] | None = None,
     ) -> None:
         self.hub_options = dict(hub_options or {})
-        """How entries with a repo of their own are fetched: `token`, `cache_dir`, `local_files_only`."""
+        """Options for downloads of entries that have a repo of their own: `token`, `cache_dir`, `local_files_only`."""
         self.files, self.meta, self.strict = files, dict(meta), strict
-        self.left_out: dict[str, str] = {}
-        """Why rows of the index, or entries, were not used, by id."""
+        self.skip_reasons: dict[str, str] = {}
+        """Messages by the id of an entry, or the number of a row of the index, that was skipped."""
         self.title = files.name
-        """What messages call it: a path, or a Hub id."""
-        build, add = "build entries first (hf-metaprune bank build)", "it was published empty (hf-metaprune bank add)"
-        self.why_empty = build if files.writable else add
-        """What to do if there are no entries."""
+        """The bank's name in messages: a path, or a Hub id."""
+        build_hint, add_hint = (
+            "build entries first (hf-metaprune bank build)",
+            "it was published empty (hf-metaprune bank add)",
+        )
+        self.empty_hint = build_hint if files.writable else add_hint
+        """The words for a bank without entries: the reason, or what to do."""
         self._entries: dict[str, Entry] | None = None
-        self._others: dict[tuple[str, str], HubFiles] = {}
+        self._repo_files: dict[tuple[str, str], HubFiles] = {}
 
     @property
     def root(self) -> Path:
-        """The bank's folder; of a bank on the Hub, that of its commit in the cache."""
+        """The bank's folder; for a bank on the Hub, the folder of its commit in the cache."""
         return self.files.root
 
     @property
     def name(self) -> str:
-        """The bank's name."""
+        """The bank's name for people."""
         return str(self.meta.get("name", self.files.name))
 
     def reference(self) -> dict[str, Any]:
-        """What names it: on the Hub its repo and commit; of a folder only its name, never the path."""
+        """Return what identifies the bank, for reports.
+
+        Returns:
+            `name`; for a bank on the Hub also `repo_id` and `revision` (a commit). A path is never in it.
+        """
         files = self.files
         on_hub = {"repo_id": files.repo_id, "revision": files.commit} if isinstance(files, HubFiles) else {}
         return {"name": self.name, **on_hub}
@@ -86,87 +99,100 @@ class BankReader:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Unit counts of the base's prunable layers."""
+        """Number of units by prunable layer of the base."""
         return self.meta["layers"]
 
     @property
     def default_ratio(self) -> float | None:
-        """The pruning ratio that the bank names, else the one that most of its entries have; None if none says."""
-        named = self.meta.get("defaults", {}).get("ratio")
+        """The ratio that ``bank.json`` states, else the most frequent one of the entries; None if there is none."""
+        stated_ratio = self.meta.get("defaults", {}).get("ratio")
         ratios = (
-            Counter(entry.ratio for entry in self if 0 < (entry.ratio or 0) < 1) if named is None else Counter([named])
+            Counter(entry.ratio for entry in self if 0 < (entry.ratio or 0) < 1)
+            if stated_ratio is None
+            else Counter([stated_ratio])
         )
         return ratios.most_common(1)[0][0] if ratios else None
 
     def entry_files(self, entry: Entry) -> Files:
-        """Where an entry's files are: in the bank, or in a repo of its own."""
+        """Return the file store that holds an entry: that of the bank, or a repo of its own."""
         if entry.repo_id is None or entry.revision is None:
             return self.files
         key = entry.repo_id, entry.revision
-        if key not in self._others:
-            self._others[key] = HubFiles(entry.repo_id, CONFIG, revision=entry.revision, **self.hub_options)
-        return self._others[key]
+        if key not in self._repo_files:
+            self._repo_files[key] = HubFiles(entry.repo_id, CONFIG, revision=entry.revision, **self.hub_options)
+        return self._repo_files[key]
 
     def fetch(self, entries: Iterable[Entry], progress: bool = False, force: bool = False) -> None:
-        """Make the entries' files be on this machine; several are fetched at a time; anew, if `force` is set.
+        """Download the entries' files, several at a time, unless they are on this machine.
+
+        Args:
+            entries: the entries to download.
+            progress: show a progress bar.
+            force: whether files that are in the cache are downloaded again.
 
         Raises:
-            HubError, FormatError: one cannot be had, or is larger than the index says.
+            HubError: a file cannot be downloaded.
+            FormatError: a file is larger than the index says.
         """
         groups: dict[tuple[str | None, str | None], list[Entry]] = {}
         for entry in entries:
             groups.setdefault((entry.repo_id, entry.revision), []).append(entry)
 
-        def get(some: list[Entry]) -> None:
-            wanted: dict[str, int] = {}
-            for entry in some:
-                limits = {CONFIG: MAX_CONFIG_BYTES, WEIGHTS: self._most_bytes(entry)}
-                wanted |= {inside(entry.path, name): limit for name, limit in limits.items()}
-            self.entry_files(some[0]).get(wanted, progress, force)
+        def fetch_group(group: list[Entry]) -> None:
+            limits_by_path: dict[str, int] = {}
+            for entry in group:
+                limits = {CONFIG: MAX_CONFIG_BYTES, WEIGHTS: self._max_weight_bytes(entry)}
+                limits_by_path |= {path_in_bank(entry.path, name): limit for name, limit in limits.items()}
+            self.entry_files(group[0]).get(limits_by_path, progress, force)
 
         if len(groups) == 1:
-            get(*groups.values())
+            fetch_group(*groups.values())
         elif groups:
             with ThreadPoolExecutor(min(PARALLEL_DOWNLOADS, len(groups))) as pool:
-                jobs = [pool.submit(get, some) for some in groups.values()]
+                jobs = [pool.submit(fetch_group, group) for group in groups.values()]
             for job in jobs:
-                job.result()  # what can be had is there; now the first that cannot
+                job.result()  # all jobs have ended; the first error is raised here
 
     def fetch_scores(self, entry: Entry, force: bool = False) -> None:
-        """Make an entry's score mask be on this machine.
+        """Download an entry's score mask, unless it is on this machine.
 
         Raises:
-            HubError, FormatError: it cannot be had, or is larger than scores of the base can be.
+            HubError: the file cannot be downloaded.
+            FormatError: the file is larger than scores of the base can be.
         """
-        self.entry_files(entry).get({inside(entry.path, SCORES): max_score_bytes(self.sizes)}, False, force)
+        self.entry_files(entry).get({path_in_bank(entry.path, SCORES): max_score_bytes(self.sizes)}, False, force)
 
-    def _most_bytes(self, entry: Entry) -> int:
-        """What an entry's weights may have: what the index says, if a slice of the base could be that large.
+    def _max_weight_bytes(self, entry: Entry) -> int:
+        """Return the size of an entry's weights in bytes, as the index says.
 
         Raises:
-            FormatError: it could not.
+            FormatError: no slice of the base can be that large.
         """
-        most = MAX_ENTRY_BYTES
-        if "base" in self.__dict__:  # it is loaded before any entry is fetched to vote
-            head = (len(entry.labels) + 1) * (self.base.family.classifier(self.base.network).in_features + 1)
-            most = MAX_HEADER_BYTES + 4 * (sum(t.numel() for t in self.base.state.values()) + head)
-        if entry.size > most:
+        max_bytes = MAX_ENTRY_BYTES
+        if "base" in self.__dict__:  # `adapt` loads the base before it fetches an entry
+            classifier_parameters = (len(entry.labels) + 1) * (
+                self.base.family.classifier(self.base.network).in_features + 1
+            )
+            max_bytes = MAX_HEADER_BYTES + 4 * (
+                sum(tensor.numel() for tensor in self.base.state.values()) + classifier_parameters
+            )
+        if entry.size > max_bytes:
             raise FormatError(f"entry {entry.id}: its weights have {entry.size} bytes, more than any slice of the base")
         return entry.size
 
     @property
     def base_folder(self) -> Path:
-        """The folder of the base model, fetched if the bank is on the Hub."""
+        """The folder of the base model; if the bank is on the Hub, it is downloaded first."""
         path = str(self.meta["base_model"].get("path", BASE_FOLDER))
         limits = {CONFIG: MAX_CONFIG_BYTES, WEIGHTS: MAX_BASE_BYTES}
         if self.meta["base_model"].get("library") == "transformers":
             limits[PREPROCESSOR] = MAX_CONFIG_BYTES
-        self.files.get({inside(path, name): limit for name, limit in limits.items()})
+        self.files.get({path_in_bank(path, name): limit for name, limit in limits.items()})
         return self.files.path(path)
 
     @property
     def base_bytes(self) -> int:
-        """Size of the base's weights: no sub-network in the same precision is larger."""
+        """Size of the base's weights in bytes: no sub-network in the same precision is larger."""
         weights = self.base_folder / WEIGHTS
         with storage_errors(weights, "read"):
             return weights.stat().st_size
@@ -177,9 +203,10 @@ class BankReader:
 
         Raises:
             BaseMismatchError: its weights are not those that ``bank.json`` names.
+            FormatError: its layers are not those that ``bank.json`` names.
         """
-        named = self.meta["base_model"]
-        base = BaseModel.load(self.base_folder, repo_id=named.get("repo_id"), revision=named.get("revision"))
+        stated = self.meta["base_model"]
+        base = BaseModel.load(self.base_folder, repo_id=stated.get("repo_id"), revision=stated.get("revision"))
         if base.sha256 != self.base_sha256:
             raise BaseMismatchError(
                 f"{base.path}: its weights (sha256 {base.sha256[:12]}...) are not those of {BANK_FILE} "
@@ -191,13 +218,13 @@ class BankReader:
 
     @property
     def entries(self) -> dict[str, Entry]:
-        """All entries by id, sorted by id; read once, see `reload`."""
+        """All entries by id, sorted by id; they are read once, see `reload`."""
         if self._entries is None:
             self._entries = self._read_index(self.strict)
         return self._entries
 
     def use_entries(self, entries: Mapping[str, Entry]) -> None:
-        """Have these entries instead of those of an index."""
+        """Use these entries instead of those of an index."""
         self._entries = dict(sorted(entries.items()))
 
     def reload(self) -> None:
@@ -225,12 +252,12 @@ class BankReader:
         base, rows = self.meta["base_model"], []
         for entry, _ in zip(self, range(SHOWN_ENTRIES), strict=False):
             accuracy = entry.metrics.get("accuracy")
-            shown = f"{accuracy:.1%}" if isinstance(accuracy, float) else ""
-            rows.append([entry.id, ", ".join(entry.labels), str(entry.method), f"{entry.ratio}", shown])
-        said = f"{counted(len(self), 'entry', 'entries')} of {base['architecture']} ({base['library']})."
-        more = f"The first {len(rows)} of them" if len(self) > len(rows) else "All of them"
+            accuracy_text = f"{accuracy:.1%}" if isinstance(accuracy, float) else ""
+            rows.append([entry.id, ", ".join(entry.labels), str(entry.method), f"{entry.ratio}", accuracy_text])
+        summary = f"{quantity(len(self), 'entry', 'entries')} of {base['architecture']} ({base['library']})."
+        caption = f"The first {len(rows)} of them" if len(self) > len(rows) else "All of them"
         header = ["entry", "classes", "method", "ratio", "accuracy"]
-        return cell(f"Bank {self.name}", summary=[said], caption=more, header=header, rows=rows, numbers=2)
+        return cell(f"Bank {self.name}", summary=[summary], caption=caption, header=header, rows=rows, numbers=2)
 
     def __repr__(self) -> str:
         return f"Bank({self.name!r}, {len(self)} entries, base {self.meta['base_model'].get('architecture')})"
@@ -242,15 +269,15 @@ class BankReader:
             try:
                 entry = Entry.from_row(self, row)
                 if entry.id in entries:
-                    raise FormatError(f"entry {entry.id} is there twice")
+                    raise FormatError(f"entry {entry.id} is in the index twice")
                 place = (entry.repo_id, entry.path)
                 if place in places:
-                    raise FormatError(f"entry {entry.id} lies where {places[place]} does")
+                    raise FormatError(f"entry {entry.id} has the same folder as entry {places[place]}")
                 entries[entry.id], places[place] = entry, entry.id
             except FormatError as error:
-                why = f"{self.files.name}: {INDEX_FILE}: {error}"
+                message = f"{self.files.name}: {INDEX_FILE}: {error}"
                 if strict:
-                    raise FormatError(why) from error
-                self.left_out[f"row {number}"] = why
-                log.warning("left out: %s", why)
+                    raise FormatError(message) from error
+                self.skip_reasons[f"row {number}"] = message
+                log.warning("left out: %s", message)
         return dict(sorted(entries.items()))

@@ -1,4 +1,4 @@
-"""Mending a bank: folders that its index lacks, damaged entries, a lost ``bank.json``."""
+"""Repairing a bank: folders that its index lacks, damaged entries, a lost ``bank.json``."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ..files.layout import BANK_FILE, INDEX_FILE, REJECTED_FOLDER, TEMPORARY, WE
 from ..files.storage import storage_errors, write_json
 from .bank import Bank
 from .entry import Entry
-from .folders import describe, entry_folders
-from .index import stored_meta
+from .folders import entry_folders, entry_from_folder
+from .index import read_stored_meta
 from .meta import check_meta
 from .validation import Problem, check_files, check_model
 
@@ -23,84 +23,100 @@ log = logging.getLogger(__name__)
 
 
 def recover(bank: Bank) -> list[str]:
-    """Put finished folders that the index lacks (a writer died in between) into it; their ids."""
+    """Add finished entries that the index lacks, because their writer died before it wrote the row.
+
+    Returns:
+        The ids of the entries that were added.
+    """
     with bank.lock("recover"):
-        with bank.lock():  # whose holders alone write files into the root
-            for left in bank.root.glob(f"{TEMPORARY}*"):
-                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+        with bank.lock():  # files in the root are written under this lock only, so none is being written now
+            for leftover in bank.root.glob(f"{TEMPORARY}*"):
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
         bank.reload()
-        missing = {i: p for i, p in entry_folders(bank).items() if i not in bank.entries}
-        found: dict[str, Entry] = {}
+        missing = {entry_id: path for entry_id, path in entry_folders(bank).items() if entry_id not in bank.entries}
+        recovered: dict[str, Entry] = {}
         for entry_id, path in missing.items():
             try:
-                found[entry_id] = describe(bank, entry_id, path)
+                recovered[entry_id] = entry_from_folder(bank, entry_id, path)
             except MetaPruneError as error:
                 log.warning("left out %s: %s", path, error)
-        if found:
-            bank.update_index(found)
-        return sorted(found)
+        if recovered:
+            bank.update_index(recovered)
+        return sorted(recovered)
 
 
 def repair_index(bank_path: str | Path) -> tuple[Bank, list[Problem]]:
-    """Make the index anew from the entries' folders; what was wrong with those that were left out.
+    """Make the index anew from the entries' folders.
 
-    A ``bank.json`` that is missing is taken from its copy in the index.
+    A missing ``bank.json`` is restored from its copy in the index. Folders of damaged entries are moved into the bank's
+    ``.rejected``, so that nothing takes them for sound later.
 
-    Folders of damaged entries are moved into the bank's ``.rejected``, so that nothing takes them for sound later.
+    Args:
+        bank_path: the folder of the bank.
+
+    Returns:
+        The repaired bank, and the problems of the entries that are no longer in it.
 
     Raises:
-        FormatError: ``bank.json`` itself is damaged. StorageError: it cannot be written.
+        FormatError: ``bank.json`` itself is damaged.
+        StorageError: the folder cannot be written.
     """
     _restore_meta(Path(bank_path).expanduser())
     bank = Bank.open(bank_path)
-    known: dict[str, Entry] = {}
+    indexed: dict[str, Entry] = {}
     with contextlib.suppress(MetaPruneError):
-        known = bank.entries  # what the old index says of a file's digest still counts
-    found: dict[str, Entry] = {}
+        indexed = bank.entries  # digests of the old index still count: they show which files were altered
+    sound_entries: dict[str, Entry] = {}
     problems: list[Problem] = []
     folders = entry_folders(bank)
     for entry_id, path in folders.items():
-        old = known.get(entry_id)
+        indexed_entry = indexed.get(entry_id)
         try:
-            entry = _sound(bank, entry_id, path, old)
+            entry = _read_sound_entry(bank, entry_id, path, indexed_entry)
         except MetaPruneError as error:
             problems.append(Problem(entry_id, str(error)))
             continue
-        if old is not None:  # what only the index says
-            entry = replace(entry, repo_id=old.repo_id, revision=old.revision, sketch=old.sketch)
-        found[entry_id] = entry
-    problems += [Problem(i, "its files are missing") for i in known if i not in folders]
-    bank.replace_index(found)
+        if indexed_entry is not None:  # these values are in the index only
+            entry = replace(
+                entry, repo_id=indexed_entry.repo_id, revision=indexed_entry.revision, sketch=indexed_entry.sketch
+            )
+        sound_entries[entry_id] = entry
+    problems += [Problem(i, "its files are missing") for i in indexed if i not in folders]
+    bank.replace_index(sound_entries)
     for entry_id, path in folders.items():
-        if entry_id not in found:
-            set_aside(bank, path)
+        if entry_id not in sound_entries:
+            reject_folder(bank, path)
     return bank, problems
 
 
 def _restore_meta(root: Path) -> None:
     if (root / BANK_FILE).exists() or not (root / INDEX_FILE).exists():
         return
-    meta = stored_meta(root / INDEX_FILE)
+    meta = read_stored_meta(root / INDEX_FILE)
     if meta is not None:
         write_json(root / BANK_FILE, check_meta(meta, root / INDEX_FILE))
 
 
-def _sound(bank: Bank, entry_id: str, path: str, old: Entry | None) -> Entry:
-    """The entry in a folder, or an error that says what is wrong with it."""
-    wrong = check_files(bank.files.path(path), True)
-    if wrong is None:
-        entry = describe(bank, entry_id, path)
-        if old is None or (old.size, old.sha256) == (entry.size, entry.sha256):
+def _read_sound_entry(bank: Bank, entry_id: str, path: str, indexed_entry: Entry | None) -> Entry:
+    """Return the entry in a folder after a check of its files.
+
+    Raises:
+        FormatError: the entry is damaged, or its weights are not those of the index.
+    """
+    problem = check_files(bank.files.path(path), True)
+    if problem is None:
+        entry = entry_from_folder(bank, entry_id, path)
+        if indexed_entry is None or (indexed_entry.size, indexed_entry.sha256) == (entry.size, entry.sha256):
             check_model(entry)
         else:
-            wrong = f"{entry.folder / WEIGHTS} was altered: its sha256 is not that of the index"
-    if wrong is not None:
-        raise FormatError(wrong)
+            problem = f"{entry.folder / WEIGHTS} was altered: its sha256 is not that of the index"
+    if problem is not None:
+        raise FormatError(problem)
     return entry
 
 
-def set_aside(bank: Bank, path: str) -> None:
-    """Move an entry's folder out of the way, into ``.rejected``: nothing is deleted, and nothing reads it."""
+def reject_folder(bank: Bank, path: str) -> None:
+    """Move an entry's folder into ``.rejected``, where nothing reads it; nothing is deleted."""
     folder, rejected = bank.files.path(path), bank.root / REJECTED_FOLDER
     with bank.lock(), storage_errors(rejected, "write"):
         rejected.mkdir(exist_ok=True)

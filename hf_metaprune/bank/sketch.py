@@ -1,8 +1,8 @@
-"""Sketches: what an entry would say of an image, guessed from the base's features of it, in about a kilobyte.
+"""Sketches: guesses of an entry's outputs from the base's features of an image, in about a kilobyte.
 
 LEEP needs a forward pass of every entry, and thus the weights of every entry. A sketch is a linear map from the base's
-features to the entry's logits, fitted once on images that the bank's maker has; with it one forward pass of the base
-guesses the LEEP of every entry from the index alone (docs/explanation/methods.md).
+features to the entry's logits. It is fitted once, on images that the bank's maker has. With sketches one forward pass
+of the base gives an estimate of the LEEP of every entry, from the index alone (docs/explanation/methods.md).
 """
 
 from __future__ import annotations
@@ -20,67 +20,92 @@ from ..sizing.cost_model import count_flops
 from ..training.forward import extract_features, predict_logits
 
 MAX_FEATURES = 256
-IMAGES = 2000
-"""Reference images that sketches are fitted on, about equally many of each class."""
-LAMBDA = 0.15  # ridge penalty, as a share of the reference images; 0.05 to 0.5 do about equally well
+"""Most features of a sketch; more are projected at random."""
+REFERENCE_IMAGES = 2000
+"""Reference images that sketches are fitted on, about equally many per class."""
+RIDGE_PENALTY = 0.15  # ridge penalty, as a share of the reference images; 0.05 to 0.5 do about equally well
 SEED = 0
 
 
 class BaseFeatures:
-    """The base's pooled features of images, at most `MAX_FEATURES` of them: more are projected at random."""
+    """The base's pooled features of images, projected to at most `MAX_FEATURES`.
+
+    Args:
+        base: the base model of the bank.
+        device: where to compute.
+    """
 
     def __init__(self, base: BaseModel, device: torch.device) -> None:
         self.model, self.device = base.whole(), device
 
     def __call__(self, images: ImageSet) -> np.ndarray:
-        """float32 (images, features)."""
-        return project(extract_features(self.model, images, self.device, "auto").float().numpy())
+        """Return the features of images: float32 (images, features)."""
+        return project_features(extract_features(self.model, images, self.device, "auto").float().numpy())
 
     def flops(self, images: ImageSet) -> int:
-        """FLOPs that they take."""
+        """Return the FLOPs of the forward passes for these images."""
         return len(images) * count_flops(self.model, images.images[:1])[0]
 
 
-def project(features: np.ndarray) -> np.ndarray:
-    """Features (n, d) as they are, or, where d is large, their products with `MAX_FEATURES` random directions."""
+def project_features(features: np.ndarray) -> np.ndarray:
+    """Project features to `MAX_FEATURES` random directions if there are more.
+
+    Args:
+        features: float32 (images, features).
+
+    Returns:
+        float32 (images, at most `MAX_FEATURES`).
+    """
     size = features.shape[1]
-    return features if size <= MAX_FEATURES else features @ _directions(size)
+    return features if size <= MAX_FEATURES else features @ _random_directions(size)
 
 
 @cache
-def _directions(size: int) -> np.ndarray:
-    # RandomState, unlike the newer generators, is promised to give the same numbers for ever
+def _random_directions(size: int) -> np.ndarray:
+    # numpy promises that RandomState, unlike its newer generators, always gives the same numbers
     signs = np.random.RandomState(SEED).randint(0, 2, (size, MAX_FEATURES))
     return ((2 * signs - 1) / np.sqrt(size)).astype(np.float32)
 
 
 class Sketcher:
-    """Makes the sketches of a bank's entries, from the same reference images for each.
+    """A maker of sketches: called with an entry's model, it returns the packed sketch.
+
+    A sketch is a ridge regression from the base's standardized features to the model's centered logits. All sketches
+    of a bank are fitted on the same reference images.
 
     Args:
-        images: reference images; their labels are only used to draw as many of each class.
+        base: the base model of the bank.
+        images: reference images; their labels are only used to draw equally many per class.
+        device: where to compute.
     """
 
     def __init__(self, base: BaseModel, images: ImageSet, device: torch.device) -> None:
-        self.images, self.device = images.stratified(IMAGES, SEED), device
-        x = BaseFeatures(base, device)(self.images).astype(np.float64)
-        self.mean, self.scale = x.mean(0), x.std(0) + 1e-6
-        x = (x - self.mean) / self.scale
-        self.solve = np.linalg.solve(x.T @ x + LAMBDA * len(x) * np.eye(x.shape[1]), x.T)
+        self.images, self.device = images.stratified(REFERENCE_IMAGES, SEED), device
+        features = BaseFeatures(base, device)(self.images).astype(np.float64)
+        self.mean, self.scale = features.mean(0), features.std(0) + 1e-6
+        features = (features - self.mean) / self.scale
+        self.solution = np.linalg.solve(
+            features.T @ features + RIDGE_PENALTY * len(features) * np.eye(features.shape[1]), features.T
+        )
 
     def __call__(self, model: MetaPrunedForImageClassification) -> bytes:
-        """The sketch of an entry's model."""
+        """Return the packed sketch of an entry's model."""
         logits = predict_logits(model, self.images, self.device, "auto").double().numpy()
-        logits -= logits.mean(1, keepdims=True)  # a constant added to all logits means nothing
+        logits -= logits.mean(1, keepdims=True)  # softmax ignores a constant that is added to all logits
         bias = logits.mean(0)
-        weight = (self.solve @ (logits - bias)) / self.scale[:, None]
+        weight = (self.solution @ (logits - bias)) / self.scale[:, None]
         return pack_sketch(np.vstack([weight, bias - self.mean @ weight]))
 
 
 def pack_sketch(sketch: np.ndarray) -> bytes:
-    """A map (features + 1, classes), its last row the bias, in 8 bits a value.
+    """Pack a linear map into 8 bits per weight.
 
-    Per class, in float16: the scale of its weights, and its bias; then the weights as int8, feature by feature.
+    Args:
+        sketch: float (features + 1, classes); the last row is the bias.
+
+    Returns:
+        First the scales of the classes' weights and their biases, as little-endian float16; then the weights as int8,
+        feature by feature.
     """
     weight, bias = sketch[:-1], sketch[-1]
     scale = np.maximum(np.abs(weight).max(0) / 127, 1e-7).astype("<f2")
@@ -92,15 +117,22 @@ def check_sketch(packed: bytes, classes: int) -> None:
     """Check the length of a packed sketch.
 
     Raises:
-        FormatError: it cannot be one of so many classes.
+        FormatError: a sketch of so many classes cannot have this length.
     """
-    rows, rest = divmod(len(packed), classes)
-    if rest or not 4 < rows <= MAX_FEATURES + 4:
+    rows, remainder = divmod(len(packed), classes)
+    if remainder or not 4 < rows <= MAX_FEATURES + 4:
         raise FormatError(f"a sketch of {len(packed)} bytes does not fit {classes} classes")
 
 
 def unpack_sketch(packed: bytes, classes: int) -> np.ndarray:
-    """The inverse of `pack_sketch`: float32 (features + 1, classes).
+    """Unpack what `pack_sketch` packed.
+
+    Args:
+        packed: the packed sketch.
+        classes: number of classes of the entry.
+
+    Returns:
+        float32 (features + 1, classes); the last row is the bias.
 
     Raises:
         FormatError: the length does not fit, or a value is not finite.
@@ -115,10 +147,17 @@ def unpack_sketch(packed: bytes, classes: int) -> np.ndarray:
 
 
 def guess_probabilities(features: np.ndarray, sketch: np.ndarray) -> np.ndarray:
-    """What an entry probably says of images: softmax of the sketch's logits, (images, classes).
+    """Estimate the probabilities that an entry gives to its classes, by the softmax of its sketch's logits.
+
+    Args:
+        features: float32 (images, features), from `BaseFeatures`.
+        sketch: float32 (features + 1, classes), from `unpack_sketch`.
+
+    Returns:
+        float32 (images, classes), in [0, 1]; each row sums to 1.
 
     Raises:
-        FormatError: the sketch is of other features.
+        FormatError: the sketch has another number of features.
     """
     if len(sketch) != features.shape[1] + 1:
         raise FormatError(

@@ -1,4 +1,4 @@
-"""Checking a bank: every entry against its base, its row and itself; says what is wrong and where."""
+"""Checking a bank: the files of every entry against the base and against its row in the index."""
 
 from __future__ import annotations
 
@@ -12,71 +12,83 @@ from ..errors import MetaPruneError
 from ..files.layout import CONFIG, SCORES, WEIGHTS
 from ..models.saving import load_model
 from ..models.score_file import load_scores
-from .entry import Entry, check_magnitudes
-from .folders import describe, entry_folders
+from .entry import Entry
+from .entry_checks import check_magnitudes
+from .folders import entry_folders, entry_from_folder
 from .reader import MAX_CONFIG_BYTES, MAX_ENTRY_BYTES, BankReader
 
-SAID_TWICE = {
+SHARED_FIELDS = {
     "masks": "packed_mask",
     "labels or synsets": "task",
     "method": "method",
     "ratio": "ratio",
     "metrics": "metrics",
 }
-"""What both an entry's config and its row in the index say."""
+"""Fields of `Entry` that both an entry's config and its row in the index state, by the words for them."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with one entry (or with the bank itself: `entry_id` empty)."""
+    """A problem of one entry, or of the bank itself."""
 
     entry_id: str
+    """The entry's id, or the row of the index; empty for the bank itself."""
     what: str
+    """The problem in words."""
 
     def __str__(self) -> str:
         return f"{self.entry_id or 'bank'}: {self.what}"
 
 
-def check_entry(bank: BankReader, entry: Entry, by_base: bool = True) -> Iterator[str]:
-    """What is wrong with one entry: files, sizes, digests, masks, labels, shapes, values.
+def check_entry(bank: BankReader, entry: Entry, compare_base: bool = True) -> Iterator[str]:
+    """Yield what is wrong with one entry: files, sizes, digests, masks, labels, shapes and values.
 
-    `by_base`: whether its values are measured by those of the base, which must be sound then.
+    Args:
+        bank: the bank of the entry.
+        entry: the entry to check.
+        compare_base: whether to compare the magnitudes of its weights with those of the base, which must be sound.
     """
     try:
-        wrong = check_files(entry.folder, bank.entry_files(entry).writable)
-        if wrong is not None:
-            yield wrong
+        problem = check_files(entry.folder, bank.entry_files(entry).writable)
+        if problem is not None:
+            yield problem
             return
         weights = entry.folder / WEIGHTS
         if weights.stat().st_size != entry.size:
             yield f"{weights} has {weights.stat().st_size} bytes, the index says {entry.size}"
             return
-        described = describe(bank, entry.id, entry.path, entry.folder)
-        described = replace(described, repo_id=entry.repo_id, revision=entry.revision)
-        if described.sha256 != entry.sha256:
+        disk_entry = entry_from_folder(bank, entry.id, entry.path, entry.folder)
+        disk_entry = replace(disk_entry, repo_id=entry.repo_id, revision=entry.revision)
+        if disk_entry.sha256 != entry.sha256:
             yield f"{weights} was altered: its sha256 is not that of the index"
             return
-        check_model(described, by_base)
-        if described.scores_sha256 != entry.scores_sha256:
-            lacking = "is missing" if entry.scores_sha256 else "is not in the index"
-            altered = described.scores_sha256 and entry.scores_sha256
-            what = "was altered: its sha256 is not that of the index" if altered else lacking
-            yield f"{entry.folder / SCORES} {what}"
-        for what, field in SAID_TWICE.items():
-            if getattr(described, field) != getattr(entry, field):
-                yield f"{entry.folder / CONFIG} and the index differ in: {what}"
+        check_model(disk_entry, compare_base)
+        if disk_entry.scores_sha256 != entry.scores_sha256:
+            if disk_entry.scores_sha256 and entry.scores_sha256:
+                problem = "was altered: its sha256 is not that of the index"
+            else:
+                problem = "is missing" if entry.scores_sha256 else "is not in the index"
+            yield f"{entry.folder / SCORES} {problem}"
+        for aspect, field in SHARED_FIELDS.items():
+            if getattr(disk_entry, field) != getattr(entry, field):
+                yield f"{entry.folder / CONFIG} and the index differ in: {aspect}"
     except MetaPruneError as error:
         yield str(error)
 
 
-def check_files(folder: Path, ours: bool) -> str | None:
-    """What is wrong with an entry's files, unread; only in the cache of the Hub (not `ours`) may they be links."""
+def check_files(folder: Path, is_own_folder: bool) -> str | None:
+    """Return what is wrong with an entry's files without reading them, or None.
+
+    Args:
+        folder: the entry's folder.
+        is_own_folder: whether the folder is a user's own; only files in the Hub's cache may be symbolic links.
+    """
     limits = {CONFIG: MAX_CONFIG_BYTES, WEIGHTS: MAX_ENTRY_BYTES, SCORES: MAX_ENTRY_BYTES}
     for name, limit in limits.items():
         path = folder / name
         if name == SCORES and not path.exists() and not path.is_symlink():
             continue
-        if ours and (path.is_symlink() or folder.is_symlink()):
+        if is_own_folder and (path.is_symlink() or folder.is_symlink()):
             return f"{path} is a symbolic link"
         if not path.is_file():
             return f"{path} is missing"
@@ -85,19 +97,32 @@ def check_files(folder: Path, ours: bool) -> str | None:
     return None
 
 
-def check_model(entry: Entry, by_base: bool = True) -> None:
+def check_model(entry: Entry, compare_base: bool = True) -> None:
+    """Check that the model and the scores of an entry can be loaded and fit its base.
+
+    Raises:
+        FormatError: a file is damaged or does not fit, or the weights cannot come from the base.
+    """
     model = load_model(entry.folder, expected=entry.bank.base_sha256)
     if entry.scores_sha256 is not None:
         load_scores(entry.folder / SCORES, entry.bank.sizes, entry.bank.base_sha256)
-    if by_base and entry.bank.files.has_base:
+    if compare_base and entry.bank.files.has_base:
         check_magnitudes(model, entry.bank.base)
 
 
 def validate_bank(bank: BankReader, ids: Sequence[str] | None = None, progress: bool = False) -> list[Problem]:
-    """All problems of a bank; an empty list means that every entry can be used.
+    """Check a bank, and list its problems.
+
+    Args:
+        bank: the bank to check; if it is strict, a malformed row of the index raises an error.
+        ids: the entries to check; if left out, all.
+        progress: show a progress bar.
+
+    Returns:
+        All problems; an empty list means that every entry can be used.
 
     Raises:
-        FormatError: the bank cannot even be listed.
+        FormatError: the index cannot be read.
     """
     problems = []
     try:
@@ -106,13 +131,12 @@ def validate_bank(bank: BankReader, ids: Sequence[str] | None = None, progress: 
         problems.append(Problem("", str(error)))
     base_is_sound = not problems
     entries = [bank[i] for i in ids] if ids is not None else list(bank)
-    problems += [Problem(row, why) for row, why in bank.left_out.items()]
+    problems += [Problem(row, message) for row, message in bank.skip_reasons.items()]
     for entry in tqdm(entries, desc="validating", disable=not progress, leave=False):
-        problems += [Problem(entry.id, what) for what in check_entry(bank, entry, base_is_sound)]
+        problems += [Problem(entry.id, problem) for problem in check_entry(bank, entry, base_is_sound)]
     if ids is None and bank.files.writable and all(entry.repo_id is None for entry in bank):
         unknown = sorted(set(entry_folders(bank)) - set(bank.entries))
         problems += [
-            Problem(i, "its folder is not in the index; bank validate --repair checks it and puts it there")
-            for i in unknown
+            Problem(i, "its folder is not in the index; bank validate --repair checks it and adds it") for i in unknown
         ]
     return problems

@@ -11,7 +11,7 @@ import typer
 from ..config import override
 from ..errors import OptionError
 from ..files.layout import BANK_FILE
-from ..text import counted
+from ..text import quantity
 from .commands import DEFAULT_METHOD, MethodCommand
 from .options import with_options
 from .output import Json, escape_markup, out, print_json, show_progress, sparkline, table
@@ -97,7 +97,7 @@ def bank_validate(
     if repair and n_without_sketch:
         advice = f"`hf-metaprune bank sketch {escape_markup(bank)} DATA` adds sketches"
         out.print(f"{n_without_sketch} of the entries have no sketch: {advice}")
-    out.print(f"{_entry_count(opened)}, {counted(len(problems), 'problem')}")
+    out.print(f"{_entry_count(opened)}, {quantity(len(problems), 'problem')}")
     raise typer.Exit(1 if problems else 0)
 
 
@@ -118,7 +118,7 @@ def bank_sketch(
     if as_json:
         print_json({"bank": bank, "entries": len(opened), "sketched": sketched_ids})
     else:
-        sketch_count = counted(len(sketched_ids), "sketch", "sketches")
+        sketch_count = quantity(len(sketched_ids), "sketch", "sketches")
         out.print(f"added {sketch_count}; {escape_markup(bank)} has {_entry_count(opened)}")
 
 
@@ -179,4 +179,4 @@ def bank_build(
 
 
 def _entry_count(bank: Sized) -> str:
-    return counted(len(bank), "entry", "entries")
+    return quantity(len(bank), "entry", "entries")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import OptionError
-from ..text import counted
+from ..text import quantity
 from .bank import BankArgument, bank_app
 from .output import Json, escape_markup, out, print_json, show_progress
 
@@ -103,7 +103,7 @@ def bank_add(
     for name, model in loaded.items():
         local_bank.add(model, name)
     _show_local_change(
-        local_bank, f"{counted(len(loaded), 'entry', 'entries')} added", {"added": list(loaded)}, as_json
+        local_bank, f"{quantity(len(loaded), 'entry', 'entries')} added", {"added": list(loaded)}, as_json
     )
 
 
@@ -127,7 +127,7 @@ def bank_remove(
     for entry_id in entries:
         local_bank.remove(entry_id)
     _show_local_change(
-        local_bank, f"{counted(len(entries), 'entry', 'entries')} removed", {"removed": entries}, as_json
+        local_bank, f"{quantity(len(entries), 'entry', 'entries')} removed", {"removed": entries}, as_json
     )
 
 
@@ -149,7 +149,7 @@ def _show_local_change(bank: Bank, change: str, ids: dict[str, list[str]], as_js
     if as_json:
         print_json({"bank": bank.title, "entries": len(bank)} | ids)
     else:
-        out.print(f"{change}; {escape_markup(bank.title)} has {counted(len(bank), 'entry', 'entries')}")
+        out.print(f"{change}; {escape_markup(bank.title)} has {quantity(len(bank), 'entry', 'entries')}")
 
 
 def _publish(bank: Path, repo: str, as_json: bool, **options: Any) -> None:
@@ -172,5 +172,5 @@ def _show_published(published: object, as_json: bool) -> None:
     if not published.commits:
         out.print(f"Nothing had changed: {escape_markup(published.url)}")
         return
-    added, commits = counted(len(published.added), "entry", "entries"), counted(len(published.commits), "commit")
+    added, commits = quantity(len(published.added), "entry", "entries"), quantity(len(published.commits), "commit")
     out.print(f"{added} added, {len(published.removed)} removed in {commits}: {escape_markup(published.url)}")

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..errors import printable
-from ..reporting.report import AdaptReport, finite, voter_name
+from ..reporting.report import AdaptReport, replace_nonfinite, voter_name
 
 PIPE_WIDTH = 10_000  # characters; so wide that piped tables are not cut
 
@@ -49,11 +49,11 @@ def print_json(value: Any) -> None:
 
     Numbers that are not finite become null. Characters that standard output cannot encode are escaped.
     """
-    text = json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(replace_nonfinite(value), indent=2, ensure_ascii=False, allow_nan=False)
     try:
         text.encode(sys.stdout.encoding or "ascii")
     except UnicodeEncodeError:
-        text = json.dumps(finite(value), indent=2, allow_nan=False)
+        text = json.dumps(replace_nonfinite(value), indent=2, allow_nan=False)
     sys.stdout.write(text + "\n")
 
 
@@ -101,5 +101,5 @@ def show_report(report: AdaptReport) -> None:
     )
     for text in report.notes:
         note(text)
-    if report.skipped_words:
-        note(report.skipped_words)
+    if report.skipped_summary:
+        note(report.skipped_summary)

@@ -1,1 +1,1 @@
-"""How figures and pages look: the style, the templates."""
+"""The look of figures and pages: the style and the templates."""

@@ -1,4 +1,4 @@
-"""Templates: whatever text goes in is shown as text, but for the pictures that were drawn here."""
+"""HTML from templates: values are escaped, except for pictures that this library drew."""
 
 from __future__ import annotations
 
@@ -14,33 +14,40 @@ from markupsafe import Markup
 @cache
 def _templates() -> Environment:
     loader = PackageLoader("hf_metaprune", "drawing/templates")
-    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    made.globals["bar"] = bar
-    return made
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.globals["bar"] = bar
+    return environment
 
 
 @cache
 def style_sheet() -> Markup:
-    """The style sheet of all pages."""
+    """Return the style sheet of all pages."""
     return Markup(files("hf_metaprune").joinpath("drawing/templates/look.css").read_text())
 
 
 def render(template: str, **values: Any) -> str:
-    """A template filled in; text from others is escaped."""
+    """Fill in a template, and return the HTML; values that are not `Markup` are escaped.
+
+    Args:
+        template: name of a file in ``drawing/templates``.
+        values: what the template shows.
+    """
     return _templates().get_template(template).render(values)
 
 
-def drawn(svg: str) -> Markup:
-    """A picture that `pictures.style.svg` made, which is markup already."""
+def svg_markup(svg: str) -> Markup:
+    """Return a picture that `drawing.style.svg` made as markup, which templates do not escape."""
     return Markup(svg)
 
 
 def bar(share: float) -> Markup:
-    """A bar as long as a share of its full length; the number stands beside it."""
+    """Return a bar whose length shows a share in [0, 1]; screen readers skip it, because a number stands beside it."""
     length = 6 * min(1.0, max(0.0, share))
     return Markup('<span class="bar" style="width:{:.2f}em" aria-hidden="true"></span>').format(length)
 
 
 def data_uri(jpeg: bytes) -> str:
-    """A JPEG as the address of an image that lies in the page itself."""
+    """Return a ``data:`` address of a JPEG file, so that a page can hold the image itself."""
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()

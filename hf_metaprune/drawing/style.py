@@ -1,4 +1,4 @@
-"""One look for all pictures: colors that color-blind readers tell apart, and a figure as PNG or as SVG for a page."""
+"""The style of all pictures, with colors that color-blind readers can tell apart, and pictures as PNG or SVG."""
 
 from __future__ import annotations
 
@@ -17,21 +17,23 @@ T = TypeVar("T")
 
 BLUE, ORANGE, GREEN, PINK, GRAY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C8C8C"  # Okabe & Ito
 SERIES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PINK, "D"), (GRAY, "v"))
-"""A color and a mark for each line of a chart: none is told by its color alone."""
+"""A color and a mark for each line of a chart, because color alone does not suffice."""
 INK = "#24292f"
-"""Of text, ticks and frames; where a page shows a picture, the page's own color of text takes its place."""
+"""Color of text, ticks and frames; in a page it becomes the page's color of text."""
 DPI = 150
+"""Pixels per inch of a PNG."""
 WIDTH = 4.6
-"""Inches of most pictures: the text is read on a phone, too."""
+"""Width of most pictures in inches: their text can be read on a phone, too."""
 LONGEST_NAME = 24
+"""Most characters of a name beside a chart."""
 
 _LINES = "stroke-linejoin:round;stroke-linecap:butt;image-rendering:pixelated"
-_PAGEWIDE = re.compile(r'<metadata>.*?</metadata>|<style.*?</style>|(?<=<g) id="[^"]*"| id="image[^"]*"', re.DOTALL)
-"""What matplotlib writes for a file of its own: rules and names that would hold for the whole page."""
+_PAGE_WIDE = re.compile(r'<metadata>.*?</metadata>|<style.*?</style>|(?<=<g) id="[^"]*"| id="image[^"]*"', re.DOTALL)
+"""Parts of matplotlib's SVG that would affect the whole page: metadata, style rules and ids."""
 
 _RULES = {
     "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans", "Verdana"],  # of one measure, so that a browser without the first lays out alike
+    "font.sans-serif": ["DejaVu Sans", "Verdana"],  # these have the same widths: one can replace the other
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -43,73 +45,80 @@ _RULES = {
 }
 
 
-def styled(draw: Callable[P, T]) -> Callable[P, T]:
-    """Give a function that draws a figure this look."""
+def with_style(draw: Callable[P, T]) -> Callable[P, T]:
+    """Decorate a function that draws a figure, so that it uses the style of this module."""
 
     @wraps(draw)
-    def in_style(*args: P.args, **kwargs: P.kwargs) -> T:
+    def draw_in_style(*args: P.args, **kwargs: P.kwargs) -> T:
         import matplotlib
 
         with matplotlib.rc_context(_RULES):
             return draw(*args, **kwargs)
 
-    return in_style
+    return draw_in_style
 
 
 def figure(width: float, height: float, **subplots: Any) -> tuple[Any, Any]:
-    """An empty figure of so many inches, and its axes; `subplots` as of matplotlib's ``Figure.subplots``."""
-    from matplotlib.figure import Figure  # no pyplot: no global state, no display
-
-    made = Figure(figsize=(width, height), layout="constrained")
-    return made, made.subplots(**subplots)
-
-
-def png(made: Any) -> bytes:
-    """The figure as a PNG on white."""
-    return _saved(made, "png", dpi=DPI)
-
-
-def svg(made: Any, description: str) -> str:
-    """The figure as SVG to put into a page: as wide as there is room, in the page's color of text.
+    """Return an empty matplotlib figure and its axes.
 
     Args:
-        description: what it shows, for those who cannot see it.
+        width: in inches.
+        height: in inches.
+        subplots: arguments of matplotlib's ``Figure.subplots``.
     """
-    text = _svg(made, description)
+    from matplotlib.figure import Figure  # no pyplot: no global state, no display
+
+    picture = Figure(figsize=(width, height), layout="constrained")
+    return picture, picture.subplots(**subplots)
+
+
+def png(picture: Any) -> bytes:
+    """Return a figure as a PNG file on white."""
+    return _save_figure(picture, "png", dpi=DPI)
+
+
+def svg(picture: Any, description: str) -> str:
+    """Return a figure as SVG markup for a page: as wide as there is room, and in the page's color of text.
+
+    Args:
+        picture: a matplotlib figure.
+        description: what the picture shows, for readers who cannot see it.
+    """
+    text = _svg(picture, description)
     opening, drawing = re.split(r"(?<=>)", text[text.index("<svg") :], maxsplit=1)
     width = re.search(r' width="([\d.]+)pt"', opening)
     view = re.search(r' viewBox="[^"]*"', opening)
     assert width and view
-    shown = f"{_LINES};width:100%;max-width:{round(float(width[1]) * 4 / 3)}px;height:auto"
-    drawing = _PAGEWIDE.sub("", drawing).replace(INK, "currentColor")
+    style = f"{_LINES};width:100%;max-width:{round(float(width[1]) * 4 / 3)}px;height:auto"
+    drawing = _PAGE_WIDE.sub("", drawing).replace(INK, "currentColor")
     names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    return f'<svg {names}{view[0]} role="img" aria-label="{escape(description)}" style="{shown}">{drawing}'
+    return f'<svg {names}{view[0]} role="img" aria-label="{escape(description)}" style="{style}">{drawing}'
 
 
-def _svg(made: Any, description: str) -> str:
+def _svg(picture: Any, description: str) -> str:
     import matplotlib
 
-    with matplotlib.rc_context({"svg.hashsalt": description}):  # of ids, which a page must not have twice
-        return _saved(made, "svg", transparent=True, metadata={"Date": None, "Creator": None}).decode()
+    with matplotlib.rc_context({"svg.hashsalt": description}):  # makes ids differ between the pictures of a page
+        return _save_figure(picture, "svg", transparent=True, metadata={"Date": None, "Creator": None}).decode()
 
 
-@styled
-def _saved(made: Any, kind: str, **options: Any) -> bytes:
-    out = io.BytesIO()
+@with_style
+def _save_figure(picture: Any, file_format: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a browser has fonts of its own for names in any script
-        made.savefig(out, format=kind, bbox_inches="tight", **options)
-    return out.getvalue()
+        picture.savefig(buffer, format=file_format, bbox_inches="tight", **options)
+    return buffer.getvalue()
 
 
-def short(name: str) -> str:
-    """A name that fits beside a chart, without characters that no picture can show."""
+def short_name(name: str) -> str:
+    """Return a name of at most `LONGEST_NAME` characters, without characters that a picture cannot show."""
     name = "".join(c if c.isprintable() else " " for c in name)
     return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
 
 
 def tint(color: str, strength: float) -> tuple[float, ...]:
-    """A color mixed with white; 1 leaves it as it is."""
+    """Return a color mixed with white, as RGB in [0, 1]; a strength of 1 leaves it as it is."""
     from matplotlib.colors import to_rgb
 
     return tuple(1 - strength * (1 - c) for c in np.array(to_rgb(color)))

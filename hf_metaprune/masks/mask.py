@@ -148,14 +148,14 @@ class Mask(Mapping[str, np.ndarray]):
 
     def _repr_html_(self) -> str:
         from ..drawing.cells import cell
-        from ..drawing.pages import drawn
+        from ..drawing.pages import svg_markup
         from ..drawing.style import svg
         from ..drawing.units import units_figure
-        from ..text import counted
+        from ..text import quantity
 
-        summary = f"{self.n_kept:,} of {self.n_units:,} units stay, in {counted(len(self), 'layer')}."
+        summary = f"{self.n_kept:,} of {self.n_units:,} units stay, in {quantity(len(self), 'layer')}."
         picture = svg(units_figure(self, self.sizes), f"Units kept by layer: {summary}")
-        return cell("Mask", summary=[summary], svg=drawn(picture))
+        return cell("Mask", summary=[summary], svg=svg_markup(picture))
 
     def __repr__(self) -> str:
         return f"Mask({len(self)} layers, {self.n_kept} of {self.n_units} units kept)"

@@ -1,1 +1,1 @@
-"""What people look at: reports, cards, pages and figures."""
+"""Reports, cards, pages and figures: everything that people look at."""

@@ -1,4 +1,4 @@
-"""What pages, cards and publishing need of an adapted model; `AdaptResult` has it."""
+"""The parts of an adapted model that pages, cards and publishing use; `AdaptResult` has them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from .misclassified import Mistake
 from .report import AdaptReport
 
 
-class Adapted(Protocol):
-    """A model with what was measured of it."""
+class AdaptedModel(Protocol):
+    """A model with its report."""
 
     model: MetaPrunedForImageClassification
+    """The model, in eval mode."""
     report: AdaptReport
+    """The measurements."""
     folder: Path | None
+    """The folder that the model was loaded from, if it was."""
 
     @property
     def mistakes(self) -> Sequence[Mistake]:
-        """The test images that it is most wrong about."""
+        """Test images that the model classifies wrongly, the most certain ones first."""

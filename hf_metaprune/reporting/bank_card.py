@@ -1,4 +1,4 @@
-"""The card of a bank: what it is for, how to use it, which tasks it has."""
+"""The card of a bank: how to use it, its base and its entries."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import Any, ClassVar
 
 from ..files.names import is_repo_id
 from ..hub.client import BANK_TAG, LIBRARY
-from ..text import inline
-from .card import Card, table
+from ..text import escape_markdown
+from .card import Card, markdown_table
 from .model_card import PIPELINE
 
-SHOWN_TASKS = 200
-MOST_SHOWN = 100  # characters of a label
+MAX_SHOWN_TASKS = 200
+MAX_SHOWN_CHARACTERS = 100
+"""Longer ids, labels and names of methods are cut."""
 TEMPLATE = """\
 # {name}
 
@@ -51,14 +52,18 @@ Accuracies are those of each entry on its own test images, as its maker measured
 
 @dataclass
 class BankCard(Card):
-    """What the card of a bank says; made from its ``bank.json`` and the rows of its index."""
+    """The card of a bank, made from its ``bank.json`` and the rows of its index."""
 
     own_keys: ClassVar[tuple[str, ...]] = ("library_name", "pipeline_tag", "base_model", "tags", "metaprune")
 
     repo_id: str
+    """The bank's id on the Hub."""
     meta: Mapping[str, Any]
+    """The values of ``bank.json``."""
     rows: Sequence[Mapping[str, Any]]
+    """The rows of the index, by column."""
     license: str | None = None
+    """The license to state, such as ``apache-2.0``."""
 
     @property
     def base(self) -> dict[str, Any]:
@@ -83,7 +88,7 @@ class BankCard(Card):
     def text(self) -> str:
         classes = Counter(label for row in self.rows for label in row["labels"])
         return TEMPLATE.format(
-            name=inline(self.meta.get("name") or self.repo_id),
+            name=escape_markdown(self.meta.get("name") or self.repo_id),
             repo_id=self.repo_id,
             entries=f"{len(self.rows):,}",
             classes=f"{len(classes):,}",
@@ -97,43 +102,49 @@ class BankCard(Card):
     def _base(self) -> str:
         layers = self.meta.get("layers") or {}
         base_id = self.base.get("repo_id")
-        where = f", from [{base_id}](https://huggingface.co/{base_id})" if is_repo_id(str(base_id)) else ""
-        name = f"{inline(str(self.base.get('architecture')))} of {inline(str(self.base.get('library')))}{where}"
+        source = f", from [{base_id}](https://huggingface.co/{base_id})" if is_repo_id(str(base_id)) else ""
+        library = escape_markdown(str(self.base.get("library")))
+        name = f"{escape_markdown(str(self.base.get('architecture')))} of {library}{source}"
         units = f"{len(layers)} prunable layers with {sum(layers.values()):,} units"
-        return f"{name}; {units}. The weights are in `base/` (sha256 {inline(str(self.base.get('sha256')))})."
+        return f"{name}; {units}. The weights are in `base/` (sha256 {escape_markdown(str(self.base.get('sha256')))})."
 
     def _statistics(self) -> str:
-        found = [a for row in self.rows if isinstance(a := _metrics(row).get("accuracy"), float)]
+        accuracies = [accuracy for row in self.rows if isinstance(accuracy := _metrics(row).get("accuracy"), float)]
         ratios = Counter(f"{row['ratio']:g}" for row in self.rows if row["ratio"] is not None)
         methods = Counter(str(row["method"]) for row in self.rows)
-        lines = [f"- methods: {_counted(methods)}", f"- ratios: {_counted(ratios)}"]
-        if found:
-            low, middle, high = min(found), statistics.median(found), max(found)
+        lines = [f"- methods: {_list_counts(methods)}", f"- ratios: {_list_counts(ratios)}"]
+        if accuracies:
+            low, middle, high = min(accuracies), statistics.median(accuracies), max(accuracies)
             lines.append(f"- accuracy: {low:.1%} to {high:.1%}, median {middle:.1%}")
         lines.append(f"- weights: {sum(row['size'] for row in self.rows) / 1e6:,.1f} MB in all")
         return "\n".join(lines)
 
     def _tasks(self) -> str:
         rows = []
-        for row in self.rows[:SHOWN_TASKS]:
+        for row in self.rows[:MAX_SHOWN_TASKS]:
             accuracy = _metrics(row).get("accuracy")
-            shown = f"{accuracy:.1%}" if isinstance(accuracy, float) else ""
-            labels = ", ".join(str(label)[:MOST_SHOWN] for label in row["labels"][:20])
+            accuracy_text = f"{accuracy:.1%}" if isinstance(accuracy, float) else ""
+            labels = ", ".join(str(label)[:MAX_SHOWN_CHARACTERS] for label in row["labels"][:20])
             rows.append(
-                [inline(row["id"][:MOST_SHOWN]), inline(labels), inline(str(row["method"])[:MOST_SHOWN]), shown]
+                [
+                    escape_markdown(row["id"][:MAX_SHOWN_CHARACTERS]),
+                    escape_markdown(labels),
+                    escape_markdown(str(row["method"])[:MAX_SHOWN_CHARACTERS]),
+                    accuracy_text,
+                ]
             )
-        more = len(self.rows) - SHOWN_TASKS
-        note = f"\n\nand {more:,} more, see `index.parquet`." if more > 0 else ""
-        return table(["entry", "classes", "method", "accuracy"], rows, numbers=1) + note if rows else ""
+        n_hidden = len(self.rows) - MAX_SHOWN_TASKS
+        note = f"\n\nand {n_hidden:,} more, see `index.parquet`." if n_hidden > 0 else ""
+        return markdown_table(["entry", "classes", "method", "accuracy"], rows, numbers=1) + note if rows else ""
 
     def _license(self) -> str:
         if self.license:
-            return f"License: {inline(self.license)}."
+            return f"License: {escape_markdown(self.license)}."
         return "No license is stated: those of the base and of the images that the entries learnt from apply."
 
 
 def snippet(bank: str) -> str:
-    """A program that uses a bank; a test runs it."""
+    """Return a short program that uses a bank; a test runs it."""
     return "\n".join(
         [
             "# pip install hf-metaprune; photos is a folder with a folder for each class",
@@ -148,11 +159,11 @@ def snippet(bank: str) -> str:
 
 def _metrics(row: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        found = json.loads(row["metrics"] or "{}")
+        metrics = json.loads(row["metrics"] or "{}")
     except (TypeError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return metrics if isinstance(metrics, dict) else {}
 
 
-def _counted(counts: Counter[str]) -> str:
-    return ", ".join(f"{inline(name)} ({n})" for name, n in counts.most_common(8)) or "none"
+def _list_counts(counts: Counter[str]) -> str:
+    return ", ".join(f"{escape_markdown(name)} ({n})" for name, n in counts.most_common(8)) or "none"

@@ -1,4 +1,4 @@
-"""What all cards share: YAML in front, text below, and respect for what people changed by hand."""
+"""The base of all cards: YAML in front, text below; edits that people made by hand are kept."""
 
 from __future__ import annotations
 
@@ -13,169 +13,183 @@ import yaml
 from ..errors import FormatError, reason
 
 MAX_CARD_BYTES = 2 << 20
-FRONT = re.compile(r"\A\ufeff?---[ \t]*\r?\n(.*?)\r?\n?^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
+"""Larger cards are neither read nor written."""
+FRONT_PATTERN = re.compile(r"\A\ufeff?---[ \t]*\r?\n(.*?)\r?\n?^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
 YAML_ERRORS = (
     *(yaml.YAMLError, ValueError, RecursionError, OverflowError),
-    *(KeyError, IndexError, AttributeError, TypeError),  # of values that do not fit their tag, such as "!!bool 5"
+    *(KeyError, IndexError, AttributeError, TypeError),  # raised by values that do not fit their tag: "!!bool 5"
 )
-KEY = re.compile(r"([A-Za-z_][\w-]*):(?:\s|\Z)")
-MARK = re.compile(r"<!-- hf-metaprune card ([0-9a-f]{16})(?: ([\w,-]*))?(?: sent ([0-9a-f]{16}))? -->\s*\Z")
-"""Digest of the text as it was made, keys that were written, digest of the text that a folder's card had instead."""
+KEY_PATTERN = re.compile(r"([A-Za-z_][\w-]*):(?:\s|\Z)")
+MARK_PATTERN = re.compile(r"<!-- hf-metaprune card ([0-9a-f]{16})(?: ([\w,-]*))?(?: sent ([0-9a-f]{16}))? -->\s*\Z")
+"""The comment that ends a card of this library, with what was written, so that later edits can be told.
+
+It has the digest of the text that the library made, the keys that it wrote, and, if the text of a folder's card was
+sent instead, the digest of that text.
+"""
 
 
 class Card(ABC):
-    """A card as data; `data` and `text` are pure."""
+    """A card as data; `data` and `text` change nothing and depend only on the fields."""
 
     own_keys: ClassVar[tuple[str, ...]]
     """Keys of the YAML that this library writes, and keeps up to date in a card that people have edited."""
     license: str | None
-    measured: ClassVar[tuple[str, ...]] = ("model-index", "metaprune")
-    """Those that say what is true of one model only: of another they are not kept."""
+    """The license to state, such as ``apache-2.0``; None if nobody has stated one."""
+    measured_keys: ClassVar[tuple[str, ...]] = ("model-index", "metaprune")
+    """Keys with values of one model only; they are never taken from the card of another model."""
 
     @abstractmethod
     def data(self) -> dict[str, Any]:
-        """The YAML block."""
+        """Return the values of the YAML block."""
 
     @abstractmethod
     def text(self) -> str:
-        """The Markdown below it."""
+        """Return the Markdown text below the YAML block."""
 
     def render(self, existing: str | None = None, own: str | None = None) -> str:
-        """The whole file.
+        """Return the whole file.
 
         Args:
-            existing: the card that is there. Of one that was edited by hand only the YAML's own keys are changed.
-            own: the card in the folder that the model was loaded from. What people have added to it is taken over, its
-                text only where nobody has edited the existing one's.
+            existing: the published card. If people have edited its text, only the library's keys of the YAML change.
+            own: the card in the folder that the model was loaded from. Keys that people have added to it are kept. Its
+                text is kept unless people have edited that of the published card.
+
+        Raises:
+            FormatError: a value cannot be written as YAML.
         """
         existing, own = (card if card and card.strip() else None for card in (existing, own))
-        self.license = self.license or stated_license(existing) or (None if _states(existing) else stated_license(own))
+        self.license = (
+            self.license or stated_license(existing) or (None if _states_license(existing) else stated_license(own))
+        )
         body = self.text().strip() + "\n"
-        wrote = ",".join(key for key in self.own_keys if self.data().get(key) is not None)
-        mark = f"<!-- hf-metaprune card {_digest(body)} {wrote} -->"
-        fresh = f"{_front(self.data())}\n{body}\n{mark}\n"
-        first = existing if existing is not None else own
-        if first is None:
-            return fresh
+        written_keys = ",".join(key for key in self.own_keys if self.data().get(key) is not None)
+        mark = f"<!-- hf-metaprune card {_digest(body)} {written_keys} -->"
+        new_card = f"{_dump_front(self.data())}\n{body}\n{mark}\n"
+        kept_card = existing if existing is not None else own
+        if kept_card is None:
+            return new_card
         try:
-            rest = split(first)[1]
-            front = _edited(first, self._with_theirs(*(card for card in (existing, own) if card is not None)))
+            kept_text = split_card(kept_card)[1]
+            front = _edit_front(kept_card, self._merged_data(*(card for card in (existing, own) if card is not None)))
         except FormatError:
-            return first  # what cannot be parsed is not ours to repair
-        end = "\r\n" if front.endswith("\r\n") else "\n"
-        if own is not None and takes_own(existing, own):
-            text = self.renamed(_body(own))
-            mark = f"<!-- hf-metaprune card {_digest(body)} {wrote} sent {_digest(text)} -->"
-            rest = f"{text}\n{mark}\n".replace("\n", end)
-        elif is_untouched(first) or not rest.strip():
-            rest = f"{body}\n{mark}\n"
+            return kept_card  # a card that cannot be parsed is left as it is
+        line_end = "\r\n" if front.endswith("\r\n") else "\n"
+        if own is not None and sends_own_text(existing, own):
+            text = self.with_own_name(_card_text(own))
+            mark = f"<!-- hf-metaprune card {_digest(body)} {written_keys} sent {_digest(text)} -->"
+            kept_text = f"{text}\n{mark}\n".replace("\n", line_end)
+        elif is_untouched(kept_card) or not kept_text.strip():
+            kept_text = f"{body}\n{mark}\n"
         else:
-            rest = MARK.sub(lambda found: f"<!-- hf-metaprune card {found[1]} {wrote}{_sent(found)} -->{end}", rest)
-        return front + end + rest.lstrip("\r\n")
+            kept_text = MARK_PATTERN.sub(
+                lambda match: f"<!-- hf-metaprune card {match[1]} {written_keys}{_sent_suffix(match)} -->{line_end}",
+                kept_text,
+            )
+        return front + line_end + kept_text.lstrip("\r\n")
 
-    def renamed(self, text: str) -> str:
-        """The text of a card that may call the model by another name, with its own."""
+    def with_own_name(self, text: str) -> str:
+        """Return the text of a card with this model's name in place of an earlier one."""
         return text
 
-    def _with_theirs(self, *cards: str) -> dict[str, Any]:
-        """The YAML with what people have added to cards, the first of which counts more.
+    def _merged_data(self, *cards: str) -> dict[str, Any]:
+        """Return the values of the YAML block with keys and tags that people have added to earlier cards.
 
-        That is: keys that are not ours, or of which we know nothing, and tags.
+        If two cards have the same key, the first card counts.
         """
-        ours = {key: value for key, value in self.data().items() if value is not None}
-        data, tags = dict[str, Any](), list(ours["tags"])
+        own_data = {key: value for key, value in self.data().items() if value is not None}
+        data, tags = dict[str, Any](), list(own_data["tags"])
         for card in cards:
-            gone, old = {*self.measured, *_written(card)}, split(card)[0]
-            data |= {key: value for key, value in old.items() if key not in gone and key not in data}
-            theirs = old.get("tags")
-            some = theirs if isinstance(theirs, list) else [theirs]
-            tags += [tag for tag in some if isinstance(tag, str) and tag not in tags]
-        return data | ours | {"tags": tags}
+            outdated_keys, card_data = {*self.measured_keys, *_written_keys(card)}, split_card(card)[0]
+            data |= {key: value for key, value in card_data.items() if key not in outdated_keys and key not in data}
+            card_tags = card_data.get("tags")
+            tag_list = card_tags if isinstance(card_tags, list) else [card_tags]
+            tags += [tag for tag in tag_list if isinstance(tag, str) and tag not in tags]
+        return data | own_data | {"tags": tags}
 
 
 def is_edited(content: str) -> bool:
-    """Whether a card has a text that people have written or changed."""
-    return bool(_body(content).strip()) and not is_untouched(content)
+    """Return whether a card has a text that people have written or changed."""
+    return bool(_card_text(content).strip()) and not is_untouched(content)
 
 
-def takes_own(existing: str | None, own: str) -> bool:
-    """Whether the text of the card in a model's folder goes out: it was edited, the one that is there was not."""
+def sends_own_text(existing: str | None, own: str) -> bool:
+    """Return whether the text of a folder's card is published: it was edited, and the published one was not."""
     if not is_edited(own):
         return False
     if not existing or not existing.strip() or is_untouched(existing):
         return True
-    mark = MARK.search(existing)
-    return bool(mark and mark[3] == _digest(_body(existing)))  # as it was sent from a folder
+    mark = MARK_PATTERN.search(existing)
+    return bool(mark and mark[3] == _digest(_card_text(existing)))  # unchanged since it was sent from a folder
 
 
-def _body(content: str) -> str:
-    """The text of a card, without its mark."""
-    mark, found = MARK.search(content), FRONT.match(content)
-    text = content[found.end() if found else 0 : mark.start() if mark else len(content)]
+def _card_text(content: str) -> str:
+    """Return the text of a card, without its mark."""
+    mark, front = MARK_PATTERN.search(content), FRONT_PATTERN.match(content)
+    text = content[front.end() if front else 0 : mark.start() if mark else len(content)]
     return text.replace("\r\n", "\n").strip() + "\n"
 
 
-def _sent(mark: re.Match[str]) -> str:
+def _sent_suffix(mark: re.Match[str]) -> str:
     return f" sent {mark[3]}" if mark[3] else ""
 
 
-def _states(existing: str | None) -> bool:
-    """Whether a card states some license, or a list of them."""
+def _states_license(existing: str | None) -> bool:
+    """Return whether a card states any license, also one that `stated_license` does not take."""
     try:
-        return split(existing or "")[0].get("license") is not None
+        return split_card(existing or "")[0].get("license") is not None
     except FormatError:
         return True
 
 
-def _written(content: str) -> list[str]:
-    """The keys of a card's YAML that this library wrote when it last did: of another model they need not hold."""
-    mark = MARK.search(content)
+def _written_keys(content: str) -> list[str]:
+    """Return the keys that this library wrote into a card's YAML; their values may be those of another model."""
+    mark = MARK_PATTERN.search(content)
     return [key for key in (mark[2] or "").split(",") if key != "tags"] if mark else []
 
 
 def stated_license(existing: str | None) -> str | None:
-    """The license that a card states already."""
+    """Return the license that a card states, or None."""
     try:
-        found = split(existing or "")[0].get("license")
+        license = split_card(existing or "")[0].get("license")
     except FormatError:
         return None
-    return found if isinstance(found, str) and len(found) <= 100 else None
+    return license if isinstance(license, str) and len(license) <= 100 else None
 
 
-def split(content: str) -> tuple[dict[str, Any], str]:
-    """The YAML of a card, and the text below.
+def split_card(content: str) -> tuple[dict[str, Any], str]:
+    """Split a card into the values of its YAML block and the text below.
 
     Raises:
-        FormatError: the YAML cannot be read, or is no object.
+        FormatError: the YAML cannot be read, or is not an object.
     """
-    found = FRONT.match(content)
-    if not found:
+    front = FRONT_PATTERN.match(content)
+    if not front:
         return {}, content
-    if len(found[1]) > MAX_CARD_BYTES:
+    if len(front[1]) > MAX_CARD_BYTES:
         raise FormatError(f"the card's YAML has more than {MAX_CARD_BYTES} characters")
     try:
-        data = yaml.load(found[1], Loader=_PlainLoader)
+        data = yaml.load(front[1], Loader=_PlainLoader)
     except YAML_ERRORS as error:
         raise FormatError(f"the card's YAML cannot be read: {reason(error)}") from error
     if not isinstance(data, dict | None):
-        raise FormatError("the card's YAML is no object")
-    return dict(data or {}), content[found.end() :]
+        raise FormatError("the card's YAML is not an object")
+    return dict(data or {}), content[front.end() :]
 
 
 def is_untouched(content: str) -> bool:
-    """Whether the text of a card is as this library wrote it."""
-    mark = MARK.search(content)
-    return bool(mark) and _digest(_body(content)) == mark[1]  # type: ignore[index]
+    """Return whether the text of a card is as this library wrote it."""
+    mark = MARK_PATTERN.search(content)
+    return bool(mark) and _digest(_card_text(content)) == mark[1]  # type: ignore[index]
 
 
-def table(header: list[str], rows: list[list[str]], numbers: int = 0) -> str:
-    """A Markdown table; the last `numbers` columns are aligned to the right. Cells must be escaped."""
+def markdown_table(header: list[str], rows: list[list[str]], numbers: int = 0) -> str:
+    """Return a Markdown table of escaped cells; the last `numbers` columns are aligned to the right."""
     dashes = ["---"] * (len(header) - numbers) + ["---:"] * numbers
     return "\n".join("| " + " | ".join(row) + " |" for row in [header, dashes, *rows])
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """YAML without aliases: nested ones make a short text a huge object."""
+    """A YAML loader that refuses aliases, because nested ones make a huge object of a short text."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -188,38 +202,42 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-def _front(data: Mapping[str, Any]) -> str:
-    filled = {key: value for key, value in data.items() if value is not None}
+def _dump_front(data: Mapping[str, Any]) -> str:
+    values = {key: value for key, value in data.items() if value is not None}
     try:
-        dumped = yaml.dump(filled, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=4096)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # an integer of too many digits
+        dumped = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=4096)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # such as an integer of too many digits
         raise FormatError(f"the card's YAML cannot be written: {reason(error)}") from error
     return f"---\n{dumped}---\n"
 
 
-def _edited(existing: str, data: Mapping[str, Any]) -> str:
-    """The front of a card with these data; lines whose data stay the same stay as they are, comments included."""
-    found = FRONT.match(existing)
-    lines, done = list[str](), set[str]()
-    for key, block in _blocks(found[1] if found else ""):
+def _edit_front(existing: str, data: Mapping[str, Any]) -> str:
+    """Return the YAML block of a card with new values; lines of unchanged values stay, with their comments."""
+    front = FRONT_PATTERN.match(existing)
+    lines, written_keys = list[str](), set[str]()
+    for key, block in _blocks(front[1] if front else ""):
         if key is None:
             lines += block
-        elif key in data and key not in done:
-            lines += block if _says("\n".join(block), {key: data[key]}) else _front({key: data[key]}).splitlines()[1:-1]
-            done.add(key)
-    if rest := {key: value for key, value in data.items() if key not in done}:
-        lines += _front(rest).splitlines()[1:-1]
-    end = "\r\n" if found and "\r\n" in found[0] else "\n"
-    made = end.join(["---", *lines, "---", ""])
+        elif key in data and key not in written_keys:
+            lines += (
+                block
+                if _parses_as("\n".join(block), {key: data[key]})
+                else _dump_front({key: data[key]}).splitlines()[1:-1]
+            )
+            written_keys.add(key)
+    if new_values := {key: value for key, value in data.items() if key not in written_keys}:
+        lines += _dump_front(new_values).splitlines()[1:-1]
+    line_end = "\r\n" if front and "\r\n" in front[0] else "\n"
+    text = line_end.join(["---", *lines, "---", ""])
     try:
-        if split(made)[0] == {key: value for key, value in data.items() if value is not None}:
-            return made
-    except FormatError:  # a style in which keys are no lines
+        if split_card(text)[0] == {key: value for key, value in data.items() if value is not None}:
+            return text
+    except FormatError:  # in some styles a key has no line of its own
         pass
-    return _front(data)
+    return _dump_front(data)
 
 
-def _says(text: str, data: Mapping[str, Any]) -> bool:
+def _parses_as(text: str, data: Mapping[str, Any]) -> bool:
     try:
         return yaml.load(text, Loader=_PlainLoader) == data
     except YAML_ERRORS:
@@ -227,21 +245,22 @@ def _says(text: str, data: Mapping[str, Any]) -> bool:
 
 
 def _blocks(front: str) -> Iterator[tuple[str | None, list[str]]]:
-    """Lines of YAML by the key at the top that they belong to; those that belong to none by themselves."""
+    """Yield blocks of lines with the top-level key that they belong to, or None."""
     key: str | None = None
     block: list[str] = []
     lines = front.splitlines()
-    after, filled = list[str](), ""
+    next_lines, next_line = list[str](), ""
     for line in reversed(lines):
-        filled = line if line.strip() else filled
-        after.append(filled)
-    for line, filled in zip(lines, reversed(after), strict=True):  # each with the next line, or itself, that is filled
-        begins = KEY.match(line)
-        inside = not line.strip() and filled.startswith((" ", "\t", "- "))  # an empty line of a text, or of a list
-        if begins or line.startswith("#") or (not line.strip() and not inside):
+        next_line = line if line.strip() else next_line
+        next_lines.append(next_line)
+    # each line comes with the first line from it on that is not empty
+    for line, next_line in zip(lines, reversed(next_lines), strict=True):
+        key_match = KEY_PATTERN.match(line)
+        is_in_block = not line.strip() and next_line.startswith((" ", "\t", "- "))  # an empty line in a text or a list
+        if key_match or line.startswith("#") or (not line.strip() and not is_in_block):
             if block:
                 yield key, block
-            key, block = (begins[1] if begins else None), [line]
+            key, block = (key_match[1] if key_match else None), [line]
         else:
             block.append(line)
     if block:

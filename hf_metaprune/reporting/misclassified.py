@@ -1,4 +1,4 @@
-"""The images that a model is most wrong about: what people look at first."""
+"""The test images that a model classifies wrongly with the most certainty: people look at them first."""
 
 from __future__ import annotations
 
@@ -11,30 +11,40 @@ from PIL import Image
 
 from ..data.images import ImageSet
 
-MOST = 12
-SIDE = 160
-"""Most mistakes that are kept, and pixels of the longer side of their pictures."""
+MAX_MISTAKES = 12
+"""Most mistakes that are kept."""
+THUMBNAIL_SIDE = 160
+"""Pixels of the longer side of a thumbnail."""
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """A test image that was taken for another class: what it is, what it was taken for, how surely, and a thumbnail."""
+    """A test image that a model classifies wrongly."""
 
     label: str
+    """The true class."""
     predicted: str
+    """The class that the model predicts."""
     score: float
+    """The probability of the predicted class, in [0, 1]."""
     jpeg: bytes
+    """A thumbnail of the image, as a JPEG file."""
 
 
 def worst_mistakes(logits: torch.Tensor, images: ImageSet, labels: Sequence[str]) -> list[Mistake]:
-    """The wrong answers that the model gives most probability, the surest first.
+    """Return the wrong predictions with the highest probability, the highest first.
 
     Args:
-        logits: float (n, labels), of the n images.
+        logits: float (images, labels), the outputs of the model.
+        images: the test images with their true classes.
+        labels: the class labels, in the order of the logits.
+
+    Returns:
+        At most `MAX_MISTAKES` mistakes.
     """
     scores, predicted = logits.float().softmax(1).max(1) if len(logits) else (torch.empty(0), torch.empty(0))
-    wrong = torch.nonzero(predicted != images.targets).flatten()
-    order = wrong[torch.argsort(scores[wrong], descending=True, stable=True)][:MOST]
+    misclassified = torch.nonzero(predicted != images.targets).flatten()
+    order = misclassified[torch.argsort(scores[misclassified], descending=True, stable=True)][:MAX_MISTAKES]
     return [
         Mistake(
             labels[int(images.targets[i])],
@@ -47,9 +57,9 @@ def worst_mistakes(logits: torch.Tensor, images: ImageSet, labels: Sequence[str]
 
 
 def thumbnail(image: torch.Tensor) -> bytes:
-    """An image, uint8 (3, height, width), as a small JPEG."""
+    """Return an image, uint8 (3, height, width), as a small JPEG file."""
     picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
-    picture.thumbnail((SIDE, SIDE))
-    out = io.BytesIO()
-    picture.save(out, "JPEG", quality=85)
-    return out.getvalue()
+    picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""The model card of a pruned model: what it is, how good, how large, from whom it comes, and how to use it."""
+"""The model card of a pruned model: how to use it, its accuracy, its size and its origin."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from ..files.storage import read_json
 from ..hub.client import LIBRARY, TAG
 from ..masks.packing import pack_mask
 from ..models.base_model import sha256_file
-from ..text import inline
-from .adapted import Adapted
-from .card import Card, table
+from ..text import escape_markdown
+from .adapted import AdaptedModel
+from .card import Card, markdown_table
 from .report import AdaptReport, voter_name
 
 PIPELINE = "image-classification"
-RELATION = "finetune"
-"""``base_model_relation``: of adapter, merge, quantized and finetune, which the Hub knows, the one that is true.
+BASE_RELATION = "finetune"
+"""The card's ``base_model_relation``; the Hub knows adapter, merge, quantized and finetune.
 
-The weights are the base's, cut out, averaged over its fine-tuned sub-networks and trained on; a merge on the Hub is
-made of whole models, without training.
+The weights are cut out of the base, averaged over fine-tuned sub-networks, and trained. A merge on the Hub is made of
+whole models, without training.
 """
-SHOWN_LABELS = 50
-NAMED = re.compile(r'"image-classification", "([^"\n]+)"')
-"""What the snippet calls the model."""
-UNITS = "Units kept in each layer"
-PICTURES = {UNITS: UNITS_PICTURE, "Accuracy by step": "accuracy.png", "Confusion matrix": "confusion.png"}
+MAX_SHOWN_LABELS = 50
+PIPELINE_CALL = re.compile(r'"image-classification", "([^"\n]+)"')
+"""The call in the snippet that names the model."""
+UNITS_TITLE = "Units kept in each layer"
+PICTURE_FILES = {UNITS_TITLE: UNITS_PICTURE, "Accuracy by step": "accuracy.png", "Confusion matrix": "confusion.png"}
 
 
 @dataclass
 class ModelCard(Card):
-    """What the card of one pruned model says; made from a report and a config, without any network."""
+    """The card of one pruned model, made from its report and its config."""
 
     own_keys: ClassVar[tuple[str, ...]] = (
         *("library_name", "pipeline_tag", "base_model", "base_model_relation", "tags"),
@@ -44,32 +44,37 @@ class ModelCard(Card):
     )
 
     name: str
-    """What a reader calls it: the repo's id, or the folder's name."""
+    """The model's name for readers: the repo's id, or the folder's name."""
     config: dict[str, Any]
     """The values of ``config.json`` that the card shows."""
     packed_mask: bytes
+    """The kept units of every layer, see `Mask.pack`."""
     report: AdaptReport
+    """The measurements; empty if the model came without a report."""
     sha256: str
-    """Of ``model.safetensors``, as is `size`, in bytes."""
+    """Digest of ``model.safetensors``."""
     size: int
+    """Size of ``model.safetensors`` in bytes."""
     license: str | None = None
+    """The license to state, such as ``apache-2.0``."""
     scores_sha256: str | None = None
-    """Of ``mask_scores.safetensors``, if there is one."""
+    """Digest of ``mask_scores.safetensors``, if the model has one."""
     pictures: dict[str, str] = field(default_factory=dict)
+    """File names of the pictures beside the card, by title."""
 
     @classmethod
-    def from_result(cls, result: Adapted, name: str, license: str | None, folder: Path) -> ModelCard:
-        """From an adapted model whose files are in `folder`."""
+    def from_result(cls, result: AdaptedModel, name: str, license: str | None, folder: Path) -> ModelCard:
+        """Make the card of an adapted model whose files are in `folder`."""
         config = result.model.config
-        shown = {key: getattr(config, key) for key in ("base_model", "synsets", "ratio", "method", "metrics")}
-        shown["labels"] = [config.id2label[i] for i in range(config.num_labels)]
-        pictures = {title: file for title, file in PICTURES.items() if (folder / file).exists()}
+        values = {key: getattr(config, key) for key in ("base_model", "synsets", "ratio", "method", "metrics")}
+        values["labels"] = [config.id2label[i] for i in range(config.num_labels)]
+        pictures = {title: file for title, file in PICTURE_FILES.items() if (folder / file).exists()}
         weights = folder / WEIGHTS
         sha256, size = sha256_file(weights), weights.stat().st_size
-        shown["dtype"] = read_json(folder / CONFIG).get("dtype")
-        scores = sha256_file(folder / SCORES) if (folder / SCORES).exists() else None
-        packed = pack_mask(result.model.mask())
-        return cls(name, shown, packed, result.report, sha256, size, license, scores, pictures)
+        values["dtype"] = read_json(folder / CONFIG).get("dtype")
+        scores_sha256 = sha256_file(folder / SCORES) if (folder / SCORES).exists() else None
+        packed_mask = pack_mask(result.model.mask())
+        return cls(name, values, packed_mask, result.report, sha256, size, license, scores_sha256, pictures)
 
     @property
     def base(self) -> dict[str, Any]:
@@ -78,12 +83,12 @@ class ModelCard(Card):
 
     @property
     def labels(self) -> list[str]:
-        """The classes in order."""
+        """The class labels, in the order of the classifier's rows."""
         return self.config["labels"]
 
     @property
     def base_id(self) -> str | None:
-        """The base's Hub id, or that of the bank which holds it; a local path is never shown."""
+        """The Hub id of the base, or of the bank that has the base; never a local path."""
         ids = (self.base.get("repo_id"), self.report.bank.get("repo_id"))
         return next((i for i in ids if isinstance(i, str) and is_repo_id(i)), None)
 
@@ -94,7 +99,7 @@ class ModelCard(Card):
             "library_name": LIBRARY,
             "pipeline_tag": PIPELINE,
             "base_model": self.base_id,
-            "base_model_relation": RELATION if self.base_id else None,
+            "base_model_relation": BASE_RELATION if self.base_id else None,
             "tags": [TAG, "pruned", "image-classification", "transformers"],
             "datasets": [source] if is_repo_id(source) else None,
             "metrics": ["accuracy"],
@@ -102,15 +107,15 @@ class ModelCard(Card):
             "metaprune": self.facts(),
         }
 
-    def renamed(self, text: str) -> str:
-        found = NAMED.search(text)
-        if found is None:
+    def with_own_name(self, text: str) -> str:
+        match = PIPELINE_CALL.search(text)
+        if match is None:
             return text
-        text = text.replace(f"# {inline(found[1])}\n", f"# {inline(self.name)}\n", 1)
-        return text.replace(found[0], f'"image-classification", "{self.name}"')
+        text = text.replace(f"# {escape_markdown(match[1])}\n", f"# {escape_markdown(self.name)}\n", 1)
+        return text.replace(match[0], f'"image-classification", "{self.name}"')
 
     def facts(self) -> dict[str, Any]:
-        """The ``metaprune`` block: what a bank's row has, so that a search reads no file."""
+        """Return the ``metaprune`` block: the values of a bank's row, so that a search needs no other file."""
         config = self.config
         return {
             "format_version": FORMAT_VERSION,
@@ -141,7 +146,7 @@ class ModelCard(Card):
 
     def text(self) -> str:
         parts = [
-            f"# {inline(self.name)}",
+            f"# {escape_markdown(self.name)}",
             self._summary(),
             "## Use",
             self._usage(),
@@ -157,18 +162,19 @@ class ModelCard(Card):
         return "\n\n".join(part for part in parts if part) + "\n"
 
     def _summary(self) -> str:
-        shown = ", ".join(inline(label) for label in self.labels[:SHOWN_LABELS])
-        more = f" and {len(self.labels) - SHOWN_LABELS} more" if len(self.labels) > SHOWN_LABELS else ""
-        r = self.report
-        kept = f": {r.params / r.base_params:.1%} of the parameters" if r.base_params else ""
+        label_list = ", ".join(escape_markdown(label) for label in self.labels[:MAX_SHOWN_LABELS])
+        more_labels = f" and {len(self.labels) - MAX_SHOWN_LABELS} more" if len(self.labels) > MAX_SHOWN_LABELS else ""
+        report = self.report
+        parameter_share = f": {report.params / report.base_params:.1%} of the parameters" if report.base_params else ""
         return (
-            f"Tells {len(self.labels)} classes of images apart: {shown}{more}. It is a sub-network of "
-            f"{self._base_name()}, really cut out{kept}. Made with "
+            f"Tells {len(self.labels)} classes of images apart: {label_list}{more_labels}. It is a sub-network of "
+            f"{self._base_name()}, really cut out{parameter_share}. Made with "
             "[hf-metaprune](https://pypi.org/project/hf-metaprune/) by meta-vote pruning (arXiv 2307.04365)."
         )
 
     def _base_name(self) -> str:
-        name = f"{inline(str(self.base.get('architecture')))} ({inline(str(self.base.get('library') or ''))})"
+        library = escape_markdown(str(self.base.get("library") or ""))
+        name = f"{escape_markdown(str(self.base.get('architecture')))} ({library})"
         return f"{name} of [{self.base_id}](https://huggingface.co/{self.base_id})" if self.base_id else name
 
     def _usage(self) -> str:
@@ -177,73 +183,86 @@ class ModelCard(Card):
     def _accuracy(self) -> list[str]:
         report = self.report
         if not report.test_images:
-            return [self._claimed()]
-        learnt = f"Learnt from {report.train_images} images of {inline(report.source)}."
-        lines = [f"Accuracy {inline(report.headline())}. {learnt}{self._precision()}"]
+            return [self._stated_accuracy()]
+        training_data = f"Learnt from {report.train_images} images of {escape_markdown(report.source)}."
+        lines = [f"Accuracy {escape_markdown(report.headline())}. {training_data}{self._precision()}"]
         rows = [
-            [inline(label), f"{share:.1%}"] for label, share in report.accuracy_per_class.items() if share is not None
+            [escape_markdown(label), f"{share:.1%}"]
+            for label, share in report.accuracy_per_class.items()
+            if share is not None
         ]
-        if len(rows) <= SHOWN_LABELS:
-            lines.append(table(["class", "accuracy"], rows, numbers=1))
+        if len(rows) <= MAX_SHOWN_LABELS:
+            lines.append(markdown_table(["class", "accuracy"], rows, numbers=1))
         for name, steps in report.baselines.items():
-            lines.append(f"For comparison, {inline(name)}: {list(steps.values())[-1]:.1%}.")
-        return lines + [f"![{title}]({name})" for title, name in self.pictures.items() if title != UNITS]
+            lines.append(f"For comparison, {escape_markdown(name)}: {list(steps.values())[-1]:.1%}.")
+        return lines + [f"![{title}]({name})" for title, name in self.pictures.items() if title != UNITS_TITLE]
 
-    def _claimed(self) -> str:
-        """What the config says was measured, of a model that came without a report."""
-        measured = self.config.get("metrics") or {}
-        found, images = measured.get("accuracy"), measured.get("test_images")
-        if not isinstance(found, (int, float)) or not 0 <= found <= 1:
-            return "It was not measured."
-        return f"Accuracy {found:.1%}" + (f" on {images} images." if isinstance(images, int) else ".")
+    def _stated_accuracy(self) -> str:
+        """Return a sentence with the accuracy in the config, for a model that came without a report."""
+        metrics = self.config.get("metrics") or {}
+        accuracy, images = metrics.get("accuracy"), metrics.get("test_images")
+        if not isinstance(accuracy, (int, float)) or not 0 <= accuracy <= 1:
+            return "The accuracy was not measured."
+        return f"Accuracy {accuracy:.1%}" + (f" on {images} images." if isinstance(images, int) else ".")
 
     def _precision(self) -> str:
         dtype = self.config.get("dtype") or "float32"
-        return "" if dtype == "float32" else f" It was measured in float32; the weights are stored as {inline(dtype)}."
+        return (
+            ""
+            if dtype == "float32"
+            else f" It was measured in float32; the weights are stored as {escape_markdown(dtype)}."
+        )
 
     def _sizes(self) -> str:
-        r = self.report
+        report = self.report
         rows = [
-            ["parameters", f"{r.params:,}", f"{r.base_params:,}"],
-            ["multiply-adds an image", f"{r.macs:,}", f"{r.base_macs:,}"],
+            ["parameters", f"{report.params:,}", f"{report.base_params:,}"],
+            ["multiply-adds per image", f"{report.macs:,}", f"{report.base_macs:,}"],
         ]
-        if r.latency_ms:
-            rows.append(["milliseconds an image", *(f"{r.latency_ms[k]:.1f}" for k in ("model", "base"))])
-        where = f"\n\nTime: one image at a time, median, on {inline(r.machine)}." if r.latency_ms else ""
-        sizes = table(["", "this model", "base"], rows, numbers=2) + where if r.params else ""
+        if report.latency_ms:
+            rows.append(["milliseconds per image", *(f"{report.latency_ms[which]:.1f}" for which in ("model", "base"))])
+        timing = (
+            f"\n\nTime: one image at a time, median, on {escape_markdown(report.machine)}." if report.latency_ms else ""
+        )
+        sizes = markdown_table(["", "this model", "base"], rows, numbers=2) + timing if report.params else ""
         return (sizes + self._units()).strip()
 
     def _units(self) -> str:
-        return f"\n\n![{UNITS}]({self.pictures[UNITS]})" if UNITS in self.pictures else ""
+        return f"\n\n![{UNITS_TITLE}]({self.pictures[UNITS_TITLE]})" if UNITS_TITLE in self.pictures else ""
 
     def _lineage(self) -> list[str]:
-        r = self.report
-        lines = [f"- Base: {self._base_name()}, weights' sha256 {inline(str(self.base.get('sha256'))[:64])}"]
-        bank = r.bank.get("repo_id")
+        report = self.report
+        lines = [f"- Base: {self._base_name()}, weights' sha256 {escape_markdown(str(self.base.get('sha256'))[:64])}"]
+        bank = report.bank.get("repo_id")
         if bank and is_repo_id(bank):
-            lines.append(f"- Bank: [{bank}](https://huggingface.co/{bank}) at {_commit(r.bank.get('revision'))}")
+            lines.append(f"- Bank: [{bank}](https://huggingface.co/{bank}) at {_commit(report.bank.get('revision'))}")
         lines.append(
-            f"- Method: {inline(str(self.config.get('method')))}, ratio {inline(str(self.config.get('ratio')))}, "
-            f"seed {inline(str(r.seed))}"
+            f"- Method: {escape_markdown(str(self.config.get('method')))}, "
+            f"ratio {escape_markdown(str(self.config.get('ratio')))}, seed {escape_markdown(str(report.seed))}"
         )
-        steps = inline(str(r.options.get("steps", "?")))
-        lines.append(f"- Training: {steps} steps, {r.training_flops / 1e12:.2f} TFLOPs")
-        if r.emissions:
-            kwh, grams = r.emissions["energy_kwh"], 1000 * r.emissions["co2_kg"]
+        steps = escape_markdown(str(report.options.get("steps", "?")))
+        lines.append(f"- Training: {steps} steps, {report.training_flops / 1e12:.2f} TFLOPs")
+        if report.emissions:
+            kwh, grams = report.emissions["energy_kwh"], 1000 * report.emissions["co2_kg"]
             lines.append(f"- Energy: {kwh:.5f} kWh, {grams:.2f} g of CO2 equivalent (measured by CodeCarbon)")
-        out = ["\n".join(lines)]
-        if r.neighbors:
+        parts = ["\n".join(lines)]
+        if report.neighbors:
             rows = [
-                [_voter(n), inline(", ".join(n["labels"])), f"{n['score']:.3f}", f"{n.get('share', 0):.0%}"]
-                for n in r.neighbors
+                [
+                    _voter(neighbor),
+                    escape_markdown(", ".join(neighbor["labels"])),
+                    f"{neighbor['score']:.3f}",
+                    f"{neighbor.get('share', 0):.0%}",
+                ]
+                for neighbor in report.neighbors
             ]
-            by = inline(f"score ({r.options.get('by')})")
-            out.append("Its mask was voted, and its first weights averaged, by:")
-            out.append(table(["model", "classes", by, "share of the votes"], rows, numbers=2))
-        return out
+            score_header = escape_markdown(f"score ({report.options.get('by')})")
+            parts.append("Its mask was voted, and its first weights averaged, by:")
+            parts.append(markdown_table(["model", "classes", score_header, "share of the votes"], rows, numbers=2))
+        return parts
 
     def _limits(self) -> str:
-        license = f"License: {inline(self.license)}." if self.license else (
+        license = f"License: {escape_markdown(self.license)}." if self.license else (
             "No license is stated: those of the base, the neighbors and the images apply."
         )  # fmt: skip
         return (
@@ -254,7 +273,7 @@ class ModelCard(Card):
 
 
 def snippet(model: str) -> str:
-    """A program that uses a model; a test runs it."""
+    """Return a short program that uses a model; a test runs it."""
     return "\n".join(
         [
             "# pip install hf-metaprune; its import makes transformers know the model",
@@ -268,15 +287,19 @@ def snippet(model: str) -> str:
 
 
 def _voter(neighbor: dict[str, Any]) -> str:
-    """A neighbor's name, linked to the commit that voted if it is on the Hub."""
-    name, repo, revision = inline(voter_name(neighbor)), neighbor.get("repo_id"), str(neighbor.get("revision") or "")
+    """Return a neighbor's name, with a link to the commit that voted if it is on the Hub."""
+    name, repo, revision = (
+        escape_markdown(voter_name(neighbor)),
+        neighbor.get("repo_id"),
+        str(neighbor.get("revision") or ""),
+    )
     if not (isinstance(repo, str) and is_repo_id(repo) and revision.isalnum()):
         return name
     path = neighbor.get("path") or "."
-    where = f"https://huggingface.co/{repo}/tree/{revision}" + ("" if path == "." else f"/{quote(str(path))}")
-    whose = "" if path == "." else f" of {repo}"
-    return f"[{name}]({where}){whose} at {_commit(revision[:12])}"
+    address = f"https://huggingface.co/{repo}/tree/{revision}" + ("" if path == "." else f"/{quote(str(path))}")
+    source = "" if path == "." else f" of {repo}"
+    return f"[{name}]({address}){source} at {_commit(revision[:12])}"
 
 
 def _commit(revision: Any) -> str:
-    return f"`{revision}`" if re.fullmatch(r"[0-9a-f]{1,40}", str(revision)) else inline(str(revision)[:40])
+    return f"`{revision}`" if re.fullmatch(r"[0-9a-f]{1,40}", str(revision)) else escape_markdown(str(revision)[:40])

@@ -11,7 +11,7 @@ from ..errors import StorageError, reason
 from ..files.layout import CARD, UNITS_PICTURE
 from ..files.storage import write_bytes
 from ..models.saving import save_model
-from .adapted import Adapted
+from .adapted import AdaptedModel
 from .model_card import ModelCard
 from .report_files import save_report
 
@@ -19,15 +19,23 @@ log = logging.getLogger(__name__)
 
 
 def write_model_files(
-    result: Adapted, folder: Path, name: str, *, dtype: str = "float32", license: str | None = None
+    result: AdaptedModel, folder: Path, name: str, *, dtype: str = "float32", license: str | None = None
 ) -> None:
-    """Write everything but ``report.html`` into an existing folder; the card calls the model `name`.
+    """Write all files of a model but ``report.html`` into an existing folder.
+
+    Args:
+        result: the model and its report.
+        folder: the folder to write into.
+        name: the model's name in the card.
+        dtype: how the weights are stored: ``float32``, ``float16`` or ``bfloat16``.
+        license: for the card, such as ``apache-2.0``.
 
     Raises:
-        OptionError: unknown dtype. StorageError: the folder cannot be written.
+        OptionError: the dtype is unknown.
+        StorageError: the folder cannot be written.
     """
     save_model(result.model, folder, dtype)
-    if result.report.labels:  # a model of others may have come without a report
+    if result.report.labels:  # a loaded model may have no report
         save_report(result.report, folder)
     try:
         mask = result.model.mask()
@@ -37,4 +45,4 @@ def write_model_files(
     except Exception as error:  # a model without a card is better than none
         if isinstance(error, (StorageError, MemoryError)):
             raise
-        log.warning("the model card could not be made: %s", reason(error))
+        log.warning("the model is saved without a card, because the card could not be made: %s", reason(error))

@@ -18,8 +18,8 @@ from ..hub.files import MAX_SMALL_BYTES
 from ..hub.repo import STARTER_FILES, Operation, Published, Repo, read_text
 from ..models.configuration import MetaPrunedConfig
 from ..models.modeling import MetaPrunedForImageClassification
-from .adapted import Adapted
-from .card import MAX_CARD_BYTES, is_edited, split, takes_own
+from .adapted import AdaptedModel
+from .card import MAX_CARD_BYTES, is_edited, sends_own_text, split_card
 from .misclassified import Mistake
 from .model_card import ModelCard
 from .model_files import write_model_files
@@ -27,8 +27,8 @@ from .report import AdaptReport
 
 
 @dataclass
-class _Public:
-    """What others may see of a result."""
+class _PublicResult:
+    """The parts of a result that may be published: no mistakes, no folder, and a report without notes."""
 
     model: MetaPrunedForImageClassification
     report: AdaptReport
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 def publish_model(
-    result: Adapted,
+    result: AdaptedModel,
     repo_id: str,
     *,
     private: bool | None = None,
@@ -50,18 +50,23 @@ def publish_model(
     license: str | None = None,
     dtype: str = "float16",
 ) -> Published:
-    """Put a model into a repo of the Hub, made if need be, in one commit; none if it is there already.
+    """Publish a model in a repo of the Hub, which is made if needed, in one commit.
 
-    A card that was edited by hand keeps its text: the one there, or that of the folder the model was loaded from.
+    If the repo has the same files already, no commit is made. A card that was edited by hand keeps its text: the
+    published card, or else that in the folder that the model was loaded from.
 
     Args:
+        result: the model and its report.
         repo_id: ``owner/name``.
-        private: whether a repo that is made is private; if left out, as its owner has set it.
-        revision: a branch to write to, made if need be; ``main`` if left out.
-        create_pr: open a pull request instead of writing.
+        private: whether a new repo is private; if left out, the owner's default holds.
+        revision: a branch to write to, made if needed; ``main`` if left out.
+        create_pr: open a pull request instead of writing to the branch.
         token: with write access; if left out, that of the user's login or of ``HF_TOKEN``.
         license: for the card, such as ``apache-2.0``.
         dtype: how the weights are stored: ``float32``, ``float16`` or ``bfloat16``.
+
+    Returns:
+        The address of the page or the pull request, and the commit.
 
     Raises:
         HubError: there is no token, it may not write there, the repo holds a bank, or the Hub cannot be reached.
@@ -70,35 +75,40 @@ def publish_model(
 
     repo = Repo(repo_id, token=token, revision=revision, create_pr=create_pr)
     with tempfile.TemporaryDirectory() as name:
-        shown, folder = _Public(result.model, result.report.public()), Path(name)
-        write_model_files(shown, folder, repo_id, dtype=dtype)
-        card = ModelCard.from_result(shown, repo_id, license, folder)
+        public_result, folder = _PublicResult(result.model, result.report.public_copy()), Path(name)
+        write_model_files(public_result, folder, repo_id, dtype=dtype)
+        card = ModelCard.from_result(public_result, repo_id, license, folder)
         _check_base_id(card, repo)
-        own = _own_card(result)
+        own_card = _own_card(result)
         files = {path.name: path for path in sorted(folder.iterdir()) if path.name != CARD}
         repo.ensure(private)
 
         def operations(head: str) -> list[Operation]:
-            there = repo.sizes([*MODEL_FILES, BANK_FILE], head)
-            if BANK_FILE in there:
+            existing_files = repo.sizes([*MODEL_FILES, BANK_FILE], head)
+            if BANK_FILE in existing_files:
                 raise HubError(f"{repo_id} holds a bank: choose another name, or use `hf-metaprune bank add`")
-            _check_ours(repo, head)
-            existing = read_text(repo, CARD, head, MAX_CARD_BYTES) if CARD in there else None
-            if own is not None and existing is not None and is_edited(own) and not takes_own(existing, own):
-                log.warning("the card on the Hub was edited there and keeps its text; that of the folder is not sent")
-            made: list[Operation] = [CommitOperationAdd(name, path) for name, path in files.items()]
-            content = card.render(existing, own)
+            _check_destination(repo, head)
+            existing = read_text(repo, CARD, head, MAX_CARD_BYTES) if CARD in existing_files else None
+            if (
+                own_card is not None
+                and existing is not None
+                and is_edited(own_card)
+                and not sends_own_text(existing, own_card)
+            ):
+                log.warning("the card on the Hub keeps its text, which was edited there; the folder's card is not sent")
+            changes: list[Operation] = [CommitOperationAdd(name, path) for name, path in files.items()]
+            content = card.render(existing, own_card)
             _check_card(content, card.facts(), repo_id)
-            made.append(CommitOperationAdd(CARD, content.encode()))
-            stale = sorted(there.keys() - files.keys() - {CARD})
-            return made + [CommitOperationDelete(name) for name in stale]
+            changes.append(CommitOperationAdd(CARD, content.encode()))
+            stale_files = sorted(existing_files.keys() - files.keys() - {CARD})
+            return changes + [CommitOperationDelete(name) for name in stale_files]
 
         commit = repo.commit(operations, f"Publish a model for {len(result.report.labels)} classes")
     return Published(repo.url, commits=[commit] if commit else [])
 
 
-def _own_card(result: Adapted) -> str | None:
-    """The card in the folder that a model was loaded from, which people may have edited."""
+def _own_card(result: AdaptedModel) -> str | None:
+    """Return the card in the folder that a model was loaded from, or None if it cannot be read."""
     path = result.folder / CARD if result.folder is not None else None
     if path is None or not path.is_file():
         return None
@@ -106,31 +116,31 @@ def _own_card(result: Adapted) -> str | None:
         if path.stat().st_size > MAX_CARD_BYTES:
             raise FormatError(f"it has more than {MAX_CARD_BYTES} bytes")
         content = path.read_bytes().decode("utf-8", "replace")
-        split(content)
+        split_card(content)
     except FormatError as error:
-        log.warning("%s is not sent: %s", path, error)
+        log.warning("the card %s is not sent: %s", path, error)
         return None
     return content
 
 
 def _check_base_id(card: ModelCard, repo: Repo) -> None:
-    """Name the base's repo only if its weights are those of the base: a bank's maker may say anything."""
+    """Remove the base's repo from the card unless it has the base's weights: a bank's maker may name any repo."""
     base_id = card.base.get("repo_id")
     if not isinstance(base_id, str) or not is_repo_id(base_id):
         return
-    found = None
+    digest = None
     with suppress(HubError):
-        found = repo.file_digest(base_id, WEIGHTS, card.base.get("revision"))
-    if found != card.base.get("sha256"):
-        log.warning("the card does not name %s: its weights are not known to be the base's", base_id)
+        digest = repo.file_digest(base_id, WEIGHTS, card.base.get("revision"))
+    if digest != card.base.get("sha256"):
+        log.warning("the card does not name %s as the base, because its weights could not be verified", base_id)
         card.config["base_model"] = card.base | {"repo_id": None}
 
 
-def _check_ours(repo: Repo, head: str) -> None:
-    """Refuse to write where something lies that is no model of this library.
+def _check_destination(repo: Repo, head: str) -> None:
+    """Refuse to write into a repo that holds something else than a model of this library.
 
     Raises:
-        HubError: there is something.
+        HubError: the repo holds another model or other files.
     """
     names = repo.names(head)
     if names <= STARTER_FILES:
@@ -138,23 +148,23 @@ def _check_ours(repo: Repo, head: str) -> None:
     kind: Any = None
     if CONFIG in names:
         with suppress(ValueError):
-            found = parse_json(read_text(repo, CONFIG, head, MAX_SMALL_BYTES))
-            kind = found.get("model_type") if isinstance(found, dict) else None
+            config = parse_json(read_text(repo, CONFIG, head, MAX_SMALL_BYTES))
+            kind = config.get("model_type") if isinstance(config, dict) else None
     if kind != MetaPrunedConfig.model_type:
-        other = next(iter(sorted(names - STARTER_FILES)))
-        raise HubError(f"{repo.repo_id} holds something else ({other}): choose another name")
+        other_file = next(iter(sorted(names - STARTER_FILES)))
+        raise HubError(f"{repo.repo_id} holds something else ({other_file}): choose another name")
 
 
 def _check_card(content: str, facts: dict[str, Any], repo_id: str) -> None:
-    """Refuse a card that was edited so that it cannot say what the new model is: no search would take the model.
+    """Refuse a card whose ``metaprune`` block could not be updated, because no search would accept the model.
 
     Raises:
-        HubError: says so.
+        HubError: the published card was edited so that its YAML cannot be read.
     """
     with suppress(FormatError):
-        if split(content)[0].get("metaprune") == facts:
+        if split_card(content)[0].get("metaprune") == facts:
             return
     raise HubError(
-        f"the README.md of {repo_id} cannot be brought up to date, since its YAML cannot be read: mend it there, or "
-        "delete it, and publish again"
+        f"the README.md of {repo_id} cannot be brought up to date, because its YAML cannot be read: repair or delete "
+        "it on the Hub, then publish again"
     )

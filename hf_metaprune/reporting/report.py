@@ -1,4 +1,4 @@
-"""What an adaptation did: one dataclass, written as JSON, Markdown and pictures."""
+"""`AdaptReport`: what was measured while a model was adapted, and its text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from ..text import counted, inline
+from ..text import escape_markdown, quantity
 
 USAGE = [
     "To use it, in any program that has `transformers`:",
@@ -20,15 +20,16 @@ USAGE = [
     'print(pipeline("image-classification", "THIS FOLDER")("photo.jpg"))',
     "```",
 ]
-CONFIDENCE = 1.96  # standard deviations: 95%
+CONFIDENCE = 1.96
+"""Standard deviations of a two-sided interval with 95% confidence."""
 FORMER_NAMES = {
     "neighbours": "neighbors",
     "iou_with_neighbours": "iou_with_neighbors",
     "rivals": "baselines",
     "alternatives": "baseline_flops",
 }
-"""Fields that reports of earlier versions have under another name."""
-CHOSEN = (
+"""Names of fields in reports of earlier versions, with their names now."""
+SHOWN_OPTIONS = (
     *("neighbors", "by", "vote", "head", "recalibrate"),
     *("steps", "batch_size", "lr", "warmup_steps", "ema", "freeze_stem"),
 )
@@ -39,18 +40,23 @@ CHOSEN = (
 class AdaptReport:
     """Everything that was measured while a model was adapted; plain numbers and text throughout.
 
-    Accuracies are shares in [0, 1], NaN if nothing was measured. Seconds are wall time. MACs count one image's forward
-    pass at the input size, and a MAC is two FLOPs.
+    Accuracies are shares in [0, 1], and NaN if nothing was measured. Seconds are wall time. MACs count the forward pass
+    of one image at the input size, and a MAC is two FLOPs.
+
+    Example:
+        >>> report = AdaptReport(accuracy=0.9, test_images=100, evaluated_on="the test split")
+        >>> report.headline()
+        '90.0% (83% to 94% with 95% confidence) on 100 images (the test split)'
     """
 
     accuracy: float = float("nan")
-    """Share of the test images that the model recognizes."""
+    """Share of the test images that the model classifies correctly."""
     evaluated_on: str = ""
-    """Which images those are, or why there are none."""
+    """The test images in words, or the reason why there are none."""
     accuracy_at_step: dict[int, float] = field(default_factory=dict)
     """Accuracy after so many steps of fine-tuning."""
     baselines: dict[str, dict[int, float]] = field(default_factory=dict)
-    """The same of what the model was compared with, by its name."""
+    """Accuracy after so many steps of the models that this one was compared with, by name."""
     accuracy_per_class: dict[str, float | None] = field(default_factory=dict)
     """Accuracy by label; None or NaN for a class without a test image."""
     confusion: list[list[int]] = field(default_factory=list)
@@ -62,25 +68,25 @@ class AdaptReport:
     test_images: int = 0
     """Images that the accuracy was measured on."""
     source: str = ""
-    """The data set's id on the Hub, or the last part of a path."""
+    """The data set's id on the Hub, or the last part of its path."""
     strategy: str = ""
-    """Where the mask and the first weights came from: mvp, smsp, no-bank or random."""
+    """The origin of the mask and the first weights: mvp, smsp, no-bank or random."""
     ratio: float = float("nan")
     """Share of the units that were removed."""
     bank: dict[str, Any] = field(default_factory=dict)
     """The bank's `name`; for a bank on the Hub also its `repo_id` and `revision`."""
     neighbors: list[dict[str, Any]] = field(default_factory=list)
-    """The entries that voted: what names each, its `score`, its `share` of the kept units' votes, its `masks`."""
+    """The entries that voted: identity (see `Entry.reference`), `score`, `share` of the kept units' votes, `masks`."""
     vote_agreement: dict[str, dict[int, int]] = field(default_factory=dict)
-    """By layer: how many of the kept units are held by so many neighbors."""
+    """By layer and number of neighbors: how many of the kept units that many neighbors keep."""
     iou_with_neighbors: dict[str, list[float]] = field(default_factory=dict)
     """By layer: intersection over union of the kept units with those of each neighbor."""
     head: str = ""
-    """How the classifier got its first weights."""
+    """The origin of the classifier's first weights."""
     params: int = 0
-    """Trainable numbers of the model."""
+    """Trainable parameters of the model."""
     base_params: int = 0
-    """Trainable numbers of the base with a classifier for these classes."""
+    """Trainable parameters of the base with a classifier for these classes."""
     macs: int = 0
     """MACs per image of the model."""
     base_macs: int = 0
@@ -96,17 +102,17 @@ class AdaptReport:
     retrieval_flops: int = 0
     """FLOPs of the ranking of the bank's entries."""
     preparation_flops: int = 0
-    """FLOPs of the forward passes between: the base's activations, batch norm statistics, the classifier."""
+    """FLOPs of the forward passes before training: the base's activations, BatchNorm statistics, the classifier."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time by phase."""
     peak_memory_mb: float = float("nan")
-    """Most memory held: by the device's allocator on CUDA, by the process elsewhere."""
+    """Most memory in use, in MB: of the device's allocator on CUDA, of the process elsewhere."""
     baseline_flops: dict[str, int] = field(default_factory=dict)
-    """Training FLOPs of ways without a bank, by their name; they were counted and not run."""
+    """Training FLOPs of pruning without a bank, by method; they were computed, not measured."""
     losses: list[float] = field(default_factory=list)
     """The loss of each step."""
     options: dict[str, Any] = field(default_factory=dict)
-    """All options, with every choice made."""
+    """All options, with the values that were used."""
     given: dict[str, Any] = field(default_factory=dict)
     """The options that the user has set."""
     seed: int = 0
@@ -118,14 +124,14 @@ class AdaptReport:
     skipped_images: list[str] = field(default_factory=list)
     """Images that could not be read, and why."""
     notes: list[str] = field(default_factory=list)
-    """What the user should know."""
+    """Sentences that the user should know."""
 
     def __repr__(self) -> str:
         return f"AdaptReport({self.headline()}; {self.params:,} of {self.base_params:,} parameters)"
 
     @property
     def accuracy_interval(self) -> tuple[float, float]:
-        """Where the accuracy on ever more images would lie with 95% confidence (Wilson, 1927)."""
+        """The 95% confidence interval of the accuracy, by Wilson's score interval (Wilson, 1927): two shares."""
         n, z2 = self.test_images, CONFIDENCE**2
         if not n or math.isnan(self.accuracy):
             return 0.0, 1.0
@@ -134,18 +140,18 @@ class AdaptReport:
         return max(0.0, middle - half), min(1.0, middle + half)
 
     @property
-    def skipped_words(self) -> str:
-        """How many images were left out, if any."""
+    def skipped_summary(self) -> str:
+        """A sentence about images that could not be read, or an empty text."""
         n = len(self.skipped_images)
-        return f"{counted(n, 'image')} could not be read, and {'was' if n == 1 else 'were'} left out" if n else ""
+        return f"{quantity(n, 'image')} could not be read, and {'was' if n == 1 else 'were'} left out" if n else ""
 
     @property
     def learning_curves(self) -> dict[str, dict[int, float]]:
-        """Accuracy by step of this model, and of what it was compared with."""
+        """Accuracy by step of this model, and of the models that it was compared with."""
         return {"this model": self.accuracy_at_step, **self.baselines}
 
     def headline(self) -> str:
-        """The accuracy, how sure it is, and on what it was measured, in one line."""
+        """Return the accuracy, its confidence interval and the test images in one line."""
         if math.isnan(self.accuracy):
             return f"not measured: {self.evaluated_on}"
         low, high = self.accuracy_interval
@@ -153,21 +159,26 @@ class AdaptReport:
         return f"{self.accuracy:.1%} ({low:.0%} to {high:.0%} with 95% confidence) on {images} ({self.evaluated_on})"
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON-ready values, with `accuracy_interval`; numbers that are not finite become None."""
-        return json.loads(json.dumps(finite(asdict(self) | {"accuracy_interval": self.accuracy_interval})))
+        """Return all fields and `accuracy_interval` as JSON values; numbers that are not finite become None."""
+        return json.loads(json.dumps(replace_nonfinite(asdict(self) | {"accuracy_interval": self.accuracy_interval})))
 
     def to_markdown(self, pictures: Mapping[str, str] | None = None) -> str:
-        """As a page of Markdown; `pictures` maps titles to file names."""
+        """Return the report as Markdown.
+
+        Args:
+            pictures: file names of pictures to show, by title.
+        """
+        learnt_from = f"Learnt from {self.train_images} images of {escape_markdown(self.source)}."
         parts = [
-            [f"# {len(self.labels)} classes: {', '.join(inline(label) for label in self.labels[:8])}"],
-            [f"Accuracy {inline(self.headline())}. Learnt from {self.train_images} images of {inline(self.source)}."],
+            [f"# {len(self.labels)} classes: {', '.join(escape_markdown(label) for label in self.labels[:8])}"],
+            [f"Accuracy {escape_markdown(self.headline())}. {learnt_from}"],
             self._sizes(),
             self._accuracies(),
             self._voters(),
             self._classes(),
             self._costs(),
-            [f"- {inline(note)}" for note in self.notes],
-            [f"{self.skipped_words}."] if self.skipped_words else [],
+            [f"- {escape_markdown(note)}" for note in self.notes],
+            [f"{self.skipped_summary}."] if self.skipped_summary else [],
             *([f"![{title}]({name})"] for title, name in (pictures or {}).items()),
             USAGE,
             self._options(),
@@ -179,81 +190,98 @@ class AdaptReport:
             f"| ratio {self.ratio:g} | this model | base | share |",
             "| --- | ---: | ---: | ---: |",
             f"| parameters | {self.params:,} | {self.base_params:,} | {self.params / max(1, self.base_params):.1%} |",
-            f"| MACs an image | {self.macs:,} | {self.base_macs:,} | {self.macs / max(1, self.base_macs):.1%} |",
+            f"| MACs per image | {self.macs:,} | {self.base_macs:,} | {self.macs / max(1, self.base_macs):.1%} |",
             *self._latency(),
         ]
 
     def _latency(self) -> list[str]:
         if not self.latency_ms:
             return []
-        mine, base = self.latency_ms["model"], self.latency_ms["base"]
-        return [f"| ms an image, one at a time | {mine:.1f} | {base:.1f} | {mine / max(1e-9, base):.1%} |"]
+        model_ms, base_ms = self.latency_ms["model"], self.latency_ms["base"]
+        share = model_ms / max(1e-9, base_ms)
+        return [f"| ms per image, one at a time | {model_ms:.1f} | {base_ms:.1f} | {share:.1%} |"]
 
     def _accuracies(self) -> list[str]:
-        ways = self.learning_curves
-        steps = sorted({step for way in ways.values() for step in way})
+        curves = self.learning_curves
+        steps = sorted({step for curve in curves.values() for step in curve})
         if not steps:
             return []
         lines = ["| accuracy after step | " + " | ".join(map(str, steps)) + " |", "| --- |" + " ---: |" * len(steps)]
-        for name, way in ways.items():
-            shares = [f"{way[step]:.1%}" if step in way else "" for step in steps]
-            lines.append(f"| {inline(name)} | " + " | ".join(shares) + " |")
+        for name, curve in curves.items():
+            shares = [f"{curve[step]:.1%}" if step in curve else "" for step in steps]
+            lines.append(f"| {escape_markdown(name)} | " + " | ".join(shares) + " |")
         return lines
 
     def _voters(self) -> list[str]:
         if not self.neighbors:
             return []
-        score = inline(f"score ({self.options.get('by')})")
+        score = escape_markdown(f"score ({self.options.get('by')})")
         lines = [f"| neighbor | {score} | labels |", "| --- | ---: | --- |"]
-        for n in self.neighbors:
-            lines.append(f"| {inline(voter_name(n))} | {n['score']:.3f} | {inline(', '.join(n['labels']))} |")
+        for neighbor in self.neighbors:
+            name, labels = escape_markdown(voter_name(neighbor)), escape_markdown(", ".join(neighbor["labels"]))
+            lines.append(f"| {name} | {neighbor['score']:.3f} | {labels} |")
         voters = len(self.neighbors)
-        held = {k: sum(votes.get(k, 0) for votes in self.vote_agreement.values()) for k in range(voters, -1, -1)}
-        shares = [f"{n} by {'none' if k == 0 else 'all' if k == voters else k}" for k, n in held.items() if n]
+        units_by_votes = {
+            k: sum(votes.get(k, 0) for votes in self.vote_agreement.values()) for k in range(voters, -1, -1)
+        }
+        shares = [
+            f"{units} by {'none' if k == 0 else 'all' if k == voters else k}"
+            for k, units in units_by_votes.items()
+            if units
+        ]
         if voters == 1:
-            return [*lines, "", f"It keeps {held[1]} of the {sum(held.values())} units that this model keeps."]
-        kept = f"Of the {sum(held.values())} units that this model keeps, its neighbors keep"
-        return [*lines, "", f"{kept}: {', '.join(shares)}."]
+            return [
+                *lines,
+                "",
+                f"It keeps {units_by_votes[1]} of the {sum(units_by_votes.values())} units that this model keeps.",
+            ]
+        beginning = f"Of the {sum(units_by_votes.values())} units that this model keeps, its neighbors keep"
+        return [*lines, "", f"{beginning}: {', '.join(shares)}."]
 
     def _classes(self) -> list[str]:
         if not self.test_images:
             return []
         lines = ["| class | accuracy |", "| --- | ---: |"]
-        for label, a in self.accuracy_per_class.items():
-            lines.append(f"| {inline(label)} | {'no test image' if a is None or math.isnan(a) else f'{a:.1%}'} |")
+        for label, accuracy in self.accuracy_per_class.items():
+            is_measured = accuracy is not None and not math.isnan(accuracy)
+            lines.append(f"| {escape_markdown(label)} | {f'{accuracy:.1%}' if is_measured else 'no test image'} |")
         return lines
 
     def _costs(self) -> list[str]:
         lines = ["| phase | seconds |", "| --- | ---: |"]
-        lines += [f"| {inline(phase)} | {s:.2f} |" for phase, s in self.seconds.items()]
+        lines += [f"| {escape_markdown(phase)} | {seconds:.2f} |" for phase, seconds in self.seconds.items()]
         gflops = [self.retrieval_flops, self.preparation_flops, self.training_flops]
-        retrieval, preparation, training = (f"{n / 1e9:.1f}" for n in gflops)
-        counted = "two FLOPs a MAC"
-        return [*lines, "", f"GFLOPs ({counted}): {retrieval} to rank, {preparation} to prepare, {training} to train."]
+        retrieval, preparation, training = (f"{flops / 1e9:.1f}" for flops in gflops)
+        unit = "two FLOPs per MAC"
+        return [*lines, "", f"GFLOPs ({unit}): {retrieval} to rank, {preparation} to prepare, {training} to train."]
 
     def _options(self) -> list[str]:
-        used = ", ".join(f"{library} {version}" for library, version in self.versions.items())
-        chosen = [f"{name} {self.options[name]}" for name in CHOSEN if self.options.get(name) is not None]
-        lines = [f"Options: {inline(', '.join(chosen))}."] if chosen else []
-        return [*lines, f"Seed {self.seed}, device {inline(self.device)}, {inline(used)}."]
+        versions = ", ".join(f"{library} {version}" for library, version in self.versions.items())
+        shown_options = [f"{name} {self.options[name]}" for name in SHOWN_OPTIONS if self.options.get(name) is not None]
+        lines = [f"Options: {escape_markdown(', '.join(shown_options))}."] if shown_options else []
+        return [*lines, f"Seed {self.seed}, device {escape_markdown(self.device)}, {escape_markdown(versions)}."]
 
-    def public(self) -> AdaptReport:
-        """What others may see of it: notes, and names of photos that could not be read, may tell of this machine."""
-        told = {"note": len(self.notes), "unreadable image": len(self.skipped_images)}
-        notes = [f"{counted(n, what)}: see the report where it was made" for what, n in told.items() if n]
+    def public_copy(self) -> AdaptReport:
+        """Return a copy to publish, without notes and names of files, because these may tell about this machine."""
+        hidden_counts = {"note": len(self.notes), "unreadable image": len(self.skipped_images)}
+        notes = [
+            f"{quantity(count, noun)}: see the report where it was made"
+            for noun, count in hidden_counts.items()
+            if count
+        ]
         return replace(self, notes=notes, skipped_images=[])
 
 
 def voter_name(neighbor: dict[str, Any]) -> str:
-    """What people call a neighbor: its entry's id, or the repo of a single model on the Hub."""
+    """Return a neighbor's name for people: the id of its entry, or the repo of a single model on the Hub."""
     repo = neighbor.get("repo_id")
     return repo if isinstance(repo, str) and neighbor.get("path") == "." else neighbor["id"]
 
 
-def finite(value: Any) -> Any:
-    """The value with numbers that are not finite as None: JSON knows no NaN."""
+def replace_nonfinite(value: Any) -> Any:
+    """Return a value with None for numbers that are not finite, because JSON has no NaN."""
     if isinstance(value, dict):
-        return {k: finite(v) for k, v in value.items()}
+        return {key: replace_nonfinite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [finite(v) for v in value]
+        return [replace_nonfinite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""What accuracy costs: the models of a sweep as a table, a picture and JSON."""
+"""Accuracy against cost: the models of a sweep as a table, a picture and JSON."""
 
 from __future__ import annotations
 
@@ -9,43 +9,43 @@ from typing import Any
 from ..drawing.style import png
 from ..files.storage import write_bytes, write_json
 from .figures import cost_figure
-from .report import AdaptReport, finite
+from .report import AdaptReport, replace_nonfinite
 
 SWEEP_FILES = ("sweep.json", "sweep.md", "sweep.png")
 
 
 def curve_rows(reports: Sequence[AdaptReport]) -> list[dict[str, Any]]:
-    """For each model: its ratio, what it costs, and how good it is."""
+    """Return the ratio, the costs and the accuracy of each model."""
     return [
         {
-            "ratio": r.ratio,
-            "params": r.params,
-            "macs": r.macs,
-            "latency_ms": r.latency_ms["model"],
-            "accuracy": r.accuracy,
-            "accuracy_interval": r.accuracy_interval,
-            "accuracy_at_step": r.accuracy_at_step,
+            "ratio": report.ratio,
+            "params": report.params,
+            "macs": report.macs,
+            "latency_ms": report.latency_ms["model"],
+            "accuracy": report.accuracy,
+            "accuracy_interval": report.accuracy_interval,
+            "accuracy_at_step": report.accuracy_at_step,
         }
-        for r in reports
+        for report in reports
     ]
 
 
 def curve_markdown(reports: Sequence[AdaptReport]) -> str:
-    """The table as a page of Markdown."""
+    """Return the table as a page of Markdown."""
     first = reports[0]
     lines = [
         f"# Accuracy against cost: {len(first.labels)} classes, {first.train_images} images",
         "",
         "![Accuracy against cost](sweep.png)",
         "",
-        "| ratio | parameters | MACs an image | ms an image | accuracy | 95% confidence |",
+        "| ratio | parameters | MACs per image | ms per image | accuracy | 95% confidence |",
         "| ---: | ---: | ---: | ---: | ---: | --- |",
     ]
     for row in curve_rows(reports):
         low, high = row["accuracy_interval"]
-        share_p, share_m = row["params"] / first.base_params, row["macs"] / first.base_macs
+        parameter_share, mac_share = row["params"] / first.base_params, row["macs"] / first.base_macs
         lines.append(
-            f"| {row['ratio']:g} | {row['params']:,} ({share_p:.1%}) | {row['macs']:,} ({share_m:.1%}) | "
+            f"| {row['ratio']:g} | {row['params']:,} ({parameter_share:.1%}) | {row['macs']:,} ({mac_share:.1%}) | "
             f"{row['latency_ms']:.2f} | {row['accuracy']:.1%} | {low:.0%} to {high:.0%} |"
         )
     base = f"| base | {first.base_params:,} | {first.base_macs:,} | {first.latency_ms['base']:.2f} | | |"
@@ -61,5 +61,5 @@ def save_curve(reports: Sequence[AdaptReport], folder: Path) -> None:
     """
     rows = curve_rows(reports)
     write_bytes(folder / "sweep.png", png(cost_figure(rows, reports[0].base_macs)))
-    write_json(folder / "sweep.json", finite({"labels": reports[0].labels, "models": rows}))
+    write_json(folder / "sweep.json", replace_nonfinite({"labels": reports[0].labels, "models": rows}))
     write_bytes(folder / "sweep.md", curve_markdown(reports).encode())

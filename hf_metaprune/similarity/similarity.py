@@ -18,7 +18,7 @@ from ..data.task import Task
 from ..errors import BankError, FormatError, HubError, HubTroubleError, HubUnreachableError, NotCachedError
 from ..hub.client import Patience
 from ..registry import Registry
-from ..text import counted
+from ..text import quantity
 from ..training.record import RunRecord
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class Query:
 
     def _uncached_note(self) -> str:
         named, more = ", ".join(self.uncached[:MAX_NAMED]), len(self.uncached) - MAX_NAMED
-        entries = counted(len(self.uncached), "entry", "entries")
+        entries = quantity(len(self.uncached), "entry", "entries")
         return f"left out {entries} that the cache lacks, because the Hub must not be asked: {named}" + (
             f" and {more} more" if more > 0 else ""
         )

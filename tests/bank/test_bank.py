@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from hf_metaprune.bank import folders
 from hf_metaprune.bank.bank import Bank
-from hf_metaprune.bank.entry import check_id
-from hf_metaprune.bank.factory import subset
+from hf_metaprune.bank.entry_checks import check_id
+from hf_metaprune.bank.factory import copy_subset
 from hf_metaprune.bank.index import INDEX_SCHEMA, read_table
 from hf_metaprune.bank.repair import repair_index
 from hf_metaprune.bank.validation import validate_bank
@@ -82,7 +82,7 @@ def test_metrics_that_could_not_be_read_again_are_refused(own_bank: Bank, metric
 
 
 def test_large_banks_are_sharded(own_bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folders, "SHARD_ABOVE", 4)
+    monkeypatch.setattr(folders, "MAX_FLAT_ENTRIES", 4)
     entry = own_bank.add(first(own_bank).load_model(), "sharded")
     assert len(Path(entry.path).parts) == 3
     assert Bank.open(own_bank.root)["sharded"].load_model().mask() == entry.mask
@@ -226,20 +226,20 @@ def test_rows_that_lead_astray_are_left_out_and_named(own_bank: Bank, changes: d
         len(own_bank)
     lenient = Bank.open(own_bank.root, strict=False)
     assert len(lenient) == 3
-    assert ["row 0"] == list(lenient.left_out) == [p.entry_id for p in validate_bank(lenient)][:1]
+    assert ["row 0"] == list(lenient.skip_reasons) == [p.entry_id for p in validate_bank(lenient)][:1]
     lenient.update_index({})  # who writes does not lose what he cannot read
     assert pq.read_table(own_bank.root / "index.parquet").num_rows == 4
 
 
 def test_subsets_are_banks(own_bank: Bank, tmp_path: Path) -> None:
     ids = list(own_bank.entries)[:2]
-    small = subset(own_bank, tmp_path / "small", ids, name="small")
+    small = copy_subset(own_bank, tmp_path / "small", ids, name="small")
     assert not (small.root / ".locks").exists()  # what is shipped holds nothing of this machine
     assert list(small.entries) == ids
     assert small.name == "small"
     assert validate_bank(small) == []
     with pytest.raises(StorageError, match="exists already"):
-        subset(own_bank, tmp_path / "small", ids)
+        copy_subset(own_bank, tmp_path / "small", ids)
 
 
 def test_a_lock_that_is_held_is_waited_for_and_then_named(own_bank: Bank) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from hf_metaprune.bank import factory
 from hf_metaprune.bank.bank import Bank
-from hf_metaprune.bank.entry import check_id
+from hf_metaprune.bank.entry_checks import check_id
 from hf_metaprune.bank.factory import build_bank, entry_id, task_seed
 from hf_metaprune.bank.validation import validate_bank
 from hf_metaprune.data.images import ImageSet

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_metaprune.bank.bank import Bank
-from hf_metaprune.bank.footer import stated_size
+from hf_metaprune.bank.footer import read_stated_size
 from hf_metaprune.bank.index import read_table
 from hf_metaprune.errors import FormatError
 
@@ -49,13 +49,13 @@ def test_the_stated_size_is_what_pyarrow_says(rows: list[tuple[list[str], int]],
     metadata = pq.read_metadata(sink)
     chunks = [metadata.row_group(g).column(c) for g in range(metadata.num_row_groups) for c in range(2)]
     unpacked = sum(chunk.total_uncompressed_size + 8 * chunk.num_values for chunk in chunks)
-    assert stated_size(sink) == (len(rows), unpacked)
+    assert read_stated_size(sink) == (len(rows), unpacked)
 
 
 @given(content=st.binary(max_size=60))
 def test_a_footer_of_any_bytes_is_read_or_refused(content: bytes) -> None:
     try:
-        stated_size(io.BytesIO(b"PAR1" + content + len(content).to_bytes(4, "little") + b"PAR1"))
+        read_stated_size(io.BytesIO(b"PAR1" + content + len(content).to_bytes(4, "little") + b"PAR1"))
     except ValueError as error:
         assert "footer" in str(error) or "Parquet" in str(error)
 

@@ -21,7 +21,7 @@ from hf_metaprune.bank.sketch import (
     Sketcher,
     guess_probabilities,
     pack_sketch,
-    project,
+    project_features,
     unpack_sketch,
 )
 from hf_metaprune.data.task import TaskData
@@ -53,12 +53,12 @@ def test_a_sketch_guesses_what_is_linear_in_the_base(base: BaseModel, task_data:
 
 def test_features_of_large_bases_are_projected_in_the_same_way_for_ever() -> None:
     x = np.random.default_rng(0).normal(size=(20, 2048)).astype(np.float32)
-    found = project(x)
+    found = project_features(x)
     assert found.shape == (20, MAX_FEATURES)
     assert found @ found.T * 2048 / MAX_FEATURES == pytest.approx(x @ x.T, abs=500)  # 2048 on the diagonal
-    one = project(np.eye(2048, dtype=np.float32)[:1]) * 2048**0.5
+    one = project_features(np.eye(2048, dtype=np.float32)[:1]) * 2048**0.5
     assert one[0, :8].round().astype(int).tolist() == [-1, 1, 1, -1, 1, 1, 1, 1]
-    assert (project(x[:, :MAX_FEATURES]) == x[:, :MAX_FEATURES]).all()
+    assert (project_features(x[:, :MAX_FEATURES]) == x[:, :MAX_FEATURES]).all()
 
 
 def test_a_built_bank_has_sketches_that_survive_a_repair(own_bank: Bank) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from hf_metaprune.reporting.card import split
+from hf_metaprune.reporting.card import split_card
 from tests.fuzz.mutators import RAW, mutate_bytes, mutate_value, nasty
 
 LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))
@@ -52,7 +52,7 @@ def mutate_card(rng: Random, content: bytes) -> bytes:
     kind = rng.choice(("bytes", "values", "values", "facts", "lines", "lines", "text"))
     if kind == "bytes":
         return mutate_bytes(rng, content)
-    data, text = split(content.decode())
+    data, text = split_card(content.decode())
     front = yaml.dump(data, sort_keys=False)
     if kind == "values":
         front = _dumped(mutate_value(rng, data))

@@ -14,7 +14,7 @@ from hf_metaprune.data.task import TaskData
 from hf_metaprune.masks.scores import ScoreMask
 from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.models.score_file import save_scores
-from hf_metaprune.reporting.card import split
+from hf_metaprune.reporting.card import split_card
 from tests.conftest import make_bank, make_base, make_task_data
 
 TINY = {"steps": 1, "batch_size": 8, "eval_steps": (0,), "precision": "fp32"}
@@ -57,7 +57,7 @@ def make_corpus(root: Path, bank: Path, task_data: TaskData) -> Corpus:
     for picture in (root / "model").glob("*.png"):
         picture.unlink()
     _save_other_base(root / "other_base")
-    card = split((root / "model" / "README.md").read_text())[0]
+    card = split_card((root / "model" / "README.md").read_text())[0]
     (root / "listed.json").write_text(json.dumps({"id": "eve/model", "sha": "a" * 40, "cardData": card}))
     sizes, rng = Bank.open(bank).sizes, np.random.default_rng(0)
     scores = ScoreMask({name: rng.random(size) for name, size in sizes.items()})

@@ -19,8 +19,16 @@ from safetensors import SafetensorError
 
 from hf_metaprune import Bank
 from hf_metaprune.bank import index
-from hf_metaprune.bank.entry import check_magnitudes
-from hf_metaprune.bank.index import check_complete, index_bytes, make_table, merged, read_table, stored_meta, table_rows
+from hf_metaprune.bank.entry_checks import check_magnitudes
+from hf_metaprune.bank.index import (
+    check_complete,
+    index_bytes,
+    make_table,
+    merge_tables,
+    read_stored_meta,
+    read_table,
+    table_rows,
+)
 from hf_metaprune.bank.meta import check_meta
 from hf_metaprune.bank.repair import recover, repair_index
 from hf_metaprune.bank.search import _ModelCheck
@@ -127,14 +135,14 @@ def list_entries(bank: Bank) -> None:
         if entry.sketch is not None:
             with contextlib.suppress(FormatError):  # as in a ranking, which leaves the entry out
                 assert np.isfinite(unpack_sketch(entry.sketch, len(entry.labels))).all()
-    f"{bank.left_out}".encode()
+    f"{bank.skip_reasons}".encode()
 
 
 def read_index(corpus: Corpus) -> None:
     """As from a folder, and as from the Hub, where the index has the copy of ``bank.json``."""
     path = corpus.bank / "index.parquet"
     list_entries(Bank.open(corpus.bank, strict=False))
-    meta = stored_meta(path)
+    meta = read_stored_meta(path)
     bank = Bank.open(corpus.bank)
     if meta is not None:
         list_entries(Bank(bank.files, check_meta(meta, path), strict=False))
@@ -144,7 +152,7 @@ def read_index(corpus: Corpus) -> None:
 def _render(bank: Bank, meta: dict) -> None:
     """The index and the card that publishing into such a bank would make."""
     table = check_complete(read_table(bank.root / "index.parquet"), bank.root)
-    content = index_bytes(merged(table, make_table(list(table_rows(table))[:1]), ["x"]), meta)
+    content = index_bytes(merge_tables(table, make_table(list(table_rows(table))[:1]), ["x"]), meta)
     BankCard("me/bank", meta, list(table_rows(table))).render().encode()
     assert content
 
@@ -184,7 +192,7 @@ def read_listed(corpus: Corpus) -> None:
         commons.use_entries({entry.id: entry})
         assert len(entry.mask) == len(commons.sizes)
         make_table([entry.row()])
-        f"{entry.method} {commons.left_out}".encode()
+        f"{entry.method} {commons.skip_reasons}".encode()
 
 
 def read_entry(corpus: Corpus) -> None:

@@ -19,7 +19,7 @@ from hf_metaprune.files.storage import MAX_DEPTH, parse_json, read_json
 from hf_metaprune.hub.header import MAX_HEADER_BYTES, read_metadata
 from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.models.saving import load_config, load_model
-from hf_metaprune.reporting.card import is_untouched, split
+from hf_metaprune.reporting.card import is_untouched, split_card
 from hf_metaprune.reporting.model_card import ModelCard
 from hf_metaprune.reporting.report import AdaptReport
 from hf_metaprune.reporting.report_files import load_report
@@ -47,7 +47,7 @@ MODEL = ("README.md", "config.json", "model.safetensors")
 )
 def test_yaml_that_does_not_fit_its_tag(line: str) -> None:
     with pytest.raises(FormatError, match="YAML"):
-        split(f"---\n{line}\n---\n")
+        split_card(f"---\n{line}\n---\n")
 
 
 def card(existing: str) -> str:
@@ -66,7 +66,7 @@ def test_yaml_that_cannot_be_written_again_is_left_alone() -> None:
 
 @pytest.mark.parametrize(("tags", "kept"), [("5", []), ("cats", ["cats"]), ("[[a], cats, {b: c}]", ["cats"])])
 def test_tags_that_are_no_list_of_texts(tags: str, kept: list[str]) -> None:
-    data, text = split(card(f"---\ntags: {tags}\n---\nMy words.\n"))
+    data, text = split_card(card(f"---\ntags: {tags}\n---\nMy words.\n"))
     assert text.strip() == "My words."
     assert data["tags"][4:] == kept
 
@@ -211,7 +211,7 @@ def test_facts_that_no_index_can_hold(hub: LoopbackHub, corpus: Corpus, changes:
     import yaml  # type: ignore[import-untyped]
 
     files = {name: (corpus.model / name).read_bytes() for name in MODEL}
-    data, text = split(files["README.md"].decode())
+    data, text = split_card(files["README.md"].decode())
     data["metaprune"] |= changes
     hub.put_files("eve/odd", files | {"README.md": f"---\n{yaml.safe_dump(data)}---\n{text}".encode()})
     with pytest.raises(MetaPruneError, match="method is no text"):

@@ -10,7 +10,7 @@ import yaml  # type: ignore[import-untyped]
 from hf_metaprune import Bank
 from hf_metaprune.bank.publish import publish_bank
 from hf_metaprune.errors import MetaPruneError
-from hf_metaprune.reporting.card import split
+from hf_metaprune.reporting.card import split_card
 from tests.fuzz.cards import mutate_facts
 from tests.fuzz.corpus import Corpus
 from tests.fuzz.formats import lfs_pointer, mutate_safetensors
@@ -23,7 +23,7 @@ MODELS, BANKS = 100, 30
 
 def card_of(rng: Random, content: str) -> bytes:
     """A card with other values; the Hub lists it, for it has the tag."""
-    data, text = split(content)
+    data, text = split_card(content)
     data = mutate_facts(rng, data)
     data = (data if isinstance(data, dict) else {}) | {"tags": ["metaprune"]}
     return f"---\n{yaml.safe_dump(data)}---\n{text}".encode("utf-8", "surrogatepass")
@@ -43,7 +43,7 @@ def test_no_model_spoils_a_search(hub: LoopbackHub, corpus: Corpus) -> None:
     hub.put_files("zoe/good", files)
     found = Bank.from_search(corpus.bank)
     assert "zoe--good" in found.entries
-    assert 10 < len(found.left_out) < MODELS
+    assert 10 < len(found.skip_reasons) < MODELS
     for entry in list(found):
         with contextlib.suppress(MetaPruneError):
             entry.verify()

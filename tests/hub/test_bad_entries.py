@@ -19,7 +19,7 @@ from hf_metaprune.bank.validation import validate_bank
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import BankError, FormatError
 from hf_metaprune.models.base_model import sha256_file
-from hf_metaprune.reporting.card import split
+from hf_metaprune.reporting.card import split_card
 from tests.bank.edits import edit_index, first
 from tests.conftest import make_base
 from tests.hub import LoopbackHub
@@ -37,13 +37,13 @@ def test_an_entry_that_shares_anothers_place_takes_nothing_along(
     assert f"{victim.path}/model.safetensors" in hub.read_files("me/bank")
     there = Bank.from_hub("me/bank")
     assert ("zzz" not in there, victim.id in there) == (True, True)
-    assert "lies where" in next(iter(there.left_out.values()))
+    assert "has the same folder as" in next(iter(there.skip_reasons.values()))
 
 
 def test_an_entry_named_like_a_shard_goes_into_one(own_bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
     model = first(own_bank).load_model()
     assert own_bank.add(model, "69").path.count("/") == 2
-    monkeypatch.setattr(folders, "SHARD_ABOVE", 0)
+    monkeypatch.setattr(folders, "MAX_FLAT_ENTRIES", 0)
     own_bank.add(model, "victim")
     edit_index(own_bank, path="tasks/" + own_bank["victim"].path.split("/")[1])  # as a foolish program might
     with pytest.raises(FormatError, match=r"another entry lies"):
@@ -80,7 +80,7 @@ def test_a_model_of_another_network_does_not_stop_the_others(
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     hub.put_files("me/good", files)
     another_network(folder, tmp_path)
-    data, text = split((folder / "README.md").read_text())
+    data, text = split_card((folder / "README.md").read_text())
     weights = folder / "model.safetensors"
     data["metaprune"] |= {"sha256": sha256_file(weights), "size": weights.stat().st_size}
     (folder / "README.md").write_text(f"---\n{yaml.safe_dump(data)}---\n{text}")

@@ -48,7 +48,7 @@ def test_models_in_trouble_do_not_end_a_search_but_many_do(
     hub.put_files("ada/pets", {"notes.txt": b"a new commit"})
     found = Bank.from_search(bank)
     assert list(found.entries) == ["bob--pets"]
-    assert words in found.left_out["ada/pets"]
+    assert words in found.skip_reasons["ada/pets"]
     for n in range(4):
         hub.put_folder(f"me/m{n}", folder)
     hub.faults.add(fault, path="/resolve/", times=1000)
@@ -101,7 +101,7 @@ def test_a_header_is_asked_for_again_and_not_remembered_wrong(
     assert list(Bank.from_search(bank).entries) == ["ada--pets"]
     hub.put_files("ada/pets", {"notes.txt": b"a new commit"})
     hub.faults.add(Content(b"<html>Log in to the hotel's network</html>"), method="GET", host="storage")
-    assert "cannot be read" in Bank.from_search(bank).left_out["ada/pets"]
+    assert "cannot be read" in Bank.from_search(bank).skip_reasons["ada/pets"]
     assert list(Bank.from_search(bank).entries) == ["ada--pets"]
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from hf_metaprune import Bank
-from hf_metaprune.bank import publish
+from hf_metaprune.bank import commits, publish
 from hf_metaprune.bank.publish import add_entries, publish_bank, remove_entries
 from hf_metaprune.bank.validation import validate_bank
 from hf_metaprune.errors import (
@@ -25,7 +25,7 @@ from hf_metaprune.errors import (
     PublishConflictError,
 )
 from hf_metaprune.hub import repo as repo_module
-from hf_metaprune.reporting.card import split
+from hf_metaprune.reporting.card import split_card
 from tests.hub import Call, Drop, LoopbackHub, Status
 
 
@@ -67,7 +67,7 @@ def test_the_published_bank_is_the_bank(hub: LoopbackHub, bank: Bank, tmp_path: 
     there = Bank.from_hub("me/bank")
     assert validate_bank(there) == []
     assert [e.row() for e in there] == [e.row() for e in bank]
-    data, text = split(files["README.md"].decode())
+    data, text = split_card(files["README.md"].decode())
     assert (data["license"], data["metaprune"]["entries"], "metaprune-bank" in data["tags"]) == ("apache-2.0", 4, True)
     assert all(entry.id in text for entry in bank)
     assert str(tmp_path) not in b"".join(files.values()).decode("latin-1")
@@ -96,11 +96,11 @@ def test_only_what_changed_is_sent(hub: LoopbackHub, own_bank: Bank, tmp_path: P
 def test_large_banks_are_published_in_many_commits(
     hub: LoopbackHub, bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publish, "COMMIT_ENTRIES", 1)
+    monkeypatch.setattr(commits, "COMMIT_ENTRIES", 1)
     assert len(publish_bank(bank, "me/bank").commits) == 4
     assert_whole(hub, "me/bank", tmp_path)
-    monkeypatch.setattr(publish, "COMMIT_ENTRIES", 250)
-    monkeypatch.setattr(publish, "COMMIT_BYTES", 2 * max(e.size for e in bank))
+    monkeypatch.setattr(commits, "COMMIT_ENTRIES", 250)
+    monkeypatch.setattr(commits, "COMMIT_BYTES", 2 * max(e.size for e in bank))
     assert len(publish_bank(bank, "me/other").commits) == 2
 
 
@@ -108,7 +108,7 @@ def test_large_banks_are_published_in_many_commits(
 def test_a_publication_that_was_cut_goes_on(
     hub: LoopbackHub, bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int
 ) -> None:
-    monkeypatch.setattr(publish, "COMMIT_ENTRIES", 1)
+    monkeypatch.setattr(commits, "COMMIT_ENTRIES", 1)
     hub.faults.add(Status(500), method="POST", path="/commit/", skip=cut, times=1)
     with pytest.raises(HubError, match="trouble.*500"):
         publish_bank(bank, "me/bank")

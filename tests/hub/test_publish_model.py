@@ -14,7 +14,7 @@ from hf_metaprune import AdaptResult, Bank, MetaPruner
 from hf_metaprune.bank.publish import publish_bank
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import HubError, OptionError
-from hf_metaprune.reporting.card import split
+from hf_metaprune.reporting.card import split_card
 from hf_metaprune.reporting.publishing import publish_model
 from hf_metaprune.result import load_result
 from tests.hub import Call, LoopbackHub, run_python
@@ -52,7 +52,7 @@ def test_the_card_says_what_was_measured_and_validates(hub: LoopbackHub, bank: B
     pruner = MetaPruner.from_hub("me/bank")
     result = pruner.adapt(task_data.select((0, 1, 3), seed=0), by="leep", neighbors=2, **TINY)
     result.push_to_hub("me/pets", license="apache-2.0")
-    data, text = split(card_of(hub))
+    data, text = split_card(card_of(hub))
     assert "measured in float32; the weights are stored as float16" in text
     assert "(confusion.png)" in text
     HubCard(card_of(hub)).validate()
@@ -96,14 +96,14 @@ def test_the_snippet_of_a_bank_runs_as_shown(hub: LoopbackHub, bank: Bank, tmp_p
 
 def test_a_card_that_was_edited_by_hand_keeps_its_text(hub: LoopbackHub, result: AdaptResult) -> None:
     result.push_to_hub("me/pets")
-    data, _ = split(card_of(hub))
+    data, _ = split_card(card_of(hub))
     mine = card_of(hub).replace("## Limits", "## My own words\n\nBe kind.\n\n## Limits")
     mine = mine.replace("---\n", "---\nlicense: mit\nauthors: [me]\n", 1).replace("- pruned", "- pruned\n- cats")
     hub.put_files("me/pets", {"README.md": mine.encode()})
     result.model.config.ratio = 0.6
     result.push_to_hub("me/pets")
-    now, body = split(card_of(hub))
-    assert body.strip() == split(mine)[1].strip()
+    now, body = split_card(card_of(hub))
+    assert body.strip() == split_card(mine)[1].strip()
     assert (now["license"], now["authors"], now["metaprune"]["ratio"]) == ("mit", ["me"], 0.6)
     assert now["tags"] == [*data["tags"], "cats"]
 
@@ -114,7 +114,7 @@ def test_a_card_that_nobody_edited_is_made_anew(hub: LoopbackHub, result: AdaptR
     result.report.accuracy, result.report.notes = 0.125, []
     result.push_to_hub("me/pets")
     assert "Accuracy 12.5%" in card_of(hub)
-    assert split(card_of(hub))[0]["license"] == "mit"
+    assert split_card(card_of(hub))[0]["license"] == "mit"
 
 
 def test_a_card_that_is_edited_while_it_is_published(hub: LoopbackHub, result: AdaptResult) -> None:

@@ -12,7 +12,7 @@ from hf_metaprune import AdaptResult, Bank, MetaPruner
 from hf_metaprune.bank.publish import publish_bank
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import BankError, FormatError, HubError, MetaPruneError, OptionError
-from hf_metaprune.reporting.card import split
+from hf_metaprune.reporting.card import split_card
 from hf_metaprune.reporting.report_files import load_report
 from tests.bank.edits import edit_json, first
 from tests.hub import LoopbackHub
@@ -52,11 +52,11 @@ def test_a_path_cannot_bring_markup_into_a_card(
     put_index(hub, tmp_path, lambda rows: rows[0].update(path=path))
     pruner = MetaPruner.from_hub("me/bank")
     assert len(pruner.bank) == 3
-    assert "characters" in next(iter(pruner.bank.left_out.values()))
+    assert "characters" in next(iter(pruner.bank.skip_reasons.values()))
     result = pruner.adapt(task, neighbors=2, **TINY)
     result.report.neighbors[0]["path"] = path  # whatever way it came
     result.push_to_hub("me/pets")
-    text = split(hub.read_files("me/pets")["README.md"].decode())[1]
+    text = split_card(hub.read_files("me/pets")["README.md"].decode())[1]
     assert not re.search(r"(?<!\\)(<b>|<a |\]\(z)", text)
 
 

@@ -14,7 +14,7 @@ from hf_metaprune.bank.publish import add_entries, publish_bank, remove_entries
 from hf_metaprune.bank.repair import repair_index
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import BankError, FormatError, HubError
-from hf_metaprune.reporting.card import split
+from hf_metaprune.reporting.card import split_card
 from hf_metaprune.reporting.publishing import publish_model
 from hf_metaprune.result import load_result
 from tests.bank.edits import edit_index, edit_json, first
@@ -55,7 +55,7 @@ def test_what_was_written_by_hand_into_the_yaml_stays(hub: LoopbackHub, result: 
     result.push_to_hub("me/pets")
     now = hub.read_files("me/pets")["README.md"].decode()
     assert now.startswith(mine)
-    assert split(now)[0]["metaprune"]["ratio"] == 0.6
+    assert split_card(now)[0]["metaprune"]["ratio"] == 0.6
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
@@ -70,7 +70,7 @@ def test_texts_with_empty_lines_and_other_line_ends_stay(hub: LoopbackHub, resul
     now = hub.read_files("me/pets")["README.md"].decode()
     assert now.split(end)[:7] == mine.split(end)[:7]
     assert now.count(end) == now.count("\n")
-    assert split(now)[0]["metaprune"]["ratio"] == 0.6
+    assert split_card(now)[0]["metaprune"]["ratio"] == 0.6
 
 
 def test_a_card_that_cannot_say_what_the_model_is_stops_the_publication(hub: LoopbackHub, result: AdaptResult) -> None:
@@ -101,10 +101,10 @@ def test_what_was_true_of_another_model_goes_and_what_was_written_by_hand_stays(
 ) -> None:
     result.report.source = "me/cats"
     result.push_to_hub("me/pets")
-    assert split(hub.read_files("me/pets")["README.md"].decode())[0]["datasets"] == ["me/cats"]
+    assert split_card(hub.read_files("me/pets")["README.md"].decode())[0]["datasets"] == ["me/cats"]
     result.report.source = "dogs"
     result.push_to_hub("me/pets")
-    assert "datasets" not in split(hub.read_files("me/pets")["README.md"].decode())[0]
+    assert "datasets" not in split_card(hub.read_files("me/pets")["README.md"].decode())[0]
 
 
 def test_an_entry_published_as_a_model_claims_no_more_than_is_known(hub: LoopbackHub, bank: Bank) -> None:
@@ -214,7 +214,7 @@ def test_a_card_that_was_edited_before_it_is_published_is_kept(
             hub.put_files("me/pets", {"README.md": hub.read_files("me/pets")["README.md"].decode().replace(*there, 1)})
         publish_model(load_result(folder), "me/pets")
         assert publish_model(load_result(folder), "me/pets").commits == []
-        return split(hub.read_files("me/pets")["README.md"].decode())
+        return split_card(hub.read_files("me/pets")["README.md"].decode())
 
     yaml, text = publish(local=("---\n", "---\nlicense: mit\n"))
     assert yaml["license"] == "mit"
@@ -229,7 +229,7 @@ def test_a_card_that_was_edited_before_it_is_published_is_kept(
     assert "hf_metaprune" not in {record.name.partition(".")[0] for record in caplog.records}
     yaml, text = publish(there=("## Better words", "## Words on the Hub"))
     assert ("## Words on the Hub" in text, yaml["thumbnail"]) == (True, "x.png")
-    assert "that of the folder is not sent" in caplog.text
+    assert "the folder's card is not sent" in caplog.text
     yaml, _ = publish(there=("license: apache-2.0", "license: [mit, apache-2.0]"))
     assert yaml["license"] == ["mit", "apache-2.0"]
     hub.put_files("me/pets", {"README.md": b"---\n{ bad\n---\nOurs."})
@@ -241,7 +241,7 @@ def test_a_card_that_was_edited_before_it_is_published_is_kept(
     publish_model(load_result(folder), "me/new")
     assert "is not sent: the card's YAML" in caplog.text
     for repo in ("me/others", "me/new"):
-        text = split(hub.read_files(repo)["README.md"].decode())[1]
+        text = split_card(hub.read_files(repo)["README.md"].decode())[1]
         assert (f'"{repo}"' in text, "mine" in text) == (True, False)
 
 
@@ -268,10 +268,10 @@ def test_a_base_is_named_only_if_its_repo_has_it(hub: LoopbackHub, result: Adapt
     result.push_to_hub("me/pets")
     text = hub.read_files("me/pets")["README.md"].decode()
     assert "big/resnet" not in text
-    assert "base_model" not in split(text)[0]
+    assert "base_model" not in split_card(text)[0]
     hub.put_folder("big/resnet", base_folder)
     result.push_to_hub("me/pets")
-    assert split(hub.read_files("me/pets")["README.md"].decode())[0]["base_model"] == "big/resnet"
+    assert split_card(hub.read_files("me/pets")["README.md"].decode())[0]["base_model"] == "big/resnet"
 
 
 @pytest.mark.parametrize("answer", [b"{}", b"[]"])

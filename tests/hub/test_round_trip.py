@@ -20,7 +20,7 @@ def test_a_model_of_a_published_bank_votes_for_the_next_task(hub: LoopbackHub, b
     assert [n["repo_id"] for n in result.report.neighbors] == ["me/bank"] * 2
     result.push_to_hub("me/pets")
     commons = MetaPruner.from_search("me/bank")
-    assert (list(commons.bank.entries), commons.bank.left_out) == (["me--pets"], {})
+    assert (list(commons.bank.entries), commons.bank.skip_reasons) == (["me--pets"], {})
     again = commons.adapt(task_data.select((0, 1, 4), seed=0), by="leep", neighbors=1, **TINY)
     voter = again.report.neighbors[0]
     assert (voter["repo_id"], voter["revision"], voter["share"]) == (

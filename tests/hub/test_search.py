@@ -14,7 +14,7 @@ import yaml
 from hf_metaprune import Bank, MetaPruner
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import BankError, FormatError, HubError, HubUnreachableError, OptionError
-from hf_metaprune.reporting.card import split
+from hf_metaprune.reporting.card import split_card
 from tests.hub import LoopbackHub, Status
 
 TINY = {"steps": 1, "batch_size": 8, "eval_steps": (0,), "precision": "fp32"}
@@ -32,7 +32,7 @@ def model_files(bank_folder: Path, task_data: TaskData, tmp_path_factory: pytest
 
 def with_facts(files: Files, **changes: object) -> Files:
     """The files with another ``metaprune`` block in the card."""
-    data, text = split(files["README.md"].decode())
+    data, text = split_card(files["README.md"].decode())
     data["metaprune"] |= changes
     return files | {"README.md": f"---\n{yaml.safe_dump(data)}---\n{text}".encode()}
 
@@ -48,7 +48,7 @@ def test_models_of_the_same_base_are_found(hub: LoopbackHub, bank: Bank, model_f
     hub.put_files("me/secret", model_files)
     hub.repo("me/secret").private = True
     found = search(bank)
-    assert (sorted(found.entries), found.left_out) == (["ada--pets", "me--secret"], {})
+    assert (sorted(found.entries), found.skip_reasons) == (["ada--pets", "me--secret"], {})
     entry = found["ada--pets"]
     assert (entry.labels, entry.owner, entry.ratio) == (("cat", "dog", "daisy"), "ada", 0.7)
     assert entry.revision == hub.repo("ada/pets").branches["main"]
@@ -107,7 +107,7 @@ def lie_labels(files: Files) -> Files:
 
 
 def lie_masks(files: Files) -> Files:
-    facts = split(files["README.md"].decode())[0]["metaprune"]
+    facts = split_card(files["README.md"].decode())[0]["metaprune"]
     masks = bytearray(base64.b64decode(facts["masks"]))
     masks[0] ^= 128
     return with_facts(files, masks=base64.b64encode(masks).decode())
@@ -159,8 +159,8 @@ def test_bad_models_are_left_out_and_named(hub: LoopbackHub, bank: Bank, model_f
         found = search(bank)
         assert asked or not hub.count(path="/eve/pets/")
         assert list(found.entries) == ["ada--pets"]
-        assert list(found.left_out) == ["eve/pets"]
-        assert message in found.left_out["eve/pets"]
+        assert list(found.skip_reasons) == ["eve/pets"]
+        assert message in found.skip_reasons["eve/pets"]
     with pytest.raises(FormatError, match=message):
         search(bank, strict=True)
 
@@ -209,7 +209,7 @@ def test_gated_models_are_left_out_until_access_is_given(hub: LoopbackHub, bank:
     hub.put_files("ada/pets", model_files)
     hub.repo("ada/pets").gated = "manual"
     found = search(bank)
-    assert "gated: ask for access" in found.left_out["ada/pets"]
+    assert "gated: ask for access" in found.skip_reasons["ada/pets"]
     hub.grant("ada/pets", "me")
     assert list(search(bank).entries) == ["ada--pets"]
 
