@@ -20,8 +20,8 @@ from hf_metaprune.models.slicing import count_parameters
 from hf_metaprune.sizing.budgets import Budget, largest, ratio_of
 from hf_metaprune.sizing.cost_model import CostModel, count_flops
 from hf_metaprune.sizing.sizes import Counts, Order, Sizing, layer_exceptions
-from tests.conftest import tiny_preprocessing
 from tests.models.networks import network, random_masks
+from tests.tiny import tiny_preprocessing
 
 LABELS = ["a", "b", "c"]
 IMAGE = torch.zeros(1, 3, 32, 32)
@@ -52,7 +52,7 @@ def described(name: str) -> tuple[str, dict]:
     return architecture, args
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [pytest.param(FAMILIES[0], marks=pytest.mark.slow), *FAMILIES[1:]])  # 53 layers
 @settings(max_examples=6)
 @given(data=st.data())
 def test_costs_are_those_of_the_sliced_network(name: str, data: st.DataObject) -> None:

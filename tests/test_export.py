@@ -89,6 +89,7 @@ def test_the_file_says_its_labels_and_preprocessing_and_no_path_of_this_machine(
     assert len(content) < 1.3 * sum(t.numel() * t.element_size() for t in adapted.model.state_dict().values()) + 60_000
 
 
+@pytest.mark.slow
 def test_int8_keeps_the_classes_of_a_transformer(vit_base: BaseModel, task_data: TaskData, tmp_path: Path) -> None:
     model = vit_base.whole(task_data.task.labels)
     fine_tune(
@@ -250,6 +251,7 @@ def test_openvino_computes_the_same_and_knows_the_labels(adapted: AdaptResult, f
         assert not any(path.encode() in file.read_bytes() for path in (str(REPO), "site-packages", str(Path.home())))
 
 
+@pytest.mark.slow
 def test_openvino_takes_8_bits_and_transformers_too(vit_base: BaseModel, task_data: TaskData, tmp_path: Path) -> None:
     model = vit_base.whole(task_data.task.labels)
     fine_tune(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -20,10 +19,10 @@ from PIL import Image
 
 from hf_metaprune import Bank
 from hf_metaprune.data.task import TaskData
+from tests.conftest import CHROMIUM
 
 playwright = pytest.importorskip("playwright.sync_api")
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 WAIT = 240_000  # milliseconds; a machine may be busy
 
 
@@ -100,8 +99,6 @@ def serve(files: Path, *arguments: object, **environment: str) -> Iterator[Serve
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium: apt-get install chromium, or the like")
     with playwright.sync_playwright() as driver:
         camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
         started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *camera])

@@ -29,7 +29,7 @@ from hf_metaprune.models.architectures.architecture import (
     find_architecture,
     layer_sizes,
 )
-from tests.conftest import randomise_norms
+from tests.tiny import randomise_norms
 
 NARROW = {"channels": (8, 12, 16, 20), "num_classes": 5}
 
