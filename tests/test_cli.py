@@ -139,7 +139,10 @@ def test_bank_commands(run, base_folder: Path, photos: Path, tmp_path: Path) -> 
     assert "left out" in shown
 
 
-def test_the_demo(run, bank_folder: Path, photos: Path, tmp_path: Path) -> None:
+def test_the_demo(run, bank_folder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of few steps; `scripts/check_fresh.sh` runs all of them."""
+    adapt = MetaPruner.adapt
+    monkeypatch.setattr(MetaPruner, "adapt", lambda *args, **options: adapt(*args, steps=4, batch_size=16, **options))
     code, shown, _ = run("demo", "--bank", bank_folder, "--data", photos, "--out", tmp_path / "demo")
     assert code == 0
     assert "Entries of the bank know" in shown  # all six classes are in it

@@ -101,7 +101,8 @@ def serve(files: Path, *arguments: object, **environment: str) -> Iterator[Serve
 def browser() -> Iterator[Any]:
     with playwright.sync_playwright() as driver:
         camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *camera])
+        cheap = ["--disable-gpu"]  # or a process draws with three dimensions on the CPU, without an end
+        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *camera, *cheap])
         yield started
         started.close()
 
@@ -120,7 +121,9 @@ class Visit:
     """One visitor's page; what the browser complains about is kept."""
 
     def __init__(self, browser: Any, url: str, **context: Any) -> None:
-        self.context = browser.new_context(**{"viewport": {"width": 1000, "height": 1200}, **context})
+        self.context = browser.new_context(
+            **{"viewport": {"width": 1000, "height": 1200}, "reduced_motion": "reduce", **context}
+        )
         self.context.set_default_timeout(WAIT)
         self.page = self.context.new_page()
         self.complaints: list[str] = []
