@@ -26,9 +26,14 @@ bare_path() { # all programs but those that a bare machine lacks
   done <<<"$PATH:"
 }
 
+bare_python() { # where pip may install something, and beside it the machine's own, for uv takes no other
+  python3 -m venv "$work/python"
+  ln -s "$(python3 -c 'import sys; print(f"{sys.base_prefix}/bin/python3.{sys.version_info.minor}")')" "$work/bin/"
+}
+
 bare() { # COMMAND: run it in the clone, as on a bare machine; settings of package indexes and certificates stay
-  local kept=()
-  while IFS= read -r name; do kept+=("$name=${!name}"); done < <(
+  local variable kept=(UV_PYTHON_DOWNLOADS=never)
+  while IFS= read -r variable; do kept+=("$variable=${!variable}"); done < <(
     compgen -e | grep -E '^(UV_|PIP_|SSL_|REQUESTS_CA_BUNDLE$|CURL_CA_BUNDLE$|LANG$|LC_|PYTEST_ADDOPTS$|COVERAGE_FILE$)|_(proxy|PROXY)$'
   )
   (cd "$work/clone" && env -i "${kept[@]}" HOME="$work/home" PATH="$work/python/bin:$work/bin" bash -euc "$1")
@@ -46,7 +51,7 @@ export UV_CACHE_DIR
 [ -z "$(git -C "$repo" status --porcelain)" ] || echo "check_fresh: changes that are not committed are not checked"
 step "clone the commit" git clone --quiet "$repo" "$work/clone"
 step "collect the programs of a bare machine" bare_path
-step "make a Python with nothing in it" python3 -m venv "$work/python"
+step "make a Python with nothing in it" bare_python
 step "pip install uv && uv run hf-metaprune demo" bare "pip install --quiet uv && uv run --quiet hf-metaprune demo"
 step "uv run --extra dev pytest" bare "uv run --quiet --extra dev pytest 2>&1 | tee '$work/said'; exit \${PIPESTATUS[0]}"
 step "one line for each thing that is missing" says "browser tests need Chromium" "WordNet tests need its data"
