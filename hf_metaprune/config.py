@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from typing import Any, ClassVar, TypeVar
 
 from .errors import OptionError
-from .hub.client import OWNER, is_repo_id
-from .masks.mask import check_ratio
+from .files.names import OWNER, is_repo_id
 
 T = TypeVar("T")
+
+FORMER_OPTIONS = {"neighbours": "neighbors", "normalise": "normalize"}
+"""Names of options in earlier versions; they still work, with a warning."""
+FORMER_VALUES = {("weights", "neighbours"): "neighbors"}
+"""Values of options in earlier versions; likewise."""
 
 
 def option(default: Any, help: str, **metadata: Any) -> Any:
     """A dataclass field with its help text.
 
     `choices`, `low` and `high` are checked by `check`; `only` names the values of other options that this one needs to
-    do anything, for `unused`.
+    do anything, for `warn_unused`. An option whose default is None is open: a recipe decides, or else `closed` takes
+    its `fallback`.
     """
     return field(default=default, metadata={"help": help, **metadata})
 
@@ -52,7 +58,7 @@ def check(options: Any) -> None:
     """
     for f in fields(options):
         value, meta = getattr(options, f.name), f.metadata
-        if value is None and str(f.type).endswith("| None"):
+        if value is None and (str(f.type).endswith("| None") or "fallback" in meta):
             continue
         kind = str(f.type).removesuffix(" | None")
         if not _KINDS[kind][0](value):
@@ -65,7 +71,7 @@ def check(options: Any) -> None:
             raise OptionError(f"{f.name}={value!r}: must be {bounds}")
 
 
-def unused(given: Collection[str], options: Any) -> list[str]:
+def unused_options(given: Collection[str], options: Any) -> list[str]:
     """A sentence about each option that the others leave nothing to do.
 
     Args:
@@ -83,37 +89,53 @@ def unused(given: Collection[str], options: Any) -> list[str]:
 
 OPTIMIZERS = ("sgd", "adamw")
 VOTED = ("mvp", "smsp")
-"""Strategies that need neighbours."""
+"""Strategies that need neighbors."""
 BY_VOTE = {"strategy": VOTED}
+
+
+def check_ratio(ratio: float) -> float:
+    """`ratio` itself, or `OptionError` if it is not inside (0, 1)."""
+    if not 0.0 < ratio < 1.0:
+        raise OptionError(f"the pruning ratio must lie strictly between 0 and 1, not {ratio}; 0.9 removes 90% of units")
+    return float(ratio)
 
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How a sub-network is fine-tuned; the defaults are those of MVP, Section 5.1."""
+    """How a sub-network is fine-tuned.
+
+    None means: as the recipe for the base and the task's size says; outside an adaptation, as MVP, Section 5.1, says
+    (see `closed`).
+    """
 
     panel: ClassVar[str] = "Fine-tuning"
     by_recipe: ClassVar[bool] = True  # what is left open in an adaptation
 
-    steps: int = option(100, "Optimiser steps.", low=0, high=1_000_000)
+    steps: int = option(100, "Optimizer steps.", low=0, high=1_000_000)
     batch_size: int = option(128, "Images a step; fewer if the task has fewer.", low=2, high=65536)
-    optimizer: str = option("sgd", "Optimiser of the weights.", choices=OPTIMIZERS)
+    optimizer: str = option(None, "Optimizer of the weights.", choices=OPTIMIZERS, fallback="sgd")
     lr: float = option(
-        0.01,
+        None,
         "Peak learning rate; the recipe's is lower where more of a ViT stays and images are few.",
         low=0.0,
         high=100.0,
+        fallback=0.01,
     )
-    momentum: float = option(0.9, "Momentum of SGD.", low=0.0, high=0.9999, only={"optimizer": ("sgd",)})
+    momentum: float = option(None, "Momentum of SGD.", low=0.0, high=0.9999, only={"optimizer": ("sgd",)}, fallback=0.9)
     weight_decay: float = option(0.0, "Weight decay, on weights but not on biases and norms.", low=0.0, high=1.0)
     schedule: str = option("cosine", "Learning rate after warm-up.", choices=("cosine", "constant"))
-    warmup_steps: int = option(0, "Steps in which the learning rate rises to its peak.", low=0, high=1_000_000)
-    ema: float = option(
-        0.0, "Decay of a moving average of the weights, used in the end; 0: none.", low=0.0, high=0.9999
+    warmup_steps: int = option(
+        None, "Steps in which the learning rate rises to its peak.", low=0, high=1_000_000, fallback=0
     )
-    mixup: float = option(0.0, "Mixup: both parameters of its Beta distribution; 0: none.", low=0.0, high=100.0)
+    ema: float = option(
+        None, "Decay of a moving average of the weights, used in the end; 0: none.", low=0.0, high=0.9999, fallback=0.0
+    )
+    mixup: float = option(
+        None, "Mixup: both parameters of its Beta distribution; 0: none.", low=0.0, high=100.0, fallback=0.0
+    )
     label_smoothing: float = option(0.0, "Label smoothing.", low=0.0, high=0.999)
     clip_norm: float = option(0.0, "Largest norm of the gradient; 0: not clipped.", low=0.0)
-    freeze_stem: bool = option(False, "Leave what comes before the first prunable layer as it is.")
+    freeze_stem: bool = option(None, "Leave what comes before the first prunable layer as it is.", fallback=False)
     flip: bool = option(True, "Mirror images at random.")
     shift: float = option(0.125, "Largest random shift, as a share of the image's side.", low=0.0, high=0.5)
     precision: str = option("auto", "Arithmetic of forward passes.", choices=("auto", "fp32", "bf16"))
@@ -127,33 +149,26 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         check(self)
 
+    def closed(self) -> TrainingOptions:
+        """Return the options with MVP's value (Section 5.1) for each that is still open."""
+        open_fields = [f for f in fields(self) if getattr(self, f.name) is None]
+        return replace(self, **{f.name: f.metadata["fallback"] for f in open_fields})
+
 
 @dataclass(frozen=True)
 class MethodOptions:
-    """How a bank entry is pruned from the base model; defaults of MVP, Section 3.1 and Algorithm 2.
+    """How a bank entry is pruned from the base model, whatever the method; a method adds its own in a class below this.
 
-    The paper gives J, r, the learning rates and the batch size, but neither h, p, tau nor the weight of the L1 loss;
-    h = 25 with p = 10% is what its FLOPs column implies (docs/explanation/methods.md).
+    The defaults are those of MVP, Section 3.1.
     """
 
     panel: ClassVar[str] = "Pruning"
     by_recipe: ClassVar[bool] = False
 
     ratio: float = option(0.9, "r: share of units removed in every layer.")
-    steps: int = option(1000, "J: optimiser steps.", low=1, high=1_000_000)
-    prune_every: int = option(25, "h: steps between two prunings.", low=1, high=1_000_000)
-    prune_share: float = option(0.1, "p: share of a layer's remaining units pruned at a time.", low=0.001, high=1.0)
-    lr: float = option(0.005, "Learning rate of SGD.", low=0.0, high=100.0)
-    momentum: float = option(0.9, "Momentum of SGD.", low=0.0, high=0.9999)
-    batch_size: int = option(128, "Images a step.", low=2, high=65536)
+    steps: int = option(1000, "J: optimizer steps.", low=1, high=1_000_000)
+    batch_size: int = option(128, "Images per step.", low=2, high=65536)
     precision: str = option("auto", "Arithmetic of forward passes.", choices=("auto", "fp32", "bf16"))
-    weight_lr: float = option(0.0005, "Learning rate of AdamW for weights (ahnp, amp).", low=0.0, high=100.0)
-    score_lr: float = option(0.05, "Learning rate of AdamW for scores (ahnp, amp).", low=0.0, high=100.0)
-    score_l1: float = option(10.0, "Weight of the L1 loss, the mean absolute score (ahnp, amp).", low=0.0, high=1e6)
-    score_share: float = option(
-        0.5, "Part of the steps in which scores are learnt, at most (ahnp), or all in all (amp).", low=0.0, high=1.0
-    )
-    threshold: float = option(0.1, "tau: units whose score is smaller are pruned (ahnp).", low=0.0, high=1e6)
 
     def __post_init__(self) -> None:
         check(self)
@@ -213,6 +228,28 @@ def override(options: T, changes: Mapping[str, Any]) -> T:
     return replace(options, **{k: v for k, v in changes.items() if v is not None})  # type: ignore[type-var]
 
 
+def current_names(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return changes under the names that options have now; a former name is warned about.
+
+    Raises:
+        OptionError: an option is given under both names.
+    """
+    renamed: dict[str, Any] = {}
+    for name, value in changes.items():
+        current = FORMER_OPTIONS.get(name, name)
+        if current != name:
+            warnings.warn(f"option {name!r} is called {current!r} now", FutureWarning, stacklevel=4)
+        if current in renamed:
+            raise OptionError(f"{name!r} and {current!r} are the same option: pass one of them")
+        if isinstance(value, str) and (current, value) in FORMER_VALUES:
+            warnings.warn(
+                f"{current}={value!r} is called {FORMER_VALUES[current, value]!r} now", FutureWarning, stacklevel=4
+            )
+            value = FORMER_VALUES[current, value]
+        renamed[current] = value
+    return renamed
+
+
 def unknown_option(name: str, known: Any) -> OptionError:
     """The error for an option that does not exist."""
     import difflib
@@ -226,7 +263,7 @@ def unknown_option(name: str, known: Any) -> OptionError:
 class AdaptOptions:
     """How a sub-network for a new task is made from a bank; None means: as the recipe for the task's size says."""
 
-    panel: ClassVar[str] = "Neighbours, vote and classifier"
+    panel: ClassVar[str] = "Neighbors, vote and classifier"
     by_recipe: ClassVar[bool] = True  # what is left open in an adaptation
 
     strategy: str = option(
@@ -251,11 +288,10 @@ class AdaptOptions:
     )
     prune_stem: bool = option(False, "Prune what comes before the first branch, too; such a model does not vote.")
     round_to: int = option(1, "Multiple that widths are rounded to, but for attention heads.", low=1, high=1024)
-    neighbours: int | None = option(None, "N: how many entries vote.", low=1, high=100_000, only=BY_VOTE)
+    neighbors: int | None = option(None, "N: how many entries vote.", low=1, high=100_000, only=BY_VOTE)
     by: str | None = option(
         None,
-        "Similarity that finds the neighbours: auto (leep+labels; in a large bank, of a shortlist), leep+labels, leep, "
-        "wordnet, or a plugin's.",
+        "Similarity that finds the neighbors; auto is leep+labels, in a large bank of a shortlist.",
         only=BY_VOTE,
     )
     vote: str | None = option(
@@ -266,7 +302,7 @@ class AdaptOptions:
     )
     votes_per_owner: int | None = option(
         None,
-        "Most neighbours of one owner in a search of the Hub; fewer than half if left out.",
+        "Most neighbors of one owner in a search of the Hub; fewer than half if left out.",
         low=1,
         high=100_000,
         only=BY_VOTE,
@@ -279,7 +315,7 @@ class AdaptOptions:
         only={"strategy": ("mvp",), "vote": ("sample",)},
     )
     weighted: bool = option(False, "Weight votes by similarity.", only=BY_VOTE)
-    normalise: str = option(
+    normalize: str = option(
         "layer",
         "How score masks are made comparable: by each layer's mean, by the mean of all layers, or not at all.",
         choices=("layer", "global", "none"),
@@ -287,17 +323,17 @@ class AdaptOptions:
     )
     activations: float | None = option(
         None,
-        "How much the base's activations on the task's images count, beside the neighbours' scores, in the order of "
-        "units that no neighbour holds.",
+        "How much the base's activations on the task's images count, beside the neighbors' scores, in the order of "
+        "units that no neighbor holds.",
         low=0.0,
         high=1.0,
         only={"strategy": ("smsp",)},
     )
     weights: str | None = option(
         None,
-        "First weights of voted units: the neighbours' where they hold a unit and the base's elsewhere, or the base's; "
-        "auto: the neighbours' if they hold two fifths of the units that stay, of a ViT three quarters.",
-        choices=("auto", "neighbours", "base"),
+        "First weights of voted units: the neighbors' where they hold a unit and the base's elsewhere, or the base's; "
+        "auto: the neighbors' if they hold two fifths of the units that stay, of a ViT three quarters.",
+        choices=("auto", "neighbors", "base"),
         only=BY_VOTE,
     )
     head: str | None = option(None, "The classifier's start.", choices=("auto", "ridge", "stitched", "random"))
@@ -328,18 +364,29 @@ NOT_SWEPT = frozenset({"ratio", "max_params", "max_macs", "max_latency_ms", "com
 """Options of `AdaptOptions` that make no sense where several sizes are made."""
 
 
-SIZES = frozenset({"ratio", "max_params", "max_macs", "max_latency_ms", "split", "layer_ratios", "round_to"})
+SIZE_OPTIONS = frozenset({"ratio", "max_params", "max_macs", "max_latency_ms", "split", "layer_ratios", "round_to"})
 """Options of `AdaptOptions` that say how large a model is, and nothing else."""
 
 
-def split_options(changes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Options of `AdaptOptions` and of `TrainingOptions`, told apart.
+def given_options(options: Any) -> dict[str, Any]:
+    """Return the fields of an options dataclass that differ from their defaults."""
+    return {f.name: getattr(options, f.name) for f in fields(options) if getattr(options, f.name) != f.default}
+
+
+def merge_options(
+    options: AdaptOptions | None, training: TrainingOptions | None, changes: Mapping[str, Any]
+) -> tuple[AdaptOptions, TrainingOptions, dict[str, Any]]:
+    """Return the options with single changes (None: no change), and all that was set, by name.
 
     Raises:
-        OptionError: an option that neither has.
+        OptionError: an option that neither class has, or a value out of range.
     """
-    adapt, training = option_fields(AdaptOptions), option_fields(TrainingOptions)
+    changes = current_names(changes)
+    adapt_fields, training_fields = option_fields(AdaptOptions), option_fields(TrainingOptions)
     for name in changes:
-        if name not in adapt and name not in training:
-            raise unknown_option(name, {**adapt, **training})
-    return {k: v for k, v in changes.items() if k in adapt}, {k: v for k, v in changes.items() if k in training}
+        if name not in adapt_fields and name not in training_fields:
+            raise unknown_option(name, {**adapt_fields, **training_fields})
+    merged = override(options or AdaptOptions(), {k: v for k, v in changes.items() if k in adapt_fields})
+    trained = override(training or TrainingOptions(), {k: v for k, v in changes.items() if k in training_fields})
+    given = given_options(merged) | given_options(trained) | {k: v for k, v in changes.items() if v is not None}
+    return merged, trained, given

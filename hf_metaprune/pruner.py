@@ -4,38 +4,57 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .adapt.classifier import make_head
-from .adapt.measuring import is_constant, make_report
-from .adapt.plan import Plan, plain, settle_options
-from .adapt.retrieval import nearest, ranked
-from .adapt.strategies import STRATEGIES, Start, first_model
+from .adapt.measuring import make_report
+from .adapt.plan import Plan, as_json, resolve_options
+from .adapt.retrieval import find_voters
+from .adapt.strategies import STRATEGIES, first_model, note_unheld
+from .adapt.voters import Voters
 from .bank.bank import Bank, open_bank
-from .config import NOT_SWEPT, VOTED, AdaptOptions, TrainingOptions, override, split_options, unused
+from .config import NOT_SWEPT, VOTED, AdaptOptions, TrainingOptions, check_ratio, merge_options, unused_options
 from .data.loading import read_task_data
 from .data.task import TaskData
 from .errors import BankError, DataError, OptionError
-from .hub.client import public_name
-from .masks.mask import check_ratio
 from .reporting.misclassified import worst_mistakes
 from .result import AdaptResult
-from .similarity import Neighbour, Query, get_similarity
-from .sizing.fitting import budget_of, check_bounds, check_reach, cut, is_even
-from .sizing.sizes import layer_exceptions
-from .sizing.timing import measured_energy
+from .similarity import Neighbor, Query, get_similarity
+from .sizing.cost_model import count_flops
+from .sizing.fitting import check_bounds, check_reachable, is_even, make_budget, select_mask
+from .sizing.inputs import AdaptInputs
+from .sizing.order import layer_exceptions
 from .text import counted
-from .training.loop import Callback, fine_tune, pick_device, predict_logits, recalibrate
+from .training.forward import predict_logits
+from .training.hardware import pick_device
+from .training.loop import Callback, fine_tune
+from .training.record import RunRecord
+from .training.statistics import recalibrate
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .overrides import Overrides, SizeOverrides
 
 log = logging.getLogger(__name__)
 
-RIVAL = "no-bank"
+BASELINE = "no-bank"
 SHARED = frozenset({"steps", "batch_size", "flip", "shift", "precision", "eval_steps"})
 """Training options that hold for what a model is compared with, too; the others are its own recipe's."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What was asked for, checked, and the data, read."""
+
+    data: TaskData
+    options: AdaptOptions
+    training: TrainingOptions
+    given: dict[str, Any]
+    record: RunRecord
 
 
 class MetaPruner:
@@ -83,179 +102,194 @@ class MetaPruner:
         return cls(Bank.from_search(base_model, **options))
 
     def adapt(
-        self, dataset: Any, *, callbacks: Sequence[Callback] = (), progress: bool = False, **options: Any
+        self,
+        dataset: Any,
+        options: AdaptOptions | None = None,
+        training: TrainingOptions | None = None,
+        *,
+        callbacks: Sequence[Callback] = (),
+        progress: bool = False,
+        **changes: Unpack[Overrides],
     ) -> AdaptResult:
-        """A small model for the data set's classes.
+        """Make a small model for the data set's classes.
 
         Args:
             dataset: a ``datasets.Dataset`` or ``DatasetDict``, a folder of class folders, parquet, a torch data set, a
                 list of (image, label), or a `TaskData`.
-            callbacks: told after each step and evaluation.
+            options: how neighbors are found and vote; what is left open follows the recipe for the task's size.
+            training: how the model is fine-tuned; likewise.
+            callbacks: are told after each step and evaluation.
             progress: show progress bars.
-            options: any field of `AdaptOptions` and `TrainingOptions`.
+            changes: single fields of `AdaptOptions` and `TrainingOptions`, which win over `options` and `training`.
+
+        Returns:
+            The model with its report.
 
         Raises:
             MetaPruneError: an option, the data, or the bank cannot be used; raised before any training.
         """
-        data, wanted, training, phases = self._prepare(dataset, options, progress)
-        plan = self._plan(data, wanted, training, phases, progress)
-        plan.given = plain(options)
-        result = self.make(plan, callbacks=callbacks, progress=progress)
-        if wanted.compare:
-            rival = replace(wanted, strategy=RIVAL, preset="default", head=None, recalibrate=None)
-            shared = {name: value for name, value in training.items() if name in SHARED}
-            compared = self.make(self._plan(data, rival, shared, {}, progress), progress=progress)
-            result.report.rivals["without a bank"] = compared.report.accuracy_at_step
+        job = self._prepare(dataset, options, training, changes, progress)
+        result = self.make(self._plan(job, progress), callbacks=callbacks, progress=progress)
+        if job.options.compare:
+            shared = {name: getattr(job.training, name) for name in SHARED}
+            baseline = replace(
+                job,
+                options=replace(job.options, strategy=BASELINE, preset="default", head=None, recalibrate=None),
+                training=TrainingOptions(**shared),
+                record=RunRecord(),
+            )
+            compared = self.make(self._plan(baseline, progress), progress=progress)
+            result.report.baselines["without a bank"] = compared.report.accuracy_at_step
         return result
 
-    def plan(self, dataset: Any, *, progress: bool = False, **options: Any) -> Plan:
-        """The first half of `adapt`: find the neighbours, and let them vote; `make` does the rest, for any size.
+    def plan(
+        self,
+        dataset: Any,
+        options: AdaptOptions | None = None,
+        training: TrainingOptions | None = None,
+        *,
+        progress: bool = False,
+        **changes: Unpack[Overrides],
+    ) -> Plan:
+        """Find the neighbors and let them vote: the first half of `adapt`. `make` does the rest, for any size.
 
         Args:
-            dataset: as of `adapt`.
-            options: as of `adapt`, but for `compare`.
+            dataset, options, training, progress, changes: as of `adapt`, but for `compare`.
+
+        Returns:
+            The plan.
 
         Raises:
             MetaPruneError: as of `adapt`.
         """
-        if options.get("compare"):
+        if merge_options(options, training, changes)[0].compare:
             raise OptionError("compare is not for a plan: make one with strategy='no-bank', and compare the results")
-        data, wanted, training, phases = self._prepare(dataset, options, progress)
-        plan = self._plan(data, wanted, training, phases, progress, any_size=True)
-        plan.given = plain(options)
-        return plan
+        return self._plan(self._prepare(dataset, options, training, changes, progress), progress, any_size=True)
+
+    def nearest(self, query: Query, options: AdaptOptions) -> list[Neighbor]:
+        """Return the entries that would vote, nearest first; see `find_voters`."""
+        return list(find_voters(self.bank, query, options).neighbors)
 
     def sweep(
-        self, dataset: Any, ratios: Sequence[float] = (0.5, 0.7, 0.8, 0.9, 0.95), *, progress: bool = False,
-        **options: Any,
-    ) -> list[AdaptResult]:  # fmt: skip
-        """Models of several sizes, from one vote: what accuracy costs, to pick from.
+        self,
+        dataset: Any,
+        ratios: Sequence[float] = (0.5, 0.7, 0.8, 0.9, 0.95),
+        options: AdaptOptions | None = None,
+        training: TrainingOptions | None = None,
+        *,
+        progress: bool = False,
+        **changes: Unpack[Overrides],
+    ) -> list[AdaptResult]:
+        """Make models of several sizes from one vote: what accuracy costs, to pick from.
 
         Args:
-            dataset: as of `adapt`.
+            dataset, options, training, progress, changes: as of `adapt`, but for a ratio, a budget and `compare`.
             ratios: shares of units to remove, one for each model.
-            options: any field of `AdaptOptions` but a ratio or a budget, and of `TrainingOptions`.
+
+        Returns:
+            One result per ratio, in their order.
 
         Raises:
             MetaPruneError: as of `adapt`.
         """
-        given = sorted(NOT_SWEPT & set(options))
+        given = sorted(NOT_SWEPT & merge_options(options, training, changes)[2].keys())
         if given:
             raise OptionError(f"{given[0]} is not for a sweep, which has sizes of its own: pass ratios")
         ratios = _checked_ratios(ratios)
-        data, wanted, training, phases = self._prepare(dataset, options | {"ratio": ratios[0]}, progress)
-        if not len(data.evaluation):
+        options = replace(options or AdaptOptions(), ratio=ratios[0])
+        job = self._prepare(dataset, options, training, changes, progress)
+        job.given.pop("ratio")
+        if not len(job.data.evaluation):
             raise OptionError("a sweep compares accuracies: it needs an evaluation_share above 0, or a test split")
-        plan = self._plan(data, wanted, training, phases, progress, any_size=True)
-        plan.given = plain(options)
+        plan = self._plan(job, progress, any_size=True)
         return [self.make(plan, progress=progress, ratio=ratio) for ratio in ratios]
 
-    def nearest(self, query: Query, options: AdaptOptions) -> list[Neighbour]:
-        """The entries that would vote, nearest first; see `neighbours.nearest`."""
-        return nearest(self.bank, query, options)
-
     def _prepare(
-        self, dataset: Any, options: dict[str, Any], progress: bool
-    ) -> tuple[TaskData, AdaptOptions, dict[str, Any], dict[str, float]]:
-        """The data, the options, and the phases' seconds so far, after all checks that need no training."""
-        phases: dict[str, float] = {}
-        adapt_changes, training = split_options(options)
-        wanted = override(AdaptOptions(), adapt_changes)
-        override(TrainingOptions(), training)  # a wrong option is found before images are read
+        self,
+        dataset: Any,
+        options: AdaptOptions | None,
+        training: TrainingOptions | None,
+        changes: Mapping[str, Any],
+        progress: bool,
+    ) -> _Job:
+        """Check the options and read the data: all that can fail before work that takes long."""
+        record = RunRecord()
+        wanted, trained, given = merge_options(options, training, changes)
         if wanted.by is not None:
             get_similarity(wanted.by)
         pick_device(wanted.device)
         self._check_bank(wanted)
-        with _timed(phases, "read images"):
+        with record.timed("read images"):
             data = self._read(dataset, wanted, progress)
         if wanted.compare and not len(data.evaluation):
             raise OptionError("compare=True needs images to measure on: an evaluation_share above 0, or a test split")
-        given = [name for name, value in options.items() if value is not None]
-        for made in settle_options(wanted, training, data.images_per_class, self.bank.base.family.optimizer):
-            for sentence in unused(given, made):
+        for resolved in resolve_options(wanted, trained, data.images_per_class, self.bank.base.family.recipe):
+            for sentence in unused_options(given, resolved):
                 log.warning(sentence)
-        return data, wanted, training, phases
+        return _Job(data, wanted, trained, as_json(given), record)
 
-    def _plan(
-        self,
-        data: TaskData,
-        wanted: AdaptOptions,
-        training_changes: dict[str, Any],
-        phases: dict[str, float],
-        progress: bool,
-        any_size: bool = False,
-    ) -> Plan:
-        """Find neighbours, and let them vote."""
-        base, device = self.bank.base, pick_device(wanted.device)
-        chosen, training = settle_options(wanted, training_changes, data.images_per_class, base.family.optimizer)
-        notes = list(self.bank.left_out.values())
-        energy: dict[str, float] = {}
+    def _plan(self, job: _Job, progress: bool, any_size: bool = False) -> Plan:
+        """Find neighbors, and let them vote."""
+        base, data, record = self.bank.base, job.data, job.record.copy()
+        record.notes += self.bank.left_out.values()
+        chosen, training = resolve_options(job.options, job.training, data.images_per_class, base.family.recipe)
         ratio = self._ratio(chosen) if is_even(chosen) and not any_size else None
-        start = Start(base, data.task, data.train, chosen, ratio, device)
-        check_reach(start)
-        with measured_energy(energy):
-            with _timed(phases, "find neighbours"):
-                query = Query(
-                    data.task, data.train, device, chosen.leep_samples, chosen.seed, progress, self.bank.strict,
-                    notes=notes,
-                )  # fmt: skip
+        inputs = AdaptInputs(base, data.task, data.train, chosen, ratio, pick_device(chosen.device))
+        check_reachable(inputs)
+        voters = Voters()
+        with record.metered():
+            with record.timed("find neighbors"):
                 if chosen.strategy in VOTED:
-                    start.neighbours, start.runners_up = ranked(self.bank, query, chosen)
-            with _timed(phases, "vote and average"):
-                order = STRATEGIES[chosen.strategy](start)
-        return Plan(data, chosen, training, start, order, query.flops, notes, phases, energy)
+                    query = Query(
+                        data.task, data.train, inputs.device, chosen.leep_samples, chosen.seed, progress,
+                        self.bank.strict, record,
+                    )  # fmt: skip
+                    voters = find_voters(self.bank, query, chosen)
+            with record.timed("vote and average"):
+                order = STRATEGIES[chosen.strategy](inputs, voters, record)
+        return Plan(data, training, inputs, voters, order, record, job.given)
 
     def make(
-        self, plan: Plan, *, callbacks: Sequence[Callback] = (), progress: bool = False, **size: Any
+        self, plan: Plan, *, callbacks: Sequence[Callback] = (), progress: bool = False, **size: Unpack[SizeOverrides]
     ) -> AdaptResult:
-        """One model of a plan: cut, its classifier set, fine-tuned, measured.
+        """Make one model of a plan: select its units, set its classifier, fine-tune it, and measure it.
 
         Args:
+            plan: what a vote has settled.
             callbacks, progress: as of `adapt`.
             size: a ratio, a budget, or how it is split over layers, in place of the plan's own: see `config.SIZES`.
+
+        Returns:
+            The model with its report.
 
         Raises:
             OptionError: another option, a value out of range, or a budget out of reach.
         """
-        plan = plan.sized(size)
-        data, chosen, start, phases, notes = plan.data, plan.options, plan.start, plan.phases, plan.notes
-        device, began = start.device, time.perf_counter()
-        energy: dict[str, float] = {}
-        with measured_energy(energy):
-            mask, ratio = cut(start, plan.order, self._ratio(chosen), notes)
-            training = plan.training_at(ratio)
-            model = first_model(start, mask, plan.order.scores, ratio)
-            phases["vote and average"] += time.perf_counter() - began
-            with _timed(phases, "recalibrate and set the classifier"):
+        plan = plan.sized(dict(size))
+        data, chosen, inputs, record = plan.data, plan.options, plan.inputs, plan.record
+        device = inputs.device
+        with record.metered():
+            with record.timed("vote and average"):
+                mask, ratio = select_mask(inputs, plan.order, self._ratio(chosen), record.note)
+                if chosen.strategy in VOTED:
+                    note_unheld(inputs, plan.voters, mask, record)
+                model = first_model(inputs, plan.voters, mask, plan.order.scores, ratio)
+            with record.timed("recalibrate and set the classifier"):
                 passed = recalibrate(model, data.train, device, seed=chosen.seed) if chosen.recalibrate else 0
-                entries = [n.entry for n in start.neighbours]
-                head = make_head(chosen.head or "auto", model, data.train, data.task, entries, device)
-            began = time.perf_counter()
+                head = make_head(chosen.head or "auto", model, data.train, data.task, plan.voters.entries, device)
+            training, began = plan.training_at(ratio), time.perf_counter()
             result = fine_tune(
                 model, data.train, training, evaluation=data.evaluation if len(data.evaluation) else None,
                 device=device, seed=chosen.seed, callbacks=callbacks, statistics=bool(chosen.recalibrate),
                 progress=progress,
             )  # fmt: skip
-            phases["fine-tune"] = result.seconds
-            phases["evaluate"] = time.perf_counter() - began - result.seconds
-        logits = predict_logits(model, data.evaluation, device)
-        report = make_report(model, data, start, result, head, self.bank.reference(), logits, training)
+            record.seconds["fine-tune"] = result.seconds
+            record.seconds["evaluate"] = time.perf_counter() - began - result.seconds
         passed += len(data.train) if chosen.head != "random" else 0
-        report.emissions = {name: plan.energy.get(name, 0.0) + value for name, value in energy.items()}
-        report.retrieval_flops = plan.retrieval_flops
-        report.preparation_flops = start.flops + passed * 2 * report.macs
-        report.seconds = {phase: round(s, 3) for phase, s in phases.items()}
-        report.options, report.given = plain(asdict(chosen) | asdict(training)), plan.given
-        if is_constant(logits):
-            notes.append(
-                "every image gets the same answer: what stays of the network does not look at it (a class token "
-                "without attention, say); a larger size, or layer_ratios that keep some heads, does better"
-            )
-        took, bound = report.latency_ms.get("model", 0.0), chosen.max_latency_ms
-        if bound is not None and took > bound:
-            notes.append(f"an image took {took:.2f} ms at the end, more than the {bound:g} that were asked for")
-        report.notes, report.skipped_images = notes, data.skipped
-        model.config.dataset = public_name(data.source)
+        record.preparation_flops += passed * count_flops(model, data.train.images[:1])[0]
+        logits = predict_logits(model, data.evaluation, device)
+        report = make_report(model, plan, training, result, head, self.bank.reference(), logits)
+        model.config.dataset = report.source
         if report.test_images:
             model.config.metrics = {"accuracy": round(report.accuracy, 4), "test_images": report.test_images}
         mistakes = worst_mistakes(logits, data.evaluation, data.task.labels)
@@ -265,11 +299,11 @@ class MetaPruner:
         voted = options.strategy in VOTED
         if voted and not len(self.bank):
             raise BankError(f"{self.bank.title}: there is no entry that could vote: {self.bank.why_empty}")
-        if options.neighbours is not None and voted and options.neighbours > len(self.bank):
+        if options.neighbors is not None and voted and options.neighbors > len(self.bank):
             has = f"{self.bank.title} has only {counted(len(self.bank), 'entry', 'entries')}"
-            raise BankError(f"neighbours={options.neighbours}, but {has}")
-        if options.compare and options.strategy == RIVAL:
-            raise OptionError(f"compare=True compares with strategy {RIVAL!r}, which was chosen already")
+            raise BankError(f"neighbors={options.neighbors}, but {has}")
+        if options.compare and options.strategy == BASELINE:
+            raise OptionError(f"compare=True compares with strategy {BASELINE!r}, which was chosen already")
         check_bounds(options)
         self._ratio(options)
         layer_exceptions(
@@ -278,7 +312,7 @@ class MetaPruner:
 
     def _ratio(self, options: AdaptOptions) -> float | None:
         """The ratio of the options, or the bank's own; None where a budget takes its place."""
-        if options.ratio is not None or budget_of(options):
+        if options.ratio is not None or make_budget(options):
             return options.ratio
         if self.bank.default_ratio is None:
             raise BankError(f"{self.bank.title} names no default ratio: pass ratio= (--ratio)")
@@ -319,10 +353,3 @@ def _checked_ratios(ratios: Any) -> tuple[float, ...]:
     if len({f"{ratio:g}" for ratio in found}) < len(found):
         raise OptionError(f"ratios={found}: two of them are the same")
     return found
-
-
-@contextmanager
-def _timed(phases: dict[str, float], name: str) -> Iterator[None]:
-    began = time.perf_counter()
-    yield
-    phases[name] = time.perf_counter() - began

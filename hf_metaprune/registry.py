@@ -1,7 +1,9 @@
-"""Named parts that third-party packages can add to: pruning methods and similarities."""
+"""Named parts that third-party packages can add to: pruning methods, similarities and architectures."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, Protocol, TypeVar
 
@@ -16,6 +18,7 @@ class Named(Protocol):
 
 
 T = TypeVar("T", bound=Named)
+log = logging.getLogger(__name__)
 
 
 class Registry(Generic[T]):
@@ -35,6 +38,20 @@ class Registry(Generic[T]):
     def names(self) -> list[str]:
         """All names, those of plugins included, sorted; no plugin is loaded for it."""
         return sorted({*self._parts, *(point.name for point in entry_points(group=self.group))})
+
+    def all(self) -> Iterator[T]:
+        """All parts: those that are registered, then those of plugins, each loaded when its turn comes.
+
+        A plugin that is broken is skipped, with a warning.
+        """
+        yield from list(self._parts.values())
+        for name in self.names():
+            if name in self._parts:
+                continue
+            try:
+                yield self.get(name)
+            except OptionError as error:
+                log.warning("%s", error)
 
     def get(self, name: str) -> T:
         """The part of that name; a plugin is loaded when it is first asked for.

@@ -12,14 +12,19 @@ import torch
 
 from .data.images import open_image
 from .data.preprocessing import Preprocessing
-from .errors import DataError, FormatError, StorageError, reason
-from .files.layout import CARD, MODEL_FILES, REPORT, REPORT_PAGE, UNITS_PICTURE
+from .errors import DataError, FormatError, reason
+from .files.layout import MODEL_FILES, REPORT, REPORT_PAGE
 from .files.storage import new_folder, write_bytes
 from .models.modeling import MetaPrunedForImageClassification
-from .models.saving import load_model, save_model
+from .models.saving import load_model
 from .reporting.misclassified import Mistake
+from .reporting.model_files import write_model_files
+from .reporting.notebook import result_cell
+from .reporting.page import model_page
+from .reporting.publishing import publish_model
 from .reporting.report import AdaptReport
-from .training.loop import pick_device
+from .reporting.report_files import load_report
+from .training.hardware import pick_device
 
 if TYPE_CHECKING:
     from transformers import BaseImageProcessor
@@ -55,8 +60,6 @@ class AdaptResult:
         return f"AdaptResult([{labels}{more}], {self.report!r})"
 
     def _repr_html_(self) -> str:
-        from .reporting.notebook import result_cell
-
         return result_cell(self)
 
     def to_html(self) -> str:
@@ -64,8 +67,6 @@ class AdaptResult:
 
         It holds small copies of the test images that the model is most wrong about, if it was made in this process.
         """
-        from .reporting.page import model_page
-
         return model_page(self)
 
     @cached_property
@@ -78,7 +79,7 @@ class AdaptResult:
         """Label, score and all probabilities of each image.
 
         Args:
-            images: one image or a list of them: paths, bytes, PIL images, arrays or tensors (before normalisation).
+            images: one image or a list of them: paths, bytes, PIL images, arrays or tensors (before normalization).
             strict: whether an image that cannot be read is an error.
 
         Returns:
@@ -127,27 +128,10 @@ class AdaptResult:
         """
         path = Path(folder).expanduser()
         with new_folder(path, overwrite=overwrite and MODEL_FILES) as work:
-            save_model(self.model, work, dtype)
-            if self.report.labels:  # a model of others may have come without a report
-                self.report.save(work)
+            write_model_files(self, work, path.name, dtype=dtype, license=license)
             if html:
                 write_bytes(work / REPORT_PAGE, self.to_html().encode())
-            self._write_card(work, path.name, license)
         return path
-
-    def _write_card(self, folder: Path, name: str, license: str | None) -> None:
-        from .drawing.style import png
-        from .reporting.figures import units_figure
-        from .reporting.model_card import ModelCard
-
-        try:
-            write_bytes(folder / UNITS_PICTURE, png(units_figure(self.model.mask())))
-            card = ModelCard.of(self, name, license, folder)
-            write_bytes(folder / CARD, card.render().encode())
-        except Exception as error:  # a model without a card is better than none
-            if isinstance(error, (StorageError, MemoryError)):
-                raise
-            log.warning("the model card could not be made: %s", reason(error))
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Publish the model with its card and report, in one commit; the address of its page, or pull request.
@@ -160,8 +144,6 @@ class AdaptResult:
         Raises:
             HubError: there is no token, it may not write there, the repo holds a bank, or the Hub cannot be reached.
         """
-        from .reporting.publishing import publish_model
-
         return publish_model(self, repo_id, **options).url
 
 
@@ -191,7 +173,7 @@ def load_result(folder: str | Path, device: str | None = None) -> AdaptResult:
     report = AdaptReport()
     if (path / REPORT).exists():
         try:
-            report = AdaptReport.load(path / REPORT)
+            report = load_report(path / REPORT)
         except FormatError as error:
             log.warning("%s; the model is used without it", error)
     result = AdaptResult(model, preprocessing, report, where)

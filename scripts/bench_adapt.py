@@ -61,7 +61,8 @@ from hf_metaprune.masks.mask import Mask, keep_count
 from hf_metaprune.methods import PruningJob, get_method
 from hf_metaprune.models.slicing import count_parameters
 from hf_metaprune.sizing.cost_model import CostModel, count_flops
-from hf_metaprune.training.loop import fine_tune, pick_device
+from hf_metaprune.training.hardware import pick_device
+from hf_metaprune.training.loop import fine_tune
 
 log = logging.getLogger("bench_adapt")
 STEPS = (0, 20, 50, 100)
@@ -96,8 +97,8 @@ def rows() -> list[Row]:
     made += [Row("whole base", "base"), Row("random", options={"strategy": "random"})]
     for n in (3, 1, 5):
         for by, name in (("leep", "LEEP"), ("wordnet", "WordNet")):
-            made.append(Row(f"MVP, paper, N={n}, {name}", options=paper | {"neighbours": n, "by": by}))
-            made.append(Row(f"MVP, N={n}, {name}", options={"neighbours": n, "by": by}))
+            made.append(Row(f"MVP, paper, N={n}, {name}", options=paper | {"neighbors": n, "by": by}))
+            made.append(Row(f"MVP, N={n}, {name}", options={"neighbors": n, "by": by}))
     return made
 
 
@@ -143,7 +144,7 @@ def run_adapt(pruner: MetaPruner, data: TaskData, seed: int, options: dict[str, 
         "phases": {k: s for k, s in report.seconds.items() if k not in ("evaluate", "read images")},
         "params": report.params,
         "macs": report.macs,
-        "neighbours": [n["id"] for n in report.neighbours],
+        "neighbors": [n["id"] for n in report.neighbors],
     }
 
 
@@ -186,8 +187,9 @@ def run_torch_pruning(pruner: MetaPruner, data: TaskData, seed: int, ratio: floa
 
 def usual_training(bank: Bank, data: TaskData, strategy: str, share: float) -> TrainingOptions:
     """How a strategy's recipe trains a network that `share` of the base's units are left of."""
-    plan = default_recipe(data.images_per_class, strategy, bank.base.family.optimizer)
-    rate = rate_at(plan["lr"], plan["optimizer"], data.images_per_class, share)
+    family = bank.base.family.recipe
+    plan = default_recipe(data.images_per_class, strategy, family)
+    rate = rate_at(plan["lr"], family, data.images_per_class, share)
     taken = {name: plan[name] for name in ("optimizer", "momentum", "ema", "warmup_steps")}
     return TrainingOptions(eval_steps=STEPS, lr=rate, **taken)
 

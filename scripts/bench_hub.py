@@ -37,7 +37,7 @@ from hf_metaprune import Bank
 from hf_metaprune.bank.publish import COMMIT_ENTRIES
 from hf_metaprune.files.layout import BASE_FOLDER, CARD, CONFIG, INDEX_FILE, PREPROCESSOR, REPORT, WEIGHTS
 from hf_metaprune.reporting.model_card import ModelCard
-from hf_metaprune.reporting.report import AdaptReport
+from hf_metaprune.reporting.report_files import load_report
 from tests.hub import LoopbackHub, environment
 
 log = logging.getLogger("bench_hub")
@@ -162,12 +162,12 @@ def bench_opening(bench: Bench, repeats: int) -> None:
 def bench_using(bench: Bench) -> None:
     """Adapt from the bank, each time with a fresh cache, and search a commons of as many models as the bank had."""
     with bench.client("user") as run:
-        for neighbours in (1, 3):
-            options = {"repo_id": BANK, "data": str(EXAMPLE), "neighbours": neighbours}
-            row = run("adapt", cache_dir=str(bench.work / f"adapt-{neighbours}"), **options)
-            met = fetched_only(bench, row, neighbours)
-            bench.add(f"adapt from them, N = {neighbours}", row, {f"only index, base and N = {neighbours}": met})
-        run("adapt", cache_dir=str(bench.work / "adapt-1"), to=MODEL, **options | {"neighbours": 1})
+        for neighbors in (1, 3):
+            options = {"repo_id": BANK, "data": str(EXAMPLE), "neighbors": neighbors}
+            row = run("adapt", cache_dir=str(bench.work / f"adapt-{neighbors}"), **options)
+            met = fetched_only(bench, row, neighbors)
+            bench.add(f"adapt from them, N = {neighbors}", row, {f"only index, base and N = {neighbors}": met})
+        run("adapt", cache_dir=str(bench.work / "adapt-1"), to=MODEL, **options | {"neighbors": 1})
         fill_commons(bench.hub, bench.bank)
         models = len(bench.bank) - 1
         pages = -(-models // bench.hub.page_size)
@@ -180,12 +180,12 @@ def bench_using(bench: Bench) -> None:
             bench.add(f"search {models:,} models: {what}", row, {f"{allowed:,} requests": row.requests <= allowed})
 
 
-def fetched_only(bench: Bench, row: Row, neighbours: int) -> bool:
-    """Whether an adaptation got the index, the base and its neighbours, each once, and nothing else."""
+def fetched_only(bench: Bench, row: Row, neighbors: int) -> bool:
+    """Whether an adaptation got the index, the base and its neighbors, each once, and nothing else."""
     voters, files = row.facts["voters"], bench.hub.read_files(BANK)
     wanted = {f"{path}/{name}" for path in (BASE_FOLDER, *voters) for name in (CONFIG, WEIGHTS)} | {INDEX_FILE}
     sizes = sum(len(files[path]) for path in wanted)
-    return len(voters) == neighbours and bench.asked() == wanted and row.sent == sizes
+    return len(voters) == neighbors and bench.asked() == wanted and row.sent == sizes
 
 
 def fill_commons(hub: LoopbackHub, bank: Bank) -> None:
@@ -197,7 +197,7 @@ def fill_commons(hub: LoopbackHub, bank: Bank) -> None:
         repo_id = f"owner-{n % OWNERS}/model-{n}"
         made = {name: files[f"{entry.path}/{name}"] for name in (CONFIG, WEIGHTS, PREPROCESSOR)}
         shown = json.loads(made[CONFIG]) | {"labels": list(entry.labels)}
-        told = replace(AdaptReport.load(report), labels=list(entry.labels))
+        told = replace(load_report(report), labels=list(entry.labels))
         card = ModelCard(repo_id, shown, entry.packed_mask, told, entry.sha256, entry.size)
         hub.put_files(repo_id, made | {CARD: card.render().encode(), REPORT: report})
 

@@ -4,13 +4,24 @@
 uv run scripts/bench_report.py docs/bench/accuracy.jsonl --picture docs/bench/accuracy.png
 uv run scripts/bench_report.py docs/bench/accuracy.jsonl --against "no bank" --against "IFP, 1000 steps"
 uv run scripts/bench_report.py docs/bench/time.jsonl --costs
-uv run scripts/bench_report.py docs/bench/vit.jsonl --together --row "SMSP, r=0.9" --against "no bank, r=0.9"
+uv run scripts/bench_report.py docs/bench/vit.jsonl --together --row "SMSP, r=0.9" --against "no bank"
+
+The pages of findings hold such tables between two marks. The first mark has the arguments that print the table:
+
+    <!-- table: docs/bench/time.jsonl --costs -->
+    <!-- end -->
+
+uv run scripts/bench_report.py --write docs/findings
+uv run scripts/bench_report.py --check docs/findings
 """
 
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections import defaultdict
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +33,9 @@ from hf_metaprune.files.storage import write_bytes
 Run = dict[str, Any]
 KINDS = ("seen", "unseen")
 SHOWN = ("MVP", "no bank", "random", "random, paper", "MVP, paper, N=3, LEEP")
+REPO = Path(__file__).resolve().parents[1]
+MARK = "<!-- table: "
+MARKED = re.compile(rf"^({MARK}([^\n]+) -->\n).*?^(<!-- end -->)$", re.M | re.S)
 STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)  # 97.5% quantiles for 1, 2, ... degrees of freedom
 
 
@@ -54,14 +68,13 @@ def cell(runs: list[Run], usual: tuple[int, int]) -> str:
     return text + (f" [{len(values)} x {seeds}]" if (len(values), seeds) != usual else "")
 
 
-def accuracy_table(runs: list[Run], kinds: tuple[str, ...]) -> str:
-    """Rows by images a class; each cell has the accuracies by step, and the last one's interval over targets."""
+def accuracy_table(runs: list[Run], names: list[str], kinds: tuple[str, ...]) -> str:
+    """Rows by images per class; each cell has the accuracies by step, and the last one's interval over targets."""
     runs = [run for run in runs if run["kind"] in kinds]
     usual = (len({(run["kind"], run["target"]) for run in runs}), 3)
-    names = list(dict.fromkeys(run["row"] for run in runs))
     counts = sorted({run["per_class"] for run in runs})
     lines = [
-        f"| {' and '.join(kinds)} | " + " | ".join(f"{c} a class" for c in counts) + " |",
+        f"| {' and '.join(kinds)} | " + " | ".join(f"{c} per class" for c in counts) + " |",
         "| --- " * (len(counts) + 1) + "|",
     ]
     for name in names:
@@ -71,17 +84,23 @@ def accuracy_table(runs: list[Run], kinds: tuple[str, ...]) -> str:
     return "\n".join(lines)
 
 
-def difference_table(runs: list[Run], name: str, rivals: list[str], groups: list[tuple[str, ...]]) -> str:
-    """By how many points a row is above others at the last step: means over targets of what pairs differ in."""
+def difference_table(runs: list[Run], names: list[str], baselines: list[str], groups: list[tuple[str, ...]]) -> str:
+    """By how many points rows are above others at the last step: means over targets of what pairs differ in."""
     counts = sorted({run["per_class"] for run in runs})
-    lines = [f"| {name} minus | classes | " + " | ".join(f"{c} a class" for c in counts) + " |"]
-    lines.append("| --- " * (len(counts) + 2) + "|")
-    for rival in rivals:
-        for kinds in groups:
-            here = [run for run in runs if run["kind"] in kinds]
-            cells = [_difference([run for run in here if run["per_class"] == c], name, rival) for c in counts]
-            lines.append(f"| {rival} | {' and '.join(kinds)} | " + " | ".join(cells) + " |")
+    lines = ["| row | minus | classes | " + " | ".join(f"{c} per class" for c in counts) + " |"]
+    lines.append("| --- " * (len(counts) + 3) + "|")
+    for rival, name, kinds in product(baselines, names, groups):
+        other = _rival_of(runs, name, rival)
+        here = [run for run in runs if run["kind"] in kinds]
+        cells = [_difference([run for run in here if run["per_class"] == c], name, other) for c in counts]
+        lines.append(f"| {name} | {other} | {' and '.join(kinds)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _rival_of(runs: list[Run], name: str, rival: str) -> str:
+    """The rival at the ratio of the row `name`, if it was run at that ratio; else the rival itself."""
+    at_ratio = f"{rival}, r={name.rpartition(', r=')[2]}"
+    return at_ratio if any(run["row"] == at_ratio for run in runs) else rival
 
 
 def _difference(runs: list[Run], name: str, rival: str) -> str:
@@ -95,13 +114,14 @@ def _difference(runs: list[Run], name: str, rival: str) -> str:
     return f"{values.mean():+.1f} ± {interval(values):.1f}" if len(values) else ""
 
 
-def cost_table(runs: list[Run]) -> str:
-    """FLOPs, seconds by phase and sizes of every row, means over targets, by images a class."""
-    lines = ["| row | images a class | GFLOPs: training | other | seconds | by phase | params | MACs |"]
+def cost_table(runs: list[Run], names: list[str]) -> str:
+    """FLOPs, seconds by phase and sizes of the rows, means over targets, by images per class."""
+    lines = ["| row | images per class | GFLOPs: training | other | seconds | by phase | params | MACs |"]
     lines.append("| --- " * 8 + "|")
     groups = defaultdict(list)
     for run in runs:
-        groups[run["per_class"], run["row"]].append(run)
+        if run["row"] in names:
+            groups[run["per_class"], run["row"]].append(run)
     for (count, name), mine in sorted(groups.items(), key=lambda item: item[0][0]):
         training, other = (np.mean([run.get(k, 0) for run in mine]) / 1e9 for k in ("flops", "other_flops"))
         phases = {p: float(np.mean([run["phases"][p] for run in mine])) for p in mine[0]["phases"]}
@@ -113,7 +133,7 @@ def cost_table(runs: list[Run]) -> str:
 
 
 def picture(runs: list[Run]) -> bytes:
-    """Accuracy by step: a row of panels for each kind of target, a column for each number of images a class."""
+    """Accuracy by step: a row of panels for each kind of target, a column for each number of images per class."""
     import io
 
     from matplotlib.figure import Figure
@@ -135,10 +155,10 @@ def picture(runs: list[Run]) -> bytes:
             if mine:
                 last = 100 * by_target(mine, lambda run: list(run["accuracy"].values())[-1]).mean()
                 panel.axhline(last, color="black", linestyle=style, linewidth=1, label=name)
-        panel.set_title(f"{kind} classes, {count} images a class", fontsize=9)
+        panel.set_title(f"{kind} classes, {count} images per class", fontsize=9)
         panel.grid(alpha=0.3)
     for panel in panels[-1]:
-        panel.set_xlabel("optimiser steps")
+        panel.set_xlabel("optimizer steps")
     for panel in panels[:, 0]:
         panel.set_ylabel("accuracy, %")
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
@@ -147,27 +167,75 @@ def picture(runs: list[Run]) -> bytes:
     return out.getvalue()
 
 
+def make_table(files: list[Path], rows: list[str], baselines: list[str], *, costs: bool, together: bool) -> str:
+    """Return the tables that the arguments ask for, as Markdown."""
+    runs, groups = read_runs(files), [KINDS] if together else [(kind,) for kind in KINDS]
+    known = list(dict.fromkeys(run["row"] for run in runs))
+    if unknown := set(rows) - set(known):
+        raise typer.BadParameter(f"--row {min(unknown)!r}: the rows are {'; '.join(known)}")
+    if costs:
+        return cost_table(runs, rows or known)
+    if baselines:
+        return difference_table(runs, rows or ["MVP"], baselines, groups)
+    return "\n\n".join(accuracy_table(runs, rows or known, kinds) for kinds in groups)
+
+
+def fill_page(text: str) -> str:
+    """Return the text of a page with each marked table made again."""
+    filled, count = MARKED.subn(lambda found: f"{found[1]}\n{_marked_table(found[2])}\n\n{found[3]}", text)
+    if count != text.count(MARK):
+        raise typer.BadParameter(f"{text.count(MARK)} tables begin, {count} end: put <!-- end --> in a line below each")
+    return filled
+
+
+def _marked_table(arguments: str) -> str:
+    """The table that the program prints for the arguments of a mark, run at the root of the repository."""
+    given = typer.main.get_command(app).make_context("table", shlex.split(arguments)).params
+    files = [REPO / file for file in given["files"] or []]
+    return make_table(
+        files, given["rows"] or [], given["baselines"] or [], costs=given["costs"], together=given["together"]
+    )
+
+
+def stale_pages(folder: Path) -> dict[Path, str]:
+    """Return the pages of a folder whose tables differ from the runs, with the text that they should have."""
+    filled = {page: fill_page(page.read_text()) for page in sorted(folder.glob("*.md"))}
+    return {page: text for page, text in filled.items() if text != page.read_text()}
+
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
 def main(
-    files: Annotated[list[Path], typer.Argument(help="JSON lines files of bench_adapt.py.")],
-    costs: Annotated[bool, typer.Option(help="Show costs instead of accuracies.")] = False,
-    rivals: Annotated[
-        list[str] | None, typer.Option("--against", help="Show by how much MVP is above this row.")
+    files: Annotated[list[Path] | None, typer.Argument(help="JSON lines files of bench_adapt.py.")] = None,
+    costs: Annotated[bool, typer.Option("--costs", help="Show costs instead of accuracies.")] = False,
+    baselines: Annotated[
+        list[str] | None, typer.Option("--against", help="Show by how much rows are above this row (at their ratio).")
     ] = None,
-    row: Annotated[str, typer.Option(help="The row that is compared with --against.")] = "MVP",
+    rows: Annotated[
+        list[str] | None, typer.Option("--row", help="Show only this row. With --against it is MVP if none is named.")
+    ] = None,
     together: Annotated[bool, typer.Option("--together", help="One table over the targets of both kinds.")] = False,
     picture_to: Annotated[Path | None, typer.Option("--picture", help="Write a picture, too.")] = None,
+    write: Annotated[Path | None, typer.Option(help="Make the marked tables in this folder's pages again.")] = None,
+    check: Annotated[Path | None, typer.Option(help="Fail if a marked table in this folder differs.")] = None,
 ) -> None:
-    """Print the tables."""
-    runs, groups = read_runs(files), [KINDS] if together else [(kind,) for kind in KINDS]
-    if costs:
-        print(cost_table(runs))
-    elif rivals:
-        print(difference_table(runs, row, rivals, groups))
-    else:
-        print("\n\n".join(accuracy_table(runs, kinds) for kinds in groups))
-    if picture_to is not None:
-        write_bytes(picture_to, picture(runs))
+    """Print tables, or write or check those of pages."""
+    if not (files or write or check):
+        raise typer.BadParameter("name files of runs, or a folder of pages with --write or --check")
+    if write is not None:
+        for page, text in stale_pages(write).items():
+            write_bytes(page, text.encode())
+            print(f"{page}: written")
+    if check is not None and (stale := stale_pages(check)):
+        print(f"{', '.join(map(str, stale))}: uv run scripts/bench_report.py --write {check} makes the tables again")
+        raise typer.Exit(1)
+    if files:
+        print(make_table(files, rows or [], baselines or [], costs=costs, together=together))
+        if picture_to is not None:
+            write_bytes(picture_to, picture(read_runs(files)))
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Benchmark: finding the neighbours in a large bank in two stages, against LEEP of every entry.
+"""Benchmark: finding the neighbors in a large bank in two stages, against LEEP of every entry.
 
 A shortlist is made without looking at the entries' weights, by one of several measures; LEEP decides among those. How
 many of LEEP's three best entries are on shortlists of several lengths, and what that costs:
@@ -34,7 +34,7 @@ from hf_metaprune.similarity.auto import guess_scores
 from hf_metaprune.similarity.leep import leep
 from hf_metaprune.similarity.leep_labels import SHARE, known_share
 from hf_metaprune.sizing.cost_model import count_flops
-from hf_metaprune.training.loop import predict_logits
+from hf_metaprune.training.forward import predict_logits
 
 CPU = torch.device("cpu")
 SHARES = (0.02, 0.05, 0.07, 0.09, 0.1, 0.15, 0.2, 0.3)
@@ -84,13 +84,13 @@ class Embeddings:
         self.features = BaseFeatures(bank.base, CPU)
         few = cifar.train.stratified(100 * len(cifar.task.labels), 0)
         x = self.features(few)
-        self.centre = x.mean(0)
-        means = class_means(x - self.centre, few.targets)
+        self.center = x.mean(0)
+        means = class_means(x - self.center, few.targets)
         number = {label: i for i, label in enumerate(cifar.task.labels)}
         self.tasks = {e.id: means[[number[label] for label in e.labels]] for e in bank}
 
     def __call__(self, query: Query, entries: list[Entry]) -> Scores:
-        own = class_means(self.features(query.sample) - self.centre, query.sample.targets)
+        own = class_means(self.features(query.sample) - self.center, query.sample.targets)
         cosines = {e.id: own @ self.tasks[e.id].T for e in entries}
         return {i: float(c.max(1).mean() + c.max(0).mean()) / 2 for i, c in cosines.items()}
 

@@ -28,14 +28,14 @@ import typer
 from hf_metaprune.data.preprocessing import Preprocessing
 from hf_metaprune.export import export_onnx, export_openvino
 from hf_metaprune.masks.scores import ScoreMask
-from hf_metaprune.models.architectures.architecture import find_architecture
+from hf_metaprune.models.architectures.lookup import find_architecture
 from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.models.modeling import MetaPrunedForImageClassification
 from hf_metaprune.models.saving import save_model
 from hf_metaprune.models.slicing import count_parameters
 from hf_metaprune.sizing.cost_model import count_flops
-from hf_metaprune.sizing.sizes import Order, Sizing
-from hf_metaprune.sizing.timing import machine_kind
+from hf_metaprune.sizing.order import Order, Sizing
+from hf_metaprune.training.hardware import machine_kind
 
 Pass = Callable[[torch.Tensor], Any]
 LABELS = ("a", "b", "c", "d", "e")

@@ -30,10 +30,10 @@ import typer
 
 from hf_metaprune.bank.bank import Bank
 from hf_metaprune.bank.factory import build_bank, entry_ids, subset
-from hf_metaprune.config import MethodOptions
 from hf_metaprune.data.loading import read_task_data
 from hf_metaprune.data.task import Task, TaskData
 from hf_metaprune.files.layout import BASE_FOLDER
+from hf_metaprune.methods import IterativeOptions
 from hf_metaprune.models.base_model import BaseModel
 
 log = logging.getLogger("build_demo_bank")
@@ -66,14 +66,14 @@ def read_cifar100(base: BaseModel, data: str | None) -> TaskData:
     return cifar
 
 
-def pruning_schedule(steps: int, ratio: float = 0.9) -> MethodOptions:
+def pruning_schedule(steps: int, ratio: float = 0.9) -> IterativeOptions:
     """The paper's schedule, squeezed into fewer steps: as many prunings, nearer to each other."""
-    every = max(1, MethodOptions.prune_every * steps // MethodOptions.steps)
-    return MethodOptions(ratio=ratio, steps=steps, prune_every=every)
+    every = max(1, IterativeOptions.prune_every * steps // IterativeOptions.steps)
+    return IterativeOptions(ratio=ratio, steps=steps, prune_every=every)
 
 
 def drawn_entries(
-    bank: Bank, tasks: list[tuple[int, ...]], labels: tuple[str, ...], options: MethodOptions, method: str = "ifp"
+    bank: Bank, tasks: list[tuple[int, ...]], labels: tuple[str, ...], options: IterativeOptions, method: str = "ifp"
 ) -> list[str]:
     """Ids of the entries that the bank has, in the order of the draw: the first 16 cover every class once."""
     return [name for name in entry_ids(Task(labels), tasks, method, options, 0) if name in bank]

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from hf_metaprune import AdaptResult, Bank, MetaPruner
 from hf_metaprune.data.loading import read_task_data
 from hf_metaprune.data.task import TaskData
-from hf_metaprune.drawing.style import BLUE, GREY, ORANGE
+from hf_metaprune.drawing.style import BLUE, GRAY, ORANGE
 from hf_metaprune.files.storage import write_bytes
 
 LAYER, SHOWN = "layer3.0.conv2", 4
@@ -38,8 +38,8 @@ def photos(panel: Any, data: TaskData) -> None:
 
 
 def masks(panel: Any, bank: Bank, result: AdaptResult) -> None:
-    """One layer's units: those that each neighbour keeps, their votes, and those that were chosen."""
-    entries = [bank[n["id"]] for n in result.report.neighbours]
+    """One layer's units: those that each neighbor keeps, their votes, and those that were chosen."""
+    entries = [bank[n["id"]] for n in result.report.neighbors]
     size = entries[0].mask.sizes[LAYER]
     rows = np.zeros((len(entries), size))
     for row, entry in zip(rows, entries, strict=True):
@@ -50,7 +50,7 @@ def masks(panel: Any, bank: Bank, result: AdaptResult) -> None:
         panel.bar(np.flatnonzero(row), 0.7, bottom=-y - 0.35, width=0.9, color=BLUE)
         panel.text(0, -y + 0.42, name, fontsize=7, va="bottom")
     bottom = -len(rows) - 1.2
-    panel.bar(range(size), 1.3 * votes / len(rows), bottom=bottom, width=0.9, color=GREY)
+    panel.bar(range(size), 1.3 * votes / len(rows), bottom=bottom, width=0.9, color=GRAY)
     panel.bar(chosen, 1.3 * votes[chosen] / len(rows), bottom=bottom, width=0.9, color=ORANGE)
     panel.text(0, bottom + 1.35, f"votes; kept: {len(chosen)} of {size} filters of {LAYER}", fontsize=7, va="bottom")
     panel.set(xlim=(-1, size), ylim=(bottom - 0.1, 1.0))
@@ -75,12 +75,12 @@ def main(
     bank: Annotated[Path, typer.Option(help="The bank.")] = Path("space/demo_bank"),
     data: Annotated[Path, typer.Option(help="The task.")] = Path("space/examples/unseen_five"),
     out: Annotated[Path, typer.Option(help="The picture.")] = Path("docs/overview.png"),
-    neighbours: Annotated[int, typer.Option(help="N.")] = 3,
+    neighbors: Annotated[int, typer.Option(help="N.")] = 3,
 ) -> None:
     """Adapt with and without the bank, and draw."""
     pruner = MetaPruner.from_hub(bank)
     task = read_task_data(data, pruner.bank.base.preprocessing)
-    with_bank = pruner.adapt(task, neighbours=neighbours)
+    with_bank = pruner.adapt(task, neighbors=neighbors)
     without = pruner.adapt(task, strategy="no-bank")
     figure = Figure(figsize=(14, 3.6), layout="constrained")
     left, middle, right = figure.subplots(1, 3, width_ratios=(0.9, 1.7, 1.2))

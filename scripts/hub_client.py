@@ -43,13 +43,13 @@ def rank(repo_id: str, labels: list[str], synsets: list[str | None]) -> Facts:
     return {"entries": len(ranked), "nearest": ranked[0].entry.id}
 
 
-def adapt(repo_id: str, cache_dir: str, data: str, neighbours: int, to: str | None = None) -> Facts:
+def adapt(repo_id: str, cache_dir: str, data: str, neighbors: int, to: str | None = None) -> Facts:
     """Adapt from a published bank by WordNet, with one step of training; publish the model if told where to."""
     pruner = MetaPruner.from_hub(repo_id, cache_dir=cache_dir)
-    result = pruner.adapt(data, by="wordnet", neighbours=neighbours, **TINY)
+    result = pruner.adapt(data, by="wordnet", neighbors=neighbors, **TINY)
     if to is not None:
         result.push_to_hub(to)
-    return {"voters": [neighbour["path"] for neighbour in result.report.neighbours]}
+    return {"voters": [neighbor["path"] for neighbor in result.report.neighbors]}
 
 
 def search(base_model: str, cache_dir: str) -> Facts:

@@ -59,7 +59,7 @@ def round_trip(bank: Path, data: Path, owner: str, names: tuple[str, str], steps
         commons = search(bank_id, owner, model_id, patience, cache)
         print("4. a search finds it")
         again = commons.adapt(task.select((0, 1, 2)), steps=steps)
-        voters = ", ".join(f"{n['repo_id']} at {n['revision'][:7]}" for n in again.report.neighbours)
+        voters = ", ".join(f"{n['repo_id']} at {n['revision'][:7]}" for n in again.report.neighbors)
         print(f"5. voted for by {voters}: {again.report.accuracy:.1%} on {again.report.test_images} images")
 
 
@@ -67,7 +67,7 @@ def main(
     namespace: Annotated[str | None, typer.Option(help="Owner of the repos; you, if left out.")] = None,
     bank: Annotated[Path, typer.Option(help="The bank.")] = SPACE / "demo_bank",
     data: Annotated[Path, typer.Option(help="The task's images.")] = SPACE / "examples" / "unseen_five",
-    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 20,
+    steps: Annotated[int, typer.Option(help="Optimizer steps.")] = 20,
     patience: Annotated[float, typer.Option(help="Seconds to wait until the Hub lists the model.")] = 300,
     keep: Annotated[bool, typer.Option(help="Do not delete the repos in the end.")] = False,
 ) -> None:

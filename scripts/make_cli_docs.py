@@ -20,18 +20,32 @@ import typer
 
 from hf_metaprune.adapt.recipes import shown_defaults
 from hf_metaprune.cli.app import app
-from hf_metaprune.config import NOT_SWEPT, AdaptOptions, MethodOptions, SearchOptions, TrainingOptions, option_fields
+from hf_metaprune.cli.commands import registered_names
+from hf_metaprune.config import NOT_SWEPT, AdaptOptions, SearchOptions, TrainingOptions, option_fields
+from hf_metaprune.methods import get_method
 
 REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"
 GENERATED = "<!-- Written by scripts/make_cli_docs.py from the code; do not edit. -->\n"
 FIRST = ("adapt", "sweep", "predict", "inspect", "export", "publish", "demo")
 """Commands in the order of their use; others follow as they are."""
-CLASSES = {AdaptOptions: "Adapting", TrainingOptions: "Fine-tuning", MethodOptions: "Pruning", SearchOptions: "Search"}
+BUILT_IN = ("ahnp", "amp", "ifp", "magnitude", "random", "taylor")
+METHODS_BY_OPTIONS: dict[Any, list[str]] = {}
+for _name in BUILT_IN:
+    METHODS_BY_OPTIONS.setdefault(get_method(_name).options, []).append(_name)
+CLASSES = {
+    AdaptOptions: "Adapting",
+    TrainingOptions: "Fine-tuning",
+    **{cls: f"Pruning by {', '.join(names)}" for cls, names in METHODS_BY_OPTIONS.items()},
+    SearchOptions: "Search",
+}
 USED = {
     AdaptOptions: "Of `MetaPruner.adapt`, and of `hf-metaprune adapt`; all but {not_swept} also of `MetaPruner.sweep` "
     "and `hf-metaprune sweep`. They can be mixed with those of fine-tuning.",
     TrainingOptions: "Of `MetaPruner.adapt` and `MetaPruner.sweep`, and of `hf-metaprune adapt` and `sweep`.",
-    MethodOptions: "Of `build_bank` (as one object), and of `hf-metaprune bank build`.",
+    **{
+        cls: f"Of `build_bank` (as one object), and of `hf-metaprune bank build` with `--method {' or '.join(names)}`."
+        for cls, names in METHODS_BY_OPTIONS.items()
+    },
     SearchOptions: "Of `MetaPruner.from_search`, and of `hf-metaprune adapt --commons`.",
 }
 
@@ -91,7 +105,7 @@ def shown_option(name: str, kind: Any, about: Any, default: Any) -> list[str]:
         shown = ""
     else:
         shown = default if str(default).startswith("by the recipe") else f"`{default}`"
-    return [", ".join(f"`{decl}`" for decl in written), shown, about.help or ""]
+    return [", ".join(f"`{decl}`" for decl in written), shown, (about.help or "") + registered_names(name)]
 
 
 def _metavar(kind: Any) -> str:
@@ -117,6 +131,11 @@ def about_command(name: str, callback: Any) -> str:
         if panel != "Options":
             parts.append(f"**{panel}**")
         parts.append(table(["option", "default", "what it does"], rows))
+    if name == "hf-metaprune bank build":
+        links = ", ".join(
+            f"[{', '.join(names)}](options.md#{anchor(cls)})" for cls, names in METHODS_BY_OPTIONS.items()
+        )
+        parts.append(f"A method has options of its own, which `--method NAME --help` shows: {links}.")
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
 
 
@@ -135,7 +154,12 @@ JSON on standard output, and notes on standard error. "By the recipe" means: by 
 # --- options ----------------------------------------------------------------------------------------------------------
 
 
-def kind_of(cls: Any, name: str) -> str:
+def anchor(cls: Any) -> str:
+    """The anchor of a class's heading on the page of options."""
+    return re.sub(r"[^a-z0-9]+", "-", f"{CLASSES[cls]}: {cls.__name__}".lower()).strip("-")
+
+
+def type_in_words(cls: Any, name: str) -> str:
     """A field's type in words."""
     kind = str(option_fields(cls)[name].type).removesuffix(" | None")
     return kind if not kind.startswith("tuple") else f"several {re.findall('int|str', kind)[0]}"
@@ -151,7 +175,7 @@ def about_option(cls: Any, name: str) -> list[str]:
         shown = ""
     else:
         shown = f"`{','.join(map(str, default)) if isinstance(default, tuple) else default}`".replace("``", "none")
-    meta, text = f.metadata, f.metadata["help"]
+    meta, text = f.metadata, f.metadata["help"] + registered_names(name)
     if "choices" in meta:
         text += f" One of: {', '.join(f'`{choice}`' for choice in meta['choices'])}."
     low, high = meta.get("low"), meta.get("high")
@@ -160,7 +184,7 @@ def about_option(cls: Any, name: str) -> list[str]:
         text += f" From {low or 0} to {high}." if high else f" At least {low or 0}."
     for other, values in meta.get("only", {}).items():
         text += f" Only with `{other}` {' or '.join(f'`{value}`' for value in values)}."
-    return [f"`{name}`", kind_of(cls, name), shown, text]
+    return [f"`{name}`", type_in_words(cls, name), shown, text]
 
 
 def options_page() -> str:

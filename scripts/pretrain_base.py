@@ -84,7 +84,7 @@ def prepare(x: torch.Tensor, size: int) -> torch.Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def normalise(x: torch.Tensor) -> torch.Tensor:
+def normalize(x: torch.Tensor) -> torch.Tensor:
     return (x.float() / 255 - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1)
 
 
@@ -93,7 +93,7 @@ def evaluate(model, images, labels, size, accelerator, batch=500) -> float:
     model.eval()
     hits = 0
     for i in range(0, len(images), batch):
-        x = prepare(normalise(images[i : i + batch]), size).to(accelerator.device)
+        x = prepare(normalize(images[i : i + batch]), size).to(accelerator.device)
         with accelerator.autocast():
             hits += (model(x).argmax(1).cpu() == labels[i : i + batch]).sum().item()
     return hits / len(images)
@@ -123,7 +123,7 @@ def teach(folder: Path, images: torch.Tensor, temperature: float, batch: int = 5
     size = teacher.pretrained_cfg["input_size"][-1]
     out = []
     for view in (images, images.flip(3)):
-        parts = [teacher(prepare(normalise(view[i : i + batch]), size)) for i in range(0, len(view), batch)]
+        parts = [teacher(prepare(normalize(view[i : i + batch]), size)) for i in range(0, len(view), batch)]
         out.append((torch.cat(parts) / temperature).softmax(1))
     return torch.stack(out)
 
@@ -216,7 +216,7 @@ def main(
         order = torch.randperm(len(images), generator=generator)
         for step in range(per_epoch):
             rows = order[step * batch_size : (step + 1) * batch_size]
-            x, flipped = augment(normalise(images[rows]), generator)
+            x, flipped = augment(normalize(images[rows]), generator)
             wanted = F.one_hot(labels[rows], classes).float()
             if label_smoothing:
                 wanted = wanted * (1 - label_smoothing) + label_smoothing / classes

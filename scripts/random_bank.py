@@ -15,12 +15,13 @@ from build_demo_bank import SYNSETS, covering_tasks
 
 from hf_metaprune import Bank
 from hf_metaprune.bank.factory import entry_id
-from hf_metaprune.bank.folders import new_path, recover
+from hf_metaprune.bank.folders import new_path
+from hf_metaprune.bank.repair import recover
 from hf_metaprune.bank.sketch import MAX_FEATURES, pack_sketch
-from hf_metaprune.config import MethodOptions
 from hf_metaprune.data.task import Task
 from hf_metaprune.files.storage import new_folder
 from hf_metaprune.masks.mask import Mask
+from hf_metaprune.methods import SgdOptions
 from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.models.modeling import MetaPrunedForImageClassification
 from hf_metaprune.models.saving import save_model
@@ -43,7 +44,7 @@ def random_models(
         task, mask = cifar100_task(base, classes), Mask.random(base.sizes, RATIO, seed)
         config = base.config(mask, task.labels, synsets=task.synsets, ratio=RATIO, method="random")
         config.seed, config.metrics = seed, {"accuracy": 0.2, "test_images": 500}
-        yield entry_id(task, "random", MethodOptions(ratio=RATIO), seed), base.slice(config)
+        yield entry_id(task, "random", SgdOptions(ratio=RATIO), seed), base.slice(config)
 
 
 def make_bank(folder: Path, base: BaseModel, count: int) -> Bank:

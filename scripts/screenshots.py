@@ -25,7 +25,7 @@ PATIENCE = 300_000  # milliseconds
 
 
 def keep(page: Any, path: Path) -> None:
-    """The whole page as a small PNG of few colours."""
+    """The whole page as a small PNG of few colors."""
     shot = Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB")
     small = shot.resize((SHOWN, round(shot.height * SHOWN / shot.width)), Image.Resampling.LANCZOS)
     small.quantize(256).save(path, optimize=True)

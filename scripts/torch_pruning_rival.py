@@ -24,7 +24,8 @@ from hf_metaprune.config import TrainingOptions
 from hf_metaprune.data.images import ImageSet, augment
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.models.base_model import BaseModel
-from hf_metaprune.training.loop import EVAL_BATCH, batch_rows, lr_factor, make_optimizer
+from hf_metaprune.training.forward import EVAL_BATCH
+from hf_metaprune.training.loop import batch_rows, lr_factor, make_optimizer
 
 SEARCH = 12  # bisections of the ratio
 
@@ -92,7 +93,7 @@ class Rival:
         self.network.train()
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
         for rows in order.tensor_split(math.ceil(len(images) / EVAL_BATCH)):
-            self.features(images.preprocessing.normalise(images.images[rows]))
+            self.features(images.preprocessing.normalize(images.images[rows]))
         for norm in norms:
             norm.momentum = 0.1
 
@@ -126,7 +127,7 @@ class Rival:
             began = time.perf_counter()
             both.train()
             batch, targets = images.__getitems__(next(rows))
-            x = augment(images.preprocessing.normalise(batch), generator, options.flip, options.shift)
+            x = augment(images.preprocessing.normalize(batch), generator, options.flip, options.shift)
             loss = F.cross_entropy(both[1](self.features(x)), targets)
             optimizer.zero_grad()
             loss.backward()

@@ -1,4 +1,4 @@
-"""Averaging: entry by entry over the neighbours that hold it, against a slow reference."""
+"""Averaging: entry by entry over the neighbors that hold it, against a slow reference."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class FakeFile:
         return self.tensors[name.removeprefix("network.")]
 
 
-class Neighbour:
+class Neighbor:
     """What averaging needs of an entry."""
 
     def __init__(self, mask: Mask, seed: int, dtype: torch.dtype = torch.float32) -> None:
@@ -63,9 +63,9 @@ class Neighbour:
         yield FakeFile(self.tensors)
 
 
-def holders(neighbour: Neighbour, name: str, position: tuple[int, ...]) -> bool:
-    """Whether a neighbour keeps every unit that one entry of the base's tensor belongs to."""
-    a, b = set(neighbour.mask["a"].tolist()), set(neighbour.mask["b"].tolist())
+def holders(neighbor: Neighbor, name: str, position: tuple[int, ...]) -> bool:
+    """Whether a neighbor keeps every unit that one entry of the base's tensor belongs to."""
+    a, b = set(neighbor.mask["a"].tolist()), set(neighbor.mask["b"].tolist())
     if name in ("a.weight", "a.bias"):
         return position[0] in a
     if name == "b.weight":
@@ -75,12 +75,12 @@ def holders(neighbour: Neighbour, name: str, position: tuple[int, ...]) -> bool:
     return True
 
 
-def slow_average(neighbours: list[Neighbour], base: dict[str, torch.Tensor], mask: Mask) -> dict[str, torch.Tensor]:
+def slow_average(neighbors: list[Neighbor], base: dict[str, torch.Tensor], mask: Mask) -> dict[str, torch.Tensor]:
     full = {}
     for name, shape in SHAPES.items():
         full[name] = torch.empty(shape)
         for position in product(*map(range, shape)):
-            values = [n.full[name][position] for n in neighbours if holders(n, name, position)]
+            values = [n.full[name][position] for n in neighbors if holders(n, name, position)]
             full[name][position] = sum(values) / len(values) if values else base[name][position]
     return slice_state(full, LAYERS, mask)
 
@@ -92,34 +92,34 @@ def test_average_equals_the_slow_reference(data: st.DataObject, n: int) -> None:
         Mask({k: sorted(data.draw(st.sets(st.integers(0, s - 1), min_size=1))) for k, s in SIZES.items()}, SIZES)
         for _ in range(n + 1)
     ]
-    neighbours, base = [Neighbour(m, i) for i, m in enumerate(masks[1:])], state(99)
-    found = average_weights(neighbours, masks[0], base, LAYERS)
-    expected = slow_average(neighbours, base, masks[0])
+    neighbors, base = [Neighbor(m, i) for i, m in enumerate(masks[1:])], state(99)
+    found = average_weights(neighbors, masks[0], base, LAYERS)
+    expected = slow_average(neighbors, base, masks[0])
     for name in SHAPES:
         assert torch.allclose(found[name], expected[name], atol=1e-6), name
     assert list(found) == [*SHAPES, "counter"]
     assert found["counter"] == base["counter"]
 
 
-def test_one_neighbour_with_the_same_mask_is_copied() -> None:
+def test_one_neighbor_with_the_same_mask_is_copied() -> None:
     mask = Mask({"a": [0, 2], "b": [1]}, SIZES)
-    one = Neighbour(mask, 5)
+    one = Neighbor(mask, 5)
     found = average_weights([one], mask, state(99), LAYERS, skip=["head.weight"])
     assert "head.weight" not in found
     assert all(torch.equal(found[n], one.tensors[n]) for n in found if n != "counter")
 
 
-def test_half_precision_neighbours_are_averaged_in_float32() -> None:
+def test_half_precision_neighbors_are_averaged_in_float32() -> None:
     mask = Mask.full(SIZES)
-    neighbours = [Neighbour(mask, i, torch.float16) for i in range(3)]
-    found = average_weights(neighbours, mask, state(99), LAYERS)["stem"]
+    neighbors = [Neighbor(mask, i, torch.float16) for i in range(3)]
+    found = average_weights(neighbors, mask, state(99), LAYERS)["stem"]
     assert found.dtype == torch.float32
-    assert torch.equal(found, torch.stack([n.tensors["stem"].float() for n in neighbours]).sum(0) / 3)
+    assert torch.equal(found, torch.stack([n.tensors["stem"].float() for n in neighbors]).sum(0) / 3)
 
 
 def test_tensors_that_do_not_fit_are_refused() -> None:
     mask = Mask.full(SIZES)
-    wrong = Neighbour(mask, 1)
+    wrong = Neighbor(mask, 1)
     wrong.tensors["a.weight"] = torch.zeros(3, 5)
     with pytest.raises(FormatError, match="n1.*shape"):
         average_weights([wrong], mask, state(99), LAYERS)

@@ -13,13 +13,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from hf_metaprune.errors import OptionError
 from hf_metaprune.masks.mask import Mask
 from hf_metaprune.masks.scores import ScoreMask
-from hf_metaprune.models.architectures.architecture import architecture_of
+from hf_metaprune.models.architectures.lookup import identify_architecture
 from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.models.modeling import MetaPrunedForImageClassification
 from hf_metaprune.models.slicing import count_parameters
-from hf_metaprune.sizing.budgets import Budget, largest, ratio_of
+from hf_metaprune.sizing.budgets import Budget, largest, removed_share
 from hf_metaprune.sizing.cost_model import CostModel, count_flops
-from hf_metaprune.sizing.sizes import Counts, Order, Sizing, layer_exceptions
+from hf_metaprune.sizing.order import Counts, Order, Sizing, layer_exceptions
 from tests.models.networks import network, random_masks
 from tests.tiny import tiny_preprocessing
 
@@ -35,7 +35,7 @@ MANY_LAYERS = FAMILIES[0], FAMILIES[-1]  # which take 13 s each
 @cache
 def base_of(name: str) -> BaseModel:
     net = network(name)
-    family = architecture_of(net)
+    family = identify_architecture(net)
     return BaseModel(family.library, *described(name), "0" * 64, tiny_preprocessing(), net)
 
 
@@ -47,7 +47,7 @@ def costs_of(name: str, frozen_stem: bool = False) -> CostModel:
 
 def described(name: str) -> tuple[str, dict]:
     net = network(name)
-    architecture, args = architecture_of(net).describe(net)
+    architecture, args = identify_architecture(net).describe(net)
     if name == "resnet50d":
         args = {"channels": [8, 12, 16, 20]}
     return architecture, args
@@ -113,7 +113,7 @@ def test_the_largest_within_the_budget_is_found(name: str, split: str, share: fl
             assert costs.macs(counts | {layer.name: counts[layer.name] + 1}) > bound
     if share == 1:
         assert counts == everything
-        assert ratio_of(counts, base.layers) == 0.0
+        assert removed_share(counts, base.layers) == 0.0
 
 
 def test_all_bounds_hold_together() -> None:

@@ -19,7 +19,7 @@ from hf_metaprune.pruner import MetaPruner
 from tests.conftest import REPO
 from tests.tiny import make_vit_base
 
-FAST = ["--steps", "4", "--batch-size", "16", "--neighbours", "2", "--eval-steps", "0"]
+FAST = ["--steps", "4", "--batch-size", "16", "--neighbors", "2", "--eval-steps", "0"]
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_adapt_predict_inspect(run, bank_folder: Path, photos: Path, tmp_path: P
     out = tmp_path / "model"
     code, shown, _ = run("adapt", bank_folder, photos, "--out", out, *FAST)
     assert code == 0
-    assert "Neighbours that voted" in shown
+    assert "Neighbors that voted" in shown
     assert "of the base" in shown
     assert (out / "report.md").exists()
     image = next(photos.rglob("*.jpg"))
@@ -180,11 +180,11 @@ def test_a_mistake_is_one_line_and_exit_code_1(
 def test_options_of_several_values_are_separated_by_commas(
     run, bank_folder: Path, photos: Path, tmp_path: Path
 ) -> None:
-    base = ["adapt", bank_folder, photos, "--out", tmp_path / "m", "--steps", "3", "--neighbours", "1", "--json"]
+    base = ["adapt", bank_folder, photos, "--out", tmp_path / "m", "--steps", "3", "--neighbors", "1", "--json"]
     code, shown, errors = run(*base, "--eval-steps", "0,2", "--compare", "--synsets", "n02121620,, dog.n.01,,,")
     assert (code, errors) == (0, "")
     report = json.loads(shown)
-    assert list(report["accuracy_at_step"]) == ["0", "2", "3"] == list(report["rivals"]["without a bank"])
+    assert list(report["accuracy_at_step"]) == ["0", "2", "3"] == list(report["baselines"]["without a bank"])
     code, _, errors = run(*base, "--eval-steps", "0,two")
     assert (code, "such as 1,2" in errors) == (1, True)
 
@@ -251,7 +251,7 @@ def test_a_write_that_the_system_refuses_leaves_nothing_behind(
     """A real refusal in the middle of the weights: files may not grow beyond 8 kB."""
     import resource
 
-    result = MetaPruner.from_hub(bank_folder).adapt(task_data, steps=1, batch_size=16, eval_steps=(), neighbours=1)
+    result = MetaPruner.from_hub(bank_folder).adapt(task_data, steps=1, batch_size=16, eval_steps=(), neighbors=1)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
     try:
@@ -325,12 +325,11 @@ def test_a_read_only_folder_is_said(run_python, tmp_path: Path) -> None:
 def test_ctrl_c_leaves_nothing_half_written(
     run, bank_folder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hf_metaprune import result
 
     def interrupted(*_args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(result, "save_model", interrupted)
+    monkeypatch.setattr("hf_metaprune.reporting.model_files.save_model", interrupted)
     code, _, errors = run("adapt", bank_folder, photos, "--out", tmp_path / "out", *FAST)
     assert code == 130
     assert "nothing is half written" in errors

@@ -82,8 +82,8 @@ def test_arrays_and_tensors(array: object) -> None:
     assert (np.asarray(found) == 7).all()
 
 
-def test_normalised_tensors_are_refused() -> None:
-    with pytest.raises(ValueError, match="before normalisation"):
+def test_normalized_tensors_are_refused() -> None:
+    with pytest.raises(ValueError, match="before normalization"):
         open_image(torch.randn(3, 8, 8) * 3)
 
 

@@ -37,7 +37,7 @@ from tests.conftest import REPO
 
 @pytest.fixture(scope="module")
 def adapted(bank_folder: Path, task_data: TaskData) -> AdaptResult:
-    return MetaPruner.from_hub(bank_folder).adapt(task_data.select((0, 2, 5)), steps=20, batch_size=16, neighbours=1)
+    return MetaPruner.from_hub(bank_folder).adapt(task_data.select((0, 2, 5)), steps=20, batch_size=16, neighbors=1)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_export_leaves_the_model_as_it_is(vit_base: BaseModel, tmp_path: Path) -
 def test_the_example_sees_the_pixels_that_the_library_sees(
     vit_base: BaseModel, tmp_path: Path, crop_pct: float, interpolation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the photo's shape and orientation; half a grey level apart where one of both rounds."""
+    """Whatever the photo's shape and orientation; half a gray level apart where one of both rounds."""
     how = Preprocessing((3, 32, 32), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), interpolation, crop_pct)
     facts = {"labels": ["a", "b"], "preprocessing": how.to_config()}
     seen: list[np.ndarray] = []
@@ -146,7 +146,7 @@ def test_the_example_sees_the_pixels_that_the_library_sees(
     monkeypatch.setattr(sys, "argv", ["classify.py", "model.onnx", *map(str, paths)])
     runpy.run_path(str(PROGRAM))
     for path, pixels in zip(paths, seen, strict=True):
-        wanted = how.normalise(how.to_uint8([open_image(path)])).numpy()
+        wanted = how.normalize(how.to_uint8([open_image(path)])).numpy()
         assert np.abs(pixels - wanted).max() * 0.25 * 255 <= 2.01, path
 
 

@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 
 from hf_metaprune.adapt import classifier as heads
-from hf_metaprune.adapt.classifier import extract_features, make_head, neighbour_rows, ridge_head
+from hf_metaprune.adapt.classifier import make_head, neighbor_rows, ridge_head
 from hf_metaprune.bank.bank import Bank
 from hf_metaprune.data.task import Task, TaskData
 from hf_metaprune.masks.mask import Mask
-from hf_metaprune.training.loop import accuracy
+from hf_metaprune.training.forward import accuracy, extract_features
 from tests.conftest import needs_wordnet
 
 CPU = torch.device("cpu")
@@ -19,13 +19,13 @@ CPU = torch.device("cpu")
 
 def problem(n: int = 60, d: int = 8, classes: int = 3, spread: float = 1.5) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    centres = torch.randn(classes, d, generator=generator, dtype=torch.float64)
+    centers = torch.randn(classes, d, generator=generator, dtype=torch.float64)
     y = torch.arange(n) % classes
-    return centres[y] + spread * torch.randn(n, d, generator=generator, dtype=torch.float64), y
+    return centers[y] + spread * torch.randn(n, d, generator=generator, dtype=torch.float64), y
 
 
 def refit(x: torch.Tensor, y: torch.Tensor, penalty: float, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ridge regression on one-hot classes by the normal equations; the intercept is not penalised."""
+    """Ridge regression on one-hot classes by the normal equations; the intercept is not penalized."""
     target = F.one_hot(y, classes).double()
     xc = x - x.mean(0)
     w = torch.linalg.solve(
@@ -111,10 +111,10 @@ def test_ids_of_imagenet_and_of_wordnet_are_matched() -> None:
     assert Task(("n02084071 some dog", "n01440764_fish")).matches(theirs) == [[0], [1]]
 
 
-def test_rows_of_neighbours_are_centred_and_averaged(bank: Bank) -> None:
+def test_rows_of_neighbors_are_centered_and_averaged(bank: Bank) -> None:
     entries = [e for e in bank if "cat" in e.labels]
     task = Task(("cat", "zebra", "violin"))
-    rows, biases, counts = neighbour_rows(task, entries, "fc")
+    rows, biases, counts = neighbor_rows(task, entries, "fc")
     assert counts == [len(entries), 0, 0]
     expected = []
     for e in entries:
@@ -138,12 +138,12 @@ def test_heads_on_a_real_model(bank: Bank, task_data: TaskData, kind: str) -> No
     if kind in ("auto", "ridge"):
         assert hits > 0.6
     if kind == "stitched":
-        rows, biases, _ = neighbour_rows(target.task, entries, "fc")
+        rows, biases, _ = neighbor_rows(target.task, entries, "fc")
         assert torch.allclose(model.classifier.weight.double(), rows, atol=1e-6)
         assert torch.allclose(model.classifier.bias.double(), biases, atol=1e-6)
 
 
-def test_a_neighbour_who_knows_the_classes_is_heard(bank: Bank, task_data: TaskData) -> None:
+def test_a_neighbor_who_knows_the_classes_is_heard(bank: Bank, task_data: TaskData) -> None:
     """On its own sub-network and one image a class, its rows are a better guide than so few images."""
     entry = next(e for e in bank if e.labels == ("cat", "dog", "truck"))
     few = task_data.select((0, 1, 2), per_class=1)

@@ -11,7 +11,6 @@ from torch import nn
 
 from hf_metaprune import Bank, MetaPruner
 from hf_metaprune.adapt import measuring
-from hf_metaprune.adapt.strategies import Start
 from hf_metaprune.config import AdaptOptions
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import OptionError
@@ -19,10 +18,11 @@ from hf_metaprune.masks.scores import ScoreMask
 from hf_metaprune.models.slicing import count_parameters
 from hf_metaprune.sizing import fitting
 from hf_metaprune.sizing import timing as costs
+from hf_metaprune.sizing.inputs import AdaptInputs
 from hf_metaprune.sizing.latency import RATIOS, LatencyTable
-from hf_metaprune.sizing.sizes import Order, Sizing
+from hf_metaprune.sizing.order import Order, Sizing
 
-TINY = {"steps": 1, "batch_size": 16, "neighbours": 1, "eval_steps": (0,)}
+TINY = {"steps": 1, "batch_size": 16, "neighbors": 1, "eval_steps": (0,)}
 
 
 def clock(model: nn.Module, pixels: torch.Tensor) -> float:
@@ -54,8 +54,8 @@ def test_models_are_timed_in_turn_in_one_layout_each_as_if_alone(monkeypatch: py
 def table(bank: Bank, task_data: TaskData) -> LatencyTable:
     generator = torch.Generator().manual_seed(0)
     scores = ScoreMask({name: torch.rand(size, generator=generator).numpy() for name, size in bank.sizes.items()})
-    start = Start(bank.base, task_data.task, task_data.train, AdaptOptions(), None, torch.device("cpu"))
-    return LatencyTable(start, Sizing(bank.base.layers, Order.by_scores(scores)), clock)
+    inputs = AdaptInputs(bank.base, task_data.task, task_data.train, AdaptOptions(), None, torch.device("cpu"))
+    return LatencyTable(inputs, Sizing(bank.base.layers, Order.by_scores(scores)), clock)
 
 
 def test_the_table_is_exact_where_it_was_measured_and_between_in_between(table: LatencyTable) -> None:

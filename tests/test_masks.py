@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_metaprune.bank.entry import pack_mask, unpack_mask
+from hf_metaprune.config import check_ratio
 from hf_metaprune.errors import FormatError, OptionError
-from hf_metaprune.masks.mask import Mask, check_ratio, keep_count
+from hf_metaprune.masks.mask import Mask, keep_count
+from hf_metaprune.masks.packing import pack_mask, unpack_mask
 
 
 @st.composite

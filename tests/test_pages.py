@@ -19,9 +19,10 @@ from hf_metaprune import AdaptResult, Bank, MetaPruner
 from hf_metaprune.data.images import ImageSet
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.drawing.style import INK, png, svg
+from hf_metaprune.drawing.units import units_figure
 from hf_metaprune.masks.mask import Mask
 from hf_metaprune.reporting.bank_figures import map_figure, overlaps, positions
-from hf_metaprune.reporting.figures import confusion_figure, curve_figure, units_figure, vote_figure
+from hf_metaprune.reporting.figures import confusion_figure, curve_figure, vote_figure
 from hf_metaprune.reporting.misclassified import MOST, SIDE, worst_mistakes
 from hf_metaprune.reporting.page import command
 from hf_metaprune.reporting.report import AdaptReport
@@ -65,7 +66,7 @@ class Reader(HTMLParser):
 @pytest.fixture(scope="module")
 def result(bank_folder: Path, task_data: TaskData) -> AdaptResult:
     pruner, task = MetaPruner.from_hub(bank_folder), task_data.select((0, 2, 5))
-    return pruner.adapt(task, steps=4, batch_size=16, neighbours=2, compare=True, eval_steps=(0, 2))
+    return pruner.adapt(task, steps=4, batch_size=16, neighbors=2, compare=True, eval_steps=(0, 2))
 
 
 def test_the_page_tells_all_of_it_and_needs_nothing_else(result: AdaptResult) -> None:
@@ -87,8 +88,8 @@ def test_the_page_tells_all_of_it_and_needs_nothing_else(result: AdaptResult) ->
             assert attributes["role"] == "img"
     for told in (f"{report.accuracy:.1%}", f"{report.params:,}", "without a bank", "layer4.1.conv2", "the whole base"):
         assert told.lower() in read.words.lower()
-    for neighbour in report.neighbours:
-        assert neighbour["id"] in read.words
+    for neighbor in report.neighbors:
+        assert neighbor["id"] in read.words
     drawn = [a["aria-label"] for tag, a in read.tags if tag == "svg"]
     assert sum(label.startswith("The vote in layer") for label in drawn) == len(result.model.mask())
     assert sum(tag == "img" for tag, _ in read.tags) == len(result.mistakes)
@@ -108,14 +109,14 @@ def test_the_page_lies_beside_the_model_if_asked_for(result: AdaptResult, tmp_pa
 
 def test_text_of_others_stays_text(bank_folder: Path, task_data: TaskData) -> None:
     pruner = MetaPruner.from_hub(bank_folder)
-    result = pruner.adapt(task_data.select((0, 1)), steps=1, batch_size=16, neighbours=2)
+    result = pruner.adapt(task_data.select((0, 1)), steps=1, batch_size=16, neighbors=2)
     report = result.report
     report.labels = [NASTY, "b"]
     report.accuracy_per_class = {NASTY: 0.5, "b": 1.0}
     report.source = report.machine = report.device = NASTY
-    report.neighbours[0] |= {"id": NASTY, "labels": [NASTY], "repo_id": NASTY, "revision": "a"}
+    report.neighbors[0] |= {"id": NASTY, "labels": [NASTY], "repo_id": NASTY, "revision": "a"}
     report.bank = {"name": NASTY, "repo_id": 'x"><script>', "revision": "1"}
-    report.rivals, report.alternatives = {NASTY: {0: 0.5}}, {NASTY: 5}
+    report.baselines, report.baseline_flops = {NASTY: {0: 0.5}}, {NASTY: 5}
     report.seconds, report.notes, report.versions = {NASTY: 1.0}, [NASTY], {NASTY: NASTY}
     report.given, report.skipped_images = {NASTY: [NASTY, None]}, [NASTY]
     for page in (result.to_html(), result._repr_html_()):
@@ -128,9 +129,9 @@ def test_text_of_others_stays_text(bank_folder: Path, task_data: TaskData) -> No
 def test_what_a_report_lacks_is_left_out(result: AdaptResult) -> None:
     bare = AdaptResult(result.model, result.preprocessing, AdaptReport(labels=["a", "b", "c"]), result.device)
     assert "What is left of the base" in Reader(bare.to_html()).words
-    older = AdaptReport(**{**vars(result.report), "neighbours": [dict(n) for n in result.report.neighbours]})
-    older.neighbours[0].pop("masks")
-    older.neighbours[1]["masks"] = "AAAA"
+    older = AdaptReport(**{**vars(result.report), "neighbors": [dict(n) for n in result.report.neighbors]})
+    older.neighbors[0].pop("masks")
+    older.neighbors[1]["masks"] = "AAAA"
     page = Reader(AdaptResult(result.model, result.preprocessing, older, result.device).to_html())
     assert not any((a.get("aria-label") or "").startswith("The vote in layer") for _, a in page.tags)
 
@@ -156,7 +157,7 @@ def test_the_command_makes_it_again(result: AdaptResult) -> None:
 
 
 def test_alternatives_are_counted(result: AdaptResult) -> None:
-    whole, scratch = result.report.alternatives.values()
+    whole, scratch = result.report.baseline_flops.values()
     assert result.report.training_flops < whole < scratch
 
 
@@ -177,11 +178,11 @@ def test_the_surest_mistakes_come_first(n: int, seed: int) -> None:
         assert Image.open(io.BytesIO(found[0].jpeg)).size == (SIDE // 2, SIDE)
 
 
-def test_pictures_are_sound_svg_in_the_colour_of_the_page() -> None:
+def test_pictures_are_sound_svg_in_the_color_of_the_page() -> None:
     mask = Mask.random({"a": 7, "wide": 3000}, 0.5, 0)
     voters = {NASTY: Mask.random(mask.sizes, 0.9, 1), "b": mask}
     for made in (
-        units_figure(mask),
+        units_figure(mask, mask.sizes),
         vote_figure("wide", voters, mask),
         curve_figure({NASTY: {0: 0.1, 5: 0.9}, "b": {0: 0.2}}),
         confusion_figure([[1, 2], [0, 3]], [NASTY, "b"]),
@@ -197,7 +198,7 @@ def test_pictures_are_sound_svg_in_the_colour_of_the_page() -> None:
 
 def test_a_stripe_shows_what_is_kept() -> None:
     kept = [0, 3, 4]
-    made = units_figure(Mask({"a": np.array(kept)}, {"a": 6}))
+    made = units_figure({"a": np.array(kept)}, {"a": 6})
     (image,) = made.axes[0].get_images()
     alpha = np.asarray(image.get_array())[0, :, 3]
     assert np.flatnonzero(alpha == 1).tolist() == kept

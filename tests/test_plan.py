@@ -8,7 +8,7 @@ from hf_metaprune import MetaPruner
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import OptionError
 
-FAST = {"steps": 6, "batch_size": 16, "eval_steps": (0, 3), "neighbours": 2}
+FAST = {"steps": 6, "batch_size": 16, "eval_steps": (0, 3), "neighbors": 2}
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def target(task_data: TaskData) -> TaskData:
 
 def test_a_plan_makes_models_of_any_size(pruner: MetaPruner, target: TaskData) -> None:
     plan = pruner.plan(target, **FAST, weighted=True)
-    assert len(plan.neighbours) == FAST["neighbours"]
+    assert len(plan.neighbors) == FAST["neighbors"]
     small, large = pruner.make(plan, ratio=0.9), pruner.make(plan, ratio=0.5)
     for ratio, result in ((0.9, small), (0.5, large)):
         assert plan.cost(ratio) == (result.report.params, result.report.macs)
@@ -31,8 +31,8 @@ def test_a_plan_makes_models_of_any_size(pruner: MetaPruner, target: TaskData) -
     assert once.model.mask() == large.model.mask()
     assert once.report.accuracy_at_step == large.report.accuracy_at_step
     assert small.report.options["lr"] == large.report.options["lr"]  # a ResNet's, unlike a transformer's
-    with pytest.raises(OptionError, match="neighbours was settled with the vote"):
-        pruner.make(plan, neighbours=1)
+    with pytest.raises(OptionError, match="neighbors was settled with the vote"):
+        pruner.make(plan, neighbors=1)
     with pytest.raises(OptionError, match="ratio=0.5 and a budget"):
         pruner.make(plan, ratio=0.5, max_params=100_000)
     with pytest.raises(OptionError, match="compare is not for a plan"):
@@ -42,10 +42,10 @@ def test_a_plan_makes_models_of_any_size(pruner: MetaPruner, target: TaskData) -
 def test_options_that_do_nothing_are_said(
     pruner: MetaPruner, target: TaskData, caplog: pytest.LogCaptureFixture
 ) -> None:
-    pruner.adapt(target, **FAST, tau=0.5, normalise="global", momentum=0.5, optimizer="adamw")
+    pruner.adapt(target, **FAST, tau=0.5, normalize="global", momentum=0.5, optimizer="adamw")
     assert [record.getMessage() for record in caplog.records] == [
         "tau does nothing with vote=top: it is for sample",
-        "normalise does nothing with strategy=mvp: it is for smsp",
+        "normalize does nothing with strategy=mvp: it is for smsp",
         "momentum does nothing with optimizer=adamw: it is for sgd",
     ]
     caplog.clear()

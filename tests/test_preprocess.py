@@ -25,7 +25,7 @@ def test_the_processor_resizes_and_crops_as_timm_does(width: int, height: int) -
     rng = np.random.default_rng(0)
     smooth = Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).resize((width, height))
     theirs = create_transform((3, 32, 32), interpolation="bilinear", crop_pct=0.875, mean=ours.mean, std=ours.std)
-    difference = ours.normalise(ours.to_uint8([smooth]))[0] - theirs(smooth)
+    difference = ours.normalize(ours.to_uint8([smooth]))[0] - theirs(smooth)
     assert difference.abs().mean() < 0.05
 
 
@@ -110,7 +110,7 @@ def test_processors_of_transformers_are_followed(config: dict, crop_pct: float, 
         {"resample": [3]},
         {"resample": 77},
         {"crop_pct": "x"},
-        {"image_mean": "grey"},
+        {"image_mean": "gray"},
         {"do_center_crop": True, "image_processor_type": "ViTImageProcessor", "size": {"height": 9, "width": 9}},
         {"image_processor_type": "NoSuchProcessor"},
         {"image_processor_type": "PoolFormerImageProcessor"},  # resizes by a rule of its own

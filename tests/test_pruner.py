@@ -15,9 +15,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from hf_metaprune import Bank, MetaPruner
-from hf_metaprune.adapt.plan import settle_options
-from hf_metaprune.adapt.strategies import Start, by_vote
-from hf_metaprune.config import AdaptOptions
+from hf_metaprune.adapt.plan import resolve_options
+from hf_metaprune.adapt.strategies import by_vote
+from hf_metaprune.adapt.voters import Voters
+from hf_metaprune.config import AdaptOptions, TrainingOptions, option_fields
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import (
     BankError,
@@ -30,13 +31,17 @@ from hf_metaprune.errors import (
     WordNetError,
 )
 from hf_metaprune.masks.mask import Mask, keep_count
+from hf_metaprune.models.architectures.recipe import CONVOLUTIONAL, TRANSFORMER
 from hf_metaprune.reporting.report import AdaptReport
+from hf_metaprune.reporting.report_files import save_report
 from hf_metaprune.result import AdaptResult, load_result
-from hf_metaprune.similarity import Neighbour
+from hf_metaprune.similarity import Neighbor, get_similarity
+from hf_metaprune.sizing.inputs import AdaptInputs
+from hf_metaprune.training.record import RunRecord
 from tests.conftest import needs_wordnet
 
 CPU = torch.device("cpu")
-FAST = {"steps": 6, "batch_size": 16, "eval_steps": (0, 3), "neighbours": 2}
+FAST = {"steps": 6, "batch_size": 16, "eval_steps": (0, 3), "neighbors": 2}
 
 
 @pytest.fixture
@@ -53,8 +58,8 @@ def test_the_main_job(pruner: MetaPruner, target: TaskData) -> None:
     assert report.accuracy_at_step[0] > 0.4  # useful before training
     assert np.array(report.confusion).sum() == report.test_images == 24
     assert report.accuracy_per_class.keys() == set(target.task.labels)
-    assert len(report.neighbours) == 2
-    assert report.neighbours[0]["score"] >= report.neighbours[1]["score"]
+    assert len(report.neighbors) == 2
+    assert report.neighbors[0]["score"] >= report.neighbors[1]["score"]
     assert report.ratio == 0.7
     sizes = pruner.bank.sizes
     assert {n: len(k) for n, k in result.model.mask().items()} == {n: keep_count(s, 0.7) for n, s in sizes.items()}
@@ -65,7 +70,7 @@ def test_the_main_job(pruner: MetaPruner, target: TaskData) -> None:
     images, entries = report.train_images, len(pruner.bank)
     assert report.retrieval_flops == entries * images * 2 * report.macs  # all entries are as wide as the result
     assert report.preparation_flops == images * 2 * (report.base_macs + 2 * report.macs)
-    assert set(report.seconds) >= {"find neighbours", "vote and average", "fine-tune"}
+    assert set(report.seconds) >= {"find neighbors", "vote and average", "fine-tune"}
     assert report.options["steps"] == 30
     assert report.versions["torch"] == torch.__version__
     agreement = report.vote_agreement["layer4.1.conv1"]
@@ -99,21 +104,21 @@ def test_the_same_seed_gives_the_same_model(pruner: MetaPruner, target: TaskData
 def test_options_reach_the_work(pruner: MetaPruner, target: TaskData) -> None:
     assert pruner.adapt(target, **(FAST | {"steps": 0})).report.accuracy_at_step.keys() == {0}
     assert pruner.adapt(target, **FAST, ratio=0.4).report.ratio == 0.4
-    assert len(pruner.adapt(target, **(FAST | {"neighbours": 1})).report.neighbours) == 1
+    assert len(pruner.adapt(target, **(FAST | {"neighbors": 1})).report.neighbors) == 1
     paper = pruner.adapt(target, steps=3, preset="paper", batch_size=16).report
     assert paper.head == "random"
     assert (paper.options["ema"], paper.options["recalibrate"], paper.options["vote"]) == (0.0, False, "sample")
     assert pruner.adapt(target, steps=3, preset="paper", head="ridge").report.head.startswith("ridge")
     assert pruner.adapt(target, **FAST, weighted=True).report.options["weighted"] is True
     rival = pruner.adapt(target, **FAST, strategy="no-bank").report
-    assert rival.neighbours == []
+    assert rival.neighbors == []
     assert rival.options["lr"] > pruner.adapt(target, **FAST).report.options["lr"]  # it has farther to go
 
 
-def test_one_neighbour_votes_for_itself_whole(pruner: MetaPruner, target: TaskData) -> None:
-    start = {"steps": 0, "neighbours": 1, "recalibrate": False, "head": "random", "eval_steps": ()}
+def test_one_neighbor_votes_for_itself_whole(pruner: MetaPruner, target: TaskData) -> None:
+    start = {"steps": 0, "neighbors": 1, "recalibrate": False, "head": "random", "eval_steps": ()}
     result = pruner.adapt(target, **start)
-    entry = pruner.bank[result.report.neighbours[0]["id"]]
+    entry = pruner.bank[result.report.neighbors[0]["id"]]
     own, made = entry.load_model().network.state_dict(), result.model.network.state_dict()
     assert "bn1.running_mean" in made
     for name in own.keys() - {"fc.weight", "fc.bias"}:
@@ -123,11 +128,13 @@ def test_one_neighbour_votes_for_itself_whole(pruner: MetaPruner, target: TaskDa
 
 def test_weighted_votes_follow_the_scores(pruner: MetaPruner, target: TaskData) -> None:
     near, *far = pruner.bank
-    neighbours = [Neighbour(near, 0.0), *(Neighbour(entry, -50.0) for entry in far)]
+    neighbors = (Neighbor(near, 0.0), *(Neighbor(entry, -50.0) for entry in far))
 
     def winner(weighted: bool) -> Mask:
-        options = AdaptOptions(vote="top", weighted=weighted, by="leep")
-        order = by_vote(Start(pruner.bank.base, target.task, target.train, options, 0.7, CPU, neighbours))
+        options = AdaptOptions(vote="top", by="leep")
+        inputs = AdaptInputs(pruner.bank.base, target.task, target.train, options, 0.7, CPU)
+        weights = tuple(get_similarity("leep").weight(n.score) for n in neighbors) if weighted else None
+        order = by_vote(inputs, Voters(neighbors, weights=weights), RunRecord())
         return order.mask({name: keep_count(size, 0.7) for name, size in pruner.bank.sizes.items()})
 
     assert winner(weighted=True) == near.mask
@@ -135,9 +142,9 @@ def test_weighted_votes_follow_the_scores(pruner: MetaPruner, target: TaskData) 
 
 
 @needs_wordnet
-def test_neighbours_by_wordnet(pruner: MetaPruner, target: TaskData) -> None:
+def test_neighbors_by_wordnet(pruner: MetaPruner, target: TaskData) -> None:
     report = pruner.adapt(target, **FAST, by="wordnet").report
-    assert all(0 <= n["score"] <= 1 for n in report.neighbours)
+    assert all(0 <= n["score"] <= 1 for n in report.neighbors)
 
 
 def test_saving_loading_and_predicting(pruner: MetaPruner, target: TaskData, photos: Path, tmp_path: Path) -> None:
@@ -170,9 +177,9 @@ def test_saving_loading_and_predicting(pruner: MetaPruner, target: TaskData, pho
 def test_the_way_without_a_bank_is_reported_beside(pruner: MetaPruner, target: TaskData) -> None:
     report = pruner.adapt(target, **FAST, compare=True).report
     alone = pruner.adapt(target, **FAST, strategy="no-bank").report
-    assert report.rivals == {"without a bank": alone.accuracy_at_step}
+    assert report.baselines == {"without a bank": alone.accuracy_at_step}
     paper = pruner.adapt(target, **FAST, compare=True, preset="paper", head="random").report
-    assert paper.rivals == report.rivals  # at its best, whatever it is compared with
+    assert paper.baselines == report.baselines  # at its best, whatever it is compared with
     assert report.accuracy_at_step == pruner.adapt(target, **FAST).report.accuracy_at_step
 
 
@@ -215,8 +222,8 @@ def saved(bank_folder: Path, task_data: TaskData, tmp_path_factory: pytest.TempP
         {"accuracy": 5},
         {"accuracy": "x"},
         {"labels": 7},
-        {"rivals": {"other": [1]}},
-        {"neighbours": [1]},
+        {"baselines": {"other": [1]}},
+        {"neighbors": [1]},
         {"seconds": {"all": "long"}},
         {"confusion": [[1, 2, 3]]},
         {"ratio": "high"},
@@ -245,12 +252,12 @@ def test_half_precision_halves_the_file(pruner: MetaPruner, target: TaskData, tm
     [
         ({"ratio": 1.0}, "between 0 and 1"),
         ({"ratio": 0}, "between 0 and 1"),
-        ({"neighbours": 9}, "neighbours=9, but .* has only 4 entries"),
-        ({"neighbours": 0}, "at least 1|between"),
+        ({"neighbors": 9}, "neighbors=9, but .* has only 4 entries"),
+        ({"neighbors": 0}, "at least 1|between"),
         ({"by": "magic"}, "no similarity 'magic'; there are: auto, leep, leep.labels, wordnet"),
         ({"strategy": "luck"}, "one of mvp"),
         ({"lerning_rate": 1}, "there is no option 'lerning_rate'"),
-        ({"neighbors": 3}, "did you mean neighbours"),
+        ({"neighbors": 3}, "did you mean neighbors"),
         ({"lr": "fast"}, "must be a number"),
         ({"steps": -1}, "between 0"),
         ({"device": "cuda:99"}, "device"),
@@ -276,11 +283,11 @@ def test_wrong_options_are_refused_before_the_data_is_read(pruner: MetaPruner, o
 
 
 def test_the_recipe_follows_the_number_of_images() -> None:
-    rates = [settle_options(AdaptOptions(), {}, n)[1].lr for n in (5, 20, 500)]
+    rates = [resolve_options(AdaptOptions(), TrainingOptions(), n)[1].lr for n in (5, 20, 500)]
     assert rates == sorted(set(rates))
-    assert settle_options(AdaptOptions(), {"lr": 0.5}, 20)[1].lr == 0.5
-    assert settle_options(AdaptOptions(), {"lr": None}, 20)[1].lr == rates[1]
-    assert settle_options(AdaptOptions(preset="paper"), {}, 5)[1].lr == 0.01
+    assert resolve_options(AdaptOptions(), TrainingOptions(lr=0.5), 20)[1].lr == 0.5
+    assert resolve_options(AdaptOptions(), TrainingOptions(steps=3), 20)[1].lr == rates[1]
+    assert resolve_options(AdaptOptions(preset="paper"), TrainingOptions(), 5)[1].lr == 0.01
 
 
 def test_data_that_was_read_for_another_base_is_refused(pruner: MetaPruner, target: TaskData) -> None:
@@ -289,12 +296,22 @@ def test_data_that_was_read_for_another_base_is_refused(pruner: MetaPruner, targ
         pruner.adapt(target, **FAST)
 
 
-def test_an_optimiser_brings_its_own_rate() -> None:
-    of_family = settle_options(AdaptOptions(), {}, 20, "adamw")[1]
-    assert settle_options(AdaptOptions(), {"optimizer": "adamw"}, 20, "sgd")[1] == of_family
-    assert of_family.lr < settle_options(AdaptOptions(), {"optimizer": "sgd"}, 20, "adamw")[1].lr
+def test_an_optimizer_brings_its_own_rate() -> None:
+    of_family = resolve_options(AdaptOptions(), TrainingOptions(), 20, TRANSFORMER)[1]
+    assert resolve_options(AdaptOptions(), TrainingOptions(optimizer="adamw"), 20, CONVOLUTIONAL)[1] == of_family
+    assert of_family.lr < resolve_options(AdaptOptions(), TrainingOptions(optimizer="sgd"), 20, TRANSFORMER)[1].lr
     with pytest.raises(OptionError, match="must be one of sgd, adamw"):
-        settle_options(AdaptOptions(), {"optimizer": "adam"}, 20)
+        TrainingOptions(optimizer="adam")
+
+
+def test_options_may_come_as_objects_or_one_by_one(pruner: MetaPruner, target: TaskData) -> None:
+    single = pruner.adapt(target, **FAST).report
+    fast = dict(FAST)
+    options = AdaptOptions(**{name: fast.pop(name) for name in list(fast) if name in option_fields(AdaptOptions)})
+    whole = pruner.adapt(target, options, TrainingOptions(**fast)).report
+    assert whole.accuracy_at_step == single.accuracy_at_step
+    assert (whole.options, whole.given) == (single.options, single.given)
+    assert pruner.adapt(target, options, TrainingOptions(**fast), steps=1).report.options["steps"] == 1
 
 
 def test_each_class_is_measured_on_its_own_images(pruner: MetaPruner, target: TaskData) -> None:
@@ -342,7 +359,7 @@ def test_a_changed_base_is_refused_before_the_data_is_read(own_bank: Bank) -> No
         MetaPruner(Bank.open(own_bank.root)).adapt("nosuch-folder")
 
 
-def test_a_damaged_neighbour_is_named(own_bank: Bank, target: TaskData) -> None:
+def test_a_damaged_neighbor_is_named(own_bank: Bank, target: TaskData) -> None:
     for entry in own_bank:
         path = entry.folder / "model.safetensors"
         path.write_bytes(path.read_bytes()[:-50])
@@ -351,7 +368,7 @@ def test_a_damaged_neighbour_is_named(own_bank: Bank, target: TaskData) -> None:
 
 
 @pytest.mark.parametrize("by", ["leep", pytest.param("wordnet", marks=needs_wordnet)])
-def test_an_altered_neighbour_is_not_used(own_bank: Bank, target: TaskData, by: str) -> None:
+def test_an_altered_neighbor_is_not_used(own_bank: Bank, target: TaskData, by: str) -> None:
     for entry in own_bank:
         path = entry.folder / "model.safetensors"
         state = {n: t.clone() for n, t in load_file(path).items()}
@@ -366,7 +383,7 @@ def test_an_altered_neighbour_is_not_used(own_bank: Bank, target: TaskData, by: 
 def test_explicit_synsets_rank(pruner: MetaPruner, photos: Path) -> None:
     animals = ("cat.n.01", "dog.n.01", "n02084071", "cat.n.01", "dog.n.01", "dog.n.01")
     report = pruner.adapt(photos, **FAST, by="wordnet", synsets=animals).report
-    assert {"cat", "dog"} <= set(report.neighbours[0]["labels"])
+    assert {"cat", "dog"} <= set(report.neighbors[0]["labels"])
     with pytest.raises(WordNetError, match=r"no synset dgo\.n\.01"):
         pruner.adapt(photos, **FAST, by="wordnet", synsets=("dgo.n.01", *animals[1:]))
     with pytest.raises(DataError, match="2 synsets for 6 labels"):
@@ -398,8 +415,8 @@ def test_tiny_tasks(pruner: MetaPruner, task_data: TaskData) -> None:
 def test_reports_show_text_of_others_as_text(pruner: MetaPruner, target: TaskData, tmp_path: Path) -> None:
     result = pruner.adapt(target, **FAST)
     result.report.source = "<script>alert(1)</script> | [x](javascript:1)"
-    result.report.neighbours[0]["labels"] = ["![a](http://x/y.png)", "**b**"]
-    result.report.save(tmp_path)
+    result.report.neighbors[0]["labels"] = ["![a](http://x/y.png)", "**b**"]
+    save_report(result.report, tmp_path)
     text = (tmp_path / "report.md").read_text()
     assert "<script>" not in text
     assert "![a](" not in text

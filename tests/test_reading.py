@@ -222,11 +222,11 @@ def test_splits_of_class_folders(tmp_path: Path) -> None:
 
 
 def test_splits_without_labels_are_left_out() -> None:
-    unlabelled = dataset(2).map(lambda _row: {"label": -1})
-    found = read(datasets.DatasetDict(train=dataset(), test=unlabelled, validation=dataset(3)))
+    unlabeled = dataset(2).map(lambda _row: {"label": -1})
+    found = read(datasets.DatasetDict(train=dataset(), test=unlabeled, validation=dataset(3)))
     assert (found.evaluation_split, len(found.evaluation)) == ("validation", 9)
     with pytest.raises(DataError, match="no label"):
-        read(datasets.DatasetDict(train=unlabelled))
+        read(datasets.DatasetDict(train=unlabeled))
 
 
 def test_several_parquet_files(tmp_path: Path) -> None:

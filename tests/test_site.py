@@ -21,8 +21,8 @@ from nbclient import NotebookClient
 from hf_metaprune import Bank, MetaPruner, cli
 from hf_metaprune.cli.app import app
 from hf_metaprune.cli.options import _kind, _split
-from hf_metaprune.config import AdaptOptions, MethodOptions, SearchOptions, TrainingOptions, option_fields, override
-from hf_metaprune.methods.method import METHODS
+from hf_metaprune.config import AdaptOptions, SearchOptions, TrainingOptions, option_fields, override
+from hf_metaprune.methods.method import METHODS, get_method
 from hf_metaprune.similarity.similarity import SIMILARITIES
 from scripts import make_cli_docs
 from tests.conftest import REPO
@@ -34,7 +34,7 @@ DOCS = REPO / "docs"
 GENERATED = {DOCS / "reference" / name for name in make_cli_docs.PAGES}
 PAGES = [REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 NOTEBOOKS = sorted((DOCS / "notebooks").glob("*.ipynb"))
-SMALL = {"STEPS": 2, "ADAPT_STEPS": 2, "SAMPLES": 10, "NEIGHBOURS": 2}
+SMALL = {"STEPS": 2, "ADAPT_STEPS": 2, "SAMPLES": 10, "NEIGHBORS": 2}
 """Parameters of notebooks, for a test; so few steps hold no schedule of pruning, which a warning says."""
 
 TRAINING = ["--steps", "2", "--batch-size", "16"]
@@ -201,7 +201,8 @@ def parse() -> Callable[[list[str]], str]:
             return " ".join(name)
         with known.make_context(" ".join(name), arguments[len(name) :]) as context:
             values = {key: value for key, value in context.params.items() if value is not None}
-        for cls in (AdaptOptions, TrainingOptions) if name[0] != "bank" else (MethodOptions,):
+        pruning = get_method(values["method"]).options if name == ["bank", "build"] else None
+        for cls in (AdaptOptions, TrainingOptions) if pruning is None else (pruning,):
             check_values(cls, values)
         check_values(SearchOptions, values)
         return " ".join(name)

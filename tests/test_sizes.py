@@ -11,7 +11,7 @@ from hf_metaprune.errors import BankError, OptionError
 from hf_metaprune.masks.mask import Mask, keep_count
 from hf_metaprune.masks.scores import ScoreMask, sum_scores
 from hf_metaprune.models.architectures.architecture import Axis, Branch, Probe, PrunableLayer
-from hf_metaprune.sizing.sizes import Order, Sizing, layer_exceptions
+from hf_metaprune.sizing.order import Order, Sizing, layer_exceptions
 
 LAYERS = [
     PrunableLayer("conv", 20, (Axis("conv.weight", 0),), Probe("conv"), (), ()),
@@ -38,17 +38,17 @@ def test_a_larger_ratio_keeps_fewer_of_the_same_units(seed: int, ratio: float, s
 @given(st.integers(0, 50), st.floats(0.0, 1.0))
 def test_scores_that_agree_with_a_mask_give_it_and_order_the_rest_as_before(seed: int, ratio: float) -> None:
     mask, found = Mask.random(SIZES, ratio, seed), scores(seed)
-    agreed = found.agreeing(mask)
+    agreed = found.reconciled(mask)
     assert Order.by_scores(agreed).mask({name: len(kept) for name, kept in mask.items()}) == mask
     for name, kept in mask.items():
         for units in (kept, np.setdiff1d(np.arange(SIZES[name]), kept)):
             assert np.array_equal(np.argsort(agreed[name][units]), np.argsort(found[name][units]))
         assert np.array_equal(agreed[name][kept], found[name][kept])
-    assert agreed.agreeing(mask) == agreed
+    assert agreed.reconciled(mask) == agreed
     nothing = ScoreMask({name: np.zeros(size) for name, size in SIZES.items()})
-    assert nothing.agreeing(mask) == ScoreMask.of_mask(mask)
+    assert nothing.reconciled(mask) == ScoreMask.from_mask(mask)
     holed = ScoreMask({name: np.where(np.arange(SIZES[name]) % 3, values, 0) for name, values in found.items()})
-    assert Order.by_scores(holed.agreeing(mask)).mask({name: len(kept) for name, kept in mask.items()}) == mask
+    assert Order.by_scores(holed.reconciled(mask)).mask({name: len(kept) for name, kept in mask.items()}) == mask
 
 
 @given(st.integers(0, 50), st.floats(0.01, 0.99))
@@ -66,7 +66,7 @@ def test_a_global_ratio_keeps_the_units_that_score_highest_anywhere(seed: int, r
 
 @given(st.integers(0, 50), st.integers(1, sum(SIZES.values()) - 1))
 def test_what_breaks_ties_decides_between_layers_too(seed: int, total: int) -> None:
-    held, ties = ScoreMask.of_mask(Mask.random(SIZES, 0.5, seed)), scores(seed)
+    held, ties = ScoreMask.from_mask(Mask.random(SIZES, 0.5, seed)), scores(seed)
     order = Order.by_scores(held, ties)
     mask = order.mask(Sizing(LAYERS, order, split="global").counts(1 - total / sum(SIZES.values())))
     second, shares = order.ties, [held, order.ties]
@@ -117,18 +117,18 @@ def test_scores_are_summed_after_they_are_made_comparable() -> None:
     layered = sum_scores([one, other])
     assert layered["a"].tolist() == pytest.approx([1.0, 1.0])
     assert layered["b"].tolist() == pytest.approx([0.5, 0.5])
-    plain = sum_scores([one, other], normalise="none")
+    plain = sum_scores([one, other], normalize="none")
     assert plain["a"].tolist() == pytest.approx([15.5, 6.5])
-    weighted = sum_scores([one, other], weights=[3, 1], normalise="none")
+    weighted = sum_scores([one, other], weights=[3, 1], normalize="none")
     assert weighted["a"].tolist() == pytest.approx([8.25, 4.75])
-    overall = sum_scores([one], normalise="global")
+    overall = sum_scores([one], normalize="global")
     assert overall["a"].tolist() == pytest.approx([1 / 6, 3 / 6])
 
 
 def test_an_entry_without_scores_says_what_it_keeps() -> None:
     mask = Mask({"a": [1], "b": []}, {"a": 3, "b": 2})
-    assert ScoreMask.of_mask(mask)["a"].tolist() == [0, 1, 0]
-    assert sum_scores([ScoreMask.of_mask(mask)])["b"].tolist() == [0, 0]  # no vote in a layer is no error
+    assert ScoreMask.from_mask(mask)["a"].tolist() == [0, 1, 0]
+    assert sum_scores([ScoreMask.from_mask(mask)])["b"].tolist() == [0, 0]  # no vote in a layer is no error
 
 
 def test_scores_that_cannot_be_used_are_refused() -> None:
@@ -137,11 +137,11 @@ def test_scores_that_cannot_be_used_are_refused() -> None:
             ScoreMask({"a": wrong})
     with pytest.raises(OptionError, match="different networks"):
         sum_scores([ScoreMask({"a": [1]}), ScoreMask({"b": [1]})])
-    with pytest.raises(BankError, match="no neighbour"):
+    with pytest.raises(BankError, match="no neighbor"):
         sum_scores([])
     with pytest.raises(OptionError, match="vote weights"):
         sum_scores([ScoreMask({"a": [1]})], weights=[-1.0])
-    with pytest.raises(OptionError, match="normalise"):
-        ScoreMask({"a": [1]}).normalised("somehow")
+    with pytest.raises(OptionError, match="normalize"):
+        ScoreMask({"a": [1]}).normalized("somehow")
     with pytest.raises(ValueError, match="read-only"):
         ScoreMask({"a": [1]})["a"][0] = 2

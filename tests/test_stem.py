@@ -13,7 +13,7 @@ from hf_metaprune.errors import FormatError, OptionError
 from hf_metaprune.masks.mask import keep_count
 from hf_metaprune.result import load_result
 
-FAST = {"steps": 4, "neighbours": 2, "batch_size": 16, "eval_steps": (0,)}
+FAST = {"steps": 4, "neighbors": 2, "batch_size": 16, "eval_steps": (0,)}
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_a_pruned_stem_makes_a_cheaper_model_that_does_not_vote(
         kept = {name: len(units) for name, units in result.model.mask().items()}
         assert kept["conv1.0"] == keep_count(8, 0.7)
     folder = result.save_pretrained(tmp_path / "model")
-    pixels = target.evaluation.preprocessing.normalise(target.evaluation.images[:4])
+    pixels = target.evaluation.preprocessing.normalize(target.evaluation.images[:4])
     assert torch.allclose(load_result(folder).model(pixels).logits, result.model(pixels).logits, atol=1e-6)
     within = pruner.adapt(target, **FAST, prune_stem=True, max_macs=plain.report.macs // 2).report
     assert within.macs <= plain.report.macs // 2

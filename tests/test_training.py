@@ -24,17 +24,11 @@ from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.models.modeling import MetaPrunedForImageClassification
 from hf_metaprune.sizing.cost_model import count_flops
 from hf_metaprune.training import loop as training
-from hf_metaprune.training.loop import (
-    TrainingState,
-    accuracy,
-    batch_rows,
-    fine_tune,
-    lr_factor,
-    make_optimizer,
-    pick_device,
-    predict_logits,
-    recalibrate,
-)
+from hf_metaprune.training import statistics
+from hf_metaprune.training.forward import accuracy, predict_logits
+from hf_metaprune.training.hardware import pick_device
+from hf_metaprune.training.loop import TrainingState, batch_rows, fine_tune, lr_factor, make_optimizer
+from hf_metaprune.training.statistics import recalibrate
 from tests.conftest import REPO
 
 CPU = torch.device("cpu")
@@ -240,7 +234,7 @@ def test_nothing_to_train_on_is_an_error(model: MetaPrunedForImageClassification
 def test_recalibration_gives_the_statistics_of_the_images(
     model: MetaPrunedForImageClassification, task_data: TaskData, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "EVAL_BATCH", batch)
+    monkeypatch.setattr(statistics, "EVAL_BATCH", batch)
     norm = model.network.get_submodule("conv1.1")  # after the first convolution of the stem
     norm.running_mean.fill_(7.0)  # statistics of another task, of many batches
     norm.num_batches_tracked.fill_(40)
@@ -258,18 +252,18 @@ def test_recalibration_looks_at_no_more_images_than_it_takes(
     model: MetaPrunedForImageClassification, task_data: TaskData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert recalibrate(model, task_data.train, CPU) == len(task_data.train)
-    monkeypatch.setattr(training, "STATISTICS_IMAGES", 30)
+    monkeypatch.setattr(statistics, "STATISTICS_IMAGES", 30)
     assert recalibrate(model, task_data.train, CPU) == 30
     norm = model.network.get_submodule("conv1.1")
     assert norm.num_batches_tracked == 1
-    monkeypatch.setattr(training.nn, "BatchNorm2d", torch.nn.LayerNorm)  # as of a transformer
+    monkeypatch.setattr(statistics.nn, "BatchNorm2d", torch.nn.LayerNorm)  # as of a transformer
     assert recalibrate(model, task_data.train, CPU) == 0
 
 
 def test_recalibration_does_not_depend_on_the_order_of_classes(
     base: BaseModel, task_data: TaskData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "EVAL_BATCH", 12)  # batches of one class each, were they not shuffled
+    monkeypatch.setattr(statistics, "EVAL_BATCH", 12)  # batches of one class each, were they not shuffled
     config = base.config(Mask.full(base.sizes), task_data.task.labels)
     model = base.slice(config)
     recalibrate(model, task_data.train, CPU)

@@ -14,16 +14,16 @@ from hf_metaprune import Bank, MetaPruner
 from hf_metaprune.bank.entry import Entry
 from hf_metaprune.bank.factory import build_bank
 from hf_metaprune.bank.validation import validate_bank
-from hf_metaprune.config import MethodOptions
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import FormatError, OptionError
 from hf_metaprune.masks.scores import ScoreMask, sum_scores
+from hf_metaprune.methods import LearntOptions
 from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.models.saving import load_model
 from hf_metaprune.models.score_file import load_scores, save_scores
 from hf_metaprune.result import load_result
 
-FAST = {"steps": 4, "neighbours": 2, "batch_size": 16}
+FAST = {"steps": 4, "neighbors": 2, "batch_size": 16}
 TASKS = [(0, 1, 2), (2, 3, 4), (1, 4, 5)]
 
 
@@ -31,7 +31,7 @@ TASKS = [(0, 1, 2), (2, 3, 4), (1, 4, 5)]
 def vit_bank_folder(tmp_path_factory: pytest.TempPathFactory, vit_base: BaseModel, task_data: TaskData) -> Path:
     folder = tmp_path_factory.mktemp("vit") / "bank"
     bank = Bank.create(folder, vit_base, name="tiny vit", defaults={"ratio": 0.7})
-    options = MethodOptions(ratio=0.7, steps=20, batch_size=18, precision="fp32")
+    options = LearntOptions(ratio=0.7, steps=20, batch_size=18, precision="fp32")
     for method, tasks in (("ahnp", TASKS[:2]), ("amp", TASKS[2:])):
         made = build_bank(bank, task_data, tasks, method=method, options=options, device=torch.device("cpu"))
         assert len(list(made)) == len(tasks)
@@ -61,7 +61,7 @@ def test_the_bank_is_sound_and_its_entries_have_scores(pruner: MetaPruner) -> No
         scores = entry.score_mask()
         assert scores.sizes == pruner.bank.sizes
         assert scores == entry.load_model().score_mask
-        assert scores != ScoreMask.of_mask(entry.mask)
+        assert scores != ScoreMask.from_mask(entry.mask)
 
 
 @pytest.mark.parametrize("strategy", ["mvp", "smsp", "no-bank", "random"])
@@ -105,7 +105,7 @@ def test_rounding_that_changes_the_ratio_is_said(pruner: MetaPruner, target: Tas
 
 def test_what_smsp_makes_is_the_thresholded_sum_of_scores(pruner: MetaPruner, target: TaskData) -> None:
     result = pruner.adapt(target, **FAST, strategy="smsp", ratio=0.5, activations=0.0)
-    entries = [pruner.bank[n["id"]] for n in result.report.neighbours]
+    entries = [pruner.bank[n["id"]] for n in result.report.neighbors]
     scores = sum_scores([entry.score_mask() for entry in entries])
     mask = result.model.mask()
     for name, kept in mask.items():
@@ -116,13 +116,13 @@ def test_what_smsp_makes_is_the_thresholded_sum_of_scores(pruner: MetaPruner, ta
 
 
 @pytest.mark.parametrize("split", ["layer", "global"])
-def test_what_a_neighbour_holds_stays_first_and_activations_order_the_rest(
+def test_what_a_neighbor_holds_stays_first_and_activations_order_the_rest(
     pruner: MetaPruner, target: TaskData, split: str
 ) -> None:
-    """Units that no neighbour was trained with are ordered by their scores and the base's activations together."""
+    """Units that no neighbor was trained with are ordered by their scores and the base's activations together."""
     still = FAST | {"steps": 0, "strategy": "smsp", "split": split}
     made = {a: pruner.adapt(target, **still, ratio=0.2, activations=a) for a in (0.0, 0.5, 1.0)}
-    entries = [pruner.bank[n["id"]] for n in made[0.5].report.neighbours]
+    entries = [pruner.bank[n["id"]] for n in made[0.5].report.neighbors]
     held, scores = entries[0].mask | entries[1].mask, sum_scores([entry.score_mask() for entry in entries])
     assert held <= made[0.5].model.mask()
     others = {a: one.model.score_mask for a, one in made.items()}
@@ -142,26 +142,24 @@ def test_scores_that_contradict_an_entry_do_not_overrule_its_mask(
     monkeypatch.setattr(
         Entry, "score_mask", lambda self: ScoreMask({n: 1 / (0.01 + s) for n, s in honest(self).items()})
     )
-    result = pruner.adapt(target, **(FAST | {"neighbours": 1, "steps": 0}), strategy="smsp")
-    assert result.model.mask() == pruner.bank[result.report.neighbours[0]["id"]].mask
+    result = pruner.adapt(target, **(FAST | {"neighbors": 1, "steps": 0}), strategy="smsp")
+    assert result.model.mask() == pruner.bank[result.report.neighbors[0]["id"]].mask
 
 
-def test_weights_come_from_neighbours_or_from_the_base(pruner: MetaPruner, target: TaskData) -> None:
+def test_weights_come_from_neighbors_or_from_the_base(pruner: MetaPruner, target: TaskData) -> None:
     still = FAST | {"steps": 0, "recalibrate": False, "strategy": "smsp", "ratio": 0.5}
-    models = {w: pruner.adapt(target, **still, weights=w).model for w in ("neighbours", "base")}
+    models = {w: pruner.adapt(target, **still, weights=w).model for w in ("neighbors", "base")}
     kept = models["base"].mask()["blocks.0.mlp"]
     name = "blocks.0.mlp.fc1.weight"
     base = pruner.bank.base.state[name][kept.tolist()]
     assert torch.equal(models["base"].network.state_dict()[name], base)
-    assert not torch.equal(models["neighbours"].network.state_dict()[name], base)
-    entries = [pruner.bank[n["id"]].mask for n in pruner.adapt(target, **still).report.neighbours]
-    for ratio in (0.9, 0.5, 0.1):  # "auto" is the neighbours' where they hold three quarters
-        made = {
-            w: pruner.adapt(target, **(still | {"ratio": ratio}), weights=w) for w in ("neighbours", "base", "auto")
-        }
+    assert not torch.equal(models["neighbors"].network.state_dict()[name], base)
+    entries = [pruner.bank[n["id"]].mask for n in pruner.adapt(target, **still).report.neighbors]
+    for ratio in (0.9, 0.5, 0.1):  # "auto" is the neighbors' where they hold three quarters
+        made = {w: pruner.adapt(target, **(still | {"ratio": ratio}), weights=w) for w in ("neighbors", "base", "auto")}
         mask = made["auto"].model.mask()
         share = (mask & (entries[0] | entries[1])).n_kept / mask.n_kept
-        same = "neighbours" if share >= 0.75 else "base"
+        same = "neighbors" if share >= 0.75 else "base"
         states = {w: one.model.network.state_dict()[name] for w, one in made.items()}
         assert torch.equal(states["auto"], states[same]), (ratio, share)
         assert any("all start with the base's" in note for note in made["auto"].report.notes) == (same == "base")
@@ -174,9 +172,9 @@ def test_weights_come_from_neighbours_or_from_the_base(pruner: MetaPruner, targe
 def test_a_ratio_that_no_entry_has_is_cut_and_what_nobody_holds_is_said(pruner: MetaPruner, target: TaskData) -> None:
     report = pruner.adapt(target, **FAST, strategy="smsp", ratio=0.1).report
     assert report.ratio == 0.1
-    assert any("are held by no neighbour: all start with the base's weights" in note for note in report.notes)
-    small = pruner.adapt(target, **(FAST | {"neighbours": 1}), ratio=0.9).report
-    assert not any("held by no neighbour" in note for note in small.notes)
+    assert any("are held by no neighbor: all start with the base's weights" in note for note in report.notes)
+    small = pruner.adapt(target, **(FAST | {"neighbors": 1}), ratio=0.9).report
+    assert not any("held by no neighbor" in note for note in small.notes)
 
 
 def test_budgets_are_kept_and_out_of_reach_ones_refused(
@@ -192,7 +190,9 @@ def test_budgets_are_kept_and_out_of_reach_ones_refused(
     between = pruner.adapt(target, **FAST, max_macs=smallest + 10_000).report  # less than one unit a layer
     assert smallest < between.macs <= smallest + 10_000
     assert any("layers keep no unit" in note for note in between.notes)
-    monkeypatch.setattr(MetaPruner, "nearest", None)  # what is out of reach is refused before entries are ranked
+    monkeypatch.setattr(
+        "hf_metaprune.pruner.find_voters", None
+    )  # what is out of reach is refused before entries are ranked
     with pytest.raises(OptionError, match=r"max_macs=1: the smallest sub-network of this base has [\d,]+ MACs"):
         pruner.adapt(target, **FAST, max_macs=1)
     with pytest.raises(OptionError, match="max_latency_ms=0.0001: the smallest .* takes .* ms on this machine"):
@@ -219,7 +219,7 @@ def test_a_mask_that_empties_every_branch_still_classifies(
     assert result.model.config.ratio == 1.0
     result.save_pretrained(tmp_path / "model")
     again = load_result(tmp_path / "model")
-    pixels = target.evaluation.preprocessing.normalise(target.evaluation.images[:2])
+    pixels = target.evaluation.preprocessing.normalize(target.evaluation.images[:2])
     assert torch.allclose(again.model(pixels).logits, result.model(pixels).logits, atol=1e-6)
 
 
@@ -248,7 +248,7 @@ def test_another_process_loads_it_by_auto_classes(
 ) -> None:
     result = pruner.adapt(target, **FAST, strategy="smsp", layer_ratios=("blocks.0.attn=1",))
     out = result.save_pretrained(tmp_path / "out")
-    pixels = target.evaluation.preprocessing.normalise(target.evaluation.images[:4])
+    pixels = target.evaluation.preprocessing.normalize(target.evaluation.images[:4])
     torch.save((pixels, result.model(pixels).logits), tmp_path / "seen.pt")
     code = (
         "import sys, torch, hf_metaprune\n"
@@ -265,7 +265,7 @@ def test_another_process_loads_it_by_auto_classes(
 
 def test_compiled_it_computes_the_same(pruner: MetaPruner, target: TaskData) -> None:
     model = pruner.adapt(target, **FAST, layer_ratios=("blocks.0.attn=1", "blocks.2.mlp=1")).model
-    pixels = target.evaluation.preprocessing.normalise(target.evaluation.images[:4])
+    pixels = target.evaluation.preprocessing.normalize(target.evaluation.images[:4])
     compiled = torch.compile(model, backend="aot_eager")
     with torch.no_grad():
         assert torch.allclose(compiled(pixels).logits, model(pixels).logits, atol=1e-5)
@@ -340,7 +340,7 @@ def test_scores_that_are_not_those_of_the_index_do_not_vote(own_vit_bank: Bank, 
         entry.score_mask()
     lenient = MetaPruner.from_hub(own_vit_bank.root, strict=False)
     report = lenient.adapt(target, **FAST, strategy="smsp").report
-    assert entry.id not in [n["id"] for n in report.neighbours]
+    assert entry.id not in [n["id"] for n in report.neighbors]
     assert any(entry.id in note for note in report.notes)
     path.unlink()
     assert [problem.what for problem in validate_bank(own_vit_bank)] == [f"{path} is missing"]

@@ -132,7 +132,7 @@ def test_weights_that_cannot_be_used_are_refused(weights: list[float]) -> None:
 
 
 def test_votes_that_cannot_be_held_are_refused() -> None:
-    with pytest.raises(BankError, match="no neighbour"):
+    with pytest.raises(BankError, match="no neighbor"):
         count_votes([])
     with pytest.raises(OptionError, match="different networks"):
         count_votes([masks(1)[0], Mask.full({"a": 3})])

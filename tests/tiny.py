@@ -11,10 +11,10 @@ from timm.models._hub import save_for_hf
 
 from hf_metaprune.bank.bank import Bank
 from hf_metaprune.bank.factory import build_bank
-from hf_metaprune.config import MethodOptions
 from hf_metaprune.data.images import ImageSet
 from hf_metaprune.data.preprocessing import Preprocessing
 from hf_metaprune.data.task import Task, TaskData
+from hf_metaprune.methods import IterativeOptions
 from hf_metaprune.models.base_model import BaseModel
 
 LABELS = ("cat", "dog", "truck", "daisy", "violin", "teapot")
@@ -23,7 +23,7 @@ TINY_VIT = {"img_size": SIZE, "patch_size": 8, "embed_dim": 24, "depth": 3, "num
 TINY = {"channels": [8, 16, 24, 32], "stem_type": "deep", "stem_width": 8}
 
 
-def randomise_norms(network: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+def randomize_norms(network: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     """Give batch norms statistics and weights as after training, so that errors in them show."""
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():
@@ -37,7 +37,7 @@ def randomise_norms(network: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
 
 
 def striped_images(n_per_class: int, classes: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Learnable pictures: each class has its own colour and stripe direction, plus noise; uint8."""
+    """Learnable pictures: each class has its own color and stripe direction, plus noise; uint8."""
     rng = np.random.default_rng(seed)
     targets = np.repeat(np.arange(classes), n_per_class)
     ys, xs = np.mgrid[0:SIZE, 0:SIZE]
@@ -56,7 +56,7 @@ def tiny_preprocessing() -> Preprocessing:
 def make_base(folder: Path) -> Path:
     """A tiny base, as timm saves one."""
     torch.manual_seed(0)
-    network = randomise_norms(timm.create_model("resnet18", num_classes=7, **TINY))
+    network = randomize_norms(timm.create_model("resnet18", num_classes=7, **TINY))
     config = {"model_args": TINY, "pretrained_cfg": tiny_preprocessing().to_config() | {"num_classes": 7}}
     save_for_hf(network, folder, model_config=config, safe_serialization=True)
     return folder
@@ -81,7 +81,7 @@ def make_task_data() -> TaskData:
 def make_bank(folder: Path, base: BaseModel, task_data: TaskData) -> Path:
     """A tiny bank of four entries."""
     bank = Bank.create(folder, base, name="tiny", defaults={"ratio": 0.7})
-    options = MethodOptions(
+    options = IterativeOptions(
         ratio=0.7, steps=40, prune_every=3, prune_share=0.2, lr=0.02, batch_size=18, precision="fp32"
     )
     tasks = [(0, 1, 2), (2, 3, 4), (1, 4, 5), (0, 3, 5)]

@@ -1,4 +1,4 @@
-"""Neighbours' weights -> the weights of one sub-network (MVP, Algorithm 1, line 5)."""
+"""Neighbors' weights -> the weights of one sub-network (MVP, Algorithm 1, line 5)."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ def average_weights(
     layers: list[PrunableLayer],
     skip: Sequence[str] = (),
 ) -> dict[str, torch.Tensor]:
-    """The sliced state of `mask`, averaged entry by entry over the neighbours that hold each entry.
+    """The sliced state of `mask`, averaged entry by entry over the neighbors that hold each entry.
 
-    An entry of a tensor is held by a neighbour that keeps every unit it belongs to (a filter's weight on an input
-    channel: both). Where no neighbour holds one, the base's value stands. Tensors that pruning does not touch
-    are averaged over all neighbours. Batch norm statistics are averaged like weights. Sums are taken in float32;
-    tensors are read one at a time from each neighbour's file.
+    An entry of a tensor is held by a neighbor that keeps every unit it belongs to (a filter's weight on an input
+    channel: both). Where no neighbor holds one, the base's value stands. Tensors that pruning does not touch
+    are averaged over all neighbors. Batch norm statistics are averaged like weights. Sums are taken in float32;
+    tensors are read one at a time from each neighbor's file.
 
     Args:
-        entries: neighbours with ``mask`` and ``open_weights()`` (see `Entry`).
+        entries: neighbors with ``mask`` and ``open_weights()`` (see `Entry`).
         mask: the units to keep.
         base: all tensors of the base network, by name.
         layers: the base's prunable layers.
         skip: tensors that are left out (the classifier: its classes differ between tasks).
 
     Raises:
-        FormatError: a neighbour's tensor is missing or has a shape its mask does not explain.
+        FormatError: a neighbor's tensor is missing or has a shape its mask does not explain.
     """
     axes = tensor_axes(layers)
     sums: dict[str, torch.Tensor] = {}
@@ -49,7 +49,7 @@ def average_weights(
         sums[n] = torch.zeros_like(_take(base[n], targets[n]), dtype=torch.float32)
         shares[n] = torch.zeros_like(sums[n])
     for entry in entries:
-        own_mask = entry.mask.with_whole(mask.sizes)
+        own_mask = entry.mask.with_whole_layers(mask.sizes)
         lacks = removed_tensors(names, layers, own_mask)
         with entry.open_weights() as file:
             stored = set(file.keys())
@@ -81,7 +81,7 @@ def _add(
     own: Mask,
     entry_id: str,
 ) -> None:
-    """Add what a neighbour holds of one tensor to `total`, and count it in `share`."""
+    """Add what a neighbor holds of one tensor to `total`, and count it in `share`."""
     shape = list(total.shape)
     for axis, layer in axes:
         shape[axis.dim] = len(own[layer.name]) * axis.outer * axis.inner

@@ -12,25 +12,12 @@ from ..data.images import ImageSet
 from ..data.task import Task
 from ..errors import DataError
 from ..models.modeling import MetaPrunedForImageClassification
-from ..training.loop import EVAL_BATCH, autocast
+from ..training.forward import extract_features
 from .averaging import PREFIX
 
 LAMBDAS = tuple(10.0**e for e in range(-4, 4))  # ridge penalties tried, in units of the features' mean square
-PRIOR_SCALES = (0.0, 0.5, 1.0)  # how much of the neighbours' rows is taken as known, tried in turn
+PRIOR_SCALES = (0.0, 0.5, 1.0)  # how much of the neighbors' rows is taken as known, tried in turn
 TEMPERATURES = torch.logspace(-1, 3, 81, dtype=torch.float64)  # inverse temperatures of the logits
-
-
-@torch.no_grad()  # not inference mode: moving the weights there would make them unfit for training
-def extract_features(
-    model: MetaPrunedForImageClassification, images: ImageSet, device: torch.device, precision: str = "fp32"
-) -> torch.Tensor:
-    """What the classifier sees of each image: float64 (n, features), on the CPU, in eval mode."""
-    model.to(device=device, memory_format=torch.channels_last).eval()
-    out = []
-    for x, _ in images.batches(EVAL_BATCH):
-        with autocast(device, precision):
-            out.append(model.features(x.to(device).contiguous(memory_format=torch.channels_last)).double().cpu())
-    return torch.cat(out)
 
 
 @dataclass
@@ -49,7 +36,7 @@ def ridge_head(
 ) -> LinearHead:
     """A ridge classifier drawn towards known rows, its penalty and logit scale chosen by leave-one-out.
 
-    Minimises ``|Y - X W' - b|^2 + lambda |W - beta W0|^2`` in closed form, X the features, Y the one-hot classes, W0
+    Minimizes ``|Y - X W' - b|^2 + lambda |W - beta W0|^2`` in closed form, X the features, Y the one-hot classes, W0
     the `prior` (zero rows for unknown classes). lambda and beta are those with the smallest leave-one-out squared
     error, which ridge regression has in closed form; the logits are then scaled to the smallest leave-one-out
     cross-entropy, so that training starts from calibrated probabilities. One more image of each class that is taken
@@ -89,10 +76,10 @@ def ridge_head(
     return head
 
 
-def neighbour_rows(task: Task, entries: Sequence, classifier: str) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
-    """Classifier rows that neighbours have for the task's classes: mean rows (classes, d), biases (classes,), counts.
+def neighbor_rows(task: Task, entries: Sequence, classifier: str) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
+    """Classifier rows that neighbors have for the task's classes: mean rows (classes, d), biases (classes,), counts.
 
-    Rows and biases of classes that no neighbour knows are zero. Rows are centred within each neighbour, since a
+    Rows and biases of classes that no neighbor knows are zero. Rows are centered within each neighbor, since a
     constant added to all rows of a softmax classifier means nothing.
     """
     classes = len(task.labels)
@@ -125,21 +112,21 @@ def make_head(
 ) -> str:
     """Set the classifier of `model`, in place, and say how in a few words.
 
-    `kind`: "random" leaves it as it is (the papers' way); "ridge" ignores neighbours' classifiers; "stitched" takes
-    the mean row of each class that neighbours know, and ridge rows for the others; "auto" is ridge drawn towards the
-    neighbours' rows (see `ridge_head`), which is plain ridge where they know no class.
+    `kind`: "random" leaves it as it is (the papers' way); "ridge" ignores neighbors' classifiers; "stitched" takes
+    the mean row of each class that neighbors know, and ridge rows for the others; "auto" is ridge drawn towards the
+    neighbors' rows (see `ridge_head`), which is plain ridge where they know no class.
     """
     if kind == "random":
         return "random"
     features = extract_features(model, images, device)
     if not torch.isfinite(features).all():
         raise DataError(
-            "the sub-network's features of the images are not finite: choose other neighbours, or recalibrate"
+            "the sub-network's features of the images are not finite: choose other neighbors, or recalibrate"
         )
     name = model.architecture.classifier_name(model.network)
     rows, biases, counts = (None, None, [0] * len(task.labels))
     if entries and kind != "ridge":
-        rows, biases, counts = neighbour_rows(task, entries, name)
+        rows, biases, counts = neighbor_rows(task, entries, name)
     known = [i for i, n in enumerate(counts) if n]
     head = ridge_head(features, images.targets, len(task.labels), rows if known else None)
     if kind == "stitched" and known:
@@ -148,5 +135,5 @@ def make_head(
     with torch.no_grad():
         model.classifier.weight.copy_(head.weight)
         model.classifier.bias.copy_(head.bias)
-    origin = f"rows of {len(known)} classes known to neighbours" if known else "no class known to neighbours"
+    origin = f"rows of {len(known)} classes known to neighbors" if known else "no class known to neighbors"
     return f"{kind}: {origin}, ridge lambda {head.ridge_lambda:g}, prior {head.prior_scale:g}, scale {head.scale:.3g}"

@@ -7,65 +7,70 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
-from ..config import OPTIMIZERS, SIZES, AdaptOptions, TrainingOptions, override
+from ..config import SIZE_OPTIONS, AdaptOptions, TrainingOptions, override
 from ..data.task import TaskData
 from ..errors import OptionError
 from ..masks.mask import Mask
-from ..similarity import Neighbour
+from ..models.architectures.recipe import CONVOLUTIONAL, Recipe
+from ..similarity import Neighbor
 from ..sizing.cost_model import CostModel
-from ..sizing.fitting import check_bounds, cost_model, sizing_of
-from ..sizing.sizes import Order
+from ..sizing.fitting import check_bounds, make_sizing, task_cost_model
+from ..sizing.inputs import AdaptInputs
+from ..sizing.order import Order
+from ..training.record import RunRecord
 from .recipes import rate_at, recipe
-from .strategies import Start
+from .voters import Voters
 
 BOUNDS = ("ratio", "max_params", "max_macs", "max_latency_ms")
 
 
 @dataclass
 class Plan:
-    """The neighbours of a task and their vote: from here on models of any size can be made (`MetaPruner.make`)."""
+    """The neighbors of a task and their vote: from here on models of any size can be made (`MetaPruner.make`)."""
 
     data: TaskData
-    options: AdaptOptions
     training: TrainingOptions
-    start: Start
+    inputs: AdaptInputs
+    voters: Voters
     order: Order
-    retrieval_flops: int
-    notes: list[str]
-    phases: dict[str, float]
-    energy: dict[str, float] = field(default_factory=dict)
+    record: RunRecord
     given: dict[str, Any] = field(default_factory=dict)
-    """What the user has set."""
+    """What the user has set, by name."""
 
     @property
-    def neighbours(self) -> Sequence[Neighbour]:
+    def options(self) -> AdaptOptions:
+        """The options, with every choice made."""
+        return self.inputs.options
+
+    @property
+    def neighbors(self) -> Sequence[Neighbor]:
         """The entries that voted, nearest first."""
-        return self.start.neighbours
+        return self.voters.neighbors
 
     @property
-    def runners_up(self) -> Sequence[Neighbour]:
+    def runners_up(self) -> Sequence[Neighbor]:
         """The entries that were looked at, too, but did not vote, nearest first."""
-        return self.start.runners_up
+        return self.voters.runners_up
 
     def mask(self, ratio: float) -> Mask:
         """The units that stay at a ratio."""
-        return self.order.mask(sizing_of(self.start, self.order).counts(ratio))
+        return self.order.mask(make_sizing(self.inputs, self.order).counts(ratio))
 
     def cost(self, ratio: float) -> tuple[int, int]:
         """Parameters, and MACs of an image, of a model at a ratio; exact, without making it."""
-        counts = sizing_of(self.start, self.order).counts(ratio)
+        counts = make_sizing(self.inputs, self.order).counts(ratio)
         return self._costs.params(counts), self._costs.macs(counts)
 
     def training_at(self, ratio: float) -> TrainingOptions:
         """How a model of a ratio is trained; a rate that the user or the paper has set is the same for all."""
         if "lr" in self.given or self.options.preset == "paper":
             return self.training
-        rate = rate_at(self.training.lr, self.training.optimizer, self.data.images_per_class, 1 - ratio)
+        rate = rate_at(self.training.lr, self.inputs.base.family.recipe, self.data.images_per_class, 1 - ratio)
         return replace(self.training, lr=rate)
 
     @cached_property
     def _costs(self) -> CostModel:
-        return cost_model(self.start)
+        return task_cost_model(self.inputs)
 
     def sized(self, size: dict[str, Any]) -> Plan:
         """The plan of one model; `size` are options of `config.SIZES` in place of the plan's own.
@@ -73,37 +78,34 @@ class Plan:
         Raises:
             OptionError: another option, or a value out of range.
         """
-        others = sorted(set(size) - SIZES)
+        others = sorted(set(size) - SIZE_OPTIONS)
         if others:
             raise OptionError(f"{others[0]} was settled with the vote: of a plan only the size can be chosen still")
         cleared: dict[str, Any] = dict.fromkeys(BOUNDS) if any(size.get(name) is not None for name in BOUNDS) else {}
         options = override(replace(self.options, **cleared), size)
         check_bounds(options)
-        start = replace(self.start, options=options, ratio=options.ratio)
-        given = plain(self.given | cleared | size)
-        return replace(
-            self, options=options, start=start, notes=list(self.notes), phases=dict(self.phases), given=given
-        )
+        inputs = replace(self.inputs, options=options, ratio=options.ratio)
+        return replace(self, inputs=inputs, record=self.record.copy(), given=as_json(self.given | cleared | size))
 
 
-def settle_options(
-    wanted: AdaptOptions, training_changes: dict[str, Any], images_per_class: float, optimizer: str = "sgd"
+def resolve_options(
+    options: AdaptOptions, training: TrainingOptions, images_per_class: float, family: Recipe = CONVOLUTIONAL
 ) -> tuple[AdaptOptions, TrainingOptions]:
     """Fill what was left open from the preset's recipe; what the user set stands.
 
-    A user's optimiser gets the rate that is its own; `optimizer` is that of the base's family.
+    A user's optimizer gets the learning rate that is its own.
     """
-    own = training_changes.get("optimizer")
-    chosen = recipe(wanted.preset, images_per_class, wanted.strategy, own if own in OPTIMIZERS else optimizer)
-    names = {f.name for f in fields(AdaptOptions)}
-    open_ones = {k: v for k, v in chosen.items() if k in names and getattr(wanted, k) is None}
-    training = {k: v for k, v in chosen.items() if k not in names}
-    if wanted.prune_stem:  # what is left of it has to learn to do without the rest
-        training["freeze_stem"] = False
-    training |= {name: value for name, value in training_changes.items() if value is not None}
-    return replace(wanted, **open_ones), override(TrainingOptions(), training)
+    chosen = recipe(options.preset, images_per_class, options.strategy, family, training.optimizer)
+    if options.prune_stem:  # what is left of it has to learn to do without the rest
+        chosen["freeze_stem"] = False
+
+    def filled(given: Any) -> Any:
+        names = {f.name for f in fields(given)}
+        return replace(given, **{k: v for k, v in chosen.items() if k in names and getattr(given, k) is None})
+
+    return filled(options), filled(training)
 
 
-def plain(options: dict[str, Any]) -> dict[str, Any]:
+def as_json(options: dict[str, Any]) -> dict[str, Any]:
     """Options that were set, as JSON has them."""
     return {k: list(v) if isinstance(v, tuple) else v for k, v in options.items() if v is not None}

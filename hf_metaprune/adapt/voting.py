@@ -1,4 +1,4 @@
-"""Meta-vote: neighbours' masks vote for the units to keep (MVP, Section 4, Equation 1)."""
+"""Meta-vote: neighbors' masks vote for the units to keep (MVP, Section 4, Equation 1)."""
 
 from __future__ import annotations
 
@@ -7,25 +7,26 @@ from typing import Any
 
 import numpy as np
 
+from ..config import check_ratio
 from ..errors import BankError, OptionError
-from ..masks.mask import Mask, check_ratio, keep_count
-from ..masks.scores import vote_shares_of
+from ..masks.mask import Mask, keep_count
+from ..masks.scores import normalized_weights
 
 
 def count_votes(masks: Sequence[Mask], weights: Sequence[float] | None = None) -> dict[str, np.ndarray]:
-    """How many neighbours keep each unit: float64 (units,) by layer, the exponents' counts of Equation 1.
+    """How many neighbors keep each unit: float64 (units,) by layer, the exponents' counts of Equation 1.
 
-    With `weights` (one a neighbour, at least 0), votes count by weight, scaled so that they still sum to the
-    number of neighbours.
+    With `weights` (one a neighbor, at least 0), votes count by weight, scaled so that they still sum to the
+    number of neighbors.
 
     Raises:
         BankError: there is no mask. OptionError: masks of different networks, or weights that cannot be used.
     """
     if not masks:
-        raise BankError("there is no neighbour to vote")
+        raise BankError("there is no neighbor to vote")
     if any(mask.sizes != masks[0].sizes for mask in masks):
-        raise OptionError("the neighbours' masks belong to different networks")
-    w = len(masks) * vote_shares_of(len(masks), weights)
+        raise OptionError("the neighbors' masks belong to different networks")
+    w = len(masks) * normalized_weights(len(masks), weights)
     counts = {name: np.zeros(size) for name, size in masks[0].sizes.items()}
     for mask, weight in zip(masks, w, strict=True):
         for name, kept in mask.items():
@@ -63,10 +64,10 @@ def vote_order(
     """By layer, all units from the first to stay to the last: one vote, whose first k are a mask of any size.
 
     Args:
-        masks: one of each neighbour, of one base.
+        masks: one of each neighbor, of one base.
         tau: temperature of the softmax; small values leave little to chance.
         sample: draw from Equation 1 without replacement; if False, units are ordered by their votes.
-        weights: a weight for each neighbour's vote, such as its similarity.
+        weights: a weight for each neighbor's vote, such as its similarity.
         tie_break: scores (units,) by layer that order units of equal count when not sampling; else lower indices win.
         seed: of the draw; the same seed gives the same order.
 
@@ -85,10 +86,10 @@ def vote_order(
 
 
 def vote(masks: Sequence[Mask], ratio: float, **options: Any) -> Mask:
-    """The mask of a new task from its neighbours' masks (Algorithm 1, lines 2 and 3).
+    """The mask of a new task from its neighbors' masks (Algorithm 1, lines 2 and 3).
 
     Args:
-        masks: one of each neighbour, of one base.
+        masks: one of each neighbor, of one base.
         ratio: share of units to remove; ``keep_count`` units of each layer stay.
         options: as of `vote_order`.
 
@@ -110,14 +111,14 @@ def is_tied(counts: Mapping[str, np.ndarray], keep: Mapping[str, int]) -> bool:
 
 
 def vote_shares(mask: Mask, masks: Sequence[Mask], weights: Sequence[float] | None = None) -> list[float]:
-    """For each neighbour, its share of all votes that were cast for the kept units; they sum to 1 (or are all 0)."""
+    """For each neighbor, its share of all votes that were cast for the kept units; they sum to 1 (or are all 0)."""
     w = np.ones(len(masks)) if weights is None else np.asarray(weights, dtype=np.float64)
     votes = w * [sum(len(np.intersect1d(kept, m[name])) for name, kept in mask.items()) for m in masks]
     return (votes / max(votes.sum(), 1e-300)).tolist()
 
 
 def agreement(mask: Mask, masks: Sequence[Mask]) -> dict[str, dict[int, int]]:
-    """For each layer: how many kept units were held by 0, 1, ... all of the neighbours."""
+    """For each layer: how many kept units were held by 0, 1, ... all of the neighbors."""
     counts = count_votes(masks)
     table = {}
     for name, kept in mask.items():

@@ -17,7 +17,7 @@ from ..errors import WordNetError
 from ..reporting.bank_figures import heat_figure, map_figure, overlaps, positions, similarity_figure
 from ..text import counted
 from . import views
-from .room import PRIVATE, Room, Update
+from .shared import PRIVATE, SharedState, Update
 from .views import readable
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ MOST_LISTED, MOST_DRAWN = 100, 150
 class BankPage:
     """A table of entries that a search narrows, a map, a heat map, and overlap against similarity."""
 
-    def __init__(self, room: Room) -> None:
-        self.room, self._lock = room, threading.Lock()
+    def __init__(self, shared: SharedState) -> None:
+        self.shared, self._lock = shared, threading.Lock()
         gr.HTML(HEAD)
         self.said = gr.HTML(views.message("The bank is being opened…"))
         self.query = gr.Textbox(label="Search", placeholder="a class, such as tiger", max_length=100, elem_id="search")
@@ -53,7 +53,7 @@ class BankPage:
 
     @property
     def bank(self) -> BankReader:
-        return self.room.opened.bank
+        return self.shared.opened.bank
 
     def _show(self) -> Iterator[Update]:
         base = self.bank.meta["base_model"]

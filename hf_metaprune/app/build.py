@@ -14,15 +14,15 @@ from typing import Any
 
 import gradio as gr
 
-from ..drawing.pages import look
+from ..drawing.pages import style_sheet
 from .bank_page import PATH, BankPage
 from .limits import UploadLimits
-from .look import HEAD, STYLE, THEME
 from .making import MakingSection
 from .photos import PhotosSection
-from .publishing import COME_BACK, TICKET, PublishingSection, refusals
+from .publishing import RESTORE, TICKET, PublishingSection, refusals
 from .results import ResultSection
-from .room import PRIVATE, Room, Update
+from .shared import PRIVATE, SharedState, Update
+from .style import HEAD, STYLE, THEME
 from .visitor import Visitor
 from .votes import VoteSection
 
@@ -55,17 +55,17 @@ QUEUE, THREADS = 100, 100
 class App:
     """One bank's page; `page` is the Gradio app."""
 
-    def __init__(self, room: Room) -> None:
-        self.room = room
+    def __init__(self, shared: SharedState) -> None:
+        self.shared = shared
         with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as self.page:
             gr.HTML(INTRO)
             with gr.Accordion("How it works", open=False):
                 gr.Markdown(HOW)
-            self.photos, self.making, self.results = PhotosSection(room), MakingSection(room), ResultSection(room)
-            self.votes, self.publishing = VoteSection(), PublishingSection(room)
+            self.photos, self.making, self.results = PhotosSection(shared), MakingSection(shared), ResultSection(shared)
+            self.votes, self.publishing = VoteSection(), PublishingSection(shared)
             self._wire()
         with self.page.route("The bank", f"/{PATH}"):
-            bank = BankPage(room)
+            bank = BankPage(shared)
             bank.wire(self.page)
 
     def _wire(self) -> None:
@@ -77,11 +77,11 @@ class App:
         cleared = [*self.photos.parts, *made, self.publishing.name, self.publishing.all]
         size = self.making.size
         self.photos.clear.click(self._clear, [size], cleared, **PRIVATE)
-        changed = [*made, self.making.go, self.photos.take_example] if self.room.examples else [*made, self.making.go]
+        changed = [*made, self.making.go, self.photos.take_example] if self.shared.examples else [*made, self.making.go]
         quiet: dict[str, Any] = {"show_progress": "hidden"} | PRIVATE
         for event in photos_changed:
             event.then(self._changed, [size], changed, **quiet)
-        arriving = self.page.load(self._arrive, [self.publishing.to], [size, *cleared], js=COME_BACK, **quiet)
+        arriving = self.page.load(self._arrive, [self.publishing.to], [size, *cleared], js=RESTORE, **quiet)
         arriving.then(None, js=WITHOUT_TICKET)
         if self.publishing.signed_in:
             self.page.load(self.publishing.who, None, [self.publishing.login], **quiet)
@@ -96,7 +96,7 @@ class App:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that files are removed then, too
         try:
-            self.room.opened  # noqa: B018
+            self.shared.opened  # noqa: B018
             self.page.block_thread()
         finally:
             self.page.close(verbose=False)
@@ -104,8 +104,8 @@ class App:
     def _arrive(self, kept: str, request: gr.Request) -> Update:
         """One who comes back from signing in finds the photos and the model again."""
         session, tickets = request.session_hash or "", (request.query_params.get(TICKET, ""), kept)
-        came_back = any(self.room.visitors.come_back(ticket, session) for ticket in tickets if ticket)
-        visitor = self.room.visitor(request)
+        came_back = any(self.shared.visitors.restore(ticket, session) for ticket in tickets if ticket)
+        visitor = self.shared.visitor(request)
         shown = self.making.arrived(visitor)
         if not came_back:
             return shown
@@ -113,16 +113,16 @@ class App:
         return shown | (self.results.of(visitor) if visitor.result is not None else {})
 
     def _clear(self, ratio: float, request: gr.Request) -> Update:
-        visitor = self.room.visitor(request)
-        self.room.visitors.forget(visitor)
+        visitor = self.shared.visitor(request)
+        self.shared.visitors.forget(visitor)
         return self.photos.emptied(visitor) | self._without_model(visitor, ratio) | {self.publishing.name: ""}
 
     def _changed(self, ratio: float, request: gr.Request) -> Update:
         """The photos are others: a model of the former ones is none of theirs; and the next step may be another."""
-        visitor = self.room.visitor(request)
+        visitor = self.shared.visitor(request)
         ready = visitor.example is not None or len(visitor.photos.by_class) > 1
         steps = {self.making.go: gr.update(variant="primary" if ready else "secondary")}
-        if self.room.examples:
+        if self.shared.examples:
             steps[self.photos.take_example] = gr.update(variant="secondary" if ready else "primary")
         return steps | (self._without_model(visitor, ratio) if visitor.plan is None else {})
 
@@ -130,7 +130,7 @@ class App:
         return self.making.emptied(visitor, ratio) | self.votes.emptied() | self.results.emptied()
 
     def _leave(self, request: gr.Request) -> None:
-        self.room.visitors.leave(request.session_hash)
+        self.shared.visitors.leave(request.session_hash)
 
 
 def make_app(bank: str | Path, examples: str | Path | None = None, limits: UploadLimits | None = None) -> App:
@@ -142,7 +142,7 @@ def make_app(bank: str | Path, examples: str | Path | None = None, limits: Uploa
         limits: of what a visitor may send.
     """
     _keep_uploads_apart()
-    return App(Room(bank, examples, limits))
+    return App(SharedState(bank, examples, limits))
 
 
 def _keep_uploads_apart() -> None:
@@ -156,10 +156,10 @@ def launch(app: App, **options: Any) -> App:
     """Begin to serve; `options` as of Gradio's ``launch``, such as `server_port`. Then call `App.block`."""
     app.page.queue(max_size=QUEUE)
     app.page.launch(
-        css=look() + STYLE,
+        css=style_sheet() + STYLE,
         head=HEAD,
         theme=THEME,
-        max_file_size=app.room.limits.total_bytes,
+        max_file_size=app.shared.limits.total_bytes,
         max_threads=THREADS,
         footer_links=[],
         enable_monitoring=False,

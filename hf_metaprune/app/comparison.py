@@ -10,11 +10,13 @@ from typing import Any
 from ..adapt.classifier import make_head
 from ..adapt.plan import Plan
 from ..models.slicing import count_parameters
-from ..pruner import RIVAL, MetaPruner
-from ..training.loop import Callback, accuracy, pick_device
+from ..pruner import BASELINE, MetaPruner
+from ..training.forward import accuracy
+from ..training.hardware import pick_device
+from ..training.loop import Callback
 
 WITHOUT, RANDOM = "units that your photos choose, without the bank", "units chosen at random"
-STRATEGIES = {WITHOUT: RIVAL, RANDOM: "random"}
+STRATEGIES = {WITHOUT: BASELINE, RANDOM: "random"}
 REPORTED = {WITHOUT: "without a bank", RANDOM: "units at random"}
 """Ways that the report shows, too, and what it calls them."""
 BASE = "the whole base, with a classifier for your classes"
@@ -41,8 +43,13 @@ def ways(pruner: MetaPruner, plan: Plan) -> Iterator[tuple[str, Way]]:
 
 
 def _adapted(pruner: MetaPruner, plan: Plan, name: str, strategy: str, callbacks: Sequence[Callback]) -> Compared:
-    options: dict[str, Any] = {"ratio": plan.options.ratio, "steps": plan.training.steps, "seed": plan.options.seed}
-    report = pruner.adapt(plan.data, strategy=strategy, callbacks=callbacks, **options).report
+    options: dict[str, Any] = {
+        "strategy": strategy,
+        "ratio": plan.options.ratio,
+        "steps": plan.training.steps,
+        "seed": plan.options.seed,
+    }
+    report = pruner.adapt(plan.data, callbacks=callbacks, **options).report
     return Compared(name, report.accuracy, report.params, report.accuracy_at_step)
 
 

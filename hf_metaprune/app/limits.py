@@ -1,11 +1,8 @@
-"""How much strangers may send, and how much of a data set may be damaged."""
+"""How much strangers may send."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-MAX_CORRUPT_SHARE = 0.01
-"""Of the images of a data set: so many are skipped and listed; more are an error."""
 
 
 @dataclass(frozen=True)

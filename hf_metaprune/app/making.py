@@ -9,10 +9,10 @@ import gradio as gr
 
 from ..config import AdaptOptions, option_fields
 from . import views
+from .events import focus, in_turn, run_steps
 from .jobs import Progress, StoppedError, Watched, Watcher
-from .pressed import focus, in_turn, pressed
 from .results import ResultSection
-from .room import PRIVATE, Room, Update, within_limits
+from .shared import PRIVATE, SharedState, Update, within_limits
 from .visitor import Visitor
 from .votes import VoteSection
 
@@ -29,8 +29,8 @@ CHANGED = "Stopped, because your photos are others now: press â€œMake my modelâ€
 class MakingSection:
     """From photos to a model; `said` tells what came of it."""
 
-    def __init__(self, room: Room) -> None:
-        self.room = room
+    def __init__(self, shared: SharedState) -> None:
+        self.shared = shared
         gr.Markdown("## 2. Make it")
         self.go = gr.Button("Make my model", elem_id="go")
         self.stop = gr.Button("Stop", variant="stop", visible=False, elem_id="stop")
@@ -81,7 +81,7 @@ class MakingSection:
     def arrived(self, visitor: Visitor) -> Update:
         """The slider where the visitor's model is, or else the bank's own are, and what such a model costs."""
         made, plan = visitor.result, visitor.plan
-        ratio = made.report.ratio if made else self.room.opened.ratio
+        ratio = made.report.ratio if made else self.shared.opened.ratio
         shown = {self.size: gr.update(value=ratio)}
         if plan is None:
             return shown | self._size(visitor, ratio)
@@ -100,24 +100,24 @@ class MakingSection:
         return dict.fromkeys((self.progress, *said), "") | self._size(visitor, ratio)
 
     def _stop(self, request: gr.Request) -> None:
-        self.room.visitor(request).stop.set()
+        self.shared.visitor(request).stop.set()
 
     def _make(
         self, ratio: float, voters: float, steps: float, seed: float | None, request: gr.Request
     ) -> Iterator[Update]:
-        visitor = self.room.visitor(request)
+        visitor = self.shared.visitor(request)
         visitor.stop.clear()
         started = {self.said: "", self.progress: views.training(Progress("Looking at the photos"))}
         running = {self.go: gr.update(visible=False), self.stop: gr.update(visible=True)}
         ended = {self.go: gr.update(visible=True), self.stop: gr.update(visible=False), self.progress: ""}
         making = self._steps(visitor, ratio, int(voters), int(steps), int(seed or 0))
-        making = _of_these_photos(visitor, in_turn(self.room.turns, visitor.stop, self.progress, making))
-        yield from pressed(making, self.said, running | started, ended)
+        making = _of_these_photos(visitor, in_turn(self.shared.waiting_line, visitor.stop, self.progress, making))
+        yield from run_steps(making, self.said, running | started, ended)
 
     def _steps(self, visitor: Visitor, ratio: float, voters: int, steps: int, seed: int) -> Iterator[Update]:
         data, stop, progress = visitor.data(seed), visitor.stop, Progress("Looking for the nearest tasks")
-        options: dict[str, Any] = {"neighbours": voters, "steps": steps, "seed": seed, "ratio": ratio}
-        planning = Watched(lambda: self.room.opened.pruner.plan(data, **options), visitor.stop)
+        options: dict[str, Any] = {"neighbors": voters, "steps": steps, "seed": seed, "ratio": ratio}
+        planning = Watched(lambda: self.shared.opened.pruner.plan(data, **options), visitor.stop)
         for _ in planning:
             yield {self.progress: views.training(progress)}
         plan = visitor.plan = planning.value
@@ -126,7 +126,7 @@ class MakingSection:
         yield self.votes.of(plan, ratio, layer) | self._size(visitor, ratio, layer) | self.results.emptied()
         progress = Progress("Training", steps=steps)
         watcher = Watcher(progress, visitor.stop)
-        making = Watched(lambda: self.room.opened.pruner.make(plan, callbacks=[watcher]), visitor.stop)
+        making = Watched(lambda: self.shared.opened.pruner.make(plan, callbacks=[watcher]), visitor.stop)
         for _ in making:
             yield {self.progress: views.training(progress)}
         if stop.is_set():
@@ -136,16 +136,16 @@ class MakingSection:
 
     def _size(self, visitor: Visitor, ratio: float, layer: str = "") -> Update:
         """What a model of that ratio costs and, once there is a vote, keeps."""
-        opened, plan, made = self.room.opened, visitor.plan, visitor.result
+        opened, plan, made = self.shared.opened, visitor.plan, visitor.result
         cost = plan.cost(ratio) if plan else opened.cost(ratio, max(2, len(visitor.photos.by_class)))
         another = None if made is None or abs(made.report.ratio - ratio) < 1e-6 else made.report.ratio
         shown: Update = {self.predicted: views.size(cost, opened.whole, opened.speeds(ratio), another)}
-        if plan is not None and layer in plan.start.base.sizes:
+        if plan is not None and layer in plan.inputs.base.sizes:
             shown[self.votes.voted] = views.vote(plan, ratio, layer)
         return shown
 
     def _sized(self, ratio: float, layer: str, request: gr.Request) -> Update:
-        return self._size(self.room.visitor(request), ratio, layer)
+        return self._size(self.shared.visitor(request), ratio, layer)
 
 
 def _middle(mask: Mask) -> str:

@@ -10,9 +10,9 @@ import gradio as gr
 from ..data.hub_samples import Wanted
 from ..errors import DataError
 from . import views
-from .look import DROP
-from .pressed import pressed, resting
-from .room import AS_FILE, PRIVATE, Room, Update, within_limits
+from .events import resting, run_steps
+from .shared import AS_FILE, PRIVATE, SharedState, Update, within_limits
+from .style import DROP
 from .visitor import Visitor
 
 if TYPE_CHECKING:
@@ -31,13 +31,13 @@ DATA_SETS_AT_ONCE = 2
 
 
 class PhotosSection:
-    """Where photos come in; `told` says what became of them, `shown` shows the classes so far."""
+    """Where photos come in; `messages` says what became of them, `shown` shows the classes so far."""
 
-    def __init__(self, room: Room) -> None:
-        self.room = room
+    def __init__(self, shared: SharedState) -> None:
+        self.shared = shared
         gr.Markdown("## 1. Photos")
         with gr.Tabs():
-            if room.examples:
+            if shared.examples:
                 with gr.Tab("Example"):
                     self._examples()
             with gr.Tab("My photos"):
@@ -49,7 +49,7 @@ class PhotosSection:
                 )
             with gr.Tab("Hub"):
                 self._data_set()
-        self.told = gr.HTML(elem_id="told")
+        self.messages = gr.HTML(elem_id="messages")
         self.shown = gr.HTML(views.classes({}, None), elem_id="classes")
         with gr.Column(visible=False) as self.change:
             with gr.Row():
@@ -62,12 +62,12 @@ class PhotosSection:
                 self.keep = gr.Button("No, keep them", size="sm")
 
     def _examples(self) -> None:
-        names = [(f"{name}: {classes}" if classes else name, name) for name, classes in self.room.example_classes()]
+        names = [(f"{name}: {classes}" if classes else name, name) for name, classes in self.shared.example_classes()]
         self.example = gr.Radio(names, value=names[0][1], label="Photos to try it with", interactive=True)
         self.take_example = gr.Button("Use these photos", variant="primary")
 
     def _own_photos(self) -> None:
-        longest = self.room.limits.label_length
+        longest = self.shared.limits.label_length
         self.label = gr.Textbox(label="Name of a class", placeholder="cat", max_length=longest, elem_id="class-name")
         self.files = gr.File(
             elem_classes=DROP,
@@ -92,7 +92,7 @@ class PhotosSection:
         )
         with gr.Row():
             self.classes = within_limits(
-                gr.Slider(2, self.room.limits.classes, value=5, step=1, label="Classes at most")
+                gr.Slider(2, self.shared.limits.classes, value=5, step=1, label="Classes at most")
             )
             self.per_class = within_limits(gr.Slider(5, MOST_PER_CLASS, value=30, step=5, label="Photos of each"))
         self.take_data_set = gr.Button("Take these photos")
@@ -103,14 +103,14 @@ class PhotosSection:
         Returns:
             Events after which the photos may be others.
         """
-        seen = [self.told, self.shown, self.change, self.which, self.remove]
+        seen = [self.messages, self.shown, self.change, self.which, self.remove]
         show = {self.ask: gr.update(visible=False), self.sure: gr.update(visible=True)}
         hide = {self.ask: gr.update(visible=True), self.sure: gr.update(visible=False)}
         self.ask.click(lambda: show, None, list(show), **PRIVATE)
         self.keep.click(lambda: hide, None, list(hide), **PRIVATE)
         changes = [self.remove.click(self._remove, [self.which], seen, **PRIVATE)]
         waiting = PRIVATE | {"show_progress_on": self.shown}
-        if self.room.examples:
+        if self.shared.examples:
             changes.append(self.take_example.click(self._use_example, [self.example], seen, **PRIVATE))
         own = [self.label, self.files, self.camera]
         for chosen in (self.files, self.camera):
@@ -128,14 +128,16 @@ class PhotosSection:
     def parts(self) -> list[Any]:
         """The components that change when all is forgotten."""
         fields = [self.label, self.files, self.camera, self.zip, self.repo, self.names]
-        return [self.told, self.shown, self.change, self.which, self.remove, self.ask, self.sure, *fields]
+        return [self.messages, self.shown, self.change, self.which, self.remove, self.ask, self.sure, *fields]
 
     def emptied(self, visitor: Visitor) -> Update:
         """How the section looks when all is forgotten."""
         texts: Update = dict.fromkeys((self.label, self.repo, self.names), "")
         files: Update = dict.fromkeys((self.files, self.camera, self.zip))
         shown = {self.ask: gr.update(visible=True), self.sure: gr.update(visible=False)}
-        return texts | files | shown | {self.told: views.message("All of it is forgotten.")} | self._classes(visitor)
+        return (
+            texts | files | shown | {self.messages: views.message("All of it is forgotten.")} | self._classes(visitor)
+        )
 
     def arrived(self, visitor: Visitor) -> Update:
         """The classes of one who comes back."""
@@ -144,67 +146,67 @@ class PhotosSection:
     def _use_example(self, name: str, request: gr.Request) -> Update:
         from ..data.loading import read_task_data
 
-        visitor = self.room.visitor(request)
-        if name not in self.room.examples:
-            return {self.told: views.message("There is no such example.", "alert")}
-        visitor.example = read_task_data(self.room.examples[name], self.room.opened.base.preprocessing)
+        visitor = self.shared.visitor(request)
+        if name not in self.shared.examples:
+            return {self.messages: views.message("There is no such example.", "alert")}
+        visitor.example = read_task_data(self.shared.examples[name], self.shared.opened.base.preprocessing)
         visitor.changed()
         ready = "The example is ready: press “Make my model”."
-        return {self.told: views.message(ready)} | self._classes(visitor)
+        return {self.messages: views.message(ready)} | self._classes(visitor)
 
     def _note(self, files: list[str] | None, shot: str | None, request: gr.Request) -> None:
         """Photos that are chosen, and not added yet, go with their visitor, too; or when they are chosen no more."""
-        visitor, chosen = self.room.visitor(request), set(_given(files, shot))
-        self.room.visitors.drop(visitor, visitor.chosen - chosen)
+        visitor, chosen = self.shared.visitor(request), set(_given(files, shot))
+        self.shared.visitors.drop(visitor, visitor.chosen - chosen)
         visitor.chosen = chosen
         visitor.uploads |= chosen
 
     def _add(self, label: str, files: list[str] | None, shot: str | None, request: gr.Request) -> Update:
         from .uploads import clean_label
 
-        visitor, given = self.room.visitor(request), _given(files, shot)
+        visitor, given = self.shared.visitor(request), _given(files, shot)
         visitor.uploads.update(given)
         try:
             receipt = visitor.photos.add(label or "", given)
         except DataError as error:
-            return {self.told: views.message(str(error), "alert")}
-        self.room.visitors.drop(visitor, given)
-        taken = self._taken(visitor, receipt, f"“{clean_label(label, self.room.limits.label_length)}”")
+            return {self.messages: views.message(str(error), "alert")}
+        self.shared.visitors.drop(visitor, given)
+        taken = self._taken(visitor, receipt, f"“{clean_label(label, self.shared.limits.label_length)}”")
         return taken | {self.files: None, self.camera: None} | ({self.label: ""} if receipt.taken else {})
 
     def _remove(self, label: str | None, request: gr.Request) -> Update:
-        visitor = self.room.visitor(request)
+        visitor = self.shared.visitor(request)
         if not label:
-            return {self.told: views.message("Choose a class to remove first.", "alert")}
+            return {self.messages: views.message("Choose a class to remove first.", "alert")}
         if label not in visitor.photos.by_class:
-            return {self.told: views.message(f"“{label}” is not here any more.", "alert")} | self._classes(visitor)
+            return {self.messages: views.message(f"“{label}” is not here any more.", "alert")} | self._classes(visitor)
         visitor.photos.remove(label)
         visitor.changed()
-        return {self.told: views.message(f"“{label}” is removed.")} | self._classes(visitor)
+        return {self.messages: views.message(f"“{label}” is removed.")} | self._classes(visitor)
 
     def _add_zip(self, path: str | None, request: gr.Request) -> Update:
-        visitor = self.room.visitor(request)
+        visitor = self.shared.visitor(request)
         if path is None:
-            return {self.told: gr.skip()}
+            return {self.messages: gr.skip()}
         visitor.uploads.add(path)
         try:
             return self._taken(visitor, visitor.photos.add_zip(path)) | {self.zip: None}
         except DataError as error:
-            return {self.told: views.message(str(error), "alert"), self.zip: None}
+            return {self.messages: views.message(str(error), "alert"), self.zip: None}
         finally:
-            self.room.visitors.drop(visitor, [path])
+            self.shared.visitors.drop(visitor, [path])
 
     def _add_data_set(
         self, repo: str, names: str, classes: float, per_class: float, request: gr.Request
     ) -> Iterator[Update]:
-        told, button = self.told, self.take_data_set
-        asking = {told: views.message("Asking the Hub…")} | resting(button)
-        steps = self._asked(self.room.visitor(request), repo or "", names or "", int(classes), int(per_class))
-        yield from pressed(steps, told, asking, resting(button, False))
+        messages, button = self.messages, self.take_data_set
+        asking = {messages: views.message("Asking the Hub…")} | resting(button)
+        steps = self._asked(self.shared.visitor(request), repo or "", names or "", int(classes), int(per_class))
+        yield from run_steps(steps, messages, asking, resting(button, False))
 
     def _asked(self, visitor: Visitor, repo: str, names: str, classes: int, per_class: int) -> Iterator[Update]:
         chosen = tuple(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
-        most = self.room.limits.file_bytes
+        most = self.shared.limits.file_bytes
         wanted = Wanted(repo.strip(), classes, min(per_class, MOST_PER_CLASS), chosen, most)
         yield self._taken(visitor, visitor.photos.add_from_hub(wanted))
 
@@ -213,7 +215,7 @@ class PhotosSection:
         if receipt.taken:
             visitor.example = None
             visitor.changed()
-        return {self.told: views.message(receipt.words(into))} | self._classes(visitor)
+        return {self.messages: views.message(receipt.words(into))} | self._classes(visitor)
 
     def _classes(self, visitor: Visitor) -> Update:
         """What there is so far, and what can be taken back."""

@@ -10,11 +10,11 @@ from urllib.parse import parse_qs, quote, urlencode, urlsplit
 import gradio as gr
 
 from ..errors import HubError, TokenError
-from ..hub.client import is_repo_id
+from ..files.names import is_repo_id
 from . import views
-from .pressed import pressed, resting
+from .events import resting, run_steps
 from .results import ResultSection
-from .room import PRIVATE, Room, Update
+from .shared import PRIVATE, SharedState, Update
 from .visitor import Visitor
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ GO = f"""(to) => {{
   window.location.assign(to)
 }}"""
 """To where one signs in; who comes back by the browser's own button has the ticket from its storage."""
-COME_BACK = f"""() => {{
+RESTORE = f"""() => {{
   try {{
     const kept = sessionStorage.getItem('{TICKET}')
     sessionStorage.removeItem('{TICKET}')
@@ -61,8 +61,8 @@ def refusals() -> dict[Any, Any]:
 class PublishingSection:
     """In a Space visitors sign in; elsewhere they give a token, which is used once and kept nowhere."""
 
-    def __init__(self, room: Room) -> None:
-        self.room = room
+    def __init__(self, shared: SharedState) -> None:
+        self.shared = shared
         self.signed_in = gr.utils.get_space() is not None
         with gr.Accordion("4. Publish it on the Hugging Face Hub", open=False) as self.all:
             gr.Markdown(
@@ -80,19 +80,19 @@ class PublishingSection:
             self.name = gr.Textbox(label="Name", placeholder="you/cats-and-dogs", max_length=200)
             self.private = gr.Checkbox(label="Only for me (private)", value=False)
             self.publish = gr.Button("Publish")
-            self.told = gr.HTML(elem_id="published")
+            self.messages = gr.HTML(elem_id="published")
 
     def wire(self, results: ResultSection) -> None:
         """Connect what is pressed with what happens."""
         limit: dict[str, Any] = {"concurrency_limit": AT_ONCE} | PRIVATE
         if self.signed_in:
-            self.publish.click(self._as_signed_in, [self.name, self.private], [self.publish, self.told], **limit)
+            self.publish.click(self._as_signed_in, [self.name, self.private], [self.publish, self.messages], **limit)
             asked = self.login.click(self._sign, [self.login, self.name], [self.to], queue=False, **PRIVATE)
             asked.then(None, [self.to], js=GO)
         else:
             given = [self.name, self.private, self.token]
-            self.publish.click(self._with_token, given, [self.publish, self.told, self.token], **limit)
-        results.result.change(lambda: "", None, [self.told], **PRIVATE)  # another model: it is not published
+            self.publish.click(self._with_token, given, [self.publish, self.messages, self.token], **limit)
+        results.result.change(lambda: "", None, [self.messages], **PRIVATE)  # another model: it is not published
 
     def arrived(self, visitor: Visitor) -> Update:
         """How the section looks to one who comes back from signing in."""
@@ -104,9 +104,9 @@ class PublishingSection:
 
     def _sign(self, says: str, name: str, request: gr.Request) -> str:
         """Where the visitor signs in, or out, and comes back from."""
-        visitor = self.room.visitor(request)
+        visitor = self.shared.visitor(request)
         visitor.name = name
-        back = quote(f"/?{TICKET}={self.room.visitors.expect(visitor)}", safe="")
+        back = quote(f"/?{TICKET}={self.shared.visitors.expect(visitor)}", safe="")
         return f"/{'login/huggingface' if says == SIGN_IN else 'logout'}?_target_url={back}"
 
     def _as_signed_in(
@@ -120,12 +120,14 @@ class PublishingSection:
         yield from self._publish(name, private, (token or "").strip(), request)
 
     def _is_ready(self, name: str, request: gr.Request) -> bool:
-        return self.room.visitor(request).result is not None and is_repo_id((name or "").strip())
+        return self.shared.visitor(request).result is not None and is_repo_id((name or "").strip())
 
     def _publish(self, name: str, private: bool, token: str, request: gr.Request) -> Iterator[Update]:
-        made, name = self.room.visitor(request).result, (name or "").strip()
-        before = resting(self.publish) | {self.told: views.message("Publishing…")}
-        yield from pressed(self._sent(made, name, private, token), self.told, before, resting(self.publish, False))
+        made, name = self.shared.visitor(request).result, (name or "").strip()
+        before = resting(self.publish) | {self.messages: views.message("Publishing…")}
+        yield from run_steps(
+            self._sent(made, name, private, token), self.messages, before, resting(self.publish, False)
+        )
 
     def _sent(self, made: AdaptResult | None, name: str, private: bool, token: str) -> Iterator[Update]:
         if made is None:
@@ -139,7 +141,7 @@ class PublishingSection:
         if not re.fullmatch("[A-Za-z0-9_.-]+", token):
             raise HubError("this is no token: copy it again, from hf_ to its end")
         try:
-            yield {self.told: views.published(made.push_to_hub(name, token=token, private=private or None))}
+            yield {self.messages: views.published(made.push_to_hub(name, token=token, private=private or None))}
         except TokenError as error:
             owner = name.partition("/")[0]
             raise HubError(

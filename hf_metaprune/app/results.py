@@ -10,10 +10,10 @@ import gradio as gr
 
 from ..errors import DataError
 from . import views
+from .events import focus, in_turn, resting, run_steps
 from .jobs import Progress, StoppedError, Watched, Watcher
-from .look import DROP
-from .pressed import focus, in_turn, pressed, resting
-from .room import AS_FILE, PRIVATE, Room, Update
+from .shared import AS_FILE, PRIVATE, SharedState, Update
+from .style import DROP
 from .visitor import Visitor
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ FILES = (
 class ResultSection:
     """What there is when a model is made; `parts` are the components that change then."""
 
-    def __init__(self, room: Room) -> None:
-        self.room = room
+    def __init__(self, shared: SharedState) -> None:
+        self.shared = shared
         gr.Markdown("## 3. Your model")
         self.result = gr.HTML(NOTHING, elem_id="result")
         with gr.Column(visible=False) as self.trial:
@@ -51,23 +51,23 @@ class ResultSection:
                 self.to_onnx = gr.Button("Make an ONNX file")
                 self.onnx = gr.DownloadButton("Download the ONNX file", visible=False, elem_id="onnx")
                 self.program = gr.DownloadButton("Download a program for it", visible=False, elem_id="program")
-            self.told = gr.HTML(elem_id="told-files")
+            self.messages = gr.HTML(elem_id="export-messages")
             gr.Markdown("### Against other ways")
             with gr.Row():
                 self.compare = gr.Button("Compare with other ways (about a minute)", elem_id="compare")
                 self.stop = gr.Button("Stop", variant="stop", visible=False, elem_id="stop-ways")
-            self.told_ways = gr.HTML(elem_id="told-ways")
+            self.comparison_messages = gr.HTML(elem_id="comparison-messages")
             self.compared = gr.HTML(elem_id="compared")
-        files = [self.download, self.report, self.onnx, self.program, self.told]
-        self.parts = [self.result, self.trial, self.photo, self.answer, *files, self.told_ways, self.compared]
+        files = [self.download, self.report, self.onnx, self.program, self.messages]
+        self.parts = [self.result, self.trial, self.photo, self.answer, *files, self.comparison_messages, self.compared]
 
     def wire(self) -> None:
         """Connect what is pressed with what happens."""
         self.photo.change(self._try, [self.photo], [self.answer], **PRIVATE)
-        self.to_onnx.click(self._export, None, [self.onnx, self.program, self.to_onnx, self.told], **PRIVATE)
+        self.to_onnx.click(self._export, None, [self.onnx, self.program, self.to_onnx, self.messages], **PRIVATE)
         self.compare.click(None, js=focus("compare", "stop-ways"))
         comparing = self.compare.click(
-            self._compare, None, [self.compare, self.stop, self.compared, self.told_ways],
+            self._compare, None, [self.compare, self.stop, self.compared, self.comparison_messages],
             concurrency_limit=None, show_progress="hidden", **PRIVATE,
         )  # fmt: skip
         comparing.then(None, js=focus("stop-ways", "compare"))
@@ -93,35 +93,35 @@ class ResultSection:
         """How the section looks when there is no model."""
         hidden = gr.update(visible=False)
         empty = {self.result: NOTHING, self.photo: None, self.answer: views.answer({})}
-        empty |= dict.fromkeys((self.compared, self.told, self.told_ways), "")
+        empty |= dict.fromkeys((self.compared, self.messages, self.comparison_messages), "")
         return empty | dict.fromkeys((self.trial, self.onnx, self.program), hidden)
 
     def _try(self, path: str | None, request: gr.Request) -> str:
         from .uploads import read_photo_file
 
-        visitor = self.room.visitor(request)
+        visitor = self.shared.visitor(request)
         former, visitor.tried = visitor.tried, path
         if former and former != path:
-            self.room.visitors.drop(visitor, [former])
+            self.shared.visitors.drop(visitor, [former])
         if path is None:
             return views.answer({})
         visitor.uploads.add(path)
         if visitor.result is None:
             return views.message(GONE, "alert")
         try:
-            photo = read_photo_file(path, self.room.limits)
+            photo = read_photo_file(path, self.shared.limits)
         except DataError as error:
             return views.message(f"The photo cannot be taken: {error}.", "alert")
         return views.answer(visitor.result.predict(photo)[0]["probabilities"])
 
     def _export(self, request: gr.Request) -> Iterator[Update]:
-        visitor = self.room.visitor(request)
+        visitor = self.shared.visitor(request)
         if visitor.result is None:
-            yield {self.told: views.message(GONE, "alert")}
+            yield {self.messages: views.message(GONE, "alert")}
             return
-        before = resting(self.to_onnx) | {self.told: views.message("Translating the model…")}
+        before = resting(self.to_onnx) | {self.messages: views.message("Translating the model…")}
         steps = self._translated(visitor, visitor.result)
-        yield from pressed(steps, self.told, before, resting(self.to_onnx, False))
+        yield from run_steps(steps, self.messages, before, resting(self.to_onnx, False))
 
     def _translated(self, visitor: Visitor, made: AdaptResult) -> Iterator[Update]:
         from ..export import PROGRAM, export_onnx
@@ -134,39 +134,39 @@ class ResultSection:
         )
         files = {self.onnx: found.path, self.program: PROGRAM}
         shown = {button: gr.update(value=str(path), visible=True) for button, path in files.items()}
-        yield shown | {self.told: views.message(said)}
+        yield shown | {self.messages: views.message(said)}
 
     def _stop(self, request: gr.Request) -> None:
-        self.room.visitor(request).stop.set()
+        self.shared.visitor(request).stop.set()
 
     def _compare(self, request: gr.Request) -> Iterator[Update]:
-        visitor = self.room.visitor(request)
+        visitor = self.shared.visitor(request)
         if visitor.result is None or visitor.plan is None:
-            yield {self.told_ways: views.message(GONE, "alert")}
+            yield {self.comparison_messages: views.message(GONE, "alert")}
             return
         visitor.stop.clear()
         steps = self._ways(visitor, visitor.result, visitor.plan)
-        steps = in_turn(self.room.turns, visitor.stop, self.compared, steps)
-        before = resting(self.compare) | {self.told_ways: "", self.stop: gr.update(visible=True)}
+        steps = in_turn(self.shared.waiting_line, visitor.stop, self.compared, steps)
+        before = resting(self.compare) | {self.comparison_messages: "", self.stop: gr.update(visible=True)}
         after = resting(self.compare, False) | {self.stop: gr.update(visible=False)}
-        yield from pressed(steps, self.told_ways, before, after)
+        yield from run_steps(steps, self.comparison_messages, before, after)
 
     def _ways(self, visitor: Visitor, made: AdaptResult, plan: Plan) -> Iterator[Update]:
         from .comparison import REPORTED, Compared, ways
 
         rows = [Compared("this model", made.report.accuracy, made.report.params)]
-        for name, way in ways(self.room.opened.pruner, plan):
+        for name, way in ways(self.shared.opened.pruner, plan):
             progress = Progress(f"Trying {name}")
             trying = Watched(partial(way, [Watcher(progress, visitor.stop)]), visitor.stop)
             try:
                 for _ in trying:
-                    yield {self.compared: views.compared(rows, self.room.opened.whole, progress)}
+                    yield {self.compared: views.compared(rows, self.shared.opened.whole, progress)}
             except StoppedError:
-                yield {self.compared: views.compared(rows, self.room.opened.whole)}
+                yield {self.compared: views.compared(rows, self.shared.opened.whole)}
                 raise
             rows.append(trying.value)
             if name in REPORTED:
-                made.report.rivals[REPORTED[name]] = trying.value.at_step
-            yield {self.compared: views.compared(rows, self.room.opened.whole)}
+                made.report.baselines[REPORTED[name]] = trying.value.at_step
+            yield {self.compared: views.compared(rows, self.shared.opened.whole)}
         if visitor.result is made:
             visitor.packed()  # with a report that tells of them

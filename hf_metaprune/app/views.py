@@ -70,19 +70,19 @@ def _hint(found: Mapping[str, Sized]) -> str:
     return "Enough to begin: press “Make my model”, or add more."
 
 
-def neighbours(plan: Plan, ratio: float) -> str:
+def neighbors(plan: Plan, ratio: float) -> str:
     """The nearest tasks, ranked, those that vote first, and a map of the bank with the visitor's task."""
-    parts = {"votes": plan.neighbours, "does not vote": plan.runners_up[:SHOWN_RUNNERS_UP]}
+    parts = {"votes": plan.neighbors, "does not vote": plan.runners_up[:SHOWN_RUNNERS_UP]}
     found = [(_named(n.entry), part, f"{n.score:.2f}") for part, some in parts.items() for n in some]
     rows = [(f"{i}. {name}", *rest) for i, (name, *rest) in enumerate(found, 1)]
-    voters = {n.entry.id: n.entry for n in plan.neighbours}
-    others = (entry for entry in plan.neighbours[0].entry.bank if entry.id not in voters)
+    voters = {n.entry.id: n.entry for n in plan.neighbors}
+    others = (entry for entry in plan.neighbors[0].entry.bank if entry.id not in voters)
     entries = [*voters.values(), *itertools.islice(others, MOST_MAPPED)]  # a map takes n³ steps
     places = positions(overlaps([*(entry.mask for entry in entries), plan.mask(ratio)]))
     made = map_figure(places, len(voters), len(entries))
     picture = svg(made, "Map of the bank's tasks with yours among them")
-    bank = plan.neighbours[0].entry.bank
-    return render("neighbours.html", rows=rows, voters=len(voters), of=len(bank), picture=drawn(picture))
+    bank = plan.neighbors[0].entry.bank
+    return render("neighbors.html", rows=rows, voters=len(voters), of=len(bank), picture=drawn(picture))
 
 
 def _named(entry: Entry) -> str:
@@ -92,7 +92,7 @@ def _named(entry: Entry) -> str:
 def vote(plan: Plan, ratio: float, layer: str) -> str:
     """Who keeps which unit of a layer, and what the new model keeps."""
     mask = plan.mask(ratio)
-    masks = {_named(n.entry): n.entry.mask for n in plan.neighbours}
+    masks = {_named(n.entry): n.entry.mask for n in plan.neighbors}
     picture = svg(vote_figure(layer, masks, mask), f"The vote in layer {layer}")
     kept = {"kept": mask.n_kept, "of": mask.n_units, "layers": len(mask), "voters": len(masks)}
     return render("vote.html", picture=drawn(picture), layer=layer, **kept)
@@ -150,7 +150,7 @@ def done(made: AdaptResult) -> str:
     report: AdaptReport = made.report
     text = f"Done in {sum(report.seconds.values()):.0f} s."
     if report.test_images:
-        text += f" It recognises {round(report.accuracy * report.test_images)} of {report.test_images} test photos."
+        text += f" It recognizes {round(report.accuracy * report.test_images)} of {report.test_images} test photos."
     return render("done.html", text=text, part="result")
 
 
@@ -161,8 +161,8 @@ def result(made: AdaptResult, kilobytes: float) -> str:
     report: AdaptReport = made.report
     pictures = []
     if len(report.accuracy_at_step) > 1 and report.test_images >= FEW:
-        curve = drawn(svg(curve_figure(report.ways), "Accuracy by step of fine-tuning"))
-        pictures.append((curve, "How it learnt", "Of the test photos, those that it recognised."))
+        curve = drawn(svg(curve_figure(report.learning_curves), "Accuracy by step of fine-tuning"))
+        pictures.append((curve, "How it learnt", "Of the test photos, those that it recognized."))
     if np.any(report.confusion) and len(report.labels) <= MAX_CONFUSION:
         labels = list(map(readable, report.labels))
         matrix = drawn(svg(confusion_figure(report.confusion, labels), "Confusion matrix"))
@@ -177,7 +177,7 @@ def verdict(report: AdaptReport) -> Iterator[str]:
         return
     low, high = report.accuracy_interval
     chance = 1 / len(report.labels)
-    yield f"It recognises {report.accuracy:.0%} of the test photos; a guess would be right for {chance:.0%}."
+    yield f"It recognizes {report.accuracy:.0%} of the test photos; a guess would be right for {chance:.0%}."
     yield f"With more photos to test it on, it would most likely lie between {low:.0%} and {high:.0%}."
     if report.test_images < FEW:
         yield f"That is a rough figure: only {counted(report.test_images, 'photo')} could be held back to test it."

@@ -192,7 +192,7 @@ class Visitors:
             self.forget(visitor)
 
     def expect(self, visitor: Visitor) -> str:
-        """A ticket for who leaves the page to sign in: `come_back` takes it, once."""
+        """A ticket for who leaves the page to sign in: `restore` takes it, once."""
         visitor.ticket = secrets.token_urlsafe(24)
         return visitor.ticket
 
@@ -202,7 +202,7 @@ class Visitors:
         if visitor is not None:
             self.forget(visitor)
 
-    def come_back(self, ticket: str, session: str) -> bool:
+    def restore(self, ticket: str, session: str) -> bool:
         """Whether a ticket holds; then its visitor is that of the session."""
         with self._lock:
             here = [name for name, (_, visitor) in self.known.items() if visitor.ticket == ticket]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from . import views
-from .room import Update
+from .shared import Update
 
 if TYPE_CHECKING:
     from ..adapt.plan import Plan
@@ -20,7 +20,7 @@ class VoteSection:
         with gr.Column(visible=False) as self.column:
             gr.Markdown("## How it came about")
             gr.Markdown("### The nearest tasks")
-            self.near = gr.HTML(elem_id="neighbours")
+            self.near = gr.HTML(elem_id="neighbors")
             gr.Markdown("### Their vote")
             self.voted = gr.HTML(elem_id="vote")
             self.layer = gr.Dropdown([], label="Layer", interactive=True, elem_id="layer")
@@ -34,7 +34,7 @@ class VoteSection:
         """How the section looks when the tasks are found, but for the vote itself."""
         return {
             self.column: gr.update(visible=True),
-            self.near: views.neighbours(plan, ratio),
+            self.near: views.neighbors(plan, ratio),
             self.layer: gr.update(choices=list(plan.mask(ratio)), value=layer),
         }
 

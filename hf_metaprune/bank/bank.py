@@ -2,48 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from filelock import FileLock, Timeout
+from typing import Any
 
 from ..config import SearchOptions, override
-from ..errors import (
-    BankError,
-    BaseMismatchError,
-    FormatError,
-    LockedError,
-    MissingFileError,
-    NotABankError,
-    OptionError,
-)
-from ..files.layout import BANK_FILE, BASE_FOLDER, CONFIG, FORMAT_VERSION, INDEX_FILE, LOCKS_FOLDER, TEMPORARY
-from ..files.storage import new_folder, read_json, storage_errors, write_bytes, write_json
-from ..hub.client import is_repo_id
+from ..errors import BaseMismatchError, FormatError, MissingFileError, NotABankError, OptionError
+from ..files.layout import BANK_FILE, BASE_FOLDER, CONFIG, FORMAT_VERSION, INDEX_FILE
+from ..files.names import is_repo_id
+from ..files.shipped import SHIPPED_BANKS, shipped_path
+from ..files.storage import new_folder, read_json, storage_errors, write_json
 from ..hub.files import HubFiles, LocalFiles
+from ..hub.repo import Published
 from ..models.base_model import BaseModel, identify
-from ..models.modeling import MetaPrunedForImageClassification
-from ..models.saving import save_model
 from ..version import __version__
-from .entry import Entry, check_facts, check_id
-from .folders import check_place, describe, new_path
-from .index import MAX_INDEX_BYTES, index_bytes, merged, read_table, stored_meta, table_of
+from .index import MAX_INDEX_BYTES, stored_meta
 from .meta import check_meta, read_meta
-from .reader import MAX_CONFIG_BYTES, BankReader
-
-if TYPE_CHECKING:
-    from .publish import Published
+from .publish import publish_bank
+from .reader import MAX_CONFIG_BYTES
+from .search import search_hub
+from .writer import BankWriter
 
 log = logging.getLogger(__name__)
 
-LOCK_SECONDS = 60.0
 
-
-class Bank(BankReader):
+class Bank(BankWriter):
     """Entries by id, of one base model; reading is lazy, writing is atomic and safe between processes.
 
     Open one with `Bank.open` or `Bank.from_hub`, make one with `Bank.create`, or search the Hub for one with
@@ -132,8 +116,6 @@ class Bank(BankReader):
             HubError: the Hub cannot be reached, or the token is wrong.
             FormatError: a model is bad, and `strict` is set; else it is left out, see `left_out`.
         """
-        from .search import search_hub
-
         wanted = override(SearchOptions(), options)
         hub_options: dict[str, Any] = {"token": token, "cache_dir": cache_dir}
         if isinstance(base_model, Bank):
@@ -142,12 +124,12 @@ class Bank(BankReader):
             try:
                 bank = open_bank(base_model, revision=revision, **hub_options)
             except NotABankError:
-                bank = cls.of_base(base_model, revision=revision, **hub_options)
+                bank = cls.from_base(base_model, revision=revision, **hub_options)
         bank = cls(bank.files, bank.meta, strict=strict, hub_options=hub_options)
         return search_hub(bank, wanted, progress)
 
     @classmethod
-    def of_base(cls, base_model: str | Path, *, revision: str | None = None, **hub_options: Any) -> Bank:
+    def from_base(cls, base_model: str | Path, *, revision: str | None = None, **hub_options: Any) -> Bank:
         """A bank without entries around a base, in a folder or a repo of the Hub as timm or transformers saves it.
 
         Raises:
@@ -209,87 +191,6 @@ class Bank(BankReader):
             write_json(root / BANK_FILE, meta)
         return bank
 
-    @contextlib.contextmanager
-    def lock(self, name: str = "bank", timeout: float = LOCK_SECONDS) -> Iterator[None]:
-        """Hold a lock between processes; the system frees it when a process dies.
-
-        Raises:
-            LockedError: another process holds it for longer than `timeout` seconds (-1: wait for ever).
-        """
-        if not self.files.writable:
-            raise BankError(f"{self.files.name} is on the Hub: change it with `hf-metaprune bank add`, remove or sync")
-        folder = self.root / LOCKS_FOLDER
-        with storage_errors(folder, "write"):
-            folder.mkdir(exist_ok=True)
-            lock = FileLock(folder / f"{name}.lock")
-            try:
-                lock.acquire(timeout=timeout)
-            except Timeout:
-                raise LockedError(f"{self.root}: another process holds its lock {name!r}; try again later") from None
-        try:
-            yield
-        finally:
-            lock.release()
-
-    def write_index(self, entries: Mapping[str, Entry]) -> None:
-        """Write an index of just these entries; for those who hold the lock, or alone see the folder."""
-        table = table_of([entry.row() for entry in entries.values()])
-        write_bytes(self.root / INDEX_FILE, index_bytes(table, self.meta))
-
-    def update_index(self, changes: Mapping[str, Entry | None], *, known_only: bool = False) -> None:
-        """Write entries into the index, or drop them (None), on top of what other processes wrote.
-
-        `known_only` leaves out those that another process has removed or changed meanwhile.
-        """
-        with self.lock():
-            table = read_table(self.root / INDEX_FILE)
-            known = dict(zip(table["id"].to_pylist(), table["sha256"].to_pylist(), strict=True))
-            rows = [entry.row() for entry in changes.values() if entry is not None]
-            added = [row for row in rows if not known_only or known.get(row["id"]) == row["sha256"]]
-            table = merged(table, table_of(added), [i for i, entry in changes.items() if entry is None])
-            write_bytes(self.root / INDEX_FILE, index_bytes(table, self.meta))
-            self.reload()
-
-    def replace_index(self, entries: Mapping[str, Entry]) -> None:
-        """Write an index of just these entries, whatever was there before."""
-        with self.lock():
-            self.write_index(entries)
-            self._entries = dict(sorted(entries.items()))
-
-    def add(
-        self,
-        model: MetaPrunedForImageClassification,
-        entry_id: str,
-        *,
-        dtype: str = "float16",
-        metrics: Mapping[str, Any] | None = None,
-        sketch: bytes | None = None,
-    ) -> Entry:
-        """Store a model as an entry: its folder first, then its row in the index; see `Sketcher` for the sketch.
-
-        Raises:
-            BaseMismatchError: the model belongs to another base.
-            BankError: the id is taken.
-            FormatError: the metrics are not JSON, or the ratio is none.
-            StorageError: the folder cannot be written.
-        """
-        check_id(entry_id)
-        found = (model.config.base_model or {}).get("sha256")
-        if found != self.base_sha256:
-            raise BaseMismatchError(f"the model belongs to base {str(found)[:12]}..., not to the bank's")
-        self.reload()
-        if entry_id in self:
-            raise BankError(f"{self.root} has an entry {entry_id!r} already: remove it first, or choose another id")
-        if metrics is not None:
-            model.config.metrics = dict(metrics)
-        check_facts(model.config.ratio, model.config.metrics or {})
-        path = new_path(entry_id, len(self))
-        with new_folder(self.root / path, overwrite=True) as work:
-            save_model(model, work, dtype)
-        entry = replace(describe(self, entry_id, path), sketch=sketch)
-        self.update_index({entry_id: entry})
-        return entry
-
     def push_to_hub(self, repo_id: str, **options: Any) -> Published:
         """Publish the bank: what is new or changed there is sent, nothing else.
 
@@ -301,27 +202,7 @@ class Bank(BankReader):
         Raises:
             HubError: there is no token, it may not write there, or the Hub cannot be reached.
         """
-        from .publish import publish_bank
-
         return publish_bank(self, repo_id, **options)
-
-    def remove(self, entry_id: str) -> None:
-        """Take an entry out of the index, then delete its files, if they are there.
-
-        Raises:
-            BankError: there is no such entry.
-            FormatError: the index says that its files lie where no entry does, or another one does, too.
-        """
-        import shutil
-
-        path = self[entry_id].path
-        check_place(path, (e.path for e in self if e.id != entry_id and e.repo_id is None))
-        folder = self.files.path(path)
-        self.update_index({entry_id: None})
-        doomed = folder.with_name(f"{TEMPORARY}{folder.name}-removed")
-        with storage_errors(folder, "delete"), contextlib.suppress(FileNotFoundError):
-            folder.rename(doomed)  # at once, so that no later `recover` takes half of an entry for a whole one
-            shutil.rmtree(doomed)
 
 
 def open_bank(
@@ -333,9 +214,12 @@ def open_bank(
     local_files_only: bool = False,
     strict: bool | None = None,
 ) -> Bank:
-    """A bank from a folder, or, where there is no such folder, from the Hub.
+    """Open a bank: from a folder, by the name of one that comes with the library, or from the Hub.
+
+    A folder comes first. Only ``owner/name`` without such a folder goes to the Hub; ``./owner/name`` never does.
 
     Args:
+        bank: a path, ``demo-bank``, ``demo-vit-bank``, or a Hub id.
         strict: whether a bad entry is an error, or is left out with a note; if left open, it is in a folder, and is not
             on the Hub, where entries may be anybody's.
 
@@ -344,11 +228,13 @@ def open_bank(
         HubError: the Hub cannot be reached, or has no such repo.
     """
     path = Path(bank).expanduser()
+    if bank in SHIPPED_BANKS and not path.exists():
+        path = shipped_path(str(bank))
     if path.exists() or not isinstance(bank, str) or not is_repo_id(bank):
         if revision is not None:
             raise OptionError(f"revision={revision!r} is for banks on the Hub, but {path} is a folder of this machine")
         if not path.exists():
-            raise FormatError(f"there is no folder {path}, and that is no id of the Hub, which is owner/name")
+            raise FormatError(f"there is no folder {bank}, and that is no id of the Hub, which is owner/name")
         return Bank.open(path, strict=strict is not False)
     return Bank.from_hub(
         bank,

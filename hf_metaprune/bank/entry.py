@@ -5,23 +5,23 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
 from ..data.task import Task
 from ..errors import DataError, FormatError, reason
 from ..files.layout import SCORES, WEIGHTS
+from ..files.names import is_repo_id
 from ..files.storage import parse_json
-from ..hub.client import is_repo_id
-from ..hub.files import HubFiles, check_relative
+from ..hub.files import Files, HubFiles, check_relative
 from ..masks.mask import Mask
+from ..masks.packing import unpack_mask
 from ..masks.scores import ScoreMask
 from ..models.base_model import BaseModel, sha256_file
 from ..models.configuration import MetaPrunedConfig
@@ -29,9 +29,6 @@ from ..models.modeling import MetaPrunedForImageClassification
 from ..models.saving import load_model
 from ..models.score_file import load_scores
 from .sketch import check_sketch
-
-if TYPE_CHECKING:
-    from .reader import BankReader
 
 OUTLIER, SMALL = 100.0, 1e-2
 MAX_PATH = 400  # characters
@@ -52,29 +49,6 @@ def check_id(entry_id: str) -> str:
     if not isinstance(entry_id, str) or not ID_PATTERN.fullmatch(entry_id) or ".." in entry_id:
         raise FormatError(f"entry id {str(entry_id)[:100]!r}: use 1 to 96 of a-z 0-9 . _ - (not starting with . _ -)")
     return entry_id
-
-
-def pack_mask(mask: Mask) -> bytes:
-    """The bitmaps of all layers, each padded to whole bytes, one after the other (as the index holds them)."""
-    return b"".join(np.packbits(flags).tobytes() for flags in mask.to_bools().values())
-
-
-def unpack_mask(packed: bytes, sizes: Mapping[str, int]) -> Mask:
-    """The inverse of `pack_mask`, given the layers and their sizes.
-
-    Raises:
-        FormatError: the length does not fit, or padding bits are set.
-    """
-    if len(packed) != sum((size + 7) // 8 for size in sizes.values()):
-        raise FormatError(f"a mask of {len(packed)} bytes does not fit the base's layers")
-    flags, start = {}, 0
-    for name, size in sizes.items():
-        stop = start + (size + 7) // 8
-        bits = np.unpackbits(np.frombuffer(packed[start:stop], dtype=np.uint8))
-        if bits[size:].any():
-            raise FormatError(f"mask of layer {name}: padding bits are set")
-        flags[name], start = bits[:size].astype(bool), stop
-    return Mask.from_bools(flags)
 
 
 def check_facts(ratio: Any, metrics: Any) -> None:
@@ -129,6 +103,40 @@ def _nearly(one: Any, other: Any) -> bool:
     return isinstance(one, float) and isinstance(other, (int, float)) and math.isclose(one, other, rel_tol=1e-6)
 
 
+class EntrySource(Protocol):
+    """What an entry needs of the bank that it is read from."""
+
+    files: Files
+    meta: dict[str, Any]
+
+    def __iter__(self) -> Iterator[Entry]:
+        """All entries, by id."""
+
+    def __len__(self) -> int:
+        """How many entries there are."""
+
+    @property
+    def base(self) -> BaseModel:
+        """The base model, loaded and checked."""
+
+    @property
+    def base_sha256(self) -> str:
+        """sha256 of the base's weights."""
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Unit counts of the base's prunable layers."""
+
+    def entry_files(self, entry: Entry) -> Files:
+        """Where an entry's files are."""
+
+    def fetch(self, entries: Iterable[Entry], progress: bool = False, force: bool = False) -> None:
+        """Make the entries' files be on this machine."""
+
+    def fetch_scores(self, entry: Entry, force: bool = False) -> None:
+        """Make an entry's score mask be on this machine."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """A pruned task model of a bank, read lazily: the row is in memory, the weights are on disk.
@@ -136,7 +144,7 @@ class Entry:
     `metrics` holds what was measured when it was made (``accuracy``, ``test_images``, ...).
     """
 
-    bank: BankReader
+    bank: EntrySource
     id: str
     task: Task
     packed_mask: bytes
@@ -178,7 +186,7 @@ class Entry:
             HubError, FormatError: they cannot be had.
         """
         self.bank.fetch([self])
-        return self.bank.files_of(self).path(self.path)
+        return self.bank.entry_files(self).path(self.path)
 
     @property
     def owner(self) -> str | None:
@@ -188,7 +196,7 @@ class Entry:
     def reference(self) -> dict[str, Any]:
         """What names it for good: its id and digest; on the Hub also its repo, commit and path there."""
         named = {"id": self.id, "labels": list(self.labels), "sha256": self.sha256}
-        where = self.bank.files_of(self)
+        where = self.bank.entry_files(self)
         if not isinstance(where, HubFiles):
             return named
         return named | {"repo_id": where.repo_id, "revision": where.commit, "path": self.path}
@@ -260,7 +268,7 @@ class Entry:
             FormatError: its file is missing, damaged, or not that of the index. HubError: it cannot be had.
         """
         if self.scores_sha256 is None:
-            return ScoreMask.of_mask(self.mask)
+            return ScoreMask.from_mask(self.mask)
         for force in (False, True):  # the cache of the Hub's client may hold what came wrong over the wire
             self.bank.fetch_scores(self, force)
             path = self.folder / SCORES
@@ -289,7 +297,7 @@ class Entry:
         }
 
     @classmethod
-    def from_row(cls, bank: BankReader, row: Mapping[str, Any]) -> Entry:
+    def from_row(cls, bank: EntrySource, row: Mapping[str, Any]) -> Entry:
         """From a row of the index.
 
         Raises:

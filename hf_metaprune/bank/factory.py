@@ -18,20 +18,24 @@ from tqdm.auto import tqdm
 from ..config import MethodOptions
 from ..data.images import ImageSet
 from ..data.task import Task, TaskData, pick_classes
-from ..errors import LockedError
+from ..errors import LockedError, OptionError
 from ..files.layout import BANK_FILE, BASE_FOLDER
 from ..files.storage import check_writable, clear_unfinished, fsync_dir, new_folder, write_json
 from ..hub.files import LocalFiles
 from ..methods import PruningJob, get_method
 from ..models.saving import check_dtype
-from ..training.loop import accuracy, pick_device
+from ..training.forward import accuracy
+from ..training.hardware import pick_device
 from .bank import Bank
 from .entry import Entry
-from .folders import new_path, recover
+from .folders import new_path
+from .repair import recover
 from .sketch import IMAGES, Sketcher
 
-FIRST_OPTIONS = frozenset({"ratio", "steps", "prune_every", "prune_share", "lr", "momentum", "batch_size", "precision"})
-"""Options that every entry's id has counted; those that came later count where they differ from their defaults."""
+FIRST_OPTIONS = {"prune_every": 25, "prune_share": 0.1, "lr": 0.005, "momentum": 0.9}
+"""Options that count in every entry's id, with what counts for a method that has no such option."""
+ALWAYS_COUNTED = frozenset({"ratio", "steps", "batch_size", "precision", *FIRST_OPTIONS})
+"""Options that count in an entry's id with any value; the others count where they differ from their defaults."""
 
 
 def entry_id(task: Task, method: str, options: MethodOptions, seed: int) -> str:
@@ -40,10 +44,10 @@ def entry_id(task: Task, method: str, options: MethodOptions, seed: int) -> str:
     The images are not in it: other images of the same labels belong in another bank.
     """
     text = "-".join(re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-") for label in task.labels)
-    chosen = {
+    chosen = FIRST_OPTIONS | {
         f.name: getattr(options, f.name)
         for f in fields(options)
-        if f.name in FIRST_OPTIONS or getattr(options, f.name) != f.default
+        if f.name in ALWAYS_COUNTED or getattr(options, f.name) != f.default
     }
     key = repr((task.labels, method, sorted(chosen.items()), seed))
     return f"{text[:80].strip('-') or 'task'}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
@@ -144,8 +148,10 @@ def build_bank(
     Raises:
         BaseMismatchError, StorageError, OptionError: before any training.
     """
-    options = options or MethodOptions()
-    get_method(method)
+    kind = get_method(method).options
+    options = options or kind()
+    if not isinstance(options, kind):
+        raise OptionError(f"method {method!r} takes {kind.__name__}, not {type(options).__name__}")
     check_dtype(dtype)
     build = _Build(bank, data, tasks, method, options, seed, dtype, device or pick_device(), progress)
     if recovered := recover(bank):

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import logging
 import re
-import shutil
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..data.task import Task
-from ..errors import BaseMismatchError, FormatError, MetaPruneError
-from ..files.layout import CONFIG, REJECTED_FOLDER, SCORES, TASKS_FOLDER, TEMPORARY, WEIGHTS
+from ..errors import BaseMismatchError, FormatError
+from ..files.layout import CONFIG, SCORES, TASKS_FOLDER, TEMPORARY, WEIGHTS
 from ..files.storage import storage_errors
+from ..masks.packing import pack_mask
 from ..models.base_model import sha256_file
 from ..models.saving import load_config
-from .entry import Entry, check_id, check_network, pack_mask
-
-if TYPE_CHECKING:
-    from .bank import Bank
+from .entry import Entry, check_id, check_network
+from .reader import BankReader
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +52,7 @@ def check_place(path: str, others: Iterable[str] = ()) -> None:
         raise FormatError(f"the index says that another entry lies in {shared[:100]!r}, too: mend it first")
 
 
-def describe(bank: Bank, entry_id: str, path: str, folder: Path | None = None) -> Entry:
+def describe(bank: BankReader, entry_id: str, path: str, folder: Path | None = None) -> Entry:
     """The entry that a folder's files make, as for the index; the folder is that of the path, if left out.
 
     Raises:
@@ -85,16 +81,7 @@ def describe(bank: Bank, entry_id: str, path: str, folder: Path | None = None) -
     return replace(made, scores_sha256=scores)
 
 
-def set_aside(bank: Bank, path: str) -> None:
-    """Move an entry's folder out of the way, into ``.rejected``: nothing is deleted, and nothing reads it."""
-    folder, rejected = bank.files.path(path), bank.root / REJECTED_FOLDER
-    with bank.lock(), storage_errors(rejected, "write"):
-        rejected.mkdir(exist_ok=True)
-        names = (f"{folder.name}.{n}" for n in itertools.count(1))
-        folder.rename(next(rejected / name for name in names if not (rejected / name).exists()))
-
-
-def entry_folders(bank: Bank) -> dict[str, str]:
+def entry_folders(bank: BankReader) -> dict[str, str]:
     """Paths of all finished entry folders on disk by id, whether or not the index knows them."""
     found = {}
     for config in sorted((bank.root / TASKS_FOLDER).glob("**/" + CONFIG)):
@@ -103,22 +90,3 @@ def entry_folders(bank: Bank) -> dict[str, str]:
         if not any(part.startswith(TEMPORARY) for part in relative.parts) and (folder / WEIGHTS).exists():
             found[folder.name] = relative.as_posix()
     return found
-
-
-def recover(bank: Bank) -> list[str]:
-    """Put finished folders that the index lacks (a writer died in between) into it; their ids."""
-    with bank.lock("recover"):
-        with bank.lock():  # whose holders alone write files into the root
-            for left in bank.root.glob(f"{TEMPORARY}*"):
-                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
-        bank.reload()
-        missing = {i: p for i, p in entry_folders(bank).items() if i not in bank.entries}
-        found: dict[str, Entry] = {}
-        for entry_id, path in missing.items():
-            try:
-                found[entry_id] = describe(bank, entry_id, path)
-            except MetaPruneError as error:
-                log.warning("left out %s: %s", path, error)
-        if found:
-            bank.update_index(found)
-        return sorted(found)

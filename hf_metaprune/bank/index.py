@@ -63,7 +63,7 @@ def read_table(path: Path) -> pa.Table:
             handle.seek(0)
             with pq.ParquetFile(handle, read_dictionary=texts, page_checksum_verification=True) as file:
                 table = file.read()
-        return _plain(table, path)
+        return _decoded(table, path)
     except (OSError, ValueError, pa.ArrowException, OverflowError) as error:
         raise FormatError(
             f"{path} cannot be read: {reason(error)}; `hf-metaprune bank validate --repair` rebuilds it"
@@ -82,7 +82,7 @@ def _texts(schema: pq.ParquetSchema) -> list[str]:
     return [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
 
 
-def _plain(table: pa.Table, path: Path) -> pa.Table:
+def _decoded(table: pa.Table, path: Path) -> pa.Table:
     """The table with plain columns, after a count of what the texts take once each row has its own."""
     missing = sorted(set(INDEX_SCHEMA.names) - set(table.column_names) - set(OPTIONAL))
     if missing or len(set(table.column_names)) < table.num_columns:
@@ -94,9 +94,9 @@ def _plain(table: pa.Table, path: Path) -> pa.Table:
         table = table.append_column(INDEX_SCHEMA.field(name), pa.nulls(len(table), INDEX_SCHEMA.field(name).type))
     for number, field in enumerate(table.schema):
         known = INDEX_SCHEMA.field(field.name) if field.name in INDEX_SCHEMA.names else None
-        wanted = known.type if known is not None else _plain_type(field.type)
+        wanted = known.type if known is not None else _decoded_type(field.type)
         if known is not None and not _is_alike(field.type, wanted):
-            raise FormatError(f"{path}: column {field.name} is of type {_plain_type(field.type)}, not {wanted}")
+            raise FormatError(f"{path}: column {field.name} is of type {_decoded_type(field.type)}, not {wanted}")
         try:
             table = table.set_column(number, known or field.with_type(wanted), _as(table[field.name], wanted))
         except ValueError as error:
@@ -141,10 +141,10 @@ def _text_bytes(array: pa.Array) -> int:
     return pc.sum(lengths.take(array.indices)).as_py() or 0
 
 
-def _plain_type(kind: pa.DataType) -> pa.DataType:
+def _decoded_type(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_dictionary(kind):
         return kind.value_type
-    return pa.list_(_plain_type(kind.value_type)) if pa.types.is_list(kind) else kind
+    return pa.list_(_decoded_type(kind.value_type)) if pa.types.is_list(kind) else kind
 
 
 def stored_meta(path: Path) -> dict[str, Any] | None:
@@ -178,14 +178,14 @@ def _has_nulls(lists: pa.ChunkedArray) -> bool:
     return any(chunk.flatten().null_count for chunk in lists.chunks)
 
 
-def rows_of(table: pa.Table) -> Iterator[dict[str, Any]]:
+def table_rows(table: pa.Table) -> Iterator[dict[str, Any]]:
     """The rows, as dictionaries of the columns known here."""
     known = table.select([name for name in table.column_names if name in INDEX_SCHEMA.names])
     for batch in known.to_batches(max_chunksize=BATCH):
         yield from batch.to_pylist()
 
 
-def table_of(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+def make_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """A table of rows, ordered by id."""
     return pa.Table.from_pylist(sorted(rows, key=lambda row: row["id"]), schema=INDEX_SCHEMA)
 

@@ -7,11 +7,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ..config import check_ratio
 from ..errors import FormatError, NewerFormatError, OptionError, printable
 from ..files.layout import BASE_FOLDER, FORMAT_VERSION
 from ..files.storage import read_json
 from ..hub.files import check_relative
-from ..masks.mask import check_ratio
 
 log = logging.getLogger(__name__)
 

@@ -21,12 +21,12 @@ from ..hub.files import Files
 from ..hub.repo import NOBODYS, Operation, Published, Repo
 from ..reporting.bank_card import BankCard
 from ..text import counted
-from .bank import Bank
 from .entry import Entry, check_id
 from .folders import check_place, describe, new_path
-from .index import index_bytes, merged, rows_of, table_of
+from .index import index_bytes, make_table, merged, table_rows
 from .meta import KNOWN_KEYS
 from .published import State, has_content, public_content, read_state, stale_entries, to_json
+from .reader import BankReader
 from .validation import check_entry, check_files
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ ENTRY_FILES = (CONFIG, WEIGHTS, PREPROCESSOR, SCORES)
 
 
 def publish_bank(
-    bank: Bank,
+    bank: BankReader,
     repo_id: str,
     *,
     private: bool | None = None,
@@ -112,7 +112,7 @@ def add_entries(
     repo = Repo(repo_id, token=token, revision=revision, create_pr=create_pr)
     state = _existing(repo)
     paths = {new_path(check_id(entry_id), 0): Path(folder).expanduser() for entry_id, folder in folders.items()}
-    bank = Bank(_ModelFolders(paths), state.meta or {})
+    bank = BankReader(_ModelFolders(paths), state.meta or {})
     entries = [describe(bank, path.rpartition("/")[2], path) for path in paths]
     _check_entries(bank, entries, progress)
     for entry in entries:
@@ -149,7 +149,7 @@ class _Writer:
     def __init__(
         self,
         repo: Repo,
-        bank: Bank | None,
+        bank: BankReader | None,
         state: State,
         license: str | None = None,
         *,
@@ -213,7 +213,7 @@ class _Writer:
         made += self._deletions(
             [paths[i] for i in [*gone, *sorted(moved)] if i in paths], [*left, *place.values()], head
         )
-        table = merged(state.table, table_of(rows), gone)
+        table = merged(state.table, make_table(rows), gone)
         if rows or gone or meta != state.meta or INDEX_FILE in state.missing:
             made.append(_addition(INDEX_FILE, index_bytes(table, meta)))
         card = self._card(state, table, meta) if last and state.card_is_ours else state.card
@@ -256,7 +256,7 @@ class _Writer:
         return known | {"base_model": self.bank.meta["base_model"] | {"path": BASE_FOLDER}}
 
     def _card(self, state: State, table: pa.Table, meta: Mapping[str, Any]) -> str:
-        return BankCard(self.repo.repo_id, meta, list(rows_of(table)), self.license).render(state.card)
+        return BankCard(self.repo.repo_id, meta, list(table_rows(table)), self.license).render(state.card)
 
 
 _NO_REPO = {"repo_id": None, "revision": None}
@@ -275,14 +275,14 @@ def _check_base(state: State, sha256: str, repo_id: str) -> None:
         raise BaseMismatchError(f"{repo_id} is a bank of another base ({found[:12]}...): choose another name")
 
 
-def _check_entries(bank: Bank, entries: Iterable[Entry], progress: bool) -> None:
+def _check_entries(bank: BankReader, entries: Iterable[Entry], progress: bool) -> None:
     for entry in tqdm(list(entries), desc="checking", disable=not progress, leave=False):
         wrong = next(check_entry(bank, entry), None)
         if wrong is not None:
             raise BankError(f"entry {entry.id} cannot be published: {wrong}; see `hf-metaprune bank validate`")
 
 
-def _check_presence(bank: Bank) -> None:
+def _check_presence(bank: BankReader) -> None:
     """Refuse a folder that lacks files which its index names, also where they are published already.
 
     Raises:

@@ -13,15 +13,15 @@ import pyarrow as pa
 
 from ..errors import BankError, FormatError, NewerFormatError
 from ..files.layout import BANK_FILE, CARD, CONFIG, INDEX_FILE, PREPROCESSOR, SCORES, TASKS_FOLDER, WEIGHTS
+from ..files.names import public_name
 from ..files.storage import read_json
-from ..hub.client import public_name
 from ..hub.files import HubFiles
 from ..hub.repo import Repo, read_text
 from ..models.configuration import MetaPrunedConfig
 from ..models.saving import CONFIG_KEYS
 from ..reporting.card import MAX_CARD_BYTES
 from .entry import Entry
-from .index import INDEX_SCHEMA, MAX_INDEX_BYTES, check_complete, read_table, rows_of, stored_meta
+from .index import INDEX_SCHEMA, MAX_INDEX_BYTES, check_complete, read_table, stored_meta, table_rows
 from .meta import check_meta, read_meta
 
 OF_THE_PLACE = ("path", "repo_id", "revision", "sketch")
@@ -44,7 +44,7 @@ class State:
     @cached_property
     def rows(self) -> dict[str, dict[str, Any]]:
         """The rows of the index by id."""
-        return {row["id"]: row for row in rows_of(self.table)}
+        return {row["id"]: row for row in table_rows(self.table)}
 
     @property
     def paths(self) -> dict[str, str]:

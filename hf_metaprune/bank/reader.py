@@ -16,11 +16,14 @@ from ..files.storage import storage_errors
 from ..hub.files import DOWNLOADS, Files, HubFiles
 from ..models.base_model import BaseModel
 from ..models.score_file import most_score_bytes
+from ..text import counted
 from .entry import Entry
-from .index import read_table, rows_of
+from .index import read_table, table_rows
 
 log = logging.getLogger(__name__)
 
+SHOWN_ENTRIES = 10
+"""Entries that a notebook shows."""
 MAX_CONFIG_BYTES = 4 << 20
 MAX_ENTRY_BYTES = 2 << 30
 MAX_HEADER_BYTES = 2 << 20
@@ -95,7 +98,7 @@ class BankReader:
         )
         return ratios.most_common(1)[0][0] if ratios else None
 
-    def files_of(self, entry: Entry) -> Files:
+    def entry_files(self, entry: Entry) -> Files:
         """Where an entry's files are: in the bank, or in a repo of its own."""
         if entry.repo_id is None or entry.revision is None:
             return self.files
@@ -119,7 +122,7 @@ class BankReader:
             for entry in some:
                 limits = {CONFIG: MAX_CONFIG_BYTES, WEIGHTS: self._most_bytes(entry)}
                 wanted |= {inside(entry.path, name): limit for name, limit in limits.items()}
-            self.files_of(some[0]).get(wanted, progress, force)
+            self.entry_files(some[0]).get(wanted, progress, force)
 
         if len(groups) == 1:
             get(*groups.values())
@@ -135,7 +138,7 @@ class BankReader:
         Raises:
             HubError, FormatError: it cannot be had, or is larger than scores of the base can be.
         """
-        self.files_of(entry).get({inside(entry.path, SCORES): most_score_bytes(self.sizes)}, False, force)
+        self.entry_files(entry).get({inside(entry.path, SCORES): most_score_bytes(self.sizes)}, False, force)
 
     def _most_bytes(self, entry: Entry) -> int:
         """What an entry's weights may have: what the index says, if a slice of the base could be that large.
@@ -217,9 +220,17 @@ class BankReader:
             raise BankError(f"{self.files.name} has no entry {entry_id!r}") from None
 
     def _repr_html_(self) -> str:
-        from ..reporting.notebook import bank_cell
+        from ..drawing.cells import cell
 
-        return bank_cell(self)
+        base, rows = self.meta["base_model"], []
+        for entry, _ in zip(self, range(SHOWN_ENTRIES), strict=False):
+            accuracy = entry.metrics.get("accuracy")
+            shown = f"{accuracy:.1%}" if isinstance(accuracy, float) else ""
+            rows.append([entry.id, ", ".join(entry.labels), str(entry.method), f"{entry.ratio}", shown])
+        said = f"{counted(len(self), 'entry', 'entries')} of {base['architecture']} ({base['library']})."
+        more = f"The first {len(rows)} of them" if len(self) > len(rows) else "All of them"
+        header = ["entry", "classes", "method", "ratio", "accuracy"]
+        return cell(f"Bank {self.name}", summary=[said], caption=more, header=header, rows=rows, numbers=2)
 
     def __repr__(self) -> str:
         return f"Bank({self.name!r}, {len(self)} entries, base {self.meta['base_model'].get('architecture')})"
@@ -227,7 +238,7 @@ class BankReader:
     def _read_index(self, strict: bool) -> dict[str, Entry]:
         entries: dict[str, Entry] = {}
         places: dict[tuple[str | None, str], str] = {}
-        for number, row in enumerate(rows_of(read_table(self.root / INDEX_FILE))):
+        for number, row in enumerate(table_rows(read_table(self.root / INDEX_FILE))):
             try:
                 entry = Entry.from_row(self, row)
                 if entry.id in entries:

@@ -18,25 +18,28 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm.auto import tqdm
 
 from ..config import SearchOptions
 from ..errors import FormatError, HubError, HubUnreachableError
 from ..files.layout import FORMAT_VERSION, WEIGHTS
-from ..files.storage import check_plain
-from ..hub.client import TAG, Patience, is_repo_id
+from ..files.names import is_repo_id
+from ..files.storage import check_json_value
+from ..hub.client import TAG, Patience
 from ..hub.files import DOWNLOADS
 from ..hub.header import metadata_on_hub
 from ..hub.listing import ListedModel, list_models
 from ..hub.memory import Memory
-from ..models.saving import check_metadata
+from ..models.weight_file import check_metadata
 from ..text import counted
-from .bank import Bank
 from .entry import COMMIT, Entry, check_id
+from .reader import BankReader
 
 log = logging.getLogger(__name__)
+
+B = TypeVar("B", bound=BankReader)
 
 AT_A_TIME = 256
 MOST_WAITING = 10_000
@@ -46,7 +49,7 @@ HEADER_KEYS = ("format_version", "base_model_sha256", "masks_digest", "labels")
 """What is read, and remembered, of a header."""
 
 
-def search_hub(bank: Bank, options: SearchOptions, progress: bool = False) -> Bank:
+def search_hub(bank: B, options: SearchOptions, progress: bool = False) -> B:
     """The bank with entries from all over the Hub instead of its own: published models of the same base.
 
     Args:
@@ -58,21 +61,21 @@ def search_hub(bank: Bank, options: SearchOptions, progress: bool = False) -> Ba
     """
     found: dict[str, Entry] = {}
     limit, token = options.limit or sys.maxsize, bank.hub_options.get("token")
-    commons = Bank(bank.files, bank.meta | {"name": COMMONS}, strict=bank.strict, hub_options=bank.hub_options)
+    commons = type(bank)(bank.files, bank.meta | {"name": COMMONS}, strict=bank.strict, hub_options=bank.hub_options)
     with Memory.open(bank.hub_options.get("cache_dir")) as memory:
-        look = _Look(commons, token, memory)
-        listed = _listed(options, token, look.seen)
+        check = _ModelCheck(commons, token, memory)
+        listed = _listed(options, token, check.seen)
         bar = tqdm(desc="searching the Hub", unit="model", disable=not progress, total=options.limit)
         with bar, ThreadPoolExecutor(DOWNLOADS) as pool:
             while len(found) < limit and (some := list(islice(listed, AT_A_TIME))):
-                for entry in pool.map(look, some):
+                for entry in pool.map(check, some):
                     if entry is not None and len(found) < limit:
                         found[entry.id] = entry
                         bar.update()
-    if look.trouble is not None and not found:
-        raise look.trouble
+    if check.trouble is not None and not found:
+        raise check.trouble
     commons.use_entries(found)
-    commons.title, commons.why_empty = COMMONS, look.summary(options)
+    commons.title, commons.why_empty = COMMONS, check.summary(options)
     if not found:
         log.warning("the search found no model that may vote: %s", commons.why_empty)
     return commons
@@ -114,10 +117,10 @@ def _admitted(
                 yield model, first
 
 
-class _Look:
+class _ModelCheck:
     """From a listed model to an entry, or None; what was found out is remembered by commit."""
 
-    def __init__(self, bank: Bank, token: str | bool | None, memory: Memory) -> None:
+    def __init__(self, bank: BankReader, token: str | bool | None, memory: Memory) -> None:
         self.bank, self.memory, self.token = bank, memory, token
         self.trouble: HubUnreachableError | None = None
         self.seen: dict[str, str] = {}
@@ -161,7 +164,7 @@ class _Look:
         if not isinstance(facts, dict) or not COMMIT.fullmatch(model.sha):
             raise FormatError("its card has no metaprune block")
         try:
-            check_plain(facts)
+            check_json_value(facts)
         except ValueError as error:
             raise FormatError(f"its card has {error}") from error
         if type(facts.get("format_version")) is not int or not 1 <= facts["format_version"] <= FORMAT_VERSION:
@@ -202,7 +205,7 @@ def _row(model: ListedModel, facts: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(labels, list) or not isinstance(synsets, list | None):
         raise FormatError("the labels of its card are no list")
     return {
-        "id": entry_id(model.id),
+        "id": repo_entry_id(model.id),
         "labels": labels,
         "synsets": synsets or [None] * len(labels),
         "masks": _masks(facts),
@@ -218,7 +221,7 @@ def _row(model: ListedModel, facts: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def entry_id(repo_id: str) -> str:
+def repo_entry_id(repo_id: str) -> str:
     """The id of the entry that a repo's model is."""
     name = re.sub(r"[^a-z0-9._-]", "-", repo_id.lower().replace("/", "--"))
     return check_id(name if len(name) <= 96 else f"{name[:87]}-{sha256(repo_id.lower().encode()).hexdigest()[:8]}")

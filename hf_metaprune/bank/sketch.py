@@ -12,13 +12,12 @@ from functools import cache
 import numpy as np
 import torch
 
-from ..adapt.classifier import extract_features
 from ..data.images import ImageSet
 from ..errors import FormatError
 from ..models.base_model import BaseModel
 from ..models.modeling import MetaPrunedForImageClassification
 from ..sizing.cost_model import count_flops
-from ..training.loop import predict_logits
+from ..training.forward import extract_features, predict_logits
 
 MAX_FEATURES = 256
 IMAGES = 2000

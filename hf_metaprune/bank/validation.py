@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from ..errors import FormatError, MetaPruneError
-from ..files.layout import BANK_FILE, CONFIG, INDEX_FILE, SCORES, WEIGHTS
-from ..files.storage import write_json
+from ..errors import MetaPruneError
+from ..files.layout import CONFIG, SCORES, WEIGHTS
 from ..models.saving import load_model
 from ..models.score_file import load_scores
-from .bank import Bank
 from .entry import Entry, check_magnitudes
-from .folders import describe, entry_folders, set_aside
-from .index import stored_meta
-from .meta import check_meta
-from .reader import MAX_CONFIG_BYTES, MAX_ENTRY_BYTES
+from .folders import describe, entry_folders
+from .reader import MAX_CONFIG_BYTES, MAX_ENTRY_BYTES, BankReader
 
 SAID_TWICE = {
     "masks": "packed_mask",
@@ -42,13 +37,13 @@ class Problem:
         return f"{self.entry_id or 'bank'}: {self.what}"
 
 
-def check_entry(bank: Bank, entry: Entry, by_base: bool = True) -> Iterator[str]:
+def check_entry(bank: BankReader, entry: Entry, by_base: bool = True) -> Iterator[str]:
     """What is wrong with one entry: files, sizes, digests, masks, labels, shapes, values.
 
     `by_base`: whether its values are measured by those of the base, which must be sound then.
     """
     try:
-        wrong = check_files(entry.folder, bank.files_of(entry).writable)
+        wrong = check_files(entry.folder, bank.entry_files(entry).writable)
         if wrong is not None:
             yield wrong
             return
@@ -61,7 +56,7 @@ def check_entry(bank: Bank, entry: Entry, by_base: bool = True) -> Iterator[str]
         if described.sha256 != entry.sha256:
             yield f"{weights} was altered: its sha256 is not that of the index"
             return
-        _check_model(described, by_base)
+        check_model(described, by_base)
         if described.scores_sha256 != entry.scores_sha256:
             lacking = "is missing" if entry.scores_sha256 else "is not in the index"
             altered = described.scores_sha256 and entry.scores_sha256
@@ -90,7 +85,7 @@ def check_files(folder: Path, ours: bool) -> str | None:
     return None
 
 
-def _check_model(entry: Entry, by_base: bool = True) -> None:
+def check_model(entry: Entry, by_base: bool = True) -> None:
     model = load_model(entry.folder, expected=entry.bank.base_sha256)
     if entry.scores_sha256 is not None:
         load_scores(entry.folder / SCORES, entry.bank.sizes, entry.bank.base_sha256)
@@ -98,7 +93,7 @@ def _check_model(entry: Entry, by_base: bool = True) -> None:
         check_magnitudes(model, entry.bank.base)
 
 
-def validate_bank(bank: Bank, ids: Sequence[str] | None = None, progress: bool = False) -> list[Problem]:
+def validate_bank(bank: BankReader, ids: Sequence[str] | None = None, progress: bool = False) -> list[Problem]:
     """All problems of a bank; an empty list means that every entry can be used.
 
     Raises:
@@ -121,61 +116,3 @@ def validate_bank(bank: Bank, ids: Sequence[str] | None = None, progress: bool =
             for i in unknown
         ]
     return problems
-
-
-def repair_index(bank_path: str | Path) -> tuple[Bank, list[Problem]]:
-    """Make the index anew from the entries' folders; what was wrong with those that were left out.
-
-    A ``bank.json`` that is missing is taken from its copy in the index.
-
-    Folders of damaged entries are moved into the bank's ``.rejected``, so that nothing takes them for sound later.
-
-    Raises:
-        FormatError: ``bank.json`` itself is damaged. StorageError: it cannot be written.
-    """
-    _restore_meta(Path(bank_path).expanduser())
-    bank = Bank.open(bank_path)
-    known: dict[str, Entry] = {}
-    with contextlib.suppress(MetaPruneError):
-        known = bank.entries  # what the old index says of a file's digest still counts
-    found: dict[str, Entry] = {}
-    problems: list[Problem] = []
-    folders = entry_folders(bank)
-    for entry_id, path in folders.items():
-        old = known.get(entry_id)
-        try:
-            entry = _sound(bank, entry_id, path, old)
-        except MetaPruneError as error:
-            problems.append(Problem(entry_id, str(error)))
-            continue
-        if old is not None:  # what only the index says
-            entry = replace(entry, repo_id=old.repo_id, revision=old.revision, sketch=old.sketch)
-        found[entry_id] = entry
-    problems += [Problem(i, "its files are missing") for i in known if i not in folders]
-    bank.replace_index(found)
-    for entry_id, path in folders.items():
-        if entry_id not in found:
-            set_aside(bank, path)
-    return bank, problems
-
-
-def _restore_meta(root: Path) -> None:
-    if (root / BANK_FILE).exists() or not (root / INDEX_FILE).exists():
-        return
-    meta = stored_meta(root / INDEX_FILE)
-    if meta is not None:
-        write_json(root / BANK_FILE, check_meta(meta, root / INDEX_FILE))
-
-
-def _sound(bank: Bank, entry_id: str, path: str, old: Entry | None) -> Entry:
-    """The entry in a folder, or an error that says what is wrong with it."""
-    wrong = check_files(bank.files.path(path), True)
-    if wrong is None:
-        entry = describe(bank, entry_id, path)
-        if old is None or (old.size, old.sha256) == (entry.size, entry.sha256):
-            _check_model(entry)
-        else:
-            wrong = f"{entry.folder / WEIGHTS} was altered: its sha256 is not that of the index"
-    if wrong is not None:
-        raise FormatError(wrong)
-    return entry

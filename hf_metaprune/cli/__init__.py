@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-INTERRUPTED = 130  # what typer exits with on Ctrl-C, too
+from .exit_codes import INTERRUPTED
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

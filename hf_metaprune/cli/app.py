@@ -13,12 +13,25 @@ import typer
 from ..config import AdaptOptions, SearchOptions, TrainingOptions, option_fields
 from ..errors import DataError, MetaPruneError, OptionError
 from ..version import __version__
-from . import INTERRUPTED
 from .bank import BankArgument, BankRevision, bank_app
+from .commands import Command
+from .exit_codes import INTERRUPTED
 from .hub import publish
 from .models import export, sweep
 from .options import with_options
-from .output import Json, command, err, note, out, plain, print_json, show_progress, show_report, sparkline, table
+from .output import (
+    Json,
+    command,
+    err,
+    escape_markup,
+    note,
+    out,
+    print_json,
+    show_progress,
+    show_report,
+    sparkline,
+    table,
+)
 from .space import space
 
 app = typer.Typer(
@@ -30,7 +43,7 @@ app = typer.Typer(
 app.add_typer(bank_app, name="bank")
 app.command()(publish)
 app.command()(export)
-app.command()(sweep)
+app.command(cls=Command)(sweep)
 app.command()(space)
 
 
@@ -74,7 +87,7 @@ def options(
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, handlers=handlers or None)
 
 
-@app.command()
+@app.command(cls=Command)
 @with_options(AdaptOptions, TrainingOptions, SearchOptions)
 def adapt(
     bank: BankArgument,
@@ -91,7 +104,7 @@ def adapt(
     strict: Strict = None,
     commons: Annotated[
         bool,
-        typer.Option("--commons", help="BANK is a bank, or just a base; neighbours are models all over the Hub."),
+        typer.Option("--commons", help="BANK is a bank, or just a base; neighbors are models all over the Hub."),
     ] = False,
     as_json: Json = False,
     **options: Any,
@@ -118,7 +131,9 @@ def adapt(
         print_json(result.report.to_dict() | {"out": str(out_dir)})
         return
     show_report(result.report)
-    out.print(f"\nSaved to [bold]{plain(str(out_dir))}[/]; try: {plain(command(f'predict {out_dir} IMAGE'))}")
+    out.print(
+        f"\nSaved to [bold]{escape_markup(str(out_dir))}[/]; try: {escape_markup(command(f'predict {out_dir} IMAGE'))}"
+    )
 
 
 @app.command()
@@ -141,12 +156,12 @@ def predict(
         rows = table("image", "label", "score")
         for path, f in zip(paths, found, strict=True):
             if "error" not in f:
-                rows.add_row(plain(str(path)), plain(f["label"]), f"{f['score']:.1%}")
+                rows.add_row(escape_markup(str(path)), escape_markup(f["label"]), f"{f['score']:.1%}")
         if rows.row_count:
             out.print(rows)
     failures = [f["error"] for f in found if "error" in f]
     for failure in failures:
-        err.print(f"[bold red]error:[/] {plain(failure)}")
+        err.print(f"[bold red]error:[/] {escape_markup(failure)}")
     raise typer.Exit(1 if failures else 0)
 
 
@@ -169,11 +184,11 @@ def inspect(
     if as_json:
         print_json(facts)
         return
-    out.print(f"[bold]{plain(', '.join(labels))}[/]")
+    out.print(f"[bold]{escape_markup(', '.join(labels))}[/]")
     base, metrics = config.base_model or {}, config.metrics or {}
     made = f"{config.method} at ratio {config.ratio} of {base.get('architecture')}"
     measured = ", ".join(f"{k} {v}" for k, v in metrics.items()) or "nothing"
-    out.print(plain(f"{made}: {params:,} parameters; measured: {measured}"))
+    out.print(escape_markup(f"{made}: {params:,} parameters; measured: {measured}"))
     if len(learnt) > 1:
         steps, accuracies = list(learnt), list(learnt.values())
         ends = f"{accuracies[0]:.1%} at step {steps[0]}, {accuracies[-1]:.1%} at step {steps[-1]}"
@@ -182,7 +197,7 @@ def inspect(
     cells = max(8, min(48, out.width - longest - 26))
     rows = table("layer", "kept", "of", "units")
     for name, kept in mask.items():
-        rows.add_row(plain(name), str(len(kept)), str(mask.sizes[name]), _ticks(kept, mask.sizes[name], cells))
+        rows.add_row(escape_markup(name), str(len(kept)), str(mask.sizes[name]), _ticks(kept, mask.sizes[name], cells))
     out.print(rows)
 
 
@@ -222,7 +237,7 @@ def run(arguments: list[str]) -> None:
     except MetaPruneError as error:
         if debug:
             raise
-        err.print(f"[bold red]error:[/] {plain(str(error))}", highlight=False, soft_wrap=True)
+        err.print(f"[bold red]error:[/] {escape_markup(str(error))}", highlight=False, soft_wrap=True)
         raise SystemExit(1) from None
     except SystemExit as done:
         if done.code == INTERRUPTED:

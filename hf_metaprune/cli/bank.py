@@ -8,12 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from ..config import MethodOptions, override
+from ..config import override
 from ..errors import OptionError
 from ..files.layout import BANK_FILE
 from ..text import counted
+from .commands import DEFAULT_METHOD, MethodCommand
 from .options import with_options
-from .output import Json, out, plain, print_json, show_progress, sparkline, table
+from .output import Json, escape_markup, out, print_json, show_progress, sparkline, table
 
 bank_app = typer.Typer(help="Build, list and check banks of pruned models.", no_args_is_help=True)
 
@@ -40,12 +41,12 @@ def bank_show(bank: BankArgument, revision: BankRevision = None, as_json: Json =
     shares = {e.id: [len(kept) / e.mask.sizes[name] for name, kept in e.mask.items()] for e in opened}
     uneven = any(max(found) - min(found) > UNEVEN for found in shares.values() if found)
     header = ("entry", "labels", "method", "ratio", "accuracy", "kB", *(["kept by layer"] if uneven else []))
-    entries = table(*header, title=plain(repr(opened)))
+    entries = table(*header, title=escape_markup(repr(opened)))
     for e in opened:
         found = e.metrics.get("accuracy")
         shown = f"{found:.1%}" if isinstance(found, float) else "-"
         row = [e.id, ", ".join(e.labels), str(e.method), str(e.ratio), shown, f"{e.size / 1000:.0f}"]
-        entries.add_row(*map(plain, [*row, sparkline(shares[e.id])] if uneven else row))
+        entries.add_row(*map(escape_markup, [*row, sparkline(shares[e.id])] if uneven else row))
     out.print(entries)
 
 
@@ -72,7 +73,8 @@ def bank_validate(
 ) -> None:
     """Check every entry: digests, shapes, masks, labels, values. Exit code 1 if anything is wrong."""
     from ..bank.bank import open_bank
-    from ..bank.validation import repair_index, validate_bank
+    from ..bank.repair import repair_index
+    from ..bank.validation import validate_bank
     from ..files.layout import REJECTED_FOLDER
 
     opened, left_out = repair_index(bank) if repair else (open_bank(bank, strict=False), [])
@@ -83,14 +85,18 @@ def bank_validate(
         print_json({"entries": len(opened)} | rows)
         raise typer.Exit(1 if problems else 0)
     for problem in left_out:
-        out.print(f"[yellow]left out[/] {plain(str(problem))}")
+        out.print(f"[yellow]left out[/] {escape_markup(str(problem))}")
     for problem in problems:
-        out.print(f"[red]✗[/] {plain(str(problem))}")
+        out.print(f"[red]✗[/] {escape_markup(str(problem))}")
     if left_out:
-        out.print(f"what there is of entries that were left out lies in {plain(str(opened.root / REJECTED_FOLDER))}")
+        out.print(
+            f"what there is of entries that were left out lies in {escape_markup(str(opened.root / REJECTED_FOLDER))}"
+        )
     blind = sum(entry.sketch is None for entry in opened)
     if repair and blind:
-        out.print(f"{blind} of the entries have no sketch: `hf-metaprune bank sketch {plain(bank)} DATA` makes them")
+        out.print(
+            f"{blind} of the entries have no sketch: `hf-metaprune bank sketch {escape_markup(bank)} DATA` makes them"
+        )
     out.print(f"{_entries(opened)}, {counted(len(problems), 'problem')}")
     raise typer.Exit(1 if problems else 0)
 
@@ -112,11 +118,11 @@ def bank_sketch(
     if as_json:
         print_json({"bank": bank, "entries": len(opened), "sketched": made})
     else:
-        out.print(f"made {counted(len(made), 'sketch', 'sketches')}; {plain(bank)} has {_entries(opened)}")
+        out.print(f"made {counted(len(made), 'sketch', 'sketches')}; {escape_markup(bank)} has {_entries(opened)}")
 
 
-@bank_app.command("build")
-@with_options(MethodOptions)
+@bank_app.command("build", cls=MethodCommand)
+@with_options()
 def bank_build(
     bank: OwnBankArgument,
     data: Annotated[
@@ -125,7 +131,7 @@ def bank_build(
     base: Annotated[Path, typer.Option(help="Folder of the base model (timm or transformers).")],
     tasks: Annotated[int, typer.Option(help="Number of tasks.", min=1)] = 60,
     classes: Annotated[int, typer.Option(help="Classes a task.", min=2)] = 5,
-    method: Annotated[str, typer.Option(help="Pruning method.")] = "ifp",
+    method: Annotated[str, typer.Option(help="Pruning method; it has options of its own.")] = DEFAULT_METHOD,
     seed: Annotated[int, typer.Option(help="Seed of the draw and of all training.")] = 0,
     dtype: Annotated[str, typer.Option(help="How weights are stored.")] = "float16",
     exclude: Annotated[list[str] | None, typer.Option(help="A class to keep out of every task; repeatable.")] = None,
@@ -142,9 +148,8 @@ def bank_build(
     from ..models.base_model import BaseModel
     from ..models.saving import check_dtype
 
-    settings = override(MethodOptions(), options)
+    settings = override(get_method(method).options(), options)
     check_dtype(dtype)
-    get_method(method)
     check_writable(Path(bank).expanduser(), overwrite=True)
     network = BaseModel.load(base)
     if (Path(bank).expanduser() / BANK_FILE).exists():
@@ -164,11 +169,11 @@ def bank_build(
         made.append(entry.id)
         if not as_json:
             done = sum(one in opened for one in ids)
-            out.print(f"{done} of {tasks}: {plain(entry.id)} {entry.metrics['accuracy']:.1%}")
+            out.print(f"{done} of {tasks}: {escape_markup(entry.id)} {entry.metrics['accuracy']:.1%}")
     if as_json:
         print_json({"bank": bank, "entries": len(opened), "made": made})
     else:
-        out.print(f"{plain(bank)} has {_entries(opened)}")
+        out.print(f"{escape_markup(bank)} has {_entries(opened)}")
 
 
 def _entries(bank: Sized) -> str:

@@ -10,7 +10,7 @@ import typer
 from ..errors import OptionError
 from ..text import counted
 from .bank import BankArgument, bank_app
-from .output import Json, out, plain, print_json, show_progress
+from .output import Json, escape_markup, out, print_json, show_progress
 
 if TYPE_CHECKING:
     from ..bank.bank import Bank
@@ -44,9 +44,9 @@ def publish(
     if as_json:
         print_json({"url": done.url, "commits": done.commits})
     elif done.commits:
-        out.print(f"Published: {plain(done.url)}")
+        out.print(f"Published: {escape_markup(done.url)}")
     else:
-        out.print(f"Nothing had changed: {plain(done.url)}")
+        out.print(f"Nothing had changed: {escape_markup(done.url)}")
 
 
 @bank_app.command("publish")
@@ -128,7 +128,7 @@ def bank_remove(
 def _own_bank(bank: str, revision: str | None, create_pr: bool) -> Bank | None:
     """The bank in a folder of this machine; None for the id of one on the Hub."""
     from ..bank.bank import Bank
-    from ..hub.client import is_repo_id
+    from ..files.names import is_repo_id
 
     if not Path(bank).expanduser().exists() and is_repo_id(bank):
         return None
@@ -143,7 +143,7 @@ def _show_own(bank: Bank, done: str, ids: dict[str, list[str]], as_json: bool) -
     if as_json:
         print_json({"bank": bank.title, "entries": len(bank)} | ids)
     else:
-        out.print(f"{done}; {plain(bank.title)} has {counted(len(bank), 'entry', 'entries')}")
+        out.print(f"{done}; {escape_markup(bank.title)} has {counted(len(bank), 'entry', 'entries')}")
 
 
 def _publish(bank: Path, repo: str, as_json: bool, **options: Any) -> None:
@@ -164,7 +164,7 @@ def _show(done: object, as_json: bool) -> None:
         print_json(asdict(done))
         return
     if not done.commits:
-        out.print(f"Nothing had changed: {plain(done.url)}")
+        out.print(f"Nothing had changed: {escape_markup(done.url)}")
         return
     added, commits = counted(len(done.added), "entry", "entries"), counted(len(done.commits), "commit")
-    out.print(f"{added} added, {len(done.removed)} removed in {commits}: {plain(done.url)}")
+    out.print(f"{added} added, {len(done.removed)} removed in {commits}: {escape_markup(done.url)}")

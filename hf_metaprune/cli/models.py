@@ -11,7 +11,7 @@ from ..config import NOT_SWEPT, AdaptOptions, TrainingOptions
 from ..errors import OptionError
 from .bank import BankArgument, BankRevision
 from .options import with_options
-from .output import Json, command, out, plain, print_json, show_progress, table
+from .output import Json, command, escape_markup, out, print_json, show_progress, table
 
 TARGETS = ("onnx", "openvino")
 
@@ -60,7 +60,10 @@ def sweep(
         cells = [f"{row['ratio']:g}", f"{row['params']:,}", f"{row['macs']:,}", f"{row['latency_ms']:.2f}"]
         shown.add_row(*cells, f"{row['accuracy']:.1%}", f"{low:.0%} to {high:.0%}")
     out.print(shown)
-    out.print(f"The models and {plain(str(out_dir))}/sweep.md are written; {plain(command('inspect'))} shows one.")
+    out.print(
+        f"The models and {escape_markup(str(out_dir))}/sweep.md are written; "
+        f"{escape_markup(command('inspect'))} shows one."
+    )
 
 
 def export(
@@ -108,7 +111,7 @@ def export(
         print_json(facts | {"agreement": made.agreement})
         return
     compared = "real images" if examples is not None else "noise"
-    out.print(f"[bold]{plain(str(made.path))}[/]: {made.size / 1000:,.0f} kB")
+    out.print(f"[bold]{escape_markup(str(made.path))}[/]: {made.size / 1000:,.0f} kB")
     out.print(
         f"Compared with PyTorch on {compared}: the same class for {made.agreement:.1%}, logits at most "
         f"{made.difference:.2g} off"

@@ -56,6 +56,11 @@ def _split(name: str, kind: Any, value: Any) -> Any:
         raise OptionError(f"--{name.replace('_', '-')} {value}: must be {item.__name__} values, such as 1,2") from None
 
 
+def option_annotations(*classes: Any, without: Collection[str] = ()) -> dict[str, Any]:
+    """Typer's annotations for the fields of options dataclasses, by name."""
+    return {f.name: _annotation(cls, f) for cls in classes for f in fields(cls) if f.name not in without}
+
+
 def with_options(*classes: Any, without: Collection[str] = ()) -> Callable[[Callable], Callable]:
     """Give a command, which takes ``**options``, one option for every field of the dataclasses, but for some.
 
@@ -67,7 +72,7 @@ def with_options(*classes: Any, without: Collection[str] = ()) -> Callable[[Call
         declared = inspect.signature(command).parameters.values()
         own = [p.replace(annotation=hinted[p.name]) for p in declared if p.kind is not p.VAR_KEYWORD]
         kinds = {name: _kind(cls, name) for cls in classes for name in option_fields(cls) if name not in without}
-        added = {f.name: _annotation(cls, f) for cls in classes for f in fields(cls) if f.name in kinds}
+        added = option_annotations(*classes, without=without)
 
         def wrapper(**values: Any) -> Any:
             chosen = {k: values.pop(k) for k in list(values) if k in added}

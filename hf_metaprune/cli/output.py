@@ -29,14 +29,14 @@ def _console(stderr: bool) -> Console:
 out, err = _console(False), _console(True)
 
 
-def plain(text: str) -> str:
+def escape_markup(text: str) -> str:
     """Text of others for the terminal: no markup, no control characters."""
     return escape(printable(text))
 
 
 def note(text: str) -> None:
     """A line on standard error."""
-    err.print(f"[yellow]note:[/] {plain(text)}")
+    err.print(f"[yellow]note:[/] {escape_markup(text)}")
 
 
 def show_progress() -> bool:
@@ -74,13 +74,13 @@ def sparkline(shares: Iterable[float]) -> str:
 
 def show_report(report: AdaptReport) -> None:
     """Print the main figures of a report."""
-    voters = table("neighbour", "similarity", "labels", title="Neighbours that voted")
-    for n in report.neighbours:
-        voters.add_row(plain(voter_name(n)), f"{n['score']:.3f}", plain(", ".join(n["labels"])))
-    if report.neighbours:
+    voters = table("neighbor", "similarity", "labels", title="Neighbors that voted")
+    for n in report.neighbors:
+        voters.add_row(escape_markup(voter_name(n)), f"{n['score']:.3f}", escape_markup(", ".join(n["labels"])))
+    if report.neighbors:
         out.print(voters)
-    out.print(f"Accuracy [bold]{plain(report.headline())}[/]")
-    for name, way in report.ways.items():
+    out.print(f"Accuracy [bold]{escape_markup(report.headline())}[/]")
+    for name, way in report.learning_curves.items():
         steps = ", ".join(f"{a:.1%} after {s}" for s, a in way.items())
         out.print(f"  {name}: {steps} steps" if way else f"  {name}: not measured")
     share_p, share_m = report.params / report.base_params, report.macs / report.base_macs

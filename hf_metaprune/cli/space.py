@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..errors import MissingPackageError, OptionError
-from .demo import demo_path
+from ..files.shipped import EXAMPLES, shipped_path
 from .output import out
 
 
@@ -24,8 +24,8 @@ def space(
     port: Annotated[int, typer.Option(help="Port to serve on.", min=1, max=65535)] = 7860,
 ) -> None:
     """Serve the page where visitors make models of their own photos; Ctrl-C ends it."""
-    where = bank if bank is not None else demo_path(None, "demo_bank", "--bank")
-    tasks = examples if examples is not None or bank is not None else demo_path(None, "examples", "--examples")
+    where = bank if bank is not None else shipped_path("demo-bank")
+    tasks = examples if examples is not None or bank is not None else shipped_path(EXAMPLES)
     serve(where, tasks, host, port)
 
 

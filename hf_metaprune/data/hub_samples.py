@@ -20,7 +20,8 @@ from typing import IO, Any
 import numpy as np
 
 from ..errors import DataError, MetaPruneError, printable, reason
-from ..hub.client import hub_api, hub_errors, is_repo_id
+from ..files.names import is_repo_id
+from ..hub.client import hub_api, hub_errors
 from .sources import IMAGE_NAMES, LABEL_NAMES, TRAIN_NAMES, pick_column
 
 CONVERTED = "refs/convert/parquet"

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 from tqdm.auto import tqdm
 
-from ..app.limits import MAX_CORRUPT_SHARE
 from ..errors import DataError
+from .limits import MAX_CORRUPT_SHARE
 from .preprocessing import Preprocessing
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def _upright_rgb(image: Image.Image, min_side: int) -> Image.Image:
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":  # PIL's own conversion would clip to white
         image = _from_array(np.asarray(image))
-    if isinstance(image.info.get("transparency"), bytes):  # the way that PIL wants it, with the same colours
+    if isinstance(image.info.get("transparency"), bytes):  # the way that PIL wants it, with the same colors
         image = image.convert("RGBA")
     return image.convert("RGB")
 
@@ -80,7 +80,7 @@ def _from_array(value: Any) -> Image.Image:
         array = array * 255.0
     elif np.issubdtype(array.dtype, np.floating):
         if not (array.min() >= 0.0 and array.max() <= 1.0):
-            raise ValueError("float images must lie in [0, 1]: pass them before normalisation")
+            raise ValueError("float images must lie in [0, 1]: pass them before normalization")
         array = (array * 255.0).round()
     elif array.min() < 0 or array.max() > 65535:
         raise ValueError("integer images must lie in 0 to 255, or 0 to 65535")
@@ -91,7 +91,7 @@ def _from_array(value: Any) -> Image.Image:
 
 @dataclass
 class ImageSet(torch.utils.data.Dataset):
-    """Labelled images, ready for a network but for normalisation and augmentation.
+    """Labeled images, ready for a network but for normalization and augmentation.
 
     `images` is uint8 (n, 3, height, width), `targets` int64 (n,).
     """
@@ -117,9 +117,9 @@ class ImageSet(torch.utils.data.Dataset):
         return ImageSet(self.images[index], self.targets[index], self.preprocessing)
 
     def batches(self, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Normalised float32 images and targets, in order, `size` at a time."""
+        """Normalized float32 images and targets, in order, `size` at a time."""
         for i in range(0, len(self), size):
-            yield self.preprocessing.normalise(self.images[i : i + size]), self.targets[i : i + size]
+            yield self.preprocessing.normalize(self.images[i : i + size]), self.targets[i : i + size]
 
     def stratified(self, limit: int, seed: int, per_class: int | None = None) -> ImageSet:
         """At most `limit` images, about equally many (and at most `per_class`) of each class, chosen by `seed`."""

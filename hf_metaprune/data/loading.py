@@ -27,7 +27,7 @@ def read_task_data(
     seed: int = 0,
     progress: bool = False,
 ) -> TaskData:
-    """Read, check and decode a labelled image data set.
+    """Read, check and decode a labeled image data set.
 
     Args:
         source: a ``datasets.Dataset`` or ``DatasetDict``, a folder of class folders, parquet file(s) or a folder of

@@ -25,7 +25,7 @@ MAX_SIDE = 4096  # pixels; guards memory against a config that asks for more
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resize, crop the centre, scale to [0, 1], normalise.
+    """Resize, crop the center, scale to [0, 1], normalize.
 
     `crop_mode` "center" resizes the shorter side to ``size / crop_pct`` and crops; "squash" resizes both sides to the
     input size, whatever the image's shape.
@@ -72,7 +72,7 @@ class Preprocessing:
         """From the ``preprocessor_config.json`` that transformers wrote into `folder`.
 
         Raises:
-            FormatError: it cannot be read, or does something else than resize, crop the centre, and normalise.
+            FormatError: it cannot be read, or does something else than resize, crop the center, and normalize.
         """
         from transformers import AutoImageProcessor
 
@@ -109,7 +109,7 @@ class Preprocessing:
         out = self.processor()(list(images), do_rescale=False, do_normalize=False, return_tensors="pt")["pixel_values"]
         return out.round().clamp(0, 255).to(torch.uint8)
 
-    def normalise(self, images: torch.Tensor) -> torch.Tensor:
+    def normalize(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 (n, 3, h, w) -> float32 of the same shape, as the network wants it."""
         mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1)
         std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1)

@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from ..app.limits import MAX_CORRUPT_SHARE
 from ..errors import DataError, OptionError, reason
+from ..files.names import is_repo_id
+from ..hub.client import hub_answers
+from .limits import MAX_CORRUPT_SHARE
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +28,7 @@ NUMBERS = frozenset(
 EVALUATION_NAMES = ("test", "validation", "valid", "val", "dev", "eval")
 
 
-class UnlabelledError(DataError):
+class UnlabeledError(DataError):
     """A split has images without a label."""
 
 
@@ -80,7 +82,7 @@ def splits_of(source: Any, image_column: str | None, label_column: str | None) -
         try:
             held = source[split]
             found[split] = held if isinstance(held, Split) else _columns(held, image_column, label_column)
-        except UnlabelledError:
+        except UnlabeledError:
             if split in TRAIN_NAMES or len(source) == 1:
                 raise
             log.warning("split %r has no labels and is left out", split)
@@ -93,6 +95,13 @@ def _chosen(names: Sequence[str]) -> list[str]:
     """The split to learn from, then those to measure on, the best first."""
     train = next((n for n in TRAIN_NAMES if n in names), names[0])
     return [train, *(n for n in EVALUATION_NAMES if n in names and n != train)]
+
+
+def _is_cached(repo_id: str) -> bool:
+    """Whether the cache of `datasets` has a data set of the Hub."""
+    from datasets import config
+
+    return (Path(config.HF_DATASETS_CACHE) / repo_id.replace("/", "___")).exists()
 
 
 def _are_paths(source: Any) -> bool:
@@ -119,9 +128,11 @@ def _load(source: str | Path) -> tuple[Any, str]:
             return _load_parquet([path]), path.stem
         if isinstance(source, str) and glob.has_magic(source):
             return _load_parquet([Path(p) for p in sorted(glob.glob(str(path)))]), path.stem  # noqa: PTH207
-        if isinstance(source, Path) or path.is_absolute() or str(source).startswith((".", "~")):
-            raise DataError(f"{path} does not exist")
-        return datasets.load_dataset(str(source)), str(source)
+        if isinstance(source, Path) or not is_repo_id(source):
+            raise DataError(f"there is no file or folder {source}, and that is no id of the Hub, which is owner/name")
+        if not hub_answers() and not _is_cached(source):
+            raise DataError(f"there is no file or folder {source}, and the Hub cannot be reached: check the name")
+        return datasets.load_dataset(source), source
     except DataError:
         raise
     except (DatasetNotFoundError, FileNotFoundError, ConnectionError, ValueError, OSError) as error:
@@ -227,7 +238,7 @@ def _columns(dataset: Any, image_column: str | None, label_column: str | None) -
     raw = list(dataset.select_columns([label])[label])
     missing = [i for i, value in enumerate(raw) if _is_missing(value) or (label in is_label and value == -1)]
     if missing:
-        raise UnlabelledError(f"{len(missing)} rows have no label (the first is row {missing[0]})")
+        raise UnlabeledError(f"{len(missing)} rows have no label (the first is row {missing[0]})")
     if label in is_label:
         names = list(features[label].names)
         labels = [names[i] for i in raw]
@@ -263,7 +274,7 @@ def pick_column(what: str, asked: str | None, features: Any, by_type: set[str], 
     raise DataError(f"found {state} among: {', '.join(features)}; name it with {what}_column=")
 
 
-def _plain(value: Any) -> Any:
+def _python_value(value: Any) -> Any:
     """A tensor or array of one number as that number."""
     return value.item() if hasattr(value, "item") and math.prod(value.shape) == 1 else value
 
@@ -274,10 +285,10 @@ def _as_text(values: Sequence[Any]) -> tuple[list[str], list[str]]:
     Raises:
         DataError: a label is neither text nor a number (a list, one-hot, a box).
     """
-    plain = [_plain(value) for value in values]
+    plain = [_python_value(value) for value in values]
     missing = sum(_is_missing(value) for value in plain)
     if missing:
-        raise UnlabelledError(f"{missing} images have no label")
+        raise UnlabeledError(f"{missing} images have no label")
     wrong = next((v for v in plain if not isinstance(v, (str, int, float))), None)
     if wrong is not None:
         raise DataError(f"label {str(wrong)[:60]!r} is neither text nor a number: give one class for each image")
@@ -308,7 +319,7 @@ def _pairs(source: Any) -> Split:
     classes, whole = None, source
     while classes is None and whole is not None:  # torch's Subset hides the names
         classes, whole = getattr(whole, "classes", None), getattr(whole, "dataset", None)
-    values = [_plain(labels[i]) for i in rows]
+    values = [_python_value(labels[i]) for i in rows]
     if classes is not None and all(isinstance(v, int) and 0 <= v < len(classes) for v in values):
         held = set(values)
         texts, names = [str(classes[v]) for v in values], [str(c) for i, c in enumerate(classes) if i in held]
@@ -337,7 +348,7 @@ def _are_those_of_items(source: Any, labels: list[Any]) -> bool:
     firsts = {label: i for i, label in reversed([*enumerate(labels)])}
     for label, i in firsts.items():
         try:
-            if _plain(source[i][1]) != label:
+            if _python_value(source[i][1]) != label:
                 return False
         except MemoryError:
             raise

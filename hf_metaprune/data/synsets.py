@@ -44,7 +44,7 @@ def readings(label: str) -> Iterator[str]:
             yield words.replace(" ", "_")
 
 
-def words_of(label: str) -> Iterator[str]:
+def label_words(label: str) -> Iterator[str]:
     """The words of a label, the last one first: in English the head noun comes last."""
     words = re.sub(r"\(.*?\)|\[.*?\]|['’]s\b|[\W\d_]+", " ", label).lower().split()
     yield from (word for word in reversed(words) if len(word) > 1)
@@ -64,7 +64,7 @@ def find_synset(label: str) -> Any | None:
         return _by_name(reader, text)
     if match := IMAGENET_LABEL.match(text):
         return find_synset(match[1]) or find_synset(text[match.end() :])
-    for reading in (*readings(text), *words_of(text)):
+    for reading in (*readings(text), *label_words(text)):
         if found := reader.synsets(reading, pos="n"):
             return found[0]
     return None

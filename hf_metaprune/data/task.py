@@ -106,11 +106,11 @@ class TaskData:
 
 
 def pick_classes(images: ImageSet, classes: Sequence[int]) -> ImageSet:
-    """The images of `classes`, relabelled 0, 1, ... in that order."""
+    """The images of `classes`, relabeled 0, 1, ... in that order."""
     lookup = torch.full((max(int(images.targets.max()), *classes) + 1,), -1, dtype=torch.long)
     lookup[torch.tensor(list(classes))] = torch.arange(len(classes))
-    relabelled = lookup[images.targets]
-    chosen = images.subset(torch.nonzero(relabelled >= 0).flatten())
+    relabeled = lookup[images.targets]
+    chosen = images.subset(torch.nonzero(relabeled >= 0).flatten())
     chosen.targets = lookup[chosen.targets]
     return chosen
 

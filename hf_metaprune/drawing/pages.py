@@ -20,7 +20,7 @@ def _templates() -> Environment:
 
 
 @cache
-def look() -> Markup:
+def style_sheet() -> Markup:
     """The style sheet of all pages."""
     return Markup(files("hf_metaprune").joinpath("drawing/templates/look.css").read_text())
 

@@ -1,4 +1,4 @@
-"""One look for all pictures: colours that colour-blind readers tell apart, and a figure as PNG or as SVG for a page."""
+"""One look for all pictures: colors that color-blind readers tell apart, and a figure as PNG or as SVG for a page."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import numpy as np
 P = ParamSpec("P")
 T = TypeVar("T")
 
-BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C8C8C"  # Okabe & Ito
-SERIES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PINK, "D"), (GREY, "v"))
-"""A colour and a mark for each line of a chart: none is told by its colour alone."""
+BLUE, ORANGE, GREEN, PINK, GRAY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C8C8C"  # Okabe & Ito
+SERIES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PINK, "D"), (GRAY, "v"))
+"""A color and a mark for each line of a chart: none is told by its color alone."""
 INK = "#24292f"
-"""Of text, ticks and frames; where a page shows a picture, the page's own colour of text takes its place."""
+"""Of text, ticks and frames; where a page shows a picture, the page's own color of text takes its place."""
 DPI = 150
 WIDTH = 4.6
 """Inches of most pictures: the text is read on a phone, too."""
@@ -70,7 +70,7 @@ def png(made: Any) -> bytes:
 
 
 def svg(made: Any, description: str) -> str:
-    """The figure as SVG to put into a page: as wide as there is room, in the page's colour of text.
+    """The figure as SVG to put into a page: as wide as there is room, in the page's color of text.
 
     Args:
         description: what it shows, for those who cannot see it.
@@ -109,7 +109,7 @@ def short(name: str) -> str:
 
 
 def tint(color: str, strength: float) -> tuple[float, ...]:
-    """A colour mixed with white; 1 leaves it as it is."""
+    """A color mixed with white; 1 leaves it as it is."""
     from matplotlib.colors import to_rgb
 
     return tuple(1 - strength * (1 - c) for c in np.array(to_rgb(color)))

@@ -16,7 +16,7 @@ from ..errors import DataError, OptionError
 from ..models.modeling import MetaPrunedForImageClassification
 
 Runner = Callable[[np.ndarray], np.ndarray]
-"""From normalised pixels float32 (n, 3, height, width) to logits (n, labels)."""
+"""From normalized pixels float32 (n, 3, height, width) to logits (n, labels)."""
 
 TOLERANCE = 1e-4
 INPUT, OUTPUT = "pixel_values", "logits"
@@ -40,13 +40,13 @@ class Exported:
 
 
 def example_pixels(preprocessing: Preprocessing, images: ImageSet | None, int8: bool) -> np.ndarray:
-    """Normalised pixels of some images, or noise: float32 (n, 3, height, width).
+    """Normalized pixels of some images, or noise: float32 (n, 3, height, width).
 
     Raises:
         OptionError: `int8` without images.
     """
     if images is not None and len(images):
-        return preprocessing.normalise(images.stratified(CALIBRATION, 0).images).numpy()
+        return preprocessing.normalize(images.stratified(CALIBRATION, 0).images).numpy()
     if int8:
         raise OptionError("int8 needs some images like those that the model will see, to measure ranges on")
     return torch.randn(4, *preprocessing.input_size, generator=torch.Generator().manual_seed(0)).numpy()

@@ -13,7 +13,7 @@ from .checking import CALIBRATION
 
 
 def read_examples(folder: Path, preprocessing: Preprocessing, progress: bool = False) -> ImageSet:
-    """Up to `CALIBRATION` of the images anywhere below a folder; or those of a labelled data set in parquet.
+    """Up to `CALIBRATION` of the images anywhere below a folder; or those of a labeled data set in parquet.
 
     Raises:
         DataError: there is none, or more than 1% cannot be read.

@@ -21,7 +21,7 @@ from ..files.storage import write_bytes
 from ..models.modeling import MetaPrunedForImageClassification
 from .checking import INPUT, OUTPUT, Exported, check, example_pixels, in_batches
 
-QUANTISED = ("Conv", "MatMul", "Gemm")
+QUANTIZED = ("Conv", "MatMul", "Gemm")
 """What is stored in 8 bits, if it has weights; norms and softmax lose too much, and weigh nothing."""
 
 
@@ -47,7 +47,7 @@ def export_onnx(
     """Write a model as an ONNX file with a dynamic batch, and check it against PyTorch with onnxruntime.
 
     The file's metadata has ``labels`` (JSON list) and ``preprocessing`` (JSON, as timm's ``pretrained_cfg`` calls it).
-    Input ``pixel_values`` float32 (batch, 3, height, width), normalised; output ``logits`` float32 (batch, labels).
+    Input ``pixel_values`` float32 (batch, 3, height, width), normalized; output ``logits`` float32 (batch, labels).
 
     Args:
         images: real ones to compare on, and to measure int8 ranges on; noise is compared on if left out.
@@ -76,7 +76,7 @@ def onnx_bytes(
     """The file's content, unchecked; `pixels`, float32 (n, 3, height, width), are what int8 ranges are measured on."""
     model = copy.deepcopy(model).to("cpu", torch.float32).eval()  # the caller's stays as it is, and where it is
     made = _with_facts(_translate(model, preprocessing), model, preprocessing)
-    return _quantised(made, pixels) if int8 else made
+    return _quantized(made, pixels) if int8 else made
 
 
 def check_packages() -> None:
@@ -138,7 +138,7 @@ def _runner(made: bytes) -> Any:
     return in_batches(lambda part: session.run([OUTPUT], {INPUT: part})[0])
 
 
-def _quantised(made: bytes, pixels: np.ndarray) -> bytes:
+def _quantized(made: bytes, pixels: np.ndarray) -> bytes:
     """The file in 8 bits: weights by channel, activations by the ranges that the images show."""
     import onnxruntime
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -161,7 +161,7 @@ def _quantised(made: bytes, pixels: np.ndarray) -> bytes:
         quant_pre_process(str(plain), str(ready), skip_symbolic_shape=True)  # which fails on files of torch 2.10
         quantize_static(
             str(ready), str(small), Images(), quant_format=QuantFormat.QDQ, per_channel=True,
-            weight_type=QuantType.QInt8, activation_type=QuantType.QUInt8, op_types_to_quantize=list(QUANTISED),
+            weight_type=QuantType.QInt8, activation_type=QuantType.QUInt8, op_types_to_quantize=list(QUANTIZED),
             nodes_to_exclude=_without_weights(ready),
         )  # fmt: skip
         return small.read_bytes()

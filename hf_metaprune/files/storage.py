@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FormatError, StorageError, reason
-from ..hub.client import is_repo_id
 from .layout import TEMPORARY
+from .names import is_repo_id
 
 MAX_JSON_BYTES = 32 << 20  # a config of a huge network stays far below
 MAX_DEPTH = 64  # levels of lists and objects in JSON
@@ -122,10 +122,10 @@ def parse_json(text: str | bytes) -> Any:
         value = json.loads(text)
     except RecursionError as error:
         raise ValueError(f"more than {MAX_DEPTH} levels of lists and objects") from error
-    return check_plain(value)
+    return check_json_value(value)
 
 
-def check_plain(value: Any) -> Any:
+def check_json_value(value: Any) -> Any:
     """The JSON value itself.
 
     Raises:

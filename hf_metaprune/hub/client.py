@@ -5,9 +5,12 @@ from __future__ import annotations
 import errno
 import logging
 import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from ..errors import (
     HubError,
@@ -35,14 +38,13 @@ TAG = "metaprune"
 BANK_TAG = "metaprune-bank"
 """Tag of banks."""
 
-REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
-OWNER = re.compile(r"[A-Za-z0-9][\w.-]{0,95}")
 TOKEN = re.compile(r"\b(hf|api|oidc)_[A-Za-z0-9_-]{6,}")
 WRITING = (
     "the token may not do that: in a repo of your own, make one that may (huggingface.co/settings/tokens), and "
     "log in with it; in another's, open a pull request (create_pr=True, --create-pr)"
 )
 LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
+CONNECT_SECONDS = 5.0
 MOST_TROUBLES = 3
 """Files that the Hub may fail to give; more mean that all of it is in trouble: half an answer is worse than none."""
 NETWORK_MODULES = frozenset({"httpx", "httpx2", "httpcore", "httpcore2"})
@@ -66,21 +68,30 @@ class Patience:
         return isinstance(error, HubUnreachableError) and not one and not isinstance(error, NotCachedError)
 
 
-def is_repo_id(text: str) -> bool:
-    """Whether a text has the form of a Hub id: ``owner/name``."""
-    return bool(REPO_ID.fullmatch(text)) and ".." not in text and "--" not in text
-
-
-def public_name(source: str) -> str:
-    """What others may know of where images come from: a data set's id, or the last part of a path."""
-    return source if is_repo_id(source) else re.split(r"[\\/]", source.rstrip("\\/"))[-1]
-
-
 def hub_api(token: str | bool | None = None) -> HfApi:
     """The Hub's client; without a token, that of the user's login or of HF_TOKEN."""
     from huggingface_hub import HfApi
 
     return HfApi(token=token, library_name=LIBRARY, library_version=__version__)
+
+
+def hub_answers() -> bool:
+    """Return whether the Hub can be reached: at once, where its client would try for half a minute.
+
+    A proxy may know what this machine does not, and offline mode asks nobody: both count as reachable, so that the
+    client itself finds out.
+    """
+    from huggingface_hub import constants
+
+    address = urlsplit(constants.ENDPOINT)
+    host, port = address.hostname or "", address.port or (443 if address.scheme == "https" else 80)
+    if constants.HF_HUB_OFFLINE or (getproxies().get(address.scheme) and not proxy_bypass(host)):
+        return True
+    try:
+        socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager

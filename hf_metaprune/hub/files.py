@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from ..errors import FormatError, HubUnreachableError, NotCachedError
 from ..version import __version__
-from .client import LIBRARY, hub_errors
+from .client import LIBRARY, hub_answers, hub_errors
 
 DOWNLOADS = 8  # at a time
 MAX_SMALL_BYTES = 32 << 20
@@ -107,7 +107,17 @@ class HubFiles(Files):
             "library_name": LIBRARY,
             "library_version": __version__,
         }
-        path = self._download(first, limit, revision or "main")
+        away = not local_files_only and not hub_answers()
+        self._options["local_files_only"] = local_files_only or away
+        try:
+            path = self._download(first, limit, revision or "main")
+        except NotCachedError as error:
+            if not away:
+                raise
+            raise HubUnreachableError(
+                f"cannot get {first} from {repo_id}: the Hub cannot be reached, and the cache does not have it: check "
+                f"the network; if {repo_id} is meant as a folder, there is none"
+            ) from error
         self.root = _snapshot(path, first)
         self.commit = self.root.name
         if not _is_named_content(path):  # the branch moved between the client's two requests

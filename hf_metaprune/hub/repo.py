@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..errors import HubError, MissingFileError, OptionError, PublishConflictError
 from ..files.layout import CARD
-from .client import hub_api, hub_errors, is_repo_id, scrub
+from ..files.names import is_repo_id
+from .client import hub_api, hub_errors, scrub
 from .files import HubFiles
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class Repo:
             found = self.api.get_paths_info(self.repo_id, list(paths), revision=commit)
         return {item.path: int(getattr(item, "size", 0)) for item in found}
 
-    def digest_of(self, repo_id: str, path: str, revision: str | None) -> str | None:
+    def file_digest(self, repo_id: str, path: str, revision: str | None) -> str | None:
         """sha256 of a large file of another repo; None if there is none, or it is not large."""
         with hub_errors(repo_id, "read"):
             found = self.api.get_paths_info(repo_id, [path], revision=revision)

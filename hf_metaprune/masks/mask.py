@@ -20,13 +20,6 @@ def keep_count(size: int, ratio: float) -> int:
     return max(1, round(round((1.0 - ratio) * size, 9)))
 
 
-def check_ratio(ratio: float) -> float:
-    """`ratio` itself, or `OptionError` if it is not inside (0, 1)."""
-    if not 0.0 < ratio < 1.0:
-        raise OptionError(f"the pruning ratio must lie strictly between 0 and 1, not {ratio}; 0.9 removes 90% of units")
-    return float(ratio)
-
-
 class Mask(Mapping[str, np.ndarray]):
     """Kept unit indices of every prunable layer, numbered as in the base model; immutable.
 
@@ -102,9 +95,15 @@ class Mask(Mapping[str, np.ndarray]):
         return self._hash
 
     def _repr_html_(self) -> str:
-        from ..reporting.notebook import mask_cell
+        from ..drawing.cells import cell
+        from ..drawing.pages import drawn
+        from ..drawing.style import svg
+        from ..drawing.units import units_figure
+        from ..text import counted
 
-        return mask_cell(self)
+        said = f"{self.n_kept:,} of {self.n_units:,} units stay, in {counted(len(self), 'layer')}."
+        picture = svg(units_figure(self, self.sizes), f"Units kept by layer: {said}")
+        return cell("Mask", summary=[said], svg=drawn(picture))
 
     def __repr__(self) -> str:
         return f"Mask({len(self)} layers, {self.n_kept} of {self.n_units} units kept)"
@@ -158,7 +157,7 @@ class Mask(Mapping[str, np.ndarray]):
         """Intersection over union of the kept units of all layers together."""
         return (self & other).n_kept / max(1, (self | other).n_kept)
 
-    def with_whole(self, sizes: Mapping[str, int]) -> Mask:
+    def with_whole_layers(self, sizes: Mapping[str, int]) -> Mask:
         """The mask over the layers of `sizes`, of which those that it lacks are kept whole."""
         return Mask({name: self[name] if name in self else np.arange(size) for name, size in sizes.items()}, sizes)
 

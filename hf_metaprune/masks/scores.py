@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import BankError, OptionError
 from .mask import Mask
 
-NORMALISATIONS = ("layer", "global", "none")
+NORMALIZATIONS = ("layer", "global", "none")
 LARGEST = 1e30
 """Of scores: sums of such are still numbers in float32."""
 
@@ -36,7 +36,7 @@ class ScoreMask(Mapping[str, np.ndarray]):
             self._scores[name] = array
 
     @classmethod
-    def of_mask(cls, mask: Mask) -> ScoreMask:
+    def from_mask(cls, mask: Mask) -> ScoreMask:
         """1 for every kept unit, 0 for the others: what an entry without scores has to say."""
         return cls(mask.to_bools())
 
@@ -64,26 +64,26 @@ class ScoreMask(Mapping[str, np.ndarray]):
         """Unit counts by layer."""
         return {name: len(values) for name, values in self._scores.items()}
 
-    def with_even(self, sizes: Mapping[str, int]) -> ScoreMask:
+    def with_ones_for(self, sizes: Mapping[str, int]) -> ScoreMask:
         """The scores over the layers of `sizes`; in those that it lacks each unit has 1."""
         return ScoreMask({name: self[name] if name in self else np.ones(size) for name, size in sizes.items()})
 
-    def agreeing(self, mask: Mask) -> ScoreMask:
+    def reconciled(self, mask: Mask) -> ScoreMask:
         """The scores with those of pruned units scaled down, in layers where one is no lower than a kept unit's.
 
         A kept unit without a score gets the highest of the pruned ones, or, if those have none either, the layer's
         lowest; in a layer of zeros only, which says nothing, the mask speaks: 1 for what it keeps.
         """
         flags = mask.to_bools()
-        return ScoreMask({name: _agreeing(values, flags[name]) for name, values in self._scores.items()})
+        return ScoreMask({name: _reconciled(values, flags[name]) for name, values in self._scores.items()})
 
-    def normalised(self, over: str) -> ScoreMask:
+    def normalized(self, over: str) -> ScoreMask:
         """Scores divided by their mean in each layer ("layer"), or in all ("global"), or as they are ("none").
 
         Where all are 0 they stay so.
         """
-        if over not in NORMALISATIONS:
-            raise OptionError(f"normalise={over!r}: must be one of {', '.join(NORMALISATIONS)}")
+        if over not in NORMALIZATIONS:
+            raise OptionError(f"normalize={over!r}: must be one of {', '.join(NORMALIZATIONS)}")
         if over == "none":
             return self
         everything = float(np.concatenate([*self._scores.values(), np.zeros(0, np.float32)]).mean(dtype=np.float64))
@@ -91,7 +91,7 @@ class ScoreMask(Mapping[str, np.ndarray]):
         return ScoreMask({n: v / means[n] if means[n] > 0 else v for n, v in self._scores.items()})
 
 
-def _agreeing(values: np.ndarray, kept: np.ndarray) -> np.ndarray:
+def _reconciled(values: np.ndarray, kept: np.ndarray) -> np.ndarray:
     lowest, highest = values[kept].min(initial=np.inf), values[~kept].max(initial=0.0)
     if lowest > highest:
         return values
@@ -100,7 +100,7 @@ def _agreeing(values: np.ndarray, kept: np.ndarray) -> np.ndarray:
     return np.where(kept, np.maximum(values, floor), lowered)
 
 
-def vote_shares_of(voters: int, weights: Sequence[float] | None) -> np.ndarray:
+def normalized_weights(voters: int, weights: Sequence[float] | None) -> np.ndarray:
     """Each voter's part of the vote, float64 (voters,): the same for all, or by weights; they sum to 1.
 
     Raises:
@@ -108,14 +108,14 @@ def vote_shares_of(voters: int, weights: Sequence[float] | None) -> np.ndarray:
     """
     w = np.ones(voters) if weights is None else np.asarray(weights, dtype=np.float64)
     if w.shape != (voters,) or not np.isfinite(w).all() or (w < 0).any() or w.sum() <= 0:
-        raise OptionError("vote weights must be finite, at least 0, not all 0, and one for each neighbour")
+        raise OptionError("vote weights must be finite, at least 0, not all 0, and one for each neighbor")
     return w / w.sum()
 
 
 def sum_scores(
-    masks: Sequence[ScoreMask], weights: Sequence[float] | None = None, normalise: str = "layer"
+    masks: Sequence[ScoreMask], weights: Sequence[float] | None = None, normalize: str = "layer"
 ) -> ScoreMask:
-    """The neighbours' scores together (SMSP): each normalised, then their mean, weighted if `weights` are given.
+    """The neighbors' scores together (SMSP): each normalized, then their mean, weighted if `weights` are given.
 
     The paper sums them; a mean orders units alike.
 
@@ -123,10 +123,10 @@ def sum_scores(
         BankError: there is none. OptionError: they are of different networks, or the weights cannot be used.
     """
     if not masks:
-        raise BankError("there is no neighbour to vote")
+        raise BankError("there is no neighbor to vote")
     if any(mask.sizes != masks[0].sizes for mask in masks):
-        raise OptionError("the neighbours' score masks belong to different networks")
-    shares, even = vote_shares_of(len(masks), weights), [mask.normalised(normalise) for mask in masks]
+        raise OptionError("the neighbors' score masks belong to different networks")
+    shares, even = normalized_weights(len(masks), weights), [mask.normalized(normalize) for mask in masks]
     return ScoreMask(
         {name: sum(s * m[name].astype(np.float64) for s, m in zip(shares, even, strict=True)) for name in masks[0]}
     )

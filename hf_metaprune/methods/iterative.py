@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 
 import torch
 
-from ..config import MethodOptions
 from ..masks.mask import Mask, keep_count
 from ..models.modeling import MetaPrunedForImageClassification
 from ..models.slicing import shrink
 from ..training.importance import ActivationRecorder, TaylorRecorder
 from ..training.loop import TrainingResult, TrainingState
-from .method import Method, PruningJob
+from .method import Method, PruningJob, fine_tune_by_sgd
+from .schedule import IterativeOptions, least_steps, remaining
 
 log = logging.getLogger(__name__)
 Recorder = ActivationRecorder | TaylorRecorder
@@ -36,37 +36,13 @@ def next_mask(held: Mask, scores: dict[str, torch.Tensor], share: float, ratio: 
     return Mask(kept, held.sizes)
 
 
-def counts_by_step(sizes: Mapping[str, int], options: MethodOptions) -> Iterator[dict[str, int]]:
-    """How many units each layer holds in each step: the schedule of Algorithm 2, which no image changes."""
-    counts, goal = dict(sizes), {name: keep_count(size, options.ratio) for name, size in sizes.items()}
-    for step in range(1, options.steps + 1):
-        yield counts
-        if step % options.prune_every == 0 and counts != goal:
-            counts = {name: remaining(count, goal[name], options.prune_share) for name, count in counts.items()}
-
-
-def least_steps(sizes: Mapping[str, int], options: MethodOptions) -> int:
-    """Steps after which the schedule has reached the ratio."""
-    counts, goal = dict(sizes), {name: keep_count(size, options.ratio) for name, size in sizes.items()}
-    prunings = 0
-    while counts != goal:
-        counts = {name: remaining(count, goal[name], options.prune_share) for name, count in counts.items()}
-        prunings += 1
-    return prunings * options.prune_every
-
-
-def remaining(held: int, goal: int, share: float) -> int:
-    """How many of a layer's units stay when a share of them goes: at least one goes, until the goal is reached."""
-    return max(goal, held - max(1, round(share * held)))
-
-
 class PruneWhileTraining:
     """Training callback: every h steps, score units by what was recorded since, and slice the model."""
 
     def __init__(
         self,
         model: MetaPrunedForImageClassification,
-        options: MethodOptions,
+        options: IterativeOptions,
         recorder: Callable[[MetaPrunedForImageClassification], Recorder],
     ) -> None:
         self.options, self.make = options, recorder
@@ -98,12 +74,13 @@ class PruneWhileTraining:
         """Nothing to do."""
 
 
-class IterativePruning(Method):
+class IterativePruning(Method[IterativeOptions]):
     """Shared by the methods that prune while training: `recorder` says what is measured."""
 
+    options = IterativeOptions
     recorder: type[Recorder]
 
-    def prune(self, job: PruningJob) -> tuple[MetaPrunedForImageClassification, TrainingResult]:
+    def prune(self, job: PruningJob[IterativeOptions]) -> tuple[MetaPrunedForImageClassification, TrainingResult]:
         self.tell(job)
         full = Mask.full(job.base.sizes)
         config = job.base.config(full, job.labels, synsets=job.synsets, ratio=job.options.ratio, method=self.name)
@@ -111,10 +88,10 @@ class IterativePruning(Method):
         model = job.base.slice(config)
         model.to(device=job.device, memory_format=torch.channels_last)
         pruning = PruneWhileTraining(model, job.options, self.recorder)
-        result = self.fine_tune(job, model, [pruning])
+        result = fine_tune_by_sgd(job, model, [pruning])
         return model, result
 
-    def tell(self, job: PruningJob) -> None:
+    def tell(self, job: PruningJob[IterativeOptions]) -> None:
         """Say it when the steps are too few for the schedule: then the last of them cuts what is left, untrained."""
         o, least = job.options, least_steps(job.base.sizes, job.options)
         if o.steps <= least:

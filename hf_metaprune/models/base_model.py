@@ -18,7 +18,8 @@ from ..errors import FormatError
 from ..files.layout import CONFIG, PREPROCESSOR, WEIGHTS
 from ..files.storage import read_json
 from ..masks.mask import Mask
-from .architectures.architecture import Architecture, PrunableLayer, find_architecture, layer_sizes
+from .architectures.architecture import Architecture, PrunableLayer, layer_sizes
+from .architectures.lookup import find_architecture
 from .configuration import MetaPrunedConfig
 from .modeling import MetaPrunedForImageClassification
 from .weights import load_weights

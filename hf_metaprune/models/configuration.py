@@ -52,7 +52,6 @@ class MetaPrunedConfig(PreTrainedConfig):
         if kwargs.get("num_labels", 0) > MAX_LABELS:  # transformers would make a name for each
             raise FormatError(f"a model of {kwargs['num_labels']} labels; at most {MAX_LABELS} are read")
         super().__post_init__(**kwargs)
-        from . import modeling  # noqa: F401  (makes AutoModelForImageClassification know the model)
 
     def mask(self) -> Mask:
         """The masks, unpacked.
@@ -72,6 +71,6 @@ class MetaPrunedConfig(PreTrainedConfig):
         base = self.base_model or {}
         if not isinstance(base.get("library"), str) or not isinstance(base.get("architecture"), str):
             raise FormatError("config.json has no base_model with library and architecture")
-        from .architectures.architecture import find_architecture
+        from .architectures.lookup import find_architecture
 
         return find_architecture(base["library"], base["architecture"])

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForImageClassification, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
 from ..errors import FormatError
@@ -20,6 +20,7 @@ from ..masks.scores import ScoreMask
 from .architectures.architecture import Architecture, PrunableLayer, layer_sizes
 from .configuration import MetaPrunedConfig
 from .slicing import ScatterBatchNorm2d, shrink, slice_state
+from .weight_file import add_header
 
 
 class MetaPrunedForImageClassification(PreTrainedModel):
@@ -66,9 +67,7 @@ class MetaPrunedForImageClassification(PreTrainedModel):
         super().save_pretrained(save_directory, **kwargs)
         if not kwargs.get("is_main_process", True):
             return
-        from .saving import add_own
-
-        add_own(Path(save_directory), self)
+        add_header(Path(save_directory), self.config, self.score_mask)
 
     @classmethod
     def from_base(cls, network: nn.Module, config: MetaPrunedConfig) -> MetaPrunedForImageClassification:
@@ -151,6 +150,3 @@ def build_sliced(architecture: Architecture, config: MetaPrunedConfig) -> tuple[
             raise FormatError(f"the masks do not fit {base['architecture']}: they differ at {wrong}")
         shrink(network, layers, Mask.full(sizes), mask)
     return network, layers
-
-
-AutoModelForImageClassification.register(MetaPrunedConfig, MetaPrunedForImageClassification, exist_ok=True)

@@ -4,42 +4,26 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
 
 from ..data.preprocessing import Preprocessing
 from ..data.task import check_labels
 from ..errors import BaseMismatchError, DataError, FormatError, OptionError, reason
-from ..files.layout import BANK_FILE, CONFIG, FORMAT_VERSION, PREPROCESSOR, SCORES, WEIGHTS
-from ..files.storage import read_json, write_bytes
+from ..files.layout import BANK_FILE, CONFIG, SCORES, WEIGHTS
+from ..files.storage import read_json
 from .configuration import MetaPrunedConfig
 from .modeling import MetaPrunedForImageClassification
-from .score_file import load_scores, save_scores
-from .weights import load_weights, stable_bytes, unreadable
+from .score_file import load_scores
+from .weight_file import check_metadata, header_metadata, write_weights
+from .weights import load_weights, unreadable
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 CONFIG_KEYS = {f.name for f in dataclasses.fields(MetaPrunedConfig)} | {"model_type", "architectures", "dtype"}
-"""What is read of a stranger's config; transformers has more keys, which choose kernels, quantisers and code."""
-
-
-def header_metadata(config: MetaPrunedConfig) -> dict[str, str]:
-    """What the safetensors header says, so that a range request of it is enough to check an entry."""
-    base: dict[str, Any] = config.base_model or {}
-    labels = [config.id2label[i] for i in range(config.num_labels)]
-    return {
-        "format": "pt",
-        "format_version": str(FORMAT_VERSION),
-        "base_model_sha256": str(base.get("sha256")),
-        "masks_digest": config.mask().digest(),
-        "labels": json.dumps(labels, ensure_ascii=False),
-    }
+"""What is read of a stranger's config; transformers has more keys, which choose kernels, quantizers and code."""
 
 
 def check_dtype(dtype: str) -> None:
@@ -71,34 +55,12 @@ def save_model(model: MetaPrunedForImageClassification, folder: Path, dtype: str
             if not torch.isfinite(tensor).all():
                 raise FormatError(f"{name} has values that are not finite in {dtype}: store it as float32")
         state[name] = tensor.contiguous()
-    write_bytes(folder / WEIGHTS, _serialised(state, model.config))
-    _save_scores(folder, model)
+    write_weights(folder, state, model.config, model.score_mask)
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
     config.dtype = dtype
     config.save_pretrained(folder)
     Preprocessing.from_config(model.config.preprocessing or {}).processor().save_pretrained(folder)
-
-
-def add_own(folder: Path, model: MetaPrunedForImageClassification) -> None:
-    """Put `header_metadata` into a ``model.safetensors`` that transformers wrote, and the score mask beside it.
-
-    Models beyond one shard (5 GB) keep transformers' own header.
-    """
-    path = folder / WEIGHTS
-    if path.exists():
-        write_bytes(path, _serialised(load_file(path), model.config))
-    _save_scores(folder, model)
-
-
-def _save_scores(folder: Path, model: MetaPrunedForImageClassification) -> None:
-    if model.score_mask is not None:
-        save_scores(model.score_mask, folder / SCORES, str((model.config.base_model or {}).get("sha256")))
-
-
-def _serialised(state: Mapping[str, torch.Tensor], config: MetaPrunedConfig) -> bytes:
-    """Tensors and `header_metadata` as a safetensors file."""
-    return stable_bytes(save(dict(state), metadata=header_metadata(config)))
 
 
 def check_header(folder: Path, config: MetaPrunedConfig, model: MetaPrunedForImageClassification) -> None:
@@ -124,25 +86,6 @@ def check_header(folder: Path, config: MetaPrunedConfig, model: MetaPrunedForIma
         if (dtype in ("F16", "F32", "BF16")) != tensor.is_floating_point():
             raise FormatError(f"{path}: tensor {name} has dtype {dtype}")
     check_metadata(metadata, header_metadata(config), str(path), CONFIG)
-
-
-def check_metadata(
-    metadata: Mapping[str, str], wanted: Mapping[str, str], what: str, source: str, complete: bool = False
-) -> None:
-    """Check what the header of a file of weights says against what `source` says.
-
-    Raises:
-        FormatError: they differ; the file is of a newer format version; or something is missing that must be
-            there (`complete`).
-    """
-    version = metadata.get("format_version", str(FORMAT_VERSION))
-    if not version.isdecimal() or len(version) > 9:
-        raise FormatError(f"{what}: its header's format_version is {version[:40]!r}")
-    if int(version) > FORMAT_VERSION:
-        raise FormatError(f"{what} has a newer format version: upgrade with `pip install -U hf-metaprune`")
-    for key in ("base_model_sha256", "masks_digest", "labels"):
-        if (complete or key in metadata) and metadata.get(key) != wanted[key]:
-            raise FormatError(f"{what}: its header's {key} is not that of {source}")
 
 
 def load_config(folder: Path) -> MetaPrunedConfig:
@@ -200,6 +143,3 @@ def load_model(folder: Path, expected: str | None = None) -> MetaPrunedForImageC
     if (folder / SCORES).exists():
         model.score_mask = load_scores(folder / SCORES, model.mask().sizes, str(found))
     return model.eval()
-
-
-__all__ = ["CONFIG", "PREPROCESSOR", "WEIGHTS", "check_header", "load_config", "load_model", "save_model"]

@@ -13,15 +13,8 @@ from torch import nn
 
 from ..errors import OptionError
 from ..masks.mask import Mask
-from .architectures.architecture import (
-    Branch,
-    PrunableLayer,
-    architecture_of,
-    kept_indices,
-    layer_sizes,
-    removed_tensors,
-    tensor_axes,
-)
+from .architectures.architecture import Branch, PrunableLayer, kept_indices, layer_sizes, removed_tensors, tensor_axes
+from .architectures.lookup import identify_architecture
 
 
 class ScatterBatchNorm2d(nn.BatchNorm2d):
@@ -35,7 +28,7 @@ class ScatterBatchNorm2d(nn.BatchNorm2d):
 
     def __init__(self, norm: nn.BatchNorm2d, width: int, kept: np.ndarray, added: bool = False) -> None:
         nn.Module.__init__(self)
-        # The norm's own attributes and Parameter objects: optimisers keep their hold on them.
+        # The norm's own attributes and Parameter objects: optimizers keep their hold on them.
         for name in ("num_features", "eps", "momentum", "affine", "track_running_stats", "training"):
             setattr(self, name, getattr(norm, name))
         self.weight, self.bias = norm.weight, norm.bias
@@ -74,8 +67,8 @@ class ScatterBatchNorm2d(nn.BatchNorm2d):
     def add_to(self, stream: torch.Tensor, x: torch.Tensor, *, fresh: bool) -> torch.Tensor:
         """The stream (batch, width, h, w) with the kept channels (batch, kept, h, w) added at their places.
 
-        On a CPU this is much faster than to place them among zeros and to add it all (docs/findings.md), which is what
-        compilers are given. A `fresh` stream, which nobody else sees, is changed in place.
+        On a CPU this is much faster than to place them among zeros and to add it all (docs/findings/slicing.md), which
+        is what compilers are given. A `fresh` stream, which nobody else sees, is changed in place.
         """
         if len(self.kept) == self.width or torch.compiler.is_compiling():
             out = self.placed(x)
@@ -136,7 +129,7 @@ def shrink(
 ) -> None:
     """Slice `network`, which holds the units `current`, down to `target`, in place.
 
-    Parameters stay the same objects (only their data shrinks), so that an optimiser goes on with them; its
+    Parameters stay the same objects (only their data shrinks), so that an optimizer goes on with them; its
     per-parameter state (momentum) is sliced along if it is given.
 
     Raises:
@@ -195,7 +188,7 @@ def _empty(network: nn.Module, branch: Branch) -> None:
         (branch.norm, nn.Identity()),
     ):
         for parameter in network.get_submodule(path).parameters():
-            parameter.grad = None  # an optimiser that holds what is gone passes it over
+            parameter.grad = None  # an optimizer that holds what is gone passes it over
         parent, _, attribute = path.rpartition(".")
         setattr(network.get_submodule(parent), attribute, made)
 
@@ -234,7 +227,7 @@ def slice_network(network: nn.Module, mask: Mask) -> nn.Module:
         ArchitectureError: the network is not supported.
         OptionError: the mask is of another network.
     """
-    family = architecture_of(network)
+    family = identify_architecture(network)
     layers = family.layers(network)
     if len(mask) > len(layers):
         layers = family.all_layers(network, stem=True)

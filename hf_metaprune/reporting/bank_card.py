@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ..hub.client import BANK_TAG, LIBRARY, is_repo_id
+from ..files.names import is_repo_id
+from ..hub.client import BANK_TAG, LIBRARY
 from ..text import inline
 from .card import Card, table
 from .model_card import PIPELINE

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..drawing.style import BLUE, GREY, ORANGE, WIDTH, figure, styled
+from ..drawing.style import BLUE, GRAY, ORANGE, WIDTH, figure, styled
 from ..masks.mask import Mask
 
 MOST_NAMED = 64
@@ -26,8 +26,8 @@ def positions(iou: np.ndarray) -> np.ndarray:
     """Points of a plane whose distances are near ``1 - iou``: classical scaling (Torgerson, 1952), (n, 2)."""
     n = len(iou)
     squared = (1 - iou) ** 2
-    centre = np.eye(n) - 1 / max(1, n)
-    values, vectors = np.linalg.eigh(-0.5 * centre @ squared @ centre)
+    center = np.eye(n) - 1 / max(1, n)
+    values, vectors = np.linalg.eigh(-0.5 * center @ squared @ center)
     two = np.argsort(values)[::-1][:2]
     found = vectors[:, two] * np.sqrt(np.maximum(values[two], 0))
     signs = np.sign(found[np.abs(found).argmax(0), range(found.shape[1])])
@@ -48,7 +48,7 @@ def map_figure(places: np.ndarray, voters: int = 0, target: int | None = None, n
     made, axes = figure(WIDTH, 3.8)
     others = [i for i in range(len(places)) if i >= voters and i != target]
     seen = 0 if numbered else 0.6  # the points are there for the axes' limits
-    axes.scatter(*places[others].T, s=26, color=GREY, alpha=seen, label="tasks of the bank", linewidth=0)
+    axes.scatter(*places[others].T, s=26, color=GRAY, alpha=seen, label="tasks of the bank", linewidth=0)
     if target is not None:  # below a voter in the same place, and larger: one that votes alone is copied
         axes.scatter(*places[[target]].T, s=300, color=ORANGE, marker="*", label="your task", linewidth=0)
     if voters:

@@ -120,7 +120,7 @@ def _sent(mark: re.Match[str]) -> str:
 
 
 def _states(existing: str | None) -> bool:
-    """Whether a card states some licence, or a list of them."""
+    """Whether a card states some license, or a list of them."""
     try:
         return split(existing or "")[0].get("license") is not None
     except FormatError:
@@ -134,7 +134,7 @@ def _written(content: str) -> list[str]:
 
 
 def stated_license(existing: str | None) -> str | None:
-    """The licence that a card states already."""
+    """The license that a card states already."""
     try:
         found = split(existing or "")[0].get("license")
     except FormatError:

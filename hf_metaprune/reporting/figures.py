@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from ..drawing.style import BLUE, GREY, SERIES, WIDTH, figure, png, short, styled, tint
-
-if TYPE_CHECKING:
-    from ..masks.mask import Mask
-    from .report import AdaptReport
+from ..drawing.style import BLUE, GRAY, SERIES, WIDTH, figure, short, styled, tint
+from ..drawing.units import bare, stripe
+from ..masks.mask import Mask
 
 LEAST_RANGE = 25  # points of accuracy; less would make noise look like news
-MAX_CELLS = 256  # of a stripe; more are finer than a screen
 MAX_CONFUSION = 60  # classes; a larger matrix cannot be read
 
 
@@ -68,42 +65,29 @@ def confusion_figure(confusion: list[list[int]], labels: list[str]) -> Any:
 
 @styled
 def agreement_figure(agreement: dict[str, dict[int, int]], voters: int) -> Any:
-    """For each layer, how many of the kept units how many neighbours had kept."""
+    """For each layer, how many of the kept units how many neighbors had kept."""
     layers = list(agreement)
     made, axes = figure(WIDTH, 1.8 + 0.22 * len(layers))
     left = np.zeros(len(layers))
     for held in range(voters, -1, -1):
         counts = np.array([agreement[name].get(held, 0) for name in layers], dtype=float)
         widths = counts / np.array([max(1, sum(agreement[name].values())) for name in layers])
-        shade = GREY if held == 0 else tint(BLUE, 0.25 + 0.75 * held / voters)
+        shade = GRAY if held == 0 else tint(BLUE, 0.25 + 0.75 * held / voters)
         axes.barh(range(len(layers)), 100 * widths, left=left, color=shade, label=f"{held} of {voters}")
         left += 100 * widths
     axes.set_yticks(range(len(layers)), layers, fontsize=8)
     axes.invert_yaxis()
-    axes.set(xlabel="share of the kept units, %", title="Neighbours that keep the chosen units", xlim=(0, 100))
+    axes.set(xlabel="share of the kept units, %", title="Neighbors that keep the chosen units", xlim=(0, 100))
     made.legend(title="kept by", loc="outside lower center", ncols=3)
     return made
 
 
 @styled
-def units_figure(mask: Mask) -> Any:
-    """Which units each layer keeps, in the base's order: a stripe a layer, a mark a unit."""
-    made, axes = figure(WIDTH, 1.2 + 0.24 * len(mask))
-    for row, (name, kept) in enumerate(mask.items()):
-        stripe(axes, row, kept, mask.sizes[name], BLUE)
-        axes.text(1.01, row, f"{len(kept)} of {mask.sizes[name]}", va="center", fontsize=8)
-    axes.set_yticks(range(len(mask)), list(mask), fontsize=8)
-    bare(axes, len(mask))
-    axes.set_title("Units kept in each layer, in the base's order")
-    return made
-
-
-@styled
 def vote_figure(layer: str, masks: dict[str, Mask], chosen: Mask) -> Any:
-    """One layer's vote: a stripe for each neighbour with the units that it keeps, and below those of the new model.
+    """One layer's vote: a stripe for each neighbor with the units that it keeps, and below those of the new model.
 
     Args:
-        masks: the neighbours' by name.
+        masks: the neighbors' by name.
     """
     size = chosen.sizes[layer]
     made, axes = figure(WIDTH, 0.75 + 0.3 * (len(masks) + 1))
@@ -116,43 +100,3 @@ def vote_figure(layer: str, masks: dict[str, Mask], chosen: Mask) -> Any:
     axes.set_yticks(range(len(counts)), [*map(short, masks), "new model"])
     bare(axes, len(counts))
     return made
-
-
-def stripe(axes: Any, row: float, kept: np.ndarray, size: int, color: str) -> None:
-    """A row of `size` places, those of the units `kept` filled; in a wide layer a place is several units."""
-    from matplotlib.colors import to_rgba
-
-    filled = np.zeros(size)
-    filled[kept] = 1
-    cells = min(size, MAX_CELLS)
-    places = np.arange(size) * cells // size
-    shares = np.bincount(places, filled, cells) / np.bincount(places, minlength=cells)
-    empty, full = np.array(to_rgba(GREY, 0.18)), np.array(to_rgba(color))
-    colors = empty + shares[None, :, None] * (full - empty)
-    axes.imshow(colors, extent=(0, 1, row + 0.38, row - 0.38), aspect="auto", interpolation="none")
-
-
-def bare(axes: Any, rows: int) -> None:
-    """Axes for stripes: nothing but their names."""
-    axes.set_xticks([])
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    axes.set(xlim=(0, 1), ylim=(rows - 0.5, -0.5))
-
-
-def report_figures(report: AdaptReport) -> dict[str, tuple[str, Any]]:
-    """File name and figure of each picture that a report has data for, by title."""
-    out = {}
-    if len(report.accuracy_at_step) > 1:
-        out["Accuracy by step"] = ("accuracy.png", curve_figure(report.ways))
-    if np.any(report.confusion) and len(report.labels) <= MAX_CONFUSION:
-        out["Confusion matrix"] = ("confusion.png", confusion_figure(report.confusion, report.labels))
-    voters = len(report.neighbours)
-    if voters > 1 and report.vote_agreement:
-        out["Votes"] = ("votes.png", agreement_figure(report.vote_agreement, voters))
-    return out
-
-
-def report_pictures(report: AdaptReport) -> dict[str, tuple[str, bytes]]:
-    """As `report_figures`, drawn as PNG."""
-    return {title: (name, png(made)) for title, (name, made) in report_figures(report).items()}

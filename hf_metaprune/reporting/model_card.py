@@ -6,20 +6,19 @@ import base64
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 from urllib.parse import quote
 
-from ..bank.entry import pack_mask
 from ..files.layout import CONFIG, FORMAT_VERSION, SCORES, UNITS_PICTURE, WEIGHTS
+from ..files.names import is_repo_id
 from ..files.storage import read_json
-from ..hub.client import LIBRARY, TAG, is_repo_id
+from ..hub.client import LIBRARY, TAG
+from ..masks.packing import pack_mask
 from ..models.base_model import sha256_file
 from ..text import inline
+from .adapted import Adapted
 from .card import Card, table
 from .report import AdaptReport, voter_name
-
-if TYPE_CHECKING:
-    from ..result import AdaptResult
 
 PIPELINE = "image-classification"
 RELATION = "finetune"
@@ -59,7 +58,7 @@ class ModelCard(Card):
     pictures: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, result: AdaptResult, name: str, license: str | None, folder: Path) -> ModelCard:
+    def from_result(cls, result: Adapted, name: str, license: str | None, folder: Path) -> ModelCard:
         """From an adapted model whose files are in `folder`."""
         config = result.model.config
         shown = {key: getattr(config, key) for key in ("base_model", "synsets", "ratio", "method", "metrics")}
@@ -186,7 +185,7 @@ class ModelCard(Card):
         ]
         if len(rows) <= SHOWN_LABELS:
             lines.append(table(["class", "accuracy"], rows, numbers=1))
-        for name, steps in report.rivals.items():
+        for name, steps in report.baselines.items():
             lines.append(f"For comparison, {inline(name)}: {list(steps.values())[-1]:.1%}.")
         return lines + [f"![{title}]({name})" for title, name in self.pictures.items() if title != UNITS]
 
@@ -233,10 +232,10 @@ class ModelCard(Card):
             kwh, grams = r.emissions["energy_kwh"], 1000 * r.emissions["co2_kg"]
             lines.append(f"- Energy: {kwh:.5f} kWh, {grams:.2f} g of CO2 equivalent (measured by CodeCarbon)")
         out = ["\n".join(lines)]
-        if r.neighbours:
+        if r.neighbors:
             rows = [
                 [_voter(n), inline(", ".join(n["labels"])), f"{n['score']:.3f}", f"{n.get('share', 0):.0%}"]
-                for n in r.neighbours
+                for n in r.neighbors
             ]
             by = inline(f"score ({r.options.get('by')})")
             out.append("Its mask was voted, and its first weights averaged, by:")
@@ -245,7 +244,7 @@ class ModelCard(Card):
 
     def _limits(self) -> str:
         license = f"License: {inline(self.license)}." if self.license else (
-            "No license is stated: those of the base, the neighbours and the images apply."
+            "No license is stated: those of the base, the neighbors and the images apply."
         )  # fmt: skip
         return (
             "It knows only the classes above, and gives one of them for whatever it is shown. The accuracy holds for "
@@ -268,12 +267,12 @@ def snippet(model: str) -> str:
     )
 
 
-def _voter(neighbour: dict[str, Any]) -> str:
-    """A neighbour's name, linked to the commit that voted if it is on the Hub."""
-    name, repo, revision = inline(voter_name(neighbour)), neighbour.get("repo_id"), str(neighbour.get("revision") or "")
+def _voter(neighbor: dict[str, Any]) -> str:
+    """A neighbor's name, linked to the commit that voted if it is on the Hub."""
+    name, repo, revision = inline(voter_name(neighbor)), neighbor.get("repo_id"), str(neighbor.get("revision") or "")
     if not (isinstance(repo, str) and is_repo_id(repo) and revision.isalnum()):
         return name
-    path = neighbour.get("path") or "."
+    path = neighbor.get("path") or "."
     where = f"https://huggingface.co/{repo}/tree/{revision}" + ("" if path == "." else f"/{quote(str(path))}")
     whose = "" if path == "." else f" of {repo}"
     return f"[{name}]({where}){whose} at {_commit(revision[:12])}"

@@ -5,22 +5,21 @@ from __future__ import annotations
 import base64
 import shlex
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from markupsafe import Markup
 
-from ..bank.entry import unpack_mask
-from ..drawing.pages import bar, data_uri, drawn, look, render
+from ..drawing.pages import bar, data_uri, drawn, render, style_sheet
 from ..drawing.style import svg
+from ..drawing.units import units_figure
 from ..errors import MetaPruneError
-from ..hub.client import is_repo_id
+from ..files.names import is_repo_id
 from ..masks.mask import Mask
+from ..masks.packing import unpack_mask
 from ..text import counted
-from .figures import MAX_CONFUSION, agreement_figure, confusion_figure, curve_figure, units_figure, vote_figure
+from .adapted import Adapted
+from .figures import MAX_CONFUSION, agreement_figure, confusion_figure, curve_figure, vote_figure
 from .report import AdaptReport, voter_name
-
-if TYPE_CHECKING:
-    from ..result import AdaptResult
 
 SHOWN_LABELS = 12
 MADE_IN = "to make it"
@@ -29,7 +28,7 @@ MAX_VOTERS, MAX_LAYERS = 12, 60
 """More voters or layers than these are not drawn one by one."""
 
 
-def model_page(result: AdaptResult) -> str:
+def model_page(result: Adapted) -> str:
     """The report of an adapted model as one HTML file: no script, nothing from elsewhere, at most some 100 kB.
 
     Thumbnails of mistakes are there if the model was made in this process; they are not saved with it.
@@ -37,11 +36,11 @@ def model_page(result: AdaptResult) -> str:
     return render("report.html", page=_page(result))
 
 
-def _page(result: AdaptResult) -> dict[str, Any]:
+def _page(result: Adapted) -> dict[str, Any]:
     report, mask = result.report, result.model.mask()
     return {
-        "css": look(),
-        "title": title_of(report.labels),
+        "css": style_sheet(),
+        "title": page_title(report.labels),
         "summary": list(summary(report)),
         "tiles": tiles(report),
         "curve": _curve(report),
@@ -56,17 +55,17 @@ def _page(result: AdaptResult) -> dict[str, Any]:
             for label, share in report.accuracy_per_class.items()
             if share is not None and share == share
         ],
-        "neighbours": [
+        "neighbors": [
             [voter_name(n), ", ".join(n["labels"]), f"{n['score']:.3f}", f"{n.get('share', 0):.0%}"]
-            for n in report.neighbours
+            for n in report.neighbors
         ],
         "vote_words": _vote_words(report),
         "votes": list(_votes(report, mask)),
         "agreement": _agreement(report),
         "size_words": _size_words(report),
         "sizes": _sizes(report),
-        "units": drawn(svg(units_figure(mask), "The units that stay in each layer")),
-        "alternatives": _alternatives(report),
+        "units": drawn(svg(units_figure(mask, mask.sizes), "The units that stay in each layer")),
+        "baseline_flops": _baseline_flops(report),
         "seconds": _seconds(report),
         "lineage": list(_lineage(result)),
         "command": command(report),
@@ -75,7 +74,7 @@ def _page(result: AdaptResult) -> dict[str, Any]:
     }
 
 
-def title_of(labels: list[str]) -> str:
+def page_title(labels: list[str]) -> str:
     """What a model is, by its classes."""
     shown = ", ".join(labels[:SHOWN_LABELS])
     more = f" and {len(labels) - SHOWN_LABELS} more" if len(labels) > SHOWN_LABELS else ""
@@ -87,7 +86,7 @@ def summary(report: AdaptReport) -> Iterator[str]:
     if report.test_images:
         low, high = report.accuracy_interval
         yield (
-            f"It recognised {report.accuracy:.1%} of {counted(report.test_images, 'test image')}; with more of "
+            f"It recognized {report.accuracy:.1%} of {counted(report.test_images, 'test image')}; with more of "
             f"them it would lie between {low:.0%} and {high:.0%}, with 95% confidence."
         )
     if report.base_params:
@@ -98,7 +97,7 @@ def summary(report: AdaptReport) -> Iterator[str]:
             faster = f"; an image takes {mine:.1f} ms, where the base takes {base:.1f}, on {report.machine}"
         yield f"It has {share:.1%} of the base network's parameters and needs {macs:.1%} of its arithmetic{faster}."
     if report.train_images:
-        helped = len(report.neighbours)
+        helped = len(report.neighbors)
         nearest = "nearest task" if helped == 1 else f"{helped} nearest tasks"
         by = f", with the help of the {nearest} in the bank" if helped else ", without a bank"
         yield f"It was made from {counted(report.train_images, 'image')} in {sum(report.seconds.values()):.0f} s{by}."
@@ -109,7 +108,7 @@ def tiles(report: AdaptReport) -> list[tuple[str, str]]:
     found = []
     if report.test_images:
         digits = 1 if report.test_images >= EXACT else 0  # of few images a tenth of a percent says nothing
-        found.append((f"{report.accuracy:.{digits}%}", f"recognised, of {counted(report.test_images, 'image')}"))
+        found.append((f"{report.accuracy:.{digits}%}", f"recognized, of {counted(report.test_images, 'image')}"))
     if report.base_params:
         found.append((f"{report.params:,}", f"parameters, {report.params / report.base_params:.1%} of the base"))
     if report.latency_ms:
@@ -122,12 +121,12 @@ def tiles(report: AdaptReport) -> list[tuple[str, str]]:
 def _curve(report: AdaptReport) -> Markup | None:
     if len(report.accuracy_at_step) < 2:
         return None
-    return drawn(svg(curve_figure(report.ways), f"Accuracy by step of fine-tuning. {_curve_words(report)}"))
+    return drawn(svg(curve_figure(report.learning_curves), f"Accuracy by step of fine-tuning. {_curve_words(report)}"))
 
 
 def _curve_words(report: AdaptReport) -> str:
     told = []
-    for name, points in report.ways.items():
+    for name, points in report.learning_curves.items():
         if points:
             (first, start), (last, end) = next(iter(points.items())), list(points.items())[-1]
             told.append(
@@ -143,7 +142,7 @@ def _confusion(report: AdaptReport) -> Markup | None:
 
 
 def _vote_words(report: AdaptReport) -> str:
-    if len(report.neighbours) == 1:
+    if len(report.neighbors) == 1:
         return (
             "One task of the bank is nearest to yours. The new model keeps the units of the base network that this "
             "task had found useful, and starts from its weights."
@@ -167,19 +166,19 @@ def _votes(report: AdaptReport, mask: Mask) -> Iterator[dict[str, Any]]:
 
 
 def _voters(report: AdaptReport, mask: Mask) -> dict[str, Mask]:
-    """The neighbours' masks by name, as far as the report has them and they fit."""
+    """The neighbors' masks by name, as far as the report has them and they fit."""
     found = {}
-    for neighbour in report.neighbours:
+    for neighbor in report.neighbors:
         try:
-            packed = base64.b64decode(neighbour["masks"], validate=True)
-            found[voter_name(neighbour)] = unpack_mask(packed, mask.sizes)
+            packed = base64.b64decode(neighbor["masks"], validate=True)
+            found[voter_name(neighbor)] = unpack_mask(packed, mask.sizes)
         except (KeyError, TypeError, ValueError, MetaPruneError):  # of an older report, or a stranger's
             continue
     return found
 
 
 def _agreement(report: AdaptReport) -> Markup | None:
-    voters = len(report.neighbours)
+    voters = len(report.neighbors)
     if voters < 2 or not report.vote_agreement:
         return None
     return drawn(
@@ -212,11 +211,11 @@ def _sizes(report: AdaptReport) -> list[list[str]]:
     return rows
 
 
-def _alternatives(report: AdaptReport) -> list[list[Any]]:
-    if not report.alternatives:
+def _baseline_flops(report: AdaptReport) -> list[list[Any]]:
+    if not report.baseline_flops:
         return []
     own = report.training_flops + report.retrieval_flops + report.preparation_flops
-    ways = {"this way, the search of the bank included": own, **report.alternatives}
+    ways = {"this way, the search of the bank included": own, **report.baseline_flops}
     most = max(ways.values())
     return [
         [name, bar(flops / most), f"{flops / 1e9:,.0f}", f"{flops / max(1, own):.1f}"] for name, flops in ways.items()
@@ -228,14 +227,14 @@ def _seconds(report: AdaptReport) -> list[list[Any]]:
     return [[phase, bar(seconds / most), f"{seconds:.1f}"] for phase, seconds in report.seconds.items()]
 
 
-def _lineage(result: AdaptResult) -> Iterator[str | Markup]:
+def _lineage(result: Adapted) -> Iterator[str | Markup]:
     report, base = result.report, result.model.config.base_model or {}
     digest = str(base.get("sha256"))[:16]
     yield f"Base: {base.get('architecture')} of {base.get('library')}, sha256 of its weights {digest}…"
     if report.bank:
         yield Markup("Bank: ") + _linked(report.bank, str(report.bank.get("name")))
-    for neighbour in report.neighbours:
-        yield Markup("Voter: ") + _linked(neighbour, voter_name(neighbour))
+    for neighbor in report.neighbors:
+        yield Markup("Voter: ") + _linked(neighbor, voter_name(neighbor))
     yield f"Method: {result.model.config.method}, seed {report.seed}, {report.device} ({report.machine})"
 
 

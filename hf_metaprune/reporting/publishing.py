@@ -4,28 +4,43 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import FormatError, HubError
 from ..files.layout import BANK_FILE, CARD, CONFIG, MODEL_FILES, WEIGHTS
+from ..files.names import is_repo_id
 from ..files.storage import parse_json
-from ..hub.client import is_repo_id
 from ..hub.files import MAX_SMALL_BYTES
 from ..hub.repo import NOBODYS, Operation, Published, Repo, read_text
 from ..models.configuration import MetaPrunedConfig
+from ..models.modeling import MetaPrunedForImageClassification
+from .adapted import Adapted
 from .card import MAX_CARD_BYTES, is_edited, split, takes_own
+from .misclassified import Mistake
 from .model_card import ModelCard
+from .model_files import write_model_files
+from .report import AdaptReport
 
-if TYPE_CHECKING:
-    from ..result import AdaptResult
+
+@dataclass
+class _Public:
+    """What others may see of a result."""
+
+    model: MetaPrunedForImageClassification
+    report: AdaptReport
+    folder: Path | None = None
+    mistakes: Sequence[Mistake] = ()
+
 
 log = logging.getLogger(__name__)
 
 
 def publish_model(
-    result: AdaptResult,
+    result: Adapted,
     repo_id: str,
     *,
     private: bool | None = None,
@@ -53,13 +68,11 @@ def publish_model(
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    from ..result import AdaptResult
-
     repo = Repo(repo_id, token=token, revision=revision, create_pr=create_pr)
     with tempfile.TemporaryDirectory() as name:
-        shown = AdaptResult(result.model, result.preprocessing, result.report.public(), result.device)
-        folder = shown.save_pretrained(Path(name) / "model", dtype=dtype)
-        card = ModelCard.of(shown, repo_id, license, folder)
+        shown, folder = _Public(result.model, result.report.public()), Path(name)
+        write_model_files(shown, folder, repo_id, dtype=dtype)
+        card = ModelCard.from_result(shown, repo_id, license, folder)
         _check_base_id(card, repo)
         own = _own_card(result)
         files = {path.name: path for path in sorted(folder.iterdir()) if path.name != CARD}
@@ -84,7 +97,7 @@ def publish_model(
     return Published(repo.url, commits=[commit] if commit else [])
 
 
-def _own_card(result: AdaptResult) -> str | None:
+def _own_card(result: Adapted) -> str | None:
     """The card in the folder that a model was loaded from, which people may have edited."""
     path = result.folder / CARD if result.folder is not None else None
     if path is None or not path.is_file():
@@ -107,7 +120,7 @@ def _check_base_id(card: ModelCard, repo: Repo) -> None:
         return
     found = None
     with suppress(HubError):
-        found = repo.digest_of(base_id, WEIGHTS, card.base.get("revision"))
+        found = repo.file_digest(base_id, WEIGHTS, card.base.get("revision"))
     if found != card.base.get("sha256"):
         log.warning("the card does not name %s: its weights are not known to be the base's", base_id)
         card.config["base_model"] = card.base | {"repo_id": None}

@@ -5,15 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
-from ..errors import FormatError, reason
-from ..files.layout import REPORT
-from ..files.storage import read_json, write_bytes, write_json
 from ..text import counted, inline
 
 USAGE = [
@@ -27,8 +21,15 @@ USAGE = [
     "```",
 ]
 CONFIDENCE = 1.96  # standard deviations: 95%
+FORMER_NAMES = {
+    "neighbours": "neighbors",
+    "iou_with_neighbours": "iou_with_neighbors",
+    "rivals": "baselines",
+    "alternatives": "baseline_flops",
+}
+"""Fields that reports of earlier versions have under another name."""
 CHOSEN = (
-    *("neighbours", "by", "vote", "head", "recalibrate"),
+    *("neighbors", "by", "vote", "head", "recalibrate"),
     *("steps", "batch_size", "lr", "warmup_steps", "ema", "freeze_stem"),
 )
 """Options that a report shows; `options` has them all."""
@@ -36,56 +37,88 @@ CHOSEN = (
 
 @dataclass(repr=False)
 class AdaptReport:
-    """Everything measured while a model was adapted; plain numbers and text throughout.
+    """Everything that was measured while a model was adapted; plain numbers and text throughout.
 
-    `bank` says which bank was used (its name; on the Hub its `repo_id` and `revision`), and each of `neighbours` which
-    entry, how near (`score`), its `share` of the votes for the units that stay, and its `masks` as a card has them.
-    `latency_ms` has the median time of one image for the `model` and the `base` on `machine`, `emissions` energy and
-    CO2 if CodeCarbon is installed. Accuracies are shares in [0, 1], NaN if nothing was measured; `rivals` holds those
-    of other ways by step. Seconds are wall time; MACs count one image's forward pass at the input size; FLOPs are two a
-    MAC: `training_flops` of all training steps, `retrieval_flops` of the ranking of the bank, and
-    `preparation_flops` of the forward passes between (the base's activations, batch norm statistics, the classifier).
-    `alternatives` has those of other ways, which were counted and not run. Of `options`, `given` has what the user set.
+    Accuracies are shares in [0, 1], NaN if nothing was measured. Seconds are wall time. MACs count one image's forward
+    pass at the input size, and a MAC is two FLOPs.
     """
 
     accuracy: float = float("nan")
+    """Share of the test images that the model recognizes."""
     evaluated_on: str = ""
+    """Which images those are, or why there are none."""
     accuracy_at_step: dict[int, float] = field(default_factory=dict)
-    rivals: dict[str, dict[int, float]] = field(default_factory=dict)
+    """Accuracy after so many steps of fine-tuning."""
+    baselines: dict[str, dict[int, float]] = field(default_factory=dict)
+    """The same of what the model was compared with, by its name."""
     accuracy_per_class: dict[str, float | None] = field(default_factory=dict)
+    """Accuracy by label; None or NaN for a class without a test image."""
     confusion: list[list[int]] = field(default_factory=list)
+    """Test images by true class (rows) and predicted class (columns)."""
     labels: list[str] = field(default_factory=list)
+    """The classes, in the order of the classifier's rows."""
     train_images: int = 0
+    """Images that the model learnt from."""
     test_images: int = 0
+    """Images that the accuracy was measured on."""
     source: str = ""
+    """The data set's id on the Hub, or the last part of a path."""
     strategy: str = ""
+    """Where the mask and the first weights came from: mvp, smsp, no-bank or random."""
     ratio: float = float("nan")
+    """Share of the units that were removed."""
     bank: dict[str, Any] = field(default_factory=dict)
-    neighbours: list[dict[str, Any]] = field(default_factory=list)
+    """The bank's `name`; for a bank on the Hub also its `repo_id` and `revision`."""
+    neighbors: list[dict[str, Any]] = field(default_factory=list)
+    """The entries that voted: what names each, its `score`, its `share` of the kept units' votes, its `masks`."""
     vote_agreement: dict[str, dict[int, int]] = field(default_factory=dict)
-    iou_with_neighbours: dict[str, list[float]] = field(default_factory=dict)
+    """By layer: how many of the kept units are held by so many neighbors."""
+    iou_with_neighbors: dict[str, list[float]] = field(default_factory=dict)
+    """By layer: intersection over union of the kept units with those of each neighbor."""
     head: str = ""
+    """How the classifier got its first weights."""
     params: int = 0
+    """Trainable numbers of the model."""
     base_params: int = 0
+    """Trainable numbers of the base with a classifier for these classes."""
     macs: int = 0
+    """MACs per image of the model."""
     base_macs: int = 0
+    """MACs per image of the base."""
     latency_ms: dict[str, float] = field(default_factory=dict)
+    """Median milliseconds per image, one at a time, of the `model` and the `base`."""
     machine: str = ""
+    """The kind of processor that was timed."""
     emissions: dict[str, float] = field(default_factory=dict)
+    """``energy_kwh`` and ``co2_kg``, if CodeCarbon is installed."""
     training_flops: int = 0
+    """FLOPs of all training steps."""
     retrieval_flops: int = 0
+    """FLOPs of the ranking of the bank's entries."""
     preparation_flops: int = 0
+    """FLOPs of the forward passes between: the base's activations, batch norm statistics, the classifier."""
     seconds: dict[str, float] = field(default_factory=dict)
+    """Wall time by phase."""
     peak_memory_mb: float = float("nan")
-    alternatives: dict[str, int] = field(default_factory=dict)
+    """Most memory held: by the device's allocator on CUDA, by the process elsewhere."""
+    baseline_flops: dict[str, int] = field(default_factory=dict)
+    """Training FLOPs of ways without a bank, by their name; they were counted and not run."""
     losses: list[float] = field(default_factory=list)
+    """The loss of each step."""
     options: dict[str, Any] = field(default_factory=dict)
+    """All options, with every choice made."""
     given: dict[str, Any] = field(default_factory=dict)
+    """The options that the user has set."""
     seed: int = 0
+    """Seed of every random choice."""
     versions: dict[str, Any] = field(default_factory=dict)
+    """Versions of the libraries that results depend on."""
     device: str = ""
+    """The device that the model was trained on."""
     skipped_images: list[str] = field(default_factory=list)
+    """Images that could not be read, and why."""
     notes: list[str] = field(default_factory=list)
+    """What the user should know."""
 
     def __repr__(self) -> str:
         return f"AdaptReport({self.headline()}; {self.params:,} of {self.base_params:,} parameters)"
@@ -107,9 +140,9 @@ class AdaptReport:
         return f"{counted(n, 'image')} could not be read, and {'was' if n == 1 else 'were'} left out" if n else ""
 
     @property
-    def ways(self) -> dict[str, dict[int, float]]:
+    def learning_curves(self) -> dict[str, dict[int, float]]:
         """Accuracy by step of this model, and of what it was compared with."""
-        return {"this model": self.accuracy_at_step, **self.rivals}
+        return {"this model": self.accuracy_at_step, **self.baselines}
 
     def headline(self) -> str:
         """The accuracy, how sure it is, and on what it was measured, in one line."""
@@ -122,40 +155,6 @@ class AdaptReport:
     def to_dict(self) -> dict[str, Any]:
         """As JSON-ready values, with `accuracy_interval`; numbers that are not finite become None."""
         return json.loads(json.dumps(finite(asdict(self) | {"accuracy_interval": self.accuracy_interval})))
-
-    @classmethod
-    def load(cls, path: Path) -> AdaptReport:
-        """From a ``report.json``; fields it lacks keep their defaults, and those unknown here are ignored.
-
-        Raises:
-            FormatError: it cannot be read.
-        """
-        values = read_json(path)
-        known = {f.name for f in fields(cls)}
-        try:
-            report = cls(**{k: v for k, v in values.items() if k in known and v is not None})
-            report.accuracy_at_step = {int(k): v for k, v in report.accuracy_at_step.items()}
-            report.rivals = {name: {int(k): v for k, v in steps.items()} for name, steps in report.rivals.items()}
-            report.vote_agreement = {
-                layer: {int(k): n for k, n in votes.items()} for layer, votes in report.vote_agreement.items()
-            }
-            if np.array(report.confusion, dtype=int).shape not in ((0,), 2 * (len(report.labels),)):
-                raise ValueError("its confusion matrix has another shape")
-            _check_values(report)
-            report.to_markdown()  # whatever a stranger wrote is found now
-            report.check_card()
-        except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
-            raise FormatError(f"{path} is not a report: {reason(error)}") from error
-        return report
-
-    def check_card(self) -> None:
-        """Make what is made of a report, to see whether it can be: whatever is wrong with its values is raised."""
-        from .model_card import ModelCard
-
-        for name, usual in vars(AdaptReport()).items():
-            if not isinstance(getattr(self, name), (int, float) if isinstance(usual, float) else type(usual)):
-                raise ValueError(f"its {name} is of another type")
-        ModelCard("model", {"labels": self.labels}, b"", self, "", 0).render()
 
     def to_markdown(self, pictures: Mapping[str, str] | None = None) -> str:
         """As a page of Markdown; `pictures` maps titles to file names."""
@@ -191,7 +190,7 @@ class AdaptReport:
         return [f"| ms an image, one at a time | {mine:.1f} | {base:.1f} | {mine / max(1e-9, base):.1%} |"]
 
     def _accuracies(self) -> list[str]:
-        ways = self.ways
+        ways = self.learning_curves
         steps = sorted({step for way in ways.values() for step in way})
         if not steps:
             return []
@@ -202,18 +201,18 @@ class AdaptReport:
         return lines
 
     def _voters(self) -> list[str]:
-        if not self.neighbours:
+        if not self.neighbors:
             return []
         score = inline(f"score ({self.options.get('by')})")
-        lines = [f"| neighbour | {score} | labels |", "| --- | ---: | --- |"]
-        for n in self.neighbours:
+        lines = [f"| neighbor | {score} | labels |", "| --- | ---: | --- |"]
+        for n in self.neighbors:
             lines.append(f"| {inline(voter_name(n))} | {n['score']:.3f} | {inline(', '.join(n['labels']))} |")
-        voters = len(self.neighbours)
+        voters = len(self.neighbors)
         held = {k: sum(votes.get(k, 0) for votes in self.vote_agreement.values()) for k in range(voters, -1, -1)}
         shares = [f"{n} by {'none' if k == 0 else 'all' if k == voters else k}" for k, n in held.items() if n]
         if voters == 1:
             return [*lines, "", f"It keeps {held[1]} of the {sum(held.values())} units that this model keeps."]
-        kept = f"Of the {sum(held.values())} units that this model keeps, its neighbours keep"
+        kept = f"Of the {sum(held.values())} units that this model keeps, its neighbors keep"
         return [*lines, "", f"{kept}: {', '.join(shares)}."]
 
     def _classes(self) -> list[str]:
@@ -244,37 +243,11 @@ class AdaptReport:
         notes = [f"{counted(n, what)}: see the report where it was made" for what, n in told.items() if n]
         return replace(self, notes=notes, skipped_images=[])
 
-    def save(self, folder: Path) -> None:
-        """Write ``report.json``, ``report.md`` and the pictures it shows."""
-        from .figures import report_pictures
 
-        folder.mkdir(parents=True, exist_ok=True)
-        pictures = {}
-        for title, (name, png) in report_pictures(self).items():
-            write_bytes(folder / name, png)
-            pictures[title] = name
-        write_json(folder / REPORT, self.to_dict())
-        write_bytes(folder / "report.md", self.to_markdown(pictures).encode())
-
-
-def voter_name(neighbour: dict[str, Any]) -> str:
-    """What people call a neighbour: its entry's id, or the repo of a single model on the Hub."""
-    repo = neighbour.get("repo_id")
-    return repo if isinstance(repo, str) and neighbour.get("path") == "." else neighbour["id"]
-
-
-def _check_values(report: AdaptReport) -> None:
-    """Raise a ValueError where a field holds what it cannot: text that is no text, a text for a number."""
-    plain = (str, int, float, bool, type(None))
-    for name in ("options", "given", "bank", "versions"):
-        for key, value in getattr(report, name).items():
-            values = value if isinstance(value, list) else [value]
-            if not isinstance(key, str) or not all(isinstance(item, plain) for item in values):
-                raise ValueError(f"its {name} hold {str(key)[:40]!r}, which is no plain value")
-    for name in ("seconds", "latency_ms", "emissions", "alternatives"):
-        for key, value in getattr(report, name).items():
-            if not isinstance(key, str) or not isinstance(value, (int, float)):
-                raise ValueError(f"its {name} hold {str(key)[:40]!r}, which is no number")
+def voter_name(neighbor: dict[str, Any]) -> str:
+    """What people call a neighbor: its entry's id, or the repo of a single model on the Hub."""
+    repo = neighbor.get("repo_id")
+    return repo if isinstance(repo, str) and neighbor.get("path") == "." else neighbor["id"]
 
 
 def finite(value: Any) -> Any:

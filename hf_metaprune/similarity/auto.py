@@ -18,7 +18,7 @@ SMALL = 25
 SMALL_BLIND = 100
 """The same of entries without a sketch."""
 PLACES = 0.1
-"""Share of the entries that LEEP looks at, where they have sketches (docs/findings.md)."""
+"""Share of the entries that LEEP looks at, where they have sketches (docs/findings/shortlist.md)."""
 PLACES_BLIND = 0.3
 """The same of entries without a sketch, which WordNet shortlists, and much less well."""
 FEWEST = 10
@@ -48,7 +48,7 @@ class Auto(LeepWithLabels):
         try:
             scores = get_similarity("wordnet").scores(query, entries)
         except WordNetError as error:
-            query.note(f"all {len(entries)} entries without a sketch are looked at: {error}")
+            query.record.note(f"all {len(entries)} entries without a sketch are looked at: {error}")
             return entries
         return best(entries, scores, PLACES_BLIND)
 
@@ -57,7 +57,7 @@ def guess_scores(query: Query, entries: Sequence[Entry]) -> dict[str, float]:
     """LEEP (with labels) as the sketches guess it, from one forward pass of the base; a bad sketch has no score."""
     images, features = query.sample, BaseFeatures(entries[0].bank.base, query.device)
     x, targets = features(images), images.targets.numpy()
-    query.flops += features.flops(images)
+    query.record.retrieval_flops += features.flops(images)
     found: dict[str, float] = {}
 
     def score(entry: Entry) -> None:

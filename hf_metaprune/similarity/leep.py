@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from ..bank.entry import Entry
 from ..errors import FormatError
 from ..sizing.cost_model import count_flops
-from ..training.loop import predict_logits
+from ..training.forward import predict_logits
 from .similarity import Query, Similarity, register_similarity
 
 
@@ -60,7 +60,7 @@ class Leep(Similarity):
             if not np.isfinite(probabilities).all():
                 raise FormatError("its outputs are not finite")
             found[entry.id] = leep(probabilities, targets)
-            query.flops += len(images) * count_flops(model, images.images[:1])[0]
+            query.record.retrieval_flops += len(images) * count_flops(model, images.images[:1])[0]
 
         query.fetch(entries)
         for entry in tqdm(entries, desc="ranking by LEEP", disable=not query.progress, leave=False):

@@ -8,7 +8,7 @@ from ..bank.entry import Entry
 from .leep import Leep
 from .similarity import Query, register_similarity
 
-SHARE = 0.5  # in nats; 0.25 to 1 choose about equally well (docs/findings.md)
+SHARE = 0.5  # in nats; 0.25 to 1 choose about equally well (docs/findings/similarity.md)
 
 
 class LeepWithLabels(Leep):
@@ -19,7 +19,7 @@ class LeepWithLabels(Leep):
     """
 
     name = "leep+labels"
-    reference = f"{Leep.reference}, and docs/findings.md"
+    reference = f"{Leep.reference}, and docs/findings/similarity.md"
 
     def scores(self, query: Query, entries: Sequence[Entry]) -> Mapping[str, float]:
         found = super().scores(query, entries)

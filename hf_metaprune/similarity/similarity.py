@@ -19,6 +19,7 @@ from ..errors import BankError, FormatError, HubError, HubTroubleError, HubUnrea
 from ..hub.client import Patience
 from ..registry import Registry
 from ..text import counted
+from ..training.record import RunRecord
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ SHOWN = 20
 
 
 @dataclass(frozen=True)
-class Neighbour:
+class Neighbor:
     """An entry with its similarity to the target task; larger is nearer."""
 
     entry: Entry
@@ -47,26 +48,19 @@ class Query:
     progress: bool = False
     strict: bool = False
     """Whether an entry that cannot be used is an error; else it is left out, with a note."""
-    flops: int = 0
-    """Spent on forward passes; a similarity adds here."""
+    record: RunRecord = field(default_factory=RunRecord)
+    """A similarity adds its notes (labels that were not understood, say) and the FLOPs of its forward passes."""
     patience: Patience = field(default_factory=Patience)
     """With files that the Hub fails to give."""
     uncached: list[str] = field(default_factory=list)
     """Ids of entries that are not in the cache, where the Hub may not be asked."""
-    notes: list[str] = field(default_factory=list)
-    """What the user should know, such as labels that were not understood; a similarity appends here."""
-
-    def note(self, text: str) -> None:
-        """Tell the user something, once."""
-        if text not in self.notes:
-            self.notes.append(text)
 
     def _note_uncached(self, entry_id: str) -> None:
         """One note for all entries that cannot be had without a network."""
         if self.uncached:
-            self.notes.remove(self._uncached_note())
+            self.record.notes.remove(self._uncached_note())
         self.uncached.append(entry_id)
-        self.note(self._uncached_note())
+        self.record.note(self._uncached_note())
 
     def _uncached_note(self) -> str:
         first, more = ", ".join(self.uncached[:SHOWN]), len(self.uncached) - SHOWN
@@ -94,21 +88,21 @@ class Query:
                 raise
             log.info("%s", error)
 
-    def usable(self, entry: Entry, look: Callable[[], object]) -> bool:
-        """Whether `look` finds nothing wrong with an entry; what is wrong becomes a note.
+    def usable(self, entry: Entry, check: Callable[[], object]) -> bool:
+        """Whether `check` finds nothing wrong with an entry; what is wrong becomes a note.
 
         Raises:
             MetaPruneError: something is, and the query is strict.
         """
         try:
-            look()
+            check()
         except (FormatError, HubError) as error:
             if self.patience.ends(error) or self.strict:
                 raise
             if isinstance(error, NotCachedError):
                 self._note_uncached(entry.id)
                 return False
-            self.note(f"left out entry {entry.id}: {str(error).removeprefix(f'entry {entry.id}: ')}")
+            self.record.note(f"left out entry {entry.id}: {str(error).removeprefix(f'entry {entry.id}: ')}")
             return False
         return True
 
@@ -131,10 +125,10 @@ class Similarity(ABC):
         return list(entries)
 
     def weight(self, score: float) -> float:
-        """How much a neighbour of that score counts when votes are weighted; above 0."""
+        """How much a neighbor of that score counts when votes are weighted; above 0."""
         return max(score, 1e-6)
 
-    def rank(self, query: Query, entries: Sequence[Entry]) -> list[Neighbour]:
+    def rank(self, query: Query, entries: Sequence[Entry]) -> list[Neighbor]:
         """Entries from the nearest to the farthest; equal scores are ordered by id.
 
         Raises:
@@ -144,7 +138,7 @@ class Similarity(ABC):
         unsure = [name for name, score in scores.items() if not math.isfinite(score)]
         if unsure:
             raise BankError(f"similarity {self.name!r} has no finite score for entry {unsure[0]}")
-        found = [Neighbour(entry, float(scores[entry.id])) for entry in entries if entry.id in scores]
+        found = [Neighbor(entry, float(scores[entry.id])) for entry in entries if entry.id in scores]
         return sorted(found, key=lambda n: (-n.score, n.entry.id))
 
 

@@ -101,14 +101,14 @@ class WordNet(Similarity):
                 f"none of the labels is in WordNet: {', '.join(unknown[:5])}; pass synsets=, or use by='leep'"
             )
         if unknown:
-            query.note(f"labels without a WordNet synset, left out of the ranking: {', '.join(unknown)}")
+            query.record.note(f"labels without a WordNet synset, left out of the ranking: {', '.join(unknown)}")
         guessed = [
             f"{label} as {synset.name()}"
             for label, given, synset in zip(query.task.labels, query.task.synsets, target, strict=True)
             if synset is not None and not (given and is_id(given)) and is_guess(label)
         ]
         if guessed:
-            query.note(f"labels that WordNet knows by one word only, read as a guess: {', '.join(guessed)}")
+            query.record.note(f"labels that WordNet knows by one word only, read as a guess: {', '.join(guessed)}")
         found, silent = {}, []
         for entry in entries:
             synsets = task_synsets(entry.task)
@@ -118,7 +118,7 @@ class WordNet(Similarity):
                 silent.append(entry.id)
         if silent:
             shown = ", ".join(silent[:5])
-            query.note(f"{len(silent)} entries have no label in WordNet and were left out: {shown}")
+            query.record.note(f"{len(silent)} entries have no label in WordNet and were left out: {shown}")
         return found
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ..errors import OptionError
 from ..models.architectures.architecture import PrunableLayer
 from .cost_model import CostModel
-from .sizes import Counts, Sizing
+from .order import Counts, Sizing
 
 STEPS = 40  # of the bisection of a ratio
 
@@ -97,6 +97,6 @@ def _filled(sizing: Sizing, counts: Counts, fits: Callable[[Counts], bool]) -> C
     return counts
 
 
-def ratio_of(counts: Mapping[str, int], layers: Sequence[PrunableLayer]) -> float:
+def removed_share(counts: Mapping[str, int], layers: Sequence[PrunableLayer]) -> float:
     """The share of all units that is gone."""
     return 1.0 - sum(counts.values()) / max(1, sum(layer.size for layer in layers))

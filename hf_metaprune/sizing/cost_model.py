@@ -158,19 +158,19 @@ def count_flops(
     model: MetaPrunedForImageClassification, image: torch.Tensor, frozen_stem: bool = False
 ) -> tuple[int, int]:
     """FLOPs of one image (1, 3, h, w): of a forward pass, and of a training step (forward and backward)."""
-    costs = cost_model_of(model.config, image, frozen_stem)
+    costs = get_cost_model(model.config, image, frozen_stem)
     counts = {name: len(kept) for name, kept in model.mask().items()}
     return costs.flops(counts), costs.training_flops(counts)
 
 
-def cost_model_of(config: MetaPrunedConfig, image: torch.Tensor, frozen_stem: bool = False) -> CostModel:
+def get_cost_model(config: MetaPrunedConfig, image: torch.Tensor, frozen_stem: bool = False) -> CostModel:
     """The costs of all sub-networks of a base with as many labels; made once for all of these."""
     network, sizes = json.dumps(config.base_model, sort_keys=True), tuple(config.mask().sizes.items())
-    return _cost_model(network, sizes, config.num_labels, tuple(image.shape[1:]), frozen_stem)
+    return _cached_cost_model(network, sizes, config.num_labels, tuple(image.shape[1:]), frozen_stem)
 
 
 @lru_cache(maxsize=16)  # a bank's entries are slices of one network
-def _cost_model(
+def _cached_cost_model(
     network: str, sizes: tuple[tuple[str, int], ...], labels: int, shape: tuple[int, ...], frozen_stem: bool
 ) -> CostModel:
     full = Mask.full(dict(sizes)).pack()

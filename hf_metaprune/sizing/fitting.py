@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from ..adapt.strategies import Start, takes_neighbours_weights
-from ..config import VOTED, AdaptOptions
+from ..config import AdaptOptions
 from ..errors import OptionError
 from ..masks.mask import Mask
 from ..masks.scores import ScoreMask
-from .budgets import Budget, largest, ratio_of
-from .cost_model import CostModel, cost_model_of
+from .budgets import Budget, largest, removed_share
+from .cost_model import CostModel, get_cost_model
+from .inputs import AdaptInputs
 from .latency import LatencyTable
-from .sizes import Counts, Order, Sizing, layer_exceptions
+from .order import Counts, Order, Sizing, layer_exceptions
+
+Note = Callable[[str], None]
+"""Takes a sentence for the user."""
 
 LATENCY_TRIES = 6
 ROUNDED_MUCH = 0.02
@@ -24,7 +28,7 @@ NEAR, MARGIN = 0.9, 1.03
 """How much of that is enough, and how much more than measured a sub-network is taken to need."""
 
 
-def budget_of(options: AdaptOptions) -> Budget:
+def make_budget(options: AdaptOptions) -> Budget:
     """The bounds that the options name."""
     return Budget(options.max_params, options.max_macs, options.max_latency_ms)
 
@@ -35,52 +39,52 @@ def check_bounds(options: AdaptOptions) -> None:
     Raises:
         OptionError: there are both.
     """
-    if budget_of(options) and options.ratio is not None:
+    if make_budget(options) and options.ratio is not None:
         raise OptionError(f"ratio={options.ratio} and a budget: pass one of them")
 
 
 def is_even(options: AdaptOptions) -> bool:
     """Whether every layer keeps the share that the ratio says."""
-    others = options.layer_ratios or options.round_to > 1 or budget_of(options)
+    others = options.layer_ratios or options.round_to > 1 or make_budget(options)
     return options.split == "layer" and not others
 
 
-def cost_model(start: Start) -> CostModel:
+def task_cost_model(inputs: AdaptInputs) -> CostModel:
     """What sub-networks of the base cost, for the task's labels and images."""
-    config = start.base.config(Mask.full(start.sizes), start.task.labels)
-    return cost_model_of(config, start.images.images[:1])
+    config = inputs.base.config(Mask.full(inputs.sizes), inputs.task.labels)
+    return get_cost_model(config, inputs.images.images[:1])
 
 
-def sizing_of(start: Start, order: Order) -> Sizing:
+def make_sizing(inputs: AdaptInputs, order: Order) -> Sizing:
     """How sizes are chosen by the options."""
-    o, layers = start.options, start.layers
+    o, layers = inputs.options, inputs.layers
     return Sizing(layers, order, o.split, layer_exceptions(o.layer_ratios, layers), o.round_to)
 
 
-def check_reach(start: Start) -> None:
+def check_reachable(inputs: AdaptInputs) -> None:
     """Refuse a budget that no sub-network of the base can meet; no vote is needed to know.
 
     Raises:
         OptionError: says what the smallest one costs.
     """
-    layers, budget = start.layers, budget_of(start.options)
+    layers, budget = inputs.layers, make_budget(inputs.options)
     if not budget:
         return
     order = Order.by_scores(ScoreMask({layer.name: [1.0] * layer.size for layer in layers}))
-    sizing = sizing_of(start, order)
-    costs = cost_model(start)
+    sizing = make_sizing(inputs, order)
+    costs = task_cost_model(inputs)
     try:
         largest(sizing, replace(budget, max_latency_ms=None), costs)
         if budget.max_latency_ms is not None:
-            LatencyTable(start, sizing, ratios=()).check_reach(budget.max_latency_ms)
+            LatencyTable(inputs, sizing, ratios=()).check_reachable(budget.max_latency_ms)
     except OptionError as error:
-        if start.options.prune_stem or not start.base.family.stem_layers(start.base.network):
+        if inputs.options.prune_stem or not inputs.base.family.stem_layers(inputs.base.network):
             raise
         raise OptionError(f"{error}; prune_stem=True (--prune-stem) allows smaller ones") from error
 
 
-def cut(start: Start, order: Order, ratio: float | None, notes: list[str]) -> tuple[Mask, float]:
-    """The mask, and the ratio that it is called by; what the user should know is added to `notes`.
+def select_mask(inputs: AdaptInputs, order: Order, ratio: float | None, note: Note) -> tuple[Mask, float]:
+    """The mask, and the ratio that it is called by; `note` is told what the user should know.
 
     Args:
         ratio: of units to remove; of no account where there is a budget.
@@ -88,29 +92,27 @@ def cut(start: Start, order: Order, ratio: float | None, notes: list[str]) -> tu
     Raises:
         OptionError: the budget is out of reach.
     """
-    o, layers, budget = start.options, start.layers, budget_of(start.options)
-    sizing = sizing_of(start, order)
+    o, layers, budget = inputs.options, inputs.layers, make_budget(inputs.options)
+    sizing = make_sizing(inputs, order)
     if budget:
-        counts = _within(start, sizing, budget, notes)
+        counts = _within(inputs, sizing, budget, note)
     else:
         assert ratio is not None
         counts = sizing.counts(ratio)
-        _note_rounding(sizing, ratio, counts, notes)
+        _note_rounding(sizing, ratio, counts, note)
     mask = order.mask(counts)
     empty = [layer.name for layer in layers if not counts[layer.name] and layer.name not in sizing.exceptions]
     if empty:
-        notes.append(f"{len(empty)} of {len(layers)} layers keep no unit, such as {empty[0]}: larger sizes do better")
-    if o.strategy in VOTED:
-        _note_unheld(start, mask, notes)
-    return mask, ratio if ratio is not None and is_even(o) else round(ratio_of(counts, layers), 4)
+        note(f"{len(empty)} of {len(layers)} layers keep no unit, such as {empty[0]}: larger sizes do better")
+    return mask, ratio if ratio is not None and is_even(o) else round(removed_share(counts, layers), 4)
 
 
-def _within(start: Start, sizing: Sizing, budget: Budget, notes: list[str]) -> Counts:
+def _within(inputs: AdaptInputs, sizing: Sizing, budget: Budget, note: Note) -> Counts:
     """The largest sizes within a budget; milliseconds are guessed by a table in the search, and measured in the end."""
-    costs = cost_model(start)
+    costs = task_cost_model(inputs)
     if budget.max_latency_ms is None:
         return largest(sizing, budget, costs)
-    table, bound, scale = LatencyTable(start, sizing), CLOCK * budget.max_latency_ms, 1.0
+    table, bound, scale = LatencyTable(inputs, sizing), CLOCK * budget.max_latency_ms, 1.0
     budget = replace(budget, max_latency_ms=bound)
     best = smallest = sizing.counts(1.0)
     for _ in range(LATENCY_TRIES):
@@ -122,7 +124,7 @@ def _within(start: Start, sizing: Sizing, budget: Budget, notes: list[str]) -> C
             break
         scale = MARGIN * found / table(counts)
     if best == smallest:
-        notes.append(
+        note(
             f"the smallest size was taken: none of the others that were tried took {bound:.3g} ms ({CLOCK:.0%} of the "
             "bound) or less"
         )
@@ -133,24 +135,14 @@ def _scaled(table: LatencyTable, scale: float, counts: Counts) -> float:
     return scale * table(counts)
 
 
-def _note_rounding(sizing: Sizing, ratio: float, counts: Counts, notes: list[str]) -> None:
+def _note_rounding(sizing: Sizing, ratio: float, counts: Counts, note: Note) -> None:
     """Say if rounded widths remove another share than was asked for."""
     if sizing.multiple == 1:
         return
     plain = replace(sizing, multiple=1).counts(ratio)
-    removed, asked = ratio_of(counts, sizing.layers), ratio_of(plain, sizing.layers)
+    removed, asked = removed_share(counts, sizing.layers), removed_share(plain, sizing.layers)
     if abs(removed - asked) > ROUNDED_MUCH:
-        notes.append(
+        note(
             f"round_to={sizing.multiple} removes {removed:.0%} of the units, "
             f"where the ratio alone would remove {asked:.0%}"
-        )
-
-
-def _note_unheld(start: Start, mask: Mask, notes: list[str]) -> None:
-    """Say how many units are kept that no neighbour has."""
-    unheld = (mask - start.held).n_kept
-    if unheld:
-        which = "they start" if takes_neighbours_weights(start, mask) else "all start"
-        notes.append(
-            f"{unheld} of the {mask.n_kept} units that stay are held by no neighbour: {which} with the base's weights"
         )

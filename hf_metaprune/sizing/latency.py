@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..adapt.strategies import Start
 from ..errors import OptionError
 from ..models.modeling import MetaPrunedForImageClassification
-from .sizes import Counts, Sizing
+from .inputs import AdaptInputs
+from .order import Counts, Sizing
 from .timing import WARM_UPS, latency_ms
 
 RATIOS = (0.0, 0.3, 0.6, 0.8, 0.9, 1.0)
@@ -32,14 +32,14 @@ class LatencyTable:
 
     def __init__(
         self,
-        start: Start,
+        inputs: AdaptInputs,
         sizing: Sizing,
         measured: Callable[[nn.Module, torch.Tensor], float] = latency_ms,
         ratios: Sequence[float] = RATIOS,
     ) -> None:
-        self.start, self.sizing, self.measured = start, sizing, measured
-        images = start.images
-        self.pixels = images.preprocessing.normalise(images.images[:1]).to(start.device)
+        self.inputs, self.sizing, self.measured = inputs, sizing, measured
+        images = inputs.images
+        self.pixels = images.preprocessing.normalize(images.images[:1]).to(inputs.device)
         self.points: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
         self.found: dict[tuple[int, ...], float] = {}
         for ratio in ratios:
@@ -57,7 +57,7 @@ class LatencyTable:
             self.found[key] = self.measured(self._model(counts), self.pixels)
         return self.found[key]
 
-    def check_reach(self, bound: float) -> None:
+    def check_reachable(self, bound: float) -> None:
         """Refuse a bound below the smallest sub-network's time.
 
         Raises:
@@ -71,12 +71,12 @@ class LatencyTable:
             )
 
     def _model(self, counts: Counts, empty: bool = False) -> MetaPrunedForImageClassification:
-        base = self.start.base
-        config = base.config(self.sizing.order.mask(counts), self.start.task.labels)
+        base = self.inputs.base
+        config = base.config(self.sizing.order.mask(counts), self.inputs.task.labels)
         if empty:
             with torch.device("meta"):
                 return MetaPrunedForImageClassification(config)
-        return base.slice(config).to(device=self.start.device, memory_format=torch.channels_last).eval()
+        return base.slice(config).to(device=self.inputs.device, memory_format=torch.channels_last).eval()
 
     def _fit(self, counts: Counts) -> None:
         """Add a sub-network's times to the table."""

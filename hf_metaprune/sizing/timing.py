@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
-import platform
 import statistics
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -57,52 +52,3 @@ def _pass_ms(model: nn.Module, pixels: torch.Tensor) -> float:
     if pixels.is_cuda:
         torch.cuda.synchronize(pixels.device)
     return 1000 * (time.perf_counter() - began)
-
-
-def machine_kind(device: torch.device) -> str:
-    """The kind of processor, and how much of it is used; never the machine's name."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
-    return f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() in ("model name", "Model"):
-                return " ".join(value.split())
-    except OSError:
-        pass
-    return platform.processor() or platform.machine() or "a CPU"
-
-
-@contextmanager
-def measured_energy(found: dict[str, float]) -> Iterator[None]:
-    """Fill `found` with ``energy_kwh`` and ``co2_kg`` of the block, if CodeCarbon is installed; never fails."""
-    tracker = _tracker()
-    try:
-        yield
-    finally:
-        if tracker is not None:
-            try:
-                co2 = tracker.stop()
-                data = tracker.final_emissions_data
-                found |= {"energy_kwh": float(data.energy_consumed), "co2_kg": float(co2 or 0.0)}
-            except Exception as error:  # another's code, and no part of the job
-                log.info("CodeCarbon failed: %s", error)
-
-
-def _tracker() -> Any:
-    if importlib.util.find_spec("codecarbon") is None:
-        return None
-    try:
-        from codecarbon import EmissionsTracker
-
-        tracker = EmissionsTracker(save_to_file=False, log_level="critical", tracking_mode="process")
-        tracker.start()
-    except Exception as error:  # no sensor, no network, another version
-        log.info("CodeCarbon cannot start: %s", error)
-        return None
-    return tracker

@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,11 +22,10 @@ from ..data.images import ImageSet, augment
 from ..errors import DataError, OptionError
 from ..models.modeling import MetaPrunedForImageClassification
 from ..sizing.cost_model import count_flops
-from .learnt_scores import Gates
-
-EVAL_BATCH = 256
-STATISTICS_IMAGES = 500
-"""Images from which batch norm statistics are taken: each gives as many values as its map has places."""
+from .forward import accuracy
+from .hardware import autocast, pick_device
+from .learnable_scores import LearnableScores
+from .statistics import recalibrate
 
 
 @dataclass
@@ -72,38 +70,6 @@ class TrainingResult:
         )
 
 
-def pick_device(device: str | torch.device | None = None) -> torch.device:
-    """The device asked for, or the best one there is.
-
-    Raises:
-        OptionError: it does not exist here.
-    """
-    if device is None or device == "auto":
-        return Accelerator().device
-    try:
-        chosen = torch.device(device)
-        torch.zeros(1, device=chosen).item()  # fails on "meta", too
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise OptionError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
-    return chosen
-
-
-@cache
-def bf16_pays(device_type: str) -> bool:
-    """Whether bfloat16 is chosen where nothing is said: native on CUDA, and never on CPUs.
-
-    On a CPU with avx512_bf16 it was slower than float32 for the narrow networks that slicing leaves.
-    """
-    return device_type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-
-
-def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
-    """The autocast context for a `precision` of "auto", "fp32" or "bf16"."""
-    if precision == "bf16" or (precision == "auto" and bf16_pays(device.type)):
-        return torch.autocast(device.type, torch.bfloat16)
-    return contextlib.nullcontext()
-
-
 def batch_rows(n: int, batch_size: int, seed: int) -> Iterator[np.ndarray]:
     """Endless batches of row numbers: shuffled passes over `n` rows, chained and cut into equal batches."""
     size, rng, rest = min(batch_size, n), np.random.default_rng(seed), np.empty(0, dtype=np.int64)
@@ -143,11 +109,11 @@ def fine_tune(
     device: torch.device | None = None,
     seed: int = 0,
     callbacks: Sequence[Callback] = (),
-    gates: Gates | None = None,
+    learnable: LearnableScores | None = None,
     statistics: bool = False,
     progress: bool = False,
 ) -> TrainingResult:
-    """Train `model` in place, and the scores of `gates` with it, if there are any.
+    """Train `model` in place, and the scores of `learnable` with it, if there are any.
 
     It ends on `device` in eval mode, with its averaged weights if `options.ema` is set. With `statistics`, its batch
     norm statistics are estimated anew at the end: those that training leaves are averages over weights that have
@@ -160,7 +126,8 @@ def fine_tune(
     """
     if not len(train):
         raise DataError("there is no image to train on")
-    run = _Run(model, train, options, evaluation, device or pick_device(), seed, callbacks, gates, statistics)
+    options = options.closed()
+    run = _Run(model, train, options, evaluation, device or pick_device(), seed, callbacks, learnable, statistics)
     for step in tqdm(range(options.steps), desc="fine-tuning", disable=not progress, leave=False):
         run.step(step)
         if run.state.stop:
@@ -180,11 +147,11 @@ class _Run:
         device: torch.device,
         seed: int,
         callbacks: Sequence[Callback],
-        gates: Gates | None = None,
+        learnable: LearnableScores | None = None,
         statistics: bool = False,
     ) -> None:
         self.model, self.train, self.options, self.evaluation = model, train, options, evaluation
-        self.device, self.callbacks, self.gates = device, callbacks, gates
+        self.device, self.callbacks, self.learnable = device, callbacks, learnable
         self.seed, self.statistics = seed, statistics
         self.accelerator = Accelerator(device_placement=False)
         model.to(device=device, memory_format=torch.channels_last)
@@ -192,14 +159,14 @@ class _Run:
         self._train_mode()
         self.optimizer = make_optimizer(model, options)
         self.parallel: Any = self.accelerator.prepare(model) if self.accelerator.num_processes > 1 else model
-        if gates is not None:
-            self._learn_scores(gates)
+        if learnable is not None:
+            self._learn_scores(learnable)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda s: lr_factor(s, options))
         self.rows = batch_rows(len(train), options.batch_size, seed)
         self.generator = torch.Generator().manual_seed(seed)
         self.mixup = np.random.default_rng(seed + 1)
         # Buffers follow the model: batch norm statistics are moving averages already, and to average the indices
-        # of kept channels would round them to their neighbours.
+        # of kept channels would round them to their neighbors.
         self.average = (
             AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema), use_buffers=False)
             if options.ema
@@ -214,11 +181,11 @@ class _Run:
         if 0 in options.eval_steps or options.steps == 0:
             self._evaluate(0)
 
-    def _learn_scores(self, gates: Gates) -> None:
+    def _learn_scores(self, learnable: LearnableScores) -> None:
         if self.accelerator.num_processes > 1:
             raise OptionError("scores are learnt by one process: start it without `accelerate launch`")
-        self.parallel = gates
-        self.optimizer.add_param_group({"params": gates.parameters, "lr": gates.lr, "weight_decay": 0.0})
+        self.parallel = learnable
+        self.optimizer.add_param_group({"params": learnable.parameters, "lr": learnable.lr, "weight_decay": 0.0})
 
     def _train_mode(self) -> None:
         self.model.train()
@@ -229,7 +196,7 @@ class _Run:
         rows = next(self.rows)
         rows = rows[self.accelerator.process_index :: self.accelerator.num_processes]
         images, targets = self.train.__getitems__(rows)
-        x = self.train.preprocessing.normalise(images.to(self.device))
+        x = self.train.preprocessing.normalize(images.to(self.device))
         x = augment(x, self.generator, self.options.flip, self.options.shift)
         return x.contiguous(memory_format=torch.channels_last), targets.to(self.device)
 
@@ -245,7 +212,7 @@ class _Run:
         loss = F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
         if weight < 1.0:
             loss = weight * loss + (1 - weight) * F.cross_entropy(logits.float(), other, label_smoothing=smoothing)
-        return loss if self.gates is None else loss + self.gates.penalty()
+        return loss if self.learnable is None else loss + self.learnable.penalty()
 
     def _count(self, x: torch.Tensor) -> None:
         params = sum(p.numel() for p in self.model.parameters())
@@ -285,7 +252,7 @@ class _Run:
             return
         shown: Any = self.average.module if self.average is not None else self.model
         with (
-            self.gates.applied() if self.gates is not None else contextlib.nullcontext(),
+            self.learnable.applied() if self.learnable is not None else contextlib.nullcontext(),
             self._true_statistics(shown) if self.statistics and step else contextlib.nullcontext(),
         ):
             self.state.accuracy = accuracy(shown, self.evaluation, self.device, self.options.precision)
@@ -331,64 +298,3 @@ class _Run:
             parameter.requires_grad_(trainable)
         self.model.eval()
         return self.result
-
-
-@torch.inference_mode()
-def predict_logits(
-    model: MetaPrunedForImageClassification, images: ImageSet, device: torch.device, precision: str = "fp32"
-) -> torch.Tensor:
-    """Logits float32 (n, labels) on the CPU, in eval mode."""
-    model.eval()
-    out = [torch.empty(0, model.config.num_labels)]
-    for x, _ in images.batches(EVAL_BATCH):
-        with autocast(device, precision):
-            logits = model(x.to(device).contiguous(memory_format=torch.channels_last)).logits
-        out.append(logits.float().cpu())
-    return torch.cat(out)
-
-
-def accuracy(
-    model: MetaPrunedForImageClassification, images: ImageSet, device: torch.device, precision: str = "fp32"
-) -> float:
-    """Share of images whose highest logit is their label's."""
-    hits = predict_logits(model, images, device, precision).argmax(1) == images.targets
-    return hits.double().mean().item()
-
-
-@torch.no_grad()
-def recalibrate(
-    model: MetaPrunedForImageClassification,
-    images: ImageSet,
-    device: torch.device,
-    *,
-    seed: int = 0,
-) -> int:
-    """Re-estimate batch norm statistics on images, at most `STATISTICS_IMAGES`, as one average over all batches.
-
-    Batches are equally large, give or take one image: each counts as much as the others.
-
-    Returns:
-        How many images were passed forward: none where there is no batch norm.
-    """
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    if not norms:
-        model.to(device).eval()
-        return 0
-    momenta = [m.momentum for m in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # torch's way to ask for the cumulative average
-    model.to(device=device, memory_format=torch.channels_last).eval()
-    for norm in norms:  # nothing else: dropout would change what they see
-        norm.train()
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(images), generator=generator)  # a batch of one class would bias the variances
-    order = order[:STATISTICS_IMAGES]
-    for rows in order.tensor_split(math.ceil(len(order) / EVAL_BATCH)):
-        x = images.preprocessing.normalise(images.images[rows])
-        with autocast(device, "auto"):
-            model(x.to(device).contiguous(memory_format=torch.channels_last))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    model.eval()
-    return len(order)

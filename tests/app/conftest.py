@@ -140,7 +140,7 @@ class Visit:
     def take_example(self) -> None:
         self.page.get_by_role("tab", name="Example").click()
         self.page.get_by_role("button", name="Use these photos").click()
-        self.page.locator("#told").get_by_text("The example is ready").wait_for()
+        self.page.locator("#messages").get_by_text("The example is ready").wait_for()
         self.page.locator("#classes .class").first.wait_for()
 
     def add(self, label: str, files: list[Path], says: str) -> None:
@@ -151,7 +151,7 @@ class Visit:
         listed = self.page.locator(f'td[aria-label="{files[-1].name}"]')
         listed.wait_for()
         self.page.get_by_role("button", name="Add to the class").click()
-        self.page.locator("#told").get_by_text(says).wait_for()
+        self.page.locator("#messages").get_by_text(says).wait_for()
         if says.startswith("Took"):
             listed.wait_for(state="detached")
 

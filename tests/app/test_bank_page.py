@@ -11,7 +11,7 @@ import pytest
 
 from hf_metaprune import Bank
 from hf_metaprune.app.bank_page import BankPage
-from hf_metaprune.app.room import Room
+from hf_metaprune.app.shared import SharedState
 from hf_metaprune.errors import WordNetError
 from hf_metaprune.models.base_model import BaseModel
 from tests.conftest import needs_wordnet
@@ -48,7 +48,7 @@ def bank_page(folder: Path) -> BankPage:
 
     async def make() -> BankPage:
         with gr.Blocks():
-            return BankPage(Room(folder, None))
+            return BankPage(SharedState(folder, None))
 
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, make()).result()

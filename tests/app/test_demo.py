@@ -40,7 +40,7 @@ def test_from_the_example_to_three_files(demo: Served, visit: Callable[..., Visi
     one.take_example()
     one.make()
     one.finish()
-    assert "recognised" in one.text("#result")
+    assert "recognized" in one.text("#result")
     assert " ms for a photo" in one.text("#size")
     row = Dataset.from_parquet(str(SPACE / "examples" / "unseen_five" / "test.parquet"))[0]
     photo = tmp_path / "photo.png"
@@ -69,7 +69,7 @@ def test_from_the_example_to_three_files(demo: Served, visit: Callable[..., Visi
     stop = one.page.locator("#stop-ways")
     assert wait_until(lambda: one.page.evaluate("document.activeElement.id") == "stop-ways")
     stop.press("Enter")
-    one.message("#told-ways", "Stopped.")
+    one.message("#comparison-messages", "Stopped.")
     assert "Trying" not in one.text("#compared")
     assert wait_until(lambda: one.page.evaluate("document.activeElement.id") == "compare")
     one.press("Compare with other ways")

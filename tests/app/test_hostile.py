@@ -60,7 +60,7 @@ def test_files_that_are_no_photos(visit: Visits, tmp_path: Path) -> None:
         paths.append(tmp_path / name)
         paths[-1].write_bytes(content)
     one.add("cat", paths, "Took 1 photo into")
-    told = one.text("#told")
+    told = one.text("#messages")
     for name, (_, why) in FILES.items():
         assert f"{name}: " in told
         assert why in told
@@ -118,9 +118,9 @@ def test_archives(visit: Visits, tmp_path: Path, served: Served) -> None:
         (bad, "Took 2 photos."),
     ):
         one.page.locator("#zip input[type=file]").set_input_files(str(path))
-        one.message("#told", says)
+        one.message("#messages", says)
         one.page.locator("#zip td[aria-label]").wait_for(state="detached")  # or the next upload meets this one's end
-    told = one.text("#told")
+    told = one.text("#messages")
     assert all(why in told for why in ("leads out of the zip", "an archive in the archive", "a link"))
     assert one.page.locator("#classes .class").count() == 2
     assert served.peak_memory() - before < 300_000_000

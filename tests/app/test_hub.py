@@ -51,7 +51,7 @@ def test_from_a_data_set_to_a_published_model(visit: Visits, hub: LoopbackHub, o
     page.get_by_role("tab", name="Hub", exact=True).click()
     page.get_by_label("Data set of the Hub").fill("ann/things")
     one.press("Take these photos")
-    one.message("#told", "Took")
+    one.message("#messages", "Took")
     assert page.locator("#classes .class").count() == 3
     assert all(seen.authorization is None for seen in hub.requests if "things" in seen.path)
     one.press("4. Publish")
@@ -99,4 +99,4 @@ def test_a_data_set_that_is_not_there_is_said(visit: Visits, online: Served) -> 
     for name, says in (("ann/nothing", "no public data set ann/nothing"), ("../../etc", "no id of a data set")):
         one.page.get_by_label("Data set of the Hub").fill(name)
         one.press("Take these photos")
-        one.message("#told", says)
+        one.message("#messages", says)

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import gradio as gr
 import pytest
 
+from hf_metaprune.app.events import SORRY, run_steps
 from hf_metaprune.app.jobs import StoppedError
-from hf_metaprune.app.pressed import SORRY, pressed
-from hf_metaprune.app.room import Update
+from hf_metaprune.app.shared import Update
 from hf_metaprune.errors import DataError
 
 
@@ -34,7 +34,7 @@ def test_a_button_can_be_pressed_again_whatever_happens(
             raise error
 
     with caplog.at_level(logging.DEBUG):
-        updates = list(pressed(steps(), told, {"button": "off"}, {"button": "on"}))
+        updates = list(run_steps(steps(), told, {"button": "off"}, {"button": "on"}))
     assert updates[:2] == [{"button": "off"}, {"a": 1}]
     assert updates[-1] == {"button": "on"}
     assert len(updates) == 3 + (said is not None)
@@ -53,7 +53,7 @@ def test_a_visitor_who_leaves_ends_the_work() -> None:
         finally:
             ended.append(True)
 
-    shown = pressed(steps(), gr.HTML(), {}, {})
+    shown = run_steps(steps(), gr.HTML(), {}, {})
     assert next(shown) == next(shown) == {}
     shown.close()  # type: ignore[attr-defined]
     assert ended == [True]

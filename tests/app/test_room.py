@@ -15,7 +15,7 @@ import pytest
 
 from hf_metaprune import MetaPruner
 from hf_metaprune.app.comparison import BASE, STRATEGIES, ways
-from hf_metaprune.app.room import Room
+from hf_metaprune.app.shared import SharedState
 from hf_metaprune.app.speeds import RATIOS, Speeds
 from hf_metaprune.app.visitor import Visitors
 from hf_metaprune.data.task import TaskData
@@ -26,23 +26,23 @@ def test_the_bank_is_opened_once_for_all(bank_folder: Path, monkeypatch: pytest.
     opened: list[Any] = []
     real = MetaPruner.from_hub
     monkeypatch.setattr(MetaPruner, "from_hub", lambda where: opened.append(where) or real(where))
-    room = Room(bank_folder, None)
+    shared = SharedState(bank_folder, None)
     assert opened == []
-    threads = [threading.Thread(target=lambda: room.opened) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: shared.opened) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert opened == [bank_folder]
-    assert room.opened.whole[0] > 0
-    assert room.opened.ratio == room.opened.bank.default_ratio
+    assert shared.opened.whole[0] > 0
+    assert shared.opened.ratio == shared.opened.bank.default_ratio
 
 
 def test_a_bank_that_is_not_there_is_said_to_everyone(tmp_path: Path) -> None:
-    room = Room(tmp_path / "nothing", None)
+    shared = SharedState(tmp_path / "nothing", None)
     for _ in range(2):
         with pytest.raises(MetaPruneError, match="nothing"):
-            room.opened  # noqa: B018
+            shared.opened  # noqa: B018
 
 
 @pytest.mark.slow
@@ -63,10 +63,10 @@ def test_examples_are_shown_with_their_classes(tmp_path: Path, examples: Path) -
     (tmp_path / "other" / "train.parquet").write_bytes(b"no parquet")
     (tmp_path / "plain").mkdir()
     pq.write_table(pa.table({"label": ["a", "b"]}), tmp_path / "plain" / "train.parquet")  # nothing tells names
-    found = dict(Room(tmp_path, tmp_path).example_classes())
+    found = dict(SharedState(tmp_path, tmp_path).example_classes())
     assert found["splits"] == found["other"] == found["plain"] == ""
     assert set(found["three things"].split(", ")) == {path.name for path in (examples / "three_things").iterdir()}
-    shipped = dict(Room(tmp_path, Path(__file__).parents[2] / "space" / "examples").example_classes())
+    shipped = dict(SharedState(tmp_path, Path(__file__).parents[2] / "space" / "examples").example_classes())
     assert shipped == {"unseen five": "spider, sunflower, table, train, wardrobe"}
 
 
@@ -78,7 +78,7 @@ def test_speeds_are_taken_once_and_interpolated(bank_folder: Path, monkeypatch: 
         return [10.0 - 8 * ratio for ratio in RATIOS]
 
     monkeypatch.setattr("hf_metaprune.app.speeds.latencies_ms", timed)
-    speeds = Speeds(Room(bank_folder, None).opened.base)
+    speeds = Speeds(SharedState(bank_folder, None).opened.base)
     assert speeds(0.6) == pytest.approx(10 - 8 * 0.6)
     assert speeds(0.97) == pytest.approx(10 - 8 * 0.97)
     assert len(asked) == 1

@@ -108,19 +108,19 @@ def test_who_signs_in_finds_the_model_again_and_publishes_it(
     monkeypatch.setattr(Accounts, "says", {"error": "access_denied"})
     one.press("Sign in with Hugging Face")
     page.wait_for_url("**?back=*")
-    one.message("#result", "recognised")
+    one.message("#result", "recognized")
     page.get_by_role("button", name="Sign in with Hugging Face").wait_for()
     monkeypatch.setattr(Accounts, "says", {})
     one.press("Sign in with Hugging Face")
     page.wait_for_url("**/oauth/authorization*")
     page.go_back()
-    one.message("#result", "recognised")
+    one.message("#result", "recognized")
     monkeypatch.setattr(Accounts, "says", {"code": "a_code"})
     one.press("Sign in with Hugging Face")
     page.get_by_role("button", name="Sign out (ann)").wait_for()
-    one.message("#result", "recognised")
+    one.message("#result", "recognized")
     assert one.text("#result") == before
-    assert page.locator("#neighbours svg").count() == 1
+    assert page.locator("#neighbors svg").count() == 1
     assert page.locator("#classes .class").count() == 3
     assert wait_until(lambda: "back=" not in page.url)
     assert page.get_by_label("Name", exact=True).input_value() == "ann/signed"
@@ -133,7 +133,7 @@ def test_who_signs_in_finds_the_model_again_and_publishes_it(
         assert not any(secret.encode() in path.read_bytes() for path in space.files.rglob("*") if path.is_file())
     one.press("Sign out (ann)")
     page.get_by_role("button", name="Sign in with Hugging Face").wait_for()
-    one.message("#result", "recognised")
+    one.message("#result", "recognized")
     assert wait_until(lambda: "back=" not in page.url)
     page.reload()
     one.message("#classes", "No photos yet.")  # a ticket holds once
@@ -163,13 +163,13 @@ def test_a_ticket_holds_once_and_for_a_while() -> None:
     first = here.get("before")
     ticket, folder = here.expect(first), first.folder
     here.leave("before")
-    assert not here.come_back("another", "after")
-    assert here.come_back(ticket, "after")
+    assert not here.restore("another", "after")
+    assert here.restore(ticket, "after")
     assert here.get("after") is first
-    assert not here.come_back(ticket, "of a thief")
+    assert not here.restore(ticket, "of a thief")
     ticket = here.expect(first)
     assert folder.exists()
     here.away = 0
     here.leave("after")
     assert wait_until(lambda: not folder.exists())
-    assert not here.come_back(ticket, "after")
+    assert not here.restore(ticket, "after")

@@ -6,7 +6,7 @@ import pytest
 
 from hf_metaprune.adapt.plan import Plan
 from hf_metaprune.app.comparison import Compared
-from hf_metaprune.app.views import answer, compared, neighbours, verdict
+from hf_metaprune.app.views import answer, compared, neighbors, verdict
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.drawing.style import LONGEST_NAME
 from hf_metaprune.pruner import MetaPruner
@@ -22,7 +22,7 @@ BASE = Compared("the whole base", 0.96, 2000)
             0.25,
             8,
             [
-                "recognises 25% of the test photos; a guess would be right for 50%",
+                "recognizes 25% of the test photos; a guess would be right for 50%",
                 "only 8 photos",
                 "no better than chance",
             ],
@@ -66,11 +66,11 @@ def test_an_answer_names_no_other_than_the_classes() -> None:
     assert "whatever a photo shows" in found
 
 
-def test_neighbours_are_ranked_and_read_without_underscores(pruner: MetaPruner, task_data: TaskData) -> None:
-    plan: Plan = pruner.plan(task_data.select((0, 2, 4)), neighbours=2, ratio=0.8)
-    found = neighbours(plan, 0.8)
+def test_neighbors_are_ranked_and_read_without_underscores(pruner: MetaPruner, task_data: TaskData) -> None:
+    plan: Plan = pruner.plan(task_data.select((0, 2, 4)), neighbors=2, ratio=0.8)
+    found = neighbors(plan, 0.8)
     assert f"Of the {len(pruner.bank)} tasks of the bank, the 2 nearest to yours vote on what stays" in found
     assert found.count(">does not vote<") == len(pruner.bank) - 2 == len(plan.runners_up)
     assert found.index(">does not vote<") > found.rindex(">votes<")
-    first = ", ".join(plan.neighbours[0].entry.labels).replace("_", " ")
-    assert found.index(first[:LONGEST_NAME]) < found.index(f"{plan.neighbours[1].score:.2f}")
+    first = ", ".join(plan.neighbors[0].entry.labels).replace("_", " ")
+    assert found.index(first[:LONGEST_NAME]) < found.index(f"{plan.neighbors[1].score:.2f}")

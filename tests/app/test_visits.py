@@ -29,8 +29,8 @@ def test_from_an_example_to_a_model_on_disk(visit: Visits, tmp_path: Path, examp
     one.set_steps(20)
     one.make()
     one.finish()
-    assert "recognised" in one.text("#result")
-    assert one.page.locator("#neighbours svg").get_attribute("aria-label")
+    assert "recognized" in one.text("#result")
+    assert one.page.locator("#neighbors svg").get_attribute("aria-label")
     assert "of the base" in one.text("#size")
     one.page.locator("#layer input").click()
     one.page.get_by_role("option").first.click()
@@ -78,7 +78,7 @@ def test_a_photo_of_the_camera_is_taken(visit: Visits) -> None:
     one.page.get_by_label("capture photo").click()
     one.page.locator("#camera img").wait_for()
     one.press("Add to the class")
-    one.message("#told", "Took 1 photo into “ball”.")
+    one.message("#messages", "Took 1 photo into “ball”.")
     assert one.page.locator("#classes .class img").count() == 1
 
 
@@ -91,7 +91,7 @@ def test_what_cannot_be_used_is_said(visit: Visits, task_data: TaskData, tmp_pat
     svg = tmp_path / "drawing.png"
     svg.write_text("<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>")
     one.add("cat", [svg], "Took 0 photos.")
-    assert "drawing.png: no photo of a common kind" in one.text("#told")
+    assert "drawing.png: no photo of a common kind" in one.text("#messages")
     one.add(" ", [svg], "a class needs a name")
     one.make()
     one.message("#said", "press “Add to the class” to add the photos that you have chosen")
@@ -125,7 +125,7 @@ def test_a_training_ends_when_its_photos_are_others(visit: Visits, task_data: Ta
     one.add("cow", photos, "Took 12 photos into “cow”.")
     one.message("#said", "your photos are others now")
     assert one.page.locator("#result .tiles").count() == 0
-    one.page.locator("#neighbours").wait_for(state="hidden")
+    one.page.locator("#neighbors").wait_for(state="hidden")
 
 
 @pytest.mark.slow
@@ -138,14 +138,14 @@ def test_a_page_that_was_idle_for_too_long_says_so(visit: Visits, bank_folder: P
         one.set_steps(20)
         one.make()
         one.finish()
-        visitors = app.room.visitors
+        visitors = app.shared.visitors
         visitors.idle, usual = 0, visitors.idle
         visitors.get("another")
         visitors.idle = usual
         one.press("Compare with other ways")
-        one.message("#told-ways", "The model is not here any more")
+        one.message("#comparison-messages", "The model is not here any more")
         one.press("Make an ONNX file")
-        one.message("#told-files", "The model is not here any more")
+        one.message("#export-messages", "The model is not here any more")
         one.page.locator("#photo input[type=file]").set_input_files(str(next(examples.rglob("*.png"))))
         one.message("#answer", "The model is not here any more")
         one.make()
@@ -193,7 +193,7 @@ def test_a_class_is_removed_and_all_is_forgotten_when_asked_twice(
     page.locator("#which input").click()
     page.get_by_role("option", name="bee").click()
     one.press("Remove this class")
-    one.message("#told", "“bee” is removed.")
+    one.message("#messages", "“bee” is removed.")
     assert page.locator("#classes .class b").all_inner_texts() == ["ant", "cow"]
     one.set_steps(20)
     one.make()
@@ -204,7 +204,7 @@ def test_a_class_is_removed_and_all_is_forgotten_when_asked_twice(
     assert page.locator("#classes .class").count() == 2
     one.press("Start over")
     one.press("Yes, forget all")
-    one.message("#told", "All of it is forgotten.")
+    one.message("#messages", "All of it is forgotten.")
     one.message("#classes", "No photos yet.")
     assert page.locator("#result .tiles").count() == 0
     assert page.get_by_label("Name of a class").input_value() == ""
@@ -239,4 +239,4 @@ def test_other_photos_and_another_size_are_none_of_the_model_that_there_is(
     assert one.page.locator("#result .tiles").count() == 1
     one.add("cow", photos, "Took 12 photos into “cow”.")
     one.page.locator("#result .tiles").wait_for(state="detached")
-    assert not one.page.locator("#neighbours").is_visible()
+    assert not one.page.locator("#neighbors").is_visible()

@@ -15,7 +15,8 @@ from hf_metaprune.bank.bank import Bank
 from hf_metaprune.bank.entry import check_id
 from hf_metaprune.bank.factory import subset
 from hf_metaprune.bank.index import INDEX_SCHEMA, read_table
-from hf_metaprune.bank.validation import repair_index, validate_bank
+from hf_metaprune.bank.repair import repair_index
+from hf_metaprune.bank.validation import validate_bank
 from hf_metaprune.errors import BankError, BaseMismatchError, FormatError, MetaPruneError, StorageError
 from hf_metaprune.models.base_model import BaseModel
 from tests.bank.edits import edit_index, edit_json, first

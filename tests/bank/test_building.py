@@ -15,15 +15,15 @@ from hf_metaprune.bank.bank import Bank
 from hf_metaprune.bank.entry import check_id
 from hf_metaprune.bank.factory import build_bank, entry_id, task_seed
 from hf_metaprune.bank.validation import validate_bank
-from hf_metaprune.config import MethodOptions
 from hf_metaprune.data.images import ImageSet
 from hf_metaprune.data.task import Task, TaskData, draw_tasks
 from hf_metaprune.errors import DataError, StorageError
+from hf_metaprune.methods import IterativeOptions
 from tests.tiny import LABELS, striped_images, tiny_preprocessing
 
 
 def test_builds_do_not_repeat_finished_tasks(own_bank: Bank, task_data: TaskData) -> None:
-    options = MethodOptions(ratio=0.7, steps=2, prune_every=1, batch_size=8)
+    options = IterativeOptions(ratio=0.7, steps=2, prune_every=1, batch_size=8)
     tasks = [(0, 1), (1, 2)]
     built = list(build_bank(own_bank, task_data, tasks, method="random", options=options))
     assert len(built) == 2
@@ -46,11 +46,11 @@ def test_a_full_disk_is_noticed_before_training(
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=largest - 1))
     monkeypatch.setattr(factory._Build, "prune", lambda *_: pytest.fail("it was trained"))
     with pytest.raises(StorageError, match="the disk is full"):
-        list(build_bank(own_bank, task_data, [(0, 1)], method="random", options=MethodOptions(ratio=0.7, steps=2)))
+        list(build_bank(own_bank, task_data, [(0, 1)], method="random", options=IterativeOptions(ratio=0.7, steps=2)))
 
 
 def test_ids_tell_the_labels_and_differ_by_what_shapes_an_entry() -> None:
-    options = MethodOptions()
+    options = IterativeOptions()
     task = Task(("Sweet Pepper", "Dog/Cat"))
     name = entry_id(task, "ifp", options, 0)
     assert name.startswith("sweet-pepper-dog-cat-")
@@ -72,7 +72,7 @@ def build_in_child(root: str, log: str) -> None:
     train = ImageSet(*striped_images(4, len(LABELS), 0), tiny_preprocessing())
     data = TaskData(Task(LABELS), train, train, "train", "stripes")
     tasks = [(a, b) for a in range(6) for b in range(a + 1, 6)]
-    options = MethodOptions(ratio=0.7, steps=1, prune_every=1, batch_size=8)
+    options = IterativeOptions(ratio=0.7, steps=1, prune_every=1, batch_size=8)
     with open(log, "a") as file:
         for entry in build_bank(Bank.open(root), data, tasks, method="random", options=options):
             print(entry.id, file=file, flush=True)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from hf_metaprune import Bank
 from hf_metaprune.bank.factory import sketch_bank
+from hf_metaprune.bank.repair import repair_index
 from hf_metaprune.bank.sketch import (
     MAX_FEATURES,
     BaseFeatures,
@@ -23,11 +24,10 @@ from hf_metaprune.bank.sketch import (
     project,
     unpack_sketch,
 )
-from hf_metaprune.bank.validation import repair_index
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import FormatError
 from hf_metaprune.models.base_model import BaseModel
-from hf_metaprune.training.loop import predict_logits
+from hf_metaprune.training.forward import predict_logits
 
 CPU = torch.device("cpu")
 

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from hf_metaprune.bank.bank import Bank
 from hf_metaprune.bank.entry import Entry
-from hf_metaprune.bank.folders import recover
-from hf_metaprune.bank.validation import repair_index, validate_bank
+from hf_metaprune.bank.repair import recover, repair_index
+from hf_metaprune.bank.validation import validate_bank
 from hf_metaprune.errors import FormatError
 from tests.bank.edits import edit_index, edit_json, first
 

@@ -52,7 +52,7 @@ def make_corpus(root: Path, bank: Path, task_data: TaskData) -> Corpus:
     """From a bank that is there."""
     shutil.copytree(bank, root / "bank", ignore=shutil.ignore_patterns(".locks"))
     task = task_data.select((0, 1, 3), seed=0)
-    result = MetaPruner(Bank.open(bank)).adapt(task, by="leep", neighbours=2, **TINY)
+    result = MetaPruner(Bank.open(bank)).adapt(task, by="leep", neighbors=2, **TINY)
     result.save_pretrained(root / "model")
     for picture in (root / "model").glob("*.png"):
         picture.unlink()

@@ -20,12 +20,12 @@ from safetensors import SafetensorError
 from hf_metaprune import Bank
 from hf_metaprune.bank import index
 from hf_metaprune.bank.entry import check_magnitudes
-from hf_metaprune.bank.folders import recover
-from hf_metaprune.bank.index import check_complete, index_bytes, merged, read_table, rows_of, stored_meta, table_of
+from hf_metaprune.bank.index import check_complete, index_bytes, make_table, merged, read_table, stored_meta, table_rows
 from hf_metaprune.bank.meta import check_meta
-from hf_metaprune.bank.search import _Look
+from hf_metaprune.bank.repair import recover, repair_index
+from hf_metaprune.bank.search import _ModelCheck
 from hf_metaprune.bank.sketch import unpack_sketch
-from hf_metaprune.bank.validation import check_entry, repair_index, validate_bank
+from hf_metaprune.bank.validation import check_entry, validate_bank
 from hf_metaprune.errors import FormatError, HubError, MetaPruneError
 from hf_metaprune.hub.header import read_metadata
 from hf_metaprune.hub.listing import ListedModel
@@ -38,6 +38,7 @@ from hf_metaprune.reporting.bank_card import BankCard
 from hf_metaprune.reporting.card import is_untouched
 from hf_metaprune.reporting.model_card import ModelCard
 from hf_metaprune.reporting.report import AdaptReport
+from hf_metaprune.reporting.report_files import load_report
 from hf_metaprune.result import load_result
 from tests.fuzz.cards import mutate_card, mutate_facts
 from tests.fuzz.corpus import Corpus
@@ -120,9 +121,9 @@ def list_entries(bank: Bank) -> None:
     for entry in bank:
         assert len(entry.mask) == len(bank.sizes)
         json.dumps(entry.reference())
-        bank.files_of(entry).path(entry.path)
+        bank.entry_files(entry).path(entry.path)
         f"{entry.method} {entry.owner}".encode()
-        table_of([entry.row()])
+        make_table([entry.row()])
         if entry.sketch is not None:
             with contextlib.suppress(FormatError):  # as in a ranking, which leaves the entry out
                 assert np.isfinite(unpack_sketch(entry.sketch, len(entry.labels))).all()
@@ -143,8 +144,8 @@ def read_index(corpus: Corpus) -> None:
 def _render(bank: Bank, meta: dict) -> None:
     """The index and the card that publishing into such a bank would make."""
     table = check_complete(read_table(bank.root / "index.parquet"), bank.root)
-    content = index_bytes(merged(table, table_of(list(rows_of(table))[:1]), ["x"]), meta)
-    BankCard("me/bank", meta, list(rows_of(table))).render().encode()
+    content = index_bytes(merged(table, make_table(list(table_rows(table))[:1]), ["x"]), meta)
+    BankCard("me/bank", meta, list(table_rows(table))).render().encode()
     assert content
 
 
@@ -178,11 +179,11 @@ def read_listed(corpus: Corpus) -> None:
 
     memory = Memory(sqlite3.connect(":memory:"))
     with mock.patch("hf_metaprune.bank.search.metadata_on_hub", part):
-        entry = _Look(commons, None, memory)(ListedModel.of(item))
+        entry = _ModelCheck(commons, None, memory)(ListedModel.of(item))
     if entry is not None:
         commons.use_entries({entry.id: entry})
         assert len(entry.mask) == len(commons.sizes)
-        table_of([entry.row()])
+        make_table([entry.row()])
         f"{entry.method} {commons.left_out}".encode()
 
 
@@ -214,7 +215,7 @@ def read_other_base(corpus: Corpus) -> None:
 
 def read_report(corpus: Corpus) -> None:
     """A saved model's report, and what is made of it."""
-    report = AdaptReport.load(corpus.model / "report.json")
+    report = load_report(corpus.model / "report.json")
     repr(report)
     json.dumps(report.to_dict(), allow_nan=False)
     config = {"base_model": {"sha256": "0" * 64}, "labels": ["a", "b"]}
@@ -225,7 +226,7 @@ def read_model(corpus: Corpus) -> None:
     """A saved model, as `predict` reads it."""
     result = load_result(corpus.model, device="cpu")
     repr(result)
-    ModelCard.of(result, "me/model", None, corpus.model).render().encode()
+    ModelCard.from_result(result, "me/model", None, corpus.model).render().encode()
 
 
 def read_pretrained(corpus: Corpus) -> None:

@@ -22,6 +22,7 @@ from hf_metaprune.models.saving import load_config, load_model
 from hf_metaprune.reporting.card import is_untouched, split
 from hf_metaprune.reporting.model_card import ModelCard
 from hf_metaprune.reporting.report import AdaptReport
+from hf_metaprune.reporting.report_files import load_report
 from tests.bank.edits import edit_index, edit_json, first
 from tests.fuzz.corpus import Corpus
 from tests.fuzz.formats import pack, unpack
@@ -157,20 +158,20 @@ def test_published_rows_that_lack_something(hub: LoopbackHub, own_bank: Bank) ->
         {"bank": "x"},
         {"bank": {"repo_id": 5}},
         {"evaluated_on": {"": None}},
-        {"rivals": {"x": {}}},
+        {"baselines": {"x": {}}},
         {"emissions": {"x": 1}},
         {"test_images": "x"},
-        {"neighbours": [{"id": "a", "score": 1.0, "labels": ["a"], "share": "x"}]},
+        {"neighbors": [{"id": "a", "score": 1.0, "labels": ["a"], "share": "x"}]},
     ],
     ids=str,
 )
 def test_reports_of_which_no_card_can_be_made(corpus: Corpus, tmp_path: Path, changes: dict) -> None:
     path = tmp_path / "report.json"
     path.write_bytes((corpus.model / "report.json").read_bytes())
-    assert AdaptReport.load(path).labels
+    assert load_report(path).labels
     edit_json(path, **changes)
     with pytest.raises(FormatError, match="is not a report"):
-        AdaptReport.load(path)
+        load_report(path)
 
 
 def with_header(content: bytes, **changes: object) -> bytes:

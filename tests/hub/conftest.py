@@ -19,4 +19,4 @@ def task(task_data: TaskData) -> TaskData:
 
 @pytest.fixture
 def result(bank: Bank, task: TaskData) -> AdaptResult:
-    return MetaPruner(bank).adapt(task, neighbours=2, **TINY)
+    return MetaPruner(bank).adapt(task, neighbors=2, **TINY)

@@ -19,7 +19,7 @@ GITATTRIBUTES = "".join(f"{p} filter=lfs diff=lfs merge=lfs -text\n" for p in LF
 
 
 class HubError(Exception):
-    """An answer other than success, as the client recognises it: by status and `X-Error-Code`."""
+    """An answer other than success, as the client recognizes it: by status and `X-Error-Code`."""
 
     def __init__(self, status: int, message: str, code: str | None = None, headers: Mapping[str, str] | None = None):
         super().__init__(message)

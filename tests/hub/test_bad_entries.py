@@ -87,8 +87,8 @@ def test_a_model_of_another_network_does_not_stop_the_others(
     hub.put_files("eve/bad", {path.name: path.read_bytes() for path in folder.iterdir()})
     pruner = MetaPruner.from_search(bank)
     assert sorted(pruner.bank.entries) == ["eve--bad", "me--good"]
-    report = pruner.adapt(task, neighbours=1, **TINY).report
-    assert [n["id"] for n in report.neighbours] == ["me--good"]
+    report = pruner.adapt(task, neighbors=1, **TINY).report
+    assert [n["id"] for n in report.neighbors] == ["me--good"]
     assert any("eve--bad" in note and "model_args is not that of the base" in note for note in report.notes)
     publish_bank(own_bank, "me/bank")
     with pytest.raises(FormatError, match="model_args is not that"):
@@ -112,7 +112,7 @@ def spoil(bank: Bank, entry_id: str, **changes: Any) -> None:
 
 
 def test_weights_that_are_far_out_do_not_vote(hub: LoopbackHub, own_bank: Bank, task: TaskData) -> None:
-    nearest = MetaPruner(own_bank).adapt(task, neighbours=1, **TINY).report.neighbours[0]["id"]
+    nearest = MetaPruner(own_bank).adapt(task, neighbors=1, **TINY).report.neighbors[0]["id"]
     path = own_bank[nearest].folder / "model.safetensors"
     state = {name: tensor.clone() for name, tensor in load_file(path).items()}
     state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
@@ -127,11 +127,11 @@ def test_weights_that_are_far_out_do_not_vote(hub: LoopbackHub, own_bank: Bank, 
         for row in rows.to_pylist()
     ]
     pq.write_table(rows.from_pylist(changed, schema=rows.schema), own_bank.root / "index.parquet")
-    report = MetaPruner(Bank.open(own_bank.root, strict=False)).adapt(task, neighbours=1, **TINY).report
-    assert report.neighbours[0]["id"] != nearest
+    report = MetaPruner(Bank.open(own_bank.root, strict=False)).adapt(task, neighbors=1, **TINY).report
+    assert report.neighbors[0]["id"] != nearest
     assert any(nearest in note and "is far out" in note for note in report.notes)
     with pytest.raises(FormatError, match="is far out"):
-        MetaPruner(Bank.open(own_bank.root)).adapt(task, neighbours=1, **TINY)
+        MetaPruner(Bank.open(own_bank.root)).adapt(task, neighbors=1, **TINY)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_no_entry_is_larger_than_the_base(hub: LoopbackHub, own_bank: Bank, task
     put_index(hub, tmp_path, lambda rows: rows[0].update(size=60_000_000))
     shutil.rmtree(hub_cache(), ignore_errors=True)
     hub.reset_log()
-    report = MetaPruner.from_hub("me/bank").adapt(task, neighbours=1, **TINY).report
+    report = MetaPruner.from_hub("me/bank").adapt(task, neighbors=1, **TINY).report
     assert any(victim.id in note and "more than any slice of the base" in note for note in report.notes)
     assert hub.count("GET", path=f"{victim.path}/model.safetensors") == 0
 

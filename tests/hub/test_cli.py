@@ -37,7 +37,7 @@ def test_from_a_bank_to_a_voter(
     run(capsys, "adapt", "me/bank", photos, "--out", tmp_path / "again", "--commons", "--allow", "me", *FAST)
     assert "Nothing had changed" in run(capsys, "publish", tmp_path / "pets", "me/pets", "--license", "mit")
     report = json.loads((tmp_path / "again" / "report.json").read_text())
-    assert [n["id"] for n in report["neighbours"]] == ["me--pets"]
+    assert [n["id"] for n in report["neighbors"]] == ["me--pets"]
     added = json.loads(run(capsys, "bank", "add", "me/bank", tmp_path / "pets", "--json"))
     assert added["added"] == ["pets"]
     assert "0 entries added, 1 removed in 1 commit:" in run(capsys, "bank", "remove", "me/bank", "pets")

@@ -26,8 +26,8 @@ def test_one_model_that_cannot_be_had_does_not_stop_the_others(
         hub.put_folder(repo_id, folder)
     pruner = MetaPruner.from_search(bank)
     hub.faults.add(Status(status), path="ada/pets/resolve", times=1000)
-    report = pruner.adapt(task, neighbours=1, **TINY).report
-    assert [n["id"] for n in report.neighbours] == ["bob--pets"]
+    report = pruner.adapt(task, neighbors=1, **TINY).report
+    assert [n["id"] for n in report.neighbors] == ["bob--pets"]
     (note,) = (note for note in report.notes if "ada--pets" in note)
     assert "write" not in note
     assert "local_files_only" not in note
@@ -42,8 +42,8 @@ def test_models_in_trouble_do_not_end_a_search_but_many_do(
         hub.put_folder(repo_id, folder)
     pruner = MetaPruner.from_search(bank)
     hub.faults.add(fault, path="ada/pets/resolve", times=1000)
-    report = pruner.adapt(task, neighbours=1, **TINY).report
-    assert [n["id"] for n in report.neighbours] == ["bob--pets"]
+    report = pruner.adapt(task, neighbors=1, **TINY).report
+    assert [n["id"] for n in report.neighbors] == ["bob--pets"]
     assert any("ada--pets" in note and words in note for note in report.notes)
     hub.put_files("ada/pets", {"notes.txt": b"a new commit"})
     found = Bank.from_search(bank)
@@ -63,10 +63,10 @@ def test_ones_own_models_vote_for_each_other(
     for n in range(3):
         hub.put_folder(f"me/m{n}", folder)
     pruner = MetaPruner.from_search(bank)
-    assert len(pruner.adapt(task, neighbours=3, **TINY).report.neighbours) == 3
+    assert len(pruner.adapt(task, neighbors=3, **TINY).report.neighbors) == 3
     hub.put_folder("bob/m", folder)
-    report = MetaPruner.from_search(bank).adapt(task, neighbours=3, **TINY).report
-    assert sorted(n["id"] for n in report.neighbours) == ["bob--m", "me--m0"]
+    report = MetaPruner.from_search(bank).adapt(task, neighbors=3, **TINY).report
+    assert sorted(n["id"] for n in report.neighbors) == ["bob--m", "me--m0"]
     assert any("an owner has at most 1 (votes_per_owner)" in note for note in report.notes)
 
 
@@ -110,13 +110,13 @@ def test_one_entry_in_trouble_does_not_stop_the_others(hub: LoopbackHub, own_ban
     shutil.rmtree(hub_cache(), ignore_errors=True)
     victim = first(own_bank)
     hub.faults.add(Status(500), path=f"{victim.path}/model.safetensors", times=10_000)
-    report = MetaPruner.from_hub("me/bank").adapt(task, neighbours=1, **TINY).report
+    report = MetaPruner.from_hub("me/bank").adapt(task, neighbors=1, **TINY).report
     assert any(victim.id in note and "has trouble" in note for note in report.notes)
     shutil.rmtree(hub_cache(), ignore_errors=True)
     hub.faults.clear()
     hub.faults.add(Status(500), path="/tasks/", times=10_000)
     with pytest.raises(HubError, match=r"has trouble"):
-        MetaPruner.from_hub("me/bank").adapt(task, neighbours=1, **TINY)
+        MetaPruner.from_hub("me/bank").adapt(task, neighbors=1, **TINY)
 
 
 @pytest.mark.parametrize("commons", [False, True])

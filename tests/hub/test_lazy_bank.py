@@ -42,16 +42,16 @@ def forget(hub: LoopbackHub) -> None:
 
 
 @needs_wordnet
-def test_only_the_neighbours_weights_are_fetched(hub: LoopbackHub, published: Bank, task_data: TaskData) -> None:
+def test_only_the_neighbors_weights_are_fetched(hub: LoopbackHub, published: Bank, task_data: TaskData) -> None:
     pruner = MetaPruner.from_hub("me/bank")
     assert [e.labels for e in pruner.bank] == [e.labels for e in published]
     assert len(hub.requests) == 2
     task = task_data.select((0, 1, 2), seed=0)
-    result = pruner.adapt(task, by="wordnet", neighbours=1, **TINY)
-    assert result.report.neighbours[0]["labels"] == ["cat", "dog", "truck"]
+    result = pruner.adapt(task, by="wordnet", neighbors=1, **TINY)
+    assert result.report.neighbors[0]["labels"] == ["cat", "dog", "truck"]
     assert hub.count("GET", host="storage") == 3  # the index, the base, one entry
     before = len(hub.requests)
-    MetaPruner.from_hub("me/bank", revision=pruner.bank.files.commit).adapt(task, by="wordnet", neighbours=1, **TINY)
+    MetaPruner.from_hub("me/bank", revision=pruner.bank.files.commit).adapt(task, by="wordnet", neighbors=1, **TINY)
     assert len(hub.requests) == before  # all of it was in the cache
 
 
@@ -112,17 +112,17 @@ def test_a_body_that_was_altered_on_the_way_is_fetched_again(hub: LoopbackHub, p
 
 def test_entries_that_are_bad_are_left_out_and_named(hub: LoopbackHub, published: Bank, task_data: TaskData) -> None:
     task = task_data.select((0, 1, 2), seed=0)
-    found = MetaPruner.from_hub("me/bank").adapt(task, by="leep", neighbours=3, **TINY).report.neighbours
+    found = MetaPruner.from_hub("me/bank").adapt(task, by="leep", neighbors=3, **TINY).report.neighbors
     entry = published[found[0]["id"]]  # which is nearest differs between processors
     path = f"{entry.path}/model.safetensors"
     whole = hub.read_files("me/bank")[path]
     hub.put_files("me/bank", {path: whole[:-2] + bytes([whole[-2] ^ 1, whole[-1]])})
-    result = MetaPruner.from_hub("me/bank").adapt(task, by="leep", neighbours=3, **TINY)
-    assert entry.id not in [n["id"] for n in result.report.neighbours]
+    result = MetaPruner.from_hub("me/bank").adapt(task, by="leep", neighbors=3, **TINY)
+    assert entry.id not in [n["id"] for n in result.report.neighbors]
     (note,) = [note for note in result.report.notes if entry.id in note]
     assert "altered" in note
     with pytest.raises(FormatError, match="altered"):
-        MetaPruner.from_hub("me/bank", strict=True).adapt(task, by="leep", neighbours=3, **TINY)
+        MetaPruner.from_hub("me/bank", strict=True).adapt(task, by="leep", neighbors=3, **TINY)
 
 
 def test_files_that_are_too_large_are_not_fetched(
@@ -175,8 +175,8 @@ def test_without_a_network_those_that_are_cached_vote(
     hub.reset_log()
     task, options = task_data.select((0, 1, 2), seed=0), {**TINY, "by": by}
     pruner = MetaPruner.from_hub("me/bank", local_files_only=True)
-    report = pruner.adapt(task, neighbours=2, **options).report
-    assert {n["id"] for n in report.neighbours} == {entry.id for entry in there}
+    report = pruner.adapt(task, neighbors=2, **options).report
+    assert {n["id"] for n in report.neighbors} == {entry.id for entry in there}
     (note,) = (text for text in report.notes if "not in the cache" in text)
     assert "left out 2 entries" in note
     assert all(name in note for name in gone)
@@ -185,11 +185,11 @@ def test_without_a_network_those_that_are_cached_vote(
     content[-2] ^= 1  # the least bit of a float16: nothing but the digest tells
     weights.write_bytes(content)
     with pytest.raises(BankError, match=f"only 1 of 4 entries.*{there[0].id}: .* was altered"):
-        pruner.adapt(task, neighbours=2, **options)
+        pruner.adapt(task, neighbors=2, **options)
     with pytest.raises(BankError, match="only 1 of 4 entries.*not in the cache"):
-        pruner.adapt(task, neighbours=3, **options)
+        pruner.adapt(task, neighbors=3, **options)
     with pytest.raises(HubUnreachableError, match="not in the cache"):
-        MetaPruner.from_hub("me/bank", local_files_only=True, strict=True).adapt(task, neighbours=2, **options)
+        MetaPruner.from_hub("me/bank", local_files_only=True, strict=True).adapt(task, neighbors=2, **options)
     assert hub.requests == []
 
 

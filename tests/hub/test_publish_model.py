@@ -24,7 +24,7 @@ TINY = {"steps": 2, "batch_size": 8, "eval_steps": (0,), "precision": "fp32"}
 
 @pytest.fixture
 def result(bank: Bank, task_data: TaskData) -> AdaptResult:
-    return MetaPruner(bank).adapt(task_data.select((0, 1, 3), seed=0), by="leep", neighbours=2, **TINY)
+    return MetaPruner(bank).adapt(task_data.select((0, 1, 3), seed=0), by="leep", neighbors=2, **TINY)
 
 
 def card_of(hub: LoopbackHub, repo_id: str = "me/pets") -> str:
@@ -50,7 +50,7 @@ def test_the_published_model_is_the_model(
 def test_the_card_says_what_was_measured_and_validates(hub: LoopbackHub, bank: Bank, task_data: TaskData) -> None:
     publish_bank(bank, "me/bank")
     pruner = MetaPruner.from_hub("me/bank")
-    result = pruner.adapt(task_data.select((0, 1, 3), seed=0), by="leep", neighbours=2, **TINY)
+    result = pruner.adapt(task_data.select((0, 1, 3), seed=0), by="leep", neighbors=2, **TINY)
     result.push_to_hub("me/pets", license="apache-2.0")
     data, text = split(card_of(hub))
     assert "measured in float32; the weights are stored as float16" in text
@@ -64,10 +64,10 @@ def test_the_card_says_what_was_measured_and_validates(hub: LoopbackHub, bank: B
     weights = hub.read_files("me/pets")["model.safetensors"]
     assert (facts["labels"], facts["size"], facts["ratio"]) == (["cat", "dog", "daisy"], len(weights), 0.7)
     commit = hub.repo("me/bank").branches["main"]
-    for neighbour in result.report.neighbours:
-        assert f"[{neighbour['id']}](https://huggingface.co/me/bank/tree/{commit}/tasks/{neighbour['id']})" in text
-        assert f"{neighbour['share']:.0%}" in text
-    assert sum(n["share"] for n in result.report.neighbours) == pytest.approx(1, abs=1e-3)
+    for neighbor in result.report.neighbors:
+        assert f"[{neighbor['id']}](https://huggingface.co/me/bank/tree/{commit}/tasks/{neighbor['id']})" in text
+        assert f"{neighbor['share']:.0%}" in text
+    assert sum(n["share"] for n in result.report.neighbors) == pytest.approx(1, abs=1e-3)
     assert f"{result.report.params:,}" in text
     assert f"{result.report.latency_ms['model']:.1f}" in text
     for picture in re.findall(r"!\[[^]]*\]\(([^)]*)\)", text):

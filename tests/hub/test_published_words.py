@@ -13,7 +13,7 @@ from hf_metaprune.bank.publish import publish_bank
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import BankError, FormatError, HubError, MetaPruneError, OptionError
 from hf_metaprune.reporting.card import split
-from hf_metaprune.reporting.report import AdaptReport
+from hf_metaprune.reporting.report_files import load_report
 from tests.bank.edits import edit_json, first
 from tests.hub import LoopbackHub
 from tests.hub.edits import TINY, everything, put_index
@@ -53,8 +53,8 @@ def test_a_path_cannot_bring_markup_into_a_card(
     pruner = MetaPruner.from_hub("me/bank")
     assert len(pruner.bank) == 3
     assert "characters" in next(iter(pruner.bank.left_out.values()))
-    result = pruner.adapt(task, neighbours=2, **TINY)
-    result.report.neighbours[0]["path"] = path  # whatever way it came
+    result = pruner.adapt(task, neighbors=2, **TINY)
+    result.report.neighbors[0]["path"] = path  # whatever way it came
     result.push_to_hub("me/pets")
     text = split(hub.read_files("me/pets")["README.md"].decode())[1]
     assert not re.search(r"(?<!\\)(<b>|<a |\]\(z)", text)
@@ -70,7 +70,7 @@ def test_a_report_cannot_bring_markup_into_a_card(hub: LoopbackHub, result: Adap
         {"versions": {bad: bad}},
     ):
         edit_json(folder / "report.json", **changes)
-        report = AdaptReport.load(folder / "report.json")
+        report = load_report(folder / "report.json")
         shown = AdaptResult(result.model, result.preprocessing, report, result.device)
         shown.push_to_hub("me/pets")
         for name in ("README.md", "report.md"):
@@ -79,7 +79,7 @@ def test_a_report_cannot_bring_markup_into_a_card(hub: LoopbackHub, result: Adap
     for changes in ({"options": {"steps": {"a": [bad]}}}, {"seconds": {"a": bad}}, {"bank": {"name": {"x": 1}}}):
         edit_json(folder / "report.json", **changes)
         with pytest.raises(FormatError, match="is not a report"):
-            AdaptReport.load(folder / "report.json")
+            load_report(folder / "report.json")
 
 
 def test_terminal_codes_of_strangers_are_not_passed_on(own_bank: Bank, caplog: pytest.LogCaptureFixture) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from hf_metaprune import AdaptResult, Bank, MetaPruner
 from hf_metaprune.bank.publish import add_entries, publish_bank, remove_entries
-from hf_metaprune.bank.validation import repair_index
+from hf_metaprune.bank.repair import repair_index
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import BankError, FormatError, HubError
 from hf_metaprune.reporting.card import split
@@ -85,7 +85,7 @@ def test_a_card_that_cannot_say_what_the_model_is_stops_the_publication(hub: Loo
     assert hub.read_files("me/pets") == before
 
 
-def test_a_licence_that_was_stated_is_stated_in_the_text(hub: LoopbackHub, result: AdaptResult) -> None:
+def test_a_license_that_was_stated_is_stated_in_the_text(hub: LoopbackHub, result: AdaptResult) -> None:
     result.push_to_hub("me/pets", license="apache-2.0")
     result.model.config.ratio = 0.6
     result.push_to_hub("me/pets")
@@ -197,7 +197,7 @@ def test_what_others_wrote_into_a_banks_description_is_put_right(
     now = hub.read_files("me/bank")
     assert json.loads(now["bank.json"]) == json.loads(sound["bank.json"])
     assert now["base/config.json"] == sound["base/config.json"]
-    assert MetaPruner.from_hub("me/bank").adapt(task, neighbours=2, **TINY).report.neighbours
+    assert MetaPruner.from_hub("me/bank").adapt(task, neighbors=2, **TINY).report.neighbors
     assert publish_bank(own_bank, "me/bank").commits == []
 
 

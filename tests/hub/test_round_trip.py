@@ -16,13 +16,13 @@ def test_a_model_of_a_published_bank_votes_for_the_next_task(hub: LoopbackHub, b
     pruner = MetaPruner.from_hub("me/bank")
     assert [e.row() for e in pruner.bank] == [e.row() for e in bank]
     assert len(hub.requests) == 2  # of the index, whose header names the commit, and its body
-    result = pruner.adapt(task_data.select((0, 1, 3), seed=0), by="leep", neighbours=2, **TINY)
-    assert [n["repo_id"] for n in result.report.neighbours] == ["me/bank"] * 2
+    result = pruner.adapt(task_data.select((0, 1, 3), seed=0), by="leep", neighbors=2, **TINY)
+    assert [n["repo_id"] for n in result.report.neighbors] == ["me/bank"] * 2
     result.push_to_hub("me/pets")
     commons = MetaPruner.from_search("me/bank")
     assert (list(commons.bank.entries), commons.bank.left_out) == (["me--pets"], {})
-    again = commons.adapt(task_data.select((0, 1, 4), seed=0), by="leep", neighbours=1, **TINY)
-    voter = again.report.neighbours[0]
+    again = commons.adapt(task_data.select((0, 1, 4), seed=0), by="leep", neighbors=1, **TINY)
+    voter = again.report.neighbors[0]
     assert (voter["repo_id"], voter["revision"], voter["share"]) == (
         "me/pets",
         hub.repo("me/pets").branches["main"],

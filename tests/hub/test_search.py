@@ -25,7 +25,7 @@ Files = dict[str, bytes]
 def model_files(bank_folder: Path, task_data: TaskData, tmp_path_factory: pytest.TempPathFactory) -> Files:
     """A published model's files, of cat, dog and daisy."""
     pruner = MetaPruner(Bank.open(bank_folder))
-    result = pruner.adapt(task_data.select((0, 1, 3), seed=0), by="leep", neighbours=2, **TINY)
+    result = pruner.adapt(task_data.select((0, 1, 3), seed=0), by="leep", neighbors=2, **TINY)
     folder = result.save_pretrained(tmp_path_factory.mktemp("models") / "me")
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -96,10 +96,10 @@ def test_no_owner_outvotes_the_others(hub: LoopbackHub, bank: Bank, model_files:
         hub.put_files(repo_id, model_files)
     pruner = MetaPruner.from_search(bank)
     task = task_data.select((0, 1, 2), seed=0)
-    report = pruner.adapt(task, by="leep", neighbours=2, **TINY).report
-    assert [n["id"] for n in report.neighbours] == ["eve--1", "zoe--1"]
-    report = pruner.adapt(task, by="leep", neighbours=3, votes_per_owner=2, **TINY).report
-    assert [n["id"] for n in report.neighbours] == ["eve--1", "eve--2", "zoe--1"]
+    report = pruner.adapt(task, by="leep", neighbors=2, **TINY).report
+    assert [n["id"] for n in report.neighbors] == ["eve--1", "zoe--1"]
+    report = pruner.adapt(task, by="leep", neighbors=3, votes_per_owner=2, **TINY).report
+    assert [n["id"] for n in report.neighbors] == ["eve--1", "eve--2", "zoe--1"]
 
 
 def lie_labels(files: Files) -> Files:
@@ -174,8 +174,8 @@ def test_weights_that_are_bad_are_found_before_they_vote(
     hub.put_files("eve/pets", model_files | {"model.safetensors": spoilt})
     pruner = MetaPruner.from_search(bank)
     assert len(pruner.bank) == 2
-    report = pruner.adapt(task_data.select((0, 1, 2), seed=0), by="leep", neighbours=1, **TINY).report
-    assert [n["id"] for n in report.neighbours] == ["ada--pets"]
+    report = pruner.adapt(task_data.select((0, 1, 2), seed=0), by="leep", neighbors=1, **TINY).report
+    assert [n["id"] for n in report.neighbors] == ["ada--pets"]
     assert any("eve--pets" in note for note in report.notes)
 
 
@@ -185,7 +185,7 @@ def test_the_report_names_what_the_search_left_out(
     hub.put_files("ada/pets", model_files)
     hub.put_files("eve/pets", lie_labels(model_files))
     pruner = MetaPruner.from_search(bank)
-    report = pruner.adapt(task_data.select((0, 1, 2), seed=0), by="leep", neighbours=1, **TINY).report
+    report = pruner.adapt(task_data.select((0, 1, 2), seed=0), by="leep", neighbors=1, **TINY).report
     assert any("eve/pets" in note and "labels" in note for note in report.notes)
 
 

@@ -8,23 +8,24 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from hf_metaprune.sizing.schedule import counts_by_step, least_steps
 
-from hf_metaprune.config import MethodOptions
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import OptionError
 from hf_metaprune.masks.mask import Mask, keep_count
-from hf_metaprune.methods import Method, PruningJob, get_method, method_names, register_method
-from hf_metaprune.methods.iterative import PruneWhileTraining, counts_by_step, least_steps, next_mask
+from hf_metaprune.methods import IterativeOptions, Method, PruningJob, get_method, method_names, register_method
+from hf_metaprune.methods.iterative import PruneWhileTraining, next_mask
 from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.models.slicing import shrink
 from hf_metaprune.training.importance import ActivationRecorder, TaylorRecorder, magnitude_scores
-from hf_metaprune.training.loop import TrainingState, fine_tune, recalibrate
+from hf_metaprune.training.loop import TrainingState, fine_tune
+from hf_metaprune.training.statistics import recalibrate
 
 CPU = torch.device("cpu")
 
 
 def job(base: BaseModel, data: TaskData, **options: object) -> PruningJob:
-    settings = MethodOptions(
+    settings = IterativeOptions(
         **{"ratio": 0.7, "steps": 20, "prune_every": 2, "prune_share": 0.3, "batch_size": 24, **options}
     )
     return PruningJob(base, data.train, data.task.labels, settings, CPU, seed=3)
@@ -70,7 +71,7 @@ def get_training(base: BaseModel, data: TaskData):
 
 def test_pruning_happens_every_h_steps_by_p_percent(base: BaseModel, task_data: TaskData) -> None:
     seen: list[int] = []
-    options = MethodOptions(ratio=0.5, steps=12, prune_every=4, prune_share=0.25)
+    options = IterativeOptions(ratio=0.5, steps=12, prune_every=4, prune_share=0.25)
     model = base.slice(base.config(Mask.full(base.sizes), task_data.task.labels))
     pruning = PruneWhileTraining(model, options, ActivationRecorder)
     layer = "layer4.1.conv1"
@@ -165,12 +166,12 @@ def test_taylor_averages_over_passes(base: BaseModel, task_data: TaskData) -> No
     for i in (0, 1):
         with TaylorRecorder(model) as one:
             model.zero_grad()
-            model(task_data.train.preprocessing.normalise(task_data.train.images[i::9])).logits[:, i].sum().backward()
+            model(task_data.train.preprocessing.normalize(task_data.train.images[i::9])).logits[:, i].sum().backward()
         parts.append(one.scores())
     with TaylorRecorder(model) as both:
         for i in (0, 1):
             model.zero_grad()
-            model(task_data.train.preprocessing.normalise(task_data.train.images[i::9])).logits[:, i].sum().backward()
+            model(task_data.train.preprocessing.normalize(task_data.train.images[i::9])).logits[:, i].sum().backward()
     for name, scores in both.scores().items():
         assert torch.allclose(scores, (parts[0][name] + parts[1][name]) / 2, rtol=1e-4)
 
@@ -250,7 +251,7 @@ def test_unknown_and_repeated_methods_are_refused() -> None:
 def test_a_schedule_that_the_steps_cannot_hold_is_said(
     base: BaseModel, task_data: TaskData, caplog: pytest.LogCaptureFixture
 ) -> None:
-    sizes, few = base.sizes, MethodOptions(ratio=0.7, steps=4, prune_every=2, prune_share=0.3, batch_size=24)
+    sizes, few = base.sizes, IterativeOptions(ratio=0.7, steps=4, prune_every=2, prune_share=0.3, batch_size=24)
     least = least_steps(sizes, few)
     goal = {name: keep_count(size, 0.7) for name, size in sizes.items()}
     reached = [counts == goal for counts in counts_by_step(sizes, replace(few, steps=least + 1))]

@@ -23,13 +23,9 @@ from transformers import (
 )
 
 from hf_metaprune.masks.mask import Mask
-from hf_metaprune.models.architectures.architecture import (
-    PrunableLayer,
-    architecture_of,
-    find_architecture,
-    layer_sizes,
-)
-from tests.tiny import randomise_norms
+from hf_metaprune.models.architectures.architecture import PrunableLayer, layer_sizes
+from hf_metaprune.models.architectures.lookup import find_architecture, identify_architecture
+from tests.tiny import randomize_norms
 
 NARROW = {"channels": (8, 12, 16, 20), "num_classes": 5}
 
@@ -112,10 +108,10 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 @cache
 def network(name: str) -> nn.Module:
     torch.manual_seed(1)
-    return randomise(randomise_norms(NETWORKS[name]())).eval()
+    return randomize(randomize_norms(NETWORKS[name]())).eval()
 
 
-def randomise(net: nn.Module) -> nn.Module:
+def randomize(net: nn.Module) -> nn.Module:
     """Give what starts as zeros or ones values as after training, so that errors in them show."""
     with torch.no_grad():
         for module in net.modules():
@@ -131,7 +127,7 @@ def randomise(net: nn.Module) -> nn.Module:
 def masked(net: nn.Module, mask: Mask, x: torch.Tensor, layers: list[PrunableLayer] | None = None) -> torch.Tensor:
     """The logits of the whole network in which the gates of removed units are zero."""
     changed = {}
-    for layer in layers or architecture_of(net).layers(net):
+    for layer in layers or identify_architecture(net).layers(net):
         keep = torch.zeros(layer.size)
         keep[mask[layer.name].tolist()] = 1
         for gate in layer.gates:
@@ -152,7 +148,7 @@ class Logits(nn.Module):
 
 
 def logits(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    family = architecture_of(net)
+    family = identify_architecture(net)
     return family.classifier(net)(family.features(net, x))
 
 
@@ -160,7 +156,7 @@ def logits(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
 def random_masks(draw: st.DrawFn, net: nn.Module, layers: list[PrunableLayer] | None = None) -> Mask:
     """Down to one unit a layer, or none where the layer's branch may go."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    kept, layers = {}, layers or architecture_of(net).layers(net)
+    kept, layers = {}, layers or identify_architecture(net).layers(net)
     for layer in layers:
         count, size = draw(st.sampled_from(["least", "one", "few", "all", "any"])), layer.size
         least = 1 if layer.branch is None else 0
@@ -170,4 +166,4 @@ def random_masks(draw: st.DrawFn, net: nn.Module, layers: list[PrunableLayer] | 
 
 
 def sizes_of(net: nn.Module) -> dict[str, int]:
-    return layer_sizes(architecture_of(net).layers(net))
+    return layer_sizes(identify_architecture(net).layers(net))

@@ -12,15 +12,15 @@ from safetensors.torch import save_file
 
 from hf_metaprune import Bank, MetaPruner
 from hf_metaprune.bank.factory import build_bank
-from hf_metaprune.config import MethodOptions
 from hf_metaprune.data.task import TaskData, draw_tasks
 from hf_metaprune.errors import FormatError
 from hf_metaprune.masks.mask import Mask
+from hf_metaprune.methods import get_method
 from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.models.saving import load_model, save_model
 from hf_metaprune.models.slicing import ScatterBatchNorm2d, slice_network
 from tests.models.conftest import copies, edit_config
-from tests.tiny import randomise_norms, tiny_preprocessing
+from tests.tiny import randomize_norms, tiny_preprocessing
 
 
 def test_bases_that_cannot_be_used_are_refused(base_folder: Path, tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def of_transformers(kind: str) -> torch.nn.Module:
     if kind.startswith("resnet"):
         sizes = {"embedding_size": 8, "hidden_sizes": [16, 24, 32], "depths": [1, 2, 1], "num_labels": 4}
         config = transformers.ResNetConfig(**sizes, layer_type=kind.split()[1])
-        return randomise_norms(transformers.ResNetForImageClassification(config))
+        return randomize_norms(transformers.ResNetForImageClassification(config))
     name = {"vit": "ViT", "deit": "DeiT"}[kind]
     config = getattr(transformers, f"{name}Config")(
         hidden_size=24, num_hidden_layers=3, num_attention_heads=4, intermediate_size=20, image_size=32, patch_size=8,
@@ -128,12 +128,12 @@ def way_with_a_base_of_transformers(kind: str, task_data: TaskData, tmp_path: Pa
     bank = Bank.create(tmp_path / "bank", base, defaults={"ratio": 0.5})
     tasks = draw_tasks(range(6), 3, 3, 0)
     method = "ifp" if kind.startswith("resnet") else "ahnp"
-    list(build_bank(bank, task_data, tasks, method=method, options=MethodOptions(ratio=0.5, steps=6, prune_every=2)))
+    list(build_bank(bank, task_data, tasks, method=method, options=get_method(method).options(ratio=0.5, steps=6)))
     found = Bank.open(tmp_path / "bank")
     assert len(found) == len(tasks)
-    result = MetaPruner(found).adapt(task_data.select((0, 1, 2)), steps=4, neighbours=2, batch_size=16)
+    result = MetaPruner(found).adapt(task_data.select((0, 1, 2)), steps=4, neighbors=2, batch_size=16)
     out = result.save_pretrained(tmp_path / "out")
-    pixels = task_data.evaluation.preprocessing.normalise(task_data.evaluation.images[:4])
+    pixels = task_data.evaluation.preprocessing.normalize(task_data.evaluation.images[:4])
     torch.save((pixels, result.model(pixels).logits), out / "seen.pt")
     return out
 

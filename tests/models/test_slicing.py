@@ -20,13 +20,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hf_metaprune.errors import ArchitectureError, OptionError
 from hf_metaprune.masks.mask import Mask
-from hf_metaprune.models.architectures.architecture import (
-    Axis,
-    architecture_of,
-    find_architecture,
-    register,
-    tensor_axes,
-)
+from hf_metaprune.models.architectures.architecture import Axis, tensor_axes
+from hf_metaprune.models.architectures.lookup import find_architecture, identify_architecture
+from hf_metaprune.models.architectures.registry import register
 from hf_metaprune.models.slicing import EmptyBranch, count_parameters, shrink, slice_network, slice_state
 from tests.models.networks import NETWORKS, logits, masked, network, random_masks, sizes_of
 
@@ -58,7 +54,7 @@ def test_sliced_equals_masked(name: str, data: st.DataObject) -> None:
 def test_gradients_of_kept_parameters_are_equal(name: str, data: st.DataObject) -> None:
     net = network(name)
     mask = data.draw(random_masks(net))
-    sliced, layers = slice_network(net, mask), architecture_of(net).layers(net)
+    sliced, layers = slice_network(net, mask), identify_architecture(net).layers(net)
     x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     net.zero_grad()
     masked(net, mask, x).square().sum().backward()
@@ -95,7 +91,7 @@ def test_a_mask_of_everything_gives_the_base_exactly(name: str) -> None:
 @given(data=st.data())
 def test_slicing_a_sliced_network_again(data: st.DataObject) -> None:
     net = network("resnet50")
-    layers, sizes = architecture_of(net).layers(net), sizes_of(net)
+    layers, sizes = identify_architecture(net).layers(net), sizes_of(net)
     outer = data.draw(random_masks(net))
     rng = np.random.default_rng(0)
     inner = Mask({n: rng.choice(k, max(1, len(k) // 2), replace=False) for n, k in outer.items()}, sizes)
@@ -114,7 +110,7 @@ STEMS = ["resnet18", "resnet18-deep-stem", "resnet18-tiered-stem", "resnet18-cif
 @given(data=st.data())
 def test_a_stem_is_sliced_like_a_branch(name: str, data: st.DataObject) -> None:
     net = network(name)
-    layers = architecture_of(net).all_layers(net, stem=True)
+    layers = identify_architecture(net).all_layers(net, stem=True)
     mask = data.draw(random_masks(net, layers))
     x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     sliced = slice_network(net, mask)
@@ -127,7 +123,7 @@ def test_a_stem_is_sliced_like_a_branch(name: str, data: st.DataObject) -> None:
 def test_stems_that_cannot_be_pruned_are_refused() -> None:
     net = network("vit")
     with pytest.raises(ArchitectureError, match="the stem of timm/vit cannot be pruned"):
-        architecture_of(net).all_layers(net, stem=True)
+        identify_architecture(net).all_layers(net, stem=True)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50d", "transformers-basic", "transformers-bottleneck"])
@@ -158,9 +154,12 @@ def test_sliced_networks_can_be_copied_and_pickled(name: str) -> None:
         assert torch.equal(logits(other, x), logits(sliced, x))
 
 
-def test_the_optimiser_goes_on_with_its_momentum() -> None:
+def test_the_optimizer_goes_on_with_its_momentum() -> None:
     net = slice_network(network("resnet18"), Mask.full(sizes_of(network("resnet18"))))
-    layers, sizes = architecture_of(network("resnet18")).layers(network("resnet18")), sizes_of(network("resnet18"))
+    layers, sizes = (
+        identify_architecture(network("resnet18")).layers(network("resnet18")),
+        sizes_of(network("resnet18")),
+    )
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
     logits(net, torch.randn(2, 3, 32, 32)).sum().backward()
     optimizer.step()
@@ -224,13 +223,13 @@ def test_masks_that_do_not_fit_are_refused() -> None:
 def test_what_is_not_understood_is_refused_by_name(make: Callable[[], nn.Module], named: str) -> None:
     net = make()
     with pytest.raises(ArchitectureError, match=named):
-        architecture_of(net).layers(net)
+        identify_architecture(net).layers(net)
 
 
 def test_unknown_networks_are_refused_with_what_is_supported() -> None:
     named = r"supported: timm/efficientnet \(timm.models.efficientnet, .*, timm/resnet .*add-an-architecture"
     with pytest.raises(ArchitectureError, match=named):
-        architecture_of(nn.Linear(2, 2))
+        identify_architecture(nn.Linear(2, 2))
     with pytest.raises(ArchitectureError, match="'vgg99'.*timm/resnet"):
         find_architecture("timm", "vgg99")
 
@@ -260,7 +259,7 @@ def test_model_arguments_from_strangers_are_checked(args: dict) -> None:
 def test_networks_are_described_so_that_they_can_be_built_again() -> None:
     for name in ("resnet18-cifar-stem", "transformers-basic"):
         net = network(name)
-        family = architecture_of(net)
+        family = identify_architecture(net)
         again = family.build(*family.describe(net), 5)
         again.load_state_dict(net.state_dict())
         x = torch.randn(1, 3, 32, 32)
@@ -270,7 +269,7 @@ def test_networks_are_described_so_that_they_can_be_built_again() -> None:
 @pytest.mark.parametrize("name", ["vit", "vit-no-bias", "deit3", "transformers-vit"])
 def test_a_branch_without_units_is_its_bias_and_costs_nothing(name: str) -> None:
     net = network(name)
-    layers, sizes = architecture_of(net).layers(net), sizes_of(net)
+    layers, sizes = identify_architecture(net).layers(net), sizes_of(net)
     nothing = slice_network(net, Mask({layer: [] for layer in sizes}, sizes))
     x = torch.randn(2, 3, 32, 32)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -287,7 +286,7 @@ def test_a_branch_without_units_is_its_bias_and_costs_nothing(name: str) -> None
 
 def test_a_branch_may_lose_its_last_unit_while_it_is_trained() -> None:
     net = slice_network(network("vit"), Mask.full(sizes_of(network("vit"))))
-    layers, sizes = architecture_of(network("vit")).layers(network("vit")), sizes_of(network("vit"))
+    layers, sizes = identify_architecture(network("vit")).layers(network("vit")), sizes_of(network("vit"))
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
     some = Mask({name: [] if name == "blocks.0.attn" else range(2) for name in sizes}, sizes)
     for before, after in ((Mask.full(sizes), some), (some, Mask({name: [] for name in sizes}, sizes))):
@@ -309,7 +308,7 @@ def test_an_axis_of_heads_owns_blocks() -> None:
 
 def test_every_tensor_of_a_branch_is_touched() -> None:
     net = network("resnet18")
-    axes = tensor_axes(architecture_of(net).layers(net))
+    axes = tensor_axes(identify_architecture(net).layers(net))
     untouched = {n for n in net.state_dict() if n not in axes and not n.endswith("num_batches_tracked")}
     assert untouched == {n for n in untouched if n.startswith(("conv1", "bn1", "fc"))}
     assert len(axes["layer1.0.conv2.weight"]) == 2

@@ -32,7 +32,7 @@ def query(task_data: TaskData, strict: bool = True) -> Query:
 
 
 def nearest(bank: Bank, asked: Query, n: int) -> list[str]:
-    return [x.entry.id for x in MetaPruner(bank).nearest(asked, AdaptOptions(by="auto", neighbours=n))]
+    return [x.entry.id for x in MetaPruner(bank).nearest(asked, AdaptOptions(by="auto", neighbors=n))]
 
 
 def test_sketches_rank_like_the_entries_themselves(bank: Bank, task_data: TaskData) -> None:
@@ -50,7 +50,7 @@ def test_only_the_shortlist_is_looked_at(own_bank: Bank, task_data: TaskData) ->
     assert nearest(own_bank, asked, 1) == [expected]
     exact = query(task_data, strict=False)
     get_similarity("leep").scores(exact, [own_bank[expected]])
-    assert asked.flops > exact.flops > 0  # of the base, and of one entry
+    assert asked.record.retrieval_flops > exact.record.retrieval_flops > 0  # of the base, and of one entry
 
 
 def test_a_small_bank_is_looked_at_whole(bank: Bank, task_data: TaskData, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +67,7 @@ def test_the_next_ones_are_looked_at_where_the_first_cannot_be_used(own_bank: Ba
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     asked = query(task_data, strict=False)
     assert order[0] not in nearest(own_bank, asked, 2)
-    assert order[0] in asked.notes[0]
+    assert order[0] in asked.record.notes[0]
 
 
 def test_a_sketch_of_another_base_is_left_out(own_bank: Bank, task_data: TaskData) -> None:
@@ -75,7 +75,7 @@ def test_a_sketch_of_another_base_is_left_out(own_bank: Bank, task_data: TaskDat
     own_bank.update_index({first.id: replace(first, sketch=pack_sketch(np.ones((6, 3))))})
     asked = query(task_data, strict=False)
     assert first.id not in guess_scores(asked, list(own_bank))
-    assert "a sketch of 5 features" in asked.notes[0]
+    assert "a sketch of 5 features" in asked.record.notes[0]
 
 
 @needs_wordnet
@@ -96,4 +96,4 @@ def test_without_wordnet_they_are_all_looked_at(
     monkeypatch.setattr("hf_metaprune.similarity.wordnet.task_synsets", missing)
     asked = query(task_data)
     assert get_similarity("auto").shortlist(asked, list(own_bank)) == list(own_bank)
-    assert "all 4 entries without a sketch are looked at" in asked.notes[0]
+    assert "all 4 entries without a sketch are looked at" in asked.record.notes[0]

@@ -60,14 +60,14 @@ def test_ranking_reads_only_the_index_and_names_unknown_labels(bank: Bank, task_
     q = query(Task(("puppy", "kitten", "lorry", "qzxv")), task_data)
     ranked = get_similarity("wordnet").rank(q, list(bank))
     assert ranked[0].entry.labels == ("cat", "dog", "truck")
-    assert any("qzxv" in note for note in q.notes)
+    assert any("qzxv" in note for note in q.record.notes)
 
 
 def test_labels_read_by_one_of_their_words_are_told(bank: Bank, task_data: TaskData) -> None:
     labels = ("maple_tree", "golden retriever", "n01440764 tenchy", "flurb fish", "Rolls", "zz dog")
     q = query(Task(labels, (None,) * 5 + ("dog.n.01",)), task_data)
     get_similarity("wordnet").rank(q, list(bank))
-    assert [note.split(": ")[1] for note in q.notes] == ["maple_tree as tree.n.01, flurb fish as fish.n.01"]
+    assert [note.split(": ")[1] for note in q.record.notes] == ["maple_tree as tree.n.01, flurb fish as fish.n.01"]
 
 
 def test_a_task_that_wordnet_does_not_know_is_an_error(bank: Bank, task_data: TaskData) -> None:

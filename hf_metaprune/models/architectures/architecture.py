@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from ...errors import ArchitectureError, OptionError
+from ...errors import ArchitectureError
 from ...masks.mask import Mask
 from ..weights import check_fit
 from .model_args import Rule
+from .recipe import CONVOLUTIONAL, Recipe
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ class PrunableLayer:
 
 
 class Architecture(ABC):
-    """One family of networks: how to recognise it, build it, and list its prunable layers."""
+    """One family of networks: how to recognize it, build it, and list its prunable layers."""
 
     library: ClassVar[str]
     """``timm`` or ``transformers``."""
@@ -137,10 +138,15 @@ class Architecture(ABC):
     """Short name, unique within the library."""
     model_args: ClassVar[Mapping[str, Rule]]
     """Arguments of networks that a config file may carry, each with what it may be; any other is refused."""
-    optimizer: ClassVar[str] = "sgd"
-    """What the papers fine-tune such networks with."""
+    recipe: ClassVar[Recipe] = CONVOLUTIONAL
+    """How such networks are fine-tuned."""
     ignored: ClassVar[tuple[str, ...]] = ()
     """Beginnings of the names of tensors that a base may have, and that no sub-network needs."""
+
+    @property
+    def name(self) -> str:
+        """What the registry, and a plugin's entry point, calls it: ``timm-resnet``."""
+        return f"{self.library}-{self.family}"
 
     @property
     @abstractmethod
@@ -152,7 +158,7 @@ class Architecture(ABC):
         """Whether this family has a network of that name (timm model name, transformers class name)."""
 
     @abstractmethod
-    def recognises(self, network: nn.Module) -> bool:
+    def recognizes(self, network: nn.Module) -> bool:
         """Whether `network` is of this family."""
 
     @abstractmethod
@@ -229,57 +235,6 @@ class Architecture(ABC):
     @abstractmethod
     def describe(self, network: nn.Module) -> tuple[str, dict[str, Any]]:
         """``(architecture, model_args)`` from which `build` makes the same network again."""
-
-
-_FAMILIES: list[Architecture] = []
-HOW_TO_ADD = "docs/howto/add-an-architecture.md tells how to add one"
-
-
-def register(family: Architecture) -> Architecture:
-    """Make a family known; a second one of the same library and name is refused."""
-    if any((f.library, f.family) == (family.library, family.family) for f in _FAMILIES):
-        raise OptionError(f"architecture {family.library}/{family.family} is registered already")
-    _FAMILIES.append(family)
-    return family
-
-
-def families() -> list[Architecture]:
-    """All families, in the order of their registration."""
-    from . import timm_efficientnet, timm_resnet, timm_vit, transformers_resnet, transformers_vit  # noqa: F401  (each registers its families)
-
-    return _FAMILIES
-
-
-def supported() -> str:
-    """The supported families, for messages."""
-    return ", ".join(sorted(f"{f.library}/{f.family} ({f.covers})" for f in families()))
-
-
-def find_architecture(library: str, architecture: str) -> Architecture:
-    """The family that has a network of this name.
-
-    Raises:
-        ArchitectureError: none has; the message lists what is supported.
-    """
-    for family in families():
-        if family.library == library and family.matches(architecture):
-            return family
-    raise ArchitectureError(
-        f"{library} architecture {architecture!r} is not supported; supported: {supported()}; {HOW_TO_ADD}"
-    )
-
-
-def architecture_of(network: nn.Module) -> Architecture:
-    """The family a network belongs to.
-
-    Raises:
-        ArchitectureError: none; the message lists what is supported.
-    """
-    for family in families():
-        if family.recognises(network):
-            return family
-    name = f"{type(network).__module__}.{type(network).__name__}"
-    raise ArchitectureError(f"{name} is not supported; supported: {supported()}; {HOW_TO_ADD}")
 
 
 def layer_sizes(layers: list[PrunableLayer]) -> dict[str, int]:

@@ -7,8 +7,9 @@ from typing import Any
 from torch import nn
 
 from ...errors import ArchitectureError
-from .architecture import Axis, Counter, Probe, PrunableLayer, register
+from .architecture import Axis, Counter, Probe, PrunableLayer
 from .model_args import Rule, one_of, share, text, whole
+from .registry import register
 from .residual import keeps_zero
 from .timm_family import TimmFamily
 

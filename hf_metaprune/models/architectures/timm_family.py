@@ -33,7 +33,7 @@ class TimmFamily(Architecture):
 
         return timm.is_model(architecture) and timm.model_entrypoint(architecture).__module__ in self.modules
 
-    def recognises(self, network: nn.Module) -> bool:
+    def recognizes(self, network: nn.Module) -> bool:
         kinds = type(network).__mro__
         return any(kind.__name__ in self.classes and kind.__module__ in self.modules for kind in kinds)
 
@@ -49,7 +49,7 @@ class TimmFamily(Architecture):
             network = timm.create_model(architecture, pretrained=False, num_classes=num_classes, **args)
         except Exception as error:  # whatever timm makes of arguments that do not go together
             raise ArchitectureError(f"timm cannot build {architecture} with {dict(model_args)}: {error}") from error
-        if not self.recognises(network):
+        if not self.recognizes(network):
             raise ArchitectureError(f"timm's {architecture} is a {type(network).__name__}, which is not supported")
         self.finish(network, **own)
         network.metaprune_args = (architecture, dict(model_args))

@@ -8,8 +8,9 @@ from typing import Any
 from torch import nn
 
 from ...errors import ArchitectureError
-from .architecture import Adder, PrunableLayer, register
+from .architecture import Adder, PrunableLayer
 from .model_args import MAX_DEPTH, MAX_WIDTH, Rule, flag, one_of, share, text, whole, wholes
+from .registry import register
 from .residual import ConvStep, branch_layers, check_modules
 from .timm_family import TimmFamily
 

@@ -7,8 +7,10 @@ from typing import Any
 from torch import nn
 
 from ...errors import ArchitectureError
-from .architecture import PrunableLayer, register
+from .architecture import PrunableLayer
 from .model_args import MAX_DEPTH, MAX_WIDTH, Rule, flag, one_of, positive, share, sides, text, whole
+from .recipe import TRANSFORMER
+from .registry import register
 from .timm_family import TimmFamily
 from .transformer import AttentionNames, check_parts, head_layer, node_layer
 
@@ -52,7 +54,7 @@ class TimmViT(TimmFamily):
 
     family = "vit"
     model_args = MODEL_ARGS
-    optimizer = "adamw"
+    recipe = TRANSFORMER
     ignored = ("head_dist.",)
     modules = ("timm.models.vision_transformer", "timm.models.deit")
     classes = ("VisionTransformer", "VisionTransformerDistilled")

@@ -49,7 +49,7 @@ class TransformersFamily(Architecture):
     def matches(self, architecture: str) -> bool:
         return architecture == self.class_name
 
-    def recognises(self, network: nn.Module) -> bool:
+    def recognizes(self, network: nn.Module) -> bool:
         return type(network).__name__ == self.class_name and type(network).__module__.startswith("transformers.")
 
     def build(self, architecture: str, model_args: Mapping[str, Any], num_classes: int) -> nn.Module:

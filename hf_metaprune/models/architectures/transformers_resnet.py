@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from .architecture import Adder, PrunableLayer, register
+from .architecture import Adder, PrunableLayer
 from .model_args import MAX_DEPTH, MAX_WIDTH, Rule, flag, one_of, text, whole, wholes
+from .registry import register
 from .residual import ConvStep, branch_layers, check_modules
 from .transformers_family import TransformersFamily
 

@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from ...errors import ArchitectureError
-from .architecture import PrunableLayer, register
+from .architecture import PrunableLayer
 from .model_args import MAX_DEPTH, MAX_WIDTH, Rule, flag, positive, share, sides, text, whole
+from .recipe import TRANSFORMER
+from .registry import register
 from .transformer import AttentionNames, check_parts, head_layer, node_layer
 from .transformers_family import TransformersFamily
 
@@ -35,7 +37,7 @@ class TransformersViT(TransformersFamily):
 
     family = "vit"
     model_args = MODEL_ARGS
-    optimizer = "adamw"
+    recipe = TRANSFORMER
     class_name = "ViTForImageClassification"
     config_name = "ViTConfig"
     inner = "vit"

@@ -17,7 +17,7 @@ from ..models.modeling import MetaPrunedForImageClassification
 from .importance import held_layers
 
 
-class Gates:
+class LearnableScores:
     """A score for every unit that a model holds, multiplied to the unit's output, and learnt with the weights.
 
     The model itself stays as it is: each forward pass takes its gate parameters times the scores. `penalty` is the L1
@@ -64,7 +64,7 @@ class Gates:
         return {name: score.detach().abs().float().cpu() for name, score in self.scores.items()}
 
     def shrink(self, current: Mask, target: Mask, optimizer: torch.optim.Optimizer) -> None:
-        """Forget the scores of units that are gone, the optimiser's state of them included."""
+        """Forget the scores of units that are gone, the optimizer's state of them included."""
         positions = target.positions_in(current)
         for name, score in self.scores.items():
             index = torch.as_tensor(positions[name], device=score.device)

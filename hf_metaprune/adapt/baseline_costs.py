@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..config import MethodOptions, TrainingOptions
-from ..methods.iterative import counts_by_step
+from ..config import TrainingOptions
+from ..methods.schedule import IterativeOptions, counts_by_step
 from ..models.base_model import BaseModel
-from .cost_model import CostModel
+from ..sizing.cost_model import CostModel
 
 FINE_TUNED = "fine-tune the whole base for as many steps"
 FROM_SCRATCH = "prune the base for this task alone (IFP, 1,000 steps)"
 
 
-def other_ways(
+def baseline_flops(
     base: BaseModel, costs: CostModel, ratio: float, training: TrainingOptions, images: int
 ) -> dict[str, int]:
-    """FLOPs of other ways to a model for the same task, by what they are.
+    """Return the training FLOPs of other ways to a model for the same task, by what they are.
 
     Pruning from scratch is Algorithm 2 of MVP with its own options, counted by its schedule of widths.
 
@@ -28,15 +28,14 @@ def other_ways(
     whole = {layer.name: layer.size for layer in base.layers}
     batch = min(training.batch_size, images)
     found = {FINE_TUNED: training.steps * batch * costs.training_flops(whole)}
-    by_schedule = base.family.optimizer == "sgd"  # learnt scores, for transformers, let units go when images say so
-    if by_schedule and 0 < ratio < 1:
-        options = MethodOptions(ratio=ratio)
+    if base.family.recipe.scheduled and 0 < ratio < 1:
+        options = IterativeOptions(ratio=ratio)
         batch = min(options.batch_size, images)
         found[FROM_SCRATCH] = batch * sum(_each_step(costs, whole, options))
     return found
 
 
-def _each_step(costs: CostModel, whole: dict[str, int], options: MethodOptions) -> Iterator[int]:
+def _each_step(costs: CostModel, whole: dict[str, int], options: IterativeOptions) -> Iterator[int]:
     counts, flops = whole, costs.training_flops(whole)
     for held in counts_by_step(whole, options):
         if held != counts:

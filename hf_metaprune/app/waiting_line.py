@@ -17,8 +17,8 @@ class BusyError(MetaPruneError):
 class Ticket:
     """One visitor's place in the line; a visitor who has stopped, or is gone, has none any more."""
 
-    def __init__(self, turns: Turns, stop: threading.Event) -> None:
-        self.turns, self.stop = turns, stop
+    def __init__(self, waiting_line: WaitingLine, stop: threading.Event) -> None:
+        self.waiting_line, self.stop = waiting_line, stop
 
     def waiting(self) -> Iterator[int]:
         """How many are before this one, each second until there is nobody.
@@ -26,14 +26,14 @@ class Ticket:
         Raises:
             StoppedError: the visitor has stopped, or is gone.
         """
-        while ahead := self.turns.before(self):
+        while ahead := self.waiting_line.before(self):
             yield ahead
-            self.turns.pause()
+            self.waiting_line.pause()
         if self.stop.is_set():
             raise StoppedError
 
 
-class Turns:
+class WaitingLine:
     """A line of visitors, first come, first served."""
 
     def __init__(self, most: int) -> None:

@@ -44,7 +44,7 @@ class Order:
     @classmethod
     def by_scores(cls, scores: ScoreMask, tie_break: Mapping[str, np.ndarray] | None = None) -> Order:
         """The highest score first; of equal ones the larger `tie_break`, then the lower index."""
-        ties = None if tie_break is None else ScoreMask(tie_break).normalised("layer")
+        ties = None if tie_break is None else ScoreMask(tie_break).normalized("layer")
         second = {n: np.zeros(len(v)) for n, v in scores.items()} if ties is None else ties
         return cls({n: np.lexsort((-second[n], -values)) for n, values in scores.items()}, scores, ties)
 

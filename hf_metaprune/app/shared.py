@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import reason
 from .limits import UploadLimits
-from .turns import Turns
 from .visitor import Visitor, Visitors
+from .waiting_line import WaitingLine
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class Opened:
         return self.bank.default_ratio or 0.9
 
 
-class Room:
+class SharedState:
     """A bank with its visitors; `open` opens the bank in the background, and `opened` waits for it."""
 
     def __init__(self, bank: str | Path, examples: str | Path | None, limits: UploadLimits | None = None) -> None:
@@ -91,7 +91,7 @@ class Room:
         self.limits = limits or UploadLimits()
         self.visitors = Visitors(self._no_photos)
         self.examples = _examples(examples)
-        self.turns = Turns(MOST_WAITING)
+        self.waiting_line = WaitingLine(MOST_WAITING)
         self._opening: Future[Opened] = Future()
         self._lock = threading.Lock()
         self._asked = False
@@ -147,10 +147,10 @@ def _costs(base: BaseModel, labels: int) -> CostModel:
     import torch
 
     from ..masks.mask import Mask
-    from ..sizing.cost_model import cost_model_of
+    from ..sizing.cost_model import get_cost_model
 
     config = base.config(Mask.full(base.sizes), [str(i) for i in range(labels)])
-    return cost_model_of(config, torch.empty(1, *base.preprocessing.input_size))
+    return get_cost_model(config, torch.empty(1, *base.preprocessing.input_size))
 
 
 def _labels(folder: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""The page's style: Gradio's own theme in the colours of the pictures, dark enough and light enough to be read."""
+"""The page's style: Gradio's own theme in the colors of the pictures, dark enough and light enough to be read."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HEAD = """<style>
 </style>"""
 """Rules that Gradio would break: it cuts the style that it is given at every comma."""
 PAPER, NIGHT, SOFT, SOFT_NIGHT = "#0069a6", "#6cb6ec", "#4b5563", "#b6bec9"
-"""The pictures' blue, and grey, dark and light enough to be read on white and on black."""
+"""The pictures' blue, and gray, dark and light enough to be read on white and on black."""
 EDGE = "#7d8590"
 """Of fields and buttons: three times as dark as white, and as light as black."""
 PARTS, MODES = ("label", "title"), ("", "_dark")

@@ -13,39 +13,41 @@ from ..errors import MetaPruneError
 from ..hub.client import scrub
 from . import views
 from .jobs import StoppedError
-from .room import Update
-from .turns import Turns
+from .shared import Update
+from .waiting_line import WaitingLine
 
 log = logging.getLogger(__name__)
 
 SORRY = "Something went wrong here, not with what you gave. Please try again."
 
 
-def pressed(steps: Iterator[Update], told: gr.HTML, before: Update, after: Update) -> Iterator[Update]:
-    """`before`, then what `steps` say, then `after`, come what may; trouble is said in `told`."""
+def run_steps(steps: Iterator[Update], messages: gr.HTML, before: Update, after: Update) -> Iterator[Update]:
+    """`before`, then what `steps` say, then `after`, come what may; trouble is said in `messages`."""
     yield before
     try:
         yield from steps
     except StoppedError as error:
-        yield {told: views.message(str(error) or "Stopped.")}
+        yield {messages: views.message(str(error) or "Stopped.")}
     except MetaPruneError as error:
-        yield {told: views.message(str(error), "alert")}
+        yield {messages: views.message(str(error), "alert")}
     except Exception as error:
         log.error("a visitor's wish failed: %s", scrub("".join(traceback.format_exception(error))))
-        yield {told: views.message(SORRY, "alert")}
+        yield {messages: views.message(SORRY, "alert")}
     yield after
 
 
-def in_turn(turns: Turns, stop: threading.Event, told: gr.HTML, steps: Iterator[Update]) -> Iterator[Update]:
-    """What `steps` say, once it is this visitor's turn; until then, in `told`, how many are before.
+def in_turn(
+    waiting_line: WaitingLine, stop: threading.Event, messages: gr.HTML, steps: Iterator[Update]
+) -> Iterator[Update]:
+    """What `steps` say, once it is this visitor's turn; until then, in `messages`, how many are before.
 
     Raises:
         BusyError: the line is full.
         StoppedError: the visitor has stopped, or is gone.
     """
-    with turns.ticket(stop) as ticket:
+    with waiting_line.ticket(stop) as ticket:
         for before in ticket.waiting():
-            yield {told: views.waiting(before)}
+            yield {messages: views.waiting(before)}
         yield from steps
 
 

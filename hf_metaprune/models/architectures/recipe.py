@@ -1,0 +1,45 @@
+"""How networks of a family are fine-tuned: what the family decides, and not the task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class Rates(NamedTuple):
+    """Peak learning rates for few, some and many training images per class."""
+
+    few: float
+    some: float
+    many: float
+
+
+NEAR: Mapping[str, Rates] = {"sgd": Rates(0.003, 0.01, 0.02), "adamw": Rates(0.0002, 0.0003, 0.0005)}
+"""By optimizer, where a bank has brought the weights near the task (docs/findings/learning-rates.md)."""
+FAR: Mapping[str, Rates] = {"sgd": Rates(0.03, 0.03, 0.03), "adamw": Rates(0.0005, 0.001, 0.003)}
+"""By optimizer, where weights come from the base: they have farther to go, and want a larger rate."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a family decides about fine-tuning and voting; the defaults are those of convolutional networks."""
+
+    optimizer: str = "sgd"
+    """What the papers fine-tune such networks with."""
+    near: Mapping[str, Rates] = field(default_factory=lambda: NEAR)
+    """Learning rates by optimizer, where neighbors vote."""
+    far: Mapping[str, Rates] = field(default_factory=lambda: FAR)
+    """Learning rates by optimizer, without neighbors."""
+    rate_falls: bool = False
+    """Whether the rate falls as more of the network stays and images are few."""
+    enough_held: float = 0.4
+    """The share of the kept units that neighbors have to hold for their weights to be better than the base's."""
+    paper_lr: float = 0.01
+    """The papers' learning rate for such networks."""
+    scheduled: bool = True
+    """Whether the papers prune such networks by a schedule (IFP), and not when scores say so (AHNP)."""
+
+
+CONVOLUTIONAL = Recipe()
+TRANSFORMER = Recipe(optimizer="adamw", rate_falls=True, enough_held=0.75, paper_lr=0.0002, scheduled=False)

@@ -1,0 +1,73 @@
+"""Imports run one way through the packages, those inside functions included."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import hf_metaprune
+
+ROOT = Path(hf_metaprune.__file__).parent
+
+FLOORS = (
+    *("errors", "version", "text", "files", "registry", "hub", "config", "overrides"),
+    *("drawing", "masks", "data", "models", "sizing", "training", "methods"),
+    *("reporting", "bank", "similarity", "adapt", "export"),
+    *("result", "pruner", "_auto", "", "app", "cli"),
+)
+"""Packages, and modules at the top, from the bottom to the top: each imports those before it only."""
+TOP_LEVEL = 12
+"""Most files at the top of the package."""
+
+
+def name_of(file: Path) -> str:
+    """A module's dotted name below the package; the package itself is ""."""
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(file): file for file in sorted(ROOT.rglob("*.py"))}
+
+
+def imported(module: str) -> Iterator[str]:
+    """The modules of the package that a module imports, wherever in it, also for types only."""
+    file = MODULES[module]
+    package = module.split(".") if file.name == "__init__.py" else module.split(".")[:-1]
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            above = package[: len(package) - node.level + 1]
+            source = ".".join([*filter(None, above), *([node.module] if node.module else [])])
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "hf_metaprune":
+            source = (node.module or "").partition(".")[2]
+        else:
+            continue
+        for alias in node.names:
+            whole = f"{source}.{alias.name}".strip(".")
+            yield whole if whole in MODULES else source
+
+
+def floor(module: str) -> int:
+    return FLOORS.index(module.partition(".")[0])
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_nothing_from_above(module: str) -> None:
+    above = [other for other in imported(module) if floor(other) > floor(module)]
+    assert not above
+
+
+def test_no_import_makes_a_circle() -> None:
+    graph = {module: set(imported(module)) - {module} for module in MODULES}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" <- ".join(error.args[1]))
+
+
+def test_the_house_has_few_files_at_its_door() -> None:
+    files = [path.name for path in ROOT.iterdir() if path.is_file()]
+    assert len(files) <= TOP_LEVEL, files
