@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
@@ -75,12 +76,20 @@ def served(bank_folder: Path, examples: Path, tmp_path_factory: pytest.TempPathF
     yield from serve(tmp_path_factory.mktemp("server"), "--bank", bank_folder, "--examples", examples)
 
 
+def free_port() -> int:
+    """A port that no other worker takes, and that no connection is given until the server is there at last."""
+    first = 20_000 + 500 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])  # connections have those from 32,768
+    for port in range(first, first + 500):
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("there is no free port")
+
+
 def serve(files: Path, *arguments: object, **environment: str) -> Iterator[Served]:
     """Run ``hf-metaprune space``, and wait until it says that it is ready."""
     code = "import sys; from hf_metaprune.cli import main; sys.argv[0] = 'hf-metaprune'; main()"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-u", "-c", code, "space", "--port", port, *arguments]
     env = {**os.environ, "TMPDIR": str(files), "HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False"}
     env |= environment
