@@ -21,8 +21,8 @@ from hf_metaprune.models.slicing import count_parameters
 from hf_metaprune.sizing.budgets import Budget, largest_counts, removed_share
 from hf_metaprune.sizing.cost_model import CostModel, count_flops
 from hf_metaprune.sizing.order import Counts, Order, Sizing, layer_exceptions
-from tests.conftest import tiny_preprocessing
 from tests.models.networks import network, random_masks
+from tests.tiny import tiny_preprocessing
 
 LABELS = ["a", "b", "c"]
 IMAGE = torch.zeros(1, 3, 32, 32)
@@ -30,6 +30,7 @@ FAMILIES = [
     "resnet50d", "vit", "vit-not-fused", "vit-layer-scale", "vit-no-bias", "deit-distilled", "transformers-vit",
     "transformers-basic", "mobilenetv3-small",
 ]  # fmt: skip
+MANY_LAYERS = FAMILIES[0], FAMILIES[-1]  # which take 13 s each
 
 
 @cache
@@ -53,7 +54,7 @@ def described(name: str) -> tuple[str, dict]:
     return architecture, args
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [*FAMILIES[1:-1], *(pytest.param(n, marks=pytest.mark.slow) for n in MANY_LAYERS)])
 @settings(max_examples=6)
 @given(data=st.data())
 def test_costs_are_those_of_the_sliced_network(name: str, data: st.DataObject) -> None:

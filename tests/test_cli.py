@@ -13,7 +13,11 @@ import pytest
 from hf_metaprune import cli
 from hf_metaprune.bank.bank import Bank
 from hf_metaprune.config import AdaptOptions, TrainingOptions, option_fields
-from tests.conftest import REPO, make_vit_base
+from hf_metaprune.data.task import TaskData
+from hf_metaprune.errors import StorageError
+from hf_metaprune.pruner import MetaPruner
+from tests.conftest import REPO
+from tests.tiny import make_vit_base
 
 FAST = ["--steps", "4", "--batch-size", "16", "--neighbors", "2", "--eval-steps", "0"]
 
@@ -135,7 +139,10 @@ def test_bank_commands(run, base_folder: Path, photos: Path, tmp_path: Path) -> 
     assert "left out" in shown
 
 
-def test_the_demo(run, bank_folder: Path, photos: Path, tmp_path: Path) -> None:
+def test_the_demo(run, bank_folder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of few steps; `scripts/check_fresh.sh` runs all of them."""
+    adapt = MetaPruner.adapt
+    monkeypatch.setattr(MetaPruner, "adapt", lambda *args, **options: adapt(*args, steps=4, batch_size=16, **options))
     code, shown, _ = run("demo", "--bank", bank_folder, "--data", photos, "--out", tmp_path / "demo")
     assert code == 0
     assert "Entries of the bank know" in shown  # all six classes are in it
@@ -239,21 +246,19 @@ def test_places_that_cannot_be_written_are_found_before_the_work(
 
 
 def test_a_write_that_the_system_refuses_leaves_nothing_behind(
-    run_python, bank_folder: Path, photos: Path, tmp_path: Path
+    bank_folder: Path, task_data: TaskData, tmp_path: Path
 ) -> None:
     """A real refusal in the middle of the weights: files may not grow beyond 8 kB."""
-    code = (
-        "import resource, sys\n"
-        "from hf_metaprune import MetaPruner\n"
-        "from hf_metaprune.errors import StorageError\n"
-        "result = MetaPruner.from_hub(sys.argv[1]).adapt(sys.argv[2], steps=1, eval_steps=(), neighbors=1)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (8192, resource.RLIM_INFINITY))\n"
-        "try:\n"
-        "    result.save_pretrained(sys.argv[3])\n"
-        "except StorageError as error:\n"
-        "    print(error)\n"
-    )
-    assert "larger than this system allows" in run_python(code, str(bank_folder), str(photos), str(tmp_path / "out"))
+    import resource
+
+    result = MetaPruner.from_hub(bank_folder).adapt(task_data, steps=1, batch_size=16, eval_steps=(), neighbors=1)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
+    try:
+        with pytest.raises(StorageError, match="larger than this system allows"):
+            result.save_pretrained(tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not (tmp_path / "out").exists()
     assert not list(tmp_path.glob(".tmp-*"))
 

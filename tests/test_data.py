@@ -17,7 +17,7 @@ from hf_metaprune.data.images import ImageSet, augment, decode_images, open_imag
 from hf_metaprune.data.preprocessing import Preprocessing
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import DataError
-from tests.conftest import tiny_preprocessing
+from tests.tiny import tiny_preprocessing
 
 RED = (200, 30, 40)
 

@@ -67,6 +67,7 @@ def test_the_file_computes_the_same_for_any_batch(adapted: AdaptResult, exported
     assert adapted.model.config.num_labels == found.shape[1]
 
 
+@pytest.mark.slow
 def test_a_transformer_with_an_empty_branch_is_exported(vit_base: BaseModel, tmp_path: Path) -> None:
     sizes = vit_base.sizes
     mask = Mask({n: [] if n in ("blocks.0.attn", "blocks.1.mlp") else range(s // 2) for n, s in sizes.items()}, sizes)
@@ -89,6 +90,7 @@ def test_the_file_says_its_labels_and_preprocessing_and_no_path_of_this_machine(
     assert len(content) < 1.3 * sum(t.numel() * t.element_size() for t in adapted.model.state_dict().values()) + 60_000
 
 
+@pytest.mark.slow
 def test_int8_keeps_the_classes_of_a_transformer(vit_base: BaseModel, task_data: TaskData, tmp_path: Path) -> None:
     model = vit_base.whole(task_data.task.labels)
     fine_tune(
@@ -105,6 +107,7 @@ def test_int8_keeps_the_classes_of_a_transformer(vit_base: BaseModel, task_data:
     assert softmaxes and "DequantizeLinear" not in {made_by[node.input[0]].op_type for node in softmaxes}
 
 
+@pytest.mark.slow
 def test_export_leaves_the_model_as_it_is(vit_base: BaseModel, tmp_path: Path) -> None:
     model = vit_base.whole(["a", "b"]).half().train()
     export_onnx(model, vit_base.preprocessing, tmp_path / "model.onnx")
@@ -147,6 +150,7 @@ def test_the_example_sees_the_pixels_that_the_library_sees(
         assert np.abs(pixels - wanted).max() * 0.25 * 255 <= 2.01, path
 
 
+@pytest.mark.slow
 def test_int8_is_smaller_and_agrees(folder: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cli(str(folder), "--int8", "--images", str(photos), "--json")
     small = json.loads(capsys.readouterr().out)
@@ -160,7 +164,7 @@ def test_int8_is_smaller_and_agrees(folder: Path, photos: Path, capsys: pytest.C
     (folder / "plain.onnx").unlink()
 
 
-@pytest.mark.parametrize("int8", [False, True])
+@pytest.mark.parametrize("int8", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_example_needs_neither_this_library_nor_torch(
     adapted: AdaptResult, exported: Path, tmp_path: Path, task_data: TaskData, int8: bool
 ) -> None:
@@ -250,6 +254,7 @@ def test_openvino_computes_the_same_and_knows_the_labels(adapted: AdaptResult, f
         assert not any(path.encode() in file.read_bytes() for path in (str(REPO), "site-packages", str(Path.home())))
 
 
+@pytest.mark.slow
 def test_openvino_takes_8_bits_and_transformers_too(vit_base: BaseModel, task_data: TaskData, tmp_path: Path) -> None:
     model = vit_base.whole(task_data.task.labels)
     fine_tune(
@@ -263,6 +268,7 @@ def test_openvino_takes_8_bits_and_transformers_too(vit_base: BaseModel, task_da
     assert weights[0] < 0.5 * weights[1]
 
 
+@pytest.mark.slow
 def test_openvino_takes_8_bits_where_channels_are_put_at_their_places(
     adapted: AdaptResult, task_data: TaskData, tmp_path: Path
 ) -> None:
@@ -273,6 +279,7 @@ def test_openvino_takes_8_bits_where_channels_are_put_at_their_places(
     assert small.agreement >= 0.9
 
 
+@pytest.mark.slow
 def test_openvino_that_fails_leaves_what_was_there(
     adapted: AdaptResult, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,7 +27,7 @@ from hf_metaprune.reporting.misclassified import MAX_MISTAKES, THUMBNAIL_SIDE, w
 from hf_metaprune.reporting.page import command
 from hf_metaprune.reporting.report import AdaptReport
 from hf_metaprune.result import load_result
-from tests.conftest import tiny_preprocessing
+from tests.tiny import tiny_preprocessing
 
 NASTY = "<script>alert(1)</script>\"'$x^2$ & {{ 7*7 }} \x07"
 VOID = {"meta", "img", "br", "link", "hr", "input"}

@@ -12,7 +12,7 @@ from PIL import Image
 
 from hf_metaprune.data.preprocessing import Preprocessing
 from hf_metaprune.errors import FormatError
-from tests.conftest import tiny_preprocessing
+from tests.tiny import tiny_preprocessing
 
 HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 

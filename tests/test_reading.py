@@ -12,7 +12,7 @@ from PIL import Image
 
 from hf_metaprune.data.loading import read_task_data
 from hf_metaprune.errors import DataError, OptionError
-from tests.conftest import tiny_preprocessing
+from tests.tiny import tiny_preprocessing
 
 NAMES = ("ant", "bee", "cow")
 

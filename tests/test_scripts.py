@@ -7,10 +7,12 @@ import subprocess
 import sys
 
 import nltk
+import pytest
 
 from tests.conftest import REPO, needs_wordnet
 
 
+@pytest.mark.slow
 @needs_wordnet
 def test_the_hubs_benchmark_keeps_its_budgets_of_requests_and_bytes() -> None:
     command = [sys.executable, str(REPO / "scripts" / "bench_hub.py"), "--entries", "24", "--repeats", "1"]

@@ -294,8 +294,15 @@ WITH_CODE = [
 ]
 
 
+QUICK = "docs/howto/add-a-method.md"
+"""The page whose code runs by default."""
+
+
 @pytest.mark.usefixtures("hub")
-@pytest.mark.parametrize("path", WITH_CODE, ids=name_of)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, id=name_of(path), marks=[pytest.mark.slow] * (name_of(path) != QUICK)) for path in WITH_CODE],
+)
 def test_the_code_of_a_page_runs(
     path: Path,
     stage: Path,
@@ -339,6 +346,7 @@ def run_command(
 # --- notebooks --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
 def test_a_notebook_runs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notebook = nbformat.read(str(path), as_version=4)

@@ -336,6 +336,7 @@ def test_devices() -> None:
         pick_device("quantum")
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_model(bank_folder: Path, photos: Path, tmp_path: Path) -> None:
     """Each takes its half of every batch, and both end with the same weights and statistics."""
     script = tmp_path / "train.py"

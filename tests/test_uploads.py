@@ -22,7 +22,7 @@ from PIL import Image
 from hf_metaprune.app.limits import UploadLimits
 from hf_metaprune.app.uploads import Photos, clean_label, read_photo
 from hf_metaprune.errors import DataError
-from tests.conftest import tiny_preprocessing
+from tests.tiny import tiny_preprocessing
 
 LIMITS = UploadLimits()
 

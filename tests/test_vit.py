@@ -242,6 +242,7 @@ def test_one_vote_serves_all_sizes_of_a_sweep(pruner: MetaPruner, target: TaskDa
     assert len(pruner.sweep(target, np.array([0.5]), **FAST)) == 1
 
 
+@pytest.mark.slow
 def test_another_process_loads_it_by_auto_classes(
     pruner: MetaPruner, target: TaskData, tmp_path: Path, run_python: Callable[..., str]
 ) -> None:

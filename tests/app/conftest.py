@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -20,10 +20,10 @@ from PIL import Image
 
 from hf_metaprune import Bank
 from hf_metaprune.data.task import TaskData
+from tests.conftest import CHROMIUM
 
 playwright = pytest.importorskip("playwright.sync_api")
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 WAIT = 240_000  # milliseconds; a machine may be busy
 
 
@@ -76,12 +76,20 @@ def served(bank_folder: Path, examples: Path, tmp_path_factory: pytest.TempPathF
     yield from serve(tmp_path_factory.mktemp("server"), "--bank", bank_folder, "--examples", examples)
 
 
+def free_port() -> int:
+    """A port that no other worker takes, and that no connection is given until the server is there at last."""
+    first = 20_000 + 500 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])  # connections have those from 32,768
+    for port in range(first, first + 500):
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("there is no free port")
+
+
 def serve(files: Path, *arguments: object, **environment: str) -> Iterator[Served]:
     """Run ``hf-metaprune space``, and wait until it says that it is ready."""
     code = "import sys; from hf_metaprune.cli import main; sys.argv[0] = 'hf-metaprune'; main()"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-u", "-c", code, "space", "--port", port, *arguments]
     env = {**os.environ, "TMPDIR": str(files), "HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False"}
     env |= environment
@@ -100,11 +108,10 @@ def serve(files: Path, *arguments: object, **environment: str) -> Iterator[Serve
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium: apt-get install chromium, or the like")
     with playwright.sync_playwright() as driver:
         camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *camera])
+        cheap = ["--disable-gpu"]  # or a process draws with three dimensions on the CPU, without an end
+        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *camera, *cheap])
         yield started
         started.close()
 
@@ -123,7 +130,9 @@ class Visit:
     """One visitor's page; what the browser complains about is kept."""
 
     def __init__(self, browser: Any, url: str, **context: Any) -> None:
-        self.context = browser.new_context(**{"viewport": {"width": 1000, "height": 1200}, **context})
+        self.context = browser.new_context(
+            **{"viewport": {"width": 1000, "height": 1200}, "reduced_motion": "reduce", **context}
+        )
         self.context.set_default_timeout(WAIT)
         self.page = self.context.new_page()
         self.complaints: list[str] = []

@@ -30,6 +30,7 @@ SMALL = """[...document.querySelectorAll('.gradio-container :is(button, [role=ta
 """The buttons with words that are too low for a finger."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_shows_all_of_it_and_a_reader_can_read_it(visit: Callable[..., Visit], scheme: str) -> None:
     one = visit(viewport={"width": 375, "height": 800}, color_scheme=scheme)

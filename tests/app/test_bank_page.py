@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -37,25 +39,34 @@ def test_it_is_searched_and_shows_pictures(visit: Callable[..., Visit], served: 
     assert not findings(page)
 
 
+def bank_page(folder: Path) -> BankPage:
+    """The page of a bank, without a browser.
+
+    Gradio makes loops and closes none of them, unless one runs; a thread has none yet, whatever ran in this one.
+    """
+    import gradio as gr
+
+    async def make() -> BankPage:
+        with gr.Blocks():
+            return BankPage(SharedState(folder, None))
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, make()).result()
+
+
 def test_without_wordnet_the_other_pictures_are_drawn(bank_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(task: object) -> None:
         raise WordNetError("get the data: python -m nltk.downloader wordnet")
 
     monkeypatch.setattr("hf_metaprune.similarity.wordnet.task_synsets", missing)
-    import gradio as gr
-
-    with gr.Blocks():
-        made = BankPage(SharedState(bank_folder, None))
+    made = bank_page(bank_folder)
     assert made.figures_html.count("<svg") == 2
     assert "get the data" in made.figures_html
 
 
 def test_an_empty_bank_has_a_page(base: BaseModel, tmp_path: Path) -> None:
-    import gradio as gr
-
     Bank.create(tmp_path / "bank", base)
-    with gr.Blocks():
-        made = BankPage(SharedState(tmp_path / "bank", None))
+    made = bank_page(tmp_path / "bank")
     assert "All 0 tasks" in made.entry_table("")
     assert "0 tasks of 0" in made.entry_table("tiger")
     assert made.figures_html == ""

@@ -21,6 +21,7 @@ def own_server(bank_folder: Path, examples: Path, tmp_path: Path) -> Iterator[Se
     yield from serve(tmp_path, "--bank", bank_folder, "--examples", examples)
 
 
+@pytest.mark.slow
 def test_all_are_served_or_told_to_wait(own_server: Served, visit: Callable[..., Visit]) -> None:
     first = visit(own_server.url)
     first.take_example()

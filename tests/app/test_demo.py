@@ -34,6 +34,7 @@ def saved(one: Visit, button: str, path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_from_the_example_to_three_files(demo: Served, visit: Callable[..., Visit], tmp_path: Path) -> None:
     one = visit(demo.url)
     one.take_example()

@@ -41,6 +41,7 @@ def test_files_of_the_server_are_not_given_out(served: Served, bank_folder: Path
         assert status(served.url + prefix + quote(path, safe="/%:")) in (400, 403, 404, 405), path
 
 
+@pytest.mark.slow
 def test_a_visitors_files_are_deleted_when_they_are_read_and_at_the_latest_when_the_page_is_closed(
     visit: Callable[..., Visit], served: Served, task_data: TaskData, tmp_path: Path
 ) -> None:

@@ -48,6 +48,7 @@ FILES = {
 }
 
 
+@pytest.mark.slow
 def test_files_that_are_no_photos(visit: Visits, tmp_path: Path) -> None:
     one = visit()
     good = tmp_path / "good.jpg"
@@ -65,6 +66,7 @@ def test_files_that_are_no_photos(visit: Visits, tmp_path: Path) -> None:
         assert why in told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["x" * 10_000, "\u202egnp.exe\x00", "{{ 7 * 7 }}</b><script>alert(1)</script>"])
 def test_names_of_classes_are_text(visit: Visits, tmp_path: Path, name: str) -> None:
     one = visit()
@@ -76,6 +78,7 @@ def test_names_of_classes_are_text(visit: Visits, tmp_path: Path, name: str) -> 
     assert len(one.text("#classes .class b")) <= 60
 
 
+@pytest.mark.slow
 def test_a_photo_to_try_is_read_within_the_limits(visit: Visits, tmp_path: Path) -> None:
     one = visit()
     one.take_example()
@@ -88,6 +91,7 @@ def test_a_photo_to_try_is_read_within_the_limits(visit: Visits, tmp_path: Path)
     one.message("#answer", "The photo cannot be used: 9000 x 9000 pixels")
 
 
+@pytest.mark.slow
 def test_archives(visit: Visits, tmp_path: Path, served: Served) -> None:
     one = visit()
     bomb, bad = tmp_path / "bomb.zip", tmp_path / "bad.zip"

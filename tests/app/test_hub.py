@@ -44,6 +44,7 @@ def online(hub: LoopbackHub, bank_folder: Path, tmp_path_factory: pytest.TempPat
     yield from serve(files, "--bank", bank_folder, **environment(hub, files / "home", OWNERS))
 
 
+@pytest.mark.slow
 def test_from_a_data_set_to_a_published_model(visit: Visits, hub: LoopbackHub, online: Served) -> None:
     one = visit(online.url)
     page = one.page
@@ -91,6 +92,7 @@ def test_from_a_data_set_to_a_published_model(visit: Visits, hub: LoopbackHub, o
     assert page.evaluate("indexedDB.databases().then(found => found.length)") == 0
 
 
+@pytest.mark.slow
 def test_a_data_set_that_is_not_there_is_said(visit: Visits, online: Served) -> None:
     one = visit(online.url)
     one.page.get_by_role("tab", name="Hub", exact=True).click()

@@ -38,11 +38,15 @@ def test_the_bank_is_opened_once_for_all(bank_folder: Path, monkeypatch: pytest.
     assert shared.opened_bank.ratio == shared.opened_bank.reader.default_ratio
 
 
-def test_a_bank_that_is_not_there_ends_the_server(tmp_path: Path) -> None:
+def test_a_bank_that_is_not_there_is_said_to_everyone(tmp_path: Path) -> None:
     shared = SharedState(tmp_path / "nothing", None)
     for _ in range(2):
         with pytest.raises(MetaPruneError, match="nothing"):
             shared.opened_bank  # noqa: B018
+
+
+@pytest.mark.slow
+def test_a_bank_that_is_not_there_ends_the_server(tmp_path: Path) -> None:
     code = "import sys; from hf_metaprune.cli import main; sys.argv[0] = 'hf-metaprune'; main()"
     command = [sys.executable, "-c", code, "space", "--bank", str(tmp_path / "nothing"), "--port", "7899"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=240)

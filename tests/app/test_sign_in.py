@@ -90,6 +90,7 @@ def space(
     accounts.server_close()
 
 
+@pytest.mark.slow
 def test_who_signs_in_finds_the_model_again_and_publishes_it(
     visit: Callable[..., Visit], hub: LoopbackHub, space: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,6 +51,7 @@ def test_from_an_example_to_a_model_on_disk(visit: Visits, tmp_path: Path, examp
     one.page.locator("#answer").get_by_text("Most likely").wait_for()
 
 
+@pytest.mark.slow
 def test_own_photos_and_names_with_markup(visit: Visits, task_data: TaskData, tmp_path: Path) -> None:
     files = write_photos(tmp_path, task_data, (0, 2))
     one = visit()
@@ -64,6 +65,7 @@ def test_own_photos_and_names_with_markup(visit: Visits, task_data: TaskData, tm
     assert one.page.locator("img[src=x]").count() == 0
 
 
+@pytest.mark.slow
 def test_a_photo_of_the_camera_is_taken(visit: Visits) -> None:
     one = visit(permissions=["camera"])
     one.page.get_by_role("tab", name="My photos").click()
@@ -80,6 +82,7 @@ def test_a_photo_of_the_camera_is_taken(visit: Visits) -> None:
     assert one.page.locator("#classes .class img").count() == 1
 
 
+@pytest.mark.slow
 def test_what_cannot_be_used_is_said(visit: Visits, task_data: TaskData, tmp_path: Path) -> None:
     one = visit()
     one.make()
@@ -94,6 +97,7 @@ def test_what_cannot_be_used_is_said(visit: Visits, task_data: TaskData, tmp_pat
     one.message("#making-messages", "press “Add to the class” to add the photos that you have chosen")
 
 
+@pytest.mark.slow
 def test_a_training_can_be_stopped_and_started_again(visit: Visits) -> None:
     one = visit()
     one.take_example()
@@ -110,6 +114,7 @@ def test_a_training_can_be_stopped_and_started_again(visit: Visits) -> None:
     one.finish()
 
 
+@pytest.mark.slow
 def test_a_training_ends_when_its_photos_are_others(visit: Visits, task_data: TaskData, tmp_path: Path) -> None:
     one = visit()
     one.take_example()
@@ -123,6 +128,7 @@ def test_a_training_ends_when_its_photos_are_others(visit: Visits, task_data: Ta
     one.page.locator("#neighbors").wait_for(state="hidden")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Gradio's, in this process for once
 def test_a_page_that_was_idle_for_too_long_says_so(visit: Visits, bank_folder: Path, examples: Path) -> None:
     app = launch(make_app(bank_folder, examples), quiet=True)
@@ -149,6 +155,7 @@ def test_a_page_that_was_idle_for_too_long_says_so(visit: Visits, bank_folder: P
         app.page.close(verbose=False)
 
 
+@pytest.mark.slow
 def test_two_visitors_see_their_own_things_only(
     visit: Visits, served: Served, task_data: TaskData, tmp_path: Path
 ) -> None:
@@ -173,6 +180,7 @@ def test_two_visitors_see_their_own_things_only(
     assert wait_until(lambda: served.visitors_files() == [])  # who leaves is forgotten
 
 
+@pytest.mark.slow
 def test_a_class_is_removed_and_all_is_forgotten_when_asked_twice(
     visit: Visits, task_data: TaskData, tmp_path: Path
 ) -> None:
@@ -204,6 +212,7 @@ def test_a_class_is_removed_and_all_is_forgotten_when_asked_twice(
     one.message("#making-messages", "add photos of at least two")
 
 
+@pytest.mark.slow
 def test_other_photos_and_another_size_are_none_of_the_model_that_there_is(
     visit: Visits, task_data: TaskData, tmp_path: Path
 ) -> None:

@@ -19,7 +19,7 @@ from hf_metaprune.data.images import ImageSet
 from hf_metaprune.data.task import Task, TaskData, draw_tasks
 from hf_metaprune.errors import DataError, StorageError
 from hf_metaprune.methods import IterativeOptions
-from tests.conftest import LABELS, striped_images, tiny_preprocessing
+from tests.tiny import LABELS, striped_images, tiny_preprocessing
 
 
 def test_builds_do_not_repeat_finished_tasks(own_bank: Bank, task_data: TaskData) -> None:
@@ -83,7 +83,7 @@ def build_in_child(root: str, log: str) -> None:
 def processes() -> multiprocessing.context.ForkServerContext:
     """Fresh processes that need not import everything again."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.bank.test_bank", "timm", "hf_metaprune.models.modeling"])
+    context.set_forkserver_preload(["tests.bank.test_building", "timm", "hf_metaprune.models.modeling"])
     return context
 
 
@@ -115,6 +115,7 @@ def test_two_processes_build_into_one_folder(
     assert validate_bank(bank) == []
 
 
+@pytest.mark.slow
 def test_nothing_finished_is_lost_when_a_build_is_killed(
     empty_bank: Bank, tmp_path: Path, processes: multiprocessing.context.ForkServerContext
 ) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -60,6 +61,7 @@ def test_a_footer_of_any_bytes_is_read_or_refused(content: bytes) -> None:
         assert "footer" in str(error) or "Parquet" in str(error)
 
 
+@pytest.mark.slow
 def test_no_altered_footer_ends_the_process(own_bank: Bank, tmp_path: Path) -> None:
     """Some bits of the size statistics make pyarrow call ``abort`` when it is asked for a column chunk's metadata."""
     command = [sys.executable, "-c", READ_FLIPPED, str(own_bank.root / "index.parquet"), str(tmp_path / "x.parquet")]

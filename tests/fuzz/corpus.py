@@ -15,7 +15,7 @@ from hf_metaprune.masks.scores import ScoreMask
 from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.models.score_file import save_scores
 from hf_metaprune.reporting.card import split_card
-from tests.conftest import make_bank, make_base, make_task_data
+from tests.tiny import make_bank, make_base, make_task_data
 
 TINY = {"steps": 1, "batch_size": 8, "eval_steps": (0,), "precision": "fp32"}
 

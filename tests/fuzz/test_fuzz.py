@@ -38,12 +38,15 @@ def test_there_are_enough_cases() -> None:
     assert sum(CASES.values()) >= 5000
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_nothing_but_our_errors_comes_out(name: str, corpus: Corpus, tmp_path: Path) -> None:
-    fuzzer = Fuzzer(TARGETS[name], corpus, tmp_path)
+SOME = [(name, 0.05) for name in CASES if CASES[name] >= 100]
+
+
+@pytest.mark.parametrize(("name", "share"), [*SOME, *(pytest.param(n, 1, marks=pytest.mark.slow) for n in CASES)])
+def test_nothing_but_our_errors_comes_out(name: str, share: float, corpus: Corpus, tmp_path: Path) -> None:
+    fuzzer, count = Fuzzer(TARGETS[name], corpus, tmp_path), int(share * CASES[name])
 
     @settings(
-        max_examples=CASES[name],
+        max_examples=count,
         derandomize=True,
         database=None,
         phases=[Phase.generate, Phase.shrink],
@@ -55,7 +58,7 @@ def test_nothing_but_our_errors_comes_out(name: str, corpus: Corpus, tmp_path: P
 
     with little_memory():
         cases()
-    assert fuzzer.cases >= CASES[name]
+    assert fuzzer.cases >= count
     if name not in ("card", "listed", "remove"):  # which leave out, or leave alone, what is bad
         assert 0 < fuzzer.refused < fuzzer.cases
 

@@ -21,9 +21,9 @@ from hf_metaprune.errors import BankError, FormatError
 from hf_metaprune.models.base_model import sha256_file
 from hf_metaprune.reporting.card import split_card
 from tests.bank.edits import edit_index, first
-from tests.conftest import make_base
 from tests.hub import LoopbackHub
 from tests.hub.edits import TINY, hub_cache, put_index
+from tests.tiny import make_base
 
 
 def test_an_entry_that_shares_anothers_place_takes_nothing_along(

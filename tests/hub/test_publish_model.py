@@ -74,6 +74,7 @@ def test_the_card_says_what_was_measured_and_validates(hub: LoopbackHub, bank: B
         assert hub.read_files("me/pets")[picture].startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_the_snippet_of_the_card_runs_as_shown(
     hub: LoopbackHub, result: AdaptResult, tmp_path: Path, photos: Path
 ) -> None:
@@ -85,6 +86,7 @@ def test_the_snippet_of_the_card_runs_as_shown(
     assert "'label': 'cat'" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_snippet_of_a_bank_runs_as_shown(hub: LoopbackHub, bank: Bank, tmp_path: Path, photos: Path) -> None:
     publish_bank(bank, "me/bank")
     (code,) = re.findall(r"```python\n(.*?)```", card_of(hub, "me/bank"), re.DOTALL)

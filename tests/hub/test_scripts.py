@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from hf_metaprune import Bank
@@ -24,6 +25,7 @@ def class_folders(task_data: TaskData, folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_whole_way_by_the_script(hub: LoopbackHub, bank: Bank, task_data: TaskData, tmp_path: Path) -> None:
     data = class_folders(task_data.select((0, 1, 3, 4)), tmp_path / "data")
     arguments = ("--bank", str(bank.root), "--data", str(data), "--steps", "1")

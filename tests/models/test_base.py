@@ -19,8 +19,8 @@ from hf_metaprune.methods import get_method
 from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.models.saving import load_model, save_model
 from hf_metaprune.models.slicing import ScatterBatchNorm2d, slice_network
-from tests.conftest import randomize_norms, tiny_preprocessing
 from tests.models.conftest import copies, edit_config
+from tests.tiny import randomize_norms, tiny_preprocessing
 
 
 def test_bases_that_cannot_be_used_are_refused(base_folder: Path, tmp_path: Path) -> None:
@@ -98,13 +98,11 @@ def of_transformers(kind: str) -> torch.nn.Module:
     return getattr(transformers, f"{name}ForImageClassification")(config)
 
 
-@pytest.mark.parametrize("kind", ["resnet basic", "resnet bottleneck", "vit", "deit"])
-def test_the_whole_way_with_a_base_of_transformers(
-    kind: str, task_data: TaskData, tmp_path: Path, run_python: Callable[..., str]
-) -> None:
-    """Its network is a transformers model inside ours, which transformers fills with first values by other ways.
+def way_with_a_base_of_transformers(kind: str, task_data: TaskData, tmp_path: Path) -> Path:
+    """The whole way from a base to a saved model, in whose folder ``seen.pt`` holds pixels and their logits.
 
-    On disk its tensors have other names than in memory, where transformers changes those (of a ViT).
+    Its network is a transformers model inside ours, which transformers fills with first values by other ways. On disk
+    its tensors have other names than in memory, where transformers changes those (of a ViT).
     """
     from transformers import AutoModelForImageClassification
 
@@ -136,15 +134,44 @@ def test_the_whole_way_with_a_base_of_transformers(
     result = MetaPruner(found).adapt(task_data.select((0, 1, 2)), steps=4, neighbors=2, batch_size=16)
     out = result.save_pretrained(tmp_path / "out")
     pixels = task_data.evaluation.preprocessing.normalize(task_data.evaluation.images[:4])
-    torch.save((pixels, result.model(pixels).logits), tmp_path / "seen.pt")
+    torch.save((pixels, result.model(pixels).logits), out / "seen.pt")
+    return out
+
+
+@pytest.fixture(scope="module")
+def adapted(task_data: TaskData, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The model that the whole way ends with, made once per kind."""
+    made: dict[str, Path] = {}
+
+    def call(kind: str) -> Path:
+        if kind not in made:
+            made[kind] = way_with_a_base_of_transformers(kind, task_data, tmp_path_factory.mktemp("way"))
+        return made[kind]
+
+    return call
+
+
+KINDS = ["resnet basic", "resnet bottleneck", "vit", "deit"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_whole_way_with_a_base_of_transformers(kind: str, adapted: Callable[[str], Path]) -> None:
+    assert (adapted(kind) / "model.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_another_process_loads_models_whose_base_is_of_transformers(
+    adapted: Callable[[str], Path], run_python: Callable[..., str]
+) -> None:
     code = (
         "import sys, torch, hf_metaprune\n"
         "from transformers import AutoModelForImageClassification\n"
-        "pixels, logits = torch.load(sys.argv[2])\n"
-        "found = AutoModelForImageClassification.from_pretrained(sys.argv[1])(pixels).logits\n"
-        "print('same' if torch.allclose(found, logits, atol=1e-5) else found - logits)\n"
+        "for folder in sys.argv[1:]:\n"
+        "    pixels, logits = torch.load(f'{folder}/seen.pt')\n"
+        "    found = AutoModelForImageClassification.from_pretrained(folder)(pixels).logits\n"
+        "    print('same' if torch.allclose(found, logits, atol=1e-5) else found - logits)\n"
     )
-    assert "same" in run_python(code, str(out), str(tmp_path / "seen.pt"))
+    assert run_python(code, *(str(adapted(kind)) for kind in KINDS)).split() == ["same"] * len(KINDS)
 
 
 @pytest.mark.parametrize("kind", ["resnet basic", "vit"])

@@ -33,6 +33,7 @@ def test_task_similarity_is_symmetric_and_1_for_the_same_task() -> None:
     assert module.task_similarity(animals, [None, None]) == 0.0
 
 
+@pytest.mark.slow
 def test_wu_and_palmer_is_that_of_nltk_in_both_directions() -> None:
     rng = random.Random(0)
     nouns, verbs = (list(wordnet().all_synsets(pos)) for pos in "nv")
