@@ -84,6 +84,8 @@ def parameters(callback: Any) -> Iterator[tuple[str, Any, Any, Any]]:
     """Name, type, typer's description and default of each parameter of a command."""
     hints = typing.get_type_hints(callback, include_extras=True)
     for parameter in inspect.signature(callback).parameters.values():
+        if hints.get(parameter.name) is typer.Context:
+            continue
         kind, about = typing.get_args(hints.get(parameter.name, parameter.annotation))[:2]
         yield parameter.name, kind, about, parameter.default
 

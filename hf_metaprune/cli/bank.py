@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sized
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -12,8 +12,7 @@ from ..config import override
 from ..errors import OptionError
 from ..files.layout import BANK_FILE
 from ..text import quantity
-from .commands import DEFAULT_METHOD, MethodCommand
-from .options import with_options
+from .commands import DEFAULT_METHOD, MethodCommand, method_values
 from .output import Json, escape_markup, out, print_json, show_progress, sparkline, table
 
 bank_app = typer.Typer(help="Build, list and check banks of pruned models.", no_args_is_help=True)
@@ -123,8 +122,8 @@ def bank_sketch(
 
 
 @bank_app.command("build", cls=MethodCommand)
-@with_options()
 def bank_build(
+    context: typer.Context,
     bank: OwnBankArgument,
     data: Annotated[str, typer.Argument(help="Data set with many classes; tasks are drawn from them.", metavar="DATA")],
     base: Annotated[Path, typer.Option(help="Folder of the base model (timm or transformers).")],
@@ -137,7 +136,6 @@ def bank_build(
         list[str] | None, typer.Option(help="A class that no task may have; may be given several times.")
     ] = None,
     as_json: Json = False,
-    **options: Any,
 ) -> None:
     """Prune BASE for tasks drawn from DATA. A stopped build continues, and several builds may run at once."""
     from ..bank.bank import Bank
@@ -149,7 +147,7 @@ def bank_build(
     from ..models.base_model import BaseModel
     from ..models.saving import check_dtype
 
-    settings = override(get_method(method).options(), options)
+    settings = override(get_method(method).options(), method_values(context))
     check_dtype(dtype)
     check_writable(Path(bank).expanduser(), overwrite=True)
     network = BaseModel.load(base)

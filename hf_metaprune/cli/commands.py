@@ -15,6 +15,7 @@ from .options import option_annotations
 
 DEFAULT_METHOD = "ifp"
 _METHOD_PARAMETERS = "hf_metaprune.cli.method_parameters"
+_METHOD_VALUES = "hf_metaprune.cli.method_values"
 """The key in typer's context for the parameters of the method."""
 
 
@@ -62,6 +63,16 @@ class MethodCommand(Command):
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the parameters of the command and of the method."""
         return [*super().get_params(ctx), *ctx.meta.get(_METHOD_PARAMETERS, [])]
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; typer passes on only what the function declares, so `method_values` has the others."""
+        ctx.meta[_METHOD_VALUES] = {p.name: ctx.params.pop(p.name) for p in ctx.meta[_METHOD_PARAMETERS]}
+        return super().invoke(ctx)
+
+
+def method_values(ctx: typer.Context) -> dict[str, Any]:
+    """Return the options of the method by name; None for those that the command line does not set."""
+    return ctx.meta[_METHOD_VALUES]
 
 
 def method_options(method: str) -> type[MethodOptions]:
