@@ -38,6 +38,7 @@ def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     return call
 
 
+@pytest.mark.slow
 def test_a_sweep_writes_models_and_the_curve(run, bank_folder: Path, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "sizes"
     code, shown, _ = run("sweep", bank_folder, photos, "--out", out, "--ratios", "0.4,0.8", *FAST)
@@ -272,6 +273,7 @@ def test_too_little_space_is_said_before_the_work(
     assert (code, "the disk is full" in errors) == (1, True)
 
 
+@pytest.mark.slow
 def test_only_a_model_of_ours_is_replaced(run, bank_folder: Path, photos: Path, tmp_path: Path) -> None:
     pictures = sorted(photos.rglob("*.jpg"))
     code, _, errors = run("adapt", bank_folder, photos, "--out", photos, "--overwrite", *FAST)

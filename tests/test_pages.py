@@ -95,6 +95,7 @@ def test_the_page_tells_all_of_it_and_needs_nothing_else(result: AdaptResult) ->
     assert sum(tag == "img" for tag, _ in read.tags) == len(result.mistakes)
 
 
+@pytest.mark.slow
 def test_the_page_lies_beside_the_model_if_asked_for(result: AdaptResult, tmp_path: Path) -> None:
     plain = result.save_pretrained(tmp_path / "plain")
     assert not (plain / "report.html").exists()
@@ -107,6 +108,7 @@ def test_the_page_lies_beside_the_model_if_asked_for(result: AdaptResult, tmp_pa
     assert not any(tag == "img" for tag, _ in page.tags)  # photos are not kept
 
 
+@pytest.mark.slow
 def test_text_of_others_stays_text(bank_folder: Path, task_data: TaskData) -> None:
     pruner = MetaPruner.from_hub(bank_folder)
     result = pruner.adapt(task_data.select((0, 1)), steps=1, batch_size=16, neighbors=2)

@@ -73,6 +73,7 @@ def another_network(folder: Path, scratch: Path) -> None:
     save_model(base.slice(made), folder, "float16")
 
 
+@pytest.mark.slow
 def test_a_model_of_another_network_does_not_stop_the_others(
     hub: LoopbackHub, bank: Bank, own_bank: Bank, result: AdaptResult, task: TaskData, tmp_path: Path
 ) -> None:
@@ -111,6 +112,7 @@ def spoil(bank: Bank, entry_id: str, **changes: Any) -> None:
     pq.write_table(rows.from_pylist(changed, schema=rows.schema), bank.root / "index.parquet")
 
 
+@pytest.mark.slow
 def test_weights_that_are_far_out_do_not_vote(hub: LoopbackHub, own_bank: Bank, task: TaskData) -> None:
     nearest = MetaPruner(own_bank).adapt(task, neighbors=1, **TINY).report.neighbors[0]["id"]
     path = own_bank[nearest].folder / "model.safetensors"
@@ -185,6 +187,7 @@ def test_a_row_that_lies_of_its_files_does_not_vote(
             there[victim.id].verify()
 
 
+@pytest.mark.slow
 def test_rows_of_other_repos_are_kept_and_removed(
     hub: LoopbackHub, own_bank: Bank, result: AdaptResult, tmp_path: Path
 ) -> None:

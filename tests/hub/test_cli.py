@@ -25,6 +25,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) -
     return captured.err if code else captured.out
 
 
+@pytest.mark.slow
 def test_from_a_bank_to_a_voter(
     hub: LoopbackHub, own_bank: Bank, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

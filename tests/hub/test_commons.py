@@ -17,6 +17,7 @@ from tests.hub import Action, Call, Content, Drop, Header, LoopbackHub, Status
 from tests.hub.edits import TINY, hub_cache
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [400, 403, 404, 451])
 def test_one_model_that_cannot_be_had_does_not_stop_the_others(
     hub: LoopbackHub, bank: Bank, result: AdaptResult, task: TaskData, tmp_path: Path, status: int
@@ -33,6 +34,7 @@ def test_one_model_that_cannot_be_had_does_not_stop_the_others(
     assert "local_files_only" not in note
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fault", "words"), [(Status(500), "has trouble"), (Drop(), "connection was lost")])
 def test_models_in_trouble_do_not_end_a_search_but_many_do(
     hub: LoopbackHub, bank: Bank, result: AdaptResult, task: TaskData, tmp_path: Path, fault: Action, words: str
@@ -70,6 +72,7 @@ def test_ones_own_models_vote_for_each_other(
     assert any("one owner has at most 1 of the votes (votes_per_owner)" in note for note in report.notes)
 
 
+@pytest.mark.slow
 def test_many_models_of_one_owner_do_not_fill_the_list(
     hub: LoopbackHub, bank: Bank, result: AdaptResult, tmp_path: Path
 ) -> None:
@@ -83,6 +86,7 @@ def test_many_models_of_one_owner_do_not_fill_the_list(
     assert len(Bank.from_search(bank, limit=5, author="aaa")) == 5
 
 
+@pytest.mark.slow
 def test_a_list_that_goes_on_elsewhere_does_not_get_the_token(
     hub: LoopbackHub, bank: Bank, result: AdaptResult, tmp_path: Path
 ) -> None:
@@ -105,6 +109,7 @@ def test_a_header_is_asked_for_again_and_not_remembered_wrong(
     assert list(Bank.from_search(bank).entries) == ["ada--pets"]
 
 
+@pytest.mark.slow
 def test_one_entry_in_trouble_does_not_stop_the_others(hub: LoopbackHub, own_bank: Bank, task: TaskData) -> None:
     publish_bank(own_bank, "me/bank")
     shutil.rmtree(hub_cache(), ignore_errors=True)
@@ -119,6 +124,7 @@ def test_one_entry_in_trouble_does_not_stop_the_others(hub: LoopbackHub, own_ban
         MetaPruner.from_hub("me/bank").adapt(task, neighbors=1, **TINY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("commons", [False, True])
 def test_files_come_several_at_a_time(
     hub: LoopbackHub, own_bank: Bank, result: AdaptResult, tmp_path: Path, commons: bool
