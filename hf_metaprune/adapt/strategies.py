@@ -77,23 +77,25 @@ def order_by_score_sum(inputs: AdaptInputs, voters: Voters, record: RunRecord) -
     o = inputs.options
     score_masks = [entry.score_mask().reconciled(entry.mask).with_ones_for(inputs.sizes) for entry in voters.entries]
     scores = sum_scores(score_masks, voters.weights, o.normalize)
-    held, share = voters.held_units(inputs.sizes), o.activations or 0.0
+    held_units, share = voters.held_units(inputs.sizes), o.activations or 0.0
     counts = None if inputs.ratio is None else _even_counts(inputs.sizes, inputs.ratio)
-    needs_others = share > 0 and (counts is None or any(len(held[name]) < count for name, count in counts.items()))
+    needs_others = share > 0 and (
+        counts is None or any(len(held_units[name]) < count for name, count in counts.items())
+    )
     if not needs_others and counts is not None and not is_tied(scores, counts):
         return Order.from_scores(scores)
     activations = _sample_activations(inputs, record)
     if needs_others:
-        scores = _put_held_units_first(scores, ScoreMask(activations).normalized("layer"), held, share)
+        scores = _put_held_units_first(scores, ScoreMask(activations).normalized("layer"), held_units, share)
     return Order.from_scores(scores, activations)
 
 
-def _put_held_units_first(scores: ScoreMask, activations: ScoreMask, held: Mask, share: float) -> ScoreMask:
+def _put_held_units_first(scores: ScoreMask, activations: ScoreMask, held_units: Mask, share: float) -> ScoreMask:
     """Return scores in which units that a neighbor holds are above all others.
 
     The others get the mean of score and activation, in which the activation has the weight `share`.
     """
-    flags = held.to_bools()
+    flags = held_units.to_bools()
     means = {name: (1 - share) * values + share * activations[name] for name, values in scores.items()}
     top = max((float(values[~flags[name]].max(initial=0.0)) for name, values in means.items()), default=0.0)
     return ScoreMask({name: np.where(flags[name], top + values, means[name]) for name, values in scores.items()})

@@ -138,7 +138,7 @@ class LearnedScorePruning(Method[LearnedScoreOptions]):
         model: MetaPrunedForImageClassification,
         steps: int,
         steps_before: int,
-        **others: Any,
+        **fine_tune_options: Any,
     ) -> TrainingResult:
         """Train for `steps` steps, after an earlier phase of `steps_before` steps."""
         o = job.options
@@ -159,7 +159,7 @@ class LearnedScorePruning(Method[LearnedScoreOptions]):
             device=job.device,
             seed=job.seed + steps_before,
             progress=job.progress,
-            **others,
+            **fine_tune_options,
         )
         result.accuracy_at_step = {step + steps_before: share for step, share in result.accuracy_at_step.items()}
         return result

@@ -26,11 +26,11 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
     if device is None or device == "auto":
         return Accelerator().device
     try:
-        chosen = torch.device(device)
-        torch.zeros(1, device=chosen).item()  # fails on "meta", too
+        picked_device = torch.device(device)
+        torch.zeros(1, device=picked_device).item()  # fails on "meta", too
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise OptionError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
-    return chosen
+    return picked_device
 
 
 @cache
