@@ -295,7 +295,7 @@ class Entry:
             path, method, size = str(row["path"] or ""), row["method"], row["size"]
             check_relative(path)
             if not PATH_PATTERN.fullmatch(path) or len(path) > MAX_PATH:
-                raise FormatError(f"its path {path[:100]!r} is too long, or has others than a-z A-Z 0-9 . _ - /")
+                raise FormatError(f"its path {path[:100]!r} is too long, or has characters besides a-z A-Z 0-9 . _ - /")
             if not isinstance(method, str | None) or type(size) is not int or not 0 <= size < MAX_SIZE:
                 raise FormatError("its method is not a text, or its size is not a number of bytes")
             if row["repo_id"] is not None and not (
