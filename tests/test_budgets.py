@@ -28,7 +28,7 @@ LABELS = ["a", "b", "c"]
 IMAGE = torch.zeros(1, 3, 32, 32)
 FAMILIES = [
     "resnet50d", "vit", "vit-not-fused", "vit-layer-scale", "vit-no-bias", "deit-distilled", "transformers-vit",
-    "transformers-basic", "mobilenetv3-small",
+    "transformers-basic", "mobilenetv3-small", "convnext",
 ]  # fmt: skip
 MANY_LAYERS = FAMILIES[0], FAMILIES[-1]  # which take 13 s each
 

@@ -7,7 +7,7 @@ import hashlib
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -187,6 +187,8 @@ def build_bank(
     """
     options_class = get_method(method).options
     options = options or options_class()
+    if issubclass(options_class, type(options)):  # fewer options than the method has: the others are its defaults
+        options = options_class(**asdict(options))
     if not isinstance(options, options_class):
         raise OptionError(f"method {method!r} takes {options_class.__name__}, not {type(options).__name__}")
     check_dtype(dtype)

@@ -60,6 +60,13 @@ def hf_vit(config: Callable[..., Any], make: Callable[..., Any], **args: object)
     return make(config(**{**sizes, "num_attention_heads": 4, "num_labels": 5, **args}))
 
 
+CONVNEXT = {"depths": [1, 2, 1, 1], "dims": [8, 12, 16, 20]}
+
+
+def convnext(name: str = "convnext_tiny", **args: object) -> nn.Module:
+    return find_architecture("timm", name).build(name, {**CONVNEXT, **args}, 5)
+
+
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "resnet18": lambda: timm_net("resnet18"),
     "resnet18-deep-stem": lambda: timm_net("resnet18", stem_type="deep", stem_width=8),
@@ -101,6 +108,12 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "efficientnet-v2": lambda: timm.create_model("tf_efficientnetv2_b0", num_classes=5),
     "efficientnet-lite0": lambda: timm.create_model("efficientnet_lite0", num_classes=5),
     "mnasnet": lambda: timm.create_model("mnasnet_050", num_classes=5),
+    "convnext": lambda: convnext(),
+    "convnext-no-layer-scale": lambda: convnext(ls_init_value=None, drop_path_rate=0.1),
+    "convnext-head-norm-first": lambda: convnext(head_norm_first=True, act_layer="gelu_tanh", norm_eps=1e-5),
+    "convnext-kernel-sizes": lambda: convnext(kernel_sizes=[7, 5, 3, 3], head_hidden_size=12, conv_bias=False),
+    "convnext-conv-mlp": lambda: convnext("convnext_atto_ols"),
+    "convnext-conv-mlp-rms-norm": lambda: convnext("convnext_zepto_rms", act_layer="silu", stem_type="overlap_act"),
 }
 
 

@@ -71,7 +71,7 @@ def test_every_parameter_is_randomized(name: str) -> None:
     "name",
     [
         *("resnet18", "resnet50d", "transformers-bottleneck", "vit", "vit-layer-scale", "deit-distilled"),
-        *("transformers-vit", "mobilenetv3-small", "efficientnet-v2"),
+        *("transformers-vit", "mobilenetv3-small", "efficientnet-v2", "convnext"),
     ],
 )
 @settings(max_examples=5)
@@ -243,6 +243,7 @@ def test_masks_that_do_not_fit_are_refused() -> None:
         (lambda: timm.create_model("efficientnet_b0", aa_layer="blur"), "anti-aliasing"),
         (lambda: timm.create_model("efficientnet_b0_gn"), "GroupNormAct at blocks"),
         (lambda: timm.create_model("efficientnet_b0", act_layer="sigmoid"), "igmoid at blocks"),
+        (lambda: timm.create_model("convnextv2_atto"), "GlobalResponseNormMlp at stages.0.blocks.0.mlp"),
     ],
 )
 def test_what_is_not_understood_is_refused_by_name(make: Callable[[], nn.Module], named: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from ...errors import ArchitectureError
-from . import timm_efficientnet, timm_resnet, timm_vit, transformers_resnet, transformers_vit  # noqa: F401  (each registers its families)
+from . import timm_convnext, timm_efficientnet, timm_resnet, timm_vit, transformers_resnet, transformers_vit  # noqa: F401  (each registers its families)
 from .architecture import Architecture
 from .registry import ARCHITECTURES
 
