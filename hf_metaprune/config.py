@@ -201,7 +201,11 @@ class SearchOptions:
                 raise OptionError(f"{name[:100]!r} names neither an owner nor a repo (owner/name)")
 
     def admits(self, repo_id: str) -> bool:
-        """Whether a repo's model may be used."""
+        """Return whether the model of a repo may be used.
+
+        Args:
+            repo_id: ``owner/name``.
+        """
         names = {repo_id.lower(), repo_id.partition("/")[0].lower()}
         denied, allowed = ({name.lower() for name in some} for some in (self.deny, self.allow))
         return not names & denied and (not allowed or bool(names & allowed))
@@ -391,5 +395,6 @@ def merge_options(
             raise unknown_option(name, {**adapt_fields, **training_fields})
     merged = override(options or AdaptOptions(), {k: v for k, v in changes.items() if k in adapt_fields})
     trained = override(training or TrainingOptions(), {k: v for k, v in changes.items() if k in training_fields})
-    given = given_options(merged) | given_options(trained) | {k: v for k, v in changes.items() if v is not None}
+    given = {k: v for k, v in changes.items() if v is not None}
+    given = given | {k: v for k, v in (given_options(merged) | given_options(trained)).items() if k not in given}
     return merged, trained, given

@@ -41,7 +41,7 @@ def model(base: BaseModel, task_data: TaskData) -> MetaPrunedForImageClassificat
 
 
 def options(**changes: object) -> TrainingOptions:
-    return TrainingOptions(**{"steps": 12, "batch_size": 24, "lr": 0.02, "eval_steps": (0, 5), **changes})
+    return TrainingOptions(**{"steps": 12, "batch_size": 24, "lr": 0.02, "eval_steps": (0, 5), **changes}).closed()
 
 
 def weights(model: torch.nn.Module) -> torch.Tensor:
@@ -167,7 +167,7 @@ def test_the_schedule_warms_up_and_falls() -> None:
 
 def test_weights_decay_and_biases_and_norms_do_not(model: MetaPrunedForImageClassification) -> None:
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    optimizer = make_optimizer(model, TrainingOptions(lr=0.1, momentum=0.0, weight_decay=0.5))
+    optimizer = make_optimizer(model, TrainingOptions(lr=0.1, momentum=0.0, weight_decay=0.5).closed())
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()

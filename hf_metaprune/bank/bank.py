@@ -202,6 +202,9 @@ class Bank(BankWriter):
             name: the bank's name for people.
             defaults: options that `MetaPruner` uses for this bank, such as ``{"ratio": 0.9}``.
 
+        Returns:
+            The bank, open for writing.
+
         Raises:
             BaseMismatchError: the folder holds a bank of another base.
             StorageError: the folder cannot be written.

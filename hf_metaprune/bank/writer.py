@@ -136,6 +136,9 @@ class BankWriter(BankReader):
     def remove(self, entry_id: str) -> None:
         """Remove an entry: first its row in the index, then its files if they exist.
 
+        Args:
+            entry_id: id of the entry.
+
         Raises:
             BankError: there is no such entry.
             FormatError: the path of its files is not that of an entry, or another entry has the same path.

@@ -80,6 +80,9 @@ class BaseModel:
             repo_id: id on the Hub, which sub-networks of this base name in their configs.
             revision: commit of that repo, likewise.
 
+        Returns:
+            The base, in float32 and eval mode.
+
         Raises:
             FormatError: a file is missing or damaged, or tensors do not fit the architecture.
             ArchitectureError: the architecture is not supported.
@@ -172,6 +175,9 @@ class BaseModel:
 
     def slice(self, config: MetaPrunedConfig) -> MetaPrunedForImageClassification:
         """Return the sub-network of ``config.masks``, with this base's weights and a new classifier.
+
+        Args:
+            config: config of the sub-network (see `config`).
 
         Raises:
             FormatError: the masks do not fit this base.

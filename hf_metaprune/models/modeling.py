@@ -101,6 +101,9 @@ class MetaPrunedForImageClassification(PreTrainedModel):
             network: the base network; it is not changed.
             config: the config of the sub-network.
 
+        Returns:
+            The sub-network, with copies of the base's tensors.
+
         Raises:
             FormatError: the masks do not fit the architecture.
             OptionError: the masks empty a layer that must keep a unit.

@@ -26,7 +26,11 @@ class RunRecord:
     """``energy_kwh`` and ``co2_kg``, if CodeCarbon measures them."""
 
     def note(self, text: str) -> None:
-        """Add a sentence for the user, unless it is there already."""
+        """Add a sentence for the user, unless it is there already.
+
+        Args:
+            text: the sentence.
+        """
         if text not in self.notes:
             self.notes.append(text)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from hf_metaprune.config import option_fields
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import OptionError
 from hf_metaprune.masks.mask import Mask, keep_count
@@ -24,16 +25,16 @@ from hf_metaprune.training.statistics import recalibrate
 CPU = torch.device("cpu")
 
 
-def job(base: BaseModel, data: TaskData, **options: object) -> PruningJob:
-    settings = IterativeOptions(
-        **{"ratio": 0.7, "steps": 20, "prune_every": 2, "prune_share": 0.3, "batch_size": 24, **options}
-    )
+def job(base: BaseModel, data: TaskData, method: str = "ifp", **options: object) -> PruningJob:
+    cls = get_method(method).options
+    usual = {"ratio": 0.7, "steps": 20, "prune_every": 2, "prune_share": 0.3, "batch_size": 24}
+    settings = cls(**{name: value for name, value in usual.items() if name in option_fields(cls)} | options)
     return PruningJob(base, data.train, data.task.labels, settings, CPU, seed=3)
 
 
 @pytest.mark.parametrize("name", ["ifp", "taylor", "magnitude", "random"])
 def test_every_method_reaches_the_ratio_and_follows_its_seed(base: BaseModel, task_data: TaskData, name: str) -> None:
-    models = [get_method(name).prune(job(base, task_data))[0] for _ in range(2)]
+    models = [get_method(name).prune(job(base, task_data, name))[0] for _ in range(2)]
     counts = {layer: len(kept) for layer, kept in models[0].mask().items()}
     assert counts == {layer: keep_count(size, 0.7) for layer, size in base.sizes.items()}
     assert models[0].mask() == models[1].mask()
@@ -46,7 +47,7 @@ def test_every_method_reaches_the_ratio_and_follows_its_seed(base: BaseModel, ta
 
 @pytest.mark.parametrize("name", ["ifp", "taylor", "magnitude", "random", "ahnp", "amp"])
 def test_an_entry_has_the_statistics_of_its_last_weights(base: BaseModel, task_data: TaskData, name: str) -> None:
-    model = get_method(name).prune(job(base, task_data, steps=10))[0]
+    model = get_method(name).prune(job(base, task_data, name, steps=10))[0]
     found = {key: value.clone() for key, value in model.named_buffers() if "running" in key}
     recalibrate(model, task_data.train, CPU)
     assert found and all(torch.allclose(value, model.get_buffer(key), atol=1e-4) for key, value in found.items())
@@ -54,7 +55,7 @@ def test_an_entry_has_the_statistics_of_its_last_weights(base: BaseModel, task_d
 
 @pytest.mark.parametrize("name", ["ifp", "taylor"])
 def test_iterative_methods_get_cheaper_as_they_go(base: BaseModel, task_data: TaskData, name: str) -> None:
-    pruned = get_method(name).prune(job(base, task_data))[1]
+    pruned = get_method(name).prune(job(base, task_data, name))[1]
     whole = fine_tune(
         base.slice(base.config(Mask.full(base.sizes), task_data.task.labels)), task_data.train,
         get_training(base, task_data), device=CPU,

@@ -274,6 +274,9 @@ class Architecture(ABC):
             model_args: arguments of the network, each checked by its rule in `model_args`.
             num_classes: number of outputs of the classifier.
 
+        Returns:
+            The network.
+
         Raises:
             ArchitectureError: an argument has no rule, or its value is refused.
         """
@@ -288,6 +291,9 @@ class Architecture(ABC):
             model_args: arguments of the network, each checked by its rule in `model_args`.
             num_classes: number of outputs of the classifier.
             state: all tensors of the network by name.
+
+        Returns:
+            The network.
 
         Raises:
             ArchitectureError: an argument has no rule, or its value is refused.
