@@ -206,5 +206,5 @@ def test_units_are_given_back_in_their_order(
     scores: dict[str, list[float]], split: str, prices: dict[str, int], budget: int, expected: Counts
 ) -> None:
     layers = [layer(name, len(values)) for name, values in scores.items()]
-    sizes = Sizing(layers, Order.by_scores(ScoreMask(scores)), split=split)
+    sizes = Sizing(layers, Order.from_scores(ScoreMask(scores)), split=split)
     assert largest_counts(sizes, Budget(max_params=budget), PricedUnits(**prices)) == expected  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ from hf_metaprune import Bank, MetaPruner
 from hf_metaprune.adapt.plan import resolve_options
 from hf_metaprune.adapt.strategies import order_by_votes
 from hf_metaprune.adapt.voters import Voters
-from hf_metaprune.config import AdaptOptions, TrainingOptions, option_fields
+from hf_metaprune.config import AdaptOptions, TrainingOptions, merge_options, option_fields
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import (
     BankError,
@@ -257,7 +257,7 @@ def test_half_precision_halves_the_file(pruner: MetaPruner, target: TaskData, tm
         ({"by": "magic"}, "no similarity 'magic'; there are: auto, leep, leep.labels, wordnet"),
         ({"strategy": "luck"}, "one of mvp"),
         ({"lerning_rate": 1}, "there is no option 'lerning_rate'"),
-        ({"neighbors": 3}, "did you mean neighbors"),
+        ({"neighbor": 3}, "did you mean neighbors"),
         ({"lr": "fast"}, "must be a number"),
         ({"steps": -1}, "between 0"),
         ({"device": "cuda:99"}, "device"),
@@ -421,3 +421,14 @@ def test_reports_show_text_of_others_as_text(pruner: MetaPruner, target: TaskDat
     assert "<script>" not in text
     assert "![a](" not in text
     assert "**b**" not in text
+
+
+def test_former_names_of_options_and_values_still_work_with_a_warning(pruner: MetaPruner, target: TaskData) -> None:
+    with pytest.warns(FutureWarning, match="'neighbours' is called 'neighbors' now"):
+        assert merge_options(None, None, {"neighbours": 3})[0].neighbors == 3
+    with pytest.warns(FutureWarning, match="'neighbours' is called 'neighbors' now"):
+        assert merge_options(None, None, {"weights": "neighbours"})[0].weights == "neighbors"
+    with pytest.warns(FutureWarning), pytest.raises(OptionError, match="are the same option"):
+        merge_options(None, None, {"neighbours": 3, "neighbors": 3})
+    with pytest.warns(FutureWarning, match="'normalise'"):
+        assert pruner.adapt(target, **FAST, strategy="smsp", normalise="none").report.options["normalize"] == "none"

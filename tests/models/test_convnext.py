@@ -21,7 +21,7 @@ from hf_metaprune.methods import AhnpOptions
 from hf_metaprune.models.architectures.lookup import find_architecture
 from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.result import AdaptResult
-from tests.conftest import tiny_preprocessing
+from tests.tiny import tiny_preprocessing
 
 TINY_CONVNEXT = {"depths": [1, 2, 1, 1], "dims": [8, 12, 16, 20], "ls_init_value": 1.0}
 BUDGET = 0.6  # of the base's multiplications
