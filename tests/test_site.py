@@ -20,9 +20,10 @@ from nbclient import NotebookClient
 
 from hf_metaprune import Bank, MetaPruner, cli
 from hf_metaprune.cli.app import app
+from hf_metaprune.cli.commands import method_options
 from hf_metaprune.cli.options import field_type, split_values
 from hf_metaprune.config import AdaptOptions, SearchOptions, TrainingOptions, option_fields, override
-from hf_metaprune.methods.method import METHODS, get_method
+from hf_metaprune.methods.method import METHODS
 from hf_metaprune.similarity.similarity import SIMILARITIES
 from scripts import make_cli_docs
 from tests.conftest import REPO
@@ -41,7 +42,7 @@ TRAINING = ["--steps", "2", "--batch-size", "16"]
 SMALLER = {
     "adapt": TRAINING,
     "sweep": [*TRAINING, "--ratios", "0.8,0.9"],
-    "bank build": [*TRAINING, "--tasks", "2", "--classes", "2", "--prune-every", "1"],
+    "bank build": [*TRAINING, "--tasks", "2", "--classes", "2"],
 }
 """What is added to commands that would take long."""
 ANY_TIME = ["--max-latency-ms", "100000"]
@@ -201,7 +202,7 @@ def parse() -> Callable[[list[str]], str]:
             return " ".join(name)
         with known.make_context(" ".join(name), arguments[len(name) :]) as context:
             values = {key: value for key, value in context.params.items() if value is not None}
-        pruning = get_method(values["method"]).options if name == ["bank", "build"] else None
+        pruning = method_options(str(values["method"])) if name == ["bank", "build"] else None
         for cls in (AdaptOptions, TrainingOptions) if pruning is None else (pruning,):
             check_values(cls, values)
         check_values(SearchOptions, values)

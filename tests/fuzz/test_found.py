@@ -214,5 +214,5 @@ def test_facts_that_no_index_can_hold(hub: LoopbackHub, corpus: Corpus, changes:
     data, text = split_card(files["README.md"].decode())
     data["metaprune"] |= changes
     hub.put_files("eve/odd", files | {"README.md": f"---\n{yaml.safe_dump(data)}---\n{text}".encode()})
-    with pytest.raises(MetaPruneError, match="method is no text"):
+    with pytest.raises(MetaPruneError, match="method is not a text"):
         Bank.from_search(corpus.bank, strict=True)

@@ -269,7 +269,7 @@ def test_an_unchanged_entry_whose_files_are_gone_is_said(hub: LoopbackHub, own_b
     entry = next(iter(own_bank))
     shutil.rmtree(entry.folder)
     for delete in (False, True):
-        with pytest.raises(BankError, match=rf"{entry.id} is damaged: .* is missing; take it out"):
+        with pytest.raises(BankError, match=rf"{entry.id} is damaged: .* is missing; restore its files"):
             publish_bank(own_bank, "me/bank", delete=delete)
     own_bank.remove(entry.id)
     assert publish_bank(own_bank, "me/bank", delete=True).removed == [entry.id]
