@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import doctest
-import importlib
+import importlib.util
 import inspect
 import re
 from collections.abc import Iterator
@@ -96,3 +96,11 @@ def test_examples_in_docstrings_run(module: str) -> None:
     loaded = importlib.import_module(module)
     outcome = doctest.testmod(loaded, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     assert outcome.failed == 0
+
+
+def test_typed_overrides_are_those_of_the_options() -> None:
+    spec = importlib.util.spec_from_file_location("make_overrides", REPO / "scripts" / "make_overrides.py")
+    assert spec is not None and spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    assert script.OUT.read_text() == script.source(), "uv run scripts/make_overrides.py writes it again"
