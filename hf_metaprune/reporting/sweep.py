@@ -11,8 +11,6 @@ from ..files.storage import write_bytes, write_json
 from .figures import cost_figure
 from .report import AdaptReport, replace_nonfinite
 
-SWEEP_FILES = ("sweep.json", "sweep.md", "sweep.png")
-
 
 def curve_rows(reports: Sequence[AdaptReport]) -> list[dict[str, Any]]:
     """Return the ratio, the costs and the accuracy of each model."""
