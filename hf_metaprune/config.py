@@ -1,4 +1,4 @@
-"""Every option once: frozen dataclasses whose fields carry their help; the CLI and the docs are made from them."""
+"""Frozen dataclasses that hold every option once; the CLI and the docs come from their fields and help texts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def option(default: Any, help: str, **metadata: Any) -> Any:
         default: the value if the option is left out. None: the option is open, and a recipe decides.
         help: what the option does, in a sentence.
         metadata: `choices`, `low` and `high`, which `check` checks; `only`, the values of other options that this
-            option needs to do anything (see `unused_options`); `fallback`, the value of an open option where there is
+            option needs to have an effect (see `unused_options`); `fallback`, the value of an open option if there is
             no recipe (see `TrainingOptions.closed`).
     """
     return field(default=default, metadata={"help": help, **metadata})
@@ -47,10 +47,10 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "tuple[str | None, ...]": (
         lambda v: isinstance(v, (tuple, list)) and all(t is None or isinstance(t, str) for t in v),
-        "texts, or None for what is not known",
+        "texts, or None for each unknown one",
     ),
 }
-"""What a field of each type accepts, and how to say so."""
+"""For each type of a field: a check of a value, and what an error says that the value must be."""
 
 
 def check(options: Any) -> None:
@@ -75,14 +75,14 @@ def check(options: Any) -> None:
 
 
 def unused_options(given: Collection[str], options: Any) -> list[str]:
-    """Return a sentence about each option that does nothing with the others.
+    """Return one sentence for each given option that has no effect beside the others.
 
     Args:
         given: the names of options that a user has set.
-        options: the dataclass that has them, with every choice made.
+        options: the dataclass that has them; no option is open.
     """
     return [
-        f"{f.name} does nothing with {name}={getattr(options, name)}: it is for {' or '.join(values)}"
+        f"{f.name} has no effect with {name}={getattr(options, name)}: it needs {name}={' or '.join(values)}"
         for f in fields(options)
         if f.name in given
         for name, values in f.metadata.get("only", {}).items()
@@ -97,7 +97,11 @@ BY_VOTE = {"strategy": VOTED}
 
 
 def check_ratio(ratio: float) -> float:
-    """`ratio` itself, or `OptionError` if it is not inside (0, 1)."""
+    """Return `ratio` as a float.
+
+    Raises:
+        OptionError: the ratio does not lie strictly between 0 and 1.
+    """
     if not 0.0 < ratio < 1.0:
         raise OptionError(f"the pruning ratio must lie strictly between 0 and 1, not {ratio}; 0.9 removes 90% of units")
     return float(ratio)
@@ -107,19 +111,19 @@ def check_ratio(ratio: float) -> float:
 class TrainingOptions:
     """How a sub-network is fine-tuned.
 
-    None means: as the recipe for the base and the task's size says; outside an adaptation, as MVP, Section 5.1, says
-    (see `closed`).
+    An option that is None is open. In an adaptation, the recipe for the base and the task's size decides it; elsewhere
+    it has the value of MVP, Section 5.1 (see `closed`).
     """
 
     panel: ClassVar[str] = "Fine-tuning"
-    by_recipe: ClassVar[bool] = True  # what is left open in an adaptation
+    by_recipe: ClassVar[bool] = True  # recipes decide open options
 
     steps: int = option(100, "Optimizer steps.", low=0, high=1_000_000)
-    batch_size: int = option(128, "Images a step; fewer if the task has fewer.", low=2, high=65536)
+    batch_size: int = option(128, "Images per step; fewer if the task has fewer.", low=2, high=65536)
     optimizer: str = option(None, "Optimizer of the weights.", choices=OPTIMIZERS, fallback="sgd")
     lr: float = option(
         None,
-        "Peak learning rate; the recipe's is lower where more of a ViT stays and images are few.",
+        "Peak learning rate. The recipe lowers it for a ViT that keeps many units and has few images.",
         low=0.0,
         high=100.0,
         fallback=0.01,
@@ -131,22 +135,26 @@ class TrainingOptions:
         None, "Steps in which the learning rate rises to its peak.", low=0, high=1_000_000, fallback=0
     )
     ema: float = option(
-        None, "Decay of a moving average of the weights, used in the end; 0: none.", low=0.0, high=0.9999, fallback=0.0
+        None,
+        "Decay of the moving average of the weights that becomes the model; 0: no average.",
+        low=0.0,
+        high=0.9999,
+        fallback=0.0,
     )
     mixup: float = option(
-        None, "Mixup: both parameters of its Beta distribution; 0: none.", low=0.0, high=100.0, fallback=0.0
+        None, "Mixup: both parameters of its Beta distribution; 0: no mixup.", low=0.0, high=100.0, fallback=0.0
     )
     label_smoothing: float = option(0.0, "Label smoothing.", low=0.0, high=0.999)
-    clip_norm: float = option(0.0, "Largest norm of the gradient; 0: not clipped.", low=0.0)
-    freeze_stem: bool = option(None, "Leave what comes before the first prunable layer as it is.", fallback=False)
+    clip_norm: float = option(0.0, "Largest norm of the gradient; 0: no clipping.", low=0.0)
+    freeze_stem: bool = option(None, "Do not train the layers before the first prunable layer.", fallback=False)
     flip: bool = option(True, "Mirror images at random.")
     shift: float = option(0.125, "Largest random shift, as a share of the image's side.", low=0.0, high=0.5)
     precision: str = option("auto", "Arithmetic of forward passes.", choices=("auto", "fp32", "bf16"))
     eval_steps: tuple[int, ...] = option(
-        (0, 20, 50, 100), "Steps after which accuracy is measured; the last always is."
+        (0, 20, 50, 100), "Steps after which accuracy is measured, besides the last step."
     )
     patience: int = option(
-        0, "Stop after so many evaluations without a better accuracy (which then is no fair test); 0: never.", low=0
+        0, "Stop after this many evaluations without a better accuracy (the test is not fair then); 0: never.", low=0
     )
 
     def __post_init__(self) -> None:
@@ -160,7 +168,7 @@ class TrainingOptions:
 
 @dataclass(frozen=True)
 class MethodOptions:
-    """How a bank entry is pruned from the base model, whatever the method; a method adds its own in a class below this.
+    """How a bank entry is pruned from the base model. Each method has a subclass with options of its own.
 
     The defaults are those of MVP, Section 3.1.
     """
@@ -180,7 +188,7 @@ class MethodOptions:
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """Which single models on the Hub make a bank; owners are named like ``me``, repos like ``me/model``."""
+    """Which single models on the Hub make a bank. An owner has the form ``me``, a repo the form ``me/model``."""
 
     panel: ClassVar[str] = "Search of the Hub"
     by_recipe: ClassVar[bool] = False
@@ -188,14 +196,14 @@ class SearchOptions:
     author: str | None = option(None, "Only models of this owner.")
     tags: tuple[str, ...] = option((), "Only models with all of these tags.")
     limit: int | None = option(None, "Most models.", low=1, high=1_000_000)
-    allow: tuple[str, ...] = option((), "Owners or repos; if there are any, nobody else's models are used.")
+    allow: tuple[str, ...] = option((), "Owners or repos; if any are given, only their models are used.")
     deny: tuple[str, ...] = option((), "Owners or repos whose models are not used.")
-    trusted: tuple[str, ...] = option((), "Owners or repos, signed off by you, that are looked at before the others.")
+    trusted: tuple[str, ...] = option((), "Owners or repos that you trust; their models are looked at first.")
 
     def __post_init__(self) -> None:
         check(self)
         if self.author is not None and not OWNER.fullmatch(self.author):
-            raise OptionError(f"author={self.author[:100]!r} is no owner: name one like me, not me/model")
+            raise OptionError(f"author={self.author[:100]!r} is not the name of an owner: write me, not me/model")
         for name in (*self.allow, *self.deny, *self.trusted):
             if not OWNER.fullmatch(name) and not is_repo_id(name):
                 raise OptionError(f"{name[:100]!r} names neither an owner nor a repo (owner/name)")
@@ -268,48 +276,53 @@ def unknown_option(name: str, known: Any) -> OptionError:
 
 @dataclass(frozen=True)
 class AdaptOptions:
-    """How a sub-network for a new task is made from a bank; None means: as the recipe for the task's size says."""
+    """How a sub-network for a new task is made from a bank.
+
+    An option that is None is open: the recipe for the base and the task's size decides it.
+    """
 
     panel: ClassVar[str] = "Neighbors, vote and classifier"
-    by_recipe: ClassVar[bool] = True  # what is left open in an adaptation
+    by_recipe: ClassVar[bool] = True  # recipes decide open options
 
     strategy: str = option(
         "mvp",
-        "Where the mask and the weights come from: votes of masks, votes of score masks, the base, chance.",
+        "Source of the mask: mvp, a vote of masks; smsp, a vote of score masks; no-bank, the base; random, chance.",
         choices=("mvp", "smsp", "no-bank", "random"),
     )
-    preset: str = option("default", "Where options left open come from.", choices=("default", "paper"))
-    ratio: float | None = option(None, "Share of units removed in every layer; the bank's own if left out.")
+    preset: str = option("default", "Source of the values of open options.", choices=("default", "paper"))
+    ratio: float | None = option(None, "Share of units removed in every layer; if left out, the bank's own.")
     max_params: int | None = option(None, "Most parameters, instead of a ratio.", low=1)
-    max_macs: int | None = option(None, "Most MACs an image, instead of a ratio.", low=1)
+    max_macs: int | None = option(None, "Most MACs per image, instead of a ratio.", low=1)
     max_latency_ms: float | None = option(
-        None, "Most milliseconds an image, one at a time on this device, instead of a ratio.", low=1e-6
+        None, "Most milliseconds per image, one image at a time on this device, instead of a ratio.", low=1e-6
     )
     split: str = option(
         "layer",
-        "What is removed: the same share of each layer, or the units that score lowest of all layers.",
+        "Which units go: layer, the same share of each layer; global, those that score lowest among all layers.",
         choices=("layer", "global"),
     )
     layer_ratios: tuple[str, ...] = option(
-        (), "Ratios of single layers, such as layer1.*=0.5; 0 keeps a layer whole, 1 leaves as little as can be."
+        (), "Ratios of single layers, such as layer1.*=0.5; 0 keeps a whole layer, 1 leaves its fewest possible units."
     )
-    prune_stem: bool = option(False, "Prune what comes before the first branch, too; such a model does not vote.")
-    round_to: int = option(1, "Multiple that widths are rounded to, but for attention heads.", low=1, high=1024)
+    prune_stem: bool = option(False, "Also prune the layers before the first branch; such a model does not vote.")
+    round_to: int = option(
+        1, "Number of which each layer's width becomes a multiple; attention heads are not rounded.", low=1, high=1024
+    )
     neighbors: int | None = option(None, "N: how many entries vote.", low=1, high=100_000, only=BY_VOTE)
     by: str | None = option(
         None,
-        "Similarity that finds the neighbors; auto is leep+labels, in a large bank of a shortlist.",
+        "Similarity that finds the neighbors; auto is leep+labels, which looks at a shortlist of a large bank.",
         only=BY_VOTE,
     )
     vote: str | None = option(
         None,
-        "Draw units by Equation 1, or take those with most votes.",
+        "How units are chosen: sample, drawn by Equation 1; top, those with most votes.",
         choices=("sample", "top"),
         only={"strategy": ("mvp",)},
     )
     votes_per_owner: int | None = option(
         None,
-        "Most neighbors of one owner in a search of the Hub; fewer than half if left out.",
+        "Most neighbors from one owner in a search of the Hub; if left out, fewer than half.",
         low=1,
         high=100_000,
         only=BY_VOTE,
@@ -324,42 +337,47 @@ class AdaptOptions:
     weighted: bool = option(False, "Weight votes by similarity.", only=BY_VOTE)
     normalize: str = option(
         "layer",
-        "How score masks are made comparable: by each layer's mean, by the mean of all layers, or not at all.",
+        "What score masks are divided by: layer, each layer's mean; global, the mean of all layers; none, nothing.",
         choices=("layer", "global", "none"),
         only={"strategy": ("smsp",)},
     )
     activations: float | None = option(
         None,
-        "How much the base's activations on the task's images count, beside the neighbors' scores, in the order of "
-        "units that no neighbor holds.",
+        "For the order of units that no neighbor holds: weight of the base's activations on the task's images, beside "
+        "the neighbors' scores.",
         low=0.0,
         high=1.0,
         only={"strategy": ("smsp",)},
     )
     weights: str | None = option(
         None,
-        "First weights of voted units: the neighbors' where they hold a unit and the base's elsewhere, or the base's; "
-        "auto: the neighbors' if they hold two fifths of the units that stay, of a ViT three quarters.",
+        "First weights of the units: neighbors, their average, and the base's for units that no neighbor holds; base, "
+        "the base's; auto, neighbors if they hold two fifths of the units that stay (three quarters for a ViT).",
         choices=("auto", "neighbors", "base"),
         only=BY_VOTE,
     )
-    head: str | None = option(None, "The classifier's start.", choices=("auto", "ridge", "stitched", "random"))
+    head: str | None = option(None, "First weights of the classifier.", choices=("auto", "ridge", "stitched", "random"))
     recalibrate: bool | None = option(
-        None, "Take batch norm statistics anew from the task's images, before and after training."
+        None, "Compute batch norm statistics from the task's images, before and after training."
     )
     leep_samples: int = option(100, "Images that LEEP looks at.", low=2, high=1_000_000, only=BY_VOTE)
     evaluation_share: float = option(
-        0.2, "Part of each class held back if there is no test split; 0: learn from all.", low=0.0, high=0.9
+        0.2,
+        "Share of each class that is held back if there is no test split; 0: train on all images.",
+        low=0.0,
+        high=0.9,
     )
-    compare: bool = option(False, "Also adapt without the bank, as well as can be, and report both.")
-    image_column: str | None = option(None, "The column of images in parquet or a data set, if it cannot be found.")
-    label_column: str | None = option(None, "The column of labels, if it cannot be found.")
+    compare: bool = option(False, "Also adapt without the bank, with the best options for that, and report both.")
+    image_column: str | None = option(
+        None, "Column of the images in parquet or a data set; if left out, it is found by its type."
+    )
+    label_column: str | None = option(None, "Column of the labels; if left out, it is found by its type and name.")
     synsets: tuple[str | None, ...] | None = option(
         None,
-        "WordNet synsets (dog.n.01) or ImageNet ids of the classes, in the order of their labels; left empty: unknown.",
+        "WordNet synsets (dog.n.01) or ImageNet ids of the classes, in the order of the labels; empty: unknown.",
     )
     seed: int = option(0, "Seed of every random choice.", low=0, high=2**31 - 1)
-    device: str | None = option(None, "Device to run on, such as cpu or cuda:0; the best one if left out.")
+    device: str | None = option(None, "Device, such as cpu or cuda:0; if left out, the fastest one.")
 
     def __post_init__(self) -> None:
         check(self)
@@ -368,11 +386,11 @@ class AdaptOptions:
 
 
 NOT_SWEPT = frozenset({"ratio", "max_params", "max_macs", "max_latency_ms", "compare"})
-"""Options of `AdaptOptions` that make no sense where several sizes are made."""
+"""Options of `AdaptOptions` that a sweep over several sizes does not have."""
 
 
 SIZE_OPTIONS = frozenset({"ratio", "max_params", "max_macs", "max_latency_ms", "split", "layer_ratios", "round_to"})
-"""Options of `AdaptOptions` that say how large a model is, and nothing else."""
+"""Options of `AdaptOptions` that only decide how large a model is."""
 
 
 def given_options(options: Any) -> dict[str, Any]:

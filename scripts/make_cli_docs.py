@@ -195,9 +195,9 @@ def options_page() -> str:
 
 Every option exists once, as a field of a dataclass in `hf_metaprune/config.py`. In Python they are keyword arguments
 (`adapt("photos", steps=50)`); on the command line the same name has dashes (`--steps 50`), `--no-` turns a switch off,
-and several values are separated by commas. "By the recipe" means: where the option is left out, `preset` decides; of
-the default recipe three values are shown where they depend on the images a class (below 10, below 50, more), and those
-of vision transformers where they differ. An option that does nothing with the others that were given is warned about.
+and commas separate several values. "By the recipe" means that `preset` decides an option that is left out. Three values
+of the default recipe are shown if the value depends on the images per class (below 10, below 50, more); values for
+vision transformers are added if they differ. An option that has no effect beside the others gives a warning.
 """
     parts = [GENERATED + first]
     for cls, title in CLASSES.items():

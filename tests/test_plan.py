@@ -44,9 +44,9 @@ def test_options_that_do_nothing_are_said(
 ) -> None:
     pruner.adapt(target, **FAST, tau=0.5, normalize="global", momentum=0.5, optimizer="adamw")
     assert [record.getMessage() for record in caplog.records] == [
-        "tau does nothing with vote=top: it is for sample",
-        "normalize does nothing with strategy=mvp: it is for smsp",
-        "momentum does nothing with optimizer=adamw: it is for sgd",
+        "tau has no effect with vote=top: it needs vote=sample",
+        "normalize has no effect with strategy=mvp: it needs strategy=smsp",
+        "momentum has no effect with optimizer=adamw: it needs optimizer=sgd",
     ]
     caplog.clear()
     pruner.adapt(target, **FAST, tau=0.5, vote="sample", momentum=0.5, weighted=True)

@@ -341,7 +341,7 @@ def run_command(
     try:
         cli.main([*arguments, *SMALLER.get(name, []), *(ANY_TIME if "--max-latency-ms" in arguments else [])])
     except SystemExit as done:
-        assert not done.code, f"{command}\n{capfd.readouterr().err}"
+        assert not done.code, "\n".join([command, *capfd.readouterr()])
 
 
 # --- notebooks --------------------------------------------------------------------------------------------------------

@@ -73,7 +73,8 @@ def check_network(config: MetaPrunedConfig, base: Mapping[str, Any], place: str)
 def check_magnitudes(model: MetaPrunedForImageClassification, base: BaseModel) -> None:
     """Refuse weights that cannot come from pruning and training the base.
 
-    The classifier is not checked, because each task has its own.
+    The classifier is not checked, because each task has its own. A running mean is measured against the running
+    standard deviation, too: a base that was never trained has means of 0, and one batch moves them.
 
     Raises:
         FormatError: the root mean square of a tensor is more than `MAX_MAGNITUDE_FACTOR` times that of the base's
@@ -87,6 +88,9 @@ def check_magnitudes(model: MetaPrunedForImageClassification, base: BaseModel) -
         if base_tensor is None or name.startswith(classifier_prefix) or not tensor.is_floating_point():
             continue
         magnitude, base_magnitude = (values.double().square().mean().sqrt().item() for values in (tensor, base_tensor))
+        if name.endswith("running_mean"):
+            variance = base.state[name.removesuffix("mean") + "var"]
+            base_magnitude = max(base_magnitude, variance.double().mean().sqrt().item())
         if not magnitude <= MAX_MAGNITUDE_FACTOR * max(base_magnitude, SMALL_MAGNITUDE):
             raise FormatError(
                 f"tensor {name} is far out: its root mean square is {magnitude:.3g}, the base's {base_magnitude:.3g}"
