@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 
-from ..drawing.style import png
+from ..drawing.style import drawn_png
 from ..drawing.units import units_figure
 from ..errors import StorageError, reason
 from ..files.layout import CARD, UNITS_PICTURE
@@ -39,7 +40,7 @@ def write_model_files(
         save_report(result.report, folder)
     try:
         mask = result.model.mask()
-        write_bytes(folder / UNITS_PICTURE, png(units_figure(mask, mask.sizes)))
+        write_bytes(folder / UNITS_PICTURE, drawn_png(partial(units_figure, mask, mask.sizes)))
         card = ModelCard.from_result(result, name, license, folder)
         write_bytes(folder / CARD, card.render().encode())
     except Exception as error:  # a model without a card is better than none

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..drawing.style import png
+from ..drawing.style import drawn_png
 from ..errors import FormatError, reason
 from ..files.layout import REPORT
 from ..files.storage import read_json, write_bytes, write_json
@@ -17,22 +18,17 @@ from .model_card import ModelCard
 from .report import FORMER_NAMES, AdaptReport
 
 
-def report_figures(report: AdaptReport) -> dict[str, tuple[str, Any]]:
-    """Return the figures that a report has data for: file name and figure by title."""
-    figures = {}
+def report_drawings(report: AdaptReport) -> dict[str, tuple[str, partial[Any]]]:
+    """Return the drawings that a report has data for: file name, and drawing function with its data, by title."""
+    drawings = {}
     if len(report.accuracy_at_step) > 1:
-        figures["Accuracy by step"] = ("accuracy.png", curve_figure(report.learning_curves))
+        drawings["Accuracy by step"] = ("accuracy.png", partial(curve_figure, report.learning_curves))
     if np.any(report.confusion) and len(report.labels) <= MAX_CONFUSION:
-        figures["Confusion matrix"] = ("confusion.png", confusion_figure(report.confusion, report.labels))
+        drawings["Confusion matrix"] = ("confusion.png", partial(confusion_figure, report.confusion, report.labels))
     voters = len(report.neighbors)
     if voters > 1 and report.vote_agreement:
-        figures["Votes"] = ("votes.png", agreement_figure(report.vote_agreement, voters))
-    return figures
-
-
-def report_pictures(report: AdaptReport) -> dict[str, tuple[str, bytes]]:
-    """Return the pictures that a report has data for: file name and PNG by title."""
-    return {title: (name, png(picture)) for title, (name, picture) in report_figures(report).items()}
+        drawings["Votes"] = ("votes.png", partial(agreement_figure, report.vote_agreement, voters))
+    return drawings
 
 
 def save_report(report: AdaptReport, folder: Path) -> None:
@@ -43,8 +39,8 @@ def save_report(report: AdaptReport, folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     pictures = {}
-    for title, (name, picture) in report_pictures(report).items():
-        write_bytes(folder / name, picture)
+    for title, (name, drawing) in report_drawings(report).items():
+        write_bytes(folder / name, drawn_png(drawing))
         pictures[title] = name
     write_json(folder / REPORT, report.to_dict())
     write_bytes(folder / "report.md", report.to_markdown(pictures).encode())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -18,7 +19,7 @@ from PIL import Image
 from hf_metaprune import AdaptResult, Bank, MetaPruner
 from hf_metaprune.data.images import ImageSet
 from hf_metaprune.data.task import TaskData
-from hf_metaprune.drawing.style import INK, png, svg
+from hf_metaprune.drawing.style import INK, drawn_png, png, svg
 from hf_metaprune.drawing.units import units_figure
 from hf_metaprune.masks.mask import Mask
 from hf_metaprune.reporting.bank_figures import map_figure, pairwise_iou, positions
@@ -196,6 +197,21 @@ def test_pictures_are_sound_svg_in_the_color_of_the_page() -> None:
         assert "<style" not in text
         assert len(text) < 40_000
         assert png(made).startswith(b"\x89PNG")
+
+
+def test_a_picture_is_drawn_again_only_if_its_data_changed() -> None:
+    drawn = []
+
+    def png_of(curves: dict[str, dict[int, float]]) -> bytes:
+        return drawn_png(partial(curve_figure, curves))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hf_metaprune.drawing.style.png", lambda made: drawn.append(made) or png(made))
+        first = png_of({"a": {0: 0.123, 5: 0.9}})
+        assert png_of({"a": {0: 0.123, 5: 0.9}}) == first
+        assert len(drawn) == 1
+        assert png_of({"a": {0: 0.123, 5: 0.8}}) != first
+    assert len(drawn) == 2
 
 
 def test_a_stripe_shows_what_is_kept() -> None:
