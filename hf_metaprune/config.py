@@ -123,7 +123,7 @@ class TrainingOptions:
     optimizer: str = option(None, "Optimizer of the weights.", choices=OPTIMIZERS, fallback="sgd")
     lr: float = option(
         None,
-        "Peak learning rate. The recipe lowers it for a ViT that keeps many units and has few images.",
+        "Peak learning rate. The recipe lowers it for a ViT or ConvNeXt that keeps many units and has few images.",
         low=0.0,
         high=100.0,
         fallback=0.01,
@@ -352,7 +352,7 @@ class AdaptOptions:
     weights: str | None = option(
         None,
         "First weights of the units: neighbors, their average, and the base's for units that no neighbor holds; base, "
-        "the base's; auto, neighbors if they hold two fifths of the units that stay (three quarters for a ViT).",
+        "the base's; auto, neighbors if they hold two fifths (ViT, ConvNeXt: three quarters) of the units that stay.",
         choices=("auto", "neighbors", "base"),
         only=BY_VOTE,
     )

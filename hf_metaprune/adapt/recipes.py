@@ -89,9 +89,9 @@ def default_recipe(
 def scaled_learning_rate(lr: float, family: Recipe, images_per_class: float, share: float) -> float:
     """Return the learning rate for a network of a given size.
 
-    For vision transformers the rate falls as the network grows, because a larger part of the base has less to learn,
-    and few images can damage it more. ResNets need the same rate at any size, and so does any network with many images
-    (docs/findings/learning-rates.md).
+    For vision transformers and ConvNeXts the rate falls as the network grows, because a larger part of the base has
+    less to learn, and few images can damage it more. ResNets need the same rate at any size, and so does any network
+    with many images (docs/findings/learning-rates.md).
 
     Args:
         lr: the recipe's learning rate, chosen for networks in which `TUNED_SHARE` of the units stay.
@@ -107,15 +107,15 @@ def scaled_learning_rate(lr: float, family: Recipe, images_per_class: float, sha
 def default_texts() -> dict[str, str]:
     """Return the defaults of the default recipe of MVP, by option, as texts for help.
 
-    A text has one value, or the values for few, some and many images per class. If vision transformers have other
-    values, these follow.
+    A text has one value, or the values for few, some and many images per class. If vision transformers and ConvNeXts
+    have other values, these follow.
     """
     texts: dict[str, list[str]] = {}
     for family in (CONVOLUTIONAL, TRANSFORMER):
         recipes = [default_recipe(n, family=family) for n in (5, 20, 100)]
         for name in recipes[0]:
             texts.setdefault(name, []).append(" / ".join(dict.fromkeys(str(values[name]) for values in recipes)))
-    return {name: ", for a ViT ".join(dict.fromkeys(values)) for name, values in texts.items()}
+    return {name: ", for a ViT or ConvNeXt ".join(dict.fromkeys(values)) for name, values in texts.items()}
 
 
 def recipe(
