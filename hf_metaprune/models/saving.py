@@ -149,8 +149,7 @@ def load_model(folder: Path, expected: str | None = None) -> MetaPrunedForImageC
         model = MetaPrunedForImageClassification(config)
     check_header(folder, config, model)
     state = load_weights(folder / WEIGHTS)
-    model.to_empty(device="cpu")
-    model.load_state_dict(state)
+    model.load_state_dict(state, assign=True)
     model.place_outputs()
     model.config.dtype = "float32"
     if (folder / SCORES).exists():

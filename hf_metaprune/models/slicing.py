@@ -133,6 +133,9 @@ class EmptyBranch(nn.Module):
 
 def _select_entries(tensor: torch.Tensor, positions: Mapping[int, np.ndarray]) -> torch.Tensor:
     """Return only the entries at some positions per dimension."""
+    if tensor.is_meta:  # it has a shape only, and torch's kernels for such tensors are slow
+        shape = [len(positions[dim]) if dim in positions else size for dim, size in enumerate(tensor.shape)]
+        return torch.empty(shape, dtype=tensor.dtype, device="meta")
     for dim, index in positions.items():
         if len(index) != tensor.shape[dim]:
             tensor = tensor.index_select(dim, torch.as_tensor(index, device=tensor.device))
@@ -155,6 +158,7 @@ def slice_state(state: Mapping[str, torch.Tensor], layers: list[PrunableLayer], 
     return {name: _select_entries(t, kept_indices(axes[name], mask)) if name in axes else t for name, t in kept.items()}
 
 
+@torch.no_grad()
 def shrink(
     network: nn.Module,
     layers: list[PrunableLayer],
@@ -192,15 +196,14 @@ def shrink(
         if tensor is None:
             continue
         positions = {axis.dim: axis.indices(relative[layer.name], counts[layer.name]) for axis, layer in axes}
-        with torch.no_grad():
-            if isinstance(tensor, nn.Parameter):
-                for key, value in states.get(tensor, {}).items():
-                    if torch.is_tensor(value) and value.shape == tensor.shape:
-                        states[tensor][key] = _select_entries(value, positions).clone()
-                tensor.data = _select_entries(tensor.data, positions).clone()
-                tensor.grad = None
-            else:
-                setattr(owner, attribute, _select_entries(tensor, positions).clone())
+        if isinstance(tensor, nn.Parameter):
+            for key, value in states.get(tensor, {}).items():
+                if torch.is_tensor(value) and value.shape == tensor.shape:
+                    states[tensor][key] = _select_entries(value, positions)
+            tensor.data = _select_entries(tensor.data, positions)
+            tensor.grad = None
+        else:
+            setattr(owner, attribute, _select_entries(tensor, positions))
         _update_widths(owner)
     for layer in kept_layers:
         for counter in layer.counters:

@@ -38,7 +38,8 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
     for name, tensor in stored.items():
         if tensor.dtype not in FLOAT_DTYPES + INTEGER_DTYPES:
             raise FormatError(f"{path}: tensor {name[:100]} is of type {tensor.dtype}")
-        state[name] = tensor.float() if tensor.dtype in FLOAT_DTYPES else tensor
+        dtype = torch.float32 if tensor.dtype in FLOAT_DTYPES else tensor.dtype
+        state[name] = tensor.to(dtype, copy=True)  # a copy, because the loaded tensor may lie in the file
         if tensor.dtype in FLOAT_DTYPES and not torch.isfinite(state[name]).all():
             raise FormatError(f"{path}: tensor {name[:100]} has values that are not finite")
     return state
