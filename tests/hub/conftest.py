@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+from pathlib import Path
+
 import pytest
 
-from hf_metaprune import AdaptResult, Bank, MetaPruner
+from hf_metaprune import AdaptResult, MetaPruner
 from hf_metaprune.data.task import TaskData
 from tests.hub.edits import TINY
 from tests.hub.fixtures import hub
@@ -17,6 +20,12 @@ def task(task_data: TaskData) -> TaskData:
     return task_data.select((0, 1, 2), seed=0)
 
 
+@pytest.fixture(scope="session")
+def adapted_once(bank_folder: Path, task_data: TaskData) -> AdaptResult:
+    return MetaPruner.from_hub(bank_folder).adapt(task_data.select((0, 1, 2), seed=0), neighbors=2, **TINY)
+
+
 @pytest.fixture
-def result(bank: Bank, task: TaskData) -> AdaptResult:
-    return MetaPruner(bank).adapt(task, neighbors=2, **TINY)
+def result(adapted_once: AdaptResult) -> AdaptResult:
+    """Return a model of the test's own."""
+    return copy.deepcopy(adapted_once)

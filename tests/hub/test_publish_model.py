@@ -22,9 +22,10 @@ from tests.hub import Call, LoopbackHub, run_python
 TINY = {"steps": 2, "batch_size": 8, "eval_steps": (0,), "precision": "fp32"}
 
 
-@pytest.fixture
-def result(bank: Bank, task_data: TaskData) -> AdaptResult:
-    return MetaPruner(bank).adapt(task_data.select((0, 1, 3), seed=0), by="leep", neighbors=2, **TINY)
+@pytest.fixture(scope="module")
+def adapted_once(bank_folder: Path, task_data: TaskData) -> AdaptResult:
+    task = task_data.select((0, 1, 3), seed=0)
+    return MetaPruner.from_hub(bank_folder).adapt(task, by="leep", neighbors=2, **TINY)
 
 
 def card_of(hub: LoopbackHub, repo_id: str = "me/pets") -> str:
