@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 import hf_metaprune
 
 HEAVY = [
@@ -18,6 +20,7 @@ HEAVY = [
 ]
 
 
+@pytest.mark.slow
 def test_import_takes_nothing_heavy_along(run_python) -> None:
     """`import hf_metaprune` must stay cheap: what is heavy is imported when it is used."""
     found = run_python(
@@ -27,6 +30,7 @@ def test_import_takes_nothing_heavy_along(run_python) -> None:
     assert found.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_the_command_and_the_page_start_without_what_is_heavy(run_python) -> None:
     """``--help`` says something at once, and the page is there before torch is."""
     for module in ("cli.app", "app"):

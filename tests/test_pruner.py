@@ -101,6 +101,7 @@ def test_the_same_seed_gives_the_same_model(pruner: MetaPruner, target: TaskData
         assert a.model.mask() != c.model.mask()
 
 
+@pytest.mark.slow
 def test_options_reach_the_work(pruner: MetaPruner, target: TaskData) -> None:
     assert pruner.adapt(target, **(FAST | {"steps": 0})).report.accuracy_at_step.keys() == {0}
     assert pruner.adapt(target, **FAST, ratio=0.4).report.ratio == 0.4
@@ -174,6 +175,7 @@ def test_saving_loading_and_predicting(pruner: MetaPruner, target: TaskData, pho
     assert load_result(out).model.mask() == result.model.mask()
 
 
+@pytest.mark.slow
 def test_the_way_without_a_bank_is_reported_beside(pruner: MetaPruner, target: TaskData) -> None:
     report = pruner.adapt(target, **FAST, compare=True).report
     alone = pruner.adapt(target, **FAST, strategy="no-bank").report
@@ -304,6 +306,7 @@ def test_an_optimizer_brings_its_own_rate() -> None:
         TrainingOptions(optimizer="adam")
 
 
+@pytest.mark.slow
 def test_options_may_come_as_objects_or_one_by_one(pruner: MetaPruner, target: TaskData) -> None:
     single = pruner.adapt(target, **FAST).report
     fast = dict(FAST)

@@ -24,6 +24,7 @@ def test_a_shipped_bank_is_sound_and_small(name: str, megabytes: int, method: st
     assert not labels & {"spider", "sunflower", "table", "train", "wardrobe"}  # the example's stay unseen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("strategy", "ratio"), [("mvp", None), ("smsp", 0.8)])
 def test_the_vit_bank_adapts_to_classes_that_it_has_never_seen(strategy: str, ratio: float | None) -> None:
     pruner = MetaPruner.from_hub(SPACE / "demo_vit_bank")

@@ -95,6 +95,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # of mkdocs and its plugins
 def test_every_link_and_every_file_of_the_site_is_there(site: Path) -> None:
     pages = {page: Links(page.read_text()) for page in site.rglob("*.html") if page.name != "404.html"}
@@ -113,6 +114,7 @@ def test_every_link_and_every_file_of_the_site_is_there(site: Path) -> None:
     assert missing == []
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
     for page in site.rglob("*.html"):

@@ -75,6 +75,7 @@ def test_every_strategy_adapts_a_transformer(pruner: MetaPruner, target: TaskDat
     assert again.accuracy_at_step == report.accuracy_at_step
 
 
+@pytest.mark.slow
 def test_the_more_stays_the_lower_the_rate(pruner: MetaPruner, target: TaskData) -> None:
     plan = pruner.plan(target, **FAST)
     rates = [pruner.make(plan, ratio=ratio).report.options["lr"] for ratio in (0.95, 0.9, 0.8, 0.5)]
@@ -115,6 +116,7 @@ def test_what_smsp_makes_is_the_thresholded_sum_of_scores(pruner: MetaPruner, ta
     assert result.model.score_mask == scores
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["layer", "global"])
 def test_what_a_neighbor_holds_stays_first_and_activations_order_the_rest(
     pruner: MetaPruner, target: TaskData, split: str
@@ -146,6 +148,7 @@ def test_scores_that_contradict_an_entry_do_not_overrule_its_mask(
     assert result.model.mask() == pruner.bank[result.report.neighbors[0]["id"]].mask
 
 
+@pytest.mark.slow
 def test_weights_come_from_neighbors_or_from_the_base(pruner: MetaPruner, target: TaskData) -> None:
     still = FAST | {"steps": 0, "recalibrate": False, "strategy": "smsp", "ratio": 0.5}
     models = {w: pruner.adapt(target, **still, weights=w).model for w in ("neighbors", "base")}
@@ -177,6 +180,7 @@ def test_a_ratio_that_no_entry_has_is_cut_and_what_nobody_holds_is_said(pruner: 
     assert not any("held by no neighbor" in note for note in small.notes)
 
 
+@pytest.mark.slow
 def test_budgets_are_kept_and_out_of_reach_ones_refused(
     pruner: MetaPruner, target: TaskData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,6 +227,7 @@ def test_a_mask_that_empties_every_branch_still_classifies(
     assert torch.allclose(again.model(pixels).logits, result.model(pixels).logits, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_one_vote_serves_all_sizes_of_a_sweep(pruner: MetaPruner, target: TaskData) -> None:
     results = pruner.sweep(target, (0.3, 0.6, 0.9), **FAST, strategy="smsp")
     masks = [result.model.mask() for result in results]
@@ -263,6 +268,7 @@ def test_another_process_loads_it_by_auto_classes(
     assert load_model(out).score_mask == result.model.score_mask
 
 
+@pytest.mark.slow
 def test_compiled_it_computes_the_same(pruner: MetaPruner, target: TaskData) -> None:
     model = pruner.adapt(target, **FAST, layer_ratios=("blocks.0.attn=1", "blocks.2.mlp=1")).model
     pixels = target.evaluation.preprocessing.normalize(target.evaluation.images[:4])

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
-import pickle
-from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +18,7 @@ from ..masks.mask import Mask
 from ..masks.scores import ScoreMask
 from .architectures.architecture import Architecture, PrunableLayer, layer_sizes
 from .configuration import MetaPrunedConfig
+from .copying import copy_empty
 from .slicing import ScatterBatchNorm2d, shrink, slice_state
 from .weight_file import add_header
 
@@ -171,20 +169,15 @@ class MetaPrunedForImageClassification(PreTrainedModel):
 @lru_cache(maxsize=8)  # a bank's entries are slices of one network, and building it costs more than slicing it
 def _whole_network(
     architecture: Architecture, name: str, model_args: str, num_labels: int, dtype: torch.dtype
-) -> tuple[Callable[[], nn.Module], tuple[PrunableLayer, ...], tuple[PrunableLayer, ...]]:
-    """Return a function that copies the unsliced network on the meta device, its prunable layers, and its stem's.
+) -> tuple[nn.Module, tuple[PrunableLayer, ...], tuple[PrunableLayer, ...]]:
+    """Return the unsliced network on the meta device, its prunable layers, and those of its stem.
 
-    `dtype` is torch's default dtype, as a part of the cache's key.
+    Callers share the network and must not change it. `dtype` is torch's default dtype, as a part of the cache's key.
     """
     assert dtype == torch.get_default_dtype()  # transformers changes it while it loads a model
     with torch.device("meta"):
         network = architecture.build(name, json.loads(model_args), num_labels)
-        layers, stem_layers = tuple(architecture.layers(network)), tuple(architecture.stem_layers(network))
-    try:
-        pickled = pickle.dumps(network)
-    except (pickle.PicklingError, AttributeError, TypeError):  # a part of it is a function without a name
-        return partial(copy.deepcopy, network), layers, stem_layers
-    return partial(pickle.loads, pickled), layers, stem_layers  # our own bytes; ten times as fast as a deep copy
+        return network, tuple(architecture.layers(network)), tuple(architecture.stem_layers(network))
 
 
 def build_sliced(architecture: Architecture, config: MetaPrunedConfig) -> tuple[nn.Module, list[PrunableLayer]]:
@@ -198,11 +191,11 @@ def build_sliced(architecture: Architecture, config: MetaPrunedConfig) -> tuple[
     """
     base: dict[str, Any] = config.base_model or {}
     arguments = json.dumps(base.get("model_args") or {}, sort_keys=True)
-    copy_whole, prunable, stem = _whole_network(
+    whole, prunable, stem = _whole_network(
         architecture, base["architecture"], arguments, config.num_labels, torch.get_default_dtype()
     )
     with torch.device("meta"):
-        network, mask = copy_whole(), config.mask()
+        network, mask = copy_empty(whole), config.mask()
         layers = [*(stem if len(mask) > len(prunable) else ()), *prunable]
         sizes = layer_sizes(layers)
         if mask.sizes != sizes:

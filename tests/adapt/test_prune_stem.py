@@ -21,6 +21,7 @@ def target(task_data: TaskData) -> TaskData:
     return task_data.select((0, 2, 5))
 
 
+@pytest.mark.slow
 def test_a_pruned_stem_makes_a_cheaper_model_that_does_not_vote(
     pruner: MetaPruner, target: TaskData, own_bank: Bank, tmp_path: Path
 ) -> None:

@@ -85,6 +85,7 @@ def test_latencies_are_measured_once_and_interpolated(bank_folder: Path, monkeyp
     assert asked[0] == sorted(asked[0], reverse=True)
 
 
+@pytest.mark.slow
 def test_baselines_are_made_from_the_same_photos(pruner: MetaPruner, task_data: TaskData) -> None:
     plan = pruner.plan(task_data.select((0, 2, 4)), steps=4, batch_size=16, seed=3, ratio=0.8)
     rows = {name: make([]) for name, make in baselines(pruner, plan)}

@@ -209,6 +209,7 @@ def test_limits_of_count_bytes_and_time() -> None:
         few.add("c", [photo()])
 
 
+@pytest.mark.slow
 def test_a_zip_bomb_costs_no_memory(tmp_path: Path) -> None:
     path = zipped(tmp_path, {f"{c}/{i}.png": bytes(80_000_000) for c in "ab" for i in range(2)})
     assert path.stat().st_size < 1_000_000

@@ -22,6 +22,7 @@ from hf_metaprune.methods import IterativeOptions
 from tests.tiny import LABELS, striped_images, tiny_preprocessing
 
 
+@pytest.mark.slow
 def test_builds_do_not_repeat_finished_tasks(own_bank: Bank, task_data: TaskData) -> None:
     options = IterativeOptions(ratio=0.7, steps=2, prune_every=1, batch_size=8)
     tasks = [(0, 1), (1, 2)]
@@ -98,6 +99,7 @@ def empty_bank(own_bank: Bank) -> Bank:
     return own_bank
 
 
+@pytest.mark.slow
 def test_two_processes_build_into_one_folder(
     empty_bank: Bank, tmp_path: Path, processes: multiprocessing.context.ForkServerContext
 ) -> None:

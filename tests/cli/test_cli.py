@@ -56,6 +56,7 @@ def test_a_sweep_writes_models_and_the_curve(run, bank_folder: Path, photos: Pat
     assert (code, "not empty" in errors or "exists" in errors) == (1, True)
 
 
+@pytest.mark.slow
 def test_budgets_on_the_command_line(run, bank_folder: Path, photos: Path, tmp_path: Path) -> None:
     code, shown, _ = run("adapt", bank_folder, photos, "--out", tmp_path / "m", *FAST, "--max-params", 20000, "--json")
     assert code == 0

@@ -238,6 +238,7 @@ def test_what_cannot_be_exported_is_refused_in_words(
         export_onnx(adapted.model, adapted.preprocessing, tmp_path / "x.onnx")
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_openvino_computes_the_same_and_knows_the_labels(adapted: AdaptResult, folder: Path) -> None:
     cli(str(folder), "--to", "openvino")

@@ -71,6 +71,7 @@ def test_tags_that_are_no_list_of_texts(tags: str, kept: list[str]) -> None:
     assert data["tags"][4:] == kept
 
 
+@pytest.mark.slow
 def test_many_empty_lines_are_read_once() -> None:
     assert not is_untouched("\n" * 500_000 + "x")  # once took their number squared: hours
     assert card("---\nmine: |\n  a" + "\n" * 200_000 + "---\nMy words.\n").endswith("My words.\n")

@@ -60,7 +60,8 @@ def test_nothing_but_our_errors_comes_out(name: str, share: float, corpus: Corpu
         cases()
     assert fuzzer.cases >= count
     if name not in ("card", "listed", "remove"):  # which leave out, or leave alone, what is bad
-        assert 0 < fuzzer.refused < fuzzer.cases
+        assert fuzzer.refused > 0
+        assert fuzzer.refused < fuzzer.cases or share < 1  # a few may all be bad
 
 
 def test_sound_files_are_read(corpus: Corpus, tmp_path: Path) -> None:

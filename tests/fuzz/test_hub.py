@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from random import Random
 
+import pytest
 import yaml  # type: ignore[import-untyped]
 
 from hf_metaprune import Bank
@@ -29,6 +30,7 @@ def card_of(rng: Random, content: str) -> bytes:
     return f"---\n{yaml.safe_dump(data)}---\n{text}".encode("utf-8", "surrogatepass")
 
 
+@pytest.mark.slow
 def test_no_model_spoils_a_search(hub: LoopbackHub, corpus: Corpus) -> None:
     files = {name: (corpus.model / name).read_bytes() for name in ("README.md", "config.json", "model.safetensors")}
     for n in range(MODELS):
@@ -50,6 +52,7 @@ def test_no_model_spoils_a_search(hub: LoopbackHub, corpus: Corpus) -> None:
     found["zoe--good"].verify()
 
 
+@pytest.mark.slow
 def test_banks_are_refused_or_read(hub: LoopbackHub, corpus: Corpus) -> None:
     publish_bank(Bank.open(corpus.bank), "me/bank")
     entry = corpus.first("bank/tasks/*").removeprefix("bank/")

@@ -58,6 +58,7 @@ def test_models_in_trouble_do_not_end_a_search_but_many_do(
         Bank.from_search(bank)
 
 
+@pytest.mark.slow
 def test_ones_own_models_vote_for_each_other(
     hub: LoopbackHub, bank: Bank, result: AdaptResult, task: TaskData, tmp_path: Path
 ) -> None:

@@ -41,6 +41,7 @@ def forget(hub: LoopbackHub) -> None:
     hub.reset_log()
 
 
+@pytest.mark.slow
 @needs_wordnet
 def test_only_the_neighbors_weights_are_fetched(hub: LoopbackHub, published: Bank, task_data: TaskData) -> None:
     pruner = MetaPruner.from_hub("me/bank")
@@ -110,6 +111,7 @@ def test_a_body_that_was_altered_on_the_way_is_fetched_again(hub: LoopbackHub, p
     entry.verify()
 
 
+@pytest.mark.slow
 def test_entries_that_are_bad_are_left_out_and_named(hub: LoopbackHub, published: Bank, task_data: TaskData) -> None:
     task = task_data.select((0, 1, 2), seed=0)
     found = MetaPruner.from_hub("me/bank").adapt(task, by="leep", neighbors=3, **TINY).report.neighbors

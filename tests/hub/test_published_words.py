@@ -44,6 +44,7 @@ def test_no_path_in_a_config_is_published(hub: LoopbackHub, own_bank: Bank) -> N
     Bank.from_hub("me/bank")[first(own_bank).id].verify()
 
 
+@pytest.mark.slow
 def test_a_path_cannot_bring_markup_into_a_card(
     hub: LoopbackHub, own_bank: Bank, task: TaskData, tmp_path: Path
 ) -> None:

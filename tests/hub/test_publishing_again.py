@@ -181,6 +181,7 @@ def test_what_a_bank_has_lost_is_put_there_again(hub: LoopbackHub, own_bank: Ban
     assert hub.read_files("me/bank").keys() == whole.keys()
 
 
+@pytest.mark.slow
 def test_what_others_wrote_into_a_banks_description_is_put_right(
     hub: LoopbackHub, own_bank: Bank, task: TaskData
 ) -> None:
@@ -201,6 +202,7 @@ def test_what_others_wrote_into_a_banks_description_is_put_right(
     assert publish_bank(own_bank, "me/bank").commits == []
 
 
+@pytest.mark.slow
 def test_a_card_that_was_edited_before_it_is_published_is_kept(
     hub: LoopbackHub, result: AdaptResult, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -63,6 +63,7 @@ def test_as_many_of_each_class_as_asked_for_even_where_they_are_sorted(served: L
     assert counts(SampleRequest(REPO, per_class=6)) == counts(SampleRequest(REPO, per_class=6))
 
 
+@pytest.mark.slow
 def test_the_process_gives_photos(served: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", served.endpoint)
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")

@@ -31,6 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, vit_base: BaseModel, task_d
     return path
 
 
+@pytest.mark.slow
 def test_scores_go_along_and_are_fetched_when_they_vote(hub: LoopbackHub, folder: Path, task: TaskData) -> None:
     bank = Bank.open(folder)
     publish_bank(bank, "me/vit")

@@ -35,6 +35,7 @@ def test_the_whole_way_by_the_script(hub: LoopbackHub, bank: Bank, task_data: Ta
     assert not hub.store.repos  # all of it was deleted
 
 
+@pytest.mark.slow
 def test_without_a_token_it_says_what_to_do(hub: LoopbackHub, tmp_path: Path) -> None:
     done = run_python(hub, tmp_path / "home", RUN.format(SCRIPT), check=False)
     assert done.returncode == 1

@@ -91,6 +91,7 @@ def test_whom_to_trust(hub: LoopbackHub, bank: Bank, model_files: Files) -> None
         search(bank, limit=0)
 
 
+@pytest.mark.slow
 def test_no_owner_outvotes_the_others(hub: LoopbackHub, bank: Bank, model_files: Files, task_data: TaskData) -> None:
     for repo_id in ("eve/1", "eve/2", "eve/3", "eve/4", "zoe/1", "zoe/2"):
         hub.put_files(repo_id, model_files)

@@ -53,6 +53,7 @@ def test_files_are_put_and_read_without_http(hub: LoopbackHub, tmp_path: Path):
     assert hub.requests == []
 
 
+@pytest.mark.slow
 def test_many_readers_and_writers_at_once(hub: LoopbackHub):
     hub.put_files("me/x", {"w.bin": b"\0" * 100_000})
 

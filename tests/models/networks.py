@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import pytest
 import timm
 import torch
 from hypothesis import strategies as st
@@ -115,6 +116,14 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "convnext-conv-mlp": lambda: convnext("convnext_atto_ols"),
     "convnext-conv-mlp-rms-norm": lambda: convnext("convnext_zepto_rms", act_layer="silu", stem_type="overlap_act"),
 }
+
+FEW = {
+    *("resnet18", "resnet18-deep-stem", "resnet50d", "transformers-basic", "transformers-bottleneck"),
+    *("vit", "vit-layer-scale", "deit-distilled", "transformers-vit"),
+    *("mobilenetv3-small", "efficientnet-lite0", "convnext", "convnext-conv-mlp"),
+}
+"""Networks of every family; the others are variants."""
+FEW_BY_DEFAULT = [pytest.param(name, marks=[pytest.mark.slow] * (name not in FEW)) for name in NETWORKS]
 
 
 @cache

@@ -154,7 +154,7 @@ def adapted(task_data: TaskData, tmp_path_factory: pytest.TempPathFactory) -> Ca
 KINDS = ["resnet basic", "resnet bottleneck", "vit", "deit"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["resnet basic", *(pytest.param(k, marks=pytest.mark.slow) for k in KINDS[1:])])
 def test_the_whole_way_with_a_base_of_transformers(kind: str, adapted: Callable[[str], Path]) -> None:
     assert (adapted(kind) / "model.safetensors").exists()
 

@@ -89,6 +89,7 @@ print(json.dumps({"logits": logits[0].tolist(), "scores": {f["label"]: f["score"
 """
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_another_process_gives_the_same_logits(
     base: BaseModel, model: MetaPrunedForImageClassification, tmp_path: Path, run_python
@@ -130,6 +131,7 @@ def test_the_loss_counts_the_images_of_all_accumulated_batches(
     assert torch.allclose(parts, whole, rtol=1e-5)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_export_and_compile(model: MetaPrunedForImageClassification, pixels: torch.Tensor) -> None:
     expected = model(pixels).logits

@@ -24,12 +24,12 @@ from hf_metaprune.models.architectures.architecture import Axis, tensor_axes
 from hf_metaprune.models.architectures.lookup import find_architecture, identify_architecture
 from hf_metaprune.models.architectures.registry import register
 from hf_metaprune.models.slicing import EmptyBranch, count_parameters, shrink, slice_network, slice_state
-from tests.models.networks import NETWORKS, logits, masked, network, random_masks, randomize, sizes_of
+from tests.models.networks import FEW_BY_DEFAULT, NETWORKS, logits, masked, network, random_masks, randomize, sizes_of
 
 TOLERANCE = 1e-5
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", FEW_BY_DEFAULT)
 @settings(max_examples=8)
 @given(data=st.data())
 def test_sliced_equals_masked(name: str, data: st.DataObject) -> None:
@@ -44,7 +44,7 @@ def test_sliced_equals_masked(name: str, data: st.DataObject) -> None:
         assert count_parameters(sliced) < count_parameters(net)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", FEW_BY_DEFAULT)
 def test_another_mask_gives_another_output_in_every_layer(name: str) -> None:
     """What says that the test above can fail: where a branch hardly counts, it holds for any mask."""
     net = network(name)

@@ -84,6 +84,7 @@ def test_a_sketch_of_another_base_is_left_out(own_bank: Bank, task_data: TaskDat
     assert "a sketch of 5 features" in asked.record.notes[0]
 
 
+@pytest.mark.slow
 @needs_wordnet
 def test_entries_without_a_sketch_are_shortlisted_by_wordnet(own_bank: Bank, task_data: TaskData) -> None:
     own_bank.update_index({e.id: replace(e, sketch=None) for e in own_bank})

@@ -82,6 +82,7 @@ def test_the_same_seed_gives_the_same_weights(base: BaseModel, task_data: TaskDa
     assert not torch.equal(run(1), run(2))
 
 
+@pytest.mark.slow
 def test_each_option_changes_what_is_learnt(base: BaseModel, task_data: TaskData) -> None:
     changes = [{}, {"ema": 0.8}, {"mixup": 0.4}, {"label_smoothing": 0.1}, {"clip_norm": 0.1}, {"weight_decay": 0.1}]
     changes += [{"warmup_steps": 4}, {"schedule": "constant"}, {"flip": False}, {"shift": 0.0}, {"momentum": 0.0}]
