@@ -33,6 +33,11 @@ MOST_WORKERS = 8  # each holds more than a gigabyte
 needs_wordnet = pytest.mark.wordnet
 
 
+def first_by_default(*values: Any) -> list[Any]:
+    """Return parameters of a test, of which all but the first are slow ones."""
+    return [values[0], *(pytest.param(value, marks=pytest.mark.slow) for value in values[1:])]
+
+
 # --- how the tests run ------------------------------------------------------------------------------------------------
 
 
@@ -55,6 +60,8 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark what uses a browser or a Hub on loopback, so that nobody has to think of it."""
     for name in {"browser", "hub"} & set(getattr(item, "fixturenames", ())):
         item.add_marker(name)
+    if item.get_closest_marker("browser"):  # with --dist loadgroup, one worker visits: browsers slow each other down
+        item.add_marker(pytest.mark.xdist_group("browser"))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -38,7 +38,7 @@ from hf_metaprune.result import AdaptResult, load_result
 from hf_metaprune.similarity import Neighbor, get_similarity
 from hf_metaprune.sizing.inputs import AdaptInputs
 from hf_metaprune.training.record import RunRecord
-from tests.conftest import needs_wordnet
+from tests.conftest import first_by_default, needs_wordnet
 
 CPU = torch.device("cpu")
 FAST = {"steps": 6, "batch_size": 16, "eval_steps": (0, 3), "neighbors": 2}
@@ -77,6 +77,7 @@ def test_the_main_job(pruner: MetaPruner, target: TaskData) -> None:
     assert sum(agreement.values()) == keep_count(sizes["layer4.1.conv1"], 0.7)
 
 
+@pytest.mark.slow
 def test_all_kinds_of_data_come_to_a_model(pruner: MetaPruner, photos: Path) -> None:
     from_folder = pruner.adapt(photos, **FAST)
     import datasets
@@ -88,7 +89,7 @@ def test_all_kinds_of_data_come_to_a_model(pruner: MetaPruner, photos: Path) -> 
     assert from_folder.report.source == "photos"
 
 
-@pytest.mark.parametrize("strategy", ["mvp", "no-bank", "random"])
+@pytest.mark.parametrize("strategy", first_by_default("mvp", "no-bank", "random"))
 def test_the_same_seed_gives_the_same_model(pruner: MetaPruner, target: TaskData, strategy: str) -> None:
     def run(seed: int) -> AdaptResult:
         return pruner.adapt(target, **FAST, strategy=strategy, vote="sample", seed=seed)
@@ -185,6 +186,7 @@ def test_the_way_without_a_bank_is_reported_beside(pruner: MetaPruner, target: T
     assert report.accuracy_at_step == pruner.adapt(target, **FAST).report.accuracy_at_step
 
 
+@pytest.mark.slow
 def test_all_images_may_be_learnt_from(pruner: MetaPruner, photos: Path, tmp_path: Path) -> None:
     result = pruner.adapt(photos, **FAST, evaluation_share=0)
     report = result.report
@@ -242,6 +244,7 @@ def test_a_report_that_a_stranger_spoilt_is_left_out(saved: Path, tmp_path: Path
     loaded.save_pretrained(tmp_path / "again")
 
 
+@pytest.mark.slow
 def test_half_precision_halves_the_file(pruner: MetaPruner, target: TaskData, tmp_path: Path) -> None:
     result = pruner.adapt(target, **FAST)
     full, half = (result.save_pretrained(tmp_path / d, dtype=d) for d in ("float32", "float16"))
@@ -317,6 +320,7 @@ def test_options_may_come_as_objects_or_one_by_one(pruner: MetaPruner, target: T
     assert pruner.adapt(target, options, TrainingOptions(**fast), steps=1).report.options["steps"] == 1
 
 
+@pytest.mark.slow
 def test_each_class_is_measured_on_its_own_images(pruner: MetaPruner, target: TaskData) -> None:
     few = [i for i, t in enumerate(target.evaluation.targets.tolist()) if t != 1 or i % 4 == 0]
     few = [i for i in few if target.evaluation.targets[i] != 2]

@@ -89,6 +89,7 @@ def test_the_more_stays_the_lower_the_rate(pruner: MetaPruner, target: TaskData)
         assert report.options["lr"] == given.get("lr", 0.0002)
 
 
+@pytest.mark.slow
 def test_a_network_that_no_longer_looks_at_its_image_says_so(pruner: MetaPruner, target: TaskData) -> None:
     blind = pruner.adapt(target, **FAST, layer_ratios=("*.attn=1",)).report
     assert any(note.startswith("every image gets the same answer") for note in blind.notes)
@@ -96,6 +97,7 @@ def test_a_network_that_no_longer_looks_at_its_image_says_so(pruner: MetaPruner,
     assert not any(note.startswith("every image") for note in seeing.notes)
 
 
+@pytest.mark.slow
 def test_rounding_that_changes_the_ratio_is_said(pruner: MetaPruner, target: TaskData) -> None:
     rounded = pruner.adapt(target, **FAST, ratio=0.9, round_to=16).report
     (note,) = (note for note in rounded.notes if note.startswith("round_to=16 removes"))
@@ -172,6 +174,7 @@ def test_weights_come_from_neighbors_or_from_the_base(pruner: MetaPruner, target
     assert paper.options["lr"] == 0.0002
 
 
+@pytest.mark.slow
 def test_a_ratio_that_no_entry_has_is_cut_and_what_nobody_holds_is_said(pruner: MetaPruner, target: TaskData) -> None:
     report = pruner.adapt(target, **FAST, strategy="smsp", ratio=0.1).report
     assert report.ratio == 0.1
@@ -215,6 +218,7 @@ def test_single_layers_have_ratios_of_their_own(pruner: MetaPruner, target: Task
         pruner.adapt(target, **FAST, layer_ratios=("layer1=0.5",))
 
 
+@pytest.mark.slow
 def test_a_mask_that_empties_every_branch_still_classifies(
     pruner: MetaPruner, target: TaskData, tmp_path: Path
 ) -> None:

@@ -103,6 +103,7 @@ def test_classes_are_matched_by_synset_or_by_label(a: Task, b: Task, same: bool)
     assert a.matches(b) == [[0] if same else [], []]
 
 
+@pytest.mark.slow
 @needs_wordnet
 def test_ids_of_imagenet_and_of_wordnet_are_matched() -> None:
     ours, theirs = Task(("n01440764", "hound"), (None, "n02084071")), Task(("a", "b"), ("dog.n.01", "tench.n.01"))

@@ -48,6 +48,7 @@ def test_a_phone_shows_all_of_it_and_a_reader_can_read_it(visit: Callable[..., V
     assert not small, small
 
 
+@pytest.mark.slow
 def test_the_keyboard_alone_is_enough(visit: Callable[..., Visit]) -> None:
     one = visit()
     reached = set()
@@ -57,6 +58,7 @@ def test_the_keyboard_alone_is_enough(visit: Callable[..., Visit]) -> None:
     assert {"Use these photos", "Make my model"} <= {text.strip() for text in reached}
 
 
+@pytest.mark.slow
 @needs_wordnet
 def test_the_bank_is_read_on_a_phone(visit: Callable[..., Visit], served: Served) -> None:
     one = visit(f"{served.url}bank", shows="#entries tbody tr", viewport={"width": 375, "height": 800})

@@ -179,6 +179,7 @@ def test_a_mistake_is_one_line_and_exit_code_1(
     assert list(tmp_path.iterdir()) == []  # nothing half written
 
 
+@pytest.mark.slow
 def test_options_of_several_values_are_separated_by_commas(
     run, bank_folder: Path, photos: Path, tmp_path: Path
 ) -> None:

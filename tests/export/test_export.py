@@ -209,6 +209,7 @@ def test_examples_may_be_parquet_as_the_data_of_a_task(adapted: AdaptResult, tmp
     assert len(read_examples(tmp_path, adapted.preprocessing)) == 2
 
 
+@pytest.mark.slow
 def test_what_cannot_be_exported_is_refused_in_words(
     adapted: AdaptResult,
     folder: Path,

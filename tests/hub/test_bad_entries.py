@@ -150,6 +150,7 @@ def test_weights_that_give_nonsense_do_not_vote(own_bank: Bank, name: str, chang
         entry.verify()
 
 
+@pytest.mark.slow
 def test_no_entry_is_larger_than_the_base(hub: LoopbackHub, own_bank: Bank, task: TaskData, tmp_path: Path) -> None:
     publish_bank(own_bank, "me/bank")
     victim = first(own_bank)

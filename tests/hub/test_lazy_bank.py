@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from pathlib import Path
 
@@ -20,16 +21,25 @@ from hf_metaprune.errors import (
     MetaPruneError,
     OptionError,
 )
-from tests.conftest import needs_wordnet
+from tests.conftest import first_by_default, needs_wordnet
 from tests.hub import Call, Content, CutShort, Drop, LoopbackHub, Redirect, Status, WrongLength
 
 TINY = {"steps": 1, "batch_size": 8, "eval_steps": (0,), "precision": "fp32"}
 
 
+@pytest.fixture(scope="module")
+def repos_once() -> dict:
+    """What a Hub holds after the tiny bank was published to it."""
+    return {}
+
+
 @pytest.fixture
-def published(hub: LoopbackHub, bank: Bank) -> Bank:
+def published(hub: LoopbackHub, bank: Bank, repos_once: dict) -> Bank:
     """The tiny bank, which is on the Hub as me/bank; nothing of it is cached."""
-    publish_bank(bank, "me/bank")
+    if not repos_once:
+        publish_bank(bank, "me/bank")
+        repos_once.update(copy.deepcopy(hub.store.repos))
+    hub.store.repos = copy.deepcopy(repos_once)
     forget(hub)
     return bank
 
@@ -166,7 +176,7 @@ def test_without_a_network_what_is_cached_is_used(
     assert hub.requests == []
 
 
-@pytest.mark.parametrize("by", ["leep", "auto", "leep+labels"])
+@pytest.mark.parametrize("by", first_by_default("leep", "auto", "leep+labels"))
 def test_without_a_network_those_that_are_cached_vote(
     hub: LoopbackHub, published: Bank, task_data: TaskData, by: str
 ) -> None:
@@ -204,6 +214,7 @@ def test_no_token_follows_to_another_host(hub: LoopbackHub, published: Bank) -> 
     assert any(seen.authorization for seen in hub.requests if seen.host != "storage")
 
 
+@pytest.mark.slow
 def test_private_and_gated_banks(hub: LoopbackHub, bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.add_user("lab", token="hf_token_of_lab")
     publish_bank(bank, "lab/private", private=True, token="hf_token_of_lab")

@@ -93,6 +93,7 @@ def test_only_what_changed_is_sent(hub: LoopbackHub, own_bank: Bank, tmp_path: P
     assert validate_bank(Bank.from_hub("me/bank")) == []
 
 
+@pytest.mark.slow
 def test_large_banks_are_published_in_many_commits(
     hub: LoopbackHub, bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,6 +105,7 @@ def test_large_banks_are_published_in_many_commits(
     assert len(publish_bank(bank, "me/other").commits) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [1, 2, 3])
 def test_a_publication_that_was_cut_goes_on(
     hub: LoopbackHub, bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int
@@ -119,6 +121,7 @@ def test_a_publication_that_was_cut_goes_on(
     assert validate_bank(Bank.from_hub("me/bank")) == []
 
 
+@pytest.mark.slow
 def test_an_answer_that_was_lost_does_no_harm(hub: LoopbackHub, bank: Bank, tmp_path: Path) -> None:
     hub.faults.add(Drop(done=True), method="POST", path="/commit/")
     with pytest.raises(HubError, match="connection was lost"):
@@ -127,6 +130,7 @@ def test_an_answer_that_was_lost_does_no_harm(hub: LoopbackHub, bank: Bank, tmp_
     assert_whole(hub, "me/bank", tmp_path)
 
 
+@pytest.mark.slow
 def test_two_publishers_at_once_lose_nothing(hub: LoopbackHub, bank: Bank, own_bank: Bank, tmp_path: Path) -> None:
     ids = list(bank.entries)
     first, second = (shutil.copytree(own_bank.root, tmp_path / name) for name in ("first", "second"))
@@ -140,6 +144,7 @@ def test_two_publishers_at_once_lose_nothing(hub: LoopbackHub, bank: Bank, own_b
     assert_whole(hub, "me/bank", tmp_path)
 
 
+@pytest.mark.slow
 def test_many_publishers_at_once(hub: LoopbackHub, bank: Bank, own_bank: Bank, tmp_path: Path) -> None:
     ids, failures = list(bank.entries), []
     publish_bank(own_bank, "me/bank")
@@ -191,6 +196,7 @@ def test_entries_are_added_and_removed_without_the_weights_of_others(
         add_entries("me/bank", {ids[0]: other})
 
 
+@pytest.mark.slow
 def test_an_id_that_is_taken_in_the_meantime(hub: LoopbackHub, own_bank: Bank, tmp_path: Path) -> None:
     ids = list(own_bank.entries)
     one, two = (shutil.copytree(own_bank[i].folder, tmp_path / i) for i in ids[:2])
@@ -201,6 +207,7 @@ def test_an_id_that_is_taken_in_the_meantime(hub: LoopbackHub, own_bank: Bank, t
     assert Bank.from_hub("me/bank")["new"].sha256 == own_bank[ids[1]].sha256
 
 
+@pytest.mark.slow
 def test_sync_removes_what_the_folder_lacks(hub: LoopbackHub, own_bank: Bank, tmp_path: Path) -> None:
     publish_bank(own_bank, "me/bank")
     gone = next(iter(own_bank.entries))
@@ -220,6 +227,7 @@ def test_sync_makes_no_repo(hub: LoopbackHub, bank: Bank) -> None:
     assert list(hub.store.repos) == [("models", "me/empty")]
 
 
+@pytest.mark.slow
 def test_a_pull_request_leaves_main_as_it_is(hub: LoopbackHub, own_bank: Bank, tmp_path: Path) -> None:
     hub.add_user("lab", token="hf_token_of_lab")
     publish_bank(own_bank, "lab/bank", token="hf_token_of_lab")
@@ -318,6 +326,7 @@ def test_a_row_that_leads_astray_deletes_nothing(hub: LoopbackHub, own_bank: Ban
     assert hub.read_files("me/bank") == before
 
 
+@pytest.mark.slow
 def test_sketches_that_were_made_later_are_sent_alone(hub: LoopbackHub, own_bank: Bank) -> None:
     first, *others = own_bank
     sketches = {e.id: e.sketch for e in own_bank}

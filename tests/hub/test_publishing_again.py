@@ -21,6 +21,8 @@ from tests.bank.edits import edit_index, edit_json, first
 from tests.hub import Content, LoopbackHub, Status
 from tests.hub.edits import TINY, lose
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     "files",
@@ -167,6 +169,7 @@ def test_files_that_were_lost_on_the_hub_are_sent_again(hub: LoopbackHub, own_ba
     assert entry.id not in Bank.from_hub("me/bank")
 
 
+@pytest.mark.slow
 def test_what_a_bank_has_lost_is_put_there_again(hub: LoopbackHub, own_bank: Bank) -> None:
     publish_bank(own_bank, "me/bank")
     whole = hub.read_files("me/bank")

@@ -166,6 +166,7 @@ def test_bad_models_are_left_out_and_named(hub: LoopbackHub, bank: Bank, model_f
         search(bank, strict=True)
 
 
+@pytest.mark.slow
 def test_weights_that_are_bad_are_found_before_they_vote(
     hub: LoopbackHub, bank: Bank, model_files: Files, task_data: TaskData
 ) -> None:
@@ -180,6 +181,7 @@ def test_weights_that_are_bad_are_found_before_they_vote(
     assert any("eve--pets" in note for note in report.notes)
 
 
+@pytest.mark.slow
 def test_the_report_names_what_the_search_left_out(
     hub: LoopbackHub, bank: Bank, model_files: Files, task_data: TaskData
 ) -> None:

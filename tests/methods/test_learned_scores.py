@@ -180,6 +180,7 @@ def test_a_threshold_that_few_fall_below_is_said(
     assert not caplog.records
 
 
+@pytest.mark.slow
 def test_ahnp_gets_cheaper_as_it_goes(vit_base: BaseModel, task_data: TaskData) -> None:
     dense = fine_tune(
         whole(vit_base, task_data), task_data.train, TrainingOptions(steps=30, batch_size=24, eval_steps=()), device=CPU

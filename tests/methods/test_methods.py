@@ -53,6 +53,7 @@ def test_an_entry_has_the_statistics_of_its_last_weights(base: BaseModel, task_d
     assert found and all(torch.allclose(value, model.get_buffer(key), atol=1e-4) for key, value in found.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ifp", "taylor"])
 def test_iterative_methods_get_cheaper_as_they_go(base: BaseModel, task_data: TaskData, name: str) -> None:
     pruned = get_method(name).prune(job(base, task_data, name))[1]

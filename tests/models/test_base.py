@@ -19,6 +19,7 @@ from hf_metaprune.methods import get_method
 from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.models.saving import load_model, save_model
 from hf_metaprune.models.slicing import ScatterBatchNorm2d, slice_network
+from tests.conftest import first_by_default
 from tests.models.conftest import copies, edit_config
 from tests.tiny import randomize_norms, tiny_preprocessing
 
@@ -154,7 +155,7 @@ def adapted(task_data: TaskData, tmp_path_factory: pytest.TempPathFactory) -> Ca
 KINDS = ["resnet basic", "resnet bottleneck", "vit", "deit"]
 
 
-@pytest.mark.parametrize("kind", ["resnet basic", *(pytest.param(k, marks=pytest.mark.slow) for k in KINDS[1:])])
+@pytest.mark.parametrize("kind", first_by_default(*KINDS))
 def test_the_whole_way_with_a_base_of_transformers(kind: str, adapted: Callable[[str], Path]) -> None:
     assert (adapted(kind) / "model.safetensors").exists()
 

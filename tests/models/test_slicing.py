@@ -24,7 +24,17 @@ from hf_metaprune.models.architectures.architecture import Axis, tensor_axes
 from hf_metaprune.models.architectures.lookup import find_architecture, identify_architecture
 from hf_metaprune.models.architectures.registry import register
 from hf_metaprune.models.slicing import EmptyBranch, count_parameters, shrink, slice_network, slice_state
-from tests.models.networks import FEW_BY_DEFAULT, NETWORKS, logits, masked, network, random_masks, randomize, sizes_of
+from tests.models.networks import (
+    FEW,
+    FEW_BY_DEFAULT,
+    NETWORKS,
+    logits,
+    masked,
+    network,
+    random_masks,
+    randomize,
+    sizes_of,
+)
 
 TOLERANCE = 1e-5
 
@@ -67,14 +77,8 @@ def test_every_parameter_is_randomized(name: str) -> None:
     assert [path for (path, one), other in pairs if (one != other).double().mean() < 0.9] == []
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("resnet18", "resnet50d", "transformers-bottleneck", "vit", "vit-layer-scale", "deit-distilled"),
-        *("transformers-vit", "mobilenetv3-small", "efficientnet-v2", "convnext"),
-    ],
-)
-@settings(max_examples=5)
+@pytest.mark.parametrize("name", sorted(FEW))
+@settings(max_examples=3)
 @given(data=st.data())
 def test_gradients_of_kept_parameters_are_equal(name: str, data: st.DataObject) -> None:
     net = network(name)
@@ -112,6 +116,7 @@ def test_a_mask_of_everything_gives_the_base_exactly(name: str) -> None:
         assert torch.equal(logits(slice_network(net, Mask.full(sizes_of(net))), x), logits(net, x))
 
 
+@pytest.mark.slow
 @settings(max_examples=10)
 @given(data=st.data())
 def test_slicing_a_sliced_network_again(data: st.DataObject) -> None:
@@ -130,6 +135,7 @@ def test_slicing_a_sliced_network_again(data: st.DataObject) -> None:
 STEMS = ["resnet18", "resnet18-deep-stem", "resnet18-tiered-stem", "resnet18-cifar-stem", "resnet18-pool-stem"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*STEMS, "resnet18-silu", "resnet50", "transformers-bottleneck"])
 @settings(max_examples=5)
 @given(data=st.data())

@@ -129,6 +129,7 @@ def test_text_of_others_stays_text(bank_folder: Path, task_data: TaskData) -> No
         assert all(not (a.get("href") or "").startswith(("javascript", "x")) for _, a in read.tags)
 
 
+@pytest.mark.slow
 def test_what_a_report_lacks_is_left_out(result: AdaptResult) -> None:
     bare = AdaptResult(result.model, result.preprocessing, AdaptReport(labels=["a", "b", "c"]), result.device)
     assert "How small the model is" in Reader(bare.to_html()).words
@@ -164,6 +165,7 @@ def test_alternatives_are_counted(result: AdaptResult) -> None:
     assert result.report.training_flops < whole < scratch
 
 
+@pytest.mark.slow
 @given(st.integers(0, 40), st.integers(0, 3))
 def test_the_surest_mistakes_come_first(n: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)

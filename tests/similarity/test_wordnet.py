@@ -18,6 +18,7 @@ from tests.conftest import needs_wordnet
 pytestmark = needs_wordnet
 
 
+@pytest.mark.slow
 def test_explicit_synsets_come_first() -> None:
     synsets = module.task_synsets(Task(("seal", "crane"), ("seal.n.09", None)))
     assert [s.name() for s in synsets] == ["seal.n.09", find_synset("crane").name()]
