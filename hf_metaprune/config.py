@@ -15,7 +15,7 @@ T = TypeVar("T")
 FORMER_OPTIONS = {"neighbours": "neighbors", "normalise": "normalize"}
 """Names of options in earlier versions; they still work, with a warning."""
 FORMER_VALUES = {("weights", "neighbours"): "neighbors"}
-"""Values of options in earlier versions; likewise."""
+"""Values of options in earlier versions; they still work, with a warning."""
 
 
 def option(default: Any, help: str, **metadata: Any) -> Any:

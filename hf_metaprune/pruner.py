@@ -126,8 +126,8 @@ class MetaPruner:
         Args:
             dataset: a ``datasets.Dataset`` or ``DatasetDict``, a folder of class folders, parquet, a torch data set, a
                 list of (image, label), or a `TaskData`.
-            options: how neighbors are found and vote; what is left open follows the recipe for the task's size.
-            training: how the model is fine-tuned; likewise.
+            options: how neighbors are found and vote. The recipe for the task's size decides open options.
+            training: how the model is fine-tuned. The recipe decides open options here, too.
             callbacks: are told after each step and evaluation.
             progress: show progress bars.
             changes: single fields of `AdaptOptions` and `TrainingOptions`, which win over `options` and `training`.

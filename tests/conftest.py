@@ -50,6 +50,20 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return min(cores, MOST_WORKERS)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With --dist loadgroup, let one worker run all tests of the page: browsers and servers slow each other down."""
+    if config.getvalue("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class OneWorkerVisits(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "visits" if nodeid.startswith("tests/app/") else nodeid
+
+    return OneWorkerVisits(config, log)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Run a slow test that is named by its id."""
     if config.option.markexpr == "not slow" and config.args and all("::" in argument for argument in config.args):
@@ -60,8 +74,6 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark what uses a browser or a Hub on loopback, so that nobody has to think of it."""
     for name in {"browser", "hub"} & set(getattr(item, "fixturenames", ())):
         item.add_marker(name)
-    if item.get_closest_marker("browser"):  # with --dist loadgroup, one worker visits: browsers slow each other down
-        item.add_marker(pytest.mark.xdist_group("browser"))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,8 +1,8 @@
 """The size that a Parquet file states in its footer, read without pyarrow.
 
-The size must be known before a stranger's file is unpacked. pyarrow cannot tell it safely: if the size statistics are
-damaged, ``RowGroupMetaData.column`` ends the whole process by a C++ exception that nothing catches. The footer is a
-Thrift struct in the compact protocol (parquet-format, ``parquet.thrift``).
+The size must be known before a stranger's file is unpacked. pyarrow (26.0.1) cannot tell it safely: some damaged
+footers end the whole process by a C++ exception that nothing catches. The footer is a Thrift struct in the compact
+protocol (parquet-format, ``parquet.thrift``).
 """
 
 from __future__ import annotations

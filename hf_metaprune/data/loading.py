@@ -35,7 +35,7 @@ def read_task_data(
             folder of them, a Hub data set id, a torch data set, or a list of (image, label).
         preprocessing: how images are resized and cropped; that of the base model.
         image_column: the column of images, if it cannot be found by type or name.
-        label_column: the column of labels, likewise.
+        label_column: the column of labels, if it cannot be found by type or name.
         synsets: a WordNet synset id or None per label, in the order of the labels.
         evaluation_share: share of each class that is held back if the source has no test or validation split; 0 to
             learn from all images, and measure nothing.

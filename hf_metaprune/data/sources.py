@@ -31,7 +31,7 @@ def read_splits(source: Any, image_column: str | None, label_column: str | None)
     Args:
         source: as for `read_task_data`.
         image_column: the column of images, if it cannot be found by type or name.
-        label_column: the column of labels, likewise.
+        label_column: the column of labels, if it cannot be found by type or name.
 
     Returns:
         The splits by name, in that order, and the name of the data set.

@@ -160,7 +160,7 @@ def check_writable(path: Path, *, overwrite: bool | Collection[str] = False, nee
 
     Args:
         path: the folder.
-        overwrite: whether an existing folder may be replaced; names allow it if the folder holds nothing else.
+        overwrite: True: an existing folder may be replaced; names: it may if it holds only files of these names.
         need: bytes that the folder will take.
 
     Raises:
@@ -191,7 +191,7 @@ def new_folder(path: Path, *, overwrite: bool | Collection[str] = False) -> Iter
 
     Args:
         path: the folder to write.
-        overwrite: whether an existing folder may be replaced; names allow it if the folder holds nothing else.
+        overwrite: True: an existing folder is replaced; names: it is replaced if it holds only files of these names.
 
     Raises:
         StorageError: `path` is a folder with files and may not be replaced, or cannot be written.

@@ -78,7 +78,7 @@ class BaseModel:
         Args:
             path: the folder.
             repo_id: id on the Hub, which sub-networks of this base name in their configs.
-            revision: commit of that repo, likewise.
+            revision: commit of that repo, which they name, too.
 
         Returns:
             The base, in float32 and eval mode.

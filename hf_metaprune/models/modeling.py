@@ -64,8 +64,8 @@ class MetaPrunedForImageClassification(PreTrainedModel):
         """Load a model as transformers does, then refill the buffers that are not stored.
 
         Args:
-            args: those of transformers' ``from_pretrained``.
-            kwargs: likewise.
+            args: positional arguments of transformers' ``from_pretrained``.
+            kwargs: its keyword arguments.
         """
         model_or_pair = super().from_pretrained(*args, **kwargs)
         (model_or_pair[0] if isinstance(model_or_pair, tuple) else model_or_pair).place_outputs()

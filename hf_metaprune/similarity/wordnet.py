@@ -89,7 +89,7 @@ def task_similarity(a: Sequence[Any], b: Sequence[Any]) -> float:
 
     Args:
         a: the synset of each class, from `task_synsets`; None is left out.
-        b: likewise, of the other task.
+        b: the same of the other task.
 
     Returns:
         A number in [0, 1], the same for (b, a); 0 if one of the tasks has no synset.

@@ -72,7 +72,7 @@ class LatencyTable:
             bound: milliseconds per image.
 
         Raises:
-            OptionError: it is not; the message says how long it takes.
+            OptionError: the smallest one takes longer; the message says how long.
         """
         smallest_ms = self.measure(self.sizing.counts(1.0))
         if smallest_ms > bound:

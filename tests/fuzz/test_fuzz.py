@@ -16,8 +16,8 @@ from tests.fuzz.watch import MB, CaseFailure, Watch, little_memory
 
 CASES = {
     "bank.json": 800,
-    "index": 800,
-    "card": 700,
+    "index": 700,
+    "card": 300,
     "header": 1000,
     "listed": 1000,
     "entry config": 250,

@@ -38,7 +38,7 @@ def test_task_similarity_is_symmetric_and_1_for_the_same_task() -> None:
 def test_wu_and_palmer_is_that_of_nltk_in_both_directions() -> None:
     rng = random.Random(0)
     nouns, verbs = (list(wordnet().all_synsets(pos)) for pos in "nv")
-    some = rng.sample(nouns, 60)
+    some = rng.sample(nouns, 20)
     pairs = [(a, rng.choice(nouns)) for a in some] + [(a, rng.choice(a.hypernyms() or [a])) for a in some]
     pairs += [(a, rng.choice([c for b in a.hypernyms() for c in b.hyponyms()] or [a])) for a in some]
     pairs += [(rng.choice(verbs), rng.choice(verbs + nouns)) for _ in range(20)]
