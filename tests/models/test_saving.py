@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from hf_metaprune.errors import BaseMismatchError, FormatError, OptionError
+from hf_metaprune.masks.scores import ScoreMask
 from hf_metaprune.models.configuration import MetaPrunedConfig
 from hf_metaprune.models.modeling import MetaPrunedForImageClassification
 from hf_metaprune.models.saving import load_model, save_model
@@ -20,6 +23,27 @@ def test_a_config_of_a_newer_format_is_refused(model: MetaPrunedForImageClassifi
     edit_config(tmp_path, format_version=2)
     with pytest.raises(FormatError, match="format version 2.*upgrade"):
         load_model(tmp_path)
+
+
+def test_a_loaded_model_does_not_change_with_its_file(model: MetaPrunedForImageClassification, tmp_path: Path) -> None:
+    """safetensors' tensors lie in the file (findings/safetensors_views.sh)."""
+    folder, model = tmp_path / "model", copy.deepcopy(model)
+    model.score_mask = ScoreMask.from_mask(model.mask())
+    save_model(model, folder)
+    loaded = load_model(folder)
+    before = {name: tensor.clone() for name, tensor in loaded.state_dict().items()}
+    assert loaded.score_mask is not None
+    scores = {name: loaded.score_mask[name].copy() for name in loaded.score_mask}
+    for file in folder.glob("*.safetensors"):
+        size = file.stat().st_size
+        with file.open("r+b") as handle:
+            start = 8 + int.from_bytes(handle.read(8), "little")
+            handle.seek(start)
+            handle.write(b"\x40" * (size - start))
+    for name, tensor in loaded.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    for name, values in scores.items():
+        assert np.array_equal(loaded.score_mask[name], values), name
 
 
 @pytest.mark.parametrize(
