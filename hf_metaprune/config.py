@@ -109,7 +109,7 @@ def check_ratio(ratio: float) -> float:
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How a sub-network is fine-tuned.
+    """Settings of fine-tuning.
 
     An option that is None is open. In an adaptation, the recipe for the base and the task's size decides it; elsewhere
     it has the value of MVP, Section 5.1 (see `closed`).
@@ -161,14 +161,14 @@ class TrainingOptions:
         check(self)
 
     def closed(self) -> TrainingOptions:
-        """Return the options with MVP's value (Section 5.1) for each that is still open."""
+        """Return a copy in which each open option has the value of MVP, Section 5.1."""
         open_fields = [f for f in fields(self) if getattr(self, f.name) is None]
         return replace(self, **{f.name: f.metadata["fallback"] for f in open_fields})
 
 
 @dataclass(frozen=True)
 class MethodOptions:
-    """How a bank entry is pruned from the base model. Each method has a subclass with options of its own.
+    """Settings of pruning a bank entry from the base model. Each method has a subclass with options of its own.
 
     The defaults are those of MVP, Section 3.1.
     """
@@ -188,7 +188,7 @@ class MethodOptions:
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """Which single models on the Hub make a bank. An owner has the form ``me``, a repo the form ``me/model``."""
+    """Choice of single models on the Hub that make a bank; owners are named like ``me``, repos like ``me/model``."""
 
     panel: ClassVar[str] = "Search of the Hub"
     by_recipe: ClassVar[bool] = False
@@ -276,7 +276,7 @@ def unknown_option(name: str, known: Any) -> OptionError:
 
 @dataclass(frozen=True)
 class AdaptOptions:
-    """How a sub-network for a new task is made from a bank.
+    """Settings of making a sub-network for a new task from a bank.
 
     An option that is None is open: the recipe for the base and the task's size decides it.
     """

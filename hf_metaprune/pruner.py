@@ -148,8 +148,8 @@ class MetaPruner:
                 training=TrainingOptions(**shared),
                 record=RunRecord(),
             )
-            compared = self.make(self._plan(baseline, progress), progress=progress)
-            result.report.baselines["without a bank"] = compared.report.accuracy_at_step
+            other = self.make(self._plan(baseline, progress), progress=progress)
+            result.report.baselines["without a bank"] = other.report.accuracy_at_step
         return result
 
     def plan(
@@ -174,7 +174,7 @@ class MetaPruner:
             The plan.
 
         Raises:
-            MetaPruneError: as of `adapt`.
+            MetaPruneError: what `adapt` raises.
         """
         if merge_options(options, training, changes)[0].compare:
             raise OptionError("compare is not for a plan: make one with strategy='no-bank', and compare the results")
@@ -213,7 +213,7 @@ class MetaPruner:
             One result per ratio, in their order.
 
         Raises:
-            MetaPruneError: as of `adapt`.
+            MetaPruneError: what `adapt` raises.
         """
         given = sorted(NOT_SWEPT & merge_options(options, training, changes)[2].keys())
         if given:
@@ -221,7 +221,7 @@ class MetaPruner:
         ratios = _checked_ratios(ratios)
         options = replace(options or AdaptOptions(), ratio=ratios[0])
         job = self._prepare(dataset, options, training, changes, progress)
-        job.given.pop("ratio")
+        job = replace(job, given={name: value for name, value in job.given.items() if name != "ratio"})
         if not len(job.data.evaluation):
             raise OptionError("a sweep compares accuracies: it needs an evaluation_share above 0, or a test split")
         plan = self._plan(job, progress, any_size=True)
@@ -299,18 +299,18 @@ class MetaPruner:
                     note_unheld(inputs, plan.voters, mask, record)
                 model = first_model(inputs, plan.voters, mask, plan.order.scores, ratio)
             with record.timed("recalibrate and set the classifier"):
-                passed = recalibrate(model, data.train, device, seed=chosen.seed) if chosen.recalibrate else 0
+                n_forwarded = recalibrate(model, data.train, device, seed=chosen.seed) if chosen.recalibrate else 0
                 head = make_head(chosen.head or "auto", model, data.train, data.task, plan.voters.entries, device)
-            training, began = plan.training_at(ratio), time.perf_counter()
+            training, start = plan.training_at(ratio), time.perf_counter()
             result = fine_tune(
                 model, data.train, training, evaluation=data.evaluation if len(data.evaluation) else None,
                 device=device, seed=chosen.seed, callbacks=callbacks, statistics=bool(chosen.recalibrate),
                 progress=progress,
             )  # fmt: skip
             record.seconds["fine-tune"] = result.seconds
-            record.seconds["evaluate"] = time.perf_counter() - began - result.seconds
-        passed += len(data.train) if chosen.head != "random" else 0
-        record.preparation_flops += passed * count_flops(model, data.train.images[:1])[0]
+            record.seconds["evaluate"] = time.perf_counter() - start - result.seconds
+        n_forwarded += len(data.train) if chosen.head != "random" else 0
+        record.preparation_flops += n_forwarded * count_flops(model, data.train.images[:1])[0]
         logits = predict_logits(model, data.evaluation, device)
         report = make_report(model, plan, training, result, head, self.bank.reference(), logits)
         model.config.dataset = report.source
@@ -369,11 +369,11 @@ def _checked_ratios(ratios: Any) -> tuple[float, ...]:
         OptionError: there is none, one is outside (0, 1), or two have the same name.
     """
     try:
-        found = tuple(check_ratio(float(ratio)) for ratio in ratios)
+        checked = tuple(check_ratio(float(ratio)) for ratio in ratios)
     except TypeError as error:
         raise OptionError(f"ratios={ratios!r}: must be numbers, such as (0.5, 0.9)") from error
-    if not found:
+    if not checked:
         raise OptionError("a sweep needs at least one ratio")
-    if len({f"{ratio:g}" for ratio in found}) < len(found):
-        raise OptionError(f"ratios={found}: two of them are the same")
-    return found
+    if len({f"{ratio:g}" for ratio in checked}) < len(checked):
+        raise OptionError(f"ratios={checked}: two of them are the same")
+    return checked

@@ -89,25 +89,25 @@ def difference_table(runs: list[Run], names: list[str], baselines: list[str], gr
     counts = sorted({run["per_class"] for run in runs})
     lines = ["| row | minus | classes | " + " | ".join(f"{c} per class" for c in counts) + " |"]
     lines.append("| --- " * (len(counts) + 3) + "|")
-    for rival, name, kinds in product(baselines, names, groups):
-        other = _rival_of(runs, name, rival)
+    for baseline, name, kinds in product(baselines, names, groups):
+        other = _baseline_at(runs, name, baseline)
         here = [run for run in runs if run["kind"] in kinds]
         cells = [_difference([run for run in here if run["per_class"] == c], name, other) for c in counts]
         lines.append(f"| {name} | {other} | {' and '.join(kinds)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _rival_of(runs: list[Run], name: str, rival: str) -> str:
-    """The rival at the ratio of the row `name`, if it was run at that ratio; else the rival itself."""
-    at_ratio = f"{rival}, r={name.rpartition(', r=')[2]}"
-    return at_ratio if any(run["row"] == at_ratio for run in runs) else rival
+def _baseline_at(runs: list[Run], name: str, baseline: str) -> str:
+    """The baseline at the ratio of the row `name`, if it was run at that ratio; else the baseline itself."""
+    at_ratio = f"{baseline}, r={name.rpartition(', r=')[2]}"
+    return at_ratio if any(run["row"] == at_ratio for run in runs) else baseline
 
 
-def _difference(runs: list[Run], name: str, rival: str) -> str:
+def _difference(runs: list[Run], name: str, baseline: str) -> str:
     ends = {(r["row"], r["target"], r["seed"]): 100 * list(r["accuracy"].values())[-1] for r in runs}
     pairs = []
     for run in runs:
-        other = ends.get((rival, run["target"], run["seed"]))
+        other = ends.get((baseline, run["target"], run["seed"]))
         if run["row"] == name and other is not None:
             pairs.append(run | {"above": ends[name, run["target"], run["seed"]] - other})
     values = by_target(pairs, lambda run: run["above"])

@@ -23,15 +23,16 @@ from hf_metaprune.cli.app import app
 from hf_metaprune.cli.commands import registered_names
 from hf_metaprune.config import NOT_SWEPT, AdaptOptions, SearchOptions, TrainingOptions, option_fields
 from hf_metaprune.methods import get_method
+from hf_metaprune.methods.method import METHODS
 
 REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"
 GENERATED = "<!-- Written by scripts/make_cli_docs.py from the code; do not edit. -->\n"
 FIRST = ("adapt", "sweep", "predict", "inspect", "export", "publish", "demo")
 """Commands in the order of their use; others follow as they are."""
-BUILT_IN = ("ahnp", "amp", "ifp", "magnitude", "random", "taylor")
 METHODS_BY_OPTIONS: dict[Any, list[str]] = {}
-for _name in BUILT_IN:
-    METHODS_BY_OPTIONS.setdefault(get_method(_name).options, []).append(_name)
+for _name in METHODS.names():
+    if type(get_method(_name)).__module__.startswith("hf_metaprune."):  # not those of plugins that happen to be here
+        METHODS_BY_OPTIONS.setdefault(get_method(_name).options, []).append(_name)
 CLASSES = {
     AdaptOptions: "Adapting",
     TrainingOptions: "Fine-tuning",
@@ -39,14 +40,16 @@ CLASSES = {
     SearchOptions: "Search",
 }
 USED = {
-    AdaptOptions: "Of `MetaPruner.adapt`, and of `hf-metaprune adapt`; all but {not_swept} also of `MetaPruner.sweep` "
-    "and `hf-metaprune sweep`. They can be mixed with those of fine-tuning.",
-    TrainingOptions: "Of `MetaPruner.adapt` and `MetaPruner.sweep`, and of `hf-metaprune adapt` and `sweep`.",
+    AdaptOptions: "`MetaPruner.adapt` and `hf-metaprune adapt` take these options, beside those of fine-tuning. "
+    "`MetaPruner.sweep` and `hf-metaprune sweep` take all but {not_swept}.",
+    TrainingOptions: "`MetaPruner.adapt`, `MetaPruner.sweep`, `hf-metaprune adapt` and `hf-metaprune sweep` take these "
+    "options.",
     **{
-        cls: f"Of `build_bank` (as one object), and of `hf-metaprune bank build` with `--method {' or '.join(names)}`."
+        cls: "`build_bank` takes these options as one object, and `hf-metaprune bank build` takes them with "
+        f"`--method {' or '.join(names)}`."
         for cls, names in METHODS_BY_OPTIONS.items()
     },
-    SearchOptions: "Of `MetaPruner.from_search`, and of `hf-metaprune adapt --commons`.",
+    SearchOptions: "`MetaPruner.from_search` and `hf-metaprune adapt --commons` take these options.",
 }
 
 

@@ -15,6 +15,7 @@ import torch
 from hf_metaprune import Bank
 from hf_metaprune.bank.sketch import pack_sketch, unpack_sketch
 from tests.conftest import REPO
+from tests.test_imports import FLOORS
 
 FORMAT = REPO / "docs" / "reference" / "format.md"
 
@@ -64,8 +65,10 @@ def test_the_design_names_modules_that_are_there() -> None:
     house = (
         (REPO / "docs" / "design.md").read_text().partition("## The house")[2].partition("```\n")[2].partition("```")[0]
     )
-    named = {name.strip(" /") for line in house.splitlines() for name in line.split("  ")[0].split(",")}
+    listed = [name.strip(" /") for line in house.splitlines() for name in line.split("  ")[0].split(",")]
+    named = set(listed)
     package = REPO / "hf_metaprune"
     there = {path.stem for path in package.iterdir() if path.is_dir() or path.suffix == ".py"}
     assert there - named - {"__init__", "__pycache__", "_auto", "version"} == set()
     assert named - there == set()
+    assert listed == sorted(listed, key=FLOORS.index)  # from the bottom to the top

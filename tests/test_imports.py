@@ -43,11 +43,21 @@ def imported(module: str) -> Iterator[str]:
             source = ".".join([*filter(None, above), *([node.module] if node.module else [])])
         elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "hf_metaprune":
             source = (node.module or "").partition(".")[2]
+        elif isinstance(node, ast.Import):
+            yield from (a.name.partition(".")[2] for a in node.names if a.name.partition(".")[0] == "hf_metaprune")
+            continue
         else:
             continue
         for alias in node.names:
             whole = f"{source}.{alias.name}".strip(".")
             yield whole if whole in MODULES else source
+
+
+def import_calls(module: str) -> list[str]:
+    """Imports by name of a string, which nobody can follow by reading."""
+    calls = [node for node in ast.walk(ast.parse(MODULES[module].read_text())) if isinstance(node, ast.Call)]
+    names = [ast.unparse(call.func).rpartition(".")[2] for call in calls]
+    return [name for name in names if name in ("import_module", "__import__")]
 
 
 def floor(module: str) -> int:
@@ -58,6 +68,28 @@ def floor(module: str) -> int:
 def test_a_module_imports_nothing_from_above(module: str) -> None:
     above = [other for other in imported(module) if floor(other) > floor(module)]
     assert not above
+
+
+def test_imports_can_be_followed_by_reading() -> None:
+    assert [module for module in MODULES if import_calls(module)] == [""], "only hf_metaprune loads its names lazily"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from ..pruner import MetaPruner",
+        "from .. import pruner",
+        "import hf_metaprune.pruner",
+        "from hf_metaprune.pruner import MetaPruner",
+        "from hf_metaprune import MetaPruner",
+        "if TYPE_CHECKING:\n        from ..pruner import MetaPruner",
+    ],
+)
+def test_an_import_of_what_lies_above_is_found(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "mask.py"
+    file.write_text(f"{MODULES['masks.mask'].read_text()}\ndef call():\n    {line}\n")
+    monkeypatch.setitem(MODULES, "masks.mask", file)
+    assert [other for other in imported("masks.mask") if floor(other) > floor("masks.mask")]
 
 
 def test_no_import_makes_a_circle() -> None:

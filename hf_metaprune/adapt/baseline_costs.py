@@ -1,4 +1,4 @@
-"""The training FLOPs of other ways to a model for the same task; they are computed, and nothing is trained."""
+"""The training FLOPs of baselines for the same task; they are computed, and nothing is trained."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FROM_SCRATCH = "prune the base for this task alone (IFP, 1,000 steps)"
 def baseline_flops(
     base: BaseModel, costs: CostModel, ratio: float, training: TrainingOptions, images: int
 ) -> dict[str, int]:
-    """Return the training FLOPs of other ways to a model for the same task, by a description of the way.
+    """Return the training FLOPs of baselines for the same task, by a description of the way.
 
     One way is fine-tuning the whole base. The other is MVP's Algorithm 2 with its default options; its FLOPs follow
     from its schedule, and it is given only for architectures that the paper prunes in this way.

@@ -194,7 +194,7 @@ class Bank(BankWriter):
     def create(
         cls, path: str | Path, base: BaseModel, *, name: str = "bank", defaults: Mapping[str, Any] | None = None
     ) -> Bank:
-        """Make an empty bank with a copy of its base; a bank of the same base that exists already is opened.
+        """Make an empty bank with a copy of its base, or open a bank of the same base that exists already.
 
         Args:
             path: the folder of the bank.

@@ -23,8 +23,8 @@ Recorder = ActivationRecorder | TaylorRecorder
 def next_mask(current: Mask, scores: dict[str, torch.Tensor], share: float, ratio: float) -> Mask:
     """Return a mask without the units that score lowest in each layer.
 
-    A layer loses at least one unit, until it has as many as `ratio` asks for. Of equal scores the unit with the higher
-    index is removed first.
+    A layer loses at least one unit, until it has as many as `ratio` asks for. Between equal scores, the unit with the
+    higher index is removed first.
 
     Args:
         current: the units that are kept so far.

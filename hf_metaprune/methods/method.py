@@ -103,8 +103,9 @@ class Method(ABC, Generic[O_co]):
             job: the task, the options and the device.
 
         Returns:
-            The sliced model, in eval mode, which keeps `keep_count` units of each layer for ``job.options.ratio``, and
-            what its training measured. A method that learns scores also sets the model's ``score_mask``.
+            First the sliced model, in eval mode. It keeps as many units of each layer as `keep_count` says for
+            ``job.options.ratio``. A method that learns scores also sets its ``score_mask``. Second what the training
+            measured.
         """
 
 

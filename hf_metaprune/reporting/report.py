@@ -235,7 +235,7 @@ class AdaptReport:
                 "",
                 f"It keeps {units_by_votes[1]} of the {sum(units_by_votes.values())} units that this model keeps.",
             ]
-        beginning = f"Of the {sum(units_by_votes.values())} units that this model keeps, its neighbors keep"
+        beginning = f"The model keeps {sum(units_by_votes.values())} units. Neighbors that keep them, too"
         return [*lines, "", f"{beginning}: {', '.join(shares)}."]
 
     def _classes(self) -> list[str]:

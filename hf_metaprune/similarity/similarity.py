@@ -175,8 +175,7 @@ class Similarity(ABC):
     def shortlist(self, query: Query, entries: Sequence[Entry]) -> list[Entry]:
         """Return the entries that are worth a score, without fetching any; by default all of them.
 
-        If too few entries of the shortlist can be used, this method is called again with the entries that were not on
-        it.
+        If too few of these entries can be used, the caller asks again, with the entries that the first answer lacked.
 
         Args:
             query: the target task.
