@@ -29,18 +29,28 @@ class Registry(Generic[T]):
         self._parts: dict[str, T] = {}
 
     def register(self, part: T) -> T:
-        """Make a part known by its name; a second one of the same name is refused."""
+        """Make a part known by its name.
+
+        Args:
+            part: the part, such as a pruning method; it has a `name`.
+
+        Returns:
+            The part.
+
+        Raises:
+            OptionError: a part of this name is registered already.
+        """
         if part.name in self._parts:
             raise OptionError(f"a {self.kind} named {part.name!r} is registered already")
         self._parts[part.name] = part
         return part
 
     def names(self) -> list[str]:
-        """All names, those of plugins included, sorted; no plugin is loaded for it."""
+        """Return all names, those of plugins included, sorted; no plugin is loaded."""
         return sorted({*self._parts, *(point.name for point in entry_points(group=self.group))})
 
     def all(self) -> Iterator[T]:
-        """All parts: those that are registered, then those of plugins, each loaded when its turn comes.
+        """Yield all parts: first the registered ones, then those of plugins, each loaded when its turn comes.
 
         A plugin that is broken is skipped, with a warning.
         """
@@ -54,10 +64,13 @@ class Registry(Generic[T]):
                 log.warning("%s", error)
 
     def get(self, name: str) -> T:
-        """Return the part of that name; a plugin is loaded when it is first asked for.
+        """Return the part of a name; a plugin is loaded when it is first asked for.
+
+        Args:
+            name: the name of a registered part, or of an installed plugin's entry point.
 
         Raises:
-            OptionError: there is none (the message lists them), or its plugin is broken.
+            OptionError: there is no such part (the message lists the names), or its plugin is broken.
         """
         if name not in self._parts:
             points = [point for point in entry_points(group=self.group) if point.name == name]

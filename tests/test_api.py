@@ -9,6 +9,8 @@ import importlib.util
 import inspect
 import re
 from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ import pytest
 import hf_metaprune
 from tests.conftest import REPO
 
+ROOT = Path(hf_metaprune.__file__).parent
 PAGE = (REPO / "docs" / "reference" / "api.md").read_text()
 
 
@@ -43,6 +46,50 @@ def test_every_public_name_is_on_the_page() -> None:
     names = [name for name in hf_metaprune.__all__ if name != "__version__"]
     missing = [name for name in names if getattr(hf_metaprune, name) not in (*there, *errors)]
     assert missing == []
+
+
+INTERNAL = {
+    "Plan": {"with_size"},
+    "AdaptReport": {"skipped_summary", "learning_curves", "public_copy"},
+    "SearchOptions": {"first_owners"},
+    "Bank": {"from_base"},
+    "Entry": {"owner", "reference", "open_weights", "row", "from_row"},
+    "BaseModel": {"layers_with", "copy_files"},
+    "MetaPrunedForImageClassification": {"from_pretrained", "place_outputs", "freeze_stem"},
+    "Mask": {"with_whole_layers", "positions_in"},
+    "ScoreMask": {"with_ones_for", "reconciled", "normalized"},
+    "ImageSet": {"stratified"},
+    "Preprocessing": {"from_config", "from_processor", "to_config"},
+    "RunRecord": {"timed", "metered", "copy"},
+}
+"""Members that other packages of the library use, and that are not on the page."""
+
+
+@pytest.mark.parametrize("path", [path for path, members in documented().items() if members is not None])
+def test_members_are_on_the_page(path: str) -> None:
+    cls, listed = resolve(path), documented()[path]
+    kinds = (property, classmethod, staticmethod, cached_property)
+    members = {
+        n for n, m in vars(cls).items() if not n.startswith("_") and (inspect.isfunction(m) or isinstance(m, kinds))
+    }
+    assert members - set(listed or ()) == INTERNAL.get(cls.__name__, set())
+
+
+def test_classes_that_signatures_name_are_on_the_page() -> None:
+    """What a documented function takes or gives can be looked up, too."""
+    there = {path.rpartition(".")[2] for path in documented()}
+    own = {
+        node.name
+        for file in ROOT.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.ClassDef)
+    }
+    named = set()
+    for _, function in callables():
+        signature = inspect.signature(function)
+        types = [signature.return_annotation, *(p.annotation for p in signature.parameters.values())]
+        named |= {name for kind in types for name in re.findall(r"[A-Za-z]\w+", str(kind))}
+    assert (named & own) - there - {"Overrides", "SizeOverrides"} == set()  # which repeat the fields of options
 
 
 def callables() -> Iterator[tuple[str, Any]]:

@@ -123,7 +123,11 @@ class ImageSet(torch.utils.data.Dataset):
         return ImageSet(self.images[index], self.targets[index], self.preprocessing)
 
     def batches(self, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield normalized images, float32 (size, 3, height, width), and targets, int64 (size,), in order."""
+        """Yield normalized images, float32 (size, 3, height, width), and targets, int64 (size,), in order.
+
+        Args:
+            size: images per batch; the last batch may be smaller.
+        """
         for i in range(0, len(self), size):
             yield self.preprocessing.normalize(self.images[i : i + size]), self.targets[i : i + size]
 

@@ -111,13 +111,24 @@ class Preprocessing:
         )
 
     def to_uint8(self, images: Sequence[Image]) -> torch.Tensor:
-        """Resize and crop RGB images; return uint8 (n, 3, height, width)."""
+        """Resize and crop images.
+
+        Args:
+            images: RGB images of any size.
+
+        Returns:
+            uint8 (n, 3, height, width).
+        """
         options = {"do_rescale": False, "do_normalize": False, "return_tensors": "pt"}
         pixels = self.processor()(list(images), **options)["pixel_values"]
         return pixels.round().clamp(0, 255).to(torch.uint8)
 
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
-        """Return images of uint8 (n, 3, h, w) as float32 of the same shape, as the network needs them."""
+        """Return images as the network needs them: float32, in the same shape.
+
+        Args:
+            images: uint8 (n, 3, height, width).
+        """
         mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1)
         std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1)
         return (images.to(torch.float32) / 255.0 - mean) / std

@@ -49,6 +49,9 @@ class ScoreMask(Mapping[str, np.ndarray]):
         """Return scores of 1 for every kept unit of a mask and 0 for the others.
 
         These scores stand in for an entry that has no scores of its own.
+
+        Args:
+            mask: the mask, over any layers.
         """
         return cls(mask.to_bools())
 

@@ -68,10 +68,18 @@ class Callback(Protocol):
     """
 
     def on_step(self, state: TrainingState) -> None:
-        """React to a step."""
+        """React to a step.
+
+        Args:
+            state: where the training is, after the step.
+        """
 
     def on_eval(self, state: TrainingState) -> None:
-        """React to an evaluation."""
+        """React to an evaluation.
+
+        Args:
+            state: where the training is, with the new accuracy.
+        """
 
 
 @dataclass
