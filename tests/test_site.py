@@ -254,7 +254,8 @@ def stage(
     (folder / "new_photos").mkdir()
     shutil.copy(photo, folder / "new_photos" / "one.jpg")
     shutil.copytree(base_folder, folder / "base_folder")
-    shutil.copytree(bank_folder, folder / "demo-bank")
+    for name in ("demo-bank", "space/demo_bank"):
+        shutil.copytree(bank_folder, folder / name)
     (folder / "examples").symlink_to(REPO / "examples")
     monkeypatch.chdir(folder)
     monkeypatch.delenv("COLUMNS", raising=False)
