@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -98,13 +99,16 @@ class CostModel:
 def _measure(whole: MetaPrunedForImageClassification, pixels: torch.Tensor, frozen_stem: bool) -> tuple[_Work, _Work]:
     """Return the work of a forward pass and of a training step."""
     owners = {path: m for path, m in whole.network.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    module_flops = dict.fromkeys((path for path, _ in whole.network.named_modules()), 0.0)
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), ExitStack() as hooks:
+        # the counter's own figures per module are wrong while other threads run networks: its hooks are global
+        for path, module in whole.network.named_modules():
+            add = partial(_add_flops, module_flops, path, counter)
+            hooks.callback(module.register_forward_pre_hook(lambda *_, add=add: add(-1)).remove)
+            hooks.callback(module.register_forward_hook(lambda *_, add=add: add(1)).remove)
         whole.eval()(pixels)
-    total = counter.get_total_flops() / len(pixels)
-    module_flops = {
-        name.partition(".network.")[2]: sum(ops.values()) / len(pixels)
-        for name, ops in counter.get_flop_counts().items()
-    }
+        total = counter.get_total_flops() / len(pixels)
+    module_flops = {path: flops / len(pixels) for path, flops in module_flops.items()}
     owner_flops = {path: module_flops.get(path, 0.0) for path in owners}
     branch_flops = _branch_flops(whole.layers, module_flops, owner_flops)
     fixed = total - sum(owner_flops.values()) - sum(branch_flops.values())
@@ -121,6 +125,10 @@ def _measure(whole: MetaPrunedForImageClassification, pixels: torch.Tensor, froz
             3 * fixed,
         ),
     )
+
+
+def _add_flops(module_flops: dict[str, float], path: str, counter: FlopCounterMode, sign: int) -> None:
+    module_flops[path] += sign * counter.get_total_flops()
 
 
 def _branch_flops(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import cache
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from hf_metaprune.errors import OptionError
-from hf_metaprune.masks.mask import Mask
+from hf_metaprune.masks.mask import Mask, keep_count
 from hf_metaprune.masks.scores import ScoreMask
 from hf_metaprune.models.architectures.architecture import Axis, Probe, PrunableLayer
 from hf_metaprune.models.architectures.lookup import identify_architecture
@@ -208,3 +209,24 @@ def test_units_are_given_back_in_their_order(
     layers = [layer(name, len(values)) for name, values in scores.items()]
     sizes = Sizing(layers, Order.from_scores(ScoreMask(scores)), split=split)
     assert largest_counts(sizes, Budget(max_params=budget), PricedUnits(**prices)) == expected  # type: ignore[arg-type]
+
+
+def test_costs_do_not_depend_on_other_threads(base: BaseModel) -> None:
+    """A server counts the costs of one visitor's models while another visitor's are counted."""
+    config = base.config(Mask.random(base.sizes, 0.5, 1), LABELS)
+    counts = {name: keep_count(size, 0.9) for name, size in base.sizes.items()}
+    alone = CostModel(config, IMAGE)
+    stop = threading.Event()
+
+    def count_others() -> None:
+        while not stop.is_set():
+            CostModel(config, IMAGE)
+
+    thread = threading.Thread(target=count_others)
+    thread.start()
+    try:
+        beside = [CostModel(config, IMAGE).macs(counts) for _ in range(5)]
+    finally:
+        stop.set()
+        thread.join()
+    assert beside == [alone.macs(counts)] * 5
