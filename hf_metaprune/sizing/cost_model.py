@@ -101,7 +101,7 @@ def _measure(whole: MetaPrunedForImageClassification, pixels: torch.Tensor, froz
     owners = {path: m for path, m in whole.network.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
     module_flops = dict.fromkeys((path for path, _ in whole.network.named_modules()), 0.0)
     with FlopCounterMode(display=False) as counter, torch.no_grad(), ExitStack() as hooks:
-        # the counter's own figures per module are wrong while other threads run networks: its hooks are global
+        # the counter's own figures per module are wrong while another thread counts: its hooks are global
         for path, module in whole.network.named_modules():
             add = partial(_add_flops, module_flops, path, counter)
             hooks.callback(module.register_forward_pre_hook(lambda *_, add=add: add(-1)).remove)
