@@ -113,6 +113,11 @@ class TrainingOptions:
 
     An option that is None is open. In an adaptation, the recipe for the base and the task's size decides it; elsewhere
     it has the value of MVP, Section 5.1 (see `closed`).
+
+    Example:
+        >>> options = TrainingOptions(steps=200)
+        >>> options.optimizer is None, options.closed().optimizer
+        (True, 'sgd')
     """
 
     panel: ClassVar[str] = "Fine-tuning"
@@ -171,6 +176,10 @@ class MethodOptions:
     """Settings of pruning a bank entry from the base model. Each method has a subclass with options of its own.
 
     The defaults are those of MVP, Section 3.1.
+
+    Example:
+        >>> MethodOptions(ratio=0.8).steps
+        1000
     """
 
     panel: ClassVar[str] = "Pruning"
@@ -188,7 +197,13 @@ class MethodOptions:
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """Choice of single models on the Hub that make a bank; owners are named like ``me``, repos like ``me/model``."""
+    """Choice of single models on the Hub that make a bank; owners are named like ``me``, repos like ``me/model``.
+
+    Example:
+        >>> options = SearchOptions(deny=("eve", "ada/old-model"))
+        >>> [options.admits(repo) for repo in ("ada/pets", "ada/old-model", "eve/pets")]
+        [True, False, False]
+    """
 
     panel: ClassVar[str] = "Search of the Hub"
     by_recipe: ClassVar[bool] = False
@@ -279,6 +294,11 @@ class AdaptOptions:
     """Settings of making a sub-network for a new task from a bank.
 
     An option that is None is open: the recipe for the base and the task's size decides it.
+
+    Example:
+        >>> options = AdaptOptions(ratio=0.8, neighbors=3)
+        >>> options.strategy, options.vote is None
+        ('mvp', True)
     """
 
     panel: ClassVar[str] = "Neighbors, vote and classifier"
@@ -411,8 +431,8 @@ def merge_options(
     for name in changes:
         if name not in adapt_fields and name not in training_fields:
             raise unknown_option(name, {**adapt_fields, **training_fields})
-    merged = override(options or AdaptOptions(), {k: v for k, v in changes.items() if k in adapt_fields})
-    trained = override(training or TrainingOptions(), {k: v for k, v in changes.items() if k in training_fields})
+    options = override(options or AdaptOptions(), {k: v for k, v in changes.items() if k in adapt_fields})
+    training = override(training or TrainingOptions(), {k: v for k, v in changes.items() if k in training_fields})
     given = {k: v for k, v in changes.items() if v is not None}
-    given = given | {k: v for k, v in (given_options(merged) | given_options(trained)).items() if k not in given}
-    return merged, trained, given
+    given = given | {k: v for k, v in (given_options(options) | given_options(training)).items() if k not in given}
+    return options, training, given

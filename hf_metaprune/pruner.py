@@ -148,8 +148,8 @@ class MetaPruner:
                 training=TrainingOptions(**shared),
                 record=RunRecord(),
             )
-            other = self.make(self._plan(baseline, progress), progress=progress)
-            result.report.baselines["without a bank"] = other.report.accuracy_at_step
+            without_bank = self.make(self._plan(baseline, progress), progress=progress)
+            result.report = result.report.with_baseline("without a bank", without_bank.report.accuracy_at_step)
         return result
 
     def plan(
@@ -215,9 +215,9 @@ class MetaPruner:
         Raises:
             MetaPruneError: what `adapt` raises.
         """
-        given = sorted(NOT_SWEPT & merge_options(options, training, changes)[2].keys())
-        if given:
-            raise OptionError(f"{given[0]} is not for a sweep, which has sizes of its own: pass ratios")
+        sizes_given = sorted(NOT_SWEPT & merge_options(options, training, changes)[2].keys())
+        if sizes_given:
+            raise OptionError(f"{sizes_given[0]} is not for a sweep, which has sizes of its own: pass ratios")
         ratios = _checked_ratios(ratios)
         options = replace(options or AdaptOptions(), ratio=ratios[0])
         job = self._prepare(dataset, options, training, changes, progress)
@@ -237,39 +237,39 @@ class MetaPruner:
     ) -> _Job:
         """Check the options and read the data: all that can fail before work that takes long."""
         record = RunRecord()
-        wanted, trained, given = merge_options(options, training, changes)
-        if wanted.by is not None:
-            get_similarity(wanted.by)
-        pick_device(wanted.device)
-        self._check_bank(wanted)
+        options, training, given = merge_options(options, training, changes)
+        if options.by is not None:
+            get_similarity(options.by)
+        pick_device(options.device)
+        self._check_bank(options)
         with record.timed("read images"):
-            data = self._read(dataset, wanted, progress)
-        if wanted.compare and not len(data.evaluation):
+            data = self._read(dataset, options, progress)
+        if options.compare and not len(data.evaluation):
             raise OptionError("compare=True needs images to measure on: an evaluation_share above 0, or a test split")
-        for resolved in resolve_options(wanted, trained, data.images_per_class, self.bank.base.family.recipe):
-            for sentence in unused_options(given, resolved):
+        for closed_options in resolve_options(options, training, data.images_per_class, self.bank.base.family.recipe):
+            for sentence in unused_options(given, closed_options):
                 log.warning(sentence)
-        return _Job(data, wanted, trained, json_values(given), record)
+        return _Job(data, options, training, json_values(given), record)
 
     def _plan(self, job: _Job, progress: bool, any_size: bool = False) -> Plan:
         """Find neighbors, and let them vote."""
         base, data, record = self.bank.base, job.data, job.record.copy()
         record.notes += self.bank.skip_reasons.values()
-        chosen, training = resolve_options(job.options, job.training, data.images_per_class, base.family.recipe)
-        ratio = self._ratio(chosen) if is_even(chosen) and not any_size else None
-        inputs = AdaptInputs(base, data.task, data.train, chosen, ratio, pick_device(chosen.device))
+        options, training = resolve_options(job.options, job.training, data.images_per_class, base.family.recipe)
+        ratio = self._ratio(options) if is_even(options) and not any_size else None
+        inputs = AdaptInputs(base, data.task, data.train, options, ratio, pick_device(options.device))
         check_reachable(inputs)
         voters = Voters()
         with record.metered():
             with record.timed("find neighbors"):
-                if chosen.strategy in VOTED:
+                if options.strategy in VOTED:
                     query = Query(
-                        data.task, data.train, inputs.device, chosen.leep_samples, chosen.seed, progress,
+                        data.task, data.train, inputs.device, options.leep_samples, options.seed, progress,
                         self.bank.strict, record,
                     )  # fmt: skip
-                    voters = find_voters(self.bank, query, chosen)
+                    voters = find_voters(self.bank, query, options)
             with record.timed("vote and average"):
-                order = STRATEGIES[chosen.strategy](inputs, voters, record)
+                order = STRATEGIES[options.strategy](inputs, voters, record)
         return Plan(data, training, inputs, voters, order, record, job.given)
 
     def make(
@@ -290,29 +290,29 @@ class MetaPruner:
             OptionError: another option, a value out of range, or a budget out of reach.
         """
         plan = plan.with_size(dict(size))
-        data, chosen, inputs, record = plan.data, plan.options, plan.inputs, plan.record
+        data, options, inputs, record = plan.data, plan.options, plan.inputs, plan.record
         device = inputs.device
         with record.metered():
             with record.timed("vote and average"):
-                mask, ratio = select_mask(inputs, plan.order, self._ratio(chosen), record.note)
-                if chosen.strategy in VOTED:
+                mask, ratio = select_mask(inputs, plan.order, self._ratio(options), record.note)
+                if options.strategy in VOTED:
                     note_unheld(inputs, plan.voters, mask, record)
                 model = first_model(inputs, plan.voters, mask, plan.order.scores, ratio)
             with record.timed("recalibrate and set the classifier"):
-                n_forwarded = recalibrate(model, data.train, device, seed=chosen.seed) if chosen.recalibrate else 0
-                head = make_head(chosen.head or "auto", model, data.train, data.task, plan.voters.entries, device)
+                n_forwarded = recalibrate(model, data.train, device, seed=options.seed) if options.recalibrate else 0
+                head = make_head(options.head or "auto", model, data.train, data.task, plan.voters.entries, device)
             training, start = plan.training_at(ratio), time.perf_counter()
-            result = fine_tune(
+            training_result = fine_tune(
                 model, data.train, training, evaluation=data.evaluation if len(data.evaluation) else None,
-                device=device, seed=chosen.seed, callbacks=callbacks, statistics=bool(chosen.recalibrate),
+                device=device, seed=options.seed, callbacks=callbacks, statistics=bool(options.recalibrate),
                 progress=progress,
             )  # fmt: skip
-            record.seconds["fine-tune"] = result.seconds
-            record.seconds["evaluate"] = time.perf_counter() - start - result.seconds
-        n_forwarded += len(data.train) if chosen.head != "random" else 0
+            record.seconds["fine-tune"] = training_result.seconds
+            record.seconds["evaluate"] = time.perf_counter() - start - training_result.seconds
+        n_forwarded += len(data.train) if options.head != "random" else 0
         record.preparation_flops += n_forwarded * count_flops(model, data.train.images[:1])[0]
         logits = predict_logits(model, data.evaluation, device)
-        report = make_report(model, plan, training, result, head, self.bank.reference(), logits)
+        report = make_report(model, plan, training, training_result, head, self.bank.reference(), logits)
         model.config.dataset = report.source
         if report.test_images:
             model.config.metrics = {"accuracy": round(report.accuracy, 4), "test_images": report.test_images}

@@ -22,7 +22,13 @@ log = logging.getLogger(__name__)
 
 
 class Registry(Generic[T]):
-    """Parts of one `kind` by name; those of installed plugins are found through an entry point `group`."""
+    """Parts of one `kind` by name; those of installed plugins are found through an entry point `group`.
+
+    Example:
+        >>> from hf_metaprune.methods.method import METHODS
+        >>> METHODS.get("ifp").options(ratio=0.8).steps
+        1000
+    """
 
     def __init__(self, kind: str, group: str) -> None:
         self.kind, self.group = kind, group

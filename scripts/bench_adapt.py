@@ -177,12 +177,12 @@ def run_base(bank: Bank, data: TaskData, seed: int) -> dict[str, Any]:
 
 def run_torch_pruning(pruner: MetaPruner, data: TaskData, seed: int, ratio: float) -> dict[str, Any]:
     """Torch-Pruning, to the MACs that our networks have at a ratio, with the recipe of the way without a bank."""
-    from torch_pruning_rival import run_rival
+    from torch_pruning_baseline import run_baseline
 
     base = pruner.bank.base
     counts = {layer: keep_count(units, ratio) for layer, units in base.sizes.items()}
     macs = CostModel(base.config(Mask.full(base.sizes), data.task.labels), data.train.images[:1]).macs(counts)
-    return run_rival(base, data, seed, macs, usual_training(pruner.bank, data, "no-bank", 1 - ratio))
+    return run_baseline(base, data, seed, macs, usual_training(pruner.bank, data, "no-bank", 1 - ratio))
 
 
 def usual_training(bank: Bank, data: TaskData, strategy: str, share: float) -> TrainingOptions:

@@ -50,7 +50,7 @@ def test_every_public_name_is_on_the_page() -> None:
 
 INTERNAL = {
     "Plan": {"with_size"},
-    "AdaptReport": {"skipped_summary", "learning_curves", "public_copy"},
+    "AdaptReport": {"skipped_summary", "learning_curves", "public_copy", "with_baseline"},
     "SearchOptions": {"first_owners"},
     "Bank": {"from_base"},
     "Entry": {"owner", "reference", "open_weights", "row", "from_row"},

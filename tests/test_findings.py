@@ -32,7 +32,7 @@ def test_a_changed_figure_and_a_mark_without_an_end_are_noticed(tmp_path: Path) 
             bench_report.fill_page(wrong)
 
 
-def test_a_row_with_a_ratio_is_compared_with_its_rival_at_that_ratio() -> None:
+def test_a_row_with_a_ratio_is_compared_with_its_baseline_at_that_ratio() -> None:
     runs = bench_report.read_runs([REPO / "docs" / "bench" / "vit.jsonl"])
     groups = [bench_report.KINDS]
     table = bench_report.difference_table(runs, ["SMSP, r=0.5", "SMSP, r=0.8"], ["no bank", "whole base"], groups)

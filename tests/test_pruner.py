@@ -112,9 +112,9 @@ def test_options_reach_the_work(pruner: MetaPruner, target: TaskData) -> None:
     assert (paper.options["ema"], paper.options["recalibrate"], paper.options["vote"]) == (0.0, False, "sample")
     assert pruner.adapt(target, steps=3, preset="paper", head="ridge").report.head.startswith("ridge")
     assert pruner.adapt(target, **FAST, weighted=True).report.options["weighted"] is True
-    rival = pruner.adapt(target, **FAST, strategy="no-bank").report
-    assert rival.neighbors == []
-    assert rival.options["lr"] > pruner.adapt(target, **FAST).report.options["lr"]  # it has farther to go
+    baseline = pruner.adapt(target, **FAST, strategy="no-bank").report
+    assert baseline.neighbors == []
+    assert baseline.options["lr"] > pruner.adapt(target, **FAST).report.options["lr"]  # it has farther to go
 
 
 def test_one_neighbor_votes_for_itself_whole(pruner: MetaPruner, target: TaskData) -> None:

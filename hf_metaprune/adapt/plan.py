@@ -18,14 +18,14 @@ from ..sizing.fitting import check_bounds, make_sizing, task_cost_model
 from ..sizing.inputs import AdaptInputs
 from ..sizing.order import Order
 from ..training.record import RunRecord
-from .recipes import recipe, scaled_learning_rate
+from .recipes import preset_values, scaled_learning_rate
 from .voters import Voters
 
 BOUNDS = ("ratio", "max_params", "max_macs", "max_latency_ms")
 """Options that set the size of the whole model; one of them replaces the others."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Plan:
     """The neighbors of a task and their vote, from which models of any size can be made (see `MetaPruner.make`).
 
@@ -138,7 +138,7 @@ def resolve_options(
     Returns:
         Both kinds of options.
     """
-    recipe_values = recipe(options.preset, images_per_class, options.strategy, family, training.optimizer)
+    recipe_values = preset_values(options.preset, images_per_class, options.strategy, family, training.optimizer)
     if options.prune_stem:  # the units that stay in the stem must learn to do without the others
         recipe_values["freeze_stem"] = False
 

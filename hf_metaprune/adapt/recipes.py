@@ -44,9 +44,7 @@ def paper_recipe(strategy: str = "mvp", family: Recipe = CONVOLUTIONAL, optimize
         optimizer: the user's optimizer; None: that of `family`.
     """
     optimizer = optimizer or family.optimizer
-    if optimizer != family.optimizer:  # the paper's rate for this optimizer
-        family = CONVOLUTIONAL if optimizer == "sgd" else TRANSFORMER
-    values = PAPER | {"optimizer": optimizer, "lr": family.paper_lr}
+    values = PAPER | {"optimizer": optimizer, "lr": family.paper_lr[optimizer]}
     return values | ({"weights": "base"} if strategy == "smsp" else {})
 
 
@@ -118,7 +116,7 @@ def default_texts() -> dict[str, str]:
     return {name: ", for a ViT or ConvNeXt ".join(dict.fromkeys(values)) for name, values in texts.items()}
 
 
-def recipe(
+def preset_values(
     preset: str, images_per_class: float, strategy: str, family: Recipe, optimizer: str | None = None
 ) -> dict[str, Any]:
     """Return the options of a preset by name: see `paper_recipe` and `default_recipe`."""

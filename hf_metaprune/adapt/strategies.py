@@ -59,7 +59,7 @@ def order_by_votes(inputs: AdaptInputs, voters: Voters, record: RunRecord) -> Or
     masks = voters.masks(inputs.sizes)
     sample, counts = o.vote != "top", count_votes(masks, voters.weights)
     tie_break = None
-    if not sample and (inputs.ratio is None or is_tied(counts, _even_counts(inputs.sizes, inputs.ratio))):
+    if not sample and (inputs.ratio is None or is_tied(counts, _kept_counts(inputs.sizes, inputs.ratio))):
         tie_break = _sample_activations(inputs, record)
     order = vote_order(masks, tau=o.tau, sample=sample, weights=voters.weights, tie_break=tie_break, seed=o.seed)
     return Order(order, ScoreMask(counts), ScoreMask(tie_break).normalized("layer") if tie_break else None)
@@ -78,7 +78,7 @@ def order_by_score_sum(inputs: AdaptInputs, voters: Voters, record: RunRecord) -
     score_masks = [entry.score_mask().reconciled(entry.mask).with_ones_for(inputs.sizes) for entry in voters.entries]
     scores = sum_scores(score_masks, voters.weights, o.normalize)
     held_units, share = voters.held_units(inputs.sizes), o.activations or 0.0
-    counts = None if inputs.ratio is None else _even_counts(inputs.sizes, inputs.ratio)
+    counts = None if inputs.ratio is None else _kept_counts(inputs.sizes, inputs.ratio)
     needs_others = share > 0 and (
         counts is None or any(len(held_units[name]) < count for name, count in counts.items())
     )
@@ -119,7 +119,7 @@ def _sample_activations(inputs: AdaptInputs, record: RunRecord) -> dict[str, np.
     return measure_base_activations(inputs, sample, record)
 
 
-def _even_counts(sizes: dict[str, int], ratio: float) -> dict[str, int]:
+def _kept_counts(sizes: dict[str, int], ratio: float) -> dict[str, int]:
     return {name: keep_count(size, ratio) for name, size in sizes.items()}
 
 

@@ -173,7 +173,7 @@ class ResultSection:
                 raise
             rows.append(job.value)
             if name in REPORT_NAMES:
-                result.report.baselines[REPORT_NAMES[name]] = job.value.accuracy_at_step
+                result.report = result.report.with_baseline(REPORT_NAMES[name], job.value.accuracy_at_step)
             yield {self.comparison: views.comparison(rows, base_cost)}
         if visitor.result is result:
             visitor.pack_model()  # again, so that its report shows the baselines

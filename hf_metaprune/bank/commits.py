@@ -145,9 +145,8 @@ class BankCommits:
         """Return operations that delete those of the entries' folders that exist."""
         for folder in folders:
             check_entry_path(folder, kept_folders)
-        existing_files = (
-            self.repo.sizes([f"{folder}/{name}" for folder in folders for name in ENTRY_FILES], head) if folders else {}
-        )
+        paths = [f"{folder}/{name}" for folder in folders for name in ENTRY_FILES]
+        existing_files = self.repo.file_sizes(paths, head) if paths else {}
         return [
             _deletion(folder) for folder in folders if any(path.startswith(f"{folder}/") for path in existing_files)
         ]

@@ -77,7 +77,7 @@ def read_state(repo: Repo, commit: str) -> PublishedState:
         FormatError: the repo holds a damaged bank.
         HubError: a file cannot be downloaded.
     """
-    file_sizes = repo.sizes([BANK_FILE, INDEX_FILE, CARD, CONFIG], commit)
+    file_sizes = repo.file_sizes([BANK_FILE, INDEX_FILE, CARD, CONFIG], commit)
     if CONFIG in file_sizes:
         raise BankError(f"{repo.repo_id} holds a model, not a bank: choose another name")
     try:

@@ -96,7 +96,14 @@ def _from_array(value: Any) -> Image.Image:
 
 @dataclass
 class ImageSet(torch.utils.data.Dataset):
-    """Labeled images in the size that a network needs, not yet normalized."""
+    """Labeled images in the size that a network needs, not yet normalized.
+
+    Example:
+        >>> images = ImageSet(torch.zeros(4, 3, 32, 32, dtype=torch.uint8), torch.tensor([0, 0, 1, 1]), Preprocessing())
+        >>> pixels, targets = next(images.batches(3))
+        >>> pixels.shape, pixels.dtype, targets.tolist()
+        (torch.Size([3, 3, 32, 32]), torch.float32, [0, 0, 1])
+    """
 
     images: torch.Tensor
     """Images, uint8 (n, 3, height, width)."""

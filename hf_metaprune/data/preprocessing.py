@@ -25,7 +25,14 @@ MAX_SIDE = 4096  # pixels; guards memory against a config that asks for more
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """A description of image preprocessing: resize, crop the center, scale to [0, 1], normalize."""
+    """A description of image preprocessing: resize, crop the center, scale to [0, 1], normalize.
+
+    Example:
+        >>> from PIL import Image
+        >>> pixels = Preprocessing(input_size=(3, 64, 64)).to_uint8(Image.new("RGB", (640, 480)))
+        >>> pixels.shape, pixels.dtype
+        (torch.Size([3, 64, 64]), torch.uint8)
+    """
 
     input_size: tuple[int, int, int] = (3, 224, 224)
     """Channels, height and width of the network's input, in pixels."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from ..errors import FormatError, HubUnreachableError, NotCachedError
+from ..errors import FormatError, HubError, HubUnreachableError, NotCachedError
 from ..version import __version__
 from .client import LIBRARY, hub_answers, hub_errors
 
@@ -134,8 +134,14 @@ class HubFiles(Files):
                 raise
             raise HubUnreachableError(
                 f"cannot get {first} from {repo_id}: the Hub cannot be reached, and the cache does not have it: check "
-                f"the network; if {repo_id} is meant as a folder, there is none"
+                f"the network{_folder_hint(repo_id)}"
             ) from error
+        except HubError as error:
+            from huggingface_hub.errors import RepositoryNotFoundError
+
+            if isinstance(error.__cause__, RepositoryNotFoundError):
+                raise HubError(f"{error}{_folder_hint(repo_id)}") from error.__cause__
+            raise
         self.root = _snapshot(path, first)
         self.commit = self.root.name
         if not _matches_digest(path):  # the branch moved between the client's two requests
@@ -174,6 +180,13 @@ class HubFiles(Files):
                     force_download=force, **self._options,
                 )
             )  # fmt: skip
+
+
+def _folder_hint(repo_id: str) -> str:
+    """Return what to say if a repo is not found, and may have been meant as a folder."""
+    if Path(repo_id).exists():
+        return f"; {repo_id} is a folder here, too: open it as ./{repo_id}"
+    return f"; if {repo_id} is meant as a folder, there is none"
 
 
 def _snapshot(path: Path, relative: str) -> Path:

@@ -125,7 +125,7 @@ class Repo:
             raise HubError(f"the Hub does not say at which commit {self.repo_id} is")
         return sha
 
-    def sizes(self, paths: Collection[str], commit: str) -> dict[str, int]:
+    def file_sizes(self, paths: Collection[str], commit: str) -> dict[str, int]:
         """Return the size in bytes per file, without files that do not exist."""
         with hub_errors(self.repo_id, "list"):
             items = self.api.get_paths_info(self.repo_id, list(paths), revision=commit)

@@ -18,7 +18,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class AhnpOptions(LearnedScoreOptions):
-    """Options of AHNP: those of `LearnedScoreOptions`, and the threshold of Algorithm 3."""
+    """Options of AHNP: those of `LearnedScoreOptions`, and the threshold of Algorithm 3.
+
+    Example:
+        >>> AhnpOptions(threshold=0.2).weight_lr
+        0.0005
+    """
 
     threshold: float = option(0.1, "tau: units whose score is smaller are pruned.", low=0.0, high=1e6)
 

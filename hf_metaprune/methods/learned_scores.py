@@ -24,6 +24,10 @@ class LearnedScoreOptions(MethodOptions):
     """Options of methods that learn scores of units together with the weights (MVP, Algorithm 3).
 
     The paper does not give the weight of the L1 loss.
+
+    Example:
+        >>> LearnedScoreOptions(ratio=0.8).score_l1
+        10.0
     """
 
     weight_lr: float = option(0.0005, "Learning rate of AdamW for weights.", low=0.0, high=100.0)

@@ -21,7 +21,12 @@ O_co = TypeVar("O_co", bound=MethodOptions, covariant=True)
 
 @dataclass(frozen=True)
 class SgdOptions(MethodOptions):
-    """Options of methods that train by SGD. The defaults are those of MVP, Section 3.1."""
+    """Options of methods that train by SGD. The defaults are those of MVP, Section 3.1.
+
+    Example:
+        >>> SgdOptions(lr=0.01).momentum
+        0.9
+    """
 
     lr: float = option(0.005, "Learning rate of SGD.", low=0.0, high=100.0)
     momentum: float = option(0.9, "Momentum of SGD.", low=0.0, high=0.9999)
@@ -85,7 +90,7 @@ class Method(ABC, Generic[O_co]):
                     return prune_once(self, job, mask)
 
             register_method(GatePruning())
-            build_bank(..., method="gates")
+            build_bank(bank, data, [(0, 1, 2)], method="gates")
     """
 
     name: ClassVar[str]
@@ -123,6 +128,12 @@ def fine_tune_by_sgd(
 
     Returns:
         What the training measured.
+
+    Example:
+        With a `PruningJob` and a sub-network of its base::
+
+            training = fine_tune_by_sgd(job, model)
+            print(training.losses[-1], training.seconds)
     """
     o = job.options
     training = TrainingOptions(

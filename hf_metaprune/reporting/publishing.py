@@ -84,7 +84,7 @@ def publish_model(
         repo.ensure(private)
 
         def operations(head: str) -> list[Operation]:
-            existing_files = repo.sizes([*MODEL_FILES, BANK_FILE], head)
+            existing_files = repo.file_sizes([*MODEL_FILES, BANK_FILE], head)
             if BANK_FILE in existing_files:
                 raise HubError(f"{repo_id} holds a bank: choose another name, or use `hf-metaprune bank add`")
             _check_destination(repo, head)

@@ -150,6 +150,15 @@ class AdaptReport:
         """Accuracy by step of this model, and of the models that it was compared with."""
         return {"this model": self.accuracy_at_step, **self.baselines}
 
+    def with_baseline(self, name: str, accuracy_at_step: dict[int, float]) -> AdaptReport:
+        """Return this report with the learning curve of a baseline that was made for the same data.
+
+        Args:
+            name: the baseline in words, such as ``without a bank``.
+            accuracy_at_step: accuracy of the baseline's model, in [0, 1], by the number of steps before it.
+        """
+        return replace(self, baselines=self.baselines | {name: accuracy_at_step})
+
     def headline(self) -> str:
         """Return the accuracy, its confidence interval and the test images in one line."""
         if math.isnan(self.accuracy):

@@ -29,7 +29,14 @@ MAX_NAMED = 20
 
 @dataclass(frozen=True)
 class Neighbor:
-    """An entry with its similarity to the target task."""
+    """An entry with its similarity to the target task.
+
+    Example:
+        The neighbors that voted for a model::
+
+            for neighbor in pruner.plan("photos").neighbors:
+                print(neighbor.entry.labels, neighbor.score)
+    """
 
     entry: Entry
     """The entry of the bank."""
@@ -37,7 +44,7 @@ class Neighbor:
     """The similarity; larger is nearer. Its range depends on the similarity."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Query:
     """The target task that entries are compared with, and the limits of the comparison.
 

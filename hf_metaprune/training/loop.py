@@ -33,6 +33,13 @@ class TrainingState:
     """The state of a training run that callbacks get.
 
     Callbacks may change `model` and `optimizer` in place, as pruning while training does.
+
+    Example:
+        What a `Callback` may do with it::
+
+            def halve_the_rate(state):
+                for group in state.optimizer.param_groups:
+                    group["lr"] /= 2
     """
 
     model: MetaPrunedForImageClassification
@@ -84,7 +91,15 @@ class Callback(Protocol):
 
 @dataclass
 class TrainingResult:
-    """What one training run measured."""
+    """What one training run measured.
+
+    Example:
+        Two phases of one training:
+
+        >>> both = TrainingResult(losses=[0.9, 0.5], seconds=1.0) + TrainingResult(losses=[0.4], seconds=0.5)
+        >>> both.losses, both.seconds
+        ([0.9, 0.5, 0.4], 1.5)
+    """
 
     accuracy_at_step: dict[int, float] = field(default_factory=dict)
     """Accuracy on the evaluation images, in [0, 1], by the number of steps before it."""

@@ -12,7 +12,14 @@ from .energy import measure_energy
 
 @dataclass
 class RunRecord:
-    """The notes, times and costs of one run, to which each step of the run adds its own."""
+    """The notes, times and costs of one run, to which each step of the run adds its own.
+
+    Example:
+        >>> record = RunRecord()
+        >>> record.note("the base has no statistics")
+        >>> record.notes
+        ['the base has no statistics']
+    """
 
     notes: list[str] = field(default_factory=list)
     """Sentences for the user, each one once."""

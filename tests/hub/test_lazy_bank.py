@@ -218,7 +218,7 @@ def test_no_token_follows_to_another_host(hub: LoopbackHub, published: Bank) -> 
 def test_private_and_gated_banks(hub: LoopbackHub, bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.add_user("lab", token="hf_token_of_lab")
     publish_bank(bank, "lab/private", private=True, token="hf_token_of_lab")
-    with pytest.raises(HubError, match="no such repo, or it is private"):
+    with pytest.raises(HubError, match=r"no such repo, or it is private.*is meant as a folder, there is none"):
         Bank.from_hub("lab/private")
     assert len(Bank.from_hub("lab/private", token="hf_token_of_lab")) == 4
     publish_bank(bank, "lab/gated", token="hf_token_of_lab")

@@ -15,6 +15,7 @@ from hf_metaprune.errors import OptionError
 from hf_metaprune.masks.mask import Mask, keep_count
 from hf_metaprune.methods import IterativeOptions, Method, PruningJob, get_method, method_names, register_method
 from hf_metaprune.methods.iterative import PruneWhileTraining, next_mask
+from hf_metaprune.methods.method import SgdOptions
 from hf_metaprune.methods.schedule import counts_by_step, least_steps
 from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.models.slicing import shrink
@@ -32,7 +33,7 @@ def job(base: BaseModel, data: TaskData, method: str = "ifp", **options: object)
     return PruningJob(base, data.train, data.task.labels, settings, CPU, seed=3)
 
 
-@pytest.mark.parametrize("name", ["ifp", "taylor", "magnitude", "random"])
+@pytest.mark.parametrize("name", [name for name in method_names() if issubclass(get_method(name).options, SgdOptions)])
 def test_every_method_reaches_the_ratio_and_follows_its_seed(base: BaseModel, task_data: TaskData, name: str) -> None:
     models = [get_method(name).prune(job(base, task_data, name))[0] for _ in range(2)]
     counts = {layer: len(kept) for layer, kept in models[0].mask().items()}
@@ -45,7 +46,7 @@ def test_every_method_reaches_the_ratio_and_follows_its_seed(base: BaseModel, ta
         assert models[0].network.get_parameter(layer.filters[0].tensor).shape[0] == counts[layer.name]
 
 
-@pytest.mark.parametrize("name", ["ifp", "taylor", "magnitude", "random", "ahnp", "amp"])
+@pytest.mark.parametrize("name", method_names())
 def test_an_entry_has_the_statistics_of_its_last_weights(base: BaseModel, task_data: TaskData, name: str) -> None:
     model = get_method(name).prune(job(base, task_data, name, steps=10))[0]
     found = {key: value.clone() for key, value in model.named_buffers() if "running" in key}

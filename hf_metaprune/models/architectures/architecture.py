@@ -215,21 +215,15 @@ class PrunableLayer:
 class Architecture(ABC):
     """A family of networks: how to recognize one, how to build it, and which of its layers can be pruned.
 
-    A plugin derives a class, implements the abstract methods, and registers one instance.
+    A plugin derives a class, implements the abstract methods, and registers one instance. A complete class
+    is in docs/howto/add-an-architecture.md.
 
     Example:
-        A family like timm's plain ViT, in a library of its own::
+        The family of a base, and the layers that it finds in the base's network::
 
-            class MyViT(Architecture):
-                library, family, model_args = "timm", "my-vit", {"depth": whole_number(1, 24)}
-
-                def layers(self, network):
-                    return [node_layer(network, f"blocks.{i}.mlp", f"blocks.{i}.norm2") for i in range(24)]
-
-                ...  # covers, matches, recognizes, build, features, classifier_name, describe
-
-
-            register(MyViT())
+            family = base.family
+            print(family.name, family.covers)
+            print([(layer.name, layer.size) for layer in family.layers(base.whole().network)])
     """
 
     library: ClassVar[str]

@@ -19,11 +19,21 @@ NEAR: Mapping[str, Rates] = {"sgd": Rates(0.003, 0.01, 0.02), "adamw": Rates(0.0
 """By optimizer, where a bank has brought the weights near the task (docs/findings/learning-rates.md)."""
 FAR: Mapping[str, Rates] = {"sgd": Rates(0.03, 0.03, 0.03), "adamw": Rates(0.0005, 0.001, 0.003)}
 """By optimizer, where weights come from the base: they have farther to go, and want a larger rate."""
+PAPER_LR: Mapping[str, float] = {"sgd": 0.01, "adamw": 0.0002}
+"""By optimizer, what the papers fine-tune with after a vote."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a family decides about fine-tuning and voting; the defaults are those of convolutional networks."""
+    """What a family decides about fine-tuning and voting; the defaults are those of convolutional networks.
+
+    Example:
+        A family that AdamW trains better, at its usual rates:
+
+        >>> recipe = Recipe(optimizer="adamw")
+        >>> recipe.near[recipe.optimizer].few
+        0.0002
+    """
 
     optimizer: str = "sgd"
     """What the papers fine-tune such networks with."""
@@ -35,11 +45,11 @@ class Recipe:
     """Whether the rate falls as more of the network stays and images are few."""
     enough_held: float = 0.4
     """The share of the kept units that neighbors have to hold for their weights to be better than the base's."""
-    paper_lr: float = 0.01
-    """The papers' learning rate for such networks."""
+    paper_lr: Mapping[str, float] = field(default_factory=lambda: PAPER_LR)
+    """The papers' learning rates by optimizer."""
     scheduled: bool = True
     """Whether the papers prune such networks by a schedule (IFP), and not when scores say so (AHNP)."""
 
 
 CONVOLUTIONAL = Recipe()
-TRANSFORMER = Recipe(optimizer="adamw", rate_falls=True, enough_held=0.75, paper_lr=0.0002, scheduled=False)
+TRANSFORMER = Recipe(optimizer="adamw", rate_falls=True, enough_held=0.75, scheduled=False)

@@ -75,7 +75,7 @@ def to_macs(base: BaseModel, macs: int, pixels: torch.Tensor) -> nn.Module:
     return best
 
 
-class Rival:
+class Baseline:
     """The pruned network with a classifier for the task, trained like ours."""
 
     def __init__(self, base: BaseModel, network: nn.Module, data: TaskData) -> None:
@@ -142,24 +142,26 @@ class Rival:
         return found, seconds
 
 
-def run_rival(base: BaseModel, data: TaskData, seed: int, macs: int, options: TrainingOptions) -> dict[str, Any]:
+def run_baseline(base: BaseModel, data: TaskData, seed: int, macs: int, options: TrainingOptions) -> dict[str, Any]:
     """A row of the benchmark: pruned to no more than `macs`, then trained."""
     torch.manual_seed(seed)
     pixels = torch.zeros(1, *base.preprocessing.input_size)
     began = time.perf_counter()
-    rival = Rival(base, to_macs(base, macs, pixels), data)
-    rival.recalibrate(data.train)
-    rival.set_head(data.train)
+    baseline = Baseline(base, to_macs(base, macs, pixels), data)
+    baseline.recalibrate(data.train)
+    baseline.set_head(data.train)
     phases = {"prune and set the classifier": time.perf_counter() - began}
-    accuracy, phases["fine-tune"] = rival.train(options, seed)
-    each = 3 * 2 * macs_of(rival.network, pixels)  # backward costs twice as much as forward, or nearly
+    accuracy, phases["fine-tune"] = baseline.train(options, seed)
+    each = 3 * 2 * macs_of(baseline.network, pixels)  # backward costs twice as much as forward, or nearly
     batch = min(options.batch_size, len(data.train))
-    params = sum(p.numel() for m in (rival.network, rival.head) for p in m.parameters())
-    own = sum(p.numel() for p in rival.family.classifier(rival.network).parameters())  # the base's, which is not used
+    params = sum(p.numel() for m in (baseline.network, baseline.head) for p in m.parameters())
+    own = sum(
+        p.numel() for p in baseline.family.classifier(baseline.network).parameters()
+    )  # the base's, which is not used
     return {
         "accuracy": accuracy,
         "flops": each * options.steps * batch,
         "phases": phases,
-        "params": params - own,
-        "macs": macs_of(rival.network, pixels),
+        "params": params - unused_head,
+        "macs": macs_of(baseline.network, pixels),
     }

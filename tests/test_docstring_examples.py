@@ -1,0 +1,104 @@
+"""Code in docstrings that is more than one expression: it runs, in a folder with what it takes for granted."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import shutil
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+import hf_metaprune
+from hf_metaprune import Bank, BaseModel, MetaPruner, load_result
+from hf_metaprune.data.loading import read_task_data
+from hf_metaprune.methods.method import METHODS
+from hf_metaprune.models.architectures.registry import ARCHITECTURES
+from hf_metaprune.similarity.similarity import SIMILARITIES
+from tests.hub import LoopbackHub
+from tests.hub.fixtures import hub
+from tests.test_api import callables, documented, resolve
+
+__all__ = ["hub"]
+
+
+def documented_things() -> Iterator[tuple[str, Any]]:
+    for path in documented():
+        yield path, resolve(path)
+    yield from ((path, function) for path, function in callables() if path not in documented())
+
+
+def code_blocks(docstring: str) -> list[str]:
+    """What is indented below each line that ends with two colons."""
+    blocks = re.findall(r"^( *).*::\n((?:\1 +.*\n|\n)+)", inspect.cleandoc(docstring) + "\n", re.M)
+    return [textwrap.dedent(block) for _, block in blocks]
+
+
+EXAMPLES = [(path, block) for path, thing in documented_things() for block in code_blocks(inspect.getdoc(thing) or "")]
+
+
+@pytest.mark.parametrize("path", [path for path in documented() if path != "hf_metaprune.errors"])
+def test_every_name_has_an_example(path: str) -> None:
+    texts = [inspect.getdoc(thing) or "" for name, thing in documented_things() if name.startswith(path)]
+    assert any(">>> " in text or code_blocks(text) for text in texts)
+
+
+@pytest.fixture(scope="session")
+def saved_model(make_once: Callable[..., Path], bank_folder: Path, task_data: Any) -> Path:
+    """A saved model of three classes."""
+    pruner = MetaPruner.from_hub(bank_folder)
+    return make_once(
+        "docstring_model", lambda folder: pruner.adapt(task_data.select((0, 1, 3)), steps=1).save_pretrained(folder)
+    )
+
+
+@pytest.fixture
+def stage(
+    tmp_path: Path, photos: Path, base_folder: Path, bank_folder: Path, saved_model: Path, monkeypatch: Any
+) -> Path:
+    """A folder with photos, a base, banks and a model, as examples name them; we are in it."""
+    for name, source in {"demo-bank": bank_folder, "my-bank": bank_folder, "resnet50": base_folder}.items():
+        shutil.copytree(source, tmp_path / name)
+    shutil.copytree(saved_model, tmp_path / "model")
+    for name in ("photo.jpg", "cat.jpg", "dog.jpg"):
+        shutil.copy(next((photos / "cat").glob("*.jpg")), tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    for registry in (METHODS, SIMILARITIES, ARCHITECTURES):  # what examples register is gone afterwards
+        monkeypatch.setattr(registry, "_parts", dict(registry._parts))
+    return tmp_path
+
+
+@pytest.fixture
+def names(stage: Path, hub: LoopbackHub) -> dict[str, Any]:
+    """The names that examples use without saying where they come from."""
+    hub.add_org("org", ["me"])
+    for branch in ("main", "v1"):
+        hub.put_folder("org/resnet50-bank", stage / "my-bank", branch=branch)
+    hub.put_folder("ada/pets", stage / "model")
+    base = BaseModel.load(stage / "resnet50")
+    result = load_result(stage / "model")
+    given = {
+        "base": base,
+        "bank": Bank.open(stage / "my-bank"),
+        "pruner": MetaPruner.from_hub(stage / "my-bank"),
+        "data": read_task_data(stage / "photos", base.preprocessing),
+        "result": result,
+        "model": result.model,
+        "pixels": torch.zeros(2, 3, 32, 32),
+        "image": Image.open(stage / "photo.jpg"),
+    }
+    modules = [importlib.import_module(path.rpartition(".")[0]) for path in documented() if path.count(".") > 1]
+    public = {name: getattr(hf_metaprune, name) for name in hf_metaprune.__all__}
+    return {name: value for module in modules for name, value in vars(module).items()} | public | given
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("path", "code"), EXAMPLES, ids=[path.removeprefix("hf_metaprune.") for path, _ in EXAMPLES])
+def test_the_example_runs(path: str, code: str, names: dict[str, Any]) -> None:
+    exec(compile(code, path, "exec"), {**names, "__name__": "example"})
