@@ -201,8 +201,8 @@ class SearchOptions:
 
     Example:
         >>> options = SearchOptions(deny=("eve", "ada/old-model"))
-        >>> [options.admits(repo) for repo in ("ada/pets", "ada/old-model", "eve/pets")]
-        [True, False, False]
+        >>> options.admits("ada/pets"), options.admits("ada/old-model"), options.admits("eve/pets")
+        (True, False, False)
     """
 
     panel: ClassVar[str] = "Search of the Hub"

@@ -98,6 +98,10 @@ class MissingFileError(HubError, FormatError):
     """A repo lacks a file that it should have."""
 
 
+class MissingRepoError(HubError):
+    """The Hub has no such repo, or does not show it to this user."""
+
+
 class HubUnreachableError(HubError):
     """The Hub gives no answer: it is down or has trouble, or it may not be asked and the cache lacks something."""
 

@@ -52,7 +52,7 @@ class AdaptResult:
 
             result = MetaPruner.from_hub("org/resnet50-bank").adapt("photos")
             print(result.predict("photo.jpg")[0]["label"])
-            result.save_pretrained("model")
+            result.save_pretrained("pets")
     """
 
     def __init__(
@@ -165,7 +165,7 @@ class AdaptResult:
         Example:
             ::
 
-                result.save_pretrained("model", dtype="float16", html=True)
+                result.save_pretrained("pets", dtype="float16", html=True)
         """
         path = Path(folder).expanduser()
         with new_folder(path, overwrite=overwrite and MODEL_FILES) as work:

@@ -155,13 +155,12 @@ def run_baseline(base: BaseModel, data: TaskData, seed: int, macs: int, options:
     each = 3 * 2 * macs_of(baseline.network, pixels)  # backward costs twice as much as forward, or nearly
     batch = min(options.batch_size, len(data.train))
     params = sum(p.numel() for m in (baseline.network, baseline.head) for p in m.parameters())
-    own = sum(
-        p.numel() for p in baseline.family.classifier(baseline.network).parameters()
-    )  # the base's, which is not used
+    unused_head = baseline.family.classifier(baseline.network)  # the base's
+    params -= sum(p.numel() for p in unused_head.parameters())
     return {
         "accuracy": accuracy,
         "flops": each * options.steps * batch,
         "phases": phases,
-        "params": params - unused_head,
+        "params": params,
         "macs": macs_of(baseline.network, pixels),
     }

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -52,16 +53,29 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With --dist loadgroup, let one worker run all tests of the page: browsers and servers slow each other down."""
+    """With --dist loadgroup, let one worker run all tests of the page, and one all of export.
+
+    Browsers and servers slow each other down, and translations of models are shared.
+    """
     if config.getvalue("dist") != "loadgroup":
         return None
     from xdist.scheduler import LoadScopeScheduling
 
-    class OneWorkerVisits(LoadScopeScheduling):
+    class ByFolder(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "visits" if nodeid.startswith("tests/app/") else nodeid
+            return next((folder for folder in ("tests/app/", "tests/export/") if nodeid.startswith(folder)), nodeid)
 
-    return OneWorkerVisits(config, log)
+    return ByFolder(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Let coverage follow the main thread only.
+
+    On Python 3.11 a thread dies of coverage's trace function if it starts while another thread installs its own.
+    """
+    if session.config.pluginmanager.hasplugin("_cov"):
+        threading.settrace(None)  # type: ignore[arg-type]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -205,6 +219,19 @@ def photos(tmp_path: Path, task_data: TaskData) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image.permute(1, 2, 0).numpy()).resize((48, 40)).save(folder / f"{i}.jpg")
     return root
+
+
+@pytest.fixture
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the default numbers of steps 2, for code of pages and docstrings, which sets none."""
+    from hf_metaprune.config import TrainingOptions
+    from hf_metaprune.methods.method import METHODS
+
+    for options in {TrainingOptions, *(method.options for method in METHODS.all())}:
+        fields = options.__dataclass_fields__
+        monkeypatch.setattr(fields["steps"], "default", 2)
+        defaults = tuple(2 if field.name == "steps" else field.default for field in fields.values() if field.init)
+        monkeypatch.setattr(options.__init__, "__defaults__", defaults)
 
 
 @pytest.fixture

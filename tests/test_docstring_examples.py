@@ -18,7 +18,7 @@ from PIL import Image
 import hf_metaprune
 from hf_metaprune import Bank, BaseModel, MetaPruner, load_result
 from hf_metaprune.data.loading import read_task_data
-from hf_metaprune.methods.method import METHODS
+from hf_metaprune.methods.method import METHODS, PruningJob, SgdOptions
 from hf_metaprune.models.architectures.registry import ARCHITECTURES
 from hf_metaprune.similarity.similarity import SIMILARITIES
 from tests.hub import LoopbackHub
@@ -75,23 +75,28 @@ def stage(
 
 
 @pytest.fixture
-def names(stage: Path, hub: LoopbackHub) -> dict[str, Any]:
+def names(stage: Path, hub: LoopbackHub, few_steps: None) -> dict[str, Any]:
     """The names that examples use without saying where they come from."""
     hub.add_org("org", ["me"])
-    for branch in ("main", "v1"):
-        hub.put_folder("org/resnet50-bank", stage / "my-bank", branch=branch)
+    commit = hub.put_folder("org/resnet50-bank", stage / "my-bank")
+    hub.repo("org/resnet50-bank").branches["v1"] = commit
     hub.put_folder("ada/pets", stage / "model")
     base = BaseModel.load(stage / "resnet50")
     result = load_result(stage / "model")
+    data = read_task_data(stage / "photos", base.preprocessing)
+    shutil.copytree(stage / "my-bank", stage / "bank_with_pets")
+    Bank.open(stage / "bank_with_pets").add(result.model, "my-pets")
+    hub.put_folder("me/pet-bank", stage / "bank_with_pets")
     given = {
         "base": base,
         "bank": Bank.open(stage / "my-bank"),
         "pruner": MetaPruner.from_hub(stage / "my-bank"),
-        "data": read_task_data(stage / "photos", base.preprocessing),
+        "data": data,
+        "job": PruningJob(base, data.train, data.task.labels, SgdOptions(), torch.device("cpu")),
         "result": result,
         "model": result.model,
         "pixels": torch.zeros(2, 3, 32, 32),
-        "image": Image.open(stage / "photo.jpg"),
+        "image": Image.new("RGB", (48, 40)),
     }
     modules = [importlib.import_module(path.rpartition(".")[0]) for path in documented() if path.count(".") > 1]
     public = {name: getattr(hf_metaprune, name) for name in hf_metaprune.__all__}

@@ -302,7 +302,7 @@ QUICK = "docs/howto/add-a-method.md"
 """The page whose code runs by default."""
 
 
-@pytest.mark.usefixtures("hub")
+@pytest.mark.usefixtures("hub", "few_steps")
 @pytest.mark.parametrize(
     "path",
     [pytest.param(path, id=name_of(path), marks=[pytest.mark.slow] * (name_of(path) != QUICK)) for path in WITH_CODE],

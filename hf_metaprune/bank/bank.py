@@ -145,7 +145,7 @@ class Bank(BankWriter):
         Example:
             ::
 
-                commons = Bank.from_search("timm/resnet50.a1_in1k", author="ada", limit=100)
+                commons = Bank.from_search("demo-bank", author="ada", limit=100)
         """
         search_options = override(SearchOptions(), options)
         hub_options: dict[str, Any] = {"token": token, "cache_dir": cache_dir}
@@ -212,7 +212,7 @@ class Bank(BankWriter):
         Example:
             ::
 
-                bank = Bank.create("my-bank", BaseModel.load("resnet50-folder"), name="pets")
+                bank = Bank.create("pet-bank", BaseModel.load("resnet50"), name="pets")
         """
         root = Path(path).expanduser()
         if (root / BANK_FILE).exists():

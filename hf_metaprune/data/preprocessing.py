@@ -29,9 +29,9 @@ class Preprocessing:
 
     Example:
         >>> from PIL import Image
-        >>> pixels = Preprocessing(input_size=(3, 64, 64)).to_uint8(Image.new("RGB", (640, 480)))
+        >>> pixels = Preprocessing(input_size=(3, 64, 64)).to_uint8([Image.new("RGB", (640, 480))])
         >>> pixels.shape, pixels.dtype
-        (torch.Size([3, 64, 64]), torch.uint8)
+        (torch.Size([1, 3, 64, 64]), torch.uint8)
     """
 
     input_size: tuple[int, int, int] = (3, 224, 224)

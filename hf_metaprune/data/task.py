@@ -105,11 +105,11 @@ class TaskData:
     """A task with its images.
 
     Example:
-        Five of ten classes, with at most 20 training images per class::
+        Three of the classes, with at most 5 training images per class::
 
-            data = read_task_data("photos/", base.preprocessing)
-            small = data.select([0, 2, 4, 6, 8], per_class=20)
-            small.images_per_class  # 20.0
+            data = read_task_data("photos", base.preprocessing)
+            small = data.select([0, 2, 4], per_class=5)
+            print(small.images_per_class)  # 5.0
     """
 
     task: Task

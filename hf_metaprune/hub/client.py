@@ -18,6 +18,7 @@ from ..errors import (
     HubUnreachableError,
     MetaPruneError,
     MissingFileError,
+    MissingRepoError,
     NotCachedError,
     PublishConflictError,
     StorageError,
@@ -143,11 +144,13 @@ def _translate(error: BaseException, repo_id: str, doing: str) -> MetaPruneError
         return NotCachedError(f"{what}: it is not in the cache, and {why}")
     refusals: list[tuple[Any, str]] = [
         (hub.GatedRepoError, f"it is gated: ask for access on its page on the Hub, then {LOGIN_ADVICE}"),
-        (hub.RepositoryNotFoundError, f"there is no such repo, or it is private: check the name, or {LOGIN_ADVICE}"),
         (hub.RevisionNotFoundError, "it has no such revision (branch, tag or commit)"),
         (hub.LocalTokenNotFoundError, f"there is no token: {LOGIN_ADVICE}"),
         (hub.HFValidationError, "this is no id of a repo; ids are owner/name"),
     ]
+    if isinstance(error, hub.RepositoryNotFoundError) and not isinstance(error, hub.GatedRepoError):
+        advice = f"check the name, or {LOGIN_ADVICE}"
+        return MissingRepoError(f"{what}: there is no such repo, or it is private: {advice}")
     if isinstance(error, hub.RemoteEntryNotFoundError):
         return MissingFileError(f"{what}: it has no such file")
     for kind, advice in unreachable:

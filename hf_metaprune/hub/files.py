@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from ..errors import FormatError, HubError, HubUnreachableError, NotCachedError
+from ..errors import FormatError, HubUnreachableError, MissingRepoError, NotCachedError
 from ..version import __version__
 from .client import LIBRARY, hub_answers, hub_errors
 
@@ -136,12 +136,8 @@ class HubFiles(Files):
                 f"cannot get {first} from {repo_id}: the Hub cannot be reached, and the cache does not have it: check "
                 f"the network{_folder_hint(repo_id)}"
             ) from error
-        except HubError as error:
-            from huggingface_hub.errors import RepositoryNotFoundError
-
-            if isinstance(error.__cause__, RepositoryNotFoundError):
-                raise HubError(f"{error}{_folder_hint(repo_id)}") from error.__cause__
-            raise
+        except MissingRepoError as error:
+            raise MissingRepoError(f"{error}{_folder_hint(repo_id)}") from error
         self.root = _snapshot(path, first)
         self.commit = self.root.name
         if not _matches_digest(path):  # the branch moved between the client's two requests

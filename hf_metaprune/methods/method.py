@@ -130,8 +130,10 @@ def fine_tune_by_sgd(
         What the training measured.
 
     Example:
-        With a `PruningJob` and a sub-network of its base::
+        A random sub-network of a job's base::
 
+            mask = Mask.random(job.base.sizes, job.options.ratio, seed=0)
+            model = job.base.slice(job.base.config(mask, job.labels))
             training = fine_tune_by_sgd(job, model)
             print(training.losses[-1], training.seconds)
     """

@@ -21,8 +21,8 @@ class IterativeOptions(SgdOptions):
         Half of the remaining units are pruned every ten steps, until a tenth is left:
 
         >>> options = IterativeOptions(ratio=0.9, steps=100, prune_every=10, prune_share=0.5)
-        >>> list(dict.fromkeys(counts["conv1"] for counts in counts_by_step({"conv1": 64}, options)))
-        [64, 32, 16, 8, 6]
+        >>> tuple(dict.fromkeys(counts["conv1"] for counts in counts_by_step({"conv1": 64}, options)))
+        (64, 32, 16, 8, 6)
     """
 
     prune_every: int = option(25, "h: steps between two prunings.", low=1, high=1_000_000)

@@ -36,8 +36,8 @@ class MetaPrunedForImageClassification(PreTrainedModel):
 
             import hf_metaprune  # registers the model type
 
-            model = AutoModelForImageClassification.from_pretrained("my-model")
-            processor = AutoImageProcessor.from_pretrained("my-model")
+            model = AutoModelForImageClassification.from_pretrained("model")
+            processor = AutoImageProcessor.from_pretrained("model")
             logits = model(**processor(image, return_tensors="pt")).logits
     """
 

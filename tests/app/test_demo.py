@@ -38,6 +38,7 @@ def saved(one: Visit, button: str, path: Path) -> Path:
 def test_from_the_example_to_three_files(demo: Served, visit: Callable[..., Visit], tmp_path: Path) -> None:
     one = visit(demo.url)
     one.take_example()
+    one.set_steps(20)
     one.make()
     one.finish()
     assert "recognized" in one.text("#result")

@@ -59,6 +59,7 @@ def test_own_photos_and_names_with_markup(visit: Visits, task_data: TaskData, tm
     for name, photos in zip((nasty, "plain"), files.values(), strict=True):
         one.add(name, photos, "Added 12 photos to")
     assert nasty in one.text("#classes")
+    one.set_steps(20)
     one.make()
     one.finish()
     assert nasty in one.text("#classes")
@@ -166,8 +167,9 @@ def test_two_visitors_see_their_own_things_only(
         one.add(name, some, f"Added 12 photos to “{name}”.")
     for name, some in zip(("cod", "dog"), photos[2:], strict=True):
         two.add(name, some, f"Added 12 photos to “{name}”.")
-    one.make()
-    two.make()
+    for here in (one, two):
+        here.set_steps(20)
+        here.make()
     one.finish()
     two.finish()
     for mine, theirs, here in ((("ant", "bee"), ("cod", "dog"), one), (("cod", "dog"), ("ant", "bee"), two)):

@@ -26,7 +26,7 @@ from hf_metaprune.errors import FormatError
 whole, path = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
 footer = int.from_bytes(whole[-8:-4], "little")
 refused = 0
-for i in range(len(whole) - 8 - footer, len(whole)):
+for i in range(len(whole) - 8 - footer, len(whole), 3):
     altered = bytearray(whole)
     altered[i] ^= 1 << i % 8
     path.write_bytes(altered)

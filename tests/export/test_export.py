@@ -7,6 +7,8 @@ import os
 import runpy
 import subprocess
 import sys
+from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,10 +28,12 @@ from hf_metaprune.data.preprocessing import Preprocessing
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import DataError, MissingPackageError, OptionError, StorageError
 from hf_metaprune.export import PROGRAM, export_onnx, export_openvino, read_examples
+from hf_metaprune.export import onnx as onnx_export
 from hf_metaprune.export.checking import example_pixels
 from hf_metaprune.export.onnx import onnx_bytes
 from hf_metaprune.masks.mask import Mask
 from hf_metaprune.models.base_model import BaseModel
+from hf_metaprune.models.modeling import MetaPrunedForImageClassification
 from hf_metaprune.result import AdaptResult
 from hf_metaprune.training.loop import fine_tune
 from tests.conftest import REPO
@@ -43,6 +47,25 @@ def adapted(bank_folder: Path, task_data: TaskData) -> AdaptResult:
 @pytest.fixture(scope="module")
 def folder(adapted: AdaptResult, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return adapted.save_pretrained(tmp_path_factory.mktemp("export") / "model")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def translate_once() -> Iterator[None]:
+    """Let torch translate each model once: it takes seconds, and most of these tests are about what comes after it."""
+    translations: dict[str, bytes] = {}
+    translate = onnx_export._translate
+
+    def translate_or_remember(model: MetaPrunedForImageClassification, preprocessing: Preprocessing) -> onnx.ModelProto:
+        digest = sha256(repr(preprocessing).encode() + model.config.to_json_string().encode())
+        for name, values in model.state_dict().items():
+            digest.update(name.encode() + values.numpy().tobytes())
+        if digest.hexdigest() not in translations:
+            translations[digest.hexdigest()] = translate(model, preprocessing).SerializeToString()
+        return onnx.load_from_string(translations[digest.hexdigest()])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx_export, "_translate", translate_or_remember)
+        yield
 
 
 def cli(*arguments: str, code: int = 0) -> None:
