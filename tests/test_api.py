@@ -8,6 +8,7 @@ import doctest
 import importlib.util
 import inspect
 import re
+import textwrap
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -119,6 +120,20 @@ def test_arguments_and_results_are_documented(path: str, function: Any) -> None:
     returns = str(signature.return_annotation)
     if returns not in ("None", "<class 'inspect._empty'>") and not re.match(r"(Return|Yield)s? ", text):
         assert re.search(r"^(Returns|Yields):", text, re.M), "no Returns"
+
+
+@pytest.mark.parametrize(
+    ("path", "function"), [pair for pair in callables() if pair[1].__module__.startswith("hf_metaprune")]
+)
+def test_errors_that_a_function_raises_are_documented(path: str, function: Any) -> None:
+    """Each by its name, or by that of an error that it is a kind of."""
+    tree = vars(importlib.import_module("hf_metaprune.errors"))
+    documented_errors = re.findall(r"\w+Error\b", (inspect.getdoc(function) or "").partition("Raises:")[2])
+    for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(function)))):
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+            name = ast.unparse(node.exc.func)
+            kinds = [kind.__name__ for kind in tree[name].__mro__] if name in tree else [name]
+            assert {*kinds} & {*documented_errors} or not name.endswith("Error"), name
 
 
 @pytest.mark.parametrize("path", [path for path in documented() if dataclasses.is_dataclass(resolve(path))])

@@ -91,6 +91,7 @@ class Bank(BankWriter):
         Raises:
             HubError: there is no such repo or revision, it cannot be reached, or it is not in the cache.
             FormatError: the repo holds no bank, or the bank is damaged or of a newer format version.
+            OptionError: `repo_id` has another form.
 
         Example:
             ::
