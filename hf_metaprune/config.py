@@ -53,6 +53,19 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
 """For each type of a field: a check of a value, and what an error says that the value must be."""
 
 
+def _type_text(f: Field) -> str:
+    """Return the type of a field as it is written, whether annotations are evaluated in its module or not."""
+    return f.type.__name__ if type(f.type) is type else str(f.type)
+
+
+def _type_name(f: Field) -> str:
+    return _type_text(f).removesuffix(" | None")
+
+
+def _may_be_none(f: Field) -> bool:
+    return _type_text(f).endswith(" | None")
+
+
 def check(options: Any) -> None:
     """Check every field of an options dataclass against its metadata.
 
@@ -61,9 +74,11 @@ def check(options: Any) -> None:
     """
     for f in fields(options):
         value, meta = getattr(options, f.name), f.metadata
-        if value is None and (str(f.type).endswith("| None") or "fallback" in meta):
+        if value is None and (_may_be_none(f) or "fallback" in meta):
             continue
-        kind = str(f.type).removesuffix(" | None")
+        kind = _type_name(f)
+        if kind not in _KINDS:
+            raise TypeError(f"option {f.name} has the type {kind}; options have one of: {', '.join(_KINDS)}")
         if not _KINDS[kind][0](value):
             raise OptionError(f"{f.name}={value!r}: must be {_KINDS[kind][1]}")
         if "choices" in meta and value not in meta["choices"]:
@@ -128,7 +143,7 @@ class TrainingOptions:
     optimizer: str = option(None, "Optimizer of the weights.", choices=OPTIMIZERS, fallback="sgd")
     lr: float = option(
         None,
-        "Peak learning rate. The recipe lowers it for a ViT or ConvNeXt that keeps many units and has few images.",
+        "Peak learning rate. Some recipes lower it if many units stay and images are few.",
         low=0.0,
         high=100.0,
         fallback=0.01,
@@ -213,7 +228,7 @@ class SearchOptions:
     limit: int | None = option(None, "Most models.", low=1, high=1_000_000)
     allow: tuple[str, ...] = option((), "Owners or repos; if any are given, only their models are used.")
     deny: tuple[str, ...] = option((), "Owners or repos whose models are not used.")
-    trusted: tuple[str, ...] = option((), "Owners or repos that you trust; their models are looked at first.")
+    trusted: tuple[str, ...] = option((), "Owners or repos that you trust; their models are searched first.")
 
     def __post_init__(self) -> None:
         check(self)
@@ -322,11 +337,11 @@ class AdaptOptions:
         choices=("layer", "global"),
     )
     layer_ratios: tuple[str, ...] = option(
-        (), "Ratios of single layers, such as layer1.*=0.5; 0 keeps a whole layer, 1 leaves its fewest possible units."
+        (), "Ratios of single layers, such as layer1.*=0.5; 0 keeps a whole layer, 1 keeps as few units as possible."
     )
     prune_stem: bool = option(False, "Also prune the layers before the first branch; such a model does not vote.")
     round_to: int = option(
-        1, "Number of which each layer's width becomes a multiple; attention heads are not rounded.", low=1, high=1024
+        1, "Round each layer's width to a multiple of this number; attention heads are not rounded.", low=1, high=1024
     )
     neighbors: int | None = option(None, "N: how many entries vote.", low=1, high=100_000, only=BY_VOTE)
     by: str | None = option(
@@ -371,8 +386,8 @@ class AdaptOptions:
     )
     weights: str | None = option(
         None,
-        "First weights of the units: neighbors, their average, and the base's for units that no neighbor holds; base, "
-        "the base's; auto, neighbors if they hold two fifths (ViT, ConvNeXt: three quarters) of the units that stay.",
+        "First weights of the units: neighbors, their average where one has the unit; base, those of the base; auto, "
+        "neighbors if they hold enough of the units that stay, as the recipe says, else base.",
         choices=("auto", "neighbors", "base"),
         only=BY_VOTE,
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .adapt.classifier import make_head
-from .adapt.measuring import make_report
+from .adapt.measuring import measure
 from .adapt.plan import Plan, json_values, resolve_options
 from .adapt.retrieval import find_voters
 from .adapt.strategies import STRATEGIES, first_model, note_unheld
@@ -20,15 +20,12 @@ from .config import NOT_SWEPT, VOTED, AdaptOptions, TrainingOptions, check_ratio
 from .data.loading import read_task_data
 from .data.task import TaskData
 from .errors import BankError, DataError, OptionError
-from .reporting.misclassified import worst_mistakes
 from .result import AdaptResult
 from .similarity import Neighbor, Query, get_similarity
-from .sizing.cost_model import count_flops
 from .sizing.fitting import check_bounds, check_reachable, is_even, make_budget, select_mask
 from .sizing.inputs import AdaptInputs
 from .sizing.order import layer_exceptions
 from .text import quantity
-from .training.forward import predict_logits
 from .training.hardware import pick_device
 from .training.loop import Callback, fine_tune
 from .training.record import RunRecord
@@ -217,7 +214,7 @@ class MetaPruner:
         """
         sizes_given = sorted(NOT_SWEPT & merge_options(options, training, changes)[2].keys())
         if sizes_given:
-            raise OptionError(f"{sizes_given[0]} is not for a sweep, which has sizes of its own: pass ratios")
+            raise OptionError(f"{sizes_given[0]} is not for a sweep: pass ratios=(0.5, 0.9), one per model")
         ratios = _checked_ratios(ratios)
         options = replace(options or AdaptOptions(), ratio=ratios[0])
         job = self._prepare(dataset, options, training, changes, progress)
@@ -310,13 +307,9 @@ class MetaPruner:
             record.seconds["fine-tune"] = training_result.seconds
             record.seconds["evaluate"] = time.perf_counter() - start - training_result.seconds
         n_forwarded += len(data.train) if options.head != "random" else 0
-        record.preparation_flops += n_forwarded * count_flops(model, data.train.images[:1])[0]
-        logits = predict_logits(model, data.evaluation, device)
-        report = make_report(model, plan, training, training_result, head, self.bank.reference(), logits)
-        model.config.dataset = report.source
-        if report.test_images:
-            model.config.metrics = {"accuracy": round(report.accuracy, 4), "test_images": report.test_images}
-        mistakes = worst_mistakes(logits, data.evaluation, data.task.labels)
+        report, mistakes = measure(
+            model, plan, training, training_result, head=head, bank=self.bank.reference(), n_forwarded=n_forwarded
+        )
         return AdaptResult(model, self.bank.base.preprocessing, report, device, mistakes)
 
     def _check_bank(self, options: AdaptOptions) -> None:

@@ -14,6 +14,7 @@ from .data.images import open_image
 from .data.preprocessing import Preprocessing
 from .errors import DataError, FormatError, reason
 from .files.layout import MODEL_FILES, REPORT, REPORT_PAGE
+from .files.names import user_path
 from .files.storage import new_folder, write_bytes
 from .models.modeling import MetaPrunedForImageClassification
 from .models.saving import load_model
@@ -167,7 +168,7 @@ class AdaptResult:
 
                 result.save_pretrained("pets", dtype="float16", html=True)
         """
-        path = Path(folder).expanduser()
+        path = user_path(folder)
         with new_folder(path, overwrite=overwrite and MODEL_FILES) as work:
             write_model_files(self, work, path.name, dtype=dtype, license=license)
             if html:
@@ -229,7 +230,7 @@ def load_result(folder: str | Path, device: str | None = None) -> AdaptResult:
             result = load_result("model")
             print(result.predict("photo.jpg"))
     """
-    path = Path(folder).expanduser()
+    path = user_path(folder)
     torch_device = pick_device(device)
     model = load_model(path).to(torch_device)
     preprocessing = Preprocessing.from_config(model.config.preprocessing or {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,7 @@ from hf_metaprune.reporting.report import AdaptReport
 from hf_metaprune.reporting.report_files import save_report
 from hf_metaprune.result import AdaptResult, load_result
 from hf_metaprune.similarity import Neighbor, get_similarity
+from hf_metaprune.similarity.similarity import SIMILARITIES
 from hf_metaprune.sizing.inputs import AdaptInputs
 from hf_metaprune.training.record import RunRecord
 from tests.conftest import first_by_default, needs_wordnet
@@ -136,7 +138,7 @@ def test_weighted_votes_follow_the_scores(pruner: MetaPruner, target: TaskData) 
         options = AdaptOptions(vote="top", by="leep")
         inputs = AdaptInputs(pruner.bank.base, target.task, target.train, options, 0.7, CPU)
         weights = tuple(get_similarity("leep").weight(n.score) for n in neighbors) if weighted else None
-        order = order_by_votes(inputs, Voters(neighbors, weights=weights), RunRecord())
+        order = order_by_votes(inputs, Voters(neighbors, vote_weights=weights), RunRecord())
         return order.mask({name: keep_count(size, 0.7) for name, size in pruner.bank.sizes.items()})
 
     assert winner(weighted=True) == near.mask
@@ -259,7 +261,7 @@ def test_half_precision_halves_the_file(pruner: MetaPruner, target: TaskData, tm
         ({"ratio": 0}, "between 0 and 1"),
         ({"neighbors": 9}, "neighbors=9, but .* has only 4 entries"),
         ({"neighbors": 0}, "at least 1|between"),
-        ({"by": "magic"}, "no similarity 'magic'; there are: auto, leep, leep.labels, wordnet"),
+        ({"by": "magic"}, re.escape(f"no similarity 'magic'; there are: {', '.join(SIMILARITIES.names())}")),
         ({"strategy": "luck"}, "one of mvp"),
         ({"lerning_rate": 1}, "there is no option 'lerning_rate'"),
         ({"neighbor": 3}, "did you mean neighbors"),

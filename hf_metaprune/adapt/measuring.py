@@ -18,10 +18,12 @@ from ..masks.mask import Mask
 from ..masks.packing import pack_mask
 from ..models.modeling import MetaPrunedForImageClassification
 from ..models.slicing import count_parameters
+from ..reporting.misclassified import Mistake, worst_mistakes
 from ..reporting.report import AdaptReport
 from ..similarity import Neighbor
 from ..sizing.cost_model import count_flops, get_cost_model
 from ..sizing.timing import latencies_ms
+from ..training.forward import predict_logits
 from ..training.hardware import machine_kind, peak_memory_mb
 from ..training.loop import TrainingResult
 from ..training.record import RunRecord
@@ -35,7 +37,41 @@ def is_constant(logits: torch.Tensor) -> bool:
     return len(logits) > 1 and bool((logits - logits[:1]).abs().max() < 1e-6)
 
 
-def make_report(
+def measure(
+    model: MetaPrunedForImageClassification,
+    plan: Plan,
+    training: TrainingOptions,
+    training_result: TrainingResult,
+    *,
+    head: str,
+    bank: dict[str, Any],
+    n_forwarded: int,
+) -> tuple[AdaptReport, list[Mistake]]:
+    """Measure a model that was made by a plan: fill its report, and write the accuracy into its config.
+
+    Args:
+        model: the trained model.
+        plan: the plan it was made by.
+        training: how the model was trained.
+        training_result: what the training measured.
+        head: how the model got its classifier, in words.
+        bank: the values that name the bank in the report.
+        n_forwarded: number of images that went through the model before training.
+
+    Returns:
+        The report, and the test images that the model classifies wrongly, the most certain ones first.
+    """
+    data = plan.data
+    plan.record.preparation_flops += n_forwarded * count_flops(model, data.train.images[:1])[0]
+    logits = predict_logits(model, data.evaluation, plan.inputs.device)
+    report = _make_report(model, plan, training, training_result, head, bank, logits)
+    model.config.dataset = report.source
+    if report.test_images:
+        model.config.metrics = {"accuracy": round(report.accuracy, 4), "test_images": report.test_images}
+    return report, worst_mistakes(logits, data.evaluation, data.task.labels)
+
+
+def _make_report(
     model: MetaPrunedForImageClassification,
     plan: Plan,
     training: TrainingOptions,
@@ -44,20 +80,7 @@ def make_report(
     bank: dict[str, Any],
     logits: torch.Tensor,
 ) -> AdaptReport:
-    """Measure a model that was made by a plan, and fill its report.
-
-    Args:
-        model: the trained model.
-        plan: the plan it was made by.
-        training: how the model was trained.
-        result: what the training measured.
-        head: how the model got its classifier, in words.
-        bank: the values that name the bank in the report.
-        logits: the model's logits for the task's test images: float (images, labels).
-
-    Returns:
-        The report.
-    """
+    """Fill the report of a model; `logits` are its logits for the test images, float (images, labels)."""
     inputs, voters, data, record = plan.inputs, plan.voters, plan.data, plan.record
     device, labels = inputs.device, data.task.labels
     predictions = logits.argmax(1).numpy()
@@ -73,7 +96,7 @@ def make_report(
     latency = measure_latencies({"model": model, "base": full}, data.train, device)
     _note_result(record, logits, latency["model"], inputs.options.max_latency_ms)
     costs = get_cost_model(full.config, image)
-    shares = vote_shares(mask, masks, voters.weights)
+    shares = vote_shares(mask, masks, voters.vote_weights)
     return AdaptReport(
         accuracy=float((predictions == targets).mean()) if len(targets) else math.nan,
         evaluated_on=data.evaluation_split,

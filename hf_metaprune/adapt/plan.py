@@ -123,7 +123,7 @@ class Plan:
 
 
 def resolve_options(
-    options: AdaptOptions, training: TrainingOptions, images_per_class: float, family: Recipe = CONVOLUTIONAL
+    options: AdaptOptions, training: TrainingOptions, images_per_class: float, recipe: Recipe = CONVOLUTIONAL
 ) -> tuple[AdaptOptions, TrainingOptions]:
     """Return the options with every open choice made by the preset's recipe.
 
@@ -133,12 +133,12 @@ def resolve_options(
         options: how neighbors are found and vote; None is an open choice.
         training: how the model is trained; None is an open choice.
         images_per_class: mean number of training images per class.
-        family: the recipe of the base's architecture.
+        recipe: the recipe of the base's architecture.
 
     Returns:
         Both kinds of options.
     """
-    recipe_values = preset_values(options.preset, images_per_class, options.strategy, family, training.optimizer)
+    recipe_values = preset_values(options.preset, images_per_class, options.strategy, recipe, training.optimizer)
     if options.prune_stem:  # the units that stay in the stem must learn to do without the others
         recipe_values["freeze_stem"] = False
 

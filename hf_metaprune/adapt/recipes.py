@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..config import VOTED
-from ..models.architectures.recipe import CONVOLUTIONAL, TRANSFORMER, Recipe
+from ..models.architectures.recipe import CONVOLUTIONAL, RECIPES, Recipe
 
 SIMILARITY = "auto"
 """The default similarity."""
@@ -35,21 +35,21 @@ TUNED_SHARE = 0.1
 """Share of units that stayed in the networks on which the learning rates were chosen."""
 
 
-def paper_recipe(strategy: str = "mvp", family: Recipe = CONVOLUTIONAL, optimizer: str | None = None) -> dict[str, Any]:
+def paper_recipe(strategy: str = "mvp", recipe: Recipe = CONVOLUTIONAL, optimizer: str | None = None) -> dict[str, Any]:
     """Return the papers' options by name.
 
     Args:
         strategy: the strategy; "smsp" takes its first weights from the base.
-        family: the recipe of the base's architecture.
-        optimizer: the user's optimizer; None: that of `family`.
+        recipe: the recipe of the base's architecture.
+        optimizer: the user's optimizer; None: that of `recipe`.
     """
-    optimizer = optimizer or family.optimizer
-    values = PAPER | {"optimizer": optimizer, "lr": family.paper_lr[optimizer]}
+    optimizer = optimizer or recipe.optimizer
+    values = PAPER | {"optimizer": optimizer, "lr": recipe.paper_lr[optimizer]}
     return values | ({"weights": "base"} if strategy == "smsp" else {})
 
 
 def default_recipe(
-    images_per_class: float, strategy: str = "mvp", family: Recipe = CONVOLUTIONAL, optimizer: str | None = None
+    images_per_class: float, strategy: str = "mvp", recipe: Recipe = CONVOLUTIONAL, optimizer: str | None = None
 ) -> dict[str, Any]:
     """Return the default options by name.
 
@@ -58,11 +58,11 @@ def default_recipe(
     Args:
         images_per_class: mean number of training images per class.
         strategy: the strategy.
-        family: the recipe of the base's architecture.
-        optimizer: the user's optimizer; None: that of `family`.
+        recipe: the recipe of the base's architecture.
+        optimizer: the user's optimizer; None: that of `recipe`.
     """
-    optimizer = optimizer or family.optimizer
-    rates = (family.near if strategy in VOTED else family.far)[optimizer]
+    optimizer = optimizer or recipe.optimizer
+    rates = (recipe.near if strategy in VOTED else recipe.far)[optimizer]
     lr = rates.many
     if images_per_class < MANY_IMAGES:
         lr = rates.few if images_per_class < SOME_IMAGES else rates.some
@@ -84,20 +84,20 @@ def default_recipe(
     }
 
 
-def scaled_learning_rate(lr: float, family: Recipe, images_per_class: float, share: float) -> float:
+def scaled_learning_rate(lr: float, recipe: Recipe, images_per_class: float, share: float) -> float:
     """Return the learning rate for a network of a given size.
 
-    For vision transformers and ConvNeXts the rate falls as the network grows, because a larger part of the base has
-    less to learn, and few images can damage it more. ResNets need the same rate at any size, and so does any network
-    with many images (docs/findings/learning-rates.md).
+    Where `recipe.rate_falls`, the rate falls as the network grows, because a larger part of the base has less to learn,
+    and few images can damage it more. Other networks need the same rate at any size, and so does any network with many
+    images (docs/findings/learning-rates.md).
 
     Args:
         lr: the recipe's learning rate, chosen for networks in which `TUNED_SHARE` of the units stay.
-        family: the recipe of the base's architecture.
+        recipe: the recipe of the base's architecture.
         images_per_class: mean number of training images per class.
         share: share of the base's units that stay.
     """
-    if not family.rate_falls or images_per_class >= MANY_IMAGES:
+    if not recipe.rate_falls or images_per_class >= MANY_IMAGES:
         return lr
     return lr * TUNED_SHARE / max(share, TUNED_SHARE)
 
@@ -105,21 +105,26 @@ def scaled_learning_rate(lr: float, family: Recipe, images_per_class: float, sha
 def default_texts() -> dict[str, str]:
     """Return the defaults of the default recipe of MVP, by option, as texts for help.
 
-    A text has one value, or the values for few, some and many images per class. If vision transformers and ConvNeXts
-    have other values, these follow.
+    A text has one value, or the values for few, some and many images per class. The values of other recipes of the
+    library follow where they differ from those of convolutional networks.
     """
-    texts: dict[str, list[str]] = {}
-    for family in (CONVOLUTIONAL, TRANSFORMER):
-        recipes = [default_recipe(n, family=family) for n in (5, 20, 100)]
-        for name in recipes[0]:
-            texts.setdefault(name, []).append(" / ".join(dict.fromkeys(str(values[name]) for values in recipes)))
-    return {name: ", for a ViT or ConvNeXt ".join(dict.fromkeys(values)) for name, values in texts.items()}
+    texts = _texts_by_option(CONVOLUTIONAL)
+    for recipe in RECIPES:
+        for name, text in _texts_by_option(recipe).items():
+            if text != texts[name]:
+                texts[name] += f", for {recipe.networks} {text}"
+    return texts
+
+
+def _texts_by_option(recipe: Recipe) -> dict[str, str]:
+    by_images = [default_recipe(n, recipe=recipe) for n in (5, 20, 100)]
+    return {name: " / ".join(dict.fromkeys(str(values[name]) for values in by_images)) for name in by_images[0]}
 
 
 def preset_values(
-    preset: str, images_per_class: float, strategy: str, family: Recipe, optimizer: str | None = None
+    preset: str, images_per_class: float, strategy: str, recipe: Recipe, optimizer: str | None = None
 ) -> dict[str, Any]:
     """Return the options of a preset by name: see `paper_recipe` and `default_recipe`."""
     if preset == "paper":
-        return paper_recipe(strategy, family, optimizer)
-    return default_recipe(images_per_class, strategy, family, optimizer)
+        return paper_recipe(strategy, recipe, optimizer)
+    return default_recipe(images_per_class, strategy, recipe, optimizer)

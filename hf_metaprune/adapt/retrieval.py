@@ -64,8 +64,8 @@ def find_voters(bank: Bank, query: Query, options: AdaptOptions) -> Voters:
         why = "; ".join(query.record.notes[-3:])
         all_entries = quantity(len(bank), "entry", "entries")
         raise BankError(f"only {len(neighbors)} of {all_entries} of {bank.title} can be used: {why}; {REMEDY}")
-    weights = tuple(similarity.weight(n.score) for n in neighbors) if options.weighted else None
-    return Voters(tuple(neighbors), tuple(runners_up), weights)
+    vote_weights = tuple(similarity.weight(n.score) for n in neighbors) if options.weighted else None
+    return Voters(tuple(neighbors), tuple(runners_up), vote_weights)
 
 
 def _is_usable(entry: Entry, query: Query, options: AdaptOptions) -> bool:

@@ -57,11 +57,13 @@ def order_by_votes(inputs: AdaptInputs, voters: Voters, record: RunRecord) -> Or
     """
     o = inputs.options
     masks = voters.masks(inputs.sizes)
-    sample, counts = o.vote != "top", count_votes(masks, voters.weights)
+    sample, counts = o.vote != "top", count_votes(masks, voters.vote_weights)
     tie_break = None
     if not sample and (inputs.ratio is None or is_tied(counts, _kept_counts(inputs.sizes, inputs.ratio))):
         tie_break = _sample_activations(inputs, record)
-    order = vote_order(masks, tau=o.tau, sample=sample, weights=voters.weights, tie_break=tie_break, seed=o.seed)
+    order = vote_order(
+        masks, tau=o.tau, sample=sample, vote_weights=voters.vote_weights, tie_break=tie_break, seed=o.seed
+    )
     return Order(order, ScoreMask(counts), ScoreMask(tie_break).normalized("layer") if tie_break else None)
 
 
@@ -76,7 +78,7 @@ def order_by_score_sum(inputs: AdaptInputs, voters: Voters, record: RunRecord) -
     """
     o = inputs.options
     score_masks = [entry.score_mask().reconciled(entry.mask).with_ones_for(inputs.sizes) for entry in voters.entries]
-    scores = sum_scores(score_masks, voters.weights, o.normalize)
+    scores = sum_scores(score_masks, voters.vote_weights, o.normalize)
     held_units, share = voters.held_units(inputs.sizes), o.activations or 0.0
     counts = None if inputs.ratio is None else _kept_counts(inputs.sizes, inputs.ratio)
     needs_others = share > 0 and (

@@ -20,7 +20,7 @@ class Voters:
     """The entries that vote, nearest first."""
     runners_up: tuple[Neighbor, ...] = ()
     """The entries that have a score but do not vote, nearest first."""
-    weights: tuple[float, ...] | None = None
+    vote_weights: tuple[float, ...] | None = None
     """The weight of each neighbor's vote; None: all count the same."""
 
     @property

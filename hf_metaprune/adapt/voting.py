@@ -13,13 +13,13 @@ from ..masks.mask import Mask, keep_count
 from ..masks.scores import normalized_weights
 
 
-def count_votes(masks: Sequence[Mask], weights: Sequence[float] | None = None) -> dict[str, np.ndarray]:
+def count_votes(masks: Sequence[Mask], vote_weights: Sequence[float] | None = None) -> dict[str, np.ndarray]:
     """Count the neighbors that keep each unit (MVP, Equation 1: the counts in the exponents).
 
     Args:
         masks: one mask per neighbor, all of one base.
-        weights: one weight per neighbor, at least 0; None: all votes count the same. The weights are scaled so that
-            they sum to the number of neighbors.
+        vote_weights: one weight per neighbor, at least 0; None: all votes count the same. The weights are scaled, so
+            that they sum to the number of neighbors.
 
     Returns:
         The votes for each unit: float64 (units,) by layer.
@@ -32,9 +32,9 @@ def count_votes(masks: Sequence[Mask], weights: Sequence[float] | None = None) -
         raise BankError("there is no neighbor to vote")
     if any(mask.sizes != masks[0].sizes for mask in masks):
         raise OptionError("the neighbors' masks belong to different networks")
-    vote_weights = len(masks) * normalized_weights(len(masks), weights)
+    scaled_weights = len(masks) * normalized_weights(len(masks), vote_weights)
     counts = {name: np.zeros(size) for name, size in masks[0].sizes.items()}
-    for mask, weight in zip(masks, vote_weights, strict=True):
+    for mask, weight in zip(masks, scaled_weights, strict=True):
         for name, kept in mask.items():
             counts[name][kept] += weight
     return counts
@@ -81,7 +81,7 @@ def vote_order(
     *,
     tau: float = 1.0,
     sample: bool = True,
-    weights: Sequence[float] | None = None,
+    vote_weights: Sequence[float] | None = None,
     tie_break: Mapping[str, np.ndarray] | None = None,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
@@ -91,7 +91,7 @@ def vote_order(
         masks: one mask per neighbor, all of one base.
         tau: temperature of the softmax; small values leave little to chance.
         sample: whether to draw units from Equation 1 without replacement; if not, they are ordered by their votes.
-        weights: one weight per neighbor, such as its similarity; None: all votes count the same.
+        vote_weights: one weight per neighbor, such as its similarity; None: all votes count the same.
         tie_break: scores (units,) by layer that order units of equal votes without sampling, the highest first; None:
             the lower index comes first.
         seed: seed of the draw; the same seed gives the same order.
@@ -103,7 +103,7 @@ def vote_order(
         BankError: there is no mask.
         OptionError: the masks belong to different networks, or the weights or `tau` cannot be used.
     """
-    counts, rng, order = count_votes(masks, weights), np.random.default_rng(seed), {}
+    counts, rng, order = count_votes(masks, vote_weights), np.random.default_rng(seed), {}
     for name, votes in counts.items():
         if sample:
             vote_probabilities(votes, tau)  # checks tau
@@ -153,19 +153,19 @@ def is_tied(counts: Mapping[str, np.ndarray], keep: Mapping[str, int]) -> bool:
     return False
 
 
-def vote_shares(mask: Mask, masks: Sequence[Mask], weights: Sequence[float] | None = None) -> list[float]:
+def vote_shares(mask: Mask, masks: Sequence[Mask], vote_weights: Sequence[float] | None = None) -> list[float]:
     """Return each neighbor's share of the votes for the units that stay.
 
     Args:
         mask: the units that stay.
         masks: one mask per neighbor.
-        weights: one weight per neighbor; None: all votes count the same.
+        vote_weights: one weight per neighbor; None: all votes count the same.
 
     Returns:
         One share per neighbor. They sum to 1, or are all 0 if no neighbor keeps any of the units.
     """
-    vote_weights = np.ones(len(masks)) if weights is None else np.asarray(weights, dtype=np.float64)
-    votes = vote_weights * [sum(len(np.intersect1d(kept, m[name])) for name, kept in mask.items()) for m in masks]
+    scaled_weights = np.ones(len(masks)) if vote_weights is None else np.asarray(vote_weights, dtype=np.float64)
+    votes = scaled_weights * [sum(len(np.intersect1d(kept, m[name])) for name, kept in mask.items()) for m in masks]
     return (votes / max(votes.sum(), 1e-300)).tolist()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from ..config import SearchOptions, override
 from ..errors import BaseMismatchError, FormatError, MissingFileError, NotABankError, OptionError
 from ..files.layout import BANK_FILE, BASE_FOLDER, CONFIG, FORMAT_VERSION, INDEX_FILE
-from ..files.names import is_repo_id
+from ..files.names import is_repo_id, user_path
 from ..files.shipped import SHIPPED_BANKS, shipped_path
 from ..files.storage import new_folder, read_json, storage_errors, write_json
 from ..hub.files import HubFiles, LocalFiles
@@ -174,8 +174,8 @@ class Bank(BankWriter):
             FormatError: there is no base model.
             ArchitectureError: the base cannot be pruned.
         """
-        folder = Path(base_model).expanduser()
-        local = folder.exists() or not is_repo_id(str(base_model))
+        folder = user_path(base_model)
+        local = isinstance(base_model, Path) or folder.exists() or not is_repo_id(base_model)
         files = LocalFiles(folder) if local else HubFiles(str(base_model), CONFIG, revision=revision, **hub_options)
         library, *_ = identify(read_json(files.root / CONFIG), files.root)
         repo = {"repo_id": files.repo_id, "revision": files.commit} if isinstance(files, HubFiles) else {}
@@ -215,7 +215,7 @@ class Bank(BankWriter):
 
                 bank = Bank.create("pet-bank", BaseModel.load("resnet50"), name="pets")
         """
-        root = Path(path).expanduser()
+        root = user_path(path)
         if (root / BANK_FILE).exists():
             bank = cls.open(root)
             if bank.base_sha256 != base.sha256:
@@ -305,16 +305,16 @@ def open_bank(
             for entry in open_bank("demo-bank"):
                 print(entry.id, entry.labels)
     """
-    path = Path(bank).expanduser()
+    path = user_path(bank)
     if bank in SHIPPED_BANKS and not path.exists():
         path = shipped_path(str(bank))
     if path.exists() or not isinstance(bank, str) or not is_repo_id(bank):
+        if not path.exists():
+            raise FormatError(f"there is no folder {bank}, and it is not an id of the Hub either: those are owner/name")
         if revision is not None:
             raise OptionError(
                 f"revision={revision!r}: only banks on the Hub have revisions, and {path} is a folder here"
             )
-        if not path.exists():
-            raise FormatError(f"there is no folder {bank}, and it is not an id of the Hub either: those are owner/name")
         return Bank.open(path, strict=strict is not False)
     return Bank.from_hub(
         bank,

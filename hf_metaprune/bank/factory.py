@@ -20,6 +20,7 @@ from ..data.images import ImageSet
 from ..data.task import Task, TaskData, pick_classes
 from ..errors import LockedError, OptionError
 from ..files.layout import BANK_FILE, BASE_FOLDER
+from ..files.names import user_path
 from ..files.storage import check_writable, clear_unfinished, fsync_dir, new_folder, write_json
 from ..hub.files import LocalFiles
 from ..methods import PruningJob, get_method
@@ -247,7 +248,7 @@ def copy_subset(bank: Bank, path: str | Path, ids: Sequence[str], name: str | No
         BankError: an id is unknown.
         StorageError: `path` exists, or cannot be written.
     """
-    root = Path(path).expanduser()
+    root = user_path(path)
     entries = {i: bank[i] for i in ids}
     with new_folder(root) as work:
         shutil.copytree(bank.base_folder, work / BASE_FOLDER)

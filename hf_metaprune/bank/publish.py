@@ -9,6 +9,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from ..errors import BankError
+from ..files.names import user_path
 from ..hub.files import Files
 from ..hub.repo import STARTER_FILES, Published, Repo
 from .commits import BankCommits, check_base, id_conflict
@@ -117,7 +118,7 @@ def add_entries(
     """
     repo = Repo(repo_id, token=token, revision=revision, create_pr=create_pr)
     state = _read_published_bank(repo)
-    paths = {new_path(check_id(entry_id), 0): Path(folder).expanduser() for entry_id, folder in folders.items()}
+    paths = {new_path(check_id(entry_id), 0): user_path(folder) for entry_id, folder in folders.items()}
     bank = BankReader(_ModelFolders(paths), state.meta or {})
     entries = [entry_from_folder(bank, path.rpartition("/")[2], path) for path in paths]
     _check_entries(bank, entries, progress)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..errors import FormatError, MetaPruneError
 from ..files.layout import BANK_FILE, INDEX_FILE, REJECTED_FOLDER, TEMPORARY, WEIGHTS
+from ..files.names import user_path
 from ..files.storage import storage_errors, write_json
 from .bank import Bank
 from .entry import Entry
@@ -61,7 +62,7 @@ def repair_index(bank_path: str | Path) -> tuple[Bank, list[Problem]]:
         FormatError: ``bank.json`` itself is damaged.
         StorageError: the folder cannot be written.
     """
-    _restore_meta(Path(bank_path).expanduser())
+    _restore_meta(user_path(bank_path))
     bank = Bank.open(bank_path)
     indexed: dict[str, Entry] = {}
     with contextlib.suppress(MetaPruneError):

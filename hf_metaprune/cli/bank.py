@@ -11,6 +11,7 @@ import typer
 from ..config import override
 from ..errors import OptionError
 from ..files.layout import BANK_FILE
+from ..files.names import user_path
 from ..text import quantity
 from .commands import DEFAULT_METHOD, MethodCommand, method_values
 from .output import Json, escape_markup, out, print_json, show_progress, sparkline, table
@@ -149,9 +150,9 @@ def bank_build(
 
     settings = override(get_method(method).options(), method_values(context))
     check_dtype(dtype)
-    check_writable(Path(bank).expanduser(), overwrite=True)
+    check_writable(user_path(bank), overwrite=True)
     network = BaseModel.load(base)
-    if (Path(bank).expanduser() / BANK_FILE).exists():
+    if (user_path(bank) / BANK_FILE).exists():
         Bank.create(bank, network)  # so that another base is an error before images are read
     images = read_task_data(data, network.preprocessing, seed=seed, progress=show_progress())
     unknown_labels = sorted(set(exclude or ()) - set(images.task.labels))

@@ -57,7 +57,7 @@ class MethodCommand(Command):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the words of a command line; the method is found first, because it has options of its own."""
-        ctx.meta[_METHOD_PARAMETERS] = _option_parameters(method_options(_named_method(args)))
+        ctx.meta[_METHOD_PARAMETERS] = _option_parameters(method_options(named_method(args)))
         return super().parse_args(ctx, args)
 
     def get_params(self, ctx: Any) -> list[Any]:
@@ -85,14 +85,15 @@ def method_options(method: str) -> type[MethodOptions]:
         return MethodOptions
 
 
-def _named_method(args: Sequence[str]) -> str:
-    """Return the method that a command line names."""
+def named_method(args: Sequence[str]) -> str:
+    """Return the method that a command line names; the last one counts, as for click."""
+    method = DEFAULT_METHOD
     for word, next_word in zip(args, [*args[1:], ""], strict=True):
         if word == "--method":
-            return next_word
-        if word.startswith("--method="):
-            return word.partition("=")[2]
-    return DEFAULT_METHOD
+            method = next_word
+        elif word.startswith("--method="):
+            method = word.partition("=")[2]
+    return method
 
 
 def _option_parameters(cls: type[MethodOptions]) -> list[Any]:

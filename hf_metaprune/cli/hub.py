@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import OptionError
+from ..files.names import user_path
 from ..text import quantity
 from .bank import BankArgument, bank_app
 from .output import Json, escape_markup, out, print_json, show_progress
@@ -136,7 +137,7 @@ def _open_local_bank(bank: str, revision: str | None, create_pr: bool) -> Bank |
     from ..bank.bank import Bank
     from ..files.names import is_repo_id
 
-    if not Path(bank).expanduser().exists() and is_repo_id(bank):
+    if not user_path(bank).exists() and is_repo_id(bank):
         return None
     if revision is not None or create_pr:
         raise OptionError(

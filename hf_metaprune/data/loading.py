@@ -84,7 +84,7 @@ def read_task_data(
 
 
 def hold_back(task: Task, images: ImageSet, share: float, seed: int, name: str) -> TaskData:
-    """Return a task whose evaluation images are drawn from its own images.
+    """Split the images of a task into training and evaluation images.
 
     Args:
         task: the classes.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, OptionError, reason
-from ..files.names import is_repo_id
+from ..files.names import is_repo_id, user_path
 from ..hub.client import hub_answers
 from .pairs import read_pairs
 from .split import Split, UnlabeledError, convert_labels, is_missing
@@ -45,7 +45,7 @@ def read_splits(source: Any, image_column: str | None, label_column: str | None)
     if isinstance(source, (str, Path)):
         source, name = _load_source(source)
     elif _are_paths(source):
-        source, name = _load_parquet([Path(p).expanduser() for p in source]), Path(source[0]).stem
+        source, name = _load_parquet([user_path(p) for p in source]), Path(source[0]).stem
     elif isinstance(source, datasets.DatasetDict):
         name = _own_name(next(iter(source.values()), None))
     elif isinstance(source, datasets.Dataset):
@@ -106,7 +106,7 @@ def _load_source(source: str | Path) -> tuple[Any, str]:
     import datasets
     from datasets.exceptions import DatasetNotFoundError
 
-    path = Path(source).expanduser()
+    path = user_path(source)
     try:
         if path.is_dir():
             folder = path.resolve()

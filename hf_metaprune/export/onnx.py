@@ -17,6 +17,7 @@ from torch import nn
 from ..data.images import ImageSet
 from ..data.preprocessing import Preprocessing
 from ..errors import DataError, MissingPackageError, reason
+from ..files.names import user_path
 from ..files.storage import write_bytes
 from ..models.modeling import MetaPrunedForImageClassification
 from .checking import INPUT, OUTPUT, Exported, check_logits, example_pixels, in_batches
@@ -67,7 +68,7 @@ def export_onnx(
     pixels = example_pixels(preprocessing, images, int8)
     content = onnx_bytes(model, preprocessing, pixels, int8)
     difference, agreement = check_logits(_make_runner(content), model, pixels, int8)
-    path = Path(path).expanduser()
+    path = user_path(path)
     write_bytes(path, content)
     return Exported(path, len(content), difference, agreement)
 

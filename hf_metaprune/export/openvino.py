@@ -9,6 +9,7 @@ from typing import Any
 from ..data.images import ImageSet
 from ..data.preprocessing import Preprocessing
 from ..errors import MissingPackageError
+from ..files.names import user_path
 from ..files.storage import new_folder
 from ..models.modeling import MetaPrunedForImageClassification
 from .checking import Exported, check_logits, example_pixels, in_batches
@@ -51,7 +52,7 @@ def export_openvino(
         import openvino
     except ImportError as error:
         raise MissingPackageError("OpenVINO needs one more package: `pip install 'hf-metaprune[openvino]'`") from error
-    path = Path(path).expanduser()
+    path = user_path(path)
     pixels = example_pixels(preprocessing, images, int8)
     with new_folder(path, overwrite=overwrite and (MODEL_FILE, Path(MODEL_FILE).with_suffix(".bin").name)) as work:
         openvino_model = openvino.Core().read_model(onnx_bytes(model, preprocessing, pixels, int8))

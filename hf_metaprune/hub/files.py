@@ -12,6 +12,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from ..errors import FormatError, HubUnreachableError, MissingRepoError, NotCachedError
+from ..files.names import user_path
 from ..version import __version__
 from .client import LIBRARY, hub_answers, hub_errors
 
@@ -74,7 +75,7 @@ class LocalFiles(Files):
     writable = True
 
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root).expanduser()
+        self.root = user_path(root)
         self.name = str(self.root)
 
     def get(self, limits: Mapping[str, int], progress: bool = False, force: bool = False) -> None:

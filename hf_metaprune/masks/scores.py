@@ -150,7 +150,7 @@ def normalized_weights(voters: int, weights: Sequence[float] | None) -> np.ndarr
 
 
 def sum_scores(
-    masks: Sequence[ScoreMask], weights: Sequence[float] | None = None, normalize: str = "layer"
+    masks: Sequence[ScoreMask], vote_weights: Sequence[float] | None = None, normalize: str = "layer"
 ) -> ScoreMask:
     """Return the mean of the neighbors' score masks, each normalized before (SMSP, arXiv 2307.04365).
 
@@ -158,7 +158,7 @@ def sum_scores(
 
     Args:
         masks: one score mask per neighbor, all of the same layers.
-        weights: one weight per neighbor, at least 0; None: all count the same.
+        vote_weights: one weight per neighbor, at least 0; None: all count the same.
         normalize: how each score mask is normalized: see `ScoreMask.normalized`.
 
     Raises:
@@ -174,7 +174,7 @@ def sum_scores(
         raise BankError("there is no neighbor to vote")
     if any(mask.sizes != masks[0].sizes for mask in masks):
         raise OptionError("the neighbors' score masks belong to different networks")
-    shares, normalized = normalized_weights(len(masks), weights), [mask.normalized(normalize) for mask in masks]
+    shares, normalized = normalized_weights(len(masks), vote_weights), [mask.normalized(normalize) for mask in masks]
     return ScoreMask(
         {
             name: sum(share * mask[name].astype(np.float64) for share, mask in zip(shares, normalized, strict=True))

@@ -41,8 +41,8 @@ class LearnedScoreOptions(MethodOptions):
 class ScoreTraining:
     """Training callback that learns scores, prunes by them, and cuts down to the ratio in the last step.
 
-    A layer that has reached the ratio is finished: its units stay, their scores are recorded no longer, and the L1
-    loss leaves them alone.
+    A layer that has reached the ratio is finished: its units stay, and their scores are no longer recorded or
+    penalized.
 
     Args:
         model: the model to train and prune.

@@ -122,7 +122,7 @@ def test_a_small_temperature_leaves_nothing_to_chance() -> None:
 def test_weights_count_votes_and_keep_their_sum() -> None:
     voters = [Mask({"l": [0]}, {"l": 2}), Mask({"l": [1]}, {"l": 2})]
     assert count_votes(voters, [3.0, 1.0])["l"].tolist() == [1.5, 0.5]
-    assert vote(voters, 0.5, sample=False, weights=[1.0, 3.0])["l"].tolist() == [1]
+    assert vote(voters, 0.5, sample=False, vote_weights=[1.0, 3.0])["l"].tolist() == [1]
 
 
 @pytest.mark.parametrize("weights", [[1.0], [0.0, 0.0], [-1.0, 2.0], [float("nan"), 1.0]])

@@ -242,6 +242,15 @@ def test_what_is_no_bank_is_told(hub: LoopbackHub, published: Bank, tmp_path: Pa
         MetaPruner.from_hub("./nowhere")
     with pytest.raises(OptionError, match="revision"):
         MetaPruner.from_hub(published.root, revision="main")
+    hub.reset_log()
+    for base_model in ("./me/bank", Path("me/bank")):
+        with pytest.raises(FormatError, match="no folder|config.json"):
+            Bank.from_base(base_model)
+    with pytest.raises(FormatError, match="no folder ./nowhere"):
+        MetaPruner.from_hub("./nowhere", revision="main")
+    with pytest.raises(OptionError, match="no such user"):
+        MetaPruner.from_hub("~nobody_of_this_name/bank")
+    assert hub.requests == []
     files = hub.read_files("me/bank")
     hub.put_files("me/bank", {"base/model.safetensors": files["base/model.safetensors"] + b" "})
     with pytest.raises((BaseMismatchError, FormatError)):

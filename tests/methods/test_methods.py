@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import replace
 from typing import ClassVar
 
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from hf_metaprune.config import option_fields
+from hf_metaprune.cli.commands import DEFAULT_METHOD, named_method
+from hf_metaprune.config import option, option_fields
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import OptionError
 from hf_metaprune.masks.mask import Mask, keep_count
@@ -244,8 +246,30 @@ def test_a_broken_plugin_is_named_and_stops_nothing_else(monkeypatch: pytest.Mon
         get_method("misnamed")
 
 
+def test_a_plugin_may_write_the_types_of_its_options_either_way() -> None:
+    """Evaluated or, after ``from __future__ import annotations``, as text."""
+    for power, maybe in ((float, int | None), ("float", "int | None")):
+        fields = [("power", power, option(1.0, "Power.", low=0.1, high=4.0)), ("maybe", maybe, option(None, "Count."))]
+        options = dataclasses.make_dataclass("Options", fields, bases=(SgdOptions,), frozen=True)
+        assert (options(power=2).power, options(maybe=3).maybe) == (2, 3)
+        for wrong, message in (({"power": 9.0}, "between 0.1 and 4.0"), ({"maybe": 1.5}, "must be a whole number")):
+            with pytest.raises(OptionError, match=message):
+                options(**wrong)
+    unknown = dataclasses.make_dataclass(
+        "Unknown", [("table", dict, option({}, "x"))], bases=(SgdOptions,), frozen=True
+    )
+    with pytest.raises(TypeError, match="table has the type dict; options have one of: int, float"):
+        unknown()
+
+
+def test_the_last_method_on_a_command_line_counts() -> None:
+    assert named_method(["--method", "ifp", "x", "--method=ahnp"]) == "ahnp"
+    assert named_method(["--method=ahnp", "--method", "amp"]) == "amp"
+    assert named_method(["x"]) == DEFAULT_METHOD
+
+
 def test_unknown_and_repeated_methods_are_refused() -> None:
-    with pytest.raises(OptionError, match="'nosuch'; there are: ahnp, amp, ifp, magnitude, random, taylor"):
+    with pytest.raises(OptionError, match=f"'nosuch'; there are: {', '.join(method_names())}"):
         get_method("nosuch")
     with pytest.raises(OptionError, match="registered already"):
         register_method(get_method("ifp"))

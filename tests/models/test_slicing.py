@@ -21,8 +21,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from hf_metaprune.errors import ArchitectureError, OptionError
 from hf_metaprune.masks.mask import Mask
 from hf_metaprune.models.architectures.architecture import Axis, tensor_axes
-from hf_metaprune.models.architectures.lookup import find_architecture, identify_architecture
-from hf_metaprune.models.architectures.registry import register
+from hf_metaprune.models.architectures.lookup import find_architecture, identify_architecture, supported
+from hf_metaprune.models.architectures.registry import ARCHITECTURES, register
 from hf_metaprune.models.slicing import EmptyBranch, count_parameters, shrink, slice_network, slice_state
 from tests.models.networks import (
     FEW,
@@ -258,8 +258,8 @@ def test_what_is_not_understood_is_refused_by_name(make: Callable[[], nn.Module]
 
 
 def test_unknown_networks_are_refused_with_what_is_supported() -> None:
-    named = r"supported: timm/convnext .*timm/efficientnet \(timm.models.efficientnet, .*add-an-architecture"
-    with pytest.raises(ArchitectureError, match=named):
+    assert all(f"{one.library}/{one.family} ({one.covers})" in supported() for one in ARCHITECTURES.all())
+    with pytest.raises(ArchitectureError, match=f"supported: {re.escape(supported())}; .*add-an-architecture"):
         identify_architecture(nn.Linear(2, 2))
     with pytest.raises(ArchitectureError, match="'vgg99'.*timm/resnet"):
         find_architecture("timm", "vgg99")

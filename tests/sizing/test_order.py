@@ -119,7 +119,7 @@ def test_scores_are_summed_after_they_are_made_comparable() -> None:
     assert layered["b"].tolist() == pytest.approx([0.5, 0.5])
     plain = sum_scores([one, other], normalize="none")
     assert plain["a"].tolist() == pytest.approx([15.5, 6.5])
-    weighted = sum_scores([one, other], weights=[3, 1], normalize="none")
+    weighted = sum_scores([one, other], vote_weights=[3, 1], normalize="none")
     assert weighted["a"].tolist() == pytest.approx([8.25, 4.75])
     overall = sum_scores([one], normalize="global")
     assert overall["a"].tolist() == pytest.approx([1 / 6, 3 / 6])
@@ -140,7 +140,7 @@ def test_scores_that_cannot_be_used_are_refused() -> None:
     with pytest.raises(BankError, match="no neighbor"):
         sum_scores([])
     with pytest.raises(OptionError, match="vote weights"):
-        sum_scores([ScoreMask({"a": [1]})], weights=[-1.0])
+        sum_scores([ScoreMask({"a": [1]})], vote_weights=[-1.0])
     with pytest.raises(OptionError, match="normalize"):
         ScoreMask({"a": [1]}).normalized("somehow")
     with pytest.raises(ValueError, match="read-only"):

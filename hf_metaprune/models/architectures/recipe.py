@@ -35,6 +35,8 @@ class Recipe:
         0.0002
     """
 
+    networks: str = "convolutional networks"
+    """What the help of options calls such networks."""
     optimizer: str = "sgd"
     """What the papers fine-tune such networks with."""
     near: Mapping[str, Rates] = field(default_factory=lambda: NEAR)
@@ -52,4 +54,6 @@ class Recipe:
 
 
 CONVOLUTIONAL = Recipe()
-TRANSFORMER = Recipe(optimizer="adamw", rate_falls=True, enough_held=0.75, scheduled=False)
+TRANSFORMER = Recipe("a ViT or ConvNeXt", "adamw", rate_falls=True, enough_held=0.75, scheduled=False)
+RECIPES = (CONVOLUTIONAL, TRANSFORMER)
+"""The recipes that families of the library share; the help of options has their values."""
