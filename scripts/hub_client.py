@@ -29,8 +29,8 @@ TINY = {"steps": 1, "eval_steps": (0,), "precision": "fp32"}
 
 def publish(bank: str, repo_id: str) -> Facts:
     """Publish a bank from its folder."""
-    done = Bank.open(bank).push_to_hub(repo_id)
-    return {"commits": len(done.commits), "added": len(done.added)}
+    publication = Bank.open(bank).push_to_hub(repo_id)
+    return {"commits": len(publication.commits), "added": len(publication.added)}
 
 
 def rank(repo_id: str, labels: list[str], synsets: list[str | None]) -> Facts:
@@ -64,8 +64,8 @@ STEPS: dict[str, Callable[..., Facts]] = {"publish": publish, "rank": rank, "ada
 def peak_mb() -> float | None:
     """Most memory this process has held so far; None where the system does not say (getrusage counts the parent's)."""
     status = Path("/proc/self/status")
-    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
-    return int(found[1]) * 1024 / 1e6 if found else None
+    match = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
+    return int(match[1]) * 1024 / 1e6 if match else None
 
 
 def main() -> None:
