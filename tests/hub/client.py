@@ -68,8 +68,8 @@ def point_at(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch, home: Path, toke
         "HF_HUB_DISABLE_XET": True,
         "HF_HUB_DISABLE_TELEMETRY": True,
     }
-    for name, held in values.items():
-        monkeypatch.setattr(constants, name, held, raising=False)
+    for name, setting in values.items():
+        monkeypatch.setattr(constants, name, setting, raising=False)
     monkeypatch.setattr(hf_api.api, "endpoint", hub.endpoint)
     if "datasets" in sys.modules:  # it copies what the client made of its environment
         _point_datasets_at(hub, monkeypatch, home)
@@ -125,7 +125,7 @@ def run_python(
         check: Fail, with what it wrote to standard error, when it fails.
     """
     inherited = {k: v for k, v in os.environ.items() if k not in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", _NO_PAUSES + code, *arguments],
         capture_output=True,
         text=True,
@@ -134,5 +134,5 @@ def run_python(
         timeout=300,
         check=False,
     )
-    assert not check or done.returncode == 0, done.stderr
-    return done
+    assert not check or process.returncode == 0, process.stderr
+    return process
