@@ -54,6 +54,6 @@ def test_a_page_answers_one_question(page: Path) -> None:
 
 def test_pages_that_code_names_are_there() -> None:
     files = [file for folder in ("hf_metaprune", "scripts", "tests") for file in (REPO / folder).rglob("*.py")]
-    named = {(file, page) for file in files for page in re.findall(r"\bdocs/[\w./-]+\.md", file.read_text())}
-    assert len(named) > 10
-    assert sorted(f"{file.relative_to(REPO)}: {page}" for file, page in named if not (REPO / page).exists()) == []
+    references = {(file, page) for file in files for page in re.findall(r"\bdocs/[\w./-]+\.md", file.read_text())}
+    assert len(references) > 10
+    assert sorted(f"{file.relative_to(REPO)}: {page}" for file, page in references if not (REPO / page).exists()) == []

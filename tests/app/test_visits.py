@@ -42,10 +42,10 @@ def test_from_an_example_to_a_model_on_disk(visit: Visits, tmp_path: Path, examp
     coming.value.save_as(path)
     with zipfile.ZipFile(path) as archive:
         archive.extractall(tmp_path)
-    made = load_result(tmp_path / "model")
-    assert made.report.options["steps"] == 20
+    result = load_result(tmp_path / "model")
+    assert result.report.options["steps"] == 20
     photo = next(examples.rglob("*.png"))
-    assert made.predict(photo)[0]["label"] in {folder.name for folder in (examples / "three_things").iterdir()}
+    assert result.predict(photo)[0]["label"] in {folder.name for folder in (examples / "three_things").iterdir()}
     assert "<html" in (tmp_path / "model" / "report.html").read_text()
     one.page.locator("#photo input[type=file]").set_input_files(str(photo))
     one.page.locator("#answer").get_by_text("Most likely").wait_for()

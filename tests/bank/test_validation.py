@@ -96,8 +96,8 @@ def test_validation_names_what_is_wrong_and_where(own_bank: Bank, damage, messag
     assert validate_bank(Bank.open(own_bank.root)) == []
     again, nothing = repair_index(own_bank.root)  # must not take what was refused before
     assert (len(again), nothing, recover(again)) == (3, [], [])
-    kept = list(own_bank.root.glob(".rejected/*"))
-    assert [folder.name for folder in kept] == ([] if damage is damage_missing else [f"{entry.id}.1"])
+    folders = list(own_bank.root.glob(".rejected/*"))
+    assert [folder.name for folder in folders] == ([] if damage is damage_missing else [f"{entry.id}.1"])
 
 
 @pytest.mark.parametrize(
