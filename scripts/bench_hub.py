@@ -176,8 +176,8 @@ def bench_using(bench: Bench) -> None:
                 bench.hub.put_files(MODEL, {"notes.txt": "changed"})
             row = run("search", base_model=BANK, cache_dir=str(bench.work / "search"))
             assert (row.facts["models"], row.facts["left_out"]) == (models, 0)
-            allowed = (2 if what == "cold" else 1) + pages + 2 * looked_at
-            bench.add(f"search {models:,} models: {what}", row, {f"{allowed:,} requests": row.requests <= allowed})
+            limit = (2 if what == "cold" else 1) + pages + 2 * looked_at
+            bench.add(f"search {models:,} models: {what}", row, {f"{limit:,} requests": row.requests <= limit})
 
 
 def fetched_only(bench: Bench, row: Row, neighbors: int) -> bool:

@@ -182,10 +182,10 @@ def make_table(files: list[Path], rows: list[str], baselines: list[str], *, cost
 
 def fill_page(text: str) -> str:
     """Return the text of a page with each marked table made again."""
-    filled, count = MARKED.subn(lambda match: f"{match[1]}\n{_marked_table(match[2])}\n\n{match[3]}", text)
+    page, count = MARKED.subn(lambda match: f"{match[1]}\n{_marked_table(match[2])}\n\n{match[3]}", text)
     if count != text.count(MARK):
         raise typer.BadParameter(f"{text.count(MARK)} tables begin, {count} end: put <!-- end --> in a line below each")
-    return filled
+    return page
 
 
 def _marked_table(arguments: str) -> str:
@@ -199,8 +199,8 @@ def _marked_table(arguments: str) -> str:
 
 def stale_pages(folder: Path) -> dict[Path, str]:
     """Return the pages of a folder whose tables differ from the runs, with the text that they should have."""
-    filled = {page: fill_page(page.read_text()) for page in sorted(folder.glob("*.md"))}
-    return {page: text for page, text in filled.items() if text != page.read_text()}
+    pages = {page: fill_page(page.read_text()) for page in sorted(folder.glob("*.md"))}
+    return {page: text for page, text in pages.items() if text != page.read_text()}
 
 
 app = typer.Typer(add_completion=False)

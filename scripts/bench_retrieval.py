@@ -130,24 +130,24 @@ def main(
     timed: Annotated[int, typer.Option(help="Queries whose wall time is taken.")] = 3,
 ) -> None:
     """Print the tables."""
-    opened = Bank.open(bank)
-    cifar = read_cifar100(opened.base, data)
+    whole_bank = Bank.open(bank)
+    cifar = read_cifar100(whole_bank.base, data)
     seen_classes = [c for c in range(100) if c not in held_out_classes()]
     few = pick_classes(cifar.train.stratified(REFERENCE_IMAGES * 100 // len(seen_classes), 0), seen_classes)
-    sketch_bank(opened, few, device=CPU)
-    entries = list(opened)
+    sketch_bank(whole_bank, few, device=CPU)
+    entries = list(whole_bank)
     cases = [(kind, n, Query(d.task, d.train, CPU)) for kind, n, d in targets(cifar, count)]
     queries = [query for _, _, query in cases]
     exact = exact_scores(entries, queries)
-    embeddings, wordnet = Embeddings(opened, cifar), get_similarity("wordnet")
+    embeddings, wordnet = Embeddings(whole_bank, cifar), get_similarity("wordnet")
     measures: dict[str, Callable[[Query], Scores]] = {
-        "chance": lambda q: dict(zip(opened.entries, np.random.default_rng(0).random(len(entries)), strict=True)),
+        "chance": lambda q: dict(zip(whole_bank.entries, np.random.default_rng(0).random(len(entries)), strict=True)),
         "WordNet": lambda q: dict(wordnet.scores(q, entries)),
         "class means of the base": lambda q: embeddings(q, entries),
         "sketches": lambda q: guess_scores(q, entries),
     }
     places = [int(np.ceil(share * len(entries))) for share in SHARES]
-    base = base_cost(opened, queries[0].sample.images[:1])
+    base = base_cost(whole_bank, queries[0].sample.images[:1])
     print(f"{len(entries)} entries, {len(queries)} queries")
     print(f"recall of the {BEST} best by LEEP with labels (nats that the best of the shortlist is worse)\n")
     print("| shortlist | queries | " + " | ".join(f"{p} ({p / len(entries):.0%})" for p in places) + " |")
@@ -163,7 +163,7 @@ def main(
             print(f"| {name} | {group} | " + " | ".join(f"{share:.2f} ({gap:.3f})" for share, gap in means) + " |")
         shares = [(p + (0 if name in ("chance", "WordNet") else base)) / len(entries) for p in places]
         print(f"| {name} | cost | " + " | ".join(f"{share:.1%}" for share in shares) + " |")
-    seconds = wall_times(opened, queries[1 : 1 + 2 * timed : 2])
+    seconds = wall_times(whole_bank, queries[1 : 1 + 2 * timed : 2])
     print(f"\nseconds of ranking (20 images a class): {', '.join(f'{k} {v:.2f}' for k, v in seconds.items())}")
     print(f"auto looks at {max(auto.MIN_SHORTLIST, int(np.ceil(auto.SHORTLIST_SHARE * len(entries))))} entries")
 

@@ -39,8 +39,8 @@ def rank(repo_id: str, labels: list[str], synsets: list[str | None]) -> Facts:
     images = torch.empty(0, 3, 1, 1, dtype=torch.uint8), torch.empty(0, dtype=torch.long)
     no_images = ImageSet(*images, Preprocessing((3, 1, 1), (0.5,) * 3, (0.5,) * 3, "bilinear", 1.0))
     query = Query(Task(tuple(labels), tuple(synsets)), no_images, torch.device("cpu"))
-    ranked = get_similarity("wordnet").rank(query, list(bank))
-    return {"entries": len(ranked), "nearest": ranked[0].entry.id}
+    neighbors = get_similarity("wordnet").rank(query, list(bank))
+    return {"entries": len(neighbors), "nearest": neighbors[0].entry.id}
 
 
 def adapt(repo_id: str, cache_dir: str, data: str, neighbors: int, to: str | None = None) -> Facts:

@@ -97,10 +97,10 @@ def parameters(callback: Any) -> Iterator[tuple[str, Any, Any, Any]]:
 
 def shown_option(name: str, kind: Any, about: Any, default: Any) -> list[str]:
     """A row about an option: how it is written, what is taken if it is left out, what it does."""
-    declared = [about.default, *about.param_decls] if isinstance(about.default, str) else []  # as typer reads Annotated
-    forms = [part for decl in declared or [flag(name)] for part in decl.split("/")]
+    names = [about.default, *about.param_decls] if isinstance(about.default, str) else []  # as typer reads Annotated
+    forms = [part for decl in names or [flag(name)] for part in decl.split("/")]
     is_switch = bool in (kind, *typing.get_args(kind))
-    if is_switch and not declared:
+    if is_switch and not names:
         forms.append("--no-" + name.replace("_", "-"))
     if not is_switch:
         forms = [f"{decl} {about.metavar or _metavar(kind)}" for decl in forms]

@@ -155,8 +155,8 @@ def test_fields_are_documented_one_by_one(path: str) -> None:
 
 @pytest.mark.parametrize("module", sorted({path.rpartition(".")[0] for path in documented()} - {"hf_metaprune"}))
 def test_examples_in_docstrings_run(module: str) -> None:
-    loaded = importlib.import_module(module)
-    outcome = doctest.testmod(loaded, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    namespace = importlib.import_module(module)
+    outcome = doctest.testmod(namespace, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     assert outcome.failed == 0
 
 

@@ -36,9 +36,9 @@ def test_a_row_with_a_ratio_is_compared_with_its_baseline_at_that_ratio() -> Non
     runs = bench_report.read_runs([REPO / "docs" / "bench" / "vit.jsonl"])
     groups = [bench_report.KINDS]
     table = bench_report.difference_table(runs, ["SMSP, r=0.5", "SMSP, r=0.8"], ["no bank", "whole base"], groups)
-    compared = [line.split(" | ")[:2] for line in table.splitlines()[2:]]
+    rows = [line.split(" | ")[:2] for line in table.splitlines()[2:]]
     at_ratio = [["| SMSP, r=0.5", "no bank, r=0.5"], ["| SMSP, r=0.8", "no bank, r=0.8"]]
-    assert compared == [*at_ratio, ["| SMSP, r=0.5", "whole base"], ["| SMSP, r=0.8", "whole base"]]
+    assert rows == [*at_ratio, ["| SMSP, r=0.5", "whole base"], ["| SMSP, r=0.8", "whole base"]]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

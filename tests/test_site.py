@@ -180,8 +180,8 @@ def all_commands() -> list[tuple[str, str]]:
         if path in GENERATED:
             continue
         inline = re.findall(r"(?<!`)`((?:uv run )?hf-metaprune [^`]+)`(?!`)", BLOCK.sub("", path.read_text()))
-        typed = [command for block in blocks(path) if not block.language for command in commands(block.text)]
-        pairs += [(name_of(path), " ".join(command.split())) for command in [*typed, *inline]]
+        lines = [command for block in blocks(path) if not block.language for command in commands(block.text)]
+        pairs += [(name_of(path), " ".join(command.split())) for command in [*lines, *inline]]
     return list(dict.fromkeys(pairs))
 
 

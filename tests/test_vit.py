@@ -99,9 +99,9 @@ def test_a_network_that_no_longer_looks_at_its_image_says_so(pruner: MetaPruner,
 
 @pytest.mark.slow
 def test_rounding_that_changes_the_ratio_is_said(pruner: MetaPruner, target: TaskData) -> None:
-    rounded = pruner.adapt(target, **FAST, ratio=0.9, round_to=16).report
-    (note,) = (note for note in rounded.notes if note.startswith("round_to=16 removes"))
-    assert f"{rounded.ratio:.0%}" in note
+    report = pruner.adapt(target, **FAST, ratio=0.9, round_to=16).report
+    (note,) = (note for note in report.notes if note.startswith("round_to=16 removes"))
+    assert f"{report.ratio:.0%}" in note
     assert "where the ratio alone would remove 88%" in note
     assert not any("round_to" in note for note in pruner.adapt(target, **FAST, ratio=0.5, round_to=2).report.notes)
 

@@ -202,14 +202,14 @@ class Visit:
 @pytest.fixture
 def visit(browser: Any, served: Served) -> Iterator[Any]:
     """Open the page as another visitor, and wait until it shows something: ``visit()``."""
-    opened: list[Visit] = []
+    visits: list[Visit] = []
 
     def open_page(url: str = served.url, shows: str = "button:text('Make my model')", **context: Any) -> Visit:
-        opened.append(Visit(browser, url, **context))
-        opened[-1].page.locator(shows).first.wait_for()
-        return opened[-1]
+        visits.append(Visit(browser, url, **context))
+        visits[-1].page.locator(shows).first.wait_for()
+        return visits[-1]
 
     yield open_page
-    for one in opened:
+    for one in visits:
         one.context.close()
         assert one.complaints == []

@@ -55,11 +55,11 @@ def test_a_phone_shows_all_of_it_and_a_reader_can_read_it(visit: Callable[..., V
 @pytest.mark.slow
 def test_the_keyboard_alone_is_enough(visit: Callable[..., Visit]) -> None:
     one = visit()
-    reached = set()
+    names = set()
     for _ in range(40):
         one.page.keyboard.press("Tab")
-        reached.add(one.page.evaluate("document.activeElement.innerText || document.activeElement.id"))
-    assert {"Use these photos", "Make my model"} <= {text.strip() for text in reached}
+        names.add(one.page.evaluate("document.activeElement.innerText || document.activeElement.id"))
+    assert {"Use these photos", "Make my model"} <= {text.strip() for text in names}
 
 
 @pytest.mark.slow

@@ -24,9 +24,9 @@ from .test_access import findings
 def test_it_is_searched_and_shows_pictures(visit: Callable[..., Visit], served: Served, bank_folder: Path) -> None:
     one = visit()
     one.wait_for_bank(bank_folder)
-    with one.context.expect_page() as opened:
+    with one.context.expect_page() as popup:
         one.page.get_by_role("link", name="a bank of small models").click()
-    page = opened.value  # another one: photos and model stay where they are
+    page = popup.value  # another one: photos and model stay where they are
     page.locator("#pictures svg").nth(2).wait_for()
     bank = Bank.open(bank_folder)
     label = next(iter(bank)).labels[0]

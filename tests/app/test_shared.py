@@ -23,26 +23,26 @@ from hf_metaprune.errors import MetaPruneError
 
 
 def test_the_bank_is_opened_once_for_all(bank_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened: list[Any] = []
+    calls: list[Any] = []
     real = MetaPruner.from_hub
-    monkeypatch.setattr(MetaPruner, "from_hub", lambda where: opened.append(where) or real(where))
-    shared = SharedState(bank_folder, None)
-    assert opened == []
-    threads = [threading.Thread(target=lambda: shared.opened_bank) for _ in range(4)]
+    monkeypatch.setattr(MetaPruner, "from_hub", lambda where: calls.append(where) or real(where))
+    state = SharedState(bank_folder, None)
+    assert calls == []
+    threads = [threading.Thread(target=lambda: state.opened_bank) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert opened == [bank_folder]
-    assert shared.opened_bank.base_cost[0] > 0
-    assert shared.opened_bank.ratio == shared.opened_bank.reader.default_ratio
+    assert calls == [bank_folder]
+    assert state.opened_bank.base_cost[0] > 0
+    assert state.opened_bank.ratio == state.opened_bank.reader.default_ratio
 
 
 def test_a_bank_that_is_not_there_is_said_to_everyone(tmp_path: Path) -> None:
-    shared = SharedState(tmp_path / "nothing", None)
+    state = SharedState(tmp_path / "nothing", None)
     for _ in range(2):
         with pytest.raises(MetaPruneError, match="nothing"):
-            shared.opened_bank  # noqa: B018
+            state.opened_bank  # noqa: B018
 
 
 @pytest.mark.slow
@@ -66,8 +66,8 @@ def test_examples_are_shown_with_their_classes(tmp_path: Path, examples: Path) -
     classes = dict(SharedState(tmp_path, tmp_path).example_classes())
     assert classes["splits"] == classes["other"] == classes["plain"] == ""
     assert set(classes["three things"].split(", ")) == {path.name for path in (examples / "three_things").iterdir()}
-    shipped = dict(SharedState(tmp_path, Path(__file__).parents[2] / "space" / "examples").example_classes())
-    assert shipped == {"unseen five": "spider, sunflower, table, train, wardrobe"}
+    example_classes = dict(SharedState(tmp_path, Path(__file__).parents[2] / "space" / "examples").example_classes())
+    assert example_classes == {"unseen five": "spider, sunflower, table, train, wardrobe"}
 
 
 def test_latencies_are_measured_once_and_interpolated(bank_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

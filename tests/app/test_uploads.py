@@ -144,8 +144,8 @@ def test_odd_photos_are_cleaned() -> None:
     exif = Image.Exif()
     exif[0x010E] = "<script>alert(1)</script>"
     exif[0x0112] = 6
-    turned = read_photo(photo(size=(40, 20), exif=exif), LIMITS)
-    assert turned.size == (20, 40)
+    image = read_photo(photo(size=(40, 20), exif=exif), LIMITS)
+    assert image.size == (20, 40)
     polyglot = photo("GIF") + b"<script>alert(1)</script>"
     uploads = photos()
     uploads.add("cat", [polyglot, photo(exif=exif)])

@@ -229,10 +229,10 @@ def test_other_photos_and_another_size_are_none_of_the_model_that_there_is(
     slider.focus()
     one.page.keyboard.press("ArrowLeft")
     one.message("#size", "Your model was made at")
-    typed = one.page.get_by_label("number input for How small")
+    number = one.page.get_by_label("number input for How small")
     for value in ("5", "", "0.8"):
-        typed.fill(value)
-        typed.press("Tab")
+        number.fill(value)
+        number.press("Tab")
         one.message("#size", "of the base")
     photos = next(iter(write_photos(tmp_path, task_data, (4,)).values()))
     svg = tmp_path / "drawing.png"

@@ -143,8 +143,8 @@ def test_damaged_indexes_are_refused_and_rebuilt(own_bank: Bank) -> None:
     index.write_bytes(index.read_bytes()[:200])
     with pytest.raises(FormatError, match="index.parquet cannot be read.*--repair"):
         len(Bank.open(own_bank.root))
-    repaired, left_out = repair_index(own_bank.root)
-    assert ([e.row() for e in repaired], left_out) == (rows, [])
+    entries, left_out = repair_index(own_bank.root)
+    assert ([e.row() for e in entries], left_out) == (rows, [])
     table = pq.read_table(index)
     pq.write_table(table.drop_columns(["sha256"]), index)
     with pytest.raises(FormatError, match="sha256"):

@@ -49,8 +49,8 @@ def test_the_stated_size_is_what_pyarrow_says(rows: list[tuple[list[str], int]],
     pq.write_table(table, sink, row_group_size=group)
     metadata = pq.read_metadata(sink)
     chunks = [metadata.row_group(g).column(c) for g in range(metadata.num_row_groups) for c in range(2)]
-    unpacked = sum(chunk.total_uncompressed_size + 8 * chunk.num_values for chunk in chunks)
-    assert read_stated_size(sink) == (len(rows), unpacked)
+    size = sum(chunk.total_uncompressed_size + 8 * chunk.num_values for chunk in chunks)
+    assert read_stated_size(sink) == (len(rows), size)
 
 
 @given(content=st.binary(max_size=60))

@@ -310,9 +310,9 @@ def test_another_base_is_refused_before_images_are_read(run, bank_folder: Path, 
 
 def test_a_read_only_folder_is_said(run_python, tmp_path: Path) -> None:
     """As nobody, where the tests are run by root, who may write everywhere."""
-    closed = tmp_path / "closed"
-    closed.mkdir()
-    closed.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    folder = tmp_path / "closed"
+    folder.mkdir()
+    folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
     code = (
         "import os, sys; from pathlib import Path\n"
         "from hf_metaprune.files.storage import check_writable\n"
@@ -323,7 +323,7 @@ def test_a_read_only_folder_is_said(run_python, tmp_path: Path) -> None:
         "except StorageError as error:\n"
         "    print(error)\n"
     )
-    assert "permission denied" in run_python(code, str(closed / "out"))
+    assert "permission denied" in run_python(code, str(folder / "out"))
 
 
 def test_ctrl_c_leaves_nothing_half_written(

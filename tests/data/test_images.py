@@ -147,11 +147,11 @@ def test_augmentation_shifts_and_mirrors_and_follows_its_seed() -> None:
     a = augment(x, torch.Generator().manual_seed(0))
     assert a.shape == x.shape
     assert torch.equal(a, augment(x, torch.Generator().manual_seed(0)))
-    mirrored = [augment(x, torch.Generator().manual_seed(s), shift=0.0)[0] for s in range(12)]
-    assert {torch.equal(m, x[0]) for m in mirrored} == {True, False}
-    assert all(torch.equal(m, x[0]) or torch.equal(m, x[0].flip(2)) for m in mirrored)
-    shifted = augment(x, torch.Generator().manual_seed(3), flip=False)
-    assert set(shifted.unique().tolist()) <= set(x.unique().tolist())
+    images = [augment(x, torch.Generator().manual_seed(s), shift=0.0)[0] for s in range(12)]
+    assert {torch.equal(m, x[0]) for m in images} == {True, False}
+    assert all(torch.equal(m, x[0]) or torch.equal(m, x[0].flip(2)) for m in images)
+    image = augment(x, torch.Generator().manual_seed(3), flip=False)
+    assert set(image.unique().tolist()) <= set(x.unique().tolist())
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int32])

@@ -124,13 +124,13 @@ def run_python(
         token: Logs the process in.
         check: Fail, with what it wrote to standard error, when it fails.
     """
-    inherited = {k: v for k, v in os.environ.items() if k not in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")}
+    variables = {k: v for k, v in os.environ.items() if k not in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")}
     process = subprocess.run(
         [sys.executable, "-c", _NO_PAUSES + code, *arguments],
         capture_output=True,
         text=True,
         cwd=REPO,
-        env=inherited | environment(hub, home, token),
+        env=variables | environment(hub, home, token),
         timeout=300,
         check=False,
     )

@@ -42,8 +42,8 @@ def resolve(hub: LoopbackHub, request: Request, kind: str | None, repo: str, rev
         }
         return Reply(302, headers)
     if hub.pins and blob.size and not repository.private and not repository.gated:
-        pinned = f"/api/resolve-cache/{kind}/{repo}/{commit.oid}/{quote(path)}"
-        return Reply(307, {"X-Repo-Commit": commit.oid, "Location": f"{pinned}?{urlencode({'etag': blob.etag})}"})
+        address = f"/api/resolve-cache/{kind}/{repo}/{commit.oid}/{quote(path)}"
+        return Reply(307, {"X-Repo-Commit": commit.oid, "Location": f"{address}?{urlencode({'etag': blob.etag})}"})
     return _send(request, blob, {"X-Repo-Commit": commit.oid})
 
 
@@ -108,9 +108,9 @@ def lfs_batch(hub: LoopbackHub, request: Request, kind: str | None, repo: str) -
         oid, size = item["oid"], item["size"]
         answer = {"oid": oid, "size": size, "authenticated": True}
         if oid not in repository.uploaded:
-            put = _signed(hub, f"/upload/{kind}/{repo}/{oid}/{size}")
+            address = _signed(hub, f"/upload/{kind}/{repo}/{oid}/{size}")
             verify = request.endpoint + request.path.removesuffix("batch") + "verify"
-            answer["actions"] = {"upload": {"href": put, "header": {}}, "verify": {"href": verify, "header": {}}}
+            answer["actions"] = {"upload": {"href": address, "header": {}}, "verify": {"href": verify, "header": {}}}
         objects.append(answer)
     return Reply.json({"transfer": "basic", "objects": objects})
 

@@ -160,17 +160,17 @@ def test_without_a_network_what_is_cached_is_used(
     with pytest.raises(HubUnreachableError, match="not in the cache"):
         MetaPruner.from_hub("me/bank", local_files_only=True)
     pruner = MetaPruner.from_hub("me/bank")
-    used = list(pruner.bank)[:2]
-    pruner.bank.fetch(used)
+    voters = list(pruner.bank)[:2]
+    pruner.bank.fetch(voters)
     pruner.bank.base_folder  # noqa: B018
     hub.reset_log()
     offline = Bank.from_hub("me/bank", local_files_only=True)
     assert len(offline) == 4
-    offline[used[0].id].verify()
+    offline[voters[0].id].verify()
     with pytest.raises(HubUnreachableError, match=r"model.safetensors|config.json"):
         list(offline)[3].load_model()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    Bank.from_hub("me/bank")[used[1].id].verify()
+    Bank.from_hub("me/bank")[voters[1].id].verify()
     with pytest.raises(HubUnreachableError):
         Bank.from_hub("me/other")
     assert hub.requests == []
@@ -226,8 +226,8 @@ def test_private_and_gated_banks(hub: LoopbackHub, bank: Bank, monkeypatch: pyte
     with pytest.raises(HubError, match="gated: ask for access"):
         Bank.from_hub("lab/gated")
     hub.grant("lab/gated", "me")
-    opened = Bank.from_hub("lab/gated")
-    next(iter(opened)).verify()
+    gated_bank = Bank.from_hub("lab/gated")
+    next(iter(gated_bank)).verify()
 
 
 def test_what_is_no_bank_is_told(hub: LoopbackHub, published: Bank, tmp_path: Path) -> None:

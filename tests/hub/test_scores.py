@@ -57,9 +57,9 @@ def test_scores_that_somebody_swapped_do_not_vote(hub: LoopbackHub, folder: Path
     one, other = bank
     hub.put_files("me/vit", {f"{one.path}/{SCORES}": (other.folder / SCORES).read_bytes()})
     forget(hub)
-    swapped = Bank.from_hub("me/vit")[one.id]
+    entry = Bank.from_hub("me/vit")[one.id]
     with pytest.raises(FormatError, match="its sha256 is not that of the index"):
-        swapped.score_mask()
+        entry.score_mask()
     report = MetaPruner.from_hub("me/vit").adapt(task, strategy="smsp", neighbors=1, **TINY).report
     assert [n["id"] for n in report.neighbors] == [other.id]
     assert any(one.id in note for note in report.notes)

@@ -149,7 +149,7 @@ class _Handler(BaseHTTPRequestHandler):
         )
         reply = server.answer(request)
         sends_body = self.command != "HEAD" and reply.status not in (204, 304)
-        announced = len(reply.body) if reply.length is None else reply.length
+        length = len(reply.body) if reply.length is None else reply.length
         content = reply.body[: reply.keep] if sends_body and not reply.drop else b""
         # Noted before it is sent: a client that has its answer finds it in the log
         server.note(
@@ -167,8 +167,8 @@ class _Handler(BaseHTTPRequestHandler):
             )
         )
         if not reply.drop:
-            self._send(reply, announced, content)
-        if reply.drop or (sends_body and len(content) != announced):
+            self._send(reply, length, content)
+        if reply.drop or (sends_body and len(content) != length):
             self._hang_up()
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = answer
@@ -183,12 +183,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return b"".join(parts)
 
-    def _send(self, reply: Reply, announced: int, content: bytes) -> None:
+    def _send(self, reply: Reply, length: int, content: bytes) -> None:
         self.send_response(reply.status)
         for name, value in reply.headers.items():
             self.send_header(name, value)
         if reply.status not in (204, 304):
-            self.send_header("Content-Length", str(announced))
+            self.send_header("Content-Length", str(length))
         self.end_headers()
         self.wfile.write(content)
         self.wfile.flush()

@@ -90,21 +90,21 @@ def preupload(hub: LoopbackHub, request: Request, kind: str, repo: str, rev: str
     """Say for each file whether it goes to LFS, and what is there now."""
     repository = hub.store.find_own(request.token, kind, repo, request.flag("create_pr"), unquote(rev))
     commit, body, answers = repository.at(unquote(rev)), request.json(), []
-    ignored = body.get("gitIgnore")
-    if ignored is None and ".gitignore" in commit.files:
-        ignored = commit.files[".gitignore"].data.decode()
+    gitignore = body.get("gitIgnore")
+    if gitignore is None and ".gitignore" in commit.files:
+        gitignore = commit.files[".gitignore"].data.decode()
     for item in body["files"]:
         path, sample = item["path"], base64.b64decode(item.get("sample", ""))
         mode = "lfs" if is_large(path, item["size"], sample, hub.lfs_threshold) else "regular"
-        answer = {"path": path, "uploadMode": mode, "shouldIgnore": _ignored(path, ignored or "")}
+        answer = {"path": path, "uploadMode": mode, "shouldIgnore": _ignored(path, gitignore or "")}
         if (there := commit.files.get(path)) is not None:
             answer["oid"] = there.etag
         answers.append(answer)
     return Reply.json({"files": answers, "commitOid": commit.oid})
 
 
-def _ignored(path: str, ignored: str) -> bool:
-    patterns = [line.strip().rstrip("/") for line in ignored.splitlines() if line.strip() and line[0] != "#"]
+def _ignored(path: str, gitignore: str) -> bool:
+    patterns = [line.strip().rstrip("/") for line in gitignore.splitlines() if line.strip() and line[0] != "#"]
     parts = path.split("/")
     return any(fnmatch.fnmatch(name, p) for p in patterns for name in [*parts, path])
 

@@ -257,8 +257,8 @@ def test_a_schedule_that_the_steps_cannot_hold_is_said(
     sizes, few = base.sizes, IterativeOptions(ratio=0.7, steps=4, prune_every=2, prune_share=0.3, batch_size=24)
     least = least_steps(sizes, few)
     goal = {name: keep_count(size, 0.7) for name, size in sizes.items()}
-    reached = [counts == goal for counts in counts_by_step(sizes, replace(few, steps=least + 1))]
-    assert reached == [False] * least + [True]
+    matches = [counts == goal for counts in counts_by_step(sizes, replace(few, steps=least + 1))]
+    assert matches == [False] * least + [True]
     get_method("ifp").prune(job(base, task_data, steps=4))
     (message,) = (record.getMessage() for record in caplog.records)
     assert f"are pruned only after {least} steps, so step 4 cuts the rest" in message

@@ -43,8 +43,8 @@ def nearest(bank: Bank, task_query: Query, n: int) -> list[str]:
 
 def test_sketches_rank_like_the_entries_themselves(bank: Bank, task_data: TaskData) -> None:
     task_query = query(task_data)
-    guessed, exact = guess_scores(task_query, list(bank)), get_similarity("leep+labels").scores(task_query, list(bank))
-    assert np.corrcoef([guessed[i] for i in exact], list(exact.values()))[0, 1] > 0.9
+    guess, exact = guess_scores(task_query, list(bank)), get_similarity("leep+labels").scores(task_query, list(bank))
+    assert np.corrcoef([guess[i] for i in exact], list(exact.values()))[0, 1] > 0.9
 
 
 def test_only_the_shortlist_is_looked_at(own_bank: Bank, task_data: TaskData) -> None:
@@ -89,8 +89,8 @@ def test_a_sketch_of_another_base_is_left_out(own_bank: Bank, task_data: TaskDat
 def test_entries_without_a_sketch_are_shortlisted_by_wordnet(own_bank: Bank, task_data: TaskData) -> None:
     own_bank.update_index({e.id: replace(e, sketch=None) for e in own_bank})
     some = get_similarity("auto").shortlist(query(task_data), list(own_bank))
-    ranked = [n.entry.id for n in get_similarity("wordnet").rank(query(task_data), list(own_bank))]
-    assert [e.id for e in some] == ranked[:2]
+    ids = [n.entry.id for n in get_similarity("wordnet").rank(query(task_data), list(own_bank))]
+    assert [e.id for e in some] == ids[:2]
 
 
 def test_without_wordnet_they_are_all_looked_at(

@@ -137,8 +137,8 @@ def test_a_budget_out_of_reach_names_the_smallest() -> None:
         largest_counts(sizes, Budget(max_params=10), costs)
     assert largest_counts(sizes, Budget(max_params=least), costs) == sizes.counts(1.0)
     with pytest.raises(OptionError, match=r"parameters, its widths rounded to 8, its layer_ratios as they are$"):
-        fixed = layer_exceptions(("layer1.*=0.5",), base.layers)
-        largest_counts(sizing(base, multiple=8, exceptions=fixed), Budget(max_params=10), costs)
+        exceptions = layer_exceptions(("layer1.*=0.5",), base.layers)
+        largest_counts(sizing(base, multiple=8, exceptions=exceptions), Budget(max_params=10), costs)
 
 
 def test_a_budget_between_none_and_one_unit_a_layer_empties_some_layers() -> None:

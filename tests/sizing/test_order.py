@@ -38,13 +38,13 @@ def test_a_larger_ratio_keeps_fewer_of_the_same_units(seed: int, ratio: float, s
 @given(st.integers(0, 50), st.floats(0.0, 1.0))
 def test_scores_that_agree_with_a_mask_give_it_and_order_the_rest_as_before(seed: int, ratio: float) -> None:
     mask, score_mask = Mask.random(SIZES, ratio, seed), scores(seed)
-    agreed = score_mask.reconciled(mask)
-    assert Order.from_scores(agreed).mask({name: len(top) for name, top in mask.items()}) == mask
+    agreement = score_mask.reconciled(mask)
+    assert Order.from_scores(agreement).mask({name: len(top) for name, top in mask.items()}) == mask
     for name, top in mask.items():
         for units in (top, np.setdiff1d(np.arange(SIZES[name]), top)):
-            assert np.array_equal(np.argsort(agreed[name][units]), np.argsort(score_mask[name][units]))
-        assert np.array_equal(agreed[name][top], score_mask[name][top])
-    assert agreed.reconciled(mask) == agreed
+            assert np.array_equal(np.argsort(agreement[name][units]), np.argsort(score_mask[name][units]))
+        assert np.array_equal(agreement[name][top], score_mask[name][top])
+    assert agreement.reconciled(mask) == agreement
     nothing = ScoreMask({name: np.zeros(size) for name, size in SIZES.items()})
     assert nothing.reconciled(mask) == ScoreMask.from_mask(mask)
     holed = ScoreMask({name: np.where(np.arange(SIZES[name]) % 3, values, 0) for name, values in score_mask.items()})
