@@ -91,15 +91,15 @@ class Row:
 def rows() -> list[Row]:
     """The rows of the table, those of most interest first."""
     paper = {"preset": "paper"}
-    made = [Row("MVP"), Row("no bank", options={"strategy": "no-bank"})]
-    made += [Row("random, paper", options=paper | {"strategy": "random"})]
-    made += [Row("IFP, 1000 steps", "ifp", {"steps": 1000}), Row("IFP, 100 steps", "ifp", {"steps": 100})]
-    made += [Row("whole base", "base"), Row("random", options={"strategy": "random"})]
+    table = [Row("MVP"), Row("no bank", options={"strategy": "no-bank"})]
+    table += [Row("random, paper", options=paper | {"strategy": "random"})]
+    table += [Row("IFP, 1000 steps", "ifp", {"steps": 1000}), Row("IFP, 100 steps", "ifp", {"steps": 100})]
+    table += [Row("whole base", "base"), Row("random", options={"strategy": "random"})]
     for n in (3, 1, 5):
         for by, name in (("leep", "LEEP"), ("wordnet", "WordNet")):
-            made.append(Row(f"MVP, paper, N={n}, {name}", options=paper | {"neighbors": n, "by": by}))
-            made.append(Row(f"MVP, N={n}, {name}", options={"neighbors": n, "by": by}))
-    return made
+            table.append(Row(f"MVP, paper, N={n}, {name}", options=paper | {"neighbors": n, "by": by}))
+            table.append(Row(f"MVP, N={n}, {name}", options={"neighbors": n, "by": by}))
+    return table
 
 
 RATIOS = (0.5, 0.8, 0.9, 0.95)
@@ -107,32 +107,32 @@ RATIOS = (0.5, 0.8, 0.9, 0.95)
 
 def vit_rows() -> list[Row]:
     """The rows for a bank of vision transformers with score masks; the ratio is the bank's where none is named."""
-    made = [Row("MVP"), Row("AHNP, 1000 steps", "ahnp", {"steps": 1000})]
+    table = [Row("MVP"), Row("AHNP, 1000 steps", "ahnp", {"steps": 1000})]
     for ratio in (0.9, 0.5, 0.8, 0.95):
         for name, strategy in (("SMSP", "smsp"), ("no bank", "no-bank"), ("random", "random")):
-            made.append(Row(f"{name}, r={ratio}", options={"strategy": strategy, "ratio": ratio}))
-    made += [Row(f"Torch-Pruning, r={ratio}", "torch-pruning", {"ratio": ratio}) for ratio in RATIOS]
-    made += [Row(f"AMP, 1000 steps, r={ratio}", "amp", {"steps": 1000, "ratio": ratio}) for ratio in RATIOS]
+            table.append(Row(f"{name}, r={ratio}", options={"strategy": strategy, "ratio": ratio}))
+    table += [Row(f"Torch-Pruning, r={ratio}", "torch-pruning", {"ratio": ratio}) for ratio in RATIOS]
+    table += [Row(f"AMP, 1000 steps, r={ratio}", "amp", {"steps": 1000, "ratio": ratio}) for ratio in RATIOS]
     paper = {"preset": "paper"}
-    made += [Row("MVP, paper, N=3, LEEP", options=paper), Row("random, paper", options=paper | {"strategy": "random"})]
-    made += [Row(f"SMSP, paper, r={r}", options=paper | {"strategy": "smsp", "ratio": r}) for r in RATIOS]
-    return [*made, Row("AHNP, 100 steps", "ahnp", {"steps": 100}), Row("whole base", "base")]
+    table += [Row("MVP, paper, N=3, LEEP", options=paper), Row("random, paper", options=paper | {"strategy": "random"})]
+    table += [Row(f"SMSP, paper, r={r}", options=paper | {"strategy": "smsp", "ratio": r}) for r in RATIOS]
+    return [*table, Row("AHNP, 100 steps", "ahnp", {"steps": 100}), Row("whole base", "base")]
 
 
 def targets(tuning: bool = False, count: int = N_TARGETS) -> Iterator[tuple[str, tuple[int, ...]]]:
     """(kind, classes) of the targets; the tuning targets share no unseen class with those of the benchmark."""
-    unseen = np.array(held_out_classes())
-    seen = np.setdiff1d(np.arange(100), unseen)
+    unseen_classes = np.array(held_out_classes())
+    seen_classes = np.setdiff1d(np.arange(100), unseen_classes)
     half = HELD_OUT // 2
-    order = np.random.default_rng(11).permutation(unseen)
+    order = np.random.default_rng(11).permutation(unseen_classes)
     rng = np.random.default_rng(12 + tuning)
-    drawn = [
+    tasks = [
         (kind, tuple(sorted(rng.choice(pool, TASK_SIZE, replace=False).tolist())))
-        for kind, pool in (("seen", seen), ("unseen", order[:half] if tuning else order[half:]))
+        for kind, pool in (("seen", seen_classes), ("unseen", order[:half] if tuning else order[half:]))
         for _ in range(N_TARGETS)
     ]
     for kind in ("seen", "unseen"):
-        yield from [target for target in drawn if target[0] == kind][:count]
+        yield from [target for target in tasks if target[0] == kind][:count]
 
 
 def run_adapt(pruner: MetaPruner, data: TaskData, seed: int, options: dict[str, Any]) -> dict[str, Any]:
@@ -190,8 +190,8 @@ def usual_training(bank: Bank, data: TaskData, strategy: str, share: float) -> T
     family = bank.base.family.recipe
     plan = default_recipe(data.images_per_class, strategy, family)
     rate = scaled_learning_rate(plan["lr"], family, data.images_per_class, share)
-    taken = {name: plan[name] for name in ("optimizer", "momentum", "ema", "warmup_steps")}
-    return TrainingOptions(eval_steps=STEPS, lr=rate, **taken)
+    settings = {name: plan[name] for name in ("optimizer", "momentum", "ema", "warmup_steps")}
+    return TrainingOptions(eval_steps=STEPS, lr=rate, **settings)
 
 
 def size(model: Any, data: TaskData) -> dict[str, int]:
@@ -239,37 +239,37 @@ def main(
     """Run what is missing."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     torch.set_num_threads(threads)
-    known = vit_rows() if arch == "vit" else rows()
-    if unknown := set(row_names or ()) - {row.name for row in known}:
-        raise typer.BadParameter(f"--row {min(unknown)!r}: the rows are {'; '.join(row.name for row in known)}")
+    table = vit_rows() if arch == "vit" else rows()
+    if unknown := set(row_names or ()) - {row.name for row in table}:
+        raise typer.BadParameter(f"--row {min(unknown)!r}: the rows are {'; '.join(row.name for row in table)}")
     pruner = MetaPruner.from_hub(first_entries(bank, entries) if entries else bank)
     cifar = read_cifar100(pruner.bank.base, data)
     out.parent.mkdir(parents=True, exist_ok=True)
-    done, (k, n) = finished(out), map(int, part.split("/"))
-    changed = {name: parse(value) for name, value in (change.split("=", 1) for change in changes or [])}
+    keys, (k, n) = finished(out), map(int, part.split("/"))
+    overrides = {name: parse(value) for name, value in (change.split("=", 1) for change in changes or [])}
     variant = [*(changes or []), *([f"{entries} entries"] if entries else [])]
-    chosen = [
-        replace(row, name="; ".join([row.name, *variant]), options=row.options | changed)
-        for row in known
+    selection = [
+        replace(row, name="; ".join([row.name, *variant]), options=row.options | overrides)
+        for row in table
         if not row_names or row.name in row_names
     ]
     common = {"bank_entries": len(pruner.bank), "threads": threads}
     work = [
         (seed, row, number, kind, classes, per_class)
         for seed in range(seeds)
-        for row in chosen
+        for row in selection
         for number, (kind, classes) in enumerate(targets(tuning, n_targets))
         for per_class in map(int, images.split(","))
     ]
     for seed, row, number, kind, classes, per_class in work:
         key = f"{row.name}|{seed}|{kind}|{'-'.join(map(str, classes))}|{per_class}"
-        if key in done or (number + seed) % n != k - 1:  # targets, not rows, are dealt: equal work for each process
+        if key in keys or (number + seed) % n != k - 1:  # targets, not rows, are dealt: equal work for each process
             continue
-        found = row.run(pruner, cifar.select(classes, per_class, seed), seed)
+        result = row.run(pruner, cifar.select(classes, per_class, seed), seed)
         facts = {"key": key, "row": row.name, "seed": seed, "kind": kind, "target": number, "per_class": per_class}
         with out.open("a") as file:
-            file.write(json.dumps(facts | found | common) + "\n")
-        log.info("%s: %s", key, found["accuracy"])
+            file.write(json.dumps(facts | result | common) + "\n")
+        log.info("%s: %s", key, result["accuracy"])
 
 
 if __name__ == "__main__":

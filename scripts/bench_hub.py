@@ -108,14 +108,14 @@ class Bench:
         answer = process.stdout.readline()
         if not answer:
             raise SystemExit(f"step {step} failed")
-        methods = Counter(seen.method for seen in self.hub.requests)
+        methods = Counter(request.method for request in self.hub.requests)
         row = Row(step, methods, self.hub.bytes_out, self.hub.bytes_in, json.loads(answer))
         log.info("%s: %d requests, %s", step, row.requests, row.facts)
         return row
 
     def asked(self) -> set[str]:
         """Paths of the files of repositories that the last step asked for."""
-        return {seen.path.partition("/resolve/")[2].partition("/")[2] for seen in self.hub.seen(path="/resolve/")}
+        return {request.path.partition("/resolve/")[2].partition("/")[2] for request in self.hub.seen(path="/resolve/")}
 
     def add(self, what: str, row: Row, budgets: dict[str, bool] | None = None) -> None:
         """Put a row into the table."""
@@ -176,16 +176,16 @@ def bench_using(bench: Bench) -> None:
                 bench.hub.put_files(MODEL, {"notes.txt": "changed"})
             row = run("search", base_model=BANK, cache_dir=str(bench.work / "search"))
             assert (row.facts["models"], row.facts["left_out"]) == (models, 0)
-            allowed = (2 if what == "cold" else 1) + pages + 2 * looked_at
-            bench.add(f"search {models:,} models: {what}", row, {f"{allowed:,} requests": row.requests <= allowed})
+            limit = (2 if what == "cold" else 1) + pages + 2 * looked_at
+            bench.add(f"search {models:,} models: {what}", row, {f"{limit:,} requests": row.requests <= limit})
 
 
 def fetched_only(bench: Bench, row: Row, neighbors: int) -> bool:
     """Whether an adaptation got the index, the base and its neighbors, each once, and nothing else."""
     voters, files = row.facts["voters"], bench.hub.read_files(BANK)
-    wanted = {f"{path}/{name}" for path in (BASE_FOLDER, *voters) for name in (CONFIG, WEIGHTS)} | {INDEX_FILE}
-    sizes = sum(len(files[path]) for path in wanted)
-    return len(voters) == neighbors and bench.asked() == wanted and row.sent == sizes
+    paths = {f"{path}/{name}" for path in (BASE_FOLDER, *voters) for name in (CONFIG, WEIGHTS)} | {INDEX_FILE}
+    sizes = sum(len(files[path]) for path in paths)
+    return len(voters) == neighbors and bench.asked() == paths and row.sent == sizes
 
 
 def fill_commons(hub: LoopbackHub, bank: Bank) -> None:
@@ -195,11 +195,11 @@ def fill_commons(hub: LoopbackHub, bank: Bank) -> None:
     files = hub.read_files(BANK)
     for n, entry in enumerate(list(bank)[:-2]):
         repo_id = f"owner-{n % OWNERS}/model-{n}"
-        made = {name: files[f"{entry.path}/{name}"] for name in (CONFIG, WEIGHTS, PREPROCESSOR)}
-        shown = json.loads(made[CONFIG]) | {"labels": list(entry.labels)}
-        told = replace(load_report(report), labels=list(entry.labels))
-        card = ModelCard(repo_id, shown, entry.packed_mask, told, entry.sha256, entry.size)
-        hub.put_files(repo_id, made | {CARD: card.render().encode(), REPORT: report})
+        model_files = {name: files[f"{entry.path}/{name}"] for name in (CONFIG, WEIGHTS, PREPROCESSOR)}
+        config = json.loads(model_files[CONFIG]) | {"labels": list(entry.labels)}
+        model_report = replace(load_report(report), labels=list(entry.labels))
+        card = ModelCard(repo_id, config, entry.packed_mask, model_report, entry.sha256, entry.size)
+        hub.put_files(repo_id, model_files | {CARD: card.render().encode(), REPORT: report})
 
 
 def main(
@@ -218,9 +218,9 @@ def main(
         bench_opening(bench, repeats)
         bench_using(bench)
         print(bench.table())
-    missed = [what for row in bench.rows for what, met in row.budgets.items() if not met and not what.endswith(" s")]
-    if missed:
-        raise SystemExit(f"missed: {'; '.join(missed)}")
+    misses = [what for row in bench.rows for what, met in row.budgets.items() if not met and not what.endswith(" s")]
+    if misses:
+        raise SystemExit(f"missed: {'; '.join(misses)}")
 
 
 if __name__ == "__main__":

@@ -170,37 +170,37 @@ def picture(runs: list[Run]) -> bytes:
 def make_table(files: list[Path], rows: list[str], baselines: list[str], *, costs: bool, together: bool) -> str:
     """Return the tables that the arguments ask for, as Markdown."""
     runs, groups = read_runs(files), [KINDS] if together else [(kind,) for kind in KINDS]
-    known = list(dict.fromkeys(run["row"] for run in runs))
-    if unknown := set(rows) - set(known):
-        raise typer.BadParameter(f"--row {min(unknown)!r}: the rows are {'; '.join(known)}")
+    row_names = list(dict.fromkeys(run["row"] for run in runs))
+    if unknown := set(rows) - set(row_names):
+        raise typer.BadParameter(f"--row {min(unknown)!r}: the rows are {'; '.join(row_names)}")
     if costs:
-        return cost_table(runs, rows or known)
+        return cost_table(runs, rows or row_names)
     if baselines:
         return difference_table(runs, rows or ["MVP"], baselines, groups)
-    return "\n\n".join(accuracy_table(runs, rows or known, kinds) for kinds in groups)
+    return "\n\n".join(accuracy_table(runs, rows or row_names, kinds) for kinds in groups)
 
 
 def fill_page(text: str) -> str:
     """Return the text of a page with each marked table made again."""
-    filled, count = MARKED.subn(lambda found: f"{found[1]}\n{_marked_table(found[2])}\n\n{found[3]}", text)
+    page, count = MARKED.subn(lambda match: f"{match[1]}\n{_marked_table(match[2])}\n\n{match[3]}", text)
     if count != text.count(MARK):
         raise typer.BadParameter(f"{text.count(MARK)} tables begin, {count} end: put <!-- end --> in a line below each")
-    return filled
+    return page
 
 
 def _marked_table(arguments: str) -> str:
     """The table that the program prints for the arguments of a mark, run at the root of the repository."""
-    given = typer.main.get_command(app).make_context("table", shlex.split(arguments)).params
-    files = [REPO / file for file in given["files"] or []]
+    options = typer.main.get_command(app).make_context("table", shlex.split(arguments)).params
+    files = [REPO / file for file in options["files"] or []]
     return make_table(
-        files, given["rows"] or [], given["baselines"] or [], costs=given["costs"], together=given["together"]
+        files, options["rows"] or [], options["baselines"] or [], costs=options["costs"], together=options["together"]
     )
 
 
 def stale_pages(folder: Path) -> dict[Path, str]:
     """Return the pages of a folder whose tables differ from the runs, with the text that they should have."""
-    filled = {page: fill_page(page.read_text()) for page in sorted(folder.glob("*.md"))}
-    return {page: text for page, text in filled.items() if text != page.read_text()}
+    pages = {page: fill_page(page.read_text()) for page in sorted(folder.glob("*.md"))}
+    return {page: text for page, text in pages.items() if text != page.read_text()}
 
 
 app = typer.Typer(add_completion=False)

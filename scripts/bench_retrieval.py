@@ -56,7 +56,7 @@ def targets(cifar: TaskData, count: int) -> Iterator[tuple[str, int, TaskData]]:
 
 def exact_scores(entries: list[Entry], queries: list[Query]) -> list[Scores]:
     """LEEP of every entry for each query; each entry is loaded once."""
-    found: list[Scores] = [{} for _ in queries]
+    query_scores: list[Scores] = [{} for _ in queries]
     images = ImageSet(
         torch.cat([q.sample.images for q in queries]),
         torch.cat([q.sample.targets for q in queries]),
@@ -66,9 +66,9 @@ def exact_scores(entries: list[Entry], queries: list[Query]) -> list[Scores]:
     for entry in entries:
         model = entry.load_model().to(memory_format=torch.channels_last)
         probabilities = predict_logits(model, images, CPU, "auto").double().softmax(1).numpy()
-        for scores, query, start in zip(found, queries, starts, strict=False):
+        for scores, query, start in zip(query_scores, queries, starts, strict=False):
             scores[entry.id] = leep(probabilities[start : start + len(query.sample)], query.sample.targets.numpy())
-    return found
+    return query_scores
 
 
 def class_means(features: np.ndarray, targets: torch.Tensor) -> np.ndarray:
@@ -102,8 +102,8 @@ def with_labels(scores: Scores, query: Query, entries: list[Entry]) -> Scores:
 def recall(guess: Scores, exact: Scores, places: int) -> tuple[float, float]:
     """Share of the best entries that are on the shortlist, and by how much its best one is worse, in nats."""
     best, some = (sorted(scores, key=lambda i: (-scores[i], i)) for scores in (exact, guess))
-    found = max(exact[i] for i in some[:places])
-    return len(set(best[:BEST]) & set(some[:places])) / BEST, exact[best[0]] - found
+    score = max(exact[i] for i in some[:places])
+    return len(set(best[:BEST]) & set(some[:places])) / BEST, exact[best[0]] - score
 
 
 def base_cost(bank: Bank, image: torch.Tensor) -> float:
@@ -130,40 +130,40 @@ def main(
     timed: Annotated[int, typer.Option(help="Queries whose wall time is taken.")] = 3,
 ) -> None:
     """Print the tables."""
-    opened = Bank.open(bank)
-    cifar = read_cifar100(opened.base, data)
-    seen = [c for c in range(100) if c not in held_out_classes()]
-    few = pick_classes(cifar.train.stratified(REFERENCE_IMAGES * 100 // len(seen), 0), seen)
-    sketch_bank(opened, few, device=CPU)
-    entries = list(opened)
-    asked = [(kind, n, Query(d.task, d.train, CPU)) for kind, n, d in targets(cifar, count)]
-    queries = [query for _, _, query in asked]
+    whole_bank = Bank.open(bank)
+    cifar = read_cifar100(whole_bank.base, data)
+    seen_classes = [c for c in range(100) if c not in held_out_classes()]
+    few = pick_classes(cifar.train.stratified(REFERENCE_IMAGES * 100 // len(seen_classes), 0), seen_classes)
+    sketch_bank(whole_bank, few, device=CPU)
+    entries = list(whole_bank)
+    cases = [(kind, n, Query(d.task, d.train, CPU)) for kind, n, d in targets(cifar, count)]
+    queries = [query for _, _, query in cases]
     exact = exact_scores(entries, queries)
-    embeddings, wordnet = Embeddings(opened, cifar), get_similarity("wordnet")
+    embeddings, wordnet = Embeddings(whole_bank, cifar), get_similarity("wordnet")
     measures: dict[str, Callable[[Query], Scores]] = {
-        "chance": lambda q: dict(zip(opened.entries, np.random.default_rng(0).random(len(entries)), strict=True)),
+        "chance": lambda q: dict(zip(whole_bank.entries, np.random.default_rng(0).random(len(entries)), strict=True)),
         "WordNet": lambda q: dict(wordnet.scores(q, entries)),
         "class means of the base": lambda q: embeddings(q, entries),
         "sketches": lambda q: guess_scores(q, entries),
     }
     places = [int(np.ceil(share * len(entries))) for share in SHARES]
-    base = base_cost(opened, queries[0].sample.images[:1])
+    base = base_cost(whole_bank, queries[0].sample.images[:1])
     print(f"{len(entries)} entries, {len(queries)} queries")
     print(f"recall of the {BEST} best by LEEP with labels (nats that the best of the shortlist is worse)\n")
     print("| shortlist | queries | " + " | ".join(f"{p} ({p / len(entries):.0%})" for p in places) + " |")
     print("| --- " * (len(places) + 2) + "|")
     for name, measure in measures.items():
         groups: dict[str, list[list[tuple[float, float]]]] = defaultdict(list)
-        for (kind, n, query), scores in zip(asked, exact, strict=True):
+        for (kind, n, query), scores in zip(cases, exact, strict=True):
             true, guess = with_labels(scores, query, entries), measure(query)
             for group in ("all", f"{kind}, {n} a class"):
                 groups[group].append([recall(guess, true, p) for p in places])
         for group, rows in sorted(groups.items()):
             means = np.mean(rows, axis=0)
-            print(f"| {name} | {group} | " + " | ".join(f"{share:.2f} ({lost:.3f})" for share, lost in means) + " |")
+            print(f"| {name} | {group} | " + " | ".join(f"{share:.2f} ({gap:.3f})" for share, gap in means) + " |")
         shares = [(p + (0 if name in ("chance", "WordNet") else base)) / len(entries) for p in places]
         print(f"| {name} | cost | " + " | ".join(f"{share:.1%}" for share in shares) + " |")
-    seconds = wall_times(opened, queries[1 : 1 + 2 * timed : 2])
+    seconds = wall_times(whole_bank, queries[1 : 1 + 2 * timed : 2])
     print(f"\nseconds of ranking (20 images a class): {', '.join(f'{k} {v:.2f}' for k, v in seconds.items())}")
     print(f"auto looks at {max(auto.MIN_SHORTLIST, int(np.ceil(auto.SHORTLIST_SHARE * len(entries))))} entries")
 

@@ -77,7 +77,7 @@ def main(
     port: Annotated[int, typer.Option(help="Port to serve on.")] = 7863,
 ) -> None:
     """Start it, visit it, and print the seconds of each run beside what is hoped for."""
-    found: dict[str, list[float]] = {name: [] for name in BARS}
+    timings: dict[str, list[float]] = {name: [] for name in BARS}
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         for _ in range(runs):
@@ -85,11 +85,11 @@ def main(
                 page = browser.new_page()
                 page.set_default_timeout(PATIENCE * 1000)
                 for name, seconds in {"page": start, **visit(page, f"http://127.0.0.1:{port}/")}.items():
-                    found[name].append(seconds)
+                    timings[name].append(seconds)
                 page.close()
         browser.close()
     print(f"gradio {gradio.__version__}, torch {torch.__version__}, {os.cpu_count()} cores")
-    for name, seconds in found.items():
+    for name, seconds in timings.items():
         print(f"{name}: {', '.join(f'{s:.1f}' for s in seconds)} s (hoped for: {BARS[name]:.0f})")
 
 

@@ -61,9 +61,9 @@ RUNTIMES = ("eager", "compiled", "onnxruntime", "openvino")
 def base_of(network: Network) -> BaseModel:
     torch.manual_seed(0)
     family = find_architecture("timm", network.architecture)
-    made = family.build(network.architecture, network.args, 1000)
+    module = family.build(network.architecture, network.args, 1000)
     how = Preprocessing((3, network.side, network.side))
-    return BaseModel("timm", network.architecture, network.args, "0" * 64, how, made.eval())
+    return BaseModel("timm", network.architecture, network.args, "0" * 64, how, module.eval())
 
 
 def passes(model: MetaPrunedForImageClassification, base: BaseModel, runtime: str, threads: int) -> Pass:
@@ -72,22 +72,22 @@ def passes(model: MetaPrunedForImageClassification, base: BaseModel, runtime: st
         import onnxruntime
 
         with tempfile.TemporaryDirectory() as folder:
-            made = export_onnx(model, base.preprocessing, Path(folder) / "model.onnx")
+            export = export_onnx(model, base.preprocessing, Path(folder) / "model.onnx")
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = threads
-            session = onnxruntime.InferenceSession(made.path, options, providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(export.path, options, providers=["CPUExecutionProvider"])
         return lambda x: session.run(None, {"pixel_values": x.numpy()})
     if runtime == "openvino":
         import openvino
 
         core, how = openvino.Core(), {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
         with tempfile.TemporaryDirectory() as folder:
-            made = export_openvino(model, base.preprocessing, Path(folder) / "openvino")
-            compiled = core.compile_model(core.read_model(made.path / "openvino_model.xml"), "CPU", how)
+            export = export_openvino(model, base.preprocessing, Path(folder) / "openvino")
+            compiled = core.compile_model(core.read_model(export.path / "openvino_model.xml"), "CPU", how)
         return lambda x: compiled(x.numpy())
     model = model.to(memory_format=torch.channels_last).eval()
-    called = torch.compile(model) if runtime == "compiled" else model
-    return lambda x: called(x.contiguous(memory_format=torch.channels_last)).logits
+    forward = torch.compile(model) if runtime == "compiled" else model
+    return lambda x: forward(x.contiguous(memory_format=torch.channels_last)).logits
 
 
 @torch.inference_mode()
@@ -98,10 +98,10 @@ def compare(slow: Pass, fast: Pass, pixels: torch.Tensor, seconds: float) -> tup
     times: tuple[list[float], list[float]] = ([], [])
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(times[0]) < 5:
-        for found, one in zip(times, (slow, fast), strict=True):
+        for milliseconds, one in zip(times, (slow, fast), strict=True):
             began = time.perf_counter()
             one(pixels)
-            found.append(1000 * (time.perf_counter() - began))
+            milliseconds.append(1000 * (time.perf_counter() - began))
     return statistics.median(times[0]), statistics.median(times[1])
 
 
@@ -115,24 +115,24 @@ def show_profile(model: Pass, network: torch.nn.Module, pixels: torch.Tensor, re
     """Where the time of the sub-network goes: by part of it, and by operation."""
     from torch.profiler import profile
 
-    spent: dict[str, float] = {}
+    durations: dict[str, float] = {}
     hooks = []
     for name, part in network.named_children():
-        began = lambda *_, name=name: spent.update({name: spent.get(name, 0.0) - time.perf_counter()})  # noqa: E731
-        ended = lambda *_, name=name: spent.update({name: spent[name] + time.perf_counter()})  # noqa: E731
-        hooks += [part.register_forward_pre_hook(began), part.register_forward_hook(ended)]
+        start = lambda *_, name=name: durations.update({name: durations.get(name, 0.0) - time.perf_counter()})  # noqa: E731
+        stop = lambda *_, name=name: durations.update({name: durations[name] + time.perf_counter()})  # noqa: E731
+        hooks += [part.register_forward_pre_hook(start), part.register_forward_hook(stop)]
     with torch.inference_mode():
         model(pixels)
-        spent.clear()
+        durations.clear()
         for _ in range(repeats):
             model(pixels)
     for hook in hooks:
         hook.remove()
-    print("\nms by part: " + ", ".join(f"{n} {1000 * s / repeats:.1f}" for n, s in spent.items()))
-    with torch.inference_mode(), profile() as found:
+    print("\nms by part: " + ", ".join(f"{n} {1000 * s / repeats:.1f}" for n, s in durations.items()))
+    with torch.inference_mode(), profile() as profiler:
         for _ in range(repeats):
             model(pixels)
-    print(found.key_averages().table(sort_by="self_cpu_time_total", row_limit=12, max_name_column_width=40))
+    print(profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=12, max_name_column_width=40))
 
 
 def main(

@@ -30,15 +30,15 @@ COUNTS = (250, 500, 1000, 2500)
 """From how many images statistics are taken, at most."""
 
 
-def measured(task: TaskData, found: list[float]) -> Any:
+def measured(task: TaskData, accuracies: list[float]) -> Any:
     """`recalibrate`, noting the accuracy before, and after with statistics of each count."""
 
     def recalibrate(model: Any, images: ImageSet, device: torch.device, *, seed: int = 0) -> int:
-        found[:] = [training.accuracy(model, task.evaluation, device)]  # the last call, at the end, is what stays
+        accuracies[:] = [training.accuracy(model, task.evaluation, device)]  # the last call, at the end, is what stays
         for count in COUNTS:
             with patch.object(training, "STATISTICS_IMAGES", count):
                 true_recalibrate(model, images, device, seed=seed)
-            found.append(training.accuracy(model, task.evaluation, device))
+            accuracies.append(training.accuracy(model, task.evaluation, device))
         return true_recalibrate(model, images, device, seed=seed)
 
     true_recalibrate = training.recalibrate
@@ -59,16 +59,16 @@ def main(
     pruner = MetaPruner.from_hub(bank)
     cifar = read_cifar100(pruner.bank.base, data)
     means: dict[tuple[str, int, str], list[list[float]]] = defaultdict(list)
-    chosen = [row for row in rows() if row.name in (row_names or ("MVP", "no bank"))]
+    selection = [row for row in rows() if row.name in (row_names or ("MVP", "no bank"))]
     for per_class in map(int, images.split(",")):
         for kind, classes in targets(True, n_targets):
             task = cifar.select(classes, per_class, seed)
-            for row in chosen:
-                found: list[float] = []
-                with measured(task, found):
+            for row in selection:
+                accuracies: list[float] = []
+                with measured(task, accuracies):
                     row.run(pruner, task, seed)
-                means[row.name, per_class, kind].append(found)
-                print(row.name, per_class, kind, *(f"{100 * x:.1f}" for x in found), flush=True)
+                means[row.name, per_class, kind].append(accuracies)
+                print(row.name, per_class, kind, *(f"{100 * x:.1f}" for x in accuracies), flush=True)
     print(f"\n| row | images a class | classes | before | {' | '.join(f'of {c}' for c in COUNTS)} | gain (of 500) |")
     print("| --- " * (len(COUNTS) + 5) + "|")
     for (name, per_class, kind), values in means.items():

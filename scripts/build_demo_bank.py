@@ -107,15 +107,15 @@ def main(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     model = BaseModel.load(base)
     options = pruning_schedule(steps)
-    drawn = covering_tasks(tasks)
+    class_sets = covering_tasks(tasks)
     if ship_to is not None:
         whole = Bank.open(out)
-        entries = drawn_entries(whole, drawn, model.label_names, options, method)
+        entries = drawn_entries(whole, class_sets, model.label_names, options, method)
         ship(whole, ship_to, int(limit_mb * 1e6), entries, f"CIFAR-100 demo bank by {method.upper()}")
         return
     bank = Bank.create(out, model, name="CIFAR-100 five-class tasks", defaults={"ratio": 0.9})
     began = time.perf_counter()
-    for entry in build_bank(bank, read_cifar100(model, data), drawn, method=method, options=options):
+    for entry in build_bank(bank, read_cifar100(model, data), class_sets, method=method, options=options):
         log.info("%d of %d, %.0f s: %s %s", len(bank), tasks, time.perf_counter() - began, entry.id, entry.metrics)
 
 

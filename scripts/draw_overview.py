@@ -44,15 +44,15 @@ def masks(panel: Any, bank: Bank, result: AdaptResult) -> None:
     rows = np.zeros((len(entries), size))
     for row, entry in zip(rows, entries, strict=True):
         row[entry.mask[LAYER]] = 1
-    votes, chosen = rows.sum(0), result.model.mask()[LAYER]
+    votes, filters = rows.sum(0), result.model.mask()[LAYER]
     names = [", ".join(label.replace("_", " ") for label in entry.labels) for entry in entries]
     for y, (row, name) in enumerate(zip(rows, names, strict=True)):
         panel.bar(np.flatnonzero(row), 0.7, bottom=-y - 0.35, width=0.9, color=BLUE)
         panel.text(0, -y + 0.42, name, fontsize=7, va="bottom")
     bottom = -len(rows) - 1.2
     panel.bar(range(size), 1.3 * votes / len(rows), bottom=bottom, width=0.9, color=GRAY)
-    panel.bar(chosen, 1.3 * votes[chosen] / len(rows), bottom=bottom, width=0.9, color=ORANGE)
-    panel.text(0, bottom + 1.35, f"votes; kept: {len(chosen)} of {size} filters of {LAYER}", fontsize=7, va="bottom")
+    panel.bar(filters, 1.3 * votes[filters] / len(rows), bottom=bottom, width=0.9, color=ORANGE)
+    panel.text(0, bottom + 1.35, f"votes; kept: {len(filters)} of {size} filters of {LAYER}", fontsize=7, va="bottom")
     panel.set(xlim=(-1, size), ylim=(bottom - 0.1, 1.0))
     panel.set_title(f"2. The {len(rows)} nearest tasks of {len(bank)} vote; their weights are averaged", fontsize=10)
     panel.axis("off")

@@ -30,22 +30,22 @@ from tests.fuzz.watch import CaseFailure, little_memory
 BATCH = {"repair": 3, "remove": 10, "model": 20, "from_pretrained": 20, "base": 30}
 """Cases of one target before it is the turn of the next; 100 if not told."""
 
-Found = list[tuple[str, str, bytes]]
+Failures = list[tuple[str, str, bytes]]
 
 
-def run_batch(corpus: Path, name: str, seeds: range, folder: Path) -> Found:
+def run_batch(corpus: Path, name: str, seeds: range, folder: Path) -> Failures:
     """Failures of some cases of one target: the seed's name, what happened, and the altered file."""
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("error")
-    found: Found = []
+    cases: Failures = []
     with tempfile.TemporaryDirectory(dir=folder) as work, little_memory():
         fuzzer = Fuzzer(TARGETS[name], Corpus(corpus), Path(work))
         for seed in seeds:
             try:
                 fuzzer.case(Random(f"{name}:{seed}"))
             except CaseFailure as failure:
-                found.append((f"{name}-{seed}-{Path(fuzzer.altered[0]).name}", str(failure), fuzzer.altered[1]))
-    return found
+                cases.append((f"{name}-{seed}-{Path(fuzzer.altered[0]).name}", str(failure), fuzzer.altered[1]))
+    return cases
 
 
 def new_pool() -> ProcessPoolExecutor:
@@ -69,15 +69,15 @@ def main(
             size = BATCH.get(name, 100)
             start = seed * 10**9 + turn // len(names) * size
             try:
-                found = pool.submit(run_batch, corpus, name, range(start, start + size), Path(work)).result()
+                cases = pool.submit(run_batch, corpus, name, range(start, start + size), Path(work)).result()
             except BrokenProcessPool:
-                found = [(f"{name}-{start}-died", f"a case of {start} to {start + size - 1} ended the process", b"")]
+                cases = [(f"{name}-{start}-died", f"a case of {start} to {start + size - 1} ended the process", b"")]
                 pool = new_pool()
-            for title, what, content in found:
+            for title, what, content in cases:
                 out.mkdir(parents=True, exist_ok=True)
                 (out / title.replace(" ", "_")).write_bytes(content)
                 print(f"{title}: {what}", flush=True)
-            counts[name], failures, turn = counts[name] + size, failures + len(found), turn + 1
+            counts[name], failures, turn = counts[name] + size, failures + len(cases), turn + 1
         pool.shutdown()
     print(", ".join(f"{name} {count}" for name, count in counts.items()))
     print(f"{counts.total()} cases, {failures} failures{f', see {out}' if failures else ''}")

@@ -29,8 +29,8 @@ TINY = {"steps": 1, "eval_steps": (0,), "precision": "fp32"}
 
 def publish(bank: str, repo_id: str) -> Facts:
     """Publish a bank from its folder."""
-    done = Bank.open(bank).push_to_hub(repo_id)
-    return {"commits": len(done.commits), "added": len(done.added)}
+    publication = Bank.open(bank).push_to_hub(repo_id)
+    return {"commits": len(publication.commits), "added": len(publication.added)}
 
 
 def rank(repo_id: str, labels: list[str], synsets: list[str | None]) -> Facts:
@@ -39,8 +39,8 @@ def rank(repo_id: str, labels: list[str], synsets: list[str | None]) -> Facts:
     images = torch.empty(0, 3, 1, 1, dtype=torch.uint8), torch.empty(0, dtype=torch.long)
     no_images = ImageSet(*images, Preprocessing((3, 1, 1), (0.5,) * 3, (0.5,) * 3, "bilinear", 1.0))
     query = Query(Task(tuple(labels), tuple(synsets)), no_images, torch.device("cpu"))
-    ranked = get_similarity("wordnet").rank(query, list(bank))
-    return {"entries": len(ranked), "nearest": ranked[0].entry.id}
+    neighbors = get_similarity("wordnet").rank(query, list(bank))
+    return {"entries": len(neighbors), "nearest": neighbors[0].entry.id}
 
 
 def adapt(repo_id: str, cache_dir: str, data: str, neighbors: int, to: str | None = None) -> Facts:
@@ -64,8 +64,8 @@ STEPS: dict[str, Callable[..., Facts]] = {"publish": publish, "rank": rank, "ada
 def peak_mb() -> float | None:
     """Most memory this process has held so far; None where the system does not say (getrusage counts the parent's)."""
     status = Path("/proc/self/status")
-    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
-    return int(found[1]) * 1024 / 1e6 if found else None
+    match = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
+    return int(match[1]) * 1024 / 1e6 if match else None
 
 
 def main() -> None:

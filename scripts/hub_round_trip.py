@@ -48,8 +48,8 @@ def round_trip(bank: Path, data: Path, owner: str, names: tuple[str, str], steps
 
     bank_id, model_id = (f"{owner}/{name}" for name in names)
     with tempfile.TemporaryDirectory() as cache:
-        done = Bank.open(bank).push_to_hub(bank_id, private=True)
-        print(f"1. published {len(done.added)} entries in {len(done.commits)} commits: {done.url}")
+        publication = Bank.open(bank).push_to_hub(bank_id, private=True)
+        print(f"1. published {len(publication.added)} entries in {len(publication.commits)} commits: {publication.url}")
         pruner = MetaPruner.from_hub(bank_id, cache_dir=cache)
         task = read_task_data(str(data), pruner.bank.base.preprocessing)
         result = pruner.adapt(task, steps=steps)

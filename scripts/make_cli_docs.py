@@ -74,10 +74,12 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 def commands(of: typer.Typer, prefix: str) -> Iterator[tuple[str, Any]]:
     """Every command with the words that call it."""
-    found = {c.name or c.callback.__name__.replace("_", "-"): c.callback for c in of.registered_commands if c.callback}
+    callbacks = {
+        c.name or c.callback.__name__.replace("_", "-"): c.callback for c in of.registered_commands if c.callback
+    }
     order = FIRST if of is app else ()
-    for name in sorted(found, key=lambda name: order.index(name) if name in order else len(order)):
-        yield f"{prefix} {name}", found[name]
+    for name in sorted(callbacks, key=lambda name: order.index(name) if name in order else len(order)):
+        yield f"{prefix} {name}", callbacks[name]
     for group in of.registered_groups:
         assert group.typer_instance is not None
         yield from commands(group.typer_instance, f"{prefix} {group.name}")
@@ -95,22 +97,22 @@ def parameters(callback: Any) -> Iterator[tuple[str, Any, Any, Any]]:
 
 def shown_option(name: str, kind: Any, about: Any, default: Any) -> list[str]:
     """A row about an option: how it is written, what is taken if it is left out, what it does."""
-    declared = [about.default, *about.param_decls] if isinstance(about.default, str) else []  # as typer reads Annotated
-    written = [part for decl in declared or [flag(name)] for part in decl.split("/")]
+    names = [about.default, *about.param_decls] if isinstance(about.default, str) else []  # as typer reads Annotated
+    forms = [part for decl in names or [flag(name)] for part in decl.split("/")]
     is_switch = bool in (kind, *typing.get_args(kind))
-    if is_switch and not declared:
-        written.append("--no-" + name.replace("_", "-"))
+    if is_switch and not names:
+        forms.append("--no-" + name.replace("_", "-"))
     if not is_switch:
-        written = [f"{decl} {about.metavar or _metavar(kind)}" for decl in written]
+        forms = [f"{decl} {about.metavar or _metavar(kind)}" for decl in forms]
     if isinstance(about.show_default, str):
         default = about.show_default
     if default is inspect.Parameter.empty:
-        shown = "needed"
+        words = "needed"
     elif default in (None, "") or default is False or about.show_default is False:
-        shown = ""
+        words = ""
     else:
-        shown = default if str(default).startswith("by the recipe") else f"`{default}`"
-    return [", ".join(f"`{decl}`" for decl in written), shown, (about.help or "") + registered_names(name)]
+        words = default if str(default).startswith("by the recipe") else f"`{default}`"
+    return [", ".join(f"`{decl}`" for decl in forms), words, (about.help or "") + registered_names(name)]
 
 
 def _metavar(kind: Any) -> str:
@@ -153,7 +155,7 @@ and exit code 1, wrong usage with 2, Ctrl-C with 130; `--debug`, anywhere, shows
 JSON on standard output, and notes on standard error. "By the recipe" means: by the size of the task, see
 [options](options.md).
 """
-    return "\n".join([GENERATED + first, *(about_command(*found) for found in commands(app, "hf-metaprune"))])
+    return "\n".join([GENERATED + first, *(about_command(*command) for command in commands(app, "hf-metaprune"))])
 
 
 # --- options ----------------------------------------------------------------------------------------------------------
@@ -175,11 +177,11 @@ def about_option(cls: Any, name: str) -> list[str]:
     f, recipe = option_fields(cls)[name], default_texts() if cls.by_recipe else {}
     default = f.default
     if name in recipe:
-        shown = f"by the recipe: {recipe[name]}"
+        words = f"by the recipe: {recipe[name]}"
     elif default is None:
-        shown = ""
+        words = ""
     else:
-        shown = f"`{','.join(map(str, default)) if isinstance(default, tuple) else default}`".replace("``", "none")
+        words = f"`{','.join(map(str, default)) if isinstance(default, tuple) else default}`".replace("``", "none")
     meta, text = f.metadata, f.metadata["help"] + registered_names(name)
     if "choices" in meta:
         text += f" One of: {', '.join(f'`{choice}`' for choice in meta['choices'])}."
@@ -189,7 +191,7 @@ def about_option(cls: Any, name: str) -> list[str]:
         text += f" From {low or 0} to {high}." if high else f" At least {low or 0}."
     for other, values in meta.get("only", {}).items():
         text += f" Only with `{other}` {' or '.join(f'`{value}`' for value in values)}."
-    return [f"`{name}`", type_in_words(cls, name), shown, text]
+    return [f"`{name}`", type_in_words(cls, name), words, text]
 
 
 def options_page() -> str:

@@ -40,11 +40,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Point links to notebooks to their pages, and links that leave the docs to the site's copies."""
 
-    def link(found: re.Match[str]) -> str:
-        outside = _outside(found[2], page.file.src_uri, Path(config.docs_dir))
+    def link(match: re.Match[str]) -> str:
+        outside = _outside(match[2], page.file.src_uri, Path(config.docs_dir))
         if outside is None:
-            return found[0]
-        return found[1] + os.path.relpath(f"{TAKEN}/{outside}", Path(page.file.src_uri).parent)
+            return match[0]
+        return match[1] + os.path.relpath(f"{TAKEN}/{outside}", Path(page.file.src_uri).parent)
 
     return LINK.sub(link, NOTEBOOK.sub(r"\1.md", markdown))
 

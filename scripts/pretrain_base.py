@@ -217,17 +217,17 @@ def main(
         for step in range(per_epoch):
             rows = order[step * batch_size : (step + 1) * batch_size]
             x, flipped = augment(normalize(images[rows]), generator)
-            wanted = F.one_hot(labels[rows], classes).float()
+            targets = F.one_hot(labels[rows], classes).float()
             if label_smoothing:
-                wanted = wanted * (1 - label_smoothing) + label_smoothing / classes
+                targets = targets * (1 - label_smoothing) + label_smoothing / classes
             if soft is not None:
-                wanted = 0.5 * wanted + 0.5 * soft[flipped.long(), rows]
+                targets = 0.5 * targets + 0.5 * soft[flipped.long(), rows]
             if recipe.mixup:
                 share, partners = mixing.beta(recipe.mixup, recipe.mixup), torch.randperm(len(x), generator=generator)
-                x, wanted = share * x + (1 - share) * x[partners], share * wanted + (1 - share) * wanted[partners]
+                x, targets = share * x + (1 - share) * x[partners], share * targets + (1 - share) * targets[partners]
             with accelerator.autocast():
                 logits = model(prepare(x.float(), pixels).to(accelerator.device))
-            loss = F.cross_entropy(logits.float(), wanted.float().to(accelerator.device))
+            loss = F.cross_entropy(logits.float(), targets.float().to(accelerator.device))
             optimizer.zero_grad()
             accelerator.backward(loss)
             optimizer.step()

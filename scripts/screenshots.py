@@ -53,15 +53,15 @@ def main(
     port: Annotated[int, typer.Option(help="Port to serve on.")] = 7862,
 ) -> None:
     """Serve the page, visit it, and write the pictures."""
-    made = make_app(ROOT / "space" / "demo_bank", ROOT / "space" / "examples")
-    launch(made, server_port=port, quiet=True)
+    app = make_app(ROOT / "space" / "demo_bank", ROOT / "space" / "examples")
+    launch(app, server_port=port, quiet=True)
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": WIDTH, "height": 900})
         page.set_default_timeout(PATIENCE)
         visit(page, f"http://127.0.0.1:{port}/", out)
         browser.close()
-    made.page.close()
+    app.page.close()
 
 
 if __name__ == "__main__":

@@ -66,9 +66,9 @@ def to_macs(base: BaseModel, macs: int, pixels: torch.Tensor) -> nn.Module:
     low, high, best = 0.0, 0.99, None
     for _ in range(SEARCH):
         middle = (low + high) / 2
-        found = pruned(base, middle, pixels)
-        if macs_of(found, pixels) <= macs:
-            high, best = middle, found
+        candidate = pruned(base, middle, pixels)
+        if macs_of(candidate, pixels) <= macs:
+            high, best = middle, candidate
         else:
             low = middle
     assert best is not None, "no ratio is enough"
@@ -100,11 +100,11 @@ class Baseline:
     @torch.no_grad()
     def set_head(self, images: ImageSet) -> None:
         self.network.eval()
-        seen = torch.cat([self.features(x).double() for x, _ in images.batches(EVAL_BATCH)])
-        found = ridge_head(seen, images.targets, len(self.data.task.labels))
-        self.head = nn.Linear(seen.shape[1], len(self.data.task.labels))
-        self.head.weight.copy_(found.weight)
-        self.head.bias.copy_(found.bias)
+        features = torch.cat([self.features(x).double() for x, _ in images.batches(EVAL_BATCH)])
+        head = ridge_head(features, images.targets, len(self.data.task.labels))
+        self.head = nn.Linear(features.shape[1], len(self.data.task.labels))
+        self.head.weight.copy_(head.weight)
+        self.head.bias.copy_(head.bias)
 
     @torch.inference_mode()
     def accuracy(self, module: nn.Module, images: ImageSet) -> float:
@@ -122,7 +122,7 @@ class Baseline:
         average = AveragedModel(both, multi_avg_fn=get_ema_multi_avg_fn(options.ema))
         average.update_parameters(both)
         rows, generator = batch_rows(len(images), options.batch_size, seed), torch.Generator().manual_seed(seed)
-        found, seconds = {0: self.accuracy(both, self.data.evaluation)}, 0.0
+        accuracies, seconds = {0: self.accuracy(both, self.data.evaluation)}, 0.0
         for step in range(options.steps):
             began = time.perf_counter()
             both.train()
@@ -138,8 +138,8 @@ class Baseline:
             if step + 1 in options.eval_steps:
                 for own, mine in zip(average.module.buffers(), both.buffers(), strict=True):
                     own.copy_(mine)  # batch norm statistics are averages already
-                found[step + 1] = self.accuracy(average.module, self.data.evaluation)
-        return found, seconds
+                accuracies[step + 1] = self.accuracy(average.module, self.data.evaluation)
+        return accuracies, seconds
 
 
 def run_baseline(base: BaseModel, data: TaskData, seed: int, macs: int, options: TrainingOptions) -> dict[str, Any]:

@@ -239,7 +239,7 @@ def run_python() -> Callable[..., str]:
     """Run code in another process; gives its standard output, fails with its errors."""
 
     def run(code: str, *arguments: str, env: dict[str, str] | None = None, ok: bool = True) -> str:
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-c", code, *arguments],
             capture_output=True,
             text=True,
@@ -248,7 +248,7 @@ def run_python() -> Callable[..., str]:
             timeout=300,
             check=False,
         )
-        assert (done.returncode == 0) == ok, done.stderr
-        return done.stdout
+        assert (process.returncode == 0) == ok, process.stderr
+        return process.stdout
 
     return run

@@ -26,11 +26,11 @@ PAGE = (REPO / "docs" / "reference" / "api.md").read_text()
 def documented() -> dict[str, list[str] | None]:
     """The names on the API page with the members that it lists; None: all of them."""
     blocks = re.split(r"^::: ", PAGE, flags=re.M)[1:]
-    listed: dict[str, list[str] | None] = {}
+    entries: dict[str, list[str] | None] = {}
     for block in blocks:
         members = re.search(r"members: \[(.*?)\]", block.split("\n\n")[0])
-        listed[block.split()[0]] = [name for name in members[1].split(", ") if name] if members else None
-    return listed
+        entries[block.split()[0]] = [name for name in members[1].split(", ") if name] if members else None
+    return entries
 
 
 def resolve(path: str) -> Any:
@@ -68,12 +68,12 @@ INTERNAL = {
 
 @pytest.mark.parametrize("path", [path for path, members in documented().items() if members is not None])
 def test_members_are_on_the_page(path: str) -> None:
-    cls, listed = resolve(path), documented()[path]
+    cls, page_members = resolve(path), documented()[path]
     kinds = (property, classmethod, staticmethod, cached_property)
     members = {
         n for n, m in vars(cls).items() if not n.startswith("_") and (inspect.isfunction(m) or isinstance(m, kinds))
     }
-    assert members - set(listed or ()) == INTERNAL.get(cls.__name__, set())
+    assert members - set(page_members or ()) == INTERNAL.get(cls.__name__, set())
 
 
 def test_classes_that_signatures_name_are_on_the_page() -> None:
@@ -85,12 +85,12 @@ def test_classes_that_signatures_name_are_on_the_page() -> None:
         for node in ast.walk(ast.parse(file.read_text()))
         if isinstance(node, ast.ClassDef)
     }
-    named = set()
+    names = set()
     for _, function in callables():
         signature = inspect.signature(function)
         types = [signature.return_annotation, *(p.annotation for p in signature.parameters.values())]
-        named |= {name for kind in types for name in re.findall(r"[A-Za-z]\w+", str(kind))}
-    assert (named & own) - there - {"Overrides", "SizeOverrides"} == set()  # which repeat the fields of options
+        names |= {name for kind in types for name in re.findall(r"[A-Za-z]\w+", str(kind))}
+    assert (names & own) - there - {"Overrides", "SizeOverrides"} == set()  # which repeat the fields of options
 
 
 def callables() -> Iterator[tuple[str, Any]]:
@@ -155,8 +155,8 @@ def test_fields_are_documented_one_by_one(path: str) -> None:
 
 @pytest.mark.parametrize("module", sorted({path.rpartition(".")[0] for path in documented()} - {"hf_metaprune"}))
 def test_examples_in_docstrings_run(module: str) -> None:
-    loaded = importlib.import_module(module)
-    outcome = doctest.testmod(loaded, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    namespace = importlib.import_module(module)
+    outcome = doctest.testmod(namespace, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     assert outcome.failed == 0
 
 

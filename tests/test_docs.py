@@ -65,10 +65,10 @@ def test_the_design_names_modules_that_are_there() -> None:
     house = (
         (REPO / "docs" / "design.md").read_text().partition("## The house")[2].partition("```\n")[2].partition("```")[0]
     )
-    listed = [name.strip(" /") for line in house.splitlines() for name in line.split("  ")[0].split(",")]
-    named = set(listed)
+    order = [name.strip(" /") for line in house.splitlines() for name in line.split("  ")[0].split(",")]
+    names = set(order)
     package = REPO / "hf_metaprune"
     there = {path.stem for path in package.iterdir() if path.is_dir() or path.suffix == ".py"}
-    assert there - named - {"__init__", "__pycache__", "_auto", "version"} == set()
-    assert named - there == set()
-    assert listed == sorted(listed, key=FLOORS.index)  # from the bottom to the top
+    assert there - names - {"__init__", "__pycache__", "_auto", "version"} == set()
+    assert names - there == set()
+    assert order == sorted(order, key=FLOORS.index)  # from the bottom to the top

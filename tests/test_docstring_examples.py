@@ -87,7 +87,7 @@ def names(stage: Path, hub: LoopbackHub, few_steps: None) -> dict[str, Any]:
     shutil.copytree(stage / "my-bank", stage / "bank_with_pets")
     Bank.open(stage / "bank_with_pets").add(result.model, "my-pets")
     hub.put_folder("me/pet-bank", stage / "bank_with_pets")
-    given = {
+    examples = {
         "base": base,
         "bank": Bank.open(stage / "my-bank"),
         "pruner": MetaPruner.from_hub(stage / "my-bank"),
@@ -100,7 +100,7 @@ def names(stage: Path, hub: LoopbackHub, few_steps: None) -> dict[str, Any]:
     }
     modules = [importlib.import_module(path.rpartition(".")[0]) for path in documented() if path.count(".") > 1]
     public = {name: getattr(hf_metaprune, name) for name in hf_metaprune.__all__}
-    return {name: value for module in modules for name, value in vars(module).items()} | public | given
+    return {name: value for module in modules for name, value in vars(module).items()} | public | examples
 
 
 @pytest.mark.slow

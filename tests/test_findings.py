@@ -36,9 +36,9 @@ def test_a_row_with_a_ratio_is_compared_with_its_baseline_at_that_ratio() -> Non
     runs = bench_report.read_runs([REPO / "docs" / "bench" / "vit.jsonl"])
     groups = [bench_report.KINDS]
     table = bench_report.difference_table(runs, ["SMSP, r=0.5", "SMSP, r=0.8"], ["no bank", "whole base"], groups)
-    compared = [line.split(" | ")[:2] for line in table.splitlines()[2:]]
+    rows = [line.split(" | ")[:2] for line in table.splitlines()[2:]]
     at_ratio = [["| SMSP, r=0.5", "no bank, r=0.5"], ["| SMSP, r=0.8", "no bank, r=0.8"]]
-    assert compared == [*at_ratio, ["| SMSP, r=0.5", "whole base"], ["| SMSP, r=0.8", "whole base"]]
+    assert rows == [*at_ratio, ["| SMSP, r=0.5", "whole base"], ["| SMSP, r=0.8", "whole base"]]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -54,6 +54,6 @@ def test_a_page_answers_one_question(page: Path) -> None:
 
 def test_pages_that_code_names_are_there() -> None:
     files = [file for folder in ("hf_metaprune", "scripts", "tests") for file in (REPO / folder).rglob("*.py")]
-    named = {(file, page) for file in files for page in re.findall(r"\bdocs/[\w./-]+\.md", file.read_text())}
-    assert len(named) > 10
-    assert sorted(f"{file.relative_to(REPO)}: {page}" for file, page in named if not (REPO / page).exists()) == []
+    references = {(file, page) for file in files for page in re.findall(r"\bdocs/[\w./-]+\.md", file.read_text())}
+    assert len(references) > 10
+    assert sorted(f"{file.relative_to(REPO)}: {page}" for file, page in references if not (REPO / page).exists()) == []

@@ -23,22 +23,22 @@ HEAVY = [
 @pytest.mark.slow
 def test_import_takes_nothing_heavy_along(run_python) -> None:
     """`import hf_metaprune` must stay cheap: what is heavy is imported when it is used."""
-    found = run_python(
+    output = run_python(
         "import torch, sys; before = set(sys.modules); import hf_metaprune\n"
         f"print(sorted((set(sys.modules) - before) & set({HEAVY})))"
     )
-    assert found.strip() == "[]"
+    assert output.strip() == "[]"
 
 
 @pytest.mark.slow
 def test_the_command_and_the_page_start_without_what_is_heavy(run_python) -> None:
     """``--help`` says something at once, and the page is there before torch is."""
     for module in ("cli.app", "app"):
-        found = run_python(
+        output = run_python(
             f"import sys, hf_metaprune.{module}\n"
             "print(sorted(set(sys.modules) & {'torch', 'transformers', 'timm', 'datasets', 'matplotlib'}))"
         )
-        assert found.strip() == "[]", module
+        assert output.strip() == "[]", module
 
 
 def test_public_names() -> None:

@@ -84,8 +84,8 @@ def test_all_kinds_of_data_come_to_a_model(pruner: MetaPruner, photos: Path) -> 
     from_folder = pruner.adapt(photos, **FAST)
     import datasets
 
-    loaded = datasets.load_dataset("imagefolder", data_dir=str(photos))
-    from_dataset = pruner.adapt(loaded, **FAST)
+    data = datasets.load_dataset("imagefolder", data_dir=str(photos))
+    from_dataset = pruner.adapt(data, **FAST)
     assert from_folder.report.accuracy == from_dataset.report.accuracy
     assert from_folder.report.labels == sorted(from_folder.report.labels)
     assert from_folder.report.source == "photos"
@@ -123,11 +123,11 @@ def test_one_neighbor_votes_for_itself_whole(pruner: MetaPruner, target: TaskDat
     start = {"steps": 0, "neighbors": 1, "recalibrate": False, "head": "random", "eval_steps": ()}
     result = pruner.adapt(target, **start)
     entry = pruner.bank[result.report.neighbors[0]["id"]]
-    own, made = entry.load_model().network.state_dict(), result.model.network.state_dict()
-    assert "bn1.running_mean" in made
+    own, state = entry.load_model().network.state_dict(), result.model.network.state_dict()
+    assert "bn1.running_mean" in state
     for name in own.keys() - {"fc.weight", "fc.bias"}:
         if not name.endswith("num_batches_tracked"):
-            assert torch.equal(made[name], own[name]), name
+            assert torch.equal(state[name], own[name]), name
 
 
 def test_weighted_votes_follow_the_scores(pruner: MetaPruner, target: TaskData) -> None:
@@ -159,15 +159,15 @@ def test_saving_loading_and_predicting(pruner: MetaPruner, target: TaskData, pho
     assert names >= {"accuracy.png", "confusion.png", "votes.png"}
     assert len({p.stat().st_mode for p in out.iterdir()}) == 1  # whoever may read one file may read all
     images = sorted(photos.rglob("*.jpg"))[:3]
-    found, again = result.predict(images), load_result(out).predict(images)
-    for f, g in zip(found, again, strict=True):
+    predictions, again = result.predict(images), load_result(out).predict(images)
+    for f, g in zip(predictions, again, strict=True):
         assert f["probabilities"] == pytest.approx(g["probabilities"], abs=1e-5)
         assert f["score"] == max(f["probabilities"].values())
         assert sum(f["probabilities"].values()) == pytest.approx(1)
         assert f["label"] in target.task.labels
     same = result.predict(Image.open(images[0]))[0]
-    assert same["probabilities"] == pytest.approx(found[0]["probabilities"], abs=1e-5)
-    assert result.predict(np.asarray(Image.open(images[0])))[0]["label"] == found[0]["label"]
+    assert same["probabilities"] == pytest.approx(predictions[0]["probabilities"], abs=1e-5)
+    assert result.predict(np.asarray(Image.open(images[0])))[0]["label"] == predictions[0]["label"]
     assert load_result(out).report.to_dict() == result.report.to_dict()
     assert json.loads((out / "report.json").read_text())["accuracy"] == result.report.accuracy
     with pytest.raises(DataError, match="nosuch.jpg cannot be read"):
@@ -216,7 +216,7 @@ def test_markup_of_others_is_shown_as_it_is() -> None:
 
 
 @pytest.fixture(scope="module")
-def saved(bank_folder: Path, task_data: TaskData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model_folder(bank_folder: Path, task_data: TaskData, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model with its report, to copy."""
     result = MetaPruner.from_hub(bank_folder).adapt(task_data.select((0, 2, 4)), **(FAST | {"steps": 0}))
     return result.save_pretrained(tmp_path_factory.mktemp("saved") / "model")
@@ -236,14 +236,14 @@ def saved(bank_folder: Path, task_data: TaskData, tmp_path_factory: pytest.TempP
         {"accuracy_per_class": {"a": "b"}},
     ],
 )
-def test_a_report_that_a_stranger_spoilt_is_left_out(saved: Path, tmp_path: Path, change: dict) -> None:
-    out = shutil.copytree(saved, tmp_path / "model")
-    spoilt = json.loads((out / "report.json").read_text()) | change
-    (out / "report.json").write_text(json.dumps(spoilt))
-    loaded = load_result(out)
-    assert loaded.report == AdaptReport()
-    assert "not measured" in repr(loaded)
-    loaded.save_pretrained(tmp_path / "again")
+def test_a_report_that_a_stranger_spoilt_is_left_out(model_folder: Path, tmp_path: Path, change: dict) -> None:
+    out = shutil.copytree(model_folder, tmp_path / "model")
+    report = json.loads((out / "report.json").read_text()) | change
+    (out / "report.json").write_text(json.dumps(report))
+    result = load_result(out)
+    assert result.report == AdaptReport()
+    assert "not measured" in repr(result)
+    result.save_pretrained(tmp_path / "again")
 
 
 @pytest.mark.slow

@@ -17,8 +17,8 @@ from tests.conftest import REPO, needs_wordnet
 def test_the_hubs_benchmark_keeps_its_budgets_of_requests_and_bytes() -> None:
     command = [sys.executable, str(REPO / "scripts" / "bench_hub.py"), "--entries", "12", "--repeats", "1"]
     variables = os.environ | {"PYTHONPATH": str(REPO), "NLTK_DATA": os.pathsep.join(map(str, nltk.data.path))}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=REPO, env=variables, timeout=900, check=False)
-    assert done.returncode == 0, done.stderr
-    rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines()[2:]]
+    process = subprocess.run(command, capture_output=True, text=True, cwd=REPO, env=variables, timeout=900, check=False)
+    assert process.returncode == 0, process.stderr
+    rows = [line.strip("| ").split(" | ") for line in process.stdout.splitlines()[2:]]
     assert [row[0].split()[0] for row in rows] == ["publish"] * 3 + ["open"] + ["adapt"] * 2 + ["search"] * 3
     assert all("met" in row[-1] for row in rows)

@@ -72,12 +72,12 @@ class Links(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        found = {name: value or "" for name, value in attrs}
-        self.ids |= {found[name] for name in ("id", "name") if name in found}
-        if tag == "a" and "href" in found:
-            self.links.append(found["href"])
-        address = found.get("href") if tag == "link" else found.get("src")
-        if address and found.get("rel") != "canonical":
+        attributes = {name: value or "" for name, value in attrs}
+        self.ids |= {attributes[name] for name in ("id", "name") if name in attributes}
+        if tag == "a" and "href" in attributes:
+            self.links.append(attributes["href"])
+        address = attributes.get("href") if tag == "link" else attributes.get("src")
+        if address and attributes.get("rel") != "canonical":
             self.loaded.append(address)
 
 
@@ -101,15 +101,15 @@ def test_every_link_and_every_file_of_the_site_is_there(site: Path) -> None:
     pages = {page: Links(page.read_text()) for page in site.rglob("*.html") if page.name != "404.html"}
     assert len(pages) >= len(NOTEBOOKS) + len(PAGES) - 2
     missing = []
-    for page, found in pages.items():
-        for link in [*found.links, *found.loaded]:
+    for page, parser in pages.items():
+        for link in [*parser.links, *parser.loaded]:
             parts = urlsplit(link)
             if parts.scheme or parts.netloc:
                 continue
             target = (page.parent / unquote(parts.path)).resolve() if parts.path else page
             target = target / "index.html" if target.is_dir() else target
-            known = pages[target].ids if target in pages else set()
-            if not target.is_file() or (parts.fragment and target in pages and unquote(parts.fragment) not in known):
+            anchors = pages[target].ids if target in pages else set()
+            if not target.is_file() or (parts.fragment and target in pages and unquote(parts.fragment) not in anchors):
                 missing.append(f"{page.relative_to(site)}: {link}")
     assert missing == []
 
@@ -124,16 +124,16 @@ def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
 
 @pytest.mark.parametrize("name", make_cli_docs.PAGES)
 def test_pages_that_are_made_from_the_code_are_up_to_date(name: str) -> None:
-    made, found = make_cli_docs.PAGES[name](), (DOCS / "reference" / name).read_text()
-    assert found == made, "uv run scripts/make_cli_docs.py writes it anew"
+    expected, text = make_cli_docs.PAGES[name](), (DOCS / "reference" / name).read_text()
+    assert text == expected, "uv run scripts/make_cli_docs.py writes it anew"
 
 
 @pytest.mark.parametrize("path", [REPO / "README.md", REPO / "CONTRIBUTING.md", REPO / "CHANGELOG.md"], ids=name_of)
 def test_what_files_outside_the_site_point_to_is_there(path: Path) -> None:
     text = path.read_text()
     links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if not urlsplit(link).scheme]
-    named = re.findall(r"\b(?:docs|scripts|examples|tests|space|hf_metaprune)/[\w./-]*\w", text)
-    assert [link for link in {*links, *named} if not (REPO / link.partition("#")[0]).exists()] == []
+    paths = re.findall(r"\b(?:docs|scripts|examples|tests|space|hf_metaprune)/[\w./-]*\w", text)
+    assert [link for link in {*links, *paths} if not (REPO / link.partition("#")[0]).exists()] == []
 
 
 # --- code and commands ------------------------------------------------------------------------------------------------
@@ -156,9 +156,9 @@ COMMAND = re.compile(r"(?:[A-Z_]+=\S+ )*(?:uv run (?:--extra \w+ )*)?hf-metaprun
 
 def blocks(path: Path) -> Iterator[Block]:
     text = path.read_text()
-    for found in BLOCK.finditer(text):
-        line = text.count("\n", 0, found.start("text")) + 1
-        yield Block(found["language"], found["text"], line, found["why"] or "")
+    for match in BLOCK.finditer(text):
+        line = text.count("\n", 0, match.start("text")) + 1
+        yield Block(match["language"], match["text"], line, match["why"] or "")
 
 
 def commands(text: str) -> list[str]:
@@ -168,21 +168,21 @@ def commands(text: str) -> list[str]:
 
 
 def arguments_of(command: str) -> list[str]:
-    found = COMMAND.fullmatch(command)
-    assert found is not None
-    return shlex.split(found[1])
+    match = COMMAND.fullmatch(command)
+    assert match is not None
+    return shlex.split(match[1])
 
 
 def all_commands() -> list[tuple[str, str]]:
     """Every command of ours in a block without a language (which is shell), or in text between backticks."""
-    found = []
+    pairs = []
     for path in PAGES:
         if path in GENERATED:
             continue
         inline = re.findall(r"(?<!`)`((?:uv run )?hf-metaprune [^`]+)`(?!`)", BLOCK.sub("", path.read_text()))
-        typed = [command for block in blocks(path) if not block.language for command in commands(block.text)]
-        found += [(name_of(path), " ".join(command.split())) for command in [*typed, *inline]]
-    return list(dict.fromkeys(found))
+        lines = [command for block in blocks(path) if not block.language for command in commands(block.text)]
+        pairs += [(name_of(path), " ".join(command.split())) for command in [*lines, *inline]]
+    return list(dict.fromkeys(pairs))
 
 
 @pytest.fixture
@@ -190,19 +190,19 @@ def parse() -> Callable[[list[str]], str]:
     """Parse a command line without running it, with the values of options checked; gives the command's name."""
 
     def call(arguments: list[str]) -> str:
-        known, name = typer.main.get_command(app), []
-        assert hasattr(known, "commands")
+        command, name = typer.main.get_command(app), []
+        assert hasattr(command, "commands")
         for word in arguments:
-            commands = getattr(known, "commands", None)
+            commands = getattr(command, "commands", None)
             if commands is None:
                 break
             assert word in commands or word.startswith("-"), f"there is no command {word}"
             if word in commands:
-                known = commands[word]
+                command = commands[word]
                 name.append(word)
         if arguments == name or arguments[-1] in ("--help", "--version"):  # no more than its name is mentioned
             return " ".join(name)
-        with known.make_context(" ".join(name), arguments[len(name) :]) as context:
+        with command.make_context(" ".join(name), arguments[len(name) :]) as context:
             values = {key: value for key, value in context.params.items() if value is not None}
         pruning = method_options(str(values["method"])) if name == ["bank", "build"] else None
         for cls in (AdaptOptions, TrainingOptions) if pruning is None else (pruning,):
@@ -343,8 +343,8 @@ def run_command(
     capfd.readouterr()
     try:
         cli.main([*arguments, *SMALLER.get(name, []), *(ANY_TIME if "--max-latency-ms" in arguments else [])])
-    except SystemExit as done:
-        assert not done.code, "\n".join([command, *capfd.readouterr()])
+    except SystemExit as error:
+        assert not error.code, "\n".join([command, *capfd.readouterr()])
 
 
 # --- notebooks --------------------------------------------------------------------------------------------------------

@@ -33,8 +33,8 @@ def vit_bank_folder(tmp_path_factory: pytest.TempPathFactory, vit_base: BaseMode
     bank = Bank.create(folder, vit_base, name="tiny vit", defaults={"ratio": 0.7})
     options = LearnedScoreOptions(ratio=0.7, steps=20, batch_size=18, precision="fp32")
     for method, tasks in (("ahnp", TASKS[:2]), ("amp", TASKS[2:])):
-        made = build_bank(bank, task_data, tasks, method=method, options=options, device=torch.device("cpu"))
-        assert len(list(made)) == len(tasks)
+        entries = build_bank(bank, task_data, tasks, method=method, options=options, device=torch.device("cpu"))
+        assert len(list(entries)) == len(tasks)
     return folder
 
 
@@ -84,9 +84,9 @@ def test_the_more_stays_the_lower_the_rate(pruner: MetaPruner, target: TaskData)
     assert within.options["lr"] == pytest.approx(0.0003 * 0.1 / (1 - within.ratio))
     plan.data = replace(target, train=target.train.subset(list(range(len(target.train))) * 20))
     assert plan.training_at(0.5).lr == plan.training.lr  # with many images
-    for given in ({"lr": 0.0004}, {"preset": "paper"}):
-        report = pruner.adapt(target, **FAST, **given, ratio=0.5).report
-        assert report.options["lr"] == given.get("lr", 0.0002)
+    for overrides in ({"lr": 0.0004}, {"preset": "paper"}):
+        report = pruner.adapt(target, **FAST, **overrides, ratio=0.5).report
+        assert report.options["lr"] == overrides.get("lr", 0.0002)
 
 
 @pytest.mark.slow
@@ -99,9 +99,9 @@ def test_a_network_that_no_longer_looks_at_its_image_says_so(pruner: MetaPruner,
 
 @pytest.mark.slow
 def test_rounding_that_changes_the_ratio_is_said(pruner: MetaPruner, target: TaskData) -> None:
-    rounded = pruner.adapt(target, **FAST, ratio=0.9, round_to=16).report
-    (note,) = (note for note in rounded.notes if note.startswith("round_to=16 removes"))
-    assert f"{rounded.ratio:.0%}" in note
+    report = pruner.adapt(target, **FAST, ratio=0.9, round_to=16).report
+    (note,) = (note for note in report.notes if note.startswith("round_to=16 removes"))
+    assert f"{report.ratio:.0%}" in note
     assert "where the ratio alone would remove 88%" in note
     assert not any("round_to" in note for note in pruner.adapt(target, **FAST, ratio=0.5, round_to=2).report.notes)
 
@@ -111,10 +111,10 @@ def test_what_smsp_makes_is_the_thresholded_sum_of_scores(pruner: MetaPruner, ta
     entries = [pruner.bank[n["id"]] for n in result.report.neighbors]
     scores = sum_scores([entry.score_mask() for entry in entries])
     mask = result.model.mask()
-    for name, kept in mask.items():
-        gone = np.setdiff1d(np.arange(mask.sizes[name]), kept)
-        assert len(kept) == round(0.5 * mask.sizes[name])
-        assert scores[name][kept].min() >= scores[name][gone].max()
+    for name, units in mask.items():
+        rest = np.setdiff1d(np.arange(mask.sizes[name]), units)
+        assert len(units) == round(0.5 * mask.sizes[name])
+        assert scores[name][units].min() >= scores[name][rest].max()
     assert result.model.score_mask == scores
 
 
@@ -125,18 +125,18 @@ def test_what_a_neighbor_holds_stays_first_and_activations_order_the_rest(
 ) -> None:
     """Units that no neighbor was trained with are ordered by their scores and the base's activations together."""
     still = FAST | {"steps": 0, "strategy": "smsp", "split": split}
-    made = {a: pruner.adapt(target, **still, ratio=0.2, activations=a) for a in (0.0, 0.5, 1.0)}
-    entries = [pruner.bank[n["id"]] for n in made[0.5].report.neighbors]
-    held, scores = entries[0].mask | entries[1].mask, sum_scores([entry.score_mask() for entry in entries])
-    assert held <= made[0.5].model.mask()
-    others = {a: one.model.score_mask for a, one in made.items()}
-    for name, units in (~held).items():
+    results = {a: pruner.adapt(target, **still, ratio=0.2, activations=a) for a in (0.0, 0.5, 1.0)}
+    entries = [pruner.bank[n["id"]] for n in results[0.5].report.neighbors]
+    union, scores = entries[0].mask | entries[1].mask, sum_scores([entry.score_mask() for entry in entries])
+    assert union <= results[0.5].model.mask()
+    others = {a: one.model.score_mask for a, one in results.items()}
+    for name, units in (~union).items():
         active, mean = others[1.0][name][units], others[0.5][name][units]
         assert mean == pytest.approx((scores[name][units] + active) / 2, rel=1e-5)
-        assert np.array_equal(np.argsort(others[0.5][name][held[name]]), np.argsort(scores[name][held[name]]))
+        assert np.array_equal(np.argsort(others[0.5][name][union[name]]), np.argsort(scores[name][union[name]]))
     few = pruner.adapt(target, **still, ratio=0.9).model.mask()  # of what they hold the scores alone choose
     assert few == pruner.adapt(target, **still, ratio=0.9, activations=0.0).model.mask()
-    assert few <= held
+    assert few <= union
 
 
 def test_scores_that_contradict_an_entry_do_not_overrule_its_mask(
@@ -154,20 +154,22 @@ def test_scores_that_contradict_an_entry_do_not_overrule_its_mask(
 def test_weights_come_from_neighbors_or_from_the_base(pruner: MetaPruner, target: TaskData) -> None:
     still = FAST | {"steps": 0, "recalibrate": False, "strategy": "smsp", "ratio": 0.5}
     models = {w: pruner.adapt(target, **still, weights=w).model for w in ("neighbors", "base")}
-    kept = models["base"].mask()["blocks.0.mlp"]
+    units = models["base"].mask()["blocks.0.mlp"]
     name = "blocks.0.mlp.fc1.weight"
-    base = pruner.bank.base.state[name][kept.tolist()]
+    base = pruner.bank.base.state[name][units.tolist()]
     assert torch.equal(models["base"].network.state_dict()[name], base)
     assert not torch.equal(models["neighbors"].network.state_dict()[name], base)
     entries = [pruner.bank[n["id"]].mask for n in pruner.adapt(target, **still).report.neighbors]
     for ratio in (0.9, 0.5, 0.1):  # "auto" is the neighbors' where they hold three quarters
-        made = {w: pruner.adapt(target, **(still | {"ratio": ratio}), weights=w) for w in ("neighbors", "base", "auto")}
-        mask = made["auto"].model.mask()
+        results = {
+            w: pruner.adapt(target, **(still | {"ratio": ratio}), weights=w) for w in ("neighbors", "base", "auto")
+        }
+        mask = results["auto"].model.mask()
         share = (mask & (entries[0] | entries[1])).n_kept / mask.n_kept
         same = "neighbors" if share >= 0.75 else "base"
-        states = {w: one.model.network.state_dict()[name] for w, one in made.items()}
+        states = {w: one.model.network.state_dict()[name] for w, one in results.items()}
         assert torch.equal(states["auto"], states[same]), (ratio, share)
-        assert any("all start with the base's" in note for note in made["auto"].report.notes) == (same == "base")
+        assert any("all start with the base's" in note for note in results["auto"].report.notes) == (same == "base")
     assert share < 0.75
     paper = pruner.adapt(target, steps=1, preset="paper", strategy="smsp", batch_size=16).report
     assert paper.options["weights"] == "base"
@@ -210,10 +212,10 @@ def test_budgets_are_kept_and_out_of_reach_ones_refused(
 
 def test_single_layers_have_ratios_of_their_own(pruner: MetaPruner, target: TaskData) -> None:
     model = pruner.adapt(target, **FAST, layer_ratios=("*.attn=1", "blocks.1.mlp=0")).model
-    kept = {name: len(units) for name, units in model.mask().items()}
-    assert kept["blocks.0.attn"] == kept["blocks.2.attn"] == 0
-    assert kept["blocks.1.mlp"] == 48
-    assert kept["blocks.0.mlp"] == 14
+    counts = {name: len(units) for name, units in model.mask().items()}
+    assert counts["blocks.0.attn"] == counts["blocks.2.attn"] == 0
+    assert counts["blocks.1.mlp"] == 48
+    assert counts["blocks.0.mlp"] == 14
     with pytest.raises(OptionError, match="names no prunable layer"):
         pruner.adapt(target, **FAST, layer_ratios=("layer1=0.5",))
 

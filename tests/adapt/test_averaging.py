@@ -93,28 +93,28 @@ def test_average_equals_the_slow_reference(data: st.DataObject, n: int) -> None:
         for _ in range(n + 1)
     ]
     neighbors, base = [Neighbor(m, i) for i, m in enumerate(masks[1:])], state(99)
-    found = average_weights(neighbors, masks[0], base, LAYERS)
+    average = average_weights(neighbors, masks[0], base, LAYERS)
     expected = slow_average(neighbors, base, masks[0])
     for name in SHAPES:
-        assert torch.allclose(found[name], expected[name], atol=1e-6), name
-    assert list(found) == [*SHAPES, "counter"]
-    assert found["counter"] == base["counter"]
+        assert torch.allclose(average[name], expected[name], atol=1e-6), name
+    assert list(average) == [*SHAPES, "counter"]
+    assert average["counter"] == base["counter"]
 
 
 def test_one_neighbor_with_the_same_mask_is_copied() -> None:
     mask = Mask({"a": [0, 2], "b": [1]}, SIZES)
     one = Neighbor(mask, 5)
-    found = average_weights([one], mask, state(99), LAYERS, skip=["head.weight"])
-    assert "head.weight" not in found
-    assert all(torch.equal(found[n], one.tensors[n]) for n in found if n != "counter")
+    average = average_weights([one], mask, state(99), LAYERS, skip=["head.weight"])
+    assert "head.weight" not in average
+    assert all(torch.equal(average[n], one.tensors[n]) for n in average if n != "counter")
 
 
 def test_half_precision_neighbors_are_averaged_in_float32() -> None:
     mask = Mask.full(SIZES)
     neighbors = [Neighbor(mask, i, torch.float16) for i in range(3)]
-    found = average_weights(neighbors, mask, state(99), LAYERS)["stem"]
-    assert found.dtype == torch.float32
-    assert torch.equal(found, torch.stack([n.tensors["stem"].float() for n in neighbors]).sum(0) / 3)
+    average = average_weights(neighbors, mask, state(99), LAYERS)["stem"]
+    assert average.dtype == torch.float32
+    assert torch.equal(average, torch.stack([n.tensors["stem"].float() for n in neighbors]).sum(0) / 3)
 
 
 def test_tensors_that_do_not_fit_are_refused() -> None:

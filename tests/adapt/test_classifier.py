@@ -133,8 +133,8 @@ def test_heads_on_a_real_model(bank: Bank, task_data: TaskData, kind: str) -> No
     torch.manual_seed(0)
     model = base.slice(base.config(Mask.full(base.sizes), target.task.labels)).eval()
     entries = [e for e in bank if e.labels == ("cat", "dog", "truck")]
-    said = make_head(kind, model, target.train, target.task, entries, CPU)
-    assert said.startswith(kind)
+    description = make_head(kind, model, target.train, target.task, entries, CPU)
+    assert description.startswith(kind)
     hits = accuracy(model, target.evaluation, CPU)
     if kind in ("auto", "ridge"):
         assert hits > 0.6
@@ -150,9 +150,9 @@ def test_a_neighbor_who_knows_the_classes_is_heard(bank: Bank, task_data: TaskDa
     few = task_data.select((0, 1, 2), per_class=1)
     model = entry.load_model()
     assert ", prior 0," not in make_head("auto", model, few.train, few.task, [entry], CPU)
-    drawn = model.classifier.weight.clone()
+    weight = model.classifier.weight.clone()
     make_head("ridge", model, few.train, few.task, [entry], CPU)
-    assert not torch.allclose(drawn, model.classifier.weight, atol=1e-3)
+    assert not torch.allclose(weight, model.classifier.weight, atol=1e-3)
 
 
 def test_stitched_heads_take_ridge_rows_for_classes_nobody_knows(bank: Bank, task_data: TaskData) -> None:

@@ -31,8 +31,8 @@ def test_a_pruned_stem_makes_a_cheaper_model_that_does_not_vote(
         assert result.report.macs < 0.8 * plain.report.macs
         assert result.report.params < plain.report.params
         assert not result.report.options["freeze_stem"]
-        kept = {name: len(units) for name, units in result.model.mask().items()}
-        assert kept["conv1.0"] == keep_count(8, 0.7)
+        counts = {name: len(units) for name, units in result.model.mask().items()}
+        assert counts["conv1.0"] == keep_count(8, 0.7)
     folder = result.save_pretrained(tmp_path / "model")
     pixels = target.evaluation.preprocessing.normalize(target.evaluation.images[:4])
     assert torch.allclose(load_result(folder).model(pixels).logits, result.model(pixels).logits, atol=1e-6)

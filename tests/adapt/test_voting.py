@@ -31,10 +31,10 @@ def exact_inclusion(p: np.ndarray, k: int) -> np.ndarray:
     """Probability that each index is among k drawn one after the other without replacement, by enumeration."""
     inclusion = np.zeros(len(p))
     for order in permutations(range(len(p)), k):
-        left, chance = 1.0, 1.0
+        rest, chance = 1.0, 1.0
         for i in order:
-            chance *= p[i] / left
-            left -= p[i]
+            chance *= p[i] / rest
+            rest -= p[i]
         inclusion[list(order)] += chance
     return inclusion
 
@@ -64,7 +64,7 @@ def test_inclusion_frequencies_match_the_exact_ones(k: int) -> None:
 
 def test_a_vote_draws_with_the_inclusion_frequencies_of_equation_1() -> None:
     sizes = {"l": 6}
-    voters = [Mask({"l": kept}, sizes) for kept in ([0, 1], [0, 2], [0, 1])]
+    voters = [Mask({"l": units}, sizes) for units in ([0, 1], [0, 2], [0, 1])]
     exact = exact_inclusion(vote_probabilities(count_votes(voters)["l"], 0.8), 2)
     draws = 4000
     counts = np.zeros(6)
@@ -77,7 +77,7 @@ def test_a_vote_draws_with_the_inclusion_frequencies_of_equation_1() -> None:
 def test_a_vote_keeps_the_asked_share_and_follows_its_seed(n: int, ratio: float, sample: bool, seed: int) -> None:
     voters = masks(n, seed)
     mask = vote(voters, ratio, sample=sample, seed=seed)
-    assert {name: len(kept) for name, kept in mask.items()} == {n: keep_count(s, ratio) for n, s in SIZES.items()}
+    assert {name: len(units) for name, units in mask.items()} == {n: keep_count(s, ratio) for n, s in SIZES.items()}
     assert mask == vote(voters, ratio, sample=sample, seed=seed)
 
 
@@ -92,7 +92,7 @@ def test_one_vote_serves_all_sizes(n: int, sample: bool, seed: int) -> None:
 
 def test_the_top_vote_takes_the_units_with_most_votes_and_breaks_ties_as_told() -> None:
     sizes = {"l": 5}
-    voters = [Mask({"l": kept}, sizes) for kept in ([0, 3], [3, 4], [3, 1])]
+    voters = [Mask({"l": units}, sizes) for units in ([0, 3], [3, 4], [3, 1])]
     assert vote(voters, 0.6, sample=False)["l"].tolist() == [0, 3]
     ties = {"l": np.array([0.1, 0.9, 5.0, 0.0, 0.2])}
     assert vote(voters, 0.6, sample=False, tie_break=ties)["l"].tolist() == [1, 3]

@@ -59,15 +59,15 @@ def examples(tmp_path_factory: pytest.TempPathFactory, task_data: TaskData) -> P
 
 def write_photos(root: Path, data: TaskData, classes: tuple[int, ...], count: int = 12) -> dict[str, list[Path]]:
     """Photos of some classes as files, a folder a class."""
-    written: dict[str, list[Path]] = {}
+    photos: dict[str, list[Path]] = {}
     for c in classes:
         folder = root / data.task.labels[c]
         folder.mkdir(parents=True)
         for i, image in enumerate(data.train.images[data.train.targets == c][:count]):
             path = folder / f"{i}.png"
             Image.fromarray(image.permute(1, 2, 0).numpy()).resize((48, 40)).save(path)
-            written.setdefault(folder.name, []).append(path)
-    return written
+            photos.setdefault(folder.name, []).append(path)
+    return photos
 
 
 @pytest.fixture(scope="session")
@@ -94,8 +94,8 @@ def serve(files: Path, *arguments: object, **environment: str) -> Iterator[Serve
     env = {**os.environ, "TMPDIR": str(files), "HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False"}
     env |= environment
     log = files / "server.log"
-    with open(log, "w") as told:
-        server = subprocess.Popen([str(word) for word in command], stdout=told, stderr=told, env=env)
+    with open(log, "w") as log_file:
+        server = subprocess.Popen([str(word) for word in command], stdout=log_file, stderr=log_file, env=env)
     try:
         ready = wait_until(lambda: "serving http" in log.read_text() or server.poll() is not None)
         if not ready or server.poll() is not None:
@@ -111,9 +111,9 @@ def browser() -> Iterator[Any]:
     with playwright.sync_playwright() as driver:
         camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
         cheap = ["--disable-gpu"]  # or a process draws with three dimensions on the CPU, without an end
-        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *camera, *cheap])
-        yield started
-        started.close()
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *camera, *cheap])
+        yield chromium
+        chromium.close()
 
 
 def wait_until(is_so: Callable[[], bool]) -> bool:
@@ -157,12 +157,12 @@ class Visit:
         self.page.get_by_role("tab", name="My photos").click()
         self.page.get_by_label("Name of a class").fill(label)
         self.page.locator("#files input[type=file]").set_input_files([str(file) for file in files])
-        listed = self.page.locator(f'td[aria-label="{files[-1].name}"]')
-        listed.wait_for()
+        cell = self.page.locator(f'td[aria-label="{files[-1].name}"]')
+        cell.wait_for()
         self.page.get_by_role("button", name="Add to the class").click()
         self.page.locator("#messages").get_by_text(says).wait_for()
         if says.startswith("Added"):
-            listed.wait_for(state="detached")
+            cell.wait_for(state="detached")
 
     def set_steps(self, steps: int) -> None:
         """Set the steps, and see that the page has taken them: its slider shows them, too."""
@@ -202,14 +202,14 @@ class Visit:
 @pytest.fixture
 def visit(browser: Any, served: Served) -> Iterator[Any]:
     """Open the page as another visitor, and wait until it shows something: ``visit()``."""
-    opened: list[Visit] = []
+    visits: list[Visit] = []
 
     def open_page(url: str = served.url, shows: str = "button:text('Make my model')", **context: Any) -> Visit:
-        opened.append(Visit(browser, url, **context))
-        opened[-1].page.locator(shows).first.wait_for()
-        return opened[-1]
+        visits.append(Visit(browser, url, **context))
+        visits[-1].page.locator(shows).first.wait_for()
+        return visits[-1]
 
     yield open_page
-    for one in opened:
+    for one in visits:
         one.context.close()
         assert one.complaints == []

@@ -15,10 +15,10 @@ from .conftest import Served, Visit
 
 def findings(page: Any) -> list[str]:
     """What axe-core calls serious or worse, each with the place."""
-    found = Axe().run(page).response["violations"]
+    violations = Axe().run(page).response["violations"]
     return [
         f"{rule['id']}: {rule['help']}: {node['html'][:200]}"
-        for rule in found
+        for rule in violations
         if rule["impact"] in ("serious", "critical")
         for node in rule["nodes"]
     ]
@@ -46,8 +46,8 @@ def test_a_phone_shows_all_of_it_and_a_reader_can_read_it(visit: Callable[..., V
         one.page.emulate_media(color_scheme=scheme)
         one.page.wait_for_function(f"document.body.classList.contains('dark') == {str(scheme == 'dark').lower()}")
         one.page.wait_for_function(COLORS_SET)
-        found = findings(one.page)
-        assert not found, "\n".join([scheme, *found])
+        problems = findings(one.page)
+        assert not problems, "\n".join([scheme, *problems])
     small = one.page.evaluate(SMALL)
     assert not small, small
 
@@ -55,11 +55,11 @@ def test_a_phone_shows_all_of_it_and_a_reader_can_read_it(visit: Callable[..., V
 @pytest.mark.slow
 def test_the_keyboard_alone_is_enough(visit: Callable[..., Visit]) -> None:
     one = visit()
-    reached = set()
+    names = set()
     for _ in range(40):
         one.page.keyboard.press("Tab")
-        reached.add(one.page.evaluate("document.activeElement.innerText || document.activeElement.id"))
-    assert {"Use these photos", "Make my model"} <= {text.strip() for text in reached}
+        names.add(one.page.evaluate("document.activeElement.innerText || document.activeElement.id"))
+    assert {"Use these photos", "Make my model"} <= {text.strip() for text in names}
 
 
 @pytest.mark.slow

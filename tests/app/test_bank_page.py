@@ -24,16 +24,16 @@ from .test_access import findings
 def test_it_is_searched_and_shows_pictures(visit: Callable[..., Visit], served: Served, bank_folder: Path) -> None:
     one = visit()
     one.wait_for_bank(bank_folder)
-    with one.context.expect_page() as opened:
+    with one.context.expect_page() as popup:
         one.page.get_by_role("link", name="a bank of small models").click()
-    page = opened.value  # another one: photos and model stay where they are
+    page = popup.value  # another one: photos and model stay where they are
     page.locator("#pictures svg").nth(2).wait_for()
     bank = Bank.open(bank_folder)
     label = next(iter(bank)).labels[0]
-    held = sum(label in entry.labels for entry in bank)
+    n_matches = sum(label in entry.labels for entry in bank)
     page.get_by_label("Search").fill(label.upper())
     page.locator("#entries").get_by_text(f"of {len(bank)}.").wait_for()
-    assert page.locator("#entries tbody tr").count() == held
+    assert page.locator("#entries tbody tr").count() == n_matches
     page.get_by_label("Search").fill("<b>nothing")
     page.locator("#entries").get_by_text(f"0 tasks of {len(bank)}: try a word of a class").wait_for()
     assert not findings(page)
@@ -59,14 +59,14 @@ def test_without_wordnet_the_other_pictures_are_drawn(bank_folder: Path, monkeyp
         raise WordNetError("get the data: python -m nltk.downloader wordnet")
 
     monkeypatch.setattr("hf_metaprune.similarity.wordnet.task_synsets", missing)
-    made = bank_page(bank_folder)
-    assert made.figures_html.count("<svg") == 2
-    assert "get the data" in made.figures_html
+    page = bank_page(bank_folder)
+    assert page.figures_html.count("<svg") == 2
+    assert "get the data" in page.figures_html
 
 
 def test_an_empty_bank_has_a_page(base: BaseModel, tmp_path: Path) -> None:
     Bank.create(tmp_path / "bank", base)
-    made = bank_page(tmp_path / "bank")
-    assert "All 0 tasks" in made.entry_table("")
-    assert "0 tasks of 0" in made.entry_table("tiger")
-    assert made.figures_html == ""
+    page = bank_page(tmp_path / "bank")
+    assert "All 0 tasks" in page.entry_table("")
+    assert "0 tasks of 0" in page.entry_table("tiger")
+    assert page.figures_html == ""

@@ -50,21 +50,21 @@ def test_from_the_example_to_three_files(demo: Served, visit: Callable[..., Visi
     one.message("#answer", "Most likely")
     with zipfile.ZipFile(saved(one, "#download", tmp_path / "model.zip")) as archive:
         archive.extractall(tmp_path)
-    made = load_result(tmp_path / "model")
-    assert made.report.accuracy > 0.6
-    assert made.predict(photo)[0]["label"] in one.text("#answer")
+    result = load_result(tmp_path / "model")
+    assert result.report.accuracy > 0.6
+    assert result.predict(photo)[0]["label"] in one.text("#answer")
     assert "<html" in saved(one, "#report", tmp_path / "report.html").read_text()
     one.press("Make an ONNX file")
     one.page.locator("#onnx").wait_for()
     session = onnxruntime.InferenceSession(saved(one, "#onnx", tmp_path / "model.onnx"))
     labels = json.loads(session.get_modelmeta().custom_metadata_map["labels"])
-    pixels = made.processor(row["image"], return_tensors="np")["pixel_values"]
+    pixels = result.processor(row["image"], return_tensors="np")["pixel_values"]
     (logits,) = session.run(None, {"pixel_values": pixels})
-    assert labels[int(np.argmax(logits))] == made.predict(photo)[0]["label"]
+    assert labels[int(np.argmax(logits))] == result.predict(photo)[0]["label"]
     program = saved(one, "#program", tmp_path / "classify.py")
     command = [sys.executable, program, tmp_path / "model.onnx", photo]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert said.split("\t")[1].startswith(made.predict(photo)[0]["label"])
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert output.split("\t")[1].startswith(result.predict(photo)[0]["label"])
     one.press("Compare with baselines")
     one.message("#comparison", "Trying")
     stop = one.page.locator("#stop-comparison")

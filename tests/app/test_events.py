@@ -15,7 +15,7 @@ from hf_metaprune.errors import DataError
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (None, None),
         (DataError("a class needs two <b>photos</b>"), "a class needs two &lt;b&gt;photos&lt;/b&gt;"),
@@ -24,7 +24,7 @@ from hf_metaprune.errors import DataError
     ],
 )
 def test_a_button_can_be_pressed_again_whatever_happens(
-    error: Exception | None, said: str | None, caplog: pytest.LogCaptureFixture
+    error: Exception | None, message: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     messages = gr.HTML()
 
@@ -37,23 +37,23 @@ def test_a_button_can_be_pressed_again_whatever_happens(
         updates = list(run_steps(steps(), messages, {"button": "off"}, {"button": "on"}))
     assert updates[:2] == [{"button": "off"}, {"a": 1}]
     assert updates[-1] == {"button": "on"}
-    assert len(updates) == 3 + (said is not None)
-    assert said is None or said in updates[2][messages]
+    assert len(updates) == 3 + (message is not None)
+    assert message is None or message in updates[2][messages]
     assert ("RuntimeError" in caplog.text) == isinstance(error, RuntimeError)
     assert "hf_abc" not in caplog.text
 
 
 def test_a_visitor_who_leaves_ends_the_work() -> None:
-    ended: list[bool] = []
+    cleanups: list[bool] = []
 
     def steps() -> Iterator[Update]:
         try:
             yield {}
             yield {}
         finally:
-            ended.append(True)
+            cleanups.append(True)
 
-    shown = run_steps(steps(), gr.HTML(), {}, {})
-    assert next(shown) == next(shown) == {}
-    shown.close()  # type: ignore[attr-defined]
-    assert ended == [True]
+    updates = run_steps(steps(), gr.HTML(), {}, {})
+    assert next(updates) == next(updates) == {}
+    updates.close()  # type: ignore[attr-defined]
+    assert cleanups == [True]

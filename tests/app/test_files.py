@@ -46,24 +46,24 @@ def test_a_visitors_files_are_deleted_when_they_are_read_and_at_the_latest_when_
     visit: Callable[..., Visit], served: Served, task_data: TaskData, tmp_path: Path
 ) -> None:
     one = visit()
-    added, chosen, tried = write_photos(tmp_path, task_data, (0, 2, 4)).values()
+    class_photos, waiting_photos, query_photos = write_photos(tmp_path, task_data, (0, 2, 4)).values()
 
     def still_there(photos: list[Path]) -> list[Path]:
         content = {photo.read_bytes() for photo in photos}
         return [path for path in served.files.rglob("*.png") if path.read_bytes() in content]
 
-    one.add("ant", added, "Added 12 photos to")
-    assert still_there(added) == []
+    one.add("ant", class_photos, "Added 12 photos to")
+    assert still_there(class_photos) == []
     one.take_example()
     one.set_steps(20)
     one.make()
     one.finish()
-    one.page.locator("#photo input[type=file]").set_input_files(str(tried[0]))
+    one.page.locator("#photo input[type=file]").set_input_files(str(query_photos[0]))
     one.message("#answer", "%")
     one.page.get_by_role("tab", name="My photos").click()
-    one.page.locator("#files input[type=file]").set_input_files(str(chosen[0]))  # and not added
-    one.page.locator(f'td[aria-label="{chosen[0].name}"]').wait_for()
-    uploads = still_there([chosen[0], tried[0]])
+    one.page.locator("#files input[type=file]").set_input_files(str(waiting_photos[0]))  # and not added
+    one.page.locator(f'td[aria-label="{waiting_photos[0].name}"]').wait_for()
+    uploads = still_there([waiting_photos[0], query_photos[0]])
     assert len(uploads) == 2
     folder = served.visitors_files()[-1]
     given_out = [*uploads, folder / "model.zip", folder / "model" / "report.html"]

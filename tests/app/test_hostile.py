@@ -60,10 +60,10 @@ def test_files_that_are_no_photos(visit: Visits, tmp_path: Path) -> None:
         paths.append(tmp_path / name)
         paths[-1].write_bytes(content)
     one.add("cat", paths, "Added 1 photo to")
-    told = one.text("#messages")
+    messages = one.text("#messages")
     for name, (_, why) in FILES.items():
-        assert f"{name}: " in told
-        assert why in told
+        assert f"{name}: " in messages
+        assert why in messages
 
 
 @pytest.mark.slow
@@ -120,8 +120,8 @@ def test_archives(visit: Visits, tmp_path: Path, served: Served) -> None:
         one.page.locator("#zip input[type=file]").set_input_files(str(path))
         one.message("#messages", says)
         one.page.locator("#zip td[aria-label]").wait_for(state="detached")  # or the next upload meets this one's end
-    told = one.text("#messages")
-    assert all(why in told for why in ("leads out of the zip", "an archive in the archive", "a link"))
+    messages = one.text("#messages")
+    assert all(why in messages for why in ("leads out of the zip", "an archive in the archive", "a link"))
     assert one.page.locator("#classes .class").count() == 2
     assert served.peak_memory() - before < 300_000_000
     assert not list(served.files.rglob("outside.png"))

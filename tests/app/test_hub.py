@@ -30,11 +30,11 @@ def hub(task_data: TaskData, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     rows = {"image": pictures, "label": [int(task_data.train.targets[i]) for i in order]}
     path = tmp_path_factory.mktemp("data") / "train.parquet"
     datasets.Dataset.from_dict(rows, features=features).to_parquet(path, batch_size=10)
-    with LoopbackHub() as made:
-        made.add_user("ann", token=TOKEN)
-        made.add_user("owner", token=OWNERS)
-        made.put_files("ann/things", {"data/train.parquet": path}, repo_type="dataset")
-        yield made
+    with LoopbackHub() as server:
+        server.add_user("ann", token=TOKEN)
+        server.add_user("owner", token=OWNERS)
+        server.put_files("ann/things", {"data/train.parquet": path}, repo_type="dataset")
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_from_a_data_set_to_a_published_model(visit: Visits, hub: LoopbackHub, o
     one.press("Use this data set")
     one.message("#messages", "Added")
     assert page.locator("#classes .class").count() == 3
-    assert all(seen.authorization is None for seen in hub.requests if "things" in seen.path)
+    assert all(request.authorization is None for request in hub.requests if "things" in request.path)
     one.press("4. Publish")
     page.get_by_label("Name", exact=True).fill("ann/mine")
     page.get_by_label("Token").fill(TOKEN)
@@ -87,9 +87,9 @@ def test_from_a_data_set_to_a_published_model(visit: Visits, hub: LoopbackHub, o
         assert secret not in online.log()
         assert secret not in page.content()
         assert not any(secret.encode() in path.read_bytes() for path in online.files.rglob("*") if path.is_file())
-    stored = page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}])")
-    assert TOKEN not in stored
-    assert page.evaluate("indexedDB.databases().then(found => found.length)") == 0
+    storage = page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}])")
+    assert TOKEN not in storage
+    assert page.evaluate("indexedDB.databases().then(databases => databases.length)") == 0
 
 
 @pytest.mark.slow

@@ -23,36 +23,36 @@ from hf_metaprune.errors import MetaPruneError
 
 
 def test_the_bank_is_opened_once_for_all(bank_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened: list[Any] = []
+    calls: list[Any] = []
     real = MetaPruner.from_hub
-    monkeypatch.setattr(MetaPruner, "from_hub", lambda where: opened.append(where) or real(where))
-    shared = SharedState(bank_folder, None)
-    assert opened == []
-    threads = [threading.Thread(target=lambda: shared.opened_bank) for _ in range(4)]
+    monkeypatch.setattr(MetaPruner, "from_hub", lambda where: calls.append(where) or real(where))
+    state = SharedState(bank_folder, None)
+    assert calls == []
+    threads = [threading.Thread(target=lambda: state.opened_bank) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert opened == [bank_folder]
-    assert shared.opened_bank.base_cost[0] > 0
-    assert shared.opened_bank.ratio == shared.opened_bank.reader.default_ratio
+    assert calls == [bank_folder]
+    assert state.opened_bank.base_cost[0] > 0
+    assert state.opened_bank.ratio == state.opened_bank.reader.default_ratio
 
 
 def test_a_bank_that_is_not_there_is_said_to_everyone(tmp_path: Path) -> None:
-    shared = SharedState(tmp_path / "nothing", None)
+    state = SharedState(tmp_path / "nothing", None)
     for _ in range(2):
         with pytest.raises(MetaPruneError, match="nothing"):
-            shared.opened_bank  # noqa: B018
+            state.opened_bank  # noqa: B018
 
 
 @pytest.mark.slow
 def test_a_bank_that_is_not_there_ends_the_server(tmp_path: Path) -> None:
     code = "import sys; from hf_metaprune.cli import main; sys.argv[0] = 'hf-metaprune'; main()"
     command = [sys.executable, "-c", code, "space", "--bank", str(tmp_path / "nothing"), "--port", "7899"]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    assert ended.returncode == 1
-    assert "nothing" in ended.stderr
-    assert "Traceback" not in ended.stderr
+    process = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert process.returncode == 1
+    assert "nothing" in process.stderr
+    assert "Traceback" not in process.stderr
 
 
 def test_examples_are_shown_with_their_classes(tmp_path: Path, examples: Path) -> None:
@@ -63,26 +63,26 @@ def test_examples_are_shown_with_their_classes(tmp_path: Path, examples: Path) -
     (tmp_path / "other" / "train.parquet").write_bytes(b"no parquet")
     (tmp_path / "plain").mkdir()
     pq.write_table(pa.table({"label": ["a", "b"]}), tmp_path / "plain" / "train.parquet")  # nothing tells names
-    found = dict(SharedState(tmp_path, tmp_path).example_classes())
-    assert found["splits"] == found["other"] == found["plain"] == ""
-    assert set(found["three things"].split(", ")) == {path.name for path in (examples / "three_things").iterdir()}
-    shipped = dict(SharedState(tmp_path, Path(__file__).parents[2] / "space" / "examples").example_classes())
-    assert shipped == {"unseen five": "spider, sunflower, table, train, wardrobe"}
+    classes = dict(SharedState(tmp_path, tmp_path).example_classes())
+    assert classes["splits"] == classes["other"] == classes["plain"] == ""
+    assert set(classes["three things"].split(", ")) == {path.name for path in (examples / "three_things").iterdir()}
+    example_classes = dict(SharedState(tmp_path, Path(__file__).parents[2] / "space" / "examples").example_classes())
+    assert example_classes == {"unseen five": "spider, sunflower, table, train, wardrobe"}
 
 
 def test_latencies_are_measured_once_and_interpolated(bank_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[list[int]] = []
+    calls: list[list[int]] = []
 
     def timed(models: list[Any], pixels: Any) -> list[float]:
-        asked.append([sum(p.numel() for p in model.parameters()) for model in models])
+        calls.append([sum(p.numel() for p in model.parameters()) for model in models])
         return [10.0 - 8 * ratio for ratio in RATIOS]
 
     monkeypatch.setattr("hf_metaprune.app.latencies.latencies_ms", timed)
     latencies = Latencies(SharedState(bank_folder, None).opened_bank.base)
     assert latencies.estimate(0.6) == pytest.approx(10 - 8 * 0.6)
     assert latencies.estimate(0.97) == pytest.approx(10 - 8 * 0.97)
-    assert len(asked) == 1
-    assert asked[0] == sorted(asked[0], reverse=True)
+    assert len(calls) == 1
+    assert calls[0] == sorted(calls[0], reverse=True)
 
 
 @pytest.mark.slow

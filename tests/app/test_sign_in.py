@@ -37,10 +37,10 @@ class Accounts(BaseHTTPRequestHandler):
             return self._answer({"issuer": here, "jwks_uri": f"{here}/keys", **places})
         if not self.says:
             return self._answer({"allow": "?"})
-        asked = {name: values[0] for name, values in parse_qs(where.query).items()}
-        back = asked["redirect_uri"]
+        query = {name: values[0] for name, values in parse_qs(where.query).items()}
+        back = query["redirect_uri"]
         self.send_response(302)
-        more = urlencode({**self.says, "state": asked["state"]})
+        more = urlencode({**self.says, "state": query["state"]})
         self.send_header("Location", f"{back}{'&' if '?' in back else '?'}{more}")
         self.end_headers()
         return None
@@ -50,11 +50,11 @@ class Accounts(BaseHTTPRequestHandler):
         token = {"access_token": TOKEN, "token_type": "bearer", "scope": SCOPES, "expires_in": 3600}
         self._answer(token | {"userinfo": WHO})
 
-    def _answer(self, said: dict[str, object]) -> None:
+    def _answer(self, content: dict[str, object]) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.end_headers()
-        self.wfile.write(json.dumps(said).encode())
+        self.wfile.write(json.dumps(content).encode())
 
     def log_message(self, *_: object) -> None:
         """Nothing."""
@@ -62,10 +62,10 @@ class Accounts(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def hub() -> Iterator[LoopbackHub]:
-    with LoopbackHub() as made:
-        made.add_user("ann", token=TOKEN)
-        made.add_user("owner", token=OWNERS)
-        yield made
+    with LoopbackHub() as server:
+        server.add_user("ann", token=TOKEN)
+        server.add_user("owner", token=OWNERS)
+        yield server
 
 
 @pytest.fixture(scope="module")

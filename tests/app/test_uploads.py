@@ -60,51 +60,53 @@ def png_header(width: int, height: int) -> bytes:
 
 
 def test_photos_become_a_task(tmp_path: Path) -> None:
-    kept = photos()
+    uploads = photos()
     path = tmp_path / "a.jpg"
     path.write_bytes(photo())
-    assert kept.add("cat", [path, photo("PNG"), photo("WEBP")]).summary() == "Added 3 photos."
-    assert kept.add(" Cat ", [photo("GIF"), photo("BMP")]).n_added == 2
-    kept.add("dog", [photo(color=(0, 0, 250)) for _ in range(5)])
-    data = kept.data(seed=1)
+    assert uploads.add("cat", [path, photo("PNG"), photo("WEBP")]).summary() == "Added 3 photos."
+    assert uploads.add(" Cat ", [photo("GIF"), photo("BMP")]).n_added == 2
+    uploads.add("dog", [photo(color=(0, 0, 250)) for _ in range(5)])
+    data = uploads.data(seed=1)
     assert data.task.labels == ("cat", "dog")
     assert (len(data.train), len(data.evaluation)) == (8, 2)
     assert data.train.images.shape[1:] == (3, 32, 32)
     red = data.train.images[data.train.targets == 0].float().mean((0, 2, 3))
     assert red[0] > 150 > 80 > red[2]
-    kept.remove("dog")
+    uploads.remove("dog")
     with pytest.raises(DataError, match="photos of 1 class: add photos of at least two"):
-        kept.data()
+        uploads.data()
 
 
 def test_a_class_of_one_photo_is_named() -> None:
-    kept = photos()
-    kept.add("cat", [photo()])
-    kept.add("dog", [photo() for _ in range(3)])
+    uploads = photos()
+    uploads.add("cat", [photo()])
+    uploads.add("dog", [photo() for _ in range(3)])
     with pytest.raises(DataError, match="fewer than 2 readable images .* in: cat"):
-        kept.data()
+        uploads.data()
 
 
 @pytest.mark.parametrize("root", ["", "my photos/", "a/b/c/"])
 def test_a_zip_has_a_folder_for_each_class(tmp_path: Path, root: str) -> None:
     files = {f"{root}{label}/{i}.jpg": photo() for label in ("cat", "dog") for i in range(3)}
     junk = {"__MACOSX/cat/._1.jpg": b"x", f"{root}.DS_Store": b"x", f"{root}cat/Thumbs.txt": b"x"}
-    kept = photos()
-    receipt = kept.add_zip(zipped(tmp_path, files | junk))
-    assert {name: len(found) for name, found in kept.by_class.items()} == {"cat": 3, "dog": 3}
+    uploads = photos()
+    receipt = uploads.add_zip(zipped(tmp_path, files | junk))
+    assert {name: len(images) for name, images in uploads.by_class.items()} == {"cat": 3, "dog": 3}
     assert receipt.refusals == ["Thumbs.txt: not a photo in a common format, such as JPEG or PNG"]
 
 
 def test_a_zip_with_backslashes_has_folders_too(tmp_path: Path) -> None:
-    kept = photos()
-    kept.add_zip(zipped(tmp_path, {f"photos\\{label}\\1.jpg": photo() for label in ("cat", "dog")}))
-    assert {name: len(found) for name, found in kept.by_class.items()} == {"cat": 1, "dog": 1}
+    uploads = photos()
+    uploads.add_zip(zipped(tmp_path, {f"photos\\{label}\\1.jpg": photo() for label in ("cat", "dog")}))
+    assert {name: len(images) for name, images in uploads.by_class.items()} == {"cat": 1, "dog": 1}
 
 
 def test_splits_in_a_zip_are_no_classes(tmp_path: Path) -> None:
-    kept = photos()
-    kept.add_zip(zipped(tmp_path, {f"d/{s}/{c}/{s}.jpg": photo() for s in ("train", "test") for c in ("cat", "dog")}))
-    assert {name: len(found) for name, found in kept.by_class.items()} == {"cat": 2, "dog": 2}
+    uploads = photos()
+    uploads.add_zip(
+        zipped(tmp_path, {f"d/{s}/{c}/{s}.jpg": photo() for s in ("train", "test") for c in ("cat", "dog")})
+    )
+    assert {name: len(images) for name, images in uploads.by_class.items()} == {"cat": 2, "dog": 2}
 
 
 @pytest.mark.parametrize(
@@ -142,12 +144,12 @@ def test_odd_photos_are_cleaned() -> None:
     exif = Image.Exif()
     exif[0x010E] = "<script>alert(1)</script>"
     exif[0x0112] = 6
-    turned = read_photo(photo(size=(40, 20), exif=exif), LIMITS)
-    assert turned.size == (20, 40)
+    image = read_photo(photo(size=(40, 20), exif=exif), LIMITS)
+    assert image.size == (20, 40)
     polyglot = photo("GIF") + b"<script>alert(1)</script>"
-    kept = photos()
-    kept.add("cat", [polyglot, photo(exif=exif)])
-    assert all(p.shape == (3, 32, 32) and p.dtype == torch.uint8 for p in kept.by_class["cat"])
+    uploads = photos()
+    uploads.add("cat", [polyglot, photo(exif=exif)])
+    assert all(p.shape == (3, 32, 32) and p.dtype == torch.uint8 for p in uploads.by_class["cat"])
 
 
 @pytest.mark.parametrize(
@@ -176,20 +178,20 @@ def test_a_clean_name_is_one_printable_line_and_stays_so(text: str) -> None:
 
 
 def test_the_same_name_twice_is_one_class() -> None:
-    kept = photos()
+    uploads = photos()
     for name in ("Café", "Cafe\u0301", "CAFÉ", " café\n", "<b>café</b>"):
-        kept.add(name, [photo()])
-    assert {name: len(found) for name, found in kept.by_class.items()} == {"Café": 4, "<b>café</b>": 1}
+        uploads.add(name, [photo()])
+    assert {name: len(images) for name, images in uploads.by_class.items()} == {"Café": 4, "<b>café</b>": 1}
 
 
 def test_the_same_file_is_taken_once() -> None:
-    kept, one = photos(), photo()
-    receipt = kept.add("cat", [one, one, photo()])
+    uploads, one = photos(), photo()
+    receipt = uploads.add("cat", [one, one, photo()])
     assert receipt.n_added == 2
     assert receipt.refusals == ["file 2: the class “cat” has this photo already"]
-    assert kept.add("dog", [one]).n_added == 0  # or it would be both
-    kept.remove("cat")
-    assert kept.add("dog", [one]).n_added == 1
+    assert uploads.add("dog", [one]).n_added == 0  # or it would be both
+    uploads.remove("cat")
+    assert uploads.add("dog", [one]).n_added == 1
 
 
 def test_limits_of_count_bytes_and_time() -> None:
@@ -253,10 +255,10 @@ def test_paths_links_archives_and_locks_in_a_zip_are_refused(tmp_path: Path) -> 
         archive.writestr(link, "/etc/passwd")
         archive.writestr(zipfile.ZipInfo("dog/odd.jpg"), photo(), compress_type=zipfile.ZIP_LZMA)
     before = sorted(tmp_path.rglob("*"))
-    kept = photos()
-    receipt = kept.add_zip(path)
+    uploads = photos()
+    receipt = uploads.add_zip(path)
     assert sorted(tmp_path.rglob("*")) == before
-    assert {name: len(found) for name, found in kept.by_class.items() if found} == {"cat": 1, "dog": 1}
+    assert {name: len(images) for name, images in uploads.by_class.items() if images} == {"cat": 1, "dog": 1}
     words = receipt.summary()
     for name, why in (
         ("cat.jpg", "leads out"),
@@ -268,7 +270,7 @@ def test_paths_links_archives_and_locks_in_a_zip_are_refused(tmp_path: Path) -> 
         ("link.jpg", "a link"),
         ("odd.jpg", "compressed by an unusual method"),
     ):
-        assert any(told.startswith(name) and why in told for told in receipt.refusals), (name, words)
+        assert any(refusal.startswith(name) and why in refusal for refusal in receipt.refusals), (name, words)
 
 
 @pytest.mark.parametrize("data", [b"", b"PK", b"no zip at all" * 99, b"PK\x05\x06" + bytes(18), photo()])
@@ -297,9 +299,9 @@ def test_a_damaged_zip_is_refused_or_read_but_never_crashes(data: st.DataObject)
     with tempfile.NamedTemporaryFile(suffix=".zip") as file:
         file.write(bytes(raw))
         file.flush()
-        kept = photos()
+        uploads = photos()
         try:
-            receipt = kept.add_zip(file.name)
+            receipt = uploads.add_zip(file.name)
         except DataError:
             return
         assert receipt.n_added <= 2

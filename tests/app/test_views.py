@@ -33,9 +33,9 @@ BASE = ComparisonRow("the whole base", 0.96, 2000)
     ],
 )
 def test_a_verdict(accuracy: float, images: int, says: list[str], says_not: list[str]) -> None:
-    found = " ".join(verdict(AdaptReport(accuracy=accuracy, test_images=images, labels=["a", "b"])))
-    assert all(part in found for part in says), found
-    assert not any(part in found for part in says_not), found
+    text = " ".join(verdict(AdaptReport(accuracy=accuracy, test_images=images, labels=["a", "b"])))
+    assert all(part in text for part in says), text
+    assert not any(part in text for part in says_not), text
 
 
 def test_nothing_is_said_of_what_was_not_tested() -> None:
@@ -54,24 +54,24 @@ def test_nothing_is_said_of_what_was_not_tested() -> None:
 def test_a_comparison_in_words(accuracy: float, baseline: float, says: str) -> None:
     baselines = [ComparisonRow("one", 0.1, 100), ComparisonRow("two", baseline, 100), BASE]
     rows = [ComparisonRow("this model", accuracy, 100), *baselines]
-    found = comparison(rows, (2000, 1))
-    assert says in found
-    assert "20 times as large, and recognizes 96%" in found
+    text = comparison(rows, (2000, 1))
+    assert says in text
+    assert "20 times as large, and recognizes 96%" in text
     assert "points" not in comparison(rows[:1], (2000, 1))  # while there is nothing to compare with
 
 
 def test_an_answer_names_no_other_than_the_classes() -> None:
-    found = answer({"<b>cat": 0.9, "dog": 0.1})
-    assert "&lt;b&gt;cat" in found
-    assert "90%" in found
-    assert "whatever a photo shows" in found
+    html = answer({"<b>cat": 0.9, "dog": 0.1})
+    assert "&lt;b&gt;cat" in html
+    assert "90%" in html
+    assert "whatever a photo shows" in html
 
 
 def test_neighbors_are_ranked_and_read_without_underscores(pruner: MetaPruner, task_data: TaskData) -> None:
     plan: Plan = pruner.plan(task_data.select((0, 2, 4)), neighbors=2, ratio=0.8)
-    found = neighbors(plan, 0.8)
-    assert f"The bank has {len(pruner.bank)} tasks. The 2 that are nearest to yours vote on the units" in found
-    assert found.count(">does not vote<") == len(pruner.bank) - 2 == len(plan.runners_up)
-    assert found.index(">does not vote<") > found.rindex(">votes<")
+    html = neighbors(plan, 0.8)
+    assert f"The bank has {len(pruner.bank)} tasks. The 2 that are nearest to yours vote on the units" in html
+    assert html.count(">does not vote<") == len(pruner.bank) - 2 == len(plan.runners_up)
+    assert html.index(">does not vote<") > html.rindex(">votes<")
     first = ", ".join(plan.neighbors[0].entry.labels).replace("_", " ")
-    assert found.index(first[:LONGEST_NAME]) < found.index(f"{plan.neighbors[1].score:.2f}")
+    assert html.index(first[:LONGEST_NAME]) < html.index(f"{plan.neighbors[1].score:.2f}")

@@ -42,10 +42,10 @@ def test_from_an_example_to_a_model_on_disk(visit: Visits, tmp_path: Path, examp
     coming.value.save_as(path)
     with zipfile.ZipFile(path) as archive:
         archive.extractall(tmp_path)
-    made = load_result(tmp_path / "model")
-    assert made.report.options["steps"] == 20
+    result = load_result(tmp_path / "model")
+    assert result.report.options["steps"] == 20
     photo = next(examples.rglob("*.png"))
-    assert made.predict(photo)[0]["label"] in {folder.name for folder in (examples / "three_things").iterdir()}
+    assert result.predict(photo)[0]["label"] in {folder.name for folder in (examples / "three_things").iterdir()}
     assert "<html" in (tmp_path / "model" / "report.html").read_text()
     one.page.locator("#photo input[type=file]").set_input_files(str(photo))
     one.page.locator("#answer").get_by_text("Most likely").wait_for()
@@ -229,10 +229,10 @@ def test_other_photos_and_another_size_are_none_of_the_model_that_there_is(
     slider.focus()
     one.page.keyboard.press("ArrowLeft")
     one.message("#size", "Your model was made at")
-    typed = one.page.get_by_label("number input for How small")
+    number = one.page.get_by_label("number input for How small")
     for value in ("5", "", "0.8"):
-        typed.fill(value)
-        typed.press("Tab")
+        number.fill(value)
+        number.press("Tab")
         one.message("#size", "of the base")
     photos = next(iter(write_photos(tmp_path, task_data, (4,)).values()))
     svg = tmp_path / "drawing.png"

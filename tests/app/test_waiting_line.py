@@ -44,11 +44,11 @@ def test_who_comes_first_is_served_first() -> None:
 
 
 def test_who_is_gone_holds_up_nobody() -> None:
-    waiting_line, gone, mine = WaitingLine(10), threading.Event(), threading.Event()
-    with waiting_line.join(gone), waiting_line.join(mine) as place:
+    waiting_line, leaver, mine = WaitingLine(10), threading.Event(), threading.Event()
+    with waiting_line.join(leaver), waiting_line.join(mine) as place:
         waits = place.wait_for_turn()
         assert next(waits) == 1
-        gone.set()
+        leaver.set()
         assert list(waits) == []
 
 

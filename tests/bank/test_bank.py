@@ -55,14 +55,14 @@ def test_the_index_alone_lists_a_bank(own_bank: Bank) -> None:
 
 def test_adding_and_removing(own_bank: Bank) -> None:
     model = first(own_bank).load_model()
-    added = own_bank.add(model, "new-one", metrics={"accuracy": 0.5})
+    entry = own_bank.add(model, "new-one", metrics={"accuracy": 0.5})
     assert Bank.open(own_bank.root)["new-one"].metrics == {"accuracy": 0.5}
-    assert added.folder.is_dir()
+    assert entry.folder.is_dir()
     with pytest.raises(BankError, match="'new-one' already"):
         own_bank.add(model, "new-one")
     own_bank.remove("new-one")
     assert "new-one" not in Bank.open(own_bank.root)
-    assert not added.folder.exists()
+    assert not entry.folder.exists()
 
 
 def test_an_entry_whose_files_are_gone_can_be_removed(own_bank: Bank) -> None:
@@ -143,8 +143,8 @@ def test_damaged_indexes_are_refused_and_rebuilt(own_bank: Bank) -> None:
     index.write_bytes(index.read_bytes()[:200])
     with pytest.raises(FormatError, match="index.parquet cannot be read.*--repair"):
         len(Bank.open(own_bank.root))
-    repaired, left_out = repair_index(own_bank.root)
-    assert ([e.row() for e in repaired], left_out) == (rows, [])
+    entries, left_out = repair_index(own_bank.root)
+    assert ([e.row() for e in entries], left_out) == (rows, [])
     table = pq.read_table(index)
     pq.write_table(table.drop_columns(["sha256"]), index)
     with pytest.raises(FormatError, match="sha256"):
@@ -174,8 +174,8 @@ def test_other_programs_guess_types(own_bank: Bank) -> None:
     wide = pa.schema([field.with_type(large.get(field.type, field.type)) for field in INDEX_SCHEMA])
     for table in (pa.Table.from_pylist(rows), pa.Table.from_pylist(rows, schema=wide)):
         pq.write_table(table, index)
-        found = read_table(index)
-        assert found.select(INDEX_SCHEMA.names).cast(INDEX_SCHEMA).equals(expected)
+        contents = read_table(index)
+        assert contents.select(INDEX_SCHEMA.names).cast(INDEX_SCHEMA).equals(expected)
         assert len(Bank.open(own_bank.root)) == 4
     pq.write_table(pa.Table.from_pylist([row | {"labels": "cat"} for row in rows]), index)
     with pytest.raises(FormatError, match="labels is of type string, not list"):

@@ -26,16 +26,16 @@ from tests.tiny import LABELS, striped_images, tiny_preprocessing
 def test_builds_do_not_repeat_finished_tasks(own_bank: Bank, task_data: TaskData) -> None:
     options = IterativeOptions(ratio=0.7, steps=2, prune_every=1, batch_size=8)
     tasks = [(0, 1), (1, 2)]
-    built = list(build_bank(own_bank, task_data, tasks, method="random", options=options))
-    assert len(built) == 2
+    entries = list(build_bank(own_bank, task_data, tasks, method="random", options=options))
+    assert len(entries) == 2
     again = list(build_bank(own_bank, task_data, [*tasks, (2, 3)], method="random", options=options))
     assert [e.labels for e in again] == [("truck", "daisy")]
     assert len(own_bank) == 7
-    own_bank.update_index({built[0].id: None})  # a builder that died before it wrote the index
+    own_bank.update_index({entries[0].id: None})  # a builder that died before it wrote the index
     (own_bank.root / ".tmp-abc").write_bytes(b"half of an index")
     assert list(build_bank(own_bank, task_data, tasks, method="random", options=options)) == []
-    recovered = Bank.open(own_bank.root)[built[0].id]
-    assert recovered.sketch is not None
+    entry = Bank.open(own_bank.root)[entries[0].id]
+    assert entry.sketch is not None
     assert not list(own_bank.root.glob(".tmp-*"))
 
 
@@ -110,10 +110,10 @@ def test_two_processes_build_into_one_folder(
     for process in both:
         process.join(300)
     assert [p.exitcode for p in both] == [0, 0]
-    built = [name for log in logs for name in lines(log) if name != "done"]
+    names = [name for log in logs for name in lines(log) if name != "done"]
     bank = Bank.open(empty_bank.root)
-    assert sorted(built) == list(bank.entries)
-    assert len(built) == 10
+    assert sorted(names) == list(bank.entries)
+    assert len(names) == 10
     assert validate_bank(bank) == []
 
 
@@ -123,31 +123,31 @@ def test_nothing_finished_is_lost_when_a_build_is_killed(
 ) -> None:
     """kill -9 in the middle of a build, five times, at moments spread over the work on an entry."""
     log, root = tmp_path / "log", empty_bank.root
-    finished: set[str] = set()
+    finished_ids: set[str] = set()
     for kill in range(5):
-        seen = len(lines(log))
+        n_lines = len(lines(log))
         process = processes.Process(target=build_in_child, args=(str(root), str(log)))
         process.start()
-        while len(lines(log)) == seen and process.is_alive():  # until an entry is done and the next is under way
+        while len(lines(log)) == n_lines and process.is_alive():  # until an entry is done and the next is under way
             process.join(0.001)
         process.join(0.016 * kill)
         process.kill()
         process.join()
-        finished |= set(lines(log)) - {"done"}
+        finished_ids |= set(lines(log)) - {"done"}
         bank = Bank.open(root)
-        assert finished <= set(bank.entries)
+        assert finished_ids <= set(bank.entries)
         assert [p for p in validate_bank(bank) if "not in the index" not in p.what] == []
         if len(bank) > 6:
             for name in list(bank.entries)[:5]:
                 bank.remove(name)
             log.write_text("")
-            finished = set(bank.entries)
+            finished_ids = set(bank.entries)
     log.write_text("")
     process = processes.Process(target=build_in_child, args=(str(root), str(log)))
     process.start()
     process.join(300)
     assert process.exitcode == 0
-    assert not finished & set(lines(log))  # what was finished is not made again
+    assert not finished_ids & set(lines(log))  # what was finished is not made again
     bank = Bank.open(root)
     assert len(bank) == 10
     assert validate_bank(bank) == []

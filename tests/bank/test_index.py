@@ -25,16 +25,16 @@ from hf_metaprune.bank.index import read_table
 from hf_metaprune.errors import FormatError
 whole, path = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
 footer = int.from_bytes(whole[-8:-4], "little")
-refused = 0
+refusals = 0
 for i in range(len(whole) - 8 - footer, len(whole), 3):
-    altered = bytearray(whole)
-    altered[i] ^= 1 << i % 8
-    path.write_bytes(altered)
+    content = bytearray(whole)
+    content[i] ^= 1 << i % 8
+    path.write_bytes(content)
     try:
         read_table(path)
     except FormatError:
-        refused += 1
-print(refused)
+        refusals += 1
+print(refusals)
 """
 
 
@@ -49,8 +49,8 @@ def test_the_stated_size_is_what_pyarrow_says(rows: list[tuple[list[str], int]],
     pq.write_table(table, sink, row_group_size=group)
     metadata = pq.read_metadata(sink)
     chunks = [metadata.row_group(g).column(c) for g in range(metadata.num_row_groups) for c in range(2)]
-    unpacked = sum(chunk.total_uncompressed_size + 8 * chunk.num_values for chunk in chunks)
-    assert read_stated_size(sink) == (len(rows), unpacked)
+    size = sum(chunk.total_uncompressed_size + 8 * chunk.num_values for chunk in chunks)
+    assert read_stated_size(sink) == (len(rows), size)
 
 
 @given(content=st.binary(max_size=60))
@@ -65,9 +65,9 @@ def test_a_footer_of_any_bytes_is_read_or_refused(content: bytes) -> None:
 def test_no_altered_footer_ends_the_process(own_bank: Bank, tmp_path: Path) -> None:
     """pyarrow, 26.0.1 for one, ends the process on some altered footers; it must never see them."""
     command = [sys.executable, "-c", READ_FLIPPED, str(own_bank.root / "index.parquet"), str(tmp_path / "x.parquet")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-500:]
-    assert int(done.stdout) > 100
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr[-500:]
+    assert int(process.stdout) > 100
 
 
 def test_every_altered_page_is_noticed(own_bank: Bank) -> None:
@@ -75,16 +75,16 @@ def test_every_altered_page_is_noticed(own_bank: Bank) -> None:
     path = own_bank.root / "index.parquet"
     whole, before = path.read_bytes(), read_table(path)
     chunk = next(c for c in _chunks(path) if c.path_in_schema == "sketch")
-    start, refused = chunk.dictionary_page_offset, 0
+    start, refusals = chunk.dictionary_page_offset, 0
     for i in range(start, start + chunk.total_compressed_size, chunk.total_compressed_size // 150):
-        altered = bytearray(whole)
-        altered[i] ^= 4
-        path.write_bytes(altered)
+        content = bytearray(whole)
+        content[i] ^= 4
+        path.write_bytes(content)
         try:
             assert read_table(path).equals(before), i  # bits of a page's header that say nothing
         except FormatError:
-            refused += 1
-    assert refused > 100
+            refusals += 1
+    assert refusals > 100
 
 
 def _chunks(path: Path) -> list[pq.ColumnChunkMetaData]:

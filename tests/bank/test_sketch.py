@@ -35,10 +35,10 @@ CPU = torch.device("cpu")
 @given(st.integers(1, 40), st.integers(1, 6), st.floats(1e-3, 1e3), st.integers(0, 99))
 def test_packing_loses_half_a_step(features: int, classes: int, size: float, seed: int) -> None:
     sketch = np.random.default_rng(seed).normal(0, size, (features + 1, classes))
-    found = unpack_sketch(pack_sketch(sketch), classes)
+    copy = unpack_sketch(pack_sketch(sketch), classes)
     step = np.abs(sketch[:-1]).max(0) / 127
-    assert (np.abs(found[:-1] - sketch[:-1]) <= 0.57 * step + 127 * 6e-8).all()  # float16 scales round, too
-    assert found[-1] == pytest.approx(sketch[-1], rel=1e-3, abs=1e-6)
+    assert (np.abs(copy[:-1] - sketch[:-1]) <= 0.57 * step + 127 * 6e-8).all()  # float16 scales round, too
+    assert copy[-1] == pytest.approx(sketch[-1], rel=1e-3, abs=1e-6)
 
 
 def test_a_sketch_guesses_what_is_linear_in_the_base(base: BaseModel, task_data: TaskData) -> None:
@@ -53,9 +53,9 @@ def test_a_sketch_guesses_what_is_linear_in_the_base(base: BaseModel, task_data:
 
 def test_features_of_large_bases_are_projected_in_the_same_way_for_ever() -> None:
     x = np.random.default_rng(0).normal(size=(20, 2048)).astype(np.float32)
-    found = project_features(x)
-    assert found.shape == (20, MAX_FEATURES)
-    assert found @ found.T * 2048 / MAX_FEATURES == pytest.approx(x @ x.T, abs=500)  # 2048 on the diagonal
+    projection = project_features(x)
+    assert projection.shape == (20, MAX_FEATURES)
+    assert projection @ projection.T * 2048 / MAX_FEATURES == pytest.approx(x @ x.T, abs=500)  # 2048 on the diagonal
     one = project_features(np.eye(2048, dtype=np.float32)[:1]) * 2048**0.5
     assert one[0, :8].round().astype(int).tolist() == [-1, 1, 1, -1, 1, 1, 1, 1]
     assert (project_features(x[:, :MAX_FEATURES]) == x[:, :MAX_FEATURES]).all()
@@ -71,8 +71,8 @@ def test_a_built_bank_has_sketches_that_survive_a_repair(own_bank: Bank) -> None
 def test_sketches_are_made_for_entries_that_have_none(own_bank: Bank, task_data: TaskData) -> None:
     first, *others = own_bank
     own_bank.update_index({e.id: replace(e, sketch=None) for e in others})
-    made = sketch_bank(own_bank, task_data.train, device=CPU)
-    assert made == [e.id for e in others]
+    ids = sketch_bank(own_bank, task_data.train, device=CPU)
+    assert ids == [e.id for e in others]
     again = Bank.open(own_bank.root)
     assert all(e.sketch for e in again)
     assert again[first.id].sketch == first.sketch

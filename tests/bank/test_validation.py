@@ -87,17 +87,17 @@ def test_validation_names_what_is_wrong_and_where(own_bank: Bank, damage, messag
     problems = validate_bank(Bank.open(own_bank.root))
     assert {p.entry_id for p in problems} == {entry.id}
     assert any(message in p.what for p in problems), problems
-    repaired, left_out = repair_index(own_bank.root)
+    entries, left_out = repair_index(own_bank.root)
     if damage is damage_row:  # made anew from its files
-        assert (len(repaired), left_out) == (4, [])
+        assert (len(entries), left_out) == (4, [])
         return
-    assert len(repaired) == 3
+    assert len(entries) == 3
     assert {p.entry_id for p in left_out} == {entry.id}
     assert validate_bank(Bank.open(own_bank.root)) == []
     again, nothing = repair_index(own_bank.root)  # must not take what was refused before
     assert (len(again), nothing, recover(again)) == (3, [], [])
-    kept = list(own_bank.root.glob(".rejected/*"))
-    assert [folder.name for folder in kept] == ([] if damage is damage_missing else [f"{entry.id}.1"])
+    folders = list(own_bank.root.glob(".rejected/*"))
+    assert [folder.name for folder in folders] == ([] if damage is damage_missing else [f"{entry.id}.1"])
 
 
 @pytest.mark.parametrize(
@@ -135,8 +135,8 @@ def test_a_base_outside_of_the_bank_is_told_with_the_file(own_bank: Bank) -> Non
 def test_a_bank_file_that_is_gone_is_taken_from_the_index(own_bank: Bank) -> None:
     meta = (own_bank.root / "bank.json").read_bytes()
     (own_bank.root / "bank.json").unlink()
-    repaired, left_out = repair_index(own_bank.root)
-    assert (len(repaired), left_out) == (4, [])
+    entries, left_out = repair_index(own_bank.root)
+    assert (len(entries), left_out) == (4, [])
     assert (own_bank.root / "bank.json").read_bytes() == meta
 
 

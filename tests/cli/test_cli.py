@@ -30,8 +30,8 @@ def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
         try:
             cli.main([str(a) for a in arguments])
             code = 0
-        except SystemExit as done:
-            code = int(done.code or 0)
+        except SystemExit as error:
+            code = int(error.code or 0)
         captured = capfd.readouterr()
         return code, captured.out, captured.err
 
@@ -41,9 +41,9 @@ def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.slow
 def test_a_sweep_writes_models_and_the_curve(run, bank_folder: Path, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "sizes"
-    code, shown, _ = run("sweep", bank_folder, photos, "--out", out, "--ratios", "0.4,0.8", *FAST)
+    code, output, _ = run("sweep", bank_folder, photos, "--out", out, "--ratios", "0.4,0.8", *FAST)
     assert code == 0
-    assert "0.4" in shown
+    assert "0.4" in output
     assert sorted(path.name for path in out.iterdir()) == ["r0.4", "r0.8", "sweep.json", "sweep.md", "sweep.png"]
     models = json.loads((out / "sweep.json").read_text())["models"]
     assert [model["ratio"] for model in models] == [0.4, 0.8]
@@ -58,9 +58,9 @@ def test_a_sweep_writes_models_and_the_curve(run, bank_folder: Path, photos: Pat
 
 @pytest.mark.slow
 def test_budgets_on_the_command_line(run, bank_folder: Path, photos: Path, tmp_path: Path) -> None:
-    code, shown, _ = run("adapt", bank_folder, photos, "--out", tmp_path / "m", *FAST, "--max-params", 20000, "--json")
+    code, output, _ = run("adapt", bank_folder, photos, "--out", tmp_path / "m", *FAST, "--max-params", 20000, "--json")
     assert code == 0
-    assert json.loads(shown)["params"] <= 20000
+    assert json.loads(output)["params"] <= 20000
     code, _, errors = run("adapt", bank_folder, photos, "--out", tmp_path / "n", *FAST, "--max-macs", 5)
     assert code == 1
     assert "the smallest sub-network of this base has" in errors
@@ -68,40 +68,40 @@ def test_budgets_on_the_command_line(run, bank_folder: Path, photos: Path, tmp_p
 
 def test_adapt_predict_inspect(run, bank_folder: Path, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "model"
-    code, shown, _ = run("adapt", bank_folder, photos, "--out", out, *FAST)
+    code, output, _ = run("adapt", bank_folder, photos, "--out", out, *FAST)
     assert code == 0
-    assert "Neighbors that voted" in shown
-    assert "of the base" in shown
+    assert "Neighbors that voted" in output
+    assert "of the base" in output
     assert (out / "report.md").exists()
     image = next(photos.rglob("*.jpg"))
-    code, shown, _ = run("predict", out, image)
+    code, output, _ = run("predict", out, image)
     assert code == 0
-    assert "%" in shown
-    code, shown, _ = run("predict", out, image, "--json")
-    assert json.loads(shown)[0]["image"] == str(image)
+    assert "%" in output
+    code, output, _ = run("predict", out, image, "--json")
+    assert json.loads(output)[0]["image"] == str(image)
     bad = tmp_path / "shots" / "bad.jpg"
     bad.parent.mkdir()
     bad.write_bytes(b"no image")
     shutil.copy(image, bad.with_name("good.jpg"))
-    code, shown, errors = run("predict", out, bad.parent)  # a folder; what cannot be read keeps nothing else back
-    assert (code, "good.jpg" in shown, "bad.jpg cannot be read" in errors) == (1, True, True)
-    code, shown, _ = run("predict", out, bad.parent, "--json")
-    assert ["error" in row for row in json.loads(shown)] == [True, False]
-    code, shown, _ = run("inspect", out)
+    code, output, errors = run("predict", out, bad.parent)  # a folder; what cannot be read keeps nothing else back
+    assert (code, "good.jpg" in output, "bad.jpg cannot be read" in errors) == (1, True, True)
+    code, output, _ = run("predict", out, bad.parent, "--json")
+    assert ["error" in row for row in json.loads(output)] == [True, False]
+    code, output, _ = run("inspect", out)
     assert code == 0
-    assert "layer4.1.conv2" in shown
-    code, shown, _ = run("inspect", out, "--json")
-    assert json.loads(shown)["layers"]["layer1.0.conv1"]["size"] == 8
+    assert "layer4.1.conv2" in output
+    code, output, _ = run("inspect", out, "--json")
+    assert json.loads(output)["layers"]["layer1.0.conv1"]["size"] == 8
 
 
 def test_json_is_all_there_is_on_standard_output(run, bank_folder: Path, photos: Path, tmp_path: Path) -> None:
-    code, shown, _ = run("adapt", bank_folder, photos, "--out", tmp_path / "m", "--json", *FAST, "--dtype", "float16")
+    code, output, _ = run("adapt", bank_folder, photos, "--out", tmp_path / "m", "--json", *FAST, "--dtype", "float16")
     assert code == 0
-    assert 0 <= json.loads(shown)["accuracy"] <= 1
-    code, shown, _ = run("bank", "show", bank_folder, "--json")
-    assert len(json.loads(shown)["entries"]) == 4
-    code, shown, _ = run("bank", "validate", bank_folder, "--json")
-    assert json.loads(shown) == {"entries": 4, "problems": [], "left_out": []}
+    assert 0 <= json.loads(output)["accuracy"] <= 1
+    code, output, _ = run("bank", "show", bank_folder, "--json")
+    assert len(json.loads(output)["entries"]) == 4
+    code, output, _ = run("bank", "validate", bank_folder, "--json")
+    assert json.loads(output) == {"entries": 4, "problems": [], "left_out": []}
 
 
 def test_bank_commands(run, base_folder: Path, photos: Path, tmp_path: Path) -> None:
@@ -120,38 +120,38 @@ def test_bank_commands(run, base_folder: Path, photos: Path, tmp_path: Path) -> 
         "--method",
         "random",
     ]
-    code, shown, _ = run(*arguments, "--steps", 2, "--ratio", 0.5, "--exclude", "violin")
+    code, output, _ = run(*arguments, "--steps", 2, "--ratio", 0.5, "--exclude", "violin")
     assert code == 0
-    assert "3 of 3" in shown
-    code, shown, _ = run(*arguments, "--steps", 2, "--ratio", 0.5, "--exclude", "violin", "--json")
-    assert json.loads(shown) == {"bank": str(root), "entries": 3, "made": []}
+    assert "3 of 3" in output
+    code, output, _ = run(*arguments, "--steps", 2, "--ratio", 0.5, "--exclude", "violin", "--json")
+    assert json.loads(output) == {"bank": str(root), "entries": 3, "made": []}
     assert not any("violin" in e.labels for e in Bank.open(root))
-    code, shown, _ = run("bank", "show", root)
+    code, output, _ = run("bank", "show", root)
     assert code == 0
-    assert "random" in shown
-    code, shown, _ = run("bank", "validate", root)
-    assert (code, "0 problems" in shown) == (0, True)
+    assert "random" in output
+    code, output, _ = run("bank", "validate", root)
+    assert (code, "0 problems" in output) == (0, True)
     entry = next(iter(Bank.open(root)))
     (entry.folder / "model.safetensors").unlink()
-    code, shown, _ = run("bank", "validate", root)
+    code, output, _ = run("bank", "validate", root)
     assert code == 1
-    assert entry.id in shown
-    code, shown, _ = run("bank", "validate", root, "--repair")
-    assert "2 entries" in shown
-    assert "left out" in shown
+    assert entry.id in output
+    code, output, _ = run("bank", "validate", root, "--repair")
+    assert "2 entries" in output
+    assert "left out" in output
 
 
 def test_the_demo(run, bank_folder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of few steps; `scripts/check_fresh.sh` runs all of them."""
     adapt = MetaPruner.adapt
     monkeypatch.setattr(MetaPruner, "adapt", lambda *args, **options: adapt(*args, steps=4, batch_size=16, **options))
-    code, shown, _ = run("demo", "--bank", bank_folder, "--data", photos, "--out", tmp_path / "demo")
+    code, output, _ = run("demo", "--bank", bank_folder, "--data", photos, "--out", tmp_path / "demo")
     assert code == 0
-    assert "Entries of the bank know" in shown  # all six classes are in it
-    assert "without a bank" in shown
+    assert "Entries of the bank know" in output  # all six classes are in it
+    assert "without a bank" in output
     assert "| without a bank |" in (tmp_path / "demo" / "report.md").read_text()
-    code, shown, _ = run("demo", "--bank", bank_folder, "--data", photos, "--out", tmp_path / "demo", "--json")
-    assert {"accuracy", "accuracy_without_bank", "seconds"} <= set(json.loads(shown))
+    code, output, _ = run("demo", "--bank", bank_folder, "--data", photos, "--out", tmp_path / "demo", "--json")
+    assert {"accuracy", "accuracy_without_bank", "seconds"} <= set(json.loads(output))
 
 
 @pytest.mark.parametrize(
@@ -170,9 +170,9 @@ def test_a_mistake_is_one_line_and_exit_code_1(
     run, arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    code, shown, errors = run(*arguments)
+    code, output, errors = run(*arguments)
     assert code == 1
-    assert shown == ""
+    assert output == ""
     assert message in errors
     assert "Traceback" not in errors
     assert len(errors.strip().splitlines()) <= 2
@@ -184,9 +184,9 @@ def test_options_of_several_values_are_separated_by_commas(
     run, bank_folder: Path, photos: Path, tmp_path: Path
 ) -> None:
     base = ["adapt", bank_folder, photos, "--out", tmp_path / "m", "--steps", "3", "--neighbors", "1", "--json"]
-    code, shown, errors = run(*base, "--eval-steps", "0,2", "--compare", "--synsets", "n02121620,, dog.n.01,,,")
+    code, output, errors = run(*base, "--eval-steps", "0,2", "--compare", "--synsets", "n02121620,, dog.n.01,,,")
     assert (code, errors) == (0, "")
-    report = json.loads(shown)
+    report = json.loads(output)
     assert list(report["accuracy_at_step"]) == ["0", "2", "3"] == list(report["baselines"]["without a bank"])
     code, _, errors = run(*base, "--eval-steps", "0,two")
     assert (code, "such as 1,2" in errors) == (1, True)
@@ -196,16 +196,16 @@ def test_json_holds_whatever_others_wrote(run, own_bank: Bank) -> None:
     from hf_metaprune.cli.output import print_json
 
     print_json({"a": float("nan"), "b": "\ud800", "c": "ü"})
-    _, shown, _ = run("bank", "show", own_bank.root, "--json")
-    found, end = json.JSONDecoder().raw_decode(shown)
-    assert found == {"a": None, "b": "\ud800", "c": "ü"}
-    assert json.loads(shown[end:])["name"] == own_bank.name
+    _, output, _ = run("bank", "show", own_bank.root, "--json")
+    value, end = json.JSONDecoder().raw_decode(output)
+    assert value == {"a": None, "b": "\ud800", "c": "ü"}
+    assert json.loads(output[end:])["name"] == own_bank.name
 
 
 def test_what_is_piped_is_not_cut(run, bank_folder: Path) -> None:
-    _, shown, _ = run("bank", "show", bank_folder)
-    assert all(entry.id in shown for entry in Bank.open(bank_folder))
-    assert "…" not in shown
+    _, output, _ = run("bank", "show", bank_folder)
+    assert all(entry.id in output for entry in Bank.open(bank_folder))
+    assert "…" not in output
 
 
 def test_wrong_usage_is_exit_code_2(run) -> None:
@@ -227,10 +227,10 @@ def test_version_and_help(run, monkeypatch: pytest.MonkeyPatch) -> None:
     from hf_metaprune import __version__
 
     assert __version__ in run("--version")[1]
-    shown = run("adapt", "--help")[1]
+    output = run("adapt", "--help")[1]
     for name, f in {**option_fields(AdaptOptions), **option_fields(TrainingOptions)}.items():
-        assert f"--{name.replace('_', '-')}" in shown
-        assert f.metadata["help"].split()[0] in shown
+        assert f"--{name.replace('_', '-')}" in output
+        assert f.metadata["help"].split()[0] in output
 
 
 def test_places_that_cannot_be_written_are_found_before_the_work(
@@ -310,9 +310,9 @@ def test_another_base_is_refused_before_images_are_read(run, bank_folder: Path, 
 
 def test_a_read_only_folder_is_said(run_python, tmp_path: Path) -> None:
     """As nobody, where the tests are run by root, who may write everywhere."""
-    closed = tmp_path / "closed"
-    closed.mkdir()
-    closed.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    folder = tmp_path / "closed"
+    folder.mkdir()
+    folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
     code = (
         "import os, sys; from pathlib import Path\n"
         "from hf_metaprune.files.storage import check_writable\n"
@@ -323,7 +323,7 @@ def test_a_read_only_folder_is_said(run_python, tmp_path: Path) -> None:
         "except StorageError as error:\n"
         "    print(error)\n"
     )
-    assert "permission denied" in run_python(code, str(closed / "out"))
+    assert "permission denied" in run_python(code, str(folder / "out"))
 
 
 def test_ctrl_c_leaves_nothing_half_written(
@@ -344,7 +344,7 @@ def test_ctrl_c_leaves_nothing_half_written(
 def test_text_of_others_cannot_steer_the_terminal(run, own_bank: Bank) -> None:
     own_bank.meta["name"] = "\x1b]0;owned\x07[red]x"
     (own_bank.root / "bank.json").write_text(json.dumps(own_bank.meta))
-    code, shown, _ = run("bank", "show", own_bank.root)
+    code, output, _ = run("bank", "show", own_bank.root)
     assert code == 0
-    assert "\x1b" not in shown
-    assert "\x07" not in shown
+    assert "\x1b" not in output
+    assert "\x07" not in output

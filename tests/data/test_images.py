@@ -32,10 +32,10 @@ def png(image: Image.Image, **options: object) -> bytes:
 def test_all_modes_become_rgb(mode: str) -> None:
     image = Image.new("RGB", (20, 10), RED).convert(mode if mode != "LA" else "L").convert(mode)
     kind = {"CMYK": "TIFF", "YCbCr": "JPEG"}.get(mode, "PNG")
-    found = open_image(image if mode == "HSV" else png(image, format=kind))
-    assert (found.mode, found.size) == ("RGB", (20, 10))
+    rgb = open_image(image if mode == "HSV" else png(image, format=kind))
+    assert (rgb.mode, rgb.size) == ("RGB", (20, 10))
     if mode in ("RGB", "RGBA", "P", "CMYK", "YCbCr", "HSV"):
-        assert np.abs(np.asarray(found).astype(int) - RED).max() < 60  # palettes are coarse
+        assert np.abs(np.asarray(rgb).astype(int) - RED).max() < 60  # palettes are coarse
 
 
 def test_transparent_palettes_and_16_bits() -> None:
@@ -43,10 +43,10 @@ def test_transparent_palettes_and_16_bits() -> None:
     palette.info["transparency"] = 0
     assert open_image(png(palette, transparency=0)).mode == "RGB"
     deep = Image.fromarray(np.linspace(0, 65535, 16).reshape(4, 4).astype(np.uint16))
-    found = np.asarray(open_image(png(deep)))
-    assert found.min() == 0
-    assert found.max() == 255
-    assert 100 < found.mean() < 150
+    pixels = np.asarray(open_image(png(deep)))
+    assert pixels.min() == 0
+    assert pixels.max() == 255
+    assert 100 < pixels.mean() < 150
 
 
 def test_photos_are_turned_upright() -> None:
@@ -77,9 +77,9 @@ def test_large_jpegs_are_decoded_small_but_never_too_small() -> None:
     ],
 )
 def test_arrays_and_tensors(array: object) -> None:
-    found = open_image(array)
-    assert found.size == (6, 8)
-    assert (np.asarray(found) == 7).all()
+    image = open_image(array)
+    assert image.size == (6, 8)
+    assert (np.asarray(image) == 7).all()
 
 
 def test_normalized_tensors_are_refused() -> None:
@@ -90,12 +90,12 @@ def test_normalized_tensors_are_refused() -> None:
 def test_a_few_corrupt_images_are_skipped_and_listed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     good = png(Image.new("RGB", (40, 40), RED))
     items = [good] * 199 + [good[:60]]
-    found = decode_images(items.__getitem__, np.arange(200) % 2, tiny_preprocessing(), lambda i: f"file {i}")
-    assert len(found) == 199
-    assert found.images.shape == (199, 3, 32, 32)
-    assert found.targets.tolist() == (np.arange(199) % 2).tolist()
-    assert len(found.skipped) == 1
-    assert found.skipped[0].startswith("file 199")
+    image_set = decode_images(items.__getitem__, np.arange(200) % 2, tiny_preprocessing(), lambda i: f"file {i}")
+    assert len(image_set) == 199
+    assert image_set.images.shape == (199, 3, 32, 32)
+    assert image_set.targets.tolist() == (np.arange(199) % 2).tolist()
+    assert len(image_set.skipped) == 1
+    assert image_set.skipped[0].startswith("file 199")
     assert "file 199" in caplog.text
 
 
@@ -122,11 +122,11 @@ def test_more_images_than_memory_are_refused_before_reading() -> None:
 def test_stratified_samples_are_balanced(labels: list[int], limit: int, seed: int) -> None:
     targets = torch.tensor(labels)
     images = torch.arange(len(labels), dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 2, 2)
-    chosen = ImageSet(images, targets, tiny_preprocessing()).stratified(limit, seed)
-    assert len(chosen) == min(limit, len(labels))
-    assert len(set(chosen.images[:, 0, 0, 0].tolist())) == len(chosen)
-    assert torch.equal(targets[chosen.images[:, 0, 0, 0].long()], chosen.targets)
-    counts = {c: (chosen.targets == c).sum().item() for c in set(labels)}
+    sample = ImageSet(images, targets, tiny_preprocessing()).stratified(limit, seed)
+    assert len(sample) == min(limit, len(labels))
+    assert len(set(sample.images[:, 0, 0, 0].tolist())) == len(sample)
+    assert torch.equal(targets[sample.images[:, 0, 0, 0].long()], sample.targets)
+    counts = {c: (sample.targets == c).sum().item() for c in set(labels)}
     for c, n in counts.items():  # a class has fewer only where it ran out
         assert n == labels.count(c) or n >= max(counts.values()) - 1
 
@@ -147,19 +147,19 @@ def test_augmentation_shifts_and_mirrors_and_follows_its_seed() -> None:
     a = augment(x, torch.Generator().manual_seed(0))
     assert a.shape == x.shape
     assert torch.equal(a, augment(x, torch.Generator().manual_seed(0)))
-    mirrored = [augment(x, torch.Generator().manual_seed(s), shift=0.0)[0] for s in range(12)]
-    assert {torch.equal(m, x[0]) for m in mirrored} == {True, False}
-    assert all(torch.equal(m, x[0]) or torch.equal(m, x[0].flip(2)) for m in mirrored)
-    shifted = augment(x, torch.Generator().manual_seed(3), flip=False)
-    assert set(shifted.unique().tolist()) <= set(x.unique().tolist())
+    images = [augment(x, torch.Generator().manual_seed(s), shift=0.0)[0] for s in range(12)]
+    assert {torch.equal(m, x[0]) for m in images} == {True, False}
+    assert all(torch.equal(m, x[0]) or torch.equal(m, x[0].flip(2)) for m in images)
+    image = augment(x, torch.Generator().manual_seed(3), flip=False)
+    assert set(image.unique().tolist()) <= set(x.unique().tolist())
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int32])
 def test_16_bits_keep_their_brightness(dtype: type) -> None:
     dark = np.full((9, 9), 257 * 40, dtype=dtype)
     assert np.unique(np.asarray(open_image(dark))).tolist() == [40]
-    stored = png(Image.fromarray(dark.astype(np.uint16)))
-    assert np.unique(np.asarray(open_image(stored))).tolist() == [40]
+    file = png(Image.fromarray(dark.astype(np.uint16)))
+    assert np.unique(np.asarray(open_image(file))).tolist() == [40]
 
 
 def test_other_arrays() -> None:
@@ -182,8 +182,8 @@ def test_whatever_a_source_raises_is_a_corrupt_image() -> None:
     def fetch(i: int) -> object:
         return {7: None, 8: {"bytes": None, "path": None}}.get(i, Image.new("RGB", (32, 32), RED))
 
-    found = decode_images(fetch, np.zeros(300, dtype=np.int64), tiny_preprocessing())
-    assert (len(found), len(found.skipped)) == (298, 2)
+    image_set = decode_images(fetch, np.zeros(300, dtype=np.int64), tiny_preprocessing())
+    assert (len(image_set), len(image_set.skipped)) == (298, 2)
 
 
 def test_images_as_long_as_a_bomb_are_refused() -> None:
@@ -200,8 +200,8 @@ def test_animations_are_closed_and_transparent_palettes_are_silent(tmp_path: Pat
     gc.collect()  # a file left open would warn now
     palette = Image.new("P", (9, 9), 1)
     palette.putpalette([0, 0, 0, *RED])
-    stored = png(palette, transparency=bytes([0, 128]))
-    assert np.unique(np.asarray(open_image(stored)).reshape(-1, 3), axis=0).tolist() == [list(RED)]
+    file = png(palette, transparency=bytes([0, 128]))
+    assert np.unique(np.asarray(open_image(file)).reshape(-1, 3), axis=0).tolist() == [list(RED)]
 
 
 def test_shifts_fit_into_images_of_any_shape() -> None:

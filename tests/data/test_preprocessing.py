@@ -56,10 +56,10 @@ def test_squashing_keeps_nothing_out() -> None:
     assert Preprocessing.from_config(squash.to_config()) == squash
     halves = np.zeros((10, 60, 3), dtype=np.uint8)
     halves[:, 30:] = 255
-    found = squash.to_uint8([Image.fromarray(halves)])
-    assert found.shape == (1, 3, 24, 32)
-    assert found[0, :, :, :8].max() < 20
-    assert found[0, :, :, -8:].min() > 235
+    pixels = squash.to_uint8([Image.fromarray(halves)])
+    assert pixels.shape == (1, 3, 24, 32)
+    assert pixels[0, :, :, :8].max() < 20
+    assert pixels[0, :, :, -8:].min() > 235
 
 
 def written(folder: Path, config: dict) -> Path:
@@ -93,8 +93,8 @@ def test_processors_of_transformers_are_followed(config: dict, crop_pct: float, 
     assert (ours.crop_pct, ours.crop_mode) == (crop_pct, crop_mode)
     theirs = AutoImageProcessor.from_pretrained(tmp_path)
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (70, 90, 3), dtype=np.uint8))
-    wanted = theirs(picture, return_tensors="pt")["pixel_values"]
-    assert torch.allclose(ours.processor()(picture, return_tensors="pt")["pixel_values"], wanted, atol=1e-3)
+    expected_pixels = theirs(picture, return_tensors="pt")["pixel_values"]
+    assert torch.allclose(ours.processor()(picture, return_tensors="pt")["pixel_values"], expected_pixels, atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -195,9 +195,9 @@ def test_names_of_folders_and_files_decide_nothing_but_the_class(
 ) -> None:
     folder = write_folder(tmp_path / root, names=names)
     (folder / names[0] / "0.png").rename(folder / names[0] / "my-test-1.png")
-    found = read(folder)
-    assert set(found.task.labels) == set(names)
-    assert len(found.train) + len(found.evaluation) == 18
+    data = read(folder)
+    assert set(data.task.labels) == set(names)
+    assert len(data.train) + len(data.evaluation) == 18
 
 
 def test_everything_below_a_class_folder_is_of_that_class(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -207,9 +207,9 @@ def test_everything_below_a_class_folder_is_of_that_class(tmp_path: Path, caplog
     picture(0, 51).save(folder / "loose.png")
     (folder / "ant" / ".DS_Store").write_text("")
     (folder / "ant" / "notes.pdf").write_text("")
-    found = read(folder)
-    assert found.task.labels == NAMES
-    counts = torch.bincount(torch.cat([found.train.targets, found.evaluation.targets]))
+    data = read(folder)
+    assert data.task.labels == NAMES
+    counts = torch.bincount(torch.cat([data.train.targets, data.evaluation.targets]))
     assert counts.tolist() == [7, 6, 6]
     assert "photos: 2, such as loose.png" in caplog.text  # the note and the loose picture
 
@@ -217,14 +217,14 @@ def test_everything_below_a_class_folder_is_of_that_class(tmp_path: Path, caplog
 def test_splits_of_class_folders(tmp_path: Path) -> None:
     write_folder(tmp_path / "photos" / "Train")
     write_folder(tmp_path / "photos" / "val", per_class=2)
-    found = read(tmp_path / "photos")
-    assert (len(found.train), len(found.evaluation), found.evaluation_split) == (18, 6, "val")
+    data = read(tmp_path / "photos")
+    assert (len(data.train), len(data.evaluation), data.evaluation_split) == (18, 6, "val")
 
 
 def test_splits_without_labels_are_left_out() -> None:
     unlabeled = dataset(2).map(lambda _row: {"label": -1})
-    found = read(datasets.DatasetDict(train=dataset(), test=unlabeled, validation=dataset(3)))
-    assert (found.evaluation_split, len(found.evaluation)) == ("validation", 9)
+    data = read(datasets.DatasetDict(train=dataset(), test=unlabeled, validation=dataset(3)))
+    assert (data.evaluation_split, len(data.evaluation)) == ("validation", 9)
     with pytest.raises(DataError, match="no label"):
         read(datasets.DatasetDict(train=unlabeled))
 
@@ -234,8 +234,8 @@ def test_several_parquet_files(tmp_path: Path) -> None:
     for shard, file in enumerate(files):
         dataset().shard(2, shard, contiguous=False).to_parquet(file)
     for source in (files, [str(f) for f in files], str(tmp_path / "*.parquet")):
-        found = read(source)
-        assert len(found.train) + len(found.evaluation) == 18
+        data = read(source)
+        assert len(data.train) + len(data.evaluation) == 18
     with pytest.raises(DataError, match="no file has such a name"):
         read(str(tmp_path / "*.arrow"))
 
@@ -270,31 +270,31 @@ class Halved(LikeTorchvision):
 
 def test_labels_are_those_of_items_where_a_data_set_keeps_others() -> None:
     for source in (Halved(), torch.utils.data.Subset(Halved(), range(2, 18))):
-        found = read(source)
-        assert found.task.labels == ("even", "odd")
-        assert torch.bincount(found.train.targets).argmax() == 1  # two classes of three are odd
+        data = read(source)
+        assert data.task.labels == ("even", "odd")
+        assert torch.bincount(data.train.targets).argmax() == 1  # two classes of three are odd
 
 
 class Broken(torch.utils.data.Dataset):
     """Pairs that are only known once they are read, some of which cannot be."""
 
-    def __init__(self, size: int, broken: tuple[int, ...]) -> None:
-        self.size, self.broken = size, broken
+    def __init__(self, size: int, bad_items: tuple[int, ...]) -> None:
+        self.size, self.bad_items = size, bad_items
 
     def __len__(self) -> int:
         return self.size
 
     def __getitem__(self, i: int) -> tuple[Image.Image, str]:
-        if i in self.broken:
+        if i in self.bad_items:
             raise RuntimeError("the archive is damaged")
         return Image.new("RGB", (40, 40), (i % 3, 0, 0)), NAMES[i % 3]
 
 
 def test_items_that_cannot_be_read_are_skipped_and_named() -> None:
-    found = read(Broken(120, (7,)))
-    assert found.skipped == ["item 7: the archive is damaged"]
-    assert len(found.train) + len(found.evaluation) == 119
-    for part in (found.train, found.evaluation):  # what comes after the skipped one still has its own label
+    data = read(Broken(120, (7,)))
+    assert data.skipped == ["item 7: the archive is damaged"]
+    assert len(data.train) + len(data.evaluation) == 119
+    for part in (data.train, data.evaluation):  # what comes after the skipped one still has its own label
         assert torch.equal(part.images[:, 0, 0, 0].long(), part.targets)
     with pytest.raises(DataError, match="Broken as .*item 7: the archive is damaged; item 9: .*up to 1%"):
         read(Broken(120, (7, 9)))

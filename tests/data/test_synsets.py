@@ -34,9 +34,9 @@ pytestmark = needs_wordnet
     ],
 )
 def test_labels_are_understood(label: str, synset: str) -> None:
-    found = find_synset(label)
-    assert found is not None
-    assert found.name() == synset
+    wordnet_synset = find_synset(label)
+    assert wordnet_synset is not None
+    assert wordnet_synset.name() == synset
 
 
 @pytest.mark.parametrize("label", ["qzxv", "n99999999", "nosuch.n.01", "123", "???", "zqélan", "zqx's"])

@@ -69,9 +69,9 @@ def translate_once() -> Iterator[None]:
 
 
 def cli(*arguments: str, code: int = 0) -> None:
-    with pytest.raises(SystemExit) as done:
+    with pytest.raises(SystemExit) as error:
         run(["export", *arguments])
-    assert done.value.code == code
+    assert error.value.code == code
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +85,9 @@ def exported(folder: Path) -> Path:
 def test_the_file_computes_the_same_for_any_batch(adapted: AdaptResult, exported: Path, batch: int) -> None:
     pixels = torch.randn(batch, 3, 32, 32)
     session = onnxruntime.InferenceSession(exported)
-    found = session.run(["logits"], {"pixel_values": pixels.numpy()})[0]
-    assert np.abs(found - adapted.model(pixels).logits.numpy()).max() <= 1e-4
-    assert adapted.model.config.num_labels == found.shape[1]
+    logits = session.run(["logits"], {"pixel_values": pixels.numpy()})[0]
+    assert np.abs(logits - adapted.model(pixels).logits.numpy()).max() <= 1e-4
+    assert adapted.model.config.num_labels == logits.shape[1]
 
 
 @pytest.mark.slow
@@ -95,9 +95,9 @@ def test_a_transformer_with_an_empty_branch_is_exported(vit_base: BaseModel, tmp
     sizes = vit_base.sizes
     mask = Mask({n: [] if n in ("blocks.0.attn", "blocks.1.mlp") else range(s // 2) for n, s in sizes.items()}, sizes)
     model = vit_base.slice(vit_base.config(mask, ["a", "b"]))
-    made = export_onnx(model, vit_base.preprocessing, tmp_path / "model.onnx")
-    assert made.difference <= 1e-4
-    assert made.agreement == 1.0
+    export = export_onnx(model, vit_base.preprocessing, tmp_path / "model.onnx")
+    assert export.difference <= 1e-4
+    assert export.agreement == 1.0
 
 
 def test_the_file_says_its_labels_and_preprocessing_and_no_path_of_this_machine(
@@ -145,7 +145,7 @@ def test_the_example_sees_the_pixels_that_the_library_sees(
     """Whatever the photo's shape and orientation; half a gray level apart where one of both rounds."""
     how = Preprocessing((3, 32, 32), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), interpolation, crop_pct)
     facts = {"labels": ["a", "b"], "preprocessing": how.to_config()}
-    seen: list[np.ndarray] = []
+    inputs: list[np.ndarray] = []
 
     class Session:
         def __init__(self, *_: object, **__: object) -> None: ...
@@ -153,8 +153,8 @@ def test_the_example_sees_the_pixels_that_the_library_sees(
         def get_modelmeta(self) -> SimpleNamespace:
             return SimpleNamespace(custom_metadata_map={key: json.dumps(value) for key, value in facts.items()})
 
-        def run(self, _: None, given: dict[str, np.ndarray]) -> list[np.ndarray]:
-            seen.append(given["pixel_values"])
+        def run(self, _: None, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+            inputs.append(feed["pixel_values"])
             return [np.zeros((1, 2), np.float32)]
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
@@ -168,9 +168,9 @@ def test_the_example_sees_the_pixels_that_the_library_sees(
         image.save(paths[-1], exif=exif)
     monkeypatch.setattr(sys, "argv", ["classify.py", "model.onnx", *map(str, paths)])
     runpy.run_path(str(PROGRAM))
-    for path, pixels in zip(paths, seen, strict=True):
-        wanted = how.normalize(how.to_uint8([open_image(path)])).numpy()
-        assert np.abs(pixels - wanted).max() * 0.25 * 255 <= 2.01, path
+    for path, pixels in zip(paths, inputs, strict=True):
+        expected_pixels = how.normalize(how.to_uint8([open_image(path)])).numpy()
+        assert np.abs(pixels - expected_pixels).max() * 0.25 * 255 <= 2.01, path
 
 
 @pytest.mark.slow
@@ -206,26 +206,26 @@ def test_the_example_needs_neither_this_library_nor_torch(
         "sys.meta_path.insert(0, Block())\n"
     )
     (tmp_path / "sitecustomize.py").write_text(blocker)
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, PROGRAM, exported, tmp_path / "photo.png"],
         capture_output=True, text=True, check=True, env=os.environ | {"PYTHONPATH": str(tmp_path)},
     )  # fmt: skip
-    path, *classes = done.stdout.strip().split("\t")
+    path, *classes = process.stdout.strip().split("\t")
     assert path.endswith("photo.png")
-    found = adapted.predict(tmp_path / "photo.png")[0]
-    shown = dict(part.rsplit(" ", 1) for part in classes)
-    assert set(shown) == set(found["probabilities"])
-    for label, share in found["probabilities"].items():
-        assert float(shown[label].rstrip("%")) / 100 == pytest.approx(share, abs=0.25 if int8 else 0.02)
+    prediction = adapted.predict(tmp_path / "photo.png")[0]
+    percentages = dict(part.rsplit(" ", 1) for part in classes)
+    assert set(percentages) == set(prediction["probabilities"])
+    for label, share in prediction["probabilities"].items():
+        assert float(percentages[label].rstrip("%")) / 100 == pytest.approx(share, abs=0.25 if int8 else 0.02)
     assert len((PROGRAM).read_text().splitlines()) <= 30
 
 
 def test_examples_may_be_parquet_as_the_data_of_a_task(adapted: AdaptResult, tmp_path: Path) -> None:
     data = REPO / "space" / "examples" / "unseen_five"
     for source in (data, data / "test.parquet"):
-        found = read_examples(source, adapted.preprocessing)
-        assert len(found) >= 50
-        assert found.images.shape[1:] == (3, 32, 32)
+        images = read_examples(source, adapted.preprocessing)
+        assert len(images) >= 50
+        assert images.images.shape[1:] == (3, 32, 32)
     (tmp_path / "stray.parquet").write_bytes(b"no data")
     for name in "ab":
         Image.new("RGB", (40, 40)).save(tmp_path / f"{name}.png")
@@ -267,11 +267,11 @@ def test_what_cannot_be_exported_is_refused_in_words(
 def test_openvino_computes_the_same_and_knows_the_labels(adapted: AdaptResult, folder: Path) -> None:
     cli(str(folder), "--to", "openvino")
     core = openvino.Core()
-    found = core.read_model(folder / "openvino" / "openvino_model.xml")
-    assert json.loads(found.get_rt_info(["hf_metaprune", "labels"]).astype(str)) == ["cat", "truck", "teapot"]
-    how = json.loads(found.get_rt_info(["hf_metaprune", "preprocessing"]).astype(str))
+    model = core.read_model(folder / "openvino" / "openvino_model.xml")
+    assert json.loads(model.get_rt_info(["hf_metaprune", "labels"]).astype(str)) == ["cat", "truck", "teapot"]
+    how = json.loads(model.get_rt_info(["hf_metaprune", "preprocessing"]).astype(str))
     assert how == adapted.preprocessing.to_config()
-    compiled = core.compile_model(found, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for batch in (1, 3):
         pixels = torch.randn(batch, 3, 32, 32)
         assert np.abs(compiled(pixels.numpy())[0] - adapted.model(pixels).logits.numpy()).max() <= 1e-4
@@ -289,7 +289,7 @@ def test_openvino_takes_8_bits_and_transformers_too(vit_base: BaseModel, task_da
     small = export_openvino(model, vit_base.preprocessing, tmp_path / "small", images=task_data.train, int8=True)
     assert plain.difference <= 1e-4
     assert small.agreement >= 0.9
-    weights = [(made.path / "openvino_model.bin").stat().st_size for made in (small, plain)]
+    weights = [(export.path / "openvino_model.bin").stat().st_size for export in (small, plain)]
     assert weights[0] < 0.5 * weights[1]
 
 
@@ -298,8 +298,8 @@ def test_openvino_takes_8_bits_where_channels_are_put_at_their_places(
     adapted: AdaptResult, task_data: TaskData, tmp_path: Path
 ) -> None:
     """Scattered among zeros they came out wrong."""
-    made = onnx_bytes(adapted.model, adapted.preprocessing, example_pixels(adapted.preprocessing, None, False), False)
-    assert "ScatterND" not in {node.op_type for node in onnx.load_from_string(made).graph.node}
+    data = onnx_bytes(adapted.model, adapted.preprocessing, example_pixels(adapted.preprocessing, None, False), False)
+    assert "ScatterND" not in {node.op_type for node in onnx.load_from_string(data).graph.node}
     small = export_openvino(adapted.model, adapted.preprocessing, tmp_path / "small", images=task_data.train, int8=True)
     assert small.agreement >= 0.9
 

@@ -75,11 +75,11 @@ def test_at_no_moment_is_there_no_folder(tmp_path: Path) -> None:
 
 def test_what_dead_writers_left_goes_after_a_day(tmp_path: Path) -> None:
     old, recent = tmp_path / ".tmp-model-old", tmp_path / ".tmp-model-recent"
-    for left in (old, recent, tmp_path / ".tmp-models-old"):
-        left.mkdir()
-        (left / "file").touch()
-        if left.name.endswith("old"):
-            for path in (left / "file", left):
+    for leftover in (old, recent, tmp_path / ".tmp-models-old"):
+        leftover.mkdir()
+        (leftover / "file").touch()
+        if leftover.name.endswith("old"):
+            for path in (leftover / "file", leftover):
                 os.utime(path, (0, 0))
     with new_folder(tmp_path / "model"):
         pass
@@ -93,8 +93,8 @@ def test_a_full_disk_is_told_of_the_folder_that_was_asked_for(tmp_path: Path) ->
 
 
 def test_a_hub_id_where_a_folder_is_asked_for_is_told_what_to_do(tmp_path: Path) -> None:
-    for missing, told in ((Path("ann/mine"), "hf download ann/mine --local-dir mine"), (tmp_path / "mine", "")):
-        with pytest.raises(FormatError, match="there is no folder") as caught:
+    for missing, hint in ((Path("ann/mine"), "hf download ann/mine --local-dir mine"), (tmp_path / "mine", "")):
+        with pytest.raises(FormatError, match="there is no folder") as error:
             read_json(missing / "config.json")
-        assert told in str(caught.value)
-        assert ("hf download" in str(caught.value)) == bool(told)
+        assert hint in str(error.value)
+        assert ("hf download" in str(error.value)) == bool(hint)

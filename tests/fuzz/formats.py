@@ -85,10 +85,10 @@ def _spoil_tensor(rng: Random, header: dict[str, Any]) -> None:
 def _other_type(rng: Random, header: dict[str, Any], body: bytes) -> tuple[bytes, bytes]:
     """A sound file in which one tensor has another type, or another shape."""
     name = rng.choice([name for name in header if name != "__metadata__"])
-    parts, start, made = [], 0, dict[str, Any]()
+    parts, start, new_header = [], 0, dict[str, Any]()
     for key, tensor in sorted(header.items(), key=lambda item: item[1].get("data_offsets", [0])[0]):
         if key == "__metadata__":
-            made[key] = tensor
+            new_header[key] = tensor
             continue
         part, dtype, shape = body[slice(*tensor["data_offsets"])], tensor["dtype"], tensor["shape"]
         if key == name:
@@ -99,19 +99,19 @@ def _other_type(rng: Random, header: dict[str, Any], body: bytes) -> tuple[bytes
                 count *= n
             part = bytes([rng.randrange(256)]) * (count * WIDTHS[dtype] // 8)
         parts.append(part)
-        made[key] = {"dtype": dtype, "shape": shape, "data_offsets": [start, start + len(part)]}
+        new_header[key] = {"dtype": dtype, "shape": shape, "data_offsets": [start, start + len(part)]}
         start += len(part)
-    return json.dumps(made).encode(), b"".join(parts)
+    return json.dumps(new_header).encode(), b"".join(parts)
 
 
 def _other_numbers(rng: Random, body: bytes) -> bytes:
     """NaN, infinities, huge and tiny values among the numbers."""
-    changed = bytearray(body)
+    numbers = bytearray(body)
     value = rng.choice((b"\xff\xff\xff\xff", b"\x00\x00\x80\x7f", b"\xff\xff\x7f\x7f", b"\x00\x7c\x00\x7c", b"\0" * 4))
     count = rng.choice((1, 1, 8, len(body) // 4))
     start = 4 * rng.randrange(max(1, len(body) // 4 - count + 1))
-    changed[start : start + 4 * count] = value * count
-    return bytes(changed)
+    numbers[start : start + 4 * count] = value * count
+    return bytes(numbers)
 
 
 def lfs_pointer(rng: Random, content: bytes) -> bytes:

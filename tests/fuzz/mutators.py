@@ -118,11 +118,11 @@ def _place(rng: Random, content: bytes) -> int:
 
 
 def _flip(rng: Random, content: bytes) -> bytes:
-    changed = bytearray(content)
+    output = bytearray(content)
     for _ in range(rng.choice((1, 1, 4, 16))):
-        if changed:
-            changed[min(_place(rng, content), len(changed) - 1)] ^= 1 << rng.randrange(8)
-    return bytes(changed)
+        if output:
+            output[min(_place(rng, content), len(output) - 1)] ^= 1 << rng.randrange(8)
+    return bytes(output)
 
 
 def _overwrite(rng: Random, content: bytes) -> bytes:

@@ -84,21 +84,21 @@ def _type(rng: Random, table: Table) -> Table:
     kinds += [pa.null(), pa.bool_(), pa.date32(), pa.timestamp("ns"), pa.decimal128(38), pa.float16(), pa.float32()]
     kinds += [pa.struct([("x", kind)]), pa.map_(pa.string(), kind), pa.list_(pa.list_(pa.string())), pa.time64("us")]
     kinds += [pa.list_(pa.dictionary(pa.int32(), pa.string())), pa.list_(pa.binary()), pa.list_(pa.int64()), *texts]
-    wanted = rng.choice(kinds)
+    column_type = rng.choice(kinds)
     try:
-        array = table[name].cast(wanted)
+        array = table[name].cast(column_type)
     except (pa.ArrowException, NotImplementedError):
-        array = pa.nulls(table.num_rows, wanted)
+        array = pa.nulls(table.num_rows, column_type)
     return _replaced(table, name, array)
 
 
 def _replaced(table: Table, name: str, array: Any) -> Table:
-    changed = table.set_column(table.column_names.index(name), name, array)
+    new_table = table.set_column(table.column_names.index(name), name, array)
     try:
-        pq.write_table(changed, io.BytesIO())
+        pq.write_table(new_table, io.BytesIO())
     except (pa.ArrowException, NotImplementedError):  # there is no such column in parquet
         return table
-    return changed
+    return new_table
 
 
 def mutate_places(rng: Random, content: bytes) -> bytes:
@@ -160,13 +160,13 @@ def _much(rng: Random, table: Table) -> Table:
 
 def _meta(rng: Random, table: Table) -> Table:
     """Another copy of ``bank.json``."""
-    found = dict(table.schema.metadata or {})
+    metadata = dict(table.schema.metadata or {})
     try:
-        meta = parse_json(found.get(b"metaprune", b"{}"))
+        meta = parse_json(metadata.get(b"metaprune", b"{}"))
     except ValueError:  # altered before
         meta = {}
     new = rng.choice([json_bytes(rng, mutate_value(rng, meta)), json_bytes(rng, nasty(rng)), b"", b"\xff", b"{" * 9])
-    return table.replace_schema_metadata(found | {b"metaprune": new, rng.choice((b"x", b"pandas")): b"{"})
+    return table.replace_schema_metadata(metadata | {b"metaprune": new, rng.choice((b"x", b"pandas")): b"{"})
 
 
 TABLE_MUTATIONS: list[Callable[[Random, Table], Table]] = [_value, _value, _value, _type, _type, _columns, _rows]

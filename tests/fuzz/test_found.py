@@ -57,18 +57,18 @@ def card(existing: str) -> str:
 
 def test_yaml_that_cannot_be_written_again_is_left_alone() -> None:
     huge = f"x: 0x{'f' * 5000}"
-    made = card(f"---\n{huge}\n---\nMy words.\n")
-    assert made.startswith(f"---\n{huge}\nlibrary_name: hf-metaprune\n")
-    assert made.endswith("---\n\nMy words.\n")
+    text = card(f"---\n{huge}\n---\nMy words.\n")
+    assert text.startswith(f"---\n{huge}\nlibrary_name: hf-metaprune\n")
+    assert text.endswith("---\n\nMy words.\n")
     mine = f"---\n{{{huge}}}\n---\nMy words.\n"  # in one piece: there is no line to leave
     assert card(mine) == mine
 
 
-@pytest.mark.parametrize(("tags", "kept"), [("5", []), ("cats", ["cats"]), ("[[a], cats, {b: c}]", ["cats"])])
-def test_tags_that_are_no_list_of_texts(tags: str, kept: list[str]) -> None:
+@pytest.mark.parametrize(("tags", "own_tags"), [("5", []), ("cats", ["cats"]), ("[[a], cats, {b: c}]", ["cats"])])
+def test_tags_that_are_no_list_of_texts(tags: str, own_tags: list[str]) -> None:
     data, text = split_card(card(f"---\ntags: {tags}\n---\nMy words.\n"))
     assert text.strip() == "My words."
-    assert data["tags"][4:] == kept
+    assert data["tags"][4:] == own_tags
 
 
 @pytest.mark.slow

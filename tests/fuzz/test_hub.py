@@ -43,35 +43,35 @@ def test_no_model_spoils_a_search(hub: LoopbackHub, corpus: Corpus) -> None:
     odd = files["README.md"].replace(b"metaprune:\n", b"ignore_metadata_errors: 1\nmodel-index: [5]\nmetaprune:\n", 1)
     hub.put_files("eve/odd", files | {"README.md": odd})
     hub.put_files("zoe/good", files)
-    found = Bank.from_search(corpus.bank)
-    assert "zoe--good" in found.entries
-    assert 10 < len(found.skip_reasons) < MODELS
-    for entry in list(found):
+    commons = Bank.from_search(corpus.bank)
+    assert "zoe--good" in commons.entries
+    assert 10 < len(commons.skip_reasons) < MODELS
+    for entry in list(commons):
         with contextlib.suppress(MetaPruneError):
             entry.verify()
-    found["zoe--good"].verify()
+    commons["zoe--good"].verify()
 
 
 @pytest.mark.slow
 def test_banks_are_refused_or_read(hub: LoopbackHub, corpus: Corpus) -> None:
     publish_bank(Bank.open(corpus.bank), "me/bank")
     entry = corpus.first("bank/tasks/*").removeprefix("bank/")
-    altered = {
+    mutations = {
         "index.parquet": mutate_index,
         f"{entry}/config.json": mutate_json,
         f"{entry}/model.safetensors": mutate_safetensors,
         "base/config.json": mutate_json,
     }
-    sound, refused = hub.read_files("me/bank"), 0
+    sound, refusals = hub.read_files("me/bank"), 0
     for n in range(BANKS):
         rng = Random(n)
-        name = rng.choice(list(altered))
-        mutate = rng.choice((altered[name], altered[name], altered[name], lfs_pointer))
+        name = rng.choice(list(mutations))
+        mutate = rng.choice((mutations[name], mutations[name], mutations[name], lfs_pointer))
         hub.put_files("me/bank", sound | {name: mutate(rng, sound[name])})
         try:
             bank = Bank.from_hub("me/bank")
-            for found in list(bank)[:1]:
-                found.verify()
+            for candidate in list(bank)[:1]:
+                candidate.verify()
         except MetaPruneError:
-            refused += 1
-    assert 0 < refused < BANKS
+            refusals += 1
+    assert 0 < refusals < BANKS

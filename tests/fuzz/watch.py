@@ -51,22 +51,22 @@ class Watch:
         before = _listing(beside, self.allowed)
         start = _reset_peak()
         self._seen.clear()
-        refused = False
+        is_refused = False
         with self._watching():
             try:
                 read()
             except self.errors as error:
-                refused = True
+                is_refused = True
                 self._check_cause(error)
             except Exception as error:
                 raise CaseFailure(f"{type(error).__module__}.{type(error).__name__}: {str(error)[:300]}") from error
         if self._seen:
             raise CaseFailure(f"it did: {self._seen[:3]}")
-        if (taken := _peak() - start) > MOST:
-            raise CaseFailure(f"it took {taken >> 20} MB")
+        if (memory := _peak() - start) > MOST:
+            raise CaseFailure(f"it took {memory >> 20} MB")
         if (after := _listing(beside, self.allowed)) != before:
             raise CaseFailure(f"it changed {sorted(before.items() ^ after.items())[:3]}")
-        return refused
+        return is_refused
 
     def _check_cause(self, error: BaseException | None) -> None:
         """An allocation that was refused is not a file that was."""
@@ -110,12 +110,12 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
 
 def _listing(folder: Path, but: Path | None) -> dict[str, tuple[int, int]]:
     """Everything in a folder, by size and time of its last change."""
-    found = {}
+    listing = {}
     for path in folder.rglob("*"):
         if but is None or (path != but and but not in path.parents):
             status = path.lstat()
-            found[str(path)] = status.st_size, 0 if path.is_dir() else status.st_mtime_ns
-    return found
+            listing[str(path)] = status.st_size, 0 if path.is_dir() else status.st_mtime_ns
+    return listing
 
 
 @contextlib.contextmanager

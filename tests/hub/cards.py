@@ -104,22 +104,22 @@ def _listed(value: Any) -> list[Any]:
 def tags(kind: str, text: str | None, paths: Iterable[str]) -> list[str]:
     """The tags of a repository, in the Hub's order as far as it is known."""
     data = card_data(text) or {}
-    found: list[str] = []
+    all_tags: list[str] = []
     if kind == "datasets":
         for key in ("task_categories", "task_ids", "language", "size_categories"):
-            found += [f"{key}:{value}" for value in _listed(data.get(key))]
+            all_tags += [f"{key}:{value}" for value in _listed(data.get(key))]
     else:
-        found += _listed(data.get("library_name"))
-        found += ["safetensors"] * any(path.endswith(".safetensors") for path in paths)
-    found += _listed(data.get("pipeline_tag"))
-    found += ["model-index"] * bool(data.get("model-index"))
-    found += _listed(data.get("tags"))
-    found += _listed(data.get("language")) if kind != "datasets" else []
-    found += [f"dataset:{name}" for name in _listed(data.get("datasets"))]
-    found += [f"arxiv:{number}" for number in _ARXIV.findall(text or "")]
-    found += _base_tags(data)
-    found += [f"license:{name}" for name in _listed(data.get("license"))]
-    return list(dict.fromkeys(str(tag) for tag in [*found, "region:us"]))
+        all_tags += _listed(data.get("library_name"))
+        all_tags += ["safetensors"] * any(path.endswith(".safetensors") for path in paths)
+    all_tags += _listed(data.get("pipeline_tag"))
+    all_tags += ["model-index"] * bool(data.get("model-index"))
+    all_tags += _listed(data.get("tags"))
+    all_tags += _listed(data.get("language")) if kind != "datasets" else []
+    all_tags += [f"dataset:{name}" for name in _listed(data.get("datasets"))]
+    all_tags += [f"arxiv:{number}" for number in _ARXIV.findall(text or "")]
+    all_tags += _base_tags(data)
+    all_tags += [f"license:{name}" for name in _listed(data.get("license"))]
+    return list(dict.fromkeys(str(tag) for tag in [*all_tags, "region:us"]))
 
 
 def _base_tags(data: dict[str, Any]) -> list[str]:

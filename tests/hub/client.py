@@ -68,8 +68,8 @@ def point_at(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch, home: Path, toke
         "HF_HUB_DISABLE_XET": True,
         "HF_HUB_DISABLE_TELEMETRY": True,
     }
-    for name, held in values.items():
-        monkeypatch.setattr(constants, name, held, raising=False)
+    for name, setting in values.items():
+        monkeypatch.setattr(constants, name, setting, raising=False)
     monkeypatch.setattr(hf_api.api, "endpoint", hub.endpoint)
     if "datasets" in sys.modules:  # it copies what the client made of its environment
         _point_datasets_at(hub, monkeypatch, home)
@@ -124,15 +124,15 @@ def run_python(
         token: Logs the process in.
         check: Fail, with what it wrote to standard error, when it fails.
     """
-    inherited = {k: v for k, v in os.environ.items() if k not in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")}
-    done = subprocess.run(
+    variables = {k: v for k, v in os.environ.items() if k not in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")}
+    process = subprocess.run(
         [sys.executable, "-c", _NO_PAUSES + code, *arguments],
         capture_output=True,
         text=True,
         cwd=REPO,
-        env=inherited | environment(hub, home, token),
+        env=variables | environment(hub, home, token),
         timeout=300,
         check=False,
     )
-    assert not check or done.returncode == 0, done.stderr
-    return done
+    assert not check or process.returncode == 0, process.stderr
+    return process

@@ -100,8 +100,10 @@ class Header(Action):
 
     def after(self, request: Request, reply: Reply) -> Reply:
         names = {name.lower() for name in self.headers}
-        kept = {name: value for name, value in reply.headers.items() if name.lower() not in names}
-        return replace(reply, headers=kept | {name: value for name, value in self.headers.items() if value is not None})
+        headers = {name: value for name, value in reply.headers.items() if name.lower() not in names}
+        return replace(
+            reply, headers=headers | {name: value for name, value in self.headers.items() if value is not None}
+        )
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def _file(
 def resolve(hub: LoopbackHub, request: Request, kind: str | None, repo: str, rev: str, path: str) -> Reply:
     """Send a file, or to where it is: LFS on the storage host, files of public repositories to a pinned address."""
     kind, path = kind or "models", unquote(path)
-    found, commit, blob = _file(hub, request, kind, repo, unquote(rev), path)
+    repository, commit, blob = _file(hub, request, kind, repo, unquote(rev), path)
     if blob.lfs:
         headers = {
             "X-Repo-Commit": commit.oid,
@@ -41,9 +41,9 @@ def resolve(hub: LoopbackHub, request: Request, kind: str | None, repo: str, rev
             "Location": _signed(hub, f"/lfs/{kind}/{repo}/{blob.sha256}", name=path.rsplit("/", 1)[-1]),
         }
         return Reply(302, headers)
-    if hub.pins and blob.size and not found.private and not found.gated:
-        pinned = f"/api/resolve-cache/{kind}/{repo}/{commit.oid}/{quote(path)}"
-        return Reply(307, {"X-Repo-Commit": commit.oid, "Location": f"{pinned}?{urlencode({'etag': blob.etag})}"})
+    if hub.pins and blob.size and not repository.private and not repository.gated:
+        address = f"/api/resolve-cache/{kind}/{repo}/{commit.oid}/{quote(path)}"
+        return Reply(307, {"X-Repo-Commit": commit.oid, "Location": f"{address}?{urlencode({'etag': blob.etag})}"})
     return _send(request, blob, {"X-Repo-Commit": commit.oid})
 
 
@@ -88,27 +88,29 @@ def _check_signature(hub: LoopbackHub, request: Request) -> None:
 def stored(hub: LoopbackHub, request: Request, kind: str, repo: str, oid: str) -> Reply:
     """The body of an LFS file, for whoever holds a signed address."""
     _check_signature(hub, request)
-    found = hub.store.repos.get((kind, repo))
-    if found is None or oid not in found.uploaded:
+    repository = hub.store.repos.get((kind, repo))
+    if repository is None or oid not in repository.uploaded:
         raise HubError(404, "No such object")
-    return _send(request, found.uploaded[oid], {"Content-Disposition": f'inline; filename="{request.one("name")}"'})
+    return _send(
+        request, repository.uploaded[oid], {"Content-Disposition": f'inline; filename="{request.one("name")}"'}
+    )
 
 
 @route("POST", REPO_WEB + r"\.git/info/lfs/objects/batch")
 def lfs_batch(hub: LoopbackHub, request: Request, kind: str | None, repo: str) -> Reply:
     """Say where to put each object; nowhere if the repository holds it."""
-    kind, asked = kind or "models", request.json()
+    kind, body = kind or "models", request.json()
     # An upload for a pull request names no revision
-    revision = asked.get("ref", {}).get("name")
-    found = hub.store.find_own(request.token, kind, repo, revision is None, revision)
+    revision = body.get("ref", {}).get("name")
+    repository = hub.store.find_own(request.token, kind, repo, revision is None, revision)
     objects = []
-    for item in asked["objects"]:
+    for item in body["objects"]:
         oid, size = item["oid"], item["size"]
         answer = {"oid": oid, "size": size, "authenticated": True}
-        if oid not in found.uploaded:
-            put = _signed(hub, f"/upload/{kind}/{repo}/{oid}/{size}")
+        if oid not in repository.uploaded:
+            address = _signed(hub, f"/upload/{kind}/{repo}/{oid}/{size}")
             verify = request.endpoint + request.path.removesuffix("batch") + "verify"
-            answer["actions"] = {"upload": {"href": put, "header": {}}, "verify": {"href": verify, "header": {}}}
+            answer["actions"] = {"upload": {"href": address, "header": {}}, "verify": {"href": verify, "header": {}}}
         objects.append(answer)
     return Reply.json({"transfer": "basic", "objects": objects})
 
@@ -126,9 +128,9 @@ def upload(hub: LoopbackHub, request: Request, kind: str, repo: str, oid: str, s
 @route("POST", REPO_WEB + r"\.git/info/lfs/objects/verify")
 def verify(hub: LoopbackHub, request: Request, kind: str | None, repo: str) -> Reply:
     """Tell the client that an object arrived whole."""
-    found, asked = hub.store.find_open(request.token, kind or "models", repo), request.json()
+    repository, body = hub.store.find_open(request.token, kind or "models", repo), request.json()
     hub.store.check_writes(request.token, None)
-    blob = found.uploaded.get(asked["oid"])
-    if blob is None or blob.size != asked["size"]:
+    blob = repository.uploaded.get(body["oid"])
+    if blob is None or blob.size != body["size"]:
         raise HubError(404, "The object was not uploaded")
     return Reply.json({})

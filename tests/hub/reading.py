@@ -49,14 +49,16 @@ def whoami(hub: LoopbackHub, request: Request) -> Reply:
 @route("GET", r"/api/(?P<kind>models|datasets|spaces)")
 def listing(hub: LoopbackHub, request: Request, kind: str) -> Reply:
     """List the repositories a reader sees, filtered, sorted, a page at a time."""
-    found = [repo for (k, _), repo in hub.store.repos.items() if k == kind and hub.store.sees(request.token, repo)]
-    found = [repo for repo in found if _matches(request, repo)]
+    repositories = [
+        repo for (k, _), repo in hub.store.repos.items() if k == kind and hub.store.sees(request.token, repo)
+    ]
+    repositories = [repo for repo in repositories if _matches(request, repo)]
     if (sort := request.one("sort")) is not None:
         if sort not in _SORTS:
             raise HubError(400, f'"sort" must be one of {sorted(_SORTS)}')
-        found.sort(key=_SORTS[sort], reverse=request.one("direction") != "1")
+        repositories.sort(key=_SORTS[sort], reverse=request.one("direction") != "1")
     limit = int(request.one("limit") or hub.page_size)
-    part, headers = page(request, found, max(1, min(limit, hub.page_size)))
+    part, headers = page(request, repositories, max(1, min(limit, hub.page_size)))
     fields: Sequence[str] = request.query.get("expand") or (views.FULL if request.flag("full") else views.LISTED)
     fields = [*fields, "cardData"] if request.flag("cardData") else fields
     return Reply.json([views.info(repo, repo.at("main"), fields) for repo in part], headers=headers)
@@ -70,16 +72,16 @@ def _matches(request: Request, repo: Repo) -> bool:
         return False
     if gated is not None and request.flag("gated") != bool(repo.gated):
         return False
-    wanted = {*request.query.get("filter", []), *request.query.get("pipeline_tag", [])}
-    return not wanted or wanted <= set(views.repo_tags(repo, repo.at("main")))
+    tags = {*request.query.get("filter", []), *request.query.get("pipeline_tag", [])}
+    return not tags or tags <= set(views.repo_tags(repo, repo.at("main")))
 
 
 @route("GET", REPO_API + r"(?:/revision/(?P<rev>[^/]+))?")
 def info(hub: LoopbackHub, request: Request, kind: str, repo: str, rev: str | None) -> Reply:
-    found = hub.store.find(request.token, kind, repo)
-    commit = found.at(unquote(rev or "main"))
+    repository = hub.store.find(request.token, kind, repo)
+    commit = repository.at(unquote(rev or "main"))
     fields = request.query.get("expand") or views.WHOLE
-    return Reply.json(views.info(found, commit, fields, blobs=request.flag("blobs")))
+    return Reply.json(views.info(repository, commit, fields, blobs=request.flag("blobs")))
 
 
 @route("GET", REPO_API + r"/auth-check(?P<write>/write)?")
@@ -90,33 +92,33 @@ def auth_check(hub: LoopbackHub, request: Request, kind: str, repo: str, write: 
 
 @route("GET", REPO_API + r"/tree/(?P<rev>[^/]+)(?:/(?P<path>.*))?")
 def tree(hub: LoopbackHub, request: Request, kind: str, repo: str, rev: str, path: str | None) -> Reply:
-    found = hub.store.find(request.token, kind, repo)
-    commit, expand = found.at(unquote(rev)), request.flag("expand")
+    repository = hub.store.find(request.token, kind, repo)
+    commit, expand = repository.at(unquote(rev)), request.flag("expand")
     paths = views.tree_paths(commit, unquote(path or "").strip("/"), request.flag("recursive"))
     limit = int(request.one("limit") or hub.page_size)
     part, headers = page(request, paths, max(1, min(limit, 50 if expand else hub.page_size)))
-    return Reply.json(views.entries(found, commit, part, expand), headers=headers)
+    return Reply.json(views.entries(repository, commit, part, expand), headers=headers)
 
 
 @route("POST", REPO_API + r"/paths-info/(?P<rev>[^/]+)")
 def paths_info(hub: LoopbackHub, request: Request, kind: str, repo: str, rev: str) -> Reply:
-    found = hub.store.find(request.token, kind, repo)
-    asked = request.json() if "json" in request.headers.get("Content-Type", "") else parse_qs(request.body.decode())
-    expand = str(asked.get("expand", [""])).lower() in ("['true']", "true")
-    paths = [path.strip("/") for path in asked.get("paths", [])]
-    return Reply.json(views.entries(found, found.at(unquote(rev)), paths, expand))
+    repository = hub.store.find(request.token, kind, repo)
+    body = request.json() if "json" in request.headers.get("Content-Type", "") else parse_qs(request.body.decode())
+    expand = str(body.get("expand", [""])).lower() in ("['true']", "true")
+    paths = [path.strip("/") for path in body.get("paths", [])]
+    return Reply.json(views.entries(repository, repository.at(unquote(rev)), paths, expand))
 
 
 @route("GET", REPO_API + r"/refs")
 def refs(hub: LoopbackHub, request: Request, kind: str, repo: str) -> Reply:
-    found = hub.store.find(request.token, kind, repo)
-    return Reply.json(views.refs(found, pulls=request.flag("include_prs")))
+    repository = hub.store.find(request.token, kind, repo)
+    return Reply.json(views.refs(repository, pulls=request.flag("include_prs")))
 
 
 @route("GET", REPO_API + r"/commits/(?P<rev>[^/]+)")
 def commits(hub: LoopbackHub, request: Request, kind: str, repo: str, rev: str) -> Reply:
-    found = hub.store.find(request.token, kind, repo)
-    history = list(found.history(found.at(unquote(rev))))
+    repository = hub.store.find(request.token, kind, repo)
+    history = list(repository.history(repository.at(unquote(rev))))
     part, headers = page(request, history, min(hub.page_size, 1000))
     return Reply.json(
         [views.commit_entry(commit) for commit in part], headers=headers | {"X-Total-Count": str(len(history))}
@@ -126,12 +128,12 @@ def commits(hub: LoopbackHub, request: Request, kind: str, repo: str, rev: str) 
 @route("GET", REPO_API + r"/discussions")
 def discussions(hub: LoopbackHub, request: Request, kind: str, repo: str) -> Reply:
     """List the pull requests; other discussions there are none."""
-    found = hub.store.find(request.token, kind, repo)
-    listed = []
-    for number, oid in sorted(found.pulls.items(), reverse=True):
-        commit = found.commits[oid]
-        state = "merged" if number in found.merged else "open"
-        listed.append(
+    repository = hub.store.find(request.token, kind, repo)
+    items = []
+    for number, oid in sorted(repository.pulls.items(), reverse=True):
+        commit = repository.commits[oid]
+        state = "merged" if number in repository.merged else "open"
+        items.append(
             {
                 "num": number,
                 "title": commit.title,
@@ -139,7 +141,7 @@ def discussions(hub: LoopbackHub, request: Request, kind: str, repo: str) -> Rep
                 "isPullRequest": True,
                 "author": {"name": commit.author},
                 "createdAt": stamp(commit.date),
-                "repo": {"name": found.id, "type": kind[:-1]},
+                "repo": {"name": repository.id, "type": kind[:-1]},
             }
         )
-    return Reply.json({"discussions": listed, "count": len(listed), "start": 0})
+    return Reply.json({"discussions": items, "count": len(items), "start": 0})

@@ -107,14 +107,14 @@ class LoopbackHub:
             repo = self.store.repos.get(key) or self.store.create(*key, private=private)
             repo.uploaded |= {blob.sha256: blob for blob in blobs.values() if blob.lfs}
             parent = repo.at(branch)
-            made = repo.add_commit(parent, changed(parent.files, changes), message)
-            repo.point(branch, made.oid)
-            return made.oid
+            commit = repo.add_commit(parent, changed(parent.files, changes), message)
+            repo.point(branch, commit.oid)
+            return commit.oid
 
     def put_folder(self, repo_id: str, folder: Path, *, repo_type: str = "model", branch: str = "main") -> str:
         """Commit all files of a folder straight into a repository; returns the commit."""
-        found = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-        return self.put_files(repo_id, found, repo_type=repo_type, branch=branch)
+        contents = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+        return self.put_files(repo_id, contents, repo_type=repo_type, branch=branch)
 
     def _blob(self, path: str, content: Content) -> Blob:
         data = content.read_bytes() if isinstance(content, Path) else content
@@ -134,8 +134,8 @@ class LoopbackHub:
 
     def read_files(self, repo_id: str, revision: str = "main", repo_type: str = "model") -> dict[str, bytes]:
         """All files of a revision by path, except `.gitattributes`, which every repository has."""
-        found = self.commit(repo_id, revision, repo_type).files
-        return {path: blob.data for path, blob in sorted(found.items()) if path != ".gitattributes"}
+        blobs = self.commit(repo_id, revision, repo_type).files
+        return {path: blob.data for path, blob in sorted(blobs.items()) if path != ".gitattributes"}
 
     # The log
 

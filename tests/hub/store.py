@@ -56,8 +56,8 @@ class Blob:
     @cached_property
     def oid(self) -> str:
         """What git calls it: the sha1 of the blob, or of the pointer to it."""
-        stored = self.pointer if self.lfs else self.data
-        return hashlib.sha1(b"blob %d\0" % len(stored) + stored).hexdigest()
+        content = self.pointer if self.lfs else self.data
+        return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
     @property
     def etag(self) -> str:
@@ -68,8 +68,8 @@ def is_large(path: str, size: int, sample: bytes, threshold: int) -> bool:
     """Tell whether a file goes to LFS: by its name, its size, or bytes that are no text."""
     if size == 0:
         return False
-    named = any(fnmatch.fnmatch(path.rsplit("/", 1)[-1], pattern) for pattern in LFS_PATTERNS)
-    return named or size > threshold or not _is_text(sample)
+    is_listed = any(fnmatch.fnmatch(path.rsplit("/", 1)[-1], pattern) for pattern in LFS_PATTERNS)
+    return is_listed or size > threshold or not _is_text(sample)
 
 
 def _is_text(sample: bytes) -> bool:
@@ -139,8 +139,8 @@ class Repo:
             return self.pulls.get(int(revision[8:])) if revision[8:].isdigit() else None
         if revision in self.commits:
             return revision
-        found = [oid for oid in self.commits if oid.startswith(revision)] if len(revision) >= 7 else []
-        return found[0] if len(found) == 1 else None
+        matches = [oid for oid in self.commits if oid.startswith(revision)] if len(revision) >= 7 else []
+        return matches[0] if len(matches) == 1 else None
 
     def pulls_of(self, user: str) -> set[str]:
         """The pull requests that a user has opened."""
@@ -186,10 +186,10 @@ def changed(files: Mapping[str, Blob], changes: Sequence[Change]) -> dict[str, B
     after = dict(files)
     for change in (c for c in changes if c.blob is None):
         prefix = change.path.rstrip("/") + "/"
-        gone = [p for p in after if p.startswith(prefix)] if change.folder else [p for p in after if p == change.path]
-        if not gone:
+        paths = [p for p in after if p.startswith(prefix)] if change.folder else [p for p in after if p == change.path]
+        if not paths:
             raise HubError(404, f"A file with this name doesn't exist: {change.path}", "EntryNotFound")
-        for path in gone:
+        for path in paths:
             del after[path]
     for change in (c for c in changes if c.blob is not None):
         assert change.blob is not None

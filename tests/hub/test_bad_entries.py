@@ -68,9 +68,9 @@ def another_network(folder: Path, scratch: Path) -> None:
     base = BaseModel.load(make_base(scratch / "base"))
     base.model_args = base.model_args | {"stem_width": 12}
     base.network = base.family.build(base.architecture, base.model_args, 7)
-    made = MetaPrunedConfig.from_dict(config)
-    made.base_model = made.base_model | {"model_args": base.model_args}
-    save_model(base.slice(made), folder, "float16")
+    model_config = MetaPrunedConfig.from_dict(config)
+    model_config.base_model = model_config.base_model | {"model_args": base.model_args}
+    save_model(base.slice(model_config), folder, "float16")
 
 
 @pytest.mark.slow
@@ -108,8 +108,8 @@ def spoil(bank: Bank, entry_id: str, **changes: Any) -> None:
     save_file(state, path, {"format": "pt"})
     rows = pq.read_table(bank.root / "index.parquet")
     new = {"sha256": sha256_file(path), "size": path.stat().st_size}
-    changed = [row | (new if row["id"] == entry_id else {}) for row in rows.to_pylist()]
-    pq.write_table(rows.from_pylist(changed, schema=rows.schema), bank.root / "index.parquet")
+    new_rows = [row | (new if row["id"] == entry_id else {}) for row in rows.to_pylist()]
+    pq.write_table(rows.from_pylist(new_rows, schema=rows.schema), bank.root / "index.parquet")
 
 
 @pytest.mark.slow
@@ -124,11 +124,11 @@ def test_weights_that_are_far_out_do_not_vote(hub: LoopbackHub, own_bank: Bank, 
     path.unlink()
     save_file(state, path, {"format": "pt"})
     rows = pq.read_table(own_bank.root / "index.parquet")
-    changed = [
+    new_rows = [
         row | ({"sha256": sha256_file(path), "size": path.stat().st_size} if row["id"] == nearest else {})
         for row in rows.to_pylist()
     ]
-    pq.write_table(rows.from_pylist(changed, schema=rows.schema), own_bank.root / "index.parquet")
+    pq.write_table(rows.from_pylist(new_rows, schema=rows.schema), own_bank.root / "index.parquet")
     report = MetaPruner(Bank.open(own_bank.root, strict=False)).adapt(task, neighbors=1, **TINY).report
     assert report.neighbors[0]["id"] != nearest
     assert any(nearest in note and "is far out" in note for note in report.notes)
@@ -193,8 +193,8 @@ def test_rows_of_other_repos_are_kept_and_removed(
     hub: LoopbackHub, own_bank: Bank, result: AdaptResult, tmp_path: Path
 ) -> None:
     hub.put_folder("me/pets", result.save_pretrained(tmp_path / "pets"))
-    found = Bank.from_search(own_bank)
-    row = first(found).row() | {"id": "zzz"}
+    commons = Bank.from_search(own_bank)
+    row = first(commons).row() | {"id": "zzz"}
     publish_bank(own_bank, "me/bank")
     put_index(hub, tmp_path, lambda rows: rows.append(row))
     there = Bank.from_hub("me/bank")
@@ -203,6 +203,6 @@ def test_rows_of_other_repos_are_kept_and_removed(
     assert remove_entries("me/bank", ["zzz"]).removed == ["zzz"]
     assert len(Bank.from_hub("me/bank")) == 4
     with pytest.raises(BankError, match="lies in me/pets: what a search found is published there already"):
-        found.push_to_hub("me/commons")
+        commons.push_to_hub("me/commons")
     assert ("models", "me/commons") not in hub.store.repos
-    assert validate_bank(found) == []
+    assert validate_bank(commons) == []

@@ -30,9 +30,9 @@ def test_without_a_network_it_is_said(
 ) -> None:
     nobody = "http://127.0.0.1:9"  # the port of "discard", where nothing listens
     point_at(SimpleNamespace(endpoint=nobody, storage_endpoint=nobody), monkeypatch, tmp_path / "home", TOKEN)
-    with pytest.raises(HubUnreachableError, match="cannot be reached") as caught:
+    with pytest.raises(HubUnreachableError, match="cannot be reached") as error:
         ASKING[what](bank)
-    assert TOKEN not in str(caught.value)
+    assert TOKEN not in str(error.value)
 
 
 def test_a_mistyped_folder_is_told_without_the_clients_retries(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -48,9 +48,9 @@ def test_offline_mode_is_named(hub: LoopbackHub, bank: Bank, monkeypatch: pytest
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     for what, ask in ASKING.items():
-        with pytest.raises(HubUnreachableError, match=r"offline mode is set \(HF_HUB_OFFLINE\)") as caught:
+        with pytest.raises(HubUnreachableError, match=r"offline mode is set \(HF_HUB_OFFLINE\)") as error:
             ask(bank)
-        assert ("in the cache" in str(caught.value)) == (what == "read")
+        assert ("in the cache" in str(error.value)) == (what == "read")
 
 
 def test_a_full_disk_is_said_and_leaves_no_file_that_is_taken_for_whole(

@@ -48,9 +48,9 @@ def test_models_in_trouble_do_not_end_a_search_but_many_do(
     assert [n["id"] for n in report.neighbors] == ["bob--pets"]
     assert any("ada--pets" in note and words in note for note in report.notes)
     hub.put_files("ada/pets", {"notes.txt": b"a new commit"})
-    found = Bank.from_search(bank)
-    assert list(found.entries) == ["bob--pets"]
-    assert words in found.skip_reasons["ada/pets"]
+    commons = Bank.from_search(bank)
+    assert list(commons.entries) == ["bob--pets"]
+    assert words in commons.skip_reasons["ada/pets"]
     for n in range(4):
         hub.put_folder(f"me/m{n}", folder)
     hub.faults.add(fault, path="/resolve/", times=1000)
@@ -134,10 +134,10 @@ def test_files_come_several_at_a_time(
     folder = result.save_pretrained(tmp_path / "good")
     for repo_id in ("ada/pets", "bob/pets"):
         hub.put_folder(repo_id, folder)
-    found = Bank.from_search(own_bank) if commons else Bank.from_hub("me/bank")
-    entries = list(found)[:2]
+    remote = Bank.from_search(own_bank) if commons else Bank.from_hub("me/bank")
+    entries = list(remote)[:2]
     shutil.rmtree(hub_cache(), ignore_errors=True)
     together = threading.Barrier(2, timeout=60)
     hub.faults.add(Call(lambda: together.wait()), method="GET", host="storage", times=2)
-    found.fetch(entries)  # one at a time, the first would wait in vain for the second
+    remote.fetch(entries)  # one at a time, the first would wait in vain for the second
     assert not together.broken

@@ -249,16 +249,16 @@ def test_the_steps_before_a_commit_are_tried_again(hub: LoopbackHub, pauses: lis
 
 def test_faults_are_for_the_requests_they_are_meant_for(hub: LoopbackHub, pauses: list[float]):
     fault = hub.faults.add(Status(404, code="EntryNotFound"), method="GET", path=r"/me/x$", skip=1, times=2)
-    shown = []
+    statuses = []
     for _ in range(5):
-        shown.append(httpx.get(f"{hub.endpoint}/api/models/me/x").status_code)
+        statuses.append(httpx.get(f"{hub.endpoint}/api/models/me/x").status_code)
         assert httpx.get(f"{hub.endpoint}/api/models/me/x/refs").status_code == 200
-    assert (shown, fault.hits) == ([200, 404, 404, 200, 200], 2)
-    hub.faults.add(Call(lambda: shown.append(-1)))
+    assert (statuses, fault.hits) == ([200, 404, 404, 200, 200], 2)
+    hub.faults.add(Call(lambda: statuses.append(-1)))
     hub.faults.add(Status(500))
     hub.faults.add(Status(502))
     assert [httpx.get(f"{hub.endpoint}/api/models").status_code for _ in range(3)] == [500, 502, 200]
-    assert shown[5:] == [-1]
+    assert statuses[5:] == [-1]
     start = time.monotonic()
     hub.faults.add(Wait(0.05))
     httpx.get(f"{hub.endpoint}/api/models/me/x")

@@ -124,8 +124,8 @@ def test_a_body_that_was_altered_on_the_way_is_fetched_again(hub: LoopbackHub, p
 @pytest.mark.slow
 def test_entries_that_are_bad_are_left_out_and_named(hub: LoopbackHub, published: Bank, task_data: TaskData) -> None:
     task = task_data.select((0, 1, 2), seed=0)
-    found = MetaPruner.from_hub("me/bank").adapt(task, by="leep", neighbors=3, **TINY).report.neighbors
-    entry = published[found[0]["id"]]  # which is nearest differs between processors
+    neighbors = MetaPruner.from_hub("me/bank").adapt(task, by="leep", neighbors=3, **TINY).report.neighbors
+    entry = published[neighbors[0]["id"]]  # which is nearest differs between processors
     path = f"{entry.path}/model.safetensors"
     whole = hub.read_files("me/bank")[path]
     hub.put_files("me/bank", {path: whole[:-2] + bytes([whole[-2] ^ 1, whole[-1]])})
@@ -160,17 +160,17 @@ def test_without_a_network_what_is_cached_is_used(
     with pytest.raises(HubUnreachableError, match="not in the cache"):
         MetaPruner.from_hub("me/bank", local_files_only=True)
     pruner = MetaPruner.from_hub("me/bank")
-    used = list(pruner.bank)[:2]
-    pruner.bank.fetch(used)
+    voters = list(pruner.bank)[:2]
+    pruner.bank.fetch(voters)
     pruner.bank.base_folder  # noqa: B018
     hub.reset_log()
     offline = Bank.from_hub("me/bank", local_files_only=True)
     assert len(offline) == 4
-    offline[used[0].id].verify()
+    offline[voters[0].id].verify()
     with pytest.raises(HubUnreachableError, match=r"model.safetensors|config.json"):
         list(offline)[3].load_model()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    Bank.from_hub("me/bank")[used[1].id].verify()
+    Bank.from_hub("me/bank")[voters[1].id].verify()
     with pytest.raises(HubUnreachableError):
         Bank.from_hub("me/other")
     assert hub.requests == []
@@ -181,7 +181,7 @@ def test_without_a_network_those_that_are_cached_vote(
     hub: LoopbackHub, published: Bank, task_data: TaskData, by: str
 ) -> None:
     online = Bank.from_hub("me/bank")
-    there, gone = list(online)[:2], [entry.id for entry in list(online)[2:]]
+    there, others = list(online)[:2], [entry.id for entry in list(online)[2:]]
     online.fetch(there)
     online.base_folder  # noqa: B018
     hub.reset_log()
@@ -191,7 +191,7 @@ def test_without_a_network_those_that_are_cached_vote(
     assert {n["id"] for n in report.neighbors} == {entry.id for entry in there}
     (note,) = (text for text in report.notes if "the cache lacks" in text)
     assert "left out 2 entries" in note
-    assert all(name in note for name in gone)
+    assert all(name in note for name in others)
     weights = online.files.path(f"{there[0].path}/model.safetensors").resolve()
     content = bytearray(weights.read_bytes())
     content[-2] ^= 1  # the least bit of a float16: nothing but the digest tells
@@ -208,10 +208,10 @@ def test_without_a_network_those_that_are_cached_vote(
 def test_no_token_follows_to_another_host(hub: LoopbackHub, published: Bank) -> None:
     bank = Bank.from_hub("me/bank")
     bank.fetch(bank)
-    elsewhere = [seen for seen in hub.requests if seen.host == "storage"]
+    elsewhere = [request for request in hub.requests if request.host == "storage"]
     assert len(elsewhere) == 5
-    assert all(seen.authorization is None for seen in elsewhere)
-    assert any(seen.authorization for seen in hub.requests if seen.host != "storage")
+    assert all(request.authorization is None for request in elsewhere)
+    assert any(request.authorization for request in hub.requests if request.host != "storage")
 
 
 @pytest.mark.slow
@@ -226,8 +226,8 @@ def test_private_and_gated_banks(hub: LoopbackHub, bank: Bank, monkeypatch: pyte
     with pytest.raises(HubError, match="gated: ask for access"):
         Bank.from_hub("lab/gated")
     hub.grant("lab/gated", "me")
-    opened = Bank.from_hub("lab/gated")
-    next(iter(opened)).verify()
+    gated_bank = Bank.from_hub("lab/gated")
+    next(iter(gated_bank)).verify()
 
 
 def test_what_is_no_bank_is_told(hub: LoopbackHub, published: Bank, tmp_path: Path) -> None:
@@ -263,10 +263,10 @@ def test_the_token_is_nowhere(hub: LoopbackHub, published: Bank, caplog: pytest.
         bank = Bank.from_hub("me/bank", token=secret)
         assert secret not in f"{bank!r} {bank.files!r} {bank.reference()}"
         hub.faults.add(Status(500, message=f"bad token {secret}"), method="HEAD", path="config.json", times=100)
-        with pytest.raises(MetaPruneError) as caught:
+        with pytest.raises(MetaPruneError) as error:
             next(iter(bank)).load_model()
         hub.faults.clear()
         hub.faults.add(Redirect(f"http://127.0.0.1:9/{secret}"), method="HEAD", path="config.json", times=1)
         with pytest.raises(MetaPruneError) as also:
             next(iter(bank)).load_model()
-    assert secret not in f"{caught.value} {also.value} {caplog.text}"
+    assert secret not in f"{error.value} {also.value} {caplog.text}"

@@ -55,9 +55,9 @@ def assert_whole(hub: LoopbackHub, repo_id: str, tmp_path: Path) -> None:
 
 
 def test_the_published_bank_is_the_bank(hub: LoopbackHub, bank: Bank, tmp_path: Path) -> None:
-    done = publish_bank(bank, "me/bank", license="apache-2.0")
-    assert (sorted(done.added), done.removed, len(done.commits)) == (sorted(bank.entries), [], 1)
-    assert done.url == f"{hub.endpoint}/me/bank"
+    publication = publish_bank(bank, "me/bank", license="apache-2.0")
+    assert (sorted(publication.added), publication.removed, len(publication.commits)) == (sorted(bank.entries), [], 1)
+    assert publication.url == f"{hub.endpoint}/me/bank"
     assert_whole(hub, "me/bank", tmp_path)
     files = hub.read_files("me/bank")
     for entry in bank:
@@ -86,8 +86,8 @@ def test_only_what_changed_is_sent(hub: LoopbackHub, own_bank: Bank, tmp_path: P
     own_bank.remove(ids[0])
     own_bank.add(model, ids[0])
     hub.reset_log()
-    done = publish_bank(own_bank, "me/bank")
-    assert (done.added, len(done.commits)) == ([ids[0]], 1)
+    publication = publish_bank(own_bank, "me/bank")
+    assert (publication.added, len(publication.commits)) == ([ids[0]], 1)
     assert hub.count("PUT") == 2  # the weights and the index
     assert_whole(hub, "me/bank", tmp_path)
     assert validate_bank(Bank.from_hub("me/bank")) == []
@@ -106,18 +106,18 @@ def test_large_banks_are_published_in_many_commits(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cut", [1, 2, 3])
+@pytest.mark.parametrize("n_commits", [1, 2, 3])
 def test_a_publication_that_was_cut_goes_on(
-    hub: LoopbackHub, bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int
+    hub: LoopbackHub, bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_commits: int
 ) -> None:
     monkeypatch.setattr(commits, "COMMIT_ENTRIES", 1)
-    hub.faults.add(Status(500), method="POST", path="/commit/", skip=cut, times=1)
+    hub.faults.add(Status(500), method="POST", path="/commit/", skip=n_commits, times=1)
     with pytest.raises(HubError, match="trouble.*500"):
         publish_bank(bank, "me/bank")
-    assert len(Bank.from_hub("me/bank")) == cut
+    assert len(Bank.from_hub("me/bank")) == n_commits
     assert_whole(hub, "me/bank", tmp_path)
-    done = publish_bank(bank, "me/bank")
-    assert (len(done.added), len(done.commits)) == (4 - cut, 4 - cut)
+    publication = publish_bank(bank, "me/bank")
+    assert (len(publication.added), len(publication.commits)) == (4 - n_commits, 4 - n_commits)
     assert validate_bank(Bank.from_hub("me/bank")) == []
 
 
@@ -134,8 +134,8 @@ def test_an_answer_that_was_lost_does_no_harm(hub: LoopbackHub, bank: Bank, tmp_
 def test_two_publishers_at_once_lose_nothing(hub: LoopbackHub, bank: Bank, own_bank: Bank, tmp_path: Path) -> None:
     ids = list(bank.entries)
     first, second = (shutil.copytree(own_bank.root, tmp_path / name) for name in ("first", "second"))
-    for folder, gone in ((first, ids[:2]), (second, ids[2:])):
-        for i in gone:
+    for folder, part in ((first, ids[:2]), (second, ids[2:])):
+        for i in part:
             Bank.open(folder).remove(i)
     hub.faults.add(Call(lambda: publish_bank(Bank.open(second), "me/bank")), method="POST", path="/commit/")
     publish_bank(Bank.open(first), "me/bank")
@@ -180,12 +180,12 @@ def test_entries_are_added_and_removed_without_the_weights_of_others(
     new = shutil.copytree(own_bank[ids[0]].folder, tmp_path / "new-entry")
     publish_bank(own_bank, "me/bank")
     hub.reset_log()
-    done = add_entries("me/bank", {"new-entry": new})
-    assert (done.added, len(done.commits)) == (["new-entry"], 1)
+    publication = add_entries("me/bank", {"new-entry": new})
+    assert (publication.added, len(publication.commits)) == (["new-entry"], 1)
     assert hub.count("GET", path="safetensors") == 0
     assert add_entries("me/bank", {"new-entry": new}).commits == []  # again: it is there
-    done = remove_entries("me/bank", [ids[1], "new-entry"])
-    assert (done.removed, len(done.commits)) == (sorted([ids[1], "new-entry"]), 1)
+    publication = remove_entries("me/bank", [ids[1], "new-entry"])
+    assert (publication.removed, len(publication.commits)) == (sorted([ids[1], "new-entry"]), 1)
     assert hub.count("GET", path="safetensors") == 0
     assert sorted(Bank.from_hub("me/bank").entries) == sorted(set(ids) - {ids[1]})
     assert_whole(hub, "me/bank", tmp_path)
@@ -210,11 +210,11 @@ def test_an_id_that_is_taken_in_the_meantime(hub: LoopbackHub, own_bank: Bank, t
 @pytest.mark.slow
 def test_sync_removes_what_the_folder_lacks(hub: LoopbackHub, own_bank: Bank, tmp_path: Path) -> None:
     publish_bank(own_bank, "me/bank")
-    gone = next(iter(own_bank.entries))
-    own_bank.remove(gone)
+    entry_id = next(iter(own_bank.entries))
+    own_bank.remove(entry_id)
     assert publish_bank(own_bank, "me/bank").commits == []
-    done = publish_bank(own_bank, "me/bank", delete=True)
-    assert (done.added, done.removed) == ([], [gone])
+    publication = publish_bank(own_bank, "me/bank", delete=True)
+    assert (publication.added, publication.removed) == ([], [entry_id])
     assert_whole(hub, "me/bank", tmp_path)
 
 
@@ -237,30 +237,30 @@ def test_a_pull_request_leaves_main_as_it_is(hub: LoopbackHub, own_bank: Bank, t
     with pytest.raises(HubError, match=r"token may not do that.*--create-pr"):
         add_entries("lab/bank", {"new-entry": new})
     before = hub.read_files("lab/bank")
-    done = add_entries("lab/bank", {"new-entry": new}, create_pr=True)
-    assert (done.added, done.url) == (["new-entry"], f"{hub.endpoint}/lab/bank/discussions/1")
+    publication = add_entries("lab/bank", {"new-entry": new}, create_pr=True)
+    assert (publication.added, publication.url) == (["new-entry"], f"{hub.endpoint}/lab/bank/discussions/1")
     assert hub.read_files("lab/bank") == before
     assert "new-entry" in Bank.from_hub("lab/bank", revision="refs/pr/1").entries
     hub.put_files("lab/bank", {"notes.txt": b"main goes on"})
-    done = publish_bank(own_bank, "lab/bank", revision="refs/pr/1", delete=True)  # one changes one's mind
-    assert (done.removed, done.url) == (["new-entry"], f"{hub.endpoint}/lab/bank/discussions/1")
+    publication = publish_bank(own_bank, "lab/bank", revision="refs/pr/1", delete=True)  # one changes one's mind
+    assert (publication.removed, publication.url) == (["new-entry"], f"{hub.endpoint}/lab/bank/discussions/1")
     assert "notes.txt" not in hub.read_files("lab/bank", "refs/pr/1")
     with pytest.raises(HubError, match="no such revision"):
         publish_bank(own_bank, "lab/bank", revision="refs/pr/7")
-    gone = next(iter(own_bank.entries))
-    assert remove_entries("lab/bank", [gone], create_pr=True).url.endswith("/discussions/2")
-    assert gone in Bank.from_hub("lab/bank").entries
-    assert gone not in Bank.from_hub("lab/bank", revision="refs/pr/2").entries
+    entry_id = next(iter(own_bank.entries))
+    assert remove_entries("lab/bank", [entry_id], create_pr=True).url.endswith("/discussions/2")
+    assert entry_id in Bank.from_hub("lab/bank").entries
+    assert entry_id not in Bank.from_hub("lab/bank", revision="refs/pr/2").entries
 
 
 def test_each_entry_is_checked_once(hub: LoopbackHub, own_bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[str] = []
+    checks: list[str] = []
     check = publish.check_entry
-    monkeypatch.setattr(publish, "check_entry", lambda bank, entry: seen.append(entry.id) or check(bank, entry))
+    monkeypatch.setattr(publish, "check_entry", lambda bank, entry: checks.append(entry.id) or check(bank, entry))
     publish_bank(own_bank, "me/bank")
-    assert sorted(seen) == list(own_bank.entries)
+    assert sorted(checks) == list(own_bank.entries)
     publish_bank(own_bank, "me/bank")
-    assert len(seen) == len(own_bank)
+    assert len(checks) == len(own_bank)
 
 
 def test_damaged_entries_are_not_published(hub: LoopbackHub, own_bank: Bank) -> None:
@@ -307,8 +307,8 @@ def test_columns_of_other_programs_are_kept(hub: LoopbackHub, own_bank: Bank, tm
     ids = list(own_bank.entries)
     remove_entries("me/bank", [ids[0]])
     (tmp_path / "index.parquet").write_bytes(hub.read_files("me/bank")["index.parquet"])
-    found = pq.read_table(tmp_path / "index.parquet")
-    assert found["stars"].to_pylist() == [1, 2, 3]
+    rows = pq.read_table(tmp_path / "index.parquet")
+    assert rows["stars"].to_pylist() == [1, 2, 3]
     assert Bank.from_hub("me/bank").name == own_bank.name
 
 

@@ -40,8 +40,8 @@ def test_the_published_model_is_the_model(
     assert result.push_to_hub("me/pets", dtype="float32") == f"{hub.endpoint}/me/pets"
     model = AutoModelForImageClassification.from_pretrained("me/pets")
     image = Image.fromarray(task_data.evaluation.images[0].permute(1, 2, 0).numpy())
-    found = {f["label"]: f["score"] for f in pipeline("image-classification", "me/pets")(image)}
-    assert found == pytest.approx(result.predict(image)[0]["probabilities"], abs=1e-5)
+    scores = {f["label"]: f["score"] for f in pipeline("image-classification", "me/pets")(image)}
+    assert scores == pytest.approx(result.predict(image)[0]["probabilities"], abs=1e-5)
     assert model.mask() == result.model.mask()
     everything = b"\n".join(hub.read_files("me/pets").values()).decode("latin-1")
     assert str(tmp_path.parent) not in everything
@@ -82,18 +82,18 @@ def test_the_snippet_of_the_card_runs_as_shown(
     result.push_to_hub("me/pets")
     (code,) = re.findall(r"```python\n(.*?)```", card_of(hub), re.DOTALL)
     (tmp_path / "photo.jpg").write_bytes(next(photos.rglob("*.jpg")).read_bytes())
-    moved = f"import os, sys; sys.path.insert(0, os.getcwd()); os.chdir({str(tmp_path)!r})\n"
-    done = run_python(hub, tmp_path / "another_home", moved + code)
-    assert "'label': 'cat'" in done.stdout
+    prelude = f"import os, sys; sys.path.insert(0, os.getcwd()); os.chdir({str(tmp_path)!r})\n"
+    process = run_python(hub, tmp_path / "another_home", prelude + code)
+    assert "'label': 'cat'" in process.stdout
 
 
 @pytest.mark.slow
 def test_the_snippet_of_a_bank_runs_as_shown(hub: LoopbackHub, bank: Bank, tmp_path: Path, photos: Path) -> None:
     publish_bank(bank, "me/bank")
     (code,) = re.findall(r"```python\n(.*?)```", card_of(hub, "me/bank"), re.DOTALL)
-    moved = f"import os, sys; sys.path.insert(0, os.getcwd()); os.chdir({str(photos.parent)!r})\n"
-    done = run_python(hub, tmp_path / "another_home", moved + code)
-    assert "AdaptReport(" in done.stdout
+    prelude = f"import os, sys; sys.path.insert(0, os.getcwd()); os.chdir({str(photos.parent)!r})\n"
+    process = run_python(hub, tmp_path / "another_home", prelude + code)
+    assert "AdaptReport(" in process.stdout
     assert (photos.parent / "model" / "README.md").exists()
 
 
@@ -131,10 +131,10 @@ def test_a_card_that_is_edited_while_it_is_published(hub: LoopbackHub, result: A
 
 
 def test_publishing_the_same_model_again_changes_nothing(hub: LoopbackHub, result: AdaptResult, tmp_path: Path) -> None:
-    saved = result.save_pretrained(tmp_path / "model")
-    assert len(publish_model(load_result(saved), "me/pets").commits) == 1
-    assert publish_model(load_result(saved), "me/pets").commits == []
-    assert publish_model(load_result(saved), "me/pets", create_pr=True).commits == []
+    folder = result.save_pretrained(tmp_path / "model")
+    assert len(publish_model(load_result(folder), "me/pets").commits) == 1
+    assert publish_model(load_result(folder), "me/pets").commits == []
+    assert publish_model(load_result(folder), "me/pets", create_pr=True).commits == []
     assert len(hub.history("me/pets")) == 2  # with that which made the repo
 
 
@@ -170,9 +170,9 @@ def test_what_cannot_be_published_is_said(
 ) -> None:
     hub.add_user("reader", token="hf_token_of_reader", role="read")
     for token, message in (("hf_wrong_token", "token is missing or wrong"), ("hf_token_of_reader", "may not do that")):
-        with pytest.raises(HubError, match=message) as caught:
+        with pytest.raises(HubError, match=message) as error:
             result.push_to_hub("me/pets", token=token)
-        assert token not in str(caught.value)
+        assert token not in str(error.value)
     with pytest.raises(HubError, match="may not do that"):
         result.push_to_hub("somebody/pets")
     with pytest.raises(OptionError, match="owner/name"):

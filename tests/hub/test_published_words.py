@@ -28,8 +28,8 @@ def test_no_path_of_this_machine_is_published(hub: LoopbackHub, result: AdaptRes
     for private in ("Alice", "Smith", str(tmp_path), "grandma"):
         assert private not in public
     report = json.loads(hub.read_files("me/pets")["report.json"])
-    told = ["2 notes: see the report where it was made", "1 unreadable image: see the report where it was made"]
-    assert report["notes"] == told
+    notes = ["2 notes: see the report where it was made", "1 unreadable image: see the report where it was made"]
+    assert report["notes"] == notes
     assert "Smith" in result.report.notes[0]  # one's own report tells all
 
 
@@ -72,8 +72,8 @@ def test_a_report_cannot_bring_markup_into_a_card(hub: LoopbackHub, result: Adap
     ):
         edit_json(folder / "report.json", **changes)
         report = load_report(folder / "report.json")
-        shown = AdaptResult(result.model, result.preprocessing, report, result.device)
-        shown.push_to_hub("me/pets")
+        forgery = AdaptResult(result.model, result.preprocessing, report, result.device)
+        forgery.push_to_hub("me/pets")
         for name in ("README.md", "report.md"):
             text = hub.read_files("me/pets")[name].decode()
             assert not re.search(r"(?<!\\)(<img|\[click\])", text), (name, changes)

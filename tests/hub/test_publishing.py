@@ -34,9 +34,9 @@ def test_repositories_are_made_moved_and_deleted(hub: LoopbackHub):
     api = HfApi()
     url = create_repo("me/x")
     assert (url, url.repo_id, url.endpoint) == (f"{hub.endpoint}/me/x", "me/x", hub.endpoint)
-    with pytest.raises(HfHubHTTPError, match="already created") as refused:
+    with pytest.raises(HfHubHTTPError, match="already created") as error:
         api.create_repo("me/x")
-    assert refused.value.response.status_code == 409
+    assert error.value.response.status_code == 409
     assert api.create_repo("me/x", exist_ok=True) == url
     assert api.create_repo("x", repo_type="dataset").repo_id == "me/x"
     assert api.create_repo("me/x", repo_type="space", space_sdk="gradio").repo_type == "space"
@@ -56,7 +56,7 @@ def test_a_folder_of_small_and_large_files_is_one_commit(hub: LoopbackHub, tmp_p
     (tmp_path / "skip.log").write_text("no")
     create_repo("me/x")
     hub.reset_log()
-    done = HfApi().upload_folder(repo_id="me/x", folder_path=tmp_path, ignore_patterns="*.log", commit_message="All")
+    commit = HfApi().upload_folder(repo_id="me/x", folder_path=tmp_path, ignore_patterns="*.log", commit_message="All")
     assert [(r.method, r.host, re.sub(r"/me.*?/x\b|[0-9a-f]{64}.*", "", r.path)) for r in hub.requests] == [
         ("POST", "hub", "/api/validate-yaml"),
         ("POST", "hub", "/api/validate-yaml"),  # the client asks for the folder and again for the commit
@@ -74,7 +74,7 @@ def test_a_folder_of_small_and_large_files_is_one_commit(hub: LoopbackHub, tmp_p
         "sub/model.safetensors": WEIGHTS,
     }
     head, first = hub.history("me/x")
-    assert (head.oid, head.title, head.author, head.parent) == (done.oid, "All", "me", first.oid)
+    assert (head.oid, head.title, head.author, head.parent) == (commit.oid, "All", "me", first.oid)
     assert {path for path, blob in head.files.items() if blob.lfs} == {"sub/model.safetensors"}
 
 
@@ -118,9 +118,9 @@ def test_content_that_changes_while_it_is_sent_is_refused(hub: LoopbackHub, tmp_
     create_repo("me/x")
     (tmp_path / "w.bin").write_bytes(WEIGHTS)
     hub.faults.add(Call(lambda: (tmp_path / "w.bin").write_bytes(WEIGHTS[::-1])), path="objects/batch")
-    with pytest.raises(RuntimeError, match="Error while uploading 'w.bin'") as refused:
+    with pytest.raises(RuntimeError, match="Error while uploading 'w.bin'") as error:
         HfApi().upload_file(path_or_fileobj=tmp_path / "w.bin", path_in_repo="w.bin", repo_id="me/x")
-    assert isinstance(refused.value.__cause__, BadRequestError)
+    assert isinstance(error.value.__cause__, BadRequestError)
 
 
 def test_files_and_folders_are_deleted_and_copied(hub: LoopbackHub):
@@ -148,9 +148,9 @@ def test_a_commit_on_another_parent_is_refused(hub: LoopbackHub):
     def publish() -> None:
         api.upload_file(path_or_fileobj=b"mine", path_in_repo="index.json", repo_id="me/x", parent_commit=parent)
 
-    with pytest.raises(HfHubHTTPError, match="A commit has happened since") as refused:
+    with pytest.raises(HfHubHTTPError, match="A commit has happened since") as error:
         publish()
-    assert refused.value.response.status_code == 412
+    assert error.value.response.status_code == 412
     assert hub.read_files("me/x") == {"index.json": b"theirs"}
     parent = hub.commit("me/x").oid[:7]
     publish()
@@ -193,9 +193,9 @@ def test_branches_tags_and_references(hub: LoopbackHub):
         "refs/heads/feature/a": new,
         "refs/tags/v1": old,
     }
-    with pytest.raises(HfHubHTTPError) as refused:
+    with pytest.raises(HfHubHTTPError) as error:
         api.create_tag("me/x", tag="v1")
-    assert refused.value.response.status_code == 409
+    assert error.value.response.status_code == 409
     api.create_tag("me/x", tag="v1", exist_ok=True)
     api.create_branch("me/x", branch="feature/a", exist_ok=True)
     api.create_branch("me/x", branch="before", revision=old)
@@ -211,16 +211,16 @@ def test_a_stranger_opens_a_pull_request_and_the_owner_merges_it(hub: LoopbackHu
     hub.put_files("me/x", {"a.txt": "a", "gone.txt": "g"})
     theirs = HfApi(token=hub.add_user("you"))
     operations = [CommitOperationAdd("b.bin", WEIGHTS), CommitOperationDelete("gone.txt")]
-    made = theirs.create_commit("me/x", operations, commit_message="Please", create_pr=True)
-    assert (made.pr_num, made.pr_revision) == (1, "refs/pr/1")
+    pull = theirs.create_commit("me/x", operations, commit_message="Please", create_pr=True)
+    assert (pull.pr_num, pull.pr_revision) == (1, "refs/pr/1")
     hub.put_files("me/x", {"c.txt": "since"})
     assert hub.read_files("me/x", "refs/pr/1") == {"a.txt": b"a", "b.bin": WEIGHTS}
     assert [r.ref for r in theirs.list_repo_refs("me/x", include_pull_requests=True).pull_requests or []] == [
         "refs/pr/1"
     ]
-    with pytest.raises(HfHubHTTPError, match="rights") as refused:
+    with pytest.raises(HfHubHTTPError, match="rights") as error:
         theirs.merge_pull_request("me/x", 1)
-    assert refused.value.response.status_code == 403
+    assert error.value.response.status_code == 403
     HfApi().merge_pull_request("me/x", 1)
     assert hub.read_files("me/x") == {"a.txt": b"a", "b.bin": WEIGHTS, "c.txt": b"since"}
     assert [d.status for d in theirs.get_repo_discussions("me/x")] == ["merged"]

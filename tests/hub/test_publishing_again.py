@@ -144,8 +144,8 @@ def test_what_is_said_of_an_entry_is_brought_up_to_date(hub: LoopbackHub, own_ba
     assert publish_bank(better, "me/bank").commits == []
     edit_json(own_bank.root / "bank.json", name="better", defaults={"ratio": 0.5})
     assert len(publish_bank(Bank.open(own_bank.root), "me/bank").commits) == 1
-    found = Bank.from_hub("me/bank")
-    assert (found.name, found.default_ratio) == ("better", 0.5)
+    remote = Bank.from_hub("me/bank")
+    assert (remote.name, remote.default_ratio) == ("better", 0.5)
     assert json.loads(hub.read_files("me/bank")["bank.json"])["name"] == "better"
 
 
@@ -240,8 +240,8 @@ def test_a_card_that_was_edited_before_it_is_published_is_kept(
     hub.put_files("me/pets", {"README.md": b"---\n{ bad\n---\nOurs."})
     with pytest.raises(HubError, match="cannot be brought up to date"):
         publish_model(load_result(folder), "me/pets")
-    moved = shutil.copytree(folder, tmp_path / "elsewhere")
-    publish_model(load_result(moved), "me/others")
+    copy = shutil.copytree(folder, tmp_path / "elsewhere")
+    publish_model(load_result(copy), "me/others")
     card.write_text("---\n{ bad\n---\nMine.")
     publish_model(load_result(folder), "me/new")
     assert "is not sent: the card's YAML" in caplog.text

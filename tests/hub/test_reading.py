@@ -88,14 +88,14 @@ def test_a_part_of_a_file(hub: LoopbackHub):
         assert stream.read(10) == BODY[1000:1010]
     assert max(r.bytes_out for r in hub.seen(host="storage", status=206)) < 100
     url = f"{hub.endpoint}/me/x/resolve/main/a.txt"
-    for wanted, status, body in [
+    for byte_range, status, body in [
         ("bytes=2-4", 206, b"234"),
         ("bytes=7-", 206, b"789"),
         ("bytes=-2", 206, b"89"),
         ("bytes=5-99", 206, b"56789"),
         ("bytes=10-", 416, None),
     ]:
-        reply = httpx.get(url, headers={"Range": wanted}, follow_redirects=True)
+        reply = httpx.get(url, headers={"Range": byte_range}, follow_redirects=True)
         assert (reply.status_code, body) in ((status, reply.content), (416, None))
     assert reply.headers["Content-Range"] == "bytes */10"
     etag = httpx.head(url, follow_redirects=True).headers["ETag"]
@@ -181,8 +181,8 @@ def test_a_tree_in_pages(hub: LoopbackHub):
     )
     assert [e.last_commit.title for e in everything if e.last_commit] == ["initial commit", *["Last"] * 5]
     assert [e.path for e in api.list_repo_tree("me/x", "b/c", recursive=True)] == ["b/c/1.txt"]
-    found = api.get_paths_info("me/x", ["b", "a.txt", "none"])
-    assert [(type(e), e.path) for e in found] == [(RepoFolder, "b"), (RepoFile, "a.txt")]
+    entries = api.get_paths_info("me/x", ["b", "a.txt", "none"])
+    assert [(type(e), e.path) for e in entries] == [(RepoFolder, "b"), (RepoFile, "a.txt")]
 
 
 CARD = """---
@@ -210,8 +210,8 @@ def test_information_about_a_model(hub: LoopbackHub):
         *("base_model:timm/resnet18", "base_model:finetune:timm/resnet18", "license:apache-2.0", "region:us"),
     ]
     assert {s.rfilename: s.size for s in info.siblings}["w.safetensors"] == 0
-    chosen = model_info("me/x", revision=commit, expand=["sha", "tags"])
-    assert (chosen.sha, chosen.author, chosen.siblings) == (commit, None, None)
+    summary = model_info("me/x", revision=commit, expand=["sha", "tags"])
+    assert (summary.sha, summary.author, summary.siblings) == (commit, None, None)
     with pytest.raises(HfHubHTTPError, match='"expand" must be one of'):
         model_info("me/x", expand=["shoes"])
 

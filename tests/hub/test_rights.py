@@ -21,9 +21,9 @@ def test_who_am_i(hub: LoopbackHub):
     me = HfApi().whoami()
     assert (me["name"], [org["name"] for org in me["orgs"]]) == ("me", ["lab"])
     assert me["auth"]["accessToken"]["role"] == "write"
-    with pytest.raises(HfHubHTTPError, match="Invalid user token") as refused:
+    with pytest.raises(HfHubHTTPError, match="Invalid user token") as error:
         HfApi(token="hf_wrong").whoami()
-    assert status(refused) == 401
+    assert status(error) == 401
 
 
 def test_a_private_repository_looks_missing_to_strangers(hub: LoopbackHub):
@@ -31,9 +31,9 @@ def test_a_private_repository_looks_missing_to_strangers(hub: LoopbackHub):
     you = hub.add_user("you")
     for token, code in ((you, 404), (False, 401)):
         for name in ("me/x", "me/none"):
-            with pytest.raises(RepositoryNotFoundError) as refused:
+            with pytest.raises(RepositoryNotFoundError) as error:
                 HfApi(token=token).model_info(name)
-            assert status(refused) == code
+            assert status(error) == code
             with pytest.raises(RepositoryNotFoundError):
                 hf_hub_download(name, "a.txt", token=token)
             with pytest.raises(RepositoryNotFoundError):
@@ -64,9 +64,9 @@ def test_a_gate_hides_files_but_not_information(hub: LoopbackHub):
     for token, code in ((you, 403), (False, 401)):
         assert HfApi(token=token).model_info("me/x").gated == "manual"
         for name in ("a.txt", "w.bin"):
-            with pytest.raises(GatedRepoError) as refused:
+            with pytest.raises(GatedRepoError) as error:
                 hf_hub_download("me/x", name, token=token)
-            assert status(refused) == code
+            assert status(error) == code
         with pytest.raises(GatedRepoError):
             HfApi(token=token).auth_check("me/x")
     hub.grant("me/x", "you")
@@ -87,9 +87,9 @@ def test_a_reading_token_does_not_write(hub: LoopbackHub):
         lambda: api.auth_check("me/x", write=True),
     ]
     for write in writes:
-        with pytest.raises(HfHubHTTPError, match="403 Forbidden: Forbidden: you must use a write token") as refused:
+        with pytest.raises(HfHubHTTPError, match="403 Forbidden: Forbidden: you must use a write token") as error:
             write()
-        assert status(refused) == 403
+        assert status(error) == 403
     assert hub.read_files("me/x") == {"a.txt": b"a"} and ("models", "me/y") not in hub.store.repos
 
 
@@ -99,20 +99,20 @@ def test_nobody_writes_to_others(hub: LoopbackHub):
         lambda: HfApi().upload_file(path_or_fileobj=b"b", path_in_repo="b.txt", repo_id="you/x"),
         lambda: HfApi().create_repo("you/y"),
     ):
-        with pytest.raises(HfHubHTTPError, match="don't have the rights") as refused:
+        with pytest.raises(HfHubHTTPError, match="don't have the rights") as error:
             write()
-        assert status(refused) == 403
+        assert status(error) == 403
     assert HfApi().create_repo("you/x", exist_ok=True).repo_id == "you/x"  # the client looks whether it is there
-    with pytest.raises(HfHubHTTPError) as refused:
+    with pytest.raises(HfHubHTTPError) as error:
         HfApi(token=False).upload_file(path_or_fileobj=b"b", path_in_repo="b.txt", repo_id="you/x")
-    assert status(refused) == 401
+    assert status(error) == 401
 
 
 def test_a_wrong_token_reads_nothing(hub: LoopbackHub):
     hub.put_files("me/x", {"a.txt": "a"})
-    with pytest.raises(HfHubHTTPError, match="Invalid credentials") as refused:
+    with pytest.raises(HfHubHTTPError, match="Invalid credentials") as error:
         HfApi(token="hf_wrong").model_info("me/x")
-    assert status(refused) == 401 and not isinstance(refused.value, RepositoryNotFoundError)
+    assert status(error) == 401 and not isinstance(error.value, RepositoryNotFoundError)
     with pytest.raises(HfHubHTTPError, match="Invalid credentials"):
         hf_hub_download("me/x", "a.txt", token="hf_wrong")
     assert Path(hf_hub_download("me/x", "a.txt", token=False)).read_text() == "a"

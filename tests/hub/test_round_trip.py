@@ -10,8 +10,8 @@ TINY = {"steps": 2, "batch_size": 8, "eval_steps": (0,), "precision": "fp32"}
 
 
 def test_a_model_of_a_published_bank_votes_for_the_next_task(hub: LoopbackHub, bank: Bank, task_data: TaskData) -> None:
-    done = bank.push_to_hub("me/bank")
-    assert sorted(done.added) == sorted(bank.entries)
+    publication = bank.push_to_hub("me/bank")
+    assert sorted(publication.added) == sorted(bank.entries)
     hub.reset_log()
     pruner = MetaPruner.from_hub("me/bank")
     assert [e.row() for e in pruner.bank] == [e.row() for e in bank]

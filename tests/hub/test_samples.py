@@ -31,9 +31,9 @@ def picture(number: int) -> bytes:
     return out.getvalue()
 
 
-def parquet(path: Path, labels: list[object], named: bool = True, group: int = 10) -> Path:
+def parquet(path: Path, labels: list[object], has_names: bool = True, group: int = 10) -> Path:
     """A file of pictures with labels, in row groups, as `datasets` writes them."""
-    kind = datasets.ClassLabel(names=CLASSES) if named else datasets.Value("string")
+    kind = datasets.ClassLabel(names=CLASSES) if has_names else datasets.Value("string")
     features = datasets.Features({"image": datasets.Image(), "label": kind})
     images = [{"bytes": picture(i), "path": None} for i in range(len(labels))]
     table = pa.table({"image": images, "label": labels}).cast(features.arrow_schema)
@@ -50,8 +50,8 @@ def served(hub: LoopbackHub, tmp_path: Path) -> LoopbackHub:
     return hub
 
 
-def counts(wanted: SampleRequest) -> Counter[str]:
-    return Counter(label for label, _ in read_samples(wanted))
+def counts(request: SampleRequest) -> Counter[str]:
+    return Counter(label for label, _ in read_samples(request))
 
 
 def test_as_many_of_each_class_as_asked_for_even_where_they_are_sorted(served: LoopbackHub) -> None:
@@ -70,7 +70,7 @@ def test_the_process_gives_photos(served: LoopbackHub, monkeypatch: pytest.Monke
     photos = Photos(Preprocessing((3, 32, 32)))
     receipt = photos.add_from_hub(SampleRequest(REPO, per_class=3, names=("ant", "cod")))
     assert receipt.n_added == 6
-    assert {name: len(found) for name, found in photos.by_class.items()} == {"ant": 3, "cod": 3}
+    assert {name: len(images) for name, images in photos.by_class.items()} == {"ant": 3, "cod": 3}
     with pytest.raises(DataError, match="no public data set lab/nothing"):
         photos.add_from_hub(SampleRequest("lab/nothing"))
     with pytest.raises(DataError, match="no class 'eel'; it has ant, bee"):
@@ -81,16 +81,16 @@ def test_nobodys_token_is_used(served: LoopbackHub, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("HF_TOKEN", "hf_owner_of_the_server")
     counts(SampleRequest(REPO, per_class=1))
     assert served.requests
-    assert all(seen.authorization is None for seen in served.requests)
+    assert all(request.authorization is None for request in served.requests)
 
 
 def test_what_the_hub_made_of_a_data_set_comes_first(served: LoopbackHub, tmp_path: Path) -> None:
-    file = parquet(tmp_path / "x.parquet", ["wolf", "fox"] * 10, named=False)
+    file = parquet(tmp_path / "x.parquet", ["wolf", "fox"] * 10, has_names=False)
     content = {"default/train/0000.parquet": file.read_bytes(), "default/test/0000.parquet": b"no parquet"}
     repo = served.repo(REPO, "dataset")
     repo.branches[CONVERTED] = repo.branches["main"]
-    gone = ["data/train-00000-of-00001.parquet"]
-    served.put_files(REPO, content, repo_type="dataset", branch=CONVERTED, delete=gone)
+    paths = ["data/train-00000-of-00001.parquet"]
+    served.put_files(REPO, content, repo_type="dataset", branch=CONVERTED, delete=paths)
     assert counts(SampleRequest(REPO, per_class=4)) == {"wolf": 4, "fox": 4}
 
 

@@ -38,14 +38,14 @@ def test_scores_go_along_and_are_fetched_when_they_vote(hub: LoopbackHub, folder
     assert not publish_bank(bank, "me/vit").commits  # nothing is sent twice
     forget(hub)
     pruner = MetaPruner.from_hub("me/vit")
-    asked = lambda: [seen.path for seen in hub.requests if SCORES in seen.path]  # noqa: E731
+    score_paths = lambda: [request.path for request in hub.requests if SCORES in request.path]  # noqa: E731
     pruner.adapt(task, neighbors=1, **TINY)
-    assert asked() == []
+    assert score_paths() == []
     report = pruner.adapt(task, neighbors=1, strategy="smsp", ratio=0.3, **TINY).report
     (voter,) = report.neighbors
     (other,) = {entry.id for entry in bank} - {voter["id"]}
-    assert any(voter["id"] in path for path in asked())
-    assert not any(other in path for path in asked())
+    assert any(voter["id"] in path for path in score_paths())
+    assert not any(other in path for path in score_paths())
     assert pruner.bank[voter["id"]].score_mask() == bank[voter["id"]].score_mask()
     local = MetaPruner(bank).adapt(task, neighbors=1, strategy="smsp", ratio=0.3, **TINY).report
     assert local.accuracy_at_step == report.accuracy_at_step
@@ -57,9 +57,9 @@ def test_scores_that_somebody_swapped_do_not_vote(hub: LoopbackHub, folder: Path
     one, other = bank
     hub.put_files("me/vit", {f"{one.path}/{SCORES}": (other.folder / SCORES).read_bytes()})
     forget(hub)
-    swapped = Bank.from_hub("me/vit")[one.id]
+    entry = Bank.from_hub("me/vit")[one.id]
     with pytest.raises(FormatError, match="its sha256 is not that of the index"):
-        swapped.score_mask()
+        entry.score_mask()
     report = MetaPruner.from_hub("me/vit").adapt(task, strategy="smsp", neighbors=1, **TINY).report
     assert [n["id"] for n in report.neighbors] == [other.id]
     assert any(one.id in note for note in report.notes)
@@ -72,12 +72,12 @@ def test_a_model_that_scores_made_votes_with_them(
     hub: LoopbackHub, folder: Path, task: TaskData, task_data: TaskData
 ) -> None:
     bank = Bank.open(folder)
-    made = MetaPruner(bank).adapt(task, strategy="smsp", neighbors=2, **TINY)
-    made.push_to_hub("me/model", dtype="float32")
+    result = MetaPruner(bank).adapt(task, strategy="smsp", neighbors=2, **TINY)
+    result.push_to_hub("me/model", dtype="float32")
     forget(hub)
     commons = Bank.from_search(bank)
     (entry,) = commons
-    assert entry.score_mask() == made.model.score_mask
+    assert entry.score_mask() == result.model.score_mask
     again = MetaPruner(commons).adapt(task_data.select((1, 2, 3), seed=0), strategy="smsp", ratio=0.3, **TINY)
     assert again.report.neighbors[0]["repo_id"] == "me/model"
     assert again.model.score_mask is not None

@@ -29,16 +29,16 @@ def class_folders(task_data: TaskData, folder: Path) -> Path:
 def test_the_whole_way_by_the_script(hub: LoopbackHub, bank: Bank, task_data: TaskData, tmp_path: Path) -> None:
     data = class_folders(task_data.select((0, 1, 3, 4)), tmp_path / "data")
     arguments = ("--bank", str(bank.root), "--data", str(data), "--steps", "1")
-    said = run_python(hub, tmp_path / "home", RUN.format(SCRIPT), *arguments, token=TOKEN).stdout.splitlines()
-    assert [line[:2] for line in said] == ["1.", "2.", "3.", "4.", "5."]
-    assert "voted for by me/metaprune-try-model-" in said[-1]
+    lines = run_python(hub, tmp_path / "home", RUN.format(SCRIPT), *arguments, token=TOKEN).stdout.splitlines()
+    assert [line[:2] for line in lines] == ["1.", "2.", "3.", "4.", "5."]
+    assert "voted for by me/metaprune-try-model-" in lines[-1]
     assert not hub.store.repos  # all of it was deleted
 
 
 @pytest.mark.slow
 def test_without_a_token_it_says_what_to_do(hub: LoopbackHub, tmp_path: Path) -> None:
-    done = run_python(hub, tmp_path / "home", RUN.format(SCRIPT), check=False)
-    assert done.returncode == 1
-    assert "error: cannot log in to the Hub" in done.stderr
-    assert "HF_TOKEN" in done.stderr
-    assert "Traceback" not in done.stderr
+    process = run_python(hub, tmp_path / "home", RUN.format(SCRIPT), check=False)
+    assert process.returncode == 1
+    assert "error: cannot log in to the Hub" in process.stderr
+    assert "HF_TOKEN" in process.stderr
+    assert "Traceback" not in process.stderr

@@ -47,9 +47,9 @@ def test_models_of_the_same_base_are_found(hub: LoopbackHub, bank: Bank, model_f
     hub.put_files("eve/untagged", model_files | {"README.md": b"---\ntags: [x]\n---\n"})
     hub.put_files("me/secret", model_files)
     hub.repo("me/secret").private = True
-    found = search(bank)
-    assert (sorted(found.entries), found.skip_reasons) == (["ada--pets", "me--secret"], {})
-    entry = found["ada--pets"]
+    commons = search(bank)
+    assert (sorted(commons.entries), commons.skip_reasons) == (["ada--pets", "me--secret"], {})
+    entry = commons["ada--pets"]
     assert (entry.labels, entry.owner, entry.ratio) == (("cat", "dog", "daisy"), "ada", 0.7)
     assert entry.revision == hub.repo("ada/pets").branches["main"]
     assert hub.count("GET", path="model.safetensors", status=200) == 0  # headers only
@@ -64,13 +64,13 @@ def test_a_second_search_asks_only_for_what_is_new(hub: LoopbackHub, bank: Bank,
     assert hub.count("GET", path="/api/models") == 3  # pages
     hub.reset_log()
     assert len(search(bank)) == 5
-    assert {seen.path.partition("?")[0] for seen in hub.requests} == {"/api/models"}
+    assert {request.path.partition("?")[0] for request in hub.requests} == {"/api/models"}
     hub.put_files("ada/m3", {"notes.txt": b"x"})
     hub.reset_log()
     assert len(search(bank)) == 5
-    asked = [seen for seen in hub.requests if not seen.path.startswith("/api/models?")]
-    assert asked
-    assert all("m3" in seen.path for seen in asked)
+    requests = [request for request in hub.requests if not request.path.startswith("/api/models?")]
+    assert requests
+    assert all("m3" in request.path for request in requests)
 
 
 def test_whom_to_trust(hub: LoopbackHub, bank: Bank, model_files: Files) -> None:
@@ -117,9 +117,9 @@ def lie_masks(files: Files) -> Files:
 def header(files: Files, **changes: str) -> Files:
     body = files["model.safetensors"]
     size = int.from_bytes(body[:8], "little")
-    found = json.loads(body[8 : 8 + size])
-    found["__metadata__"] |= changes
-    new = json.dumps(found).encode()
+    fields = json.loads(body[8 : 8 + size])
+    fields["__metadata__"] |= changes
+    new = json.dumps(fields).encode()
     return files | {"model.safetensors": len(new).to_bytes(8, "little") + new + body[8 + size :]}
 
 
@@ -155,13 +155,13 @@ def test_bad_models_are_left_out_and_named(hub: LoopbackHub, bank: Bank, model_f
     hub.put_files("ada/pets", model_files)
     hub.put_files("eve/pets", spoil(model_files))
     unread = message in ("no such file", "cannot be read")  # which may be the way's fault, and is asked again
-    for asked in (True, unread):  # else remembered
+    for expects_requests in (True, unread):  # else remembered
         hub.reset_log()
-        found = search(bank)
-        assert asked or not hub.count(path="/eve/pets/")
-        assert list(found.entries) == ["ada--pets"]
-        assert list(found.skip_reasons) == ["eve/pets"]
-        assert message in found.skip_reasons["eve/pets"]
+        commons = search(bank)
+        assert expects_requests or not hub.count(path="/eve/pets/")
+        assert list(commons.entries) == ["ada--pets"]
+        assert list(commons.skip_reasons) == ["eve/pets"]
+        assert message in commons.skip_reasons["eve/pets"]
     with pytest.raises(FormatError, match=message):
         search(bank, strict=True)
 
@@ -171,9 +171,9 @@ def test_weights_that_are_bad_are_found_before_they_vote(
     hub: LoopbackHub, bank: Bank, model_files: Files, task_data: TaskData
 ) -> None:
     body = model_files["model.safetensors"]
-    spoilt = body[:-64] + torch.full((32,), float("nan"), dtype=torch.float16).numpy().tobytes()
+    nan_body = body[:-64] + torch.full((32,), float("nan"), dtype=torch.float16).numpy().tobytes()
     hub.put_files("ada/pets", model_files)
-    hub.put_files("eve/pets", model_files | {"model.safetensors": spoilt})
+    hub.put_files("eve/pets", model_files | {"model.safetensors": nan_body})
     pruner = MetaPruner.from_search(bank)
     assert len(pruner.bank) == 2
     report = pruner.adapt(task_data.select((0, 1, 2), seed=0), by="leep", neighbors=1, **TINY).report
@@ -203,16 +203,16 @@ def test_a_search_that_finds_nothing_says_why(
     hub.put_files("eve/pets", lie_labels(model_files))
     pruner = MetaPruner.from_search(bank, deny=("ada",))
     assert "the search found no model that may vote" in caplog.text
-    with pytest.raises(BankError, match=r"lists 3 models \(.*1 not allowed.*\)") as caught:
+    with pytest.raises(BankError, match=r"lists 3 models \(.*1 not allowed.*\)") as error:
         pruner.adapt(task_data, **TINY)
-    assert all(fate in str(caught.value) for fate in ("1 of another base", "1 left out"))
+    assert all(fate in str(error.value) for fate in ("1 of another base", "1 left out"))
 
 
 def test_gated_models_are_left_out_until_access_is_given(hub: LoopbackHub, bank: Bank, model_files: Files) -> None:
     hub.put_files("ada/pets", model_files)
     hub.repo("ada/pets").gated = "manual"
-    found = search(bank)
-    assert "gated: ask for access" in found.skip_reasons["ada/pets"]
+    commons = search(bank)
+    assert "gated: ask for access" in commons.skip_reasons["ada/pets"]
     hub.grant("ada/pets", "me")
     assert list(search(bank).entries) == ["ada--pets"]
 

@@ -36,9 +36,9 @@ def test_a_thousand_models_are_made_and_listed_at_once(hub: LoopbackHub):
     for i in range(1000):
         hub.put_files(f"me/m{i}", {"README.md": f"---\ntags: [bank]\nmetrics: [m{i}]\n---\n", "config.json": "{}"})
     hub.page_size = 500
-    found = list(list_models(filter="bank", expand=["cardData", "sha"]))
-    assert [m.id for m in found] == [f"me/m{i}" for i in range(1000)]
-    assert found[7].card_data is not None and found[7].card_data.metrics == ["m7"]
+    models = list(list_models(filter="bank", expand=["cardData", "sha"]))
+    assert [m.id for m in models] == [f"me/m{i}" for i in range(1000)]
+    assert models[7].card_data is not None and models[7].card_data.metrics == ["m7"]
     assert hub.count() == 2
 
 
@@ -103,10 +103,10 @@ def test_a_hub_that_is_gone_leaves_the_cache(monkeypatch: pytest.MonkeyPatch, hu
     path = hf_hub_download("me/x", "a.txt")
     with socket.socket() as nobody:  # a port on which nobody listens
         nobody.bind(("127.0.0.1", 0))
-        gone = f"http://127.0.0.1:{nobody.getsockname()[1]}"
-        assert hf_hub_download("me/x", "a.txt", endpoint=gone) == path
+        address = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        assert hf_hub_download("me/x", "a.txt", endpoint=address) == path
         with pytest.raises(LocalEntryNotFoundError):
-            hf_hub_download("me/x", "b.txt", endpoint=gone)
+            hf_hub_download("me/x", "b.txt", endpoint=address)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert hf_hub_download("me/x", "a.txt") == path
 
@@ -123,5 +123,5 @@ def test_another_process_uses_the_hub(hub: LoopbackHub, tmp_path: Path):
     code = "import sys, huggingface_hub as h; print(open(h.hf_hub_download('me/x', sys.argv[1])).read())"
     assert run_python(hub, tmp_path / "home", code, "a.txt", token=TOKEN).stdout == "hello\n"
     assert [r.status for r in hub.requests] == [500, 500, 500, 200, 200]
-    refused = run_python(hub, tmp_path / "home2", code, "a.txt", check=False)
-    assert refused.returncode == 1 and "RepositoryNotFoundError" in refused.stderr
+    process = run_python(hub, tmp_path / "home2", code, "a.txt", check=False)
+    assert process.returncode == 1 and "RepositoryNotFoundError" in process.stderr

@@ -73,10 +73,10 @@ def info(repo: Repo, commit: Commit, fields: Iterable[str], blobs: bool = False)
 def _sibling(path: str, blob: Blob, blobs: bool) -> Json:
     if not blobs:
         return {"rfilename": path}
-    found: Json = {"rfilename": path, "blobId": blob.oid, "size": blob.size}
+    sibling: Json = {"rfilename": path, "blobId": blob.oid, "size": blob.size}
     if blob.lfs:
-        found["lfs"] = {"sha256": blob.sha256, "size": blob.size, "pointerSize": len(blob.pointer)}
-    return found
+        sibling["lfs"] = {"sha256": blob.sha256, "size": blob.size, "pointerSize": len(blob.pointer)}
+    return sibling
 
 
 def parameters(commit: Commit) -> Json | None:
@@ -139,23 +139,23 @@ def folders(commit: Commit) -> set[str]:
 
 def entries(repo: Repo, commit: Commit, paths: Iterable[str], expand: bool) -> list[Json]:
     """The entries of a tree at these paths; paths where nothing is are left out."""
-    known, answer = folders(commit), []
+    directories, answer = folders(commit), []
     for path in paths:
         last = last_change(repo, commit, path) if expand else None
         if path in commit.files:
             answer.append(file_entry(path, commit.files[path], last))
-        elif path in known:
+        elif path in directories:
             answer.append(folder_entry(path, commit, last))
     return answer
 
 
 def tree_paths(commit: Commit, root: str, recursive: bool) -> list[str]:
     """What lies under a folder, sorted; directly under it unless recursive."""
-    known = folders(commit)
-    if root and root not in known:
+    directories = folders(commit)
+    if root and root not in directories:
         raise HubError(404, f'"{root}" does not exist on this revision', "EntryNotFound")
     prefix = f"{root}/" if root else ""
-    under = (path for path in [*commit.files, *known] if path.startswith(prefix))
+    under = (path for path in [*commit.files, *directories] if path.startswith(prefix))
     return sorted(path for path in under if recursive or "/" not in path[len(prefix) :])
 
 

@@ -68,9 +68,9 @@ class Reply:
     def error(
         cls, status: int, message: str, code: str | None = None, headers: Mapping[str, str] | None = None
     ) -> Reply:
-        named = {"X-Error-Code": code} if code else {}
+        code_header = {"X-Error-Code": code} if code else {}
         one_line = " ".join(message.split())
-        return cls.json({"error": message}, status, {**named, "X-Error-Message": one_line, **(headers or {})})
+        return cls.json({"error": message}, status, {**code_header, "X-Error-Message": one_line, **(headers or {})})
 
 
 @dataclass(frozen=True)
@@ -149,8 +149,8 @@ class _Handler(BaseHTTPRequestHandler):
         )
         reply = server.answer(request)
         sends_body = self.command != "HEAD" and reply.status not in (204, 304)
-        announced = len(reply.body) if reply.length is None else reply.length
-        sent = reply.body[: reply.keep] if sends_body and not reply.drop else b""
+        length = len(reply.body) if reply.length is None else reply.length
+        content = reply.body[: reply.keep] if sends_body and not reply.drop else b""
         # Noted before it is sent: a client that has its answer finds it in the log
         server.note(
             Seen(
@@ -158,7 +158,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.path,
                 0 if reply.drop else reply.status,
                 len(body),
-                len(sent),
+                len(content),
                 self.headers.get("Authorization"),
                 server.name,
                 server.server_port,
@@ -167,8 +167,8 @@ class _Handler(BaseHTTPRequestHandler):
             )
         )
         if not reply.drop:
-            self._send(reply, announced, sent)
-        if reply.drop or (sends_body and len(sent) != announced):
+            self._send(reply, length, content)
+        if reply.drop or (sends_body and len(content) != length):
             self._hang_up()
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = answer
@@ -183,14 +183,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return b"".join(parts)
 
-    def _send(self, reply: Reply, announced: int, sent: bytes) -> None:
+    def _send(self, reply: Reply, length: int, content: bytes) -> None:
         self.send_response(reply.status)
         for name, value in reply.headers.items():
             self.send_header(name, value)
         if reply.status not in (204, 304):
-            self.send_header("Content-Length", str(announced))
+            self.send_header("Content-Length", str(length))
         self.end_headers()
-        self.wfile.write(sent)
+        self.wfile.write(content)
         self.wfile.flush()
 
     def _hang_up(self) -> None:

@@ -22,25 +22,25 @@ def _url(hub: LoopbackHub, kind: str, repo_id: str) -> str:
     return f"{hub.endpoint}/{'' if kind == 'models' else kind + '/'}{repo_id}"
 
 
-def _named(hub: LoopbackHub, request: Request, asked: Mapping[str, Any]) -> tuple[str, str]:
+def _named(hub: LoopbackHub, request: Request, body: Mapping[str, Any]) -> tuple[str, str]:
     """The kind and the name in the body of a request; the namespace is the asker's own unless told."""
     hub.store.check_writes(request.token, None)
-    owner = asked.get("organization") or request.token.user
-    return (asked.get("type") or "model") + "s", f"{owner}/{asked['name']}"
+    owner = body.get("organization") or request.token.user
+    return (body.get("type") or "model") + "s", f"{owner}/{body['name']}"
 
 
 @route("POST", "/api/repos/create")
 def create(hub: LoopbackHub, request: Request) -> Reply:
-    asked = request.json()
-    kind, repo_id = _named(hub, request, asked)
+    body = request.json()
+    kind, repo_id = _named(hub, request, body)
     hub.store.check_writes(request.token, repo_id.split("/")[0])
     url = _url(hub, kind, repo_id)
     if (kind, repo_id) in hub.store.repos:
         message = f"You already created this {kind[:-1]} repo: {repo_id}"
         return Reply.json({"error": message, "url": url}, 409, {"X-Error-Message": message})
-    private = asked.get("visibility") == "private" or bool(asked.get("private"))
-    made = hub.store.create(kind, repo_id, private, asked.get("sdk"))
-    return Reply.json({"url": url, "name": repo_id, "id": made.branches["main"][:24]}, 201)
+    private = body.get("visibility") == "private" or bool(body.get("private"))
+    repository = hub.store.create(kind, repo_id, private, body.get("sdk"))
+    return Reply.json({"url": url, "name": repo_id, "id": repository.branches["main"][:24]}, 201)
 
 
 @route("DELETE", "/api/repos/delete")
@@ -54,13 +54,13 @@ def delete(hub: LoopbackHub, request: Request) -> Reply:
 @route("POST", "/api/repos/move")
 def move(hub: LoopbackHub, request: Request) -> Reply:
     """Give a repository another name; its old name leads to the new one."""
-    asked = request.json()
-    kind, old, new = asked["type"] + "s", asked["fromRepo"], asked["toRepo"]
-    found = hub.store.find_own(request.token, kind, old)
+    body = request.json()
+    kind, old, new = body["type"] + "s", body["fromRepo"], body["toRepo"]
+    repository = hub.store.find_own(request.token, kind, old)
     hub.store.check_writes(request.token, new.split("/")[0])
     if (kind, new) in hub.store.repos:
         raise HubError(409, f"{new} exists")
-    found.id = new
+    repository.id = new
     hub.store.repos[kind, new] = hub.store.repos.pop((kind, old))
     hub.store.moved[kind, old] = new
     return Reply.json({})
@@ -68,11 +68,11 @@ def move(hub: LoopbackHub, request: Request) -> Reply:
 
 @route("PUT", REPO_API + "/settings")
 def settings(hub: LoopbackHub, request: Request, kind: str, repo: str) -> Reply:
-    found, asked = hub.store.find_own(request.token, kind, repo), request.json()
-    if "visibility" in asked or "private" in asked:
-        found.private = asked.get("visibility") == "private" or asked.get("private") is True
-    found.gated = asked.get("gated", found.gated)
-    return Reply.json({"private": found.private, "gated": found.gated})
+    repository, body = hub.store.find_own(request.token, kind, repo), request.json()
+    if "visibility" in body or "private" in body:
+        repository.private = body.get("visibility") == "private" or body.get("private") is True
+    repository.gated = body.get("gated", repository.gated)
+    return Reply.json({"private": repository.private, "gated": repository.gated})
 
 
 @route("POST", "/api/validate-yaml")
@@ -81,30 +81,30 @@ def validate_yaml(hub: LoopbackHub, request: Request) -> Reply:
     errors, warnings = cards.check(request.json()["content"])
     if "text/plain" in request.headers.get("Accept", ""):
         return Reply(400 if errors else 200, {"Content-Type": "text/plain"}, "\n".join(errors or ["OK"]).encode())
-    found = {"errors": [{"message": m} for m in errors], "warnings": [{"message": m} for m in warnings]}
-    return Reply.json(found, 400 if errors else 200)
+    report = {"errors": [{"message": m} for m in errors], "warnings": [{"message": m} for m in warnings]}
+    return Reply.json(report, 400 if errors else 200)
 
 
 @route("POST", REPO_API + r"/preupload/(?P<rev>[^/]+)")
 def preupload(hub: LoopbackHub, request: Request, kind: str, repo: str, rev: str) -> Reply:
     """Say for each file whether it goes to LFS, and what is there now."""
-    found = hub.store.find_own(request.token, kind, repo, request.flag("create_pr"), unquote(rev))
-    commit, asked, answers = found.at(unquote(rev)), request.json(), []
-    ignored = asked.get("gitIgnore")
-    if ignored is None and ".gitignore" in commit.files:
-        ignored = commit.files[".gitignore"].data.decode()
-    for item in asked["files"]:
+    repository = hub.store.find_own(request.token, kind, repo, request.flag("create_pr"), unquote(rev))
+    commit, body, answers = repository.at(unquote(rev)), request.json(), []
+    gitignore = body.get("gitIgnore")
+    if gitignore is None and ".gitignore" in commit.files:
+        gitignore = commit.files[".gitignore"].data.decode()
+    for item in body["files"]:
         path, sample = item["path"], base64.b64decode(item.get("sample", ""))
         mode = "lfs" if is_large(path, item["size"], sample, hub.lfs_threshold) else "regular"
-        answer = {"path": path, "uploadMode": mode, "shouldIgnore": _ignored(path, ignored or "")}
+        answer = {"path": path, "uploadMode": mode, "shouldIgnore": _ignored(path, gitignore or "")}
         if (there := commit.files.get(path)) is not None:
             answer["oid"] = there.etag
         answers.append(answer)
     return Reply.json({"files": answers, "commitOid": commit.oid})
 
 
-def _ignored(path: str, ignored: str) -> bool:
-    patterns = [line.strip().rstrip("/") for line in ignored.splitlines() if line.strip() and line[0] != "#"]
+def _ignored(path: str, gitignore: str) -> bool:
+    patterns = [line.strip().rstrip("/") for line in gitignore.splitlines() if line.strip() and line[0] != "#"]
     parts = path.split("/")
     return any(fnmatch.fnmatch(name, p) for p in patterns for name in [*parts, path])
 
@@ -113,39 +113,46 @@ def _ignored(path: str, ignored: str) -> bool:
 def commit(hub: LoopbackHub, request: Request, kind: str, repo: str, rev: str) -> Reply:
     """Commit at once, or open a pull request; refuse when somebody else was faster."""
     revision, pull = unquote(rev), request.flag("create_pr")
-    found = hub.store.find_own(request.token, kind, repo, pull, revision)
+    repository = hub.store.find_own(request.token, kind, repo, pull, revision)
     lines = [json.loads(line) for line in request.body.splitlines() if line]
     header = next(line["value"] for line in lines if line["key"] == "header")
-    parent = _parent(found, revision, header.get("parentCommit"), pull)
+    parent = _parent(repository, revision, header.get("parentCommit"), pull)
     files = changed(
-        parent.files, [_change(found, line["key"], line["value"]) for line in lines if line is not lines[0]]
+        parent.files, [_change(repository, line["key"], line["value"]) for line in lines if line is not lines[0]]
     )
     readme = files.get("README.md")
     if readme is not None and readme != parent.files.get("README.md") and not readme.lfs:
         errors, _ = cards.check(readme.data.decode(errors="replace"))
         if errors:
             raise HubError(400, "Invalid metadata in README.md: " + " ".join(errors))
-    made = found.add_commit(parent, files, header["summary"], header.get("description", ""), request.token.user)
-    url = _url(hub, kind, found.id)
-    answer = {"success": True, "commitOid": made.oid, "commitUrl": f"{url}/commit/{made.oid}", "hookOutput": ""}
+    new_commit = repository.add_commit(
+        parent, files, header["summary"], header.get("description", ""), request.token.user
+    )
+    url = _url(hub, kind, repository.id)
+    answer = {
+        "success": True,
+        "commitOid": new_commit.oid,
+        "commitUrl": f"{url}/commit/{new_commit.oid}",
+        "hookOutput": "",
+    }
     if pull:
-        number = len(found.pulls) + 1
-        found.pulls[number] = made.oid
+        number = len(repository.pulls) + 1
+        repository.pulls[number] = new_commit.oid
         answer["pullRequestUrl"] = f"{url}/discussions/{number}"
     else:
-        found.point(revision, made.oid)
+        repository.point(revision, new_commit.oid)
     return Reply.json(answer)
 
 
-def _parent(repo: Repo, revision: str, wanted: str | None, pull: bool) -> Commit:
+def _parent(repo: Repo, revision: str, oid: str | None, pull: bool) -> Commit:
     head = repo.at(revision)
     if not pull and revision.removeprefix("refs/heads/") not in repo.branches and not revision.startswith("refs/pr/"):
         raise HubError(400, f"Commits go to a branch or a pull request, which {revision!r} is not")
-    if wanted is None:
+    if oid is None:
         return head
     if pull:
-        return repo.at(wanted)
-    if len(wanted) < 7 or not head.oid.startswith(wanted):
+        return repo.at(oid)
+    if len(oid) < 7 or not head.oid.startswith(oid):
         raise HubError(412, "A commit has happened since. Please refresh and try again.")
     return head
 
@@ -168,15 +175,15 @@ def _change(repo: Repo, key: str, value: Mapping[str, Any]) -> Change:
 
 @route("POST", REPO_API + r"/branch/(?P<name>[^/]+)")
 def create_branch(hub: LoopbackHub, request: Request, kind: str, repo: str, name: str) -> Reply:
-    found, name = hub.store.find_own(request.token, kind, repo), unquote(name)
-    start = found.at(request.json().get("startingPoint") or "main")
-    return _add_ref(found, found.branches, "branch", name, start.oid)
+    repository, name = hub.store.find_own(request.token, kind, repo), unquote(name)
+    start = repository.at(request.json().get("startingPoint") or "main")
+    return _add_ref(repository, repository.branches, "branch", name, start.oid)
 
 
 @route("POST", REPO_API + r"/tag/(?P<rev>[^/]+)")
 def create_tag(hub: LoopbackHub, request: Request, kind: str, repo: str, rev: str) -> Reply:
-    found = hub.store.find_own(request.token, kind, repo)
-    return _add_ref(found, found.tags, "tag", request.json()["tag"], found.at(unquote(rev)).oid)
+    repository = hub.store.find_own(request.token, kind, repo)
+    return _add_ref(repository, repository.tags, "tag", request.json()["tag"], repository.at(unquote(rev)).oid)
 
 
 def _add_ref(repo: Repo, refs: dict[str, str], what: str, name: str, oid: str) -> Reply:
@@ -188,8 +195,8 @@ def _add_ref(repo: Repo, refs: dict[str, str], what: str, name: str, oid: str) -
 
 @route("DELETE", REPO_API + r"/(?P<what>branch|tag)/(?P<name>[^/]+)")
 def delete_ref(hub: LoopbackHub, request: Request, kind: str, repo: str, what: str, name: str) -> Reply:
-    found, name = hub.store.find_own(request.token, kind, repo), unquote(name)
-    refs = found.branches if what == "branch" else found.tags
+    repository, name = hub.store.find_own(request.token, kind, repo), unquote(name)
+    refs = repository.branches if what == "branch" else repository.tags
     if name == "main" and what == "branch":
         raise HubError(403, "Cannot delete the main branch")
     if name not in refs:
@@ -201,22 +208,24 @@ def delete_ref(hub: LoopbackHub, request: Request, kind: str, repo: str, what: s
 @route("POST", REPO_API + r"/super-squash/(?P<rev>[^/]+)")
 def squash(hub: LoopbackHub, request: Request, kind: str, repo: str, rev: str) -> Reply:
     """Replace a branch's history by one commit of its files."""
-    found, branch = hub.store.find_own(request.token, kind, repo), unquote(rev)
+    repository, branch = hub.store.find_own(request.token, kind, repo), unquote(rev)
     title = request.json().get("message") or f"Super-squash branch '{branch}' using huggingface_hub"
-    found.point(branch, found.add_commit(None, found.at(branch).files, title, author=request.token.user).oid)
+    repository.point(
+        branch, repository.add_commit(None, repository.at(branch).files, title, author=request.token.user).oid
+    )
     return Reply.json({})
 
 
 @route("POST", REPO_API + r"/discussions/(?P<number>\d+)/merge")
 def merge(hub: LoopbackHub, request: Request, kind: str, repo: str, number: str) -> Reply:
     """Bring a pull request into main: its changes against where it began, on what main is now."""
-    found = hub.store.find_own(request.token, kind, repo)
-    tip, head = found.at(f"refs/pr/{number}"), found.at("main")
-    above = {c.oid for c in found.history(head)}
-    base = next(c for c in found.history(tip) if c.oid in above).files
+    repository = hub.store.find_own(request.token, kind, repo)
+    tip, head = repository.at(f"refs/pr/{number}"), repository.at("main")
+    above = {c.oid for c in repository.history(head)}
+    base = next(c for c in repository.history(tip) if c.oid in above).files
     changes = [Change(path) for path in base if path not in tip.files and path in head.files]
     changes += [Change(path, blob) for path, blob in tip.files.items() if base.get(path) != blob]
-    made = found.add_commit(head, changed(head.files, changes), tip.title, author=request.token.user)
-    found.point("main", made.oid)
-    found.merged.add(int(number))
-    return Reply.json({"commitOid": made.oid})
+    new_commit = repository.add_commit(head, changed(head.files, changes), tip.title, author=request.token.user)
+    repository.point("main", new_commit.oid)
+    repository.merged.add(int(number))
+    return Reply.json({"commitOid": new_commit.oid})

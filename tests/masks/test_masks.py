@@ -75,10 +75,10 @@ def test_keep_count_keeps_at_least_one_and_the_asked_share(size: int, ratio: flo
 
 
 @pytest.mark.parametrize(
-    ("size", "ratio", "kept"), [(64, 0.9, 6), (512, 0.9, 51), (25, 0.9, 2), (3, 0.9, 1), (10, 0.5, 5)]
+    ("size", "ratio", "count"), [(64, 0.9, 6), (512, 0.9, 51), (25, 0.9, 2), (3, 0.9, 1), (10, 0.5, 5)]
 )
-def test_keep_count_examples(size: int, ratio: float, kept: int) -> None:
-    assert keep_count(size, ratio) == kept
+def test_keep_count_examples(size: int, ratio: float, count: int) -> None:
+    assert keep_count(size, ratio) == count
 
 
 @pytest.mark.parametrize("ratio", [0.0, 1.0, -0.1, 1.5, float("nan")])
@@ -87,16 +87,16 @@ def test_ratio_must_lie_between_0_and_1(ratio: float) -> None:
         check_ratio(ratio)
 
 
-@pytest.mark.parametrize("kept", [[0, 0], [-1], [4]])
-def test_bad_indices_are_refused(kept: list[int]) -> None:
+@pytest.mark.parametrize("units", [[0, 0], [-1], [4]])
+def test_bad_indices_are_refused(units: list[int]) -> None:
     with pytest.raises(OptionError, match="different numbers from 0 to 3"):
-        Mask({"l": kept}, {"l": 4})
+        Mask({"l": units}, {"l": 4})
 
 
-@pytest.mark.parametrize("kept", [[0.7, 2.9], [True, False]])
-def test_only_whole_numbers_are_units(kept: list) -> None:
+@pytest.mark.parametrize("units", [[0.7, 2.9], [True, False]])
+def test_only_whole_numbers_are_units(units: list) -> None:
     with pytest.raises(OptionError, match="whole numbers"):
-        Mask({"a": kept}, {"a": 4})
+        Mask({"a": units}, {"a": 4})
     with pytest.raises(OptionError, match="fewer than 0"):
         Mask({"a": []}, {"a": -1})
 

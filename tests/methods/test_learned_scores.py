@@ -33,8 +33,8 @@ def whole(base: BaseModel, data: TaskData) -> MetaPrunedForImageClassification:
 
 
 def job(base: BaseModel, data: TaskData, **options: object) -> PruningJob:
-    chosen = AhnpOptions(**{"ratio": 0.7, "steps": 12, "batch_size": 24, "weight_lr": 0.001, **options})
-    return PruningJob(base, data.train, data.task.labels, chosen, CPU, seed=3)
+    ahnp_options = AhnpOptions(**{"ratio": 0.7, "steps": 12, "batch_size": 24, "weight_lr": 0.001, **options})
+    return PruningJob(base, data.train, data.task.labels, ahnp_options, CPU, seed=3)
 
 
 @pytest.mark.parametrize("name", ["ahnp", "amp"])
@@ -43,7 +43,7 @@ def test_they_reach_the_ratio_follow_their_seed_and_leave_scores(
 ) -> None:
     models = [get_method(name).prune(job(any_base, task_data))[0] for _ in range(2)]
     mask, scores = models[0].mask(), models[0].score_mask
-    assert {layer: len(kept) for layer, kept in mask.items()} == {
+    assert {layer: len(units) for layer, units in mask.items()} == {
         layer: keep_count(size, 0.7) for layer, size in any_base.sizes.items()
     }
     assert mask == models[1].mask()
@@ -51,12 +51,12 @@ def test_they_reach_the_ratio_follow_their_seed_and_leave_scores(
     for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True):
         assert torch.equal(a, b)
     assert scores.sizes == any_base.sizes
-    for layer, kept in mask.items():
-        gone = np.setdiff1d(np.arange(len(scores[layer])), kept)
+    for layer, units in mask.items():
+        rest = np.setdiff1d(np.arange(len(scores[layer])), units)
         assert (scores[layer] > 0).all()
-        assert scores[layer][kept].min() >= scores[layer][gone].max()  # at its own ratio the scores give the mask
+        assert scores[layer][units].min() >= scores[layer][rest].max()  # at its own ratio the scores give the mask
         if name == "ahnp":
-            assert scores[layer][kept].min() > scores[layer][gone].max()
+            assert scores[layer][units].min() > scores[layer][rest].max()
 
 
 @torch.no_grad()
@@ -185,10 +185,10 @@ def test_ahnp_gets_cheaper_as_it_goes(vit_base: BaseModel, task_data: TaskData) 
     dense = fine_tune(
         whole(vit_base, task_data), task_data.train, TrainingOptions(steps=30, batch_size=24, eval_steps=()), device=CPU
     )
-    model, pruned = get_method("ahnp").prune(job(vit_base, task_data, steps=30, score_l1=50.0, score_share=1.0))
-    assert pruned.images == dense.images
-    assert pruned.flops < 0.8 * dense.flops
-    assert len(pruned.losses) == 30
+    model, record = get_method("ahnp").prune(job(vit_base, task_data, steps=30, score_l1=50.0, score_share=1.0))
+    assert record.images == dense.images
+    assert record.flops < 0.8 * dense.flops
+    assert len(record.losses) == 30
     assert model.mask().ratio == pytest.approx(0.7, abs=0.05)
 
 
@@ -200,12 +200,12 @@ def test_accuracy_while_scores_are_learnt_is_that_of_the_scaled_network(
     for score in learnable.parameters:
         score.data.fill_(3.0)
     options = TrainingOptions(steps=1, lr=0.0, batch_size=24, eval_steps=(0,))
-    found = fine_tune(
+    accuracy = fine_tune(
         model, task_data.train, options, evaluation=task_data.evaluation, device=CPU, learnable=learnable
     ).accuracy_at_step[0]
     learnable.fold()
     plain = fine_tune(model, task_data.train, options, evaluation=task_data.evaluation, device=CPU).accuracy_at_step[0]
-    assert found == plain
+    assert accuracy == plain
 
 
 def test_options_of_scores_are_checked() -> None:

@@ -38,7 +38,7 @@ def job(base: BaseModel, data: TaskData, method: str = "ifp", **options: object)
 @pytest.mark.parametrize("name", [name for name in method_names() if issubclass(get_method(name).options, SgdOptions)])
 def test_every_method_reaches_the_ratio_and_follows_its_seed(base: BaseModel, task_data: TaskData, name: str) -> None:
     models = [get_method(name).prune(job(base, task_data, name))[0] for _ in range(2)]
-    counts = {layer: len(kept) for layer, kept in models[0].mask().items()}
+    counts = {layer: len(units) for layer, units in models[0].mask().items()}
     assert counts == {layer: keep_count(size, 0.7) for layer, size in base.sizes.items()}
     assert models[0].mask() == models[1].mask()
     for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True):
@@ -51,21 +51,21 @@ def test_every_method_reaches_the_ratio_and_follows_its_seed(base: BaseModel, ta
 @pytest.mark.parametrize("name", method_names())
 def test_an_entry_has_the_statistics_of_its_last_weights(base: BaseModel, task_data: TaskData, name: str) -> None:
     model = get_method(name).prune(job(base, task_data, name, steps=10))[0]
-    found = {key: value.clone() for key, value in model.named_buffers() if "running" in key}
+    buffers = {key: value.clone() for key, value in model.named_buffers() if "running" in key}
     recalibrate(model, task_data.train, CPU)
-    assert found and all(torch.allclose(value, model.get_buffer(key), atol=1e-4) for key, value in found.items())
+    assert buffers and all(torch.allclose(value, model.get_buffer(key), atol=1e-4) for key, value in buffers.items())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["ifp", "taylor"])
 def test_iterative_methods_get_cheaper_as_they_go(base: BaseModel, task_data: TaskData, name: str) -> None:
-    pruned = get_method(name).prune(job(base, task_data, name))[1]
+    record = get_method(name).prune(job(base, task_data, name))[1]
     whole = fine_tune(
         base.slice(base.config(Mask.full(base.sizes), task_data.task.labels)), task_data.train,
         get_training(base, task_data), device=CPU,
     )  # fmt: skip
-    assert pruned.images == whole.images
-    assert 0.2 * whole.flops < pruned.flops < 0.9 * whole.flops
+    assert record.images == whole.images
+    assert 0.2 * whole.flops < record.flops < 0.9 * whole.flops
 
 
 def get_training(base: BaseModel, data: TaskData):
@@ -75,7 +75,7 @@ def get_training(base: BaseModel, data: TaskData):
 
 
 def test_pruning_happens_every_h_steps_by_p_percent(base: BaseModel, task_data: TaskData) -> None:
-    seen: list[int] = []
+    counts: list[int] = []
     options = IterativeOptions(ratio=0.5, steps=12, prune_every=4, prune_share=0.25)
     model = base.slice(base.config(Mask.full(base.sizes), task_data.task.labels))
     pruning = PruneWhileTraining(model, options, ActivationRecorder)
@@ -83,7 +83,7 @@ def test_pruning_happens_every_h_steps_by_p_percent(base: BaseModel, task_data: 
 
     class Watch:
         def on_step(self, _state: TrainingState) -> None:
-            seen.append(len(pruning.mask[layer]))
+            counts.append(len(pruning.mask[layer]))
 
         def on_eval(self, _state: TrainingState) -> None: ...
 
@@ -95,7 +95,7 @@ def test_pruning_happens_every_h_steps_by_p_percent(base: BaseModel, task_data: 
         callbacks=[pruning, Watch()],
     )
     size = base.sizes[layer]
-    assert seen == [size] * 3 + [24] * 4 + [18] * 4 + [16]  # 32: -25% is 24, then 18, then the target 16
+    assert counts == [size] * 3 + [24] * 4 + [18] * 4 + [16]  # 32: -25% is 24, then 18, then the target 16
     assert pruning.is_done
 
 
@@ -105,20 +105,20 @@ def test_a_run_too_short_for_its_schedule_still_reaches_the_ratio(base: BaseMode
 
 
 def test_the_lowest_scores_go_first() -> None:
-    held = Mask({"l": [2, 4, 6, 8]}, {"l": 10})
+    mask = Mask({"l": [2, 4, 6, 8]}, {"l": 10})
     scores = {"l": torch.tensor([0.3, 0.1, 0.2, 0.2])}
-    assert next_mask(held, scores, 0.5, 0.9)["l"].tolist() == [2, 6]  # of equal scores the higher index goes
-    assert next_mask(held, scores, 0.01, 0.9)["l"].tolist() == [2, 6, 8]  # at least one
-    assert next_mask(held, scores, 1.0, 0.9)["l"].tolist() == [2]  # never below the target
+    assert next_mask(mask, scores, 0.5, 0.9)["l"].tolist() == [2, 6]  # of equal scores the higher index goes
+    assert next_mask(mask, scores, 0.01, 0.9)["l"].tolist() == [2, 6, 8]  # at least one
+    assert next_mask(mask, scores, 1.0, 0.9)["l"].tolist() == [2]  # never below the target
 
 
 @torch.no_grad()
 def test_recorded_activations_are_those_of_the_units(base: BaseModel, task_data: TaskData) -> None:
     model = base.slice(base.config(Mask.random(base.sizes, 0.5, 0), task_data.task.labels)).eval()
-    seen: dict[str, list[torch.Tensor]] = {}
+    outputs: dict[str, list[torch.Tensor]] = {}
     handles = [
         model.network.get_submodule(layer.probe.module).register_forward_hook(
-            lambda _m, _a, out, name=layer.name: seen.setdefault(name, []).append(out.clone())
+            lambda _m, _a, out, name=layer.name: outputs.setdefault(name, []).append(out.clone())
         )
         for layer in model.layers
     ]
@@ -130,7 +130,7 @@ def test_recorded_activations_are_those_of_the_units(base: BaseModel, task_data:
     scores = recorder.scores()
     mask = model.mask()
     for layer in model.layers:
-        out = torch.cat(seen[layer.name])
+        out = torch.cat(outputs[layer.name])
         if layer.writer and layer.adder is None:
             assert out.shape[1] == layer.size  # a shortcut's output is put back into the stream's width
             out = out[:, mask[layer.name].tolist()]
@@ -152,14 +152,14 @@ def test_taylor_scores_are_the_derivative_by_a_gate(base: BaseModel, task_data: 
         layer = next(item for item in model.layers if item.name == name)
         unit, eps, losses = 2, 1e-2, []
         gates = [model.network.get_parameter(g.tensor) for g in layer.gates]
-        saved = [g.detach().clone() for g in gates]
+        copies = [g.detach().clone() for g in gates]
         for scale in (1 + eps, 1 - eps):  # central difference of a gate on the whole unit
             with torch.no_grad():
-                for g, s in zip(gates, saved, strict=True):
+                for g, s in zip(gates, copies, strict=True):
                     g[unit] = s[unit] * scale
                 losses.append(loss().item())
         with torch.no_grad():
-            for g, s in zip(gates, saved, strict=True):
+            for g, s in zip(gates, copies, strict=True):
                 g.copy_(s)
         slope = (losses[0] - losses[1]) / (2 * eps)
         assert scores[name][unit].item() == pytest.approx(slope**2, rel=0.05, abs=1e-7)
@@ -256,7 +256,7 @@ def test_a_plugin_may_write_the_types_of_its_options_either_way() -> None:
             with pytest.raises(OptionError, match=message):
                 options(**wrong)
     unknown = dataclasses.make_dataclass(
-        "Unknown", [("table", dict, option({}, "x"))], bases=(SgdOptions,), frozen=True
+        "Unknown", [("table", dict, option(None, "Table."))], bases=(SgdOptions,), frozen=True
     )
     with pytest.raises(TypeError, match="table has the type dict; options have one of: int, float"):
         unknown()
@@ -281,8 +281,8 @@ def test_a_schedule_that_the_steps_cannot_hold_is_said(
     sizes, few = base.sizes, IterativeOptions(ratio=0.7, steps=4, prune_every=2, prune_share=0.3, batch_size=24)
     least = least_steps(sizes, few)
     goal = {name: keep_count(size, 0.7) for name, size in sizes.items()}
-    reached = [counts == goal for counts in counts_by_step(sizes, replace(few, steps=least + 1))]
-    assert reached == [False] * least + [True]
+    matches = [counts == goal for counts in counts_by_step(sizes, replace(few, steps=least + 1))]
+    assert matches == [False] * least + [True]
     get_method("ifp").prune(job(base, task_data, steps=4))
     (message,) = (record.getMessage() for record in caplog.records)
     assert f"are pruned only after {least} steps, so step 4 cuts the rest" in message

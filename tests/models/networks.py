@@ -155,14 +155,14 @@ def randomize(net: nn.Module) -> nn.Module:
 
 def masked(net: nn.Module, mask: Mask, x: torch.Tensor, layers: list[PrunableLayer] | None = None) -> torch.Tensor:
     """The logits of the whole network in which the gates of removed units are zero."""
-    changed = {}
+    parameters = {}
     for layer in layers or identify_architecture(net).layers(net):
         keep = torch.zeros(layer.size)
         keep[mask[layer.name].tolist()] = 1
         for gate in layer.gates:
             parameter = net.get_parameter(gate.tensor)
-            changed[gate.tensor] = parameter * gate.spread(keep.to(parameter), parameter.ndim)
-    return functional_call(Logits(net), {f"net.{name}": tensor for name, tensor in changed.items()}, (x,))
+            parameters[gate.tensor] = parameter * gate.spread(keep.to(parameter), parameter.ndim)
+    return functional_call(Logits(net), {f"net.{name}": tensor for name, tensor in parameters.items()}, (x,))
 
 
 class Logits(nn.Module):
@@ -185,13 +185,13 @@ def logits(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
 def random_masks(draw: st.DrawFn, net: nn.Module, layers: list[PrunableLayer] | None = None) -> Mask:
     """Down to one unit a layer, or none where the layer's branch may go."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    kept, layers = {}, layers or identify_architecture(net).layers(net)
+    units, layers = {}, layers or identify_architecture(net).layers(net)
     for layer in layers:
         count, size = draw(st.sampled_from(["least", "one", "few", "all", "any"])), layer.size
         least = 1 if layer.branch is None else 0
         n = {"least": least, "one": 1, "few": max(1, size // 10), "all": size, "any": int(rng.integers(1, size + 1))}
-        kept[layer.name] = rng.choice(size, n[count], replace=False)
-    return Mask(kept, layer_sizes(layers))
+        units[layer.name] = rng.choice(size, n[count], replace=False)
+    return Mask(units, layer_sizes(layers))
 
 
 def sizes_of(net: nn.Module) -> dict[str, int]:

@@ -116,23 +116,23 @@ def way_with_a_base_of_transformers(kind: str, task_data: TaskData, tmp_path: Pa
     model = base.slice(base.config(mask, ["a", "b", "c", "d"])).eval()
     x = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
-        wanted = slice_network(base.network, mask).eval()(x).logits
-        assert torch.allclose(model(x).logits, wanted, atol=1e-5)
+        expected_logits = slice_network(base.network, mask).eval()(x).logits
+        assert torch.allclose(model(x).logits, expected_logits, atol=1e-5)
         save_model(model, tmp_path)
         for dtype in (torch.float32, torch.float16):
             again = AutoModelForImageClassification.from_pretrained(tmp_path, dtype=dtype).float()
-            assert torch.allclose(again(x).logits, wanted, atol=1e-5 if dtype == torch.float32 else 0.05)
-    for made in (AutoModelForImageClassification.from_config(model.config), load_model(tmp_path)):
-        norms = [m for m in made.modules() if isinstance(m, ScatterBatchNorm2d)]
+            assert torch.allclose(again(x).logits, expected_logits, atol=1e-5 if dtype == torch.float32 else 0.05)
+    for instance in (AutoModelForImageClassification.from_config(model.config), load_model(tmp_path)):
+        norms = [m for m in instance.modules() if isinstance(m, ScatterBatchNorm2d)]
         assert bool(norms) == kind.startswith("resnet")
         assert all(tuple(norm.index.tolist()) == norm.kept for norm in norms)
     bank = Bank.create(tmp_path / "bank", base, defaults={"ratio": 0.5})
     tasks = draw_tasks(range(6), 3, 3, 0)
     method = "ifp" if kind.startswith("resnet") else "ahnp"
     list(build_bank(bank, task_data, tasks, method=method, options=get_method(method).options(ratio=0.5, steps=6)))
-    found = Bank.open(tmp_path / "bank")
-    assert len(found) == len(tasks)
-    result = MetaPruner(found).adapt(task_data.select((0, 1, 2)), steps=4, neighbors=2, batch_size=16)
+    whole_bank = Bank.open(tmp_path / "bank")
+    assert len(whole_bank) == len(tasks)
+    result = MetaPruner(whole_bank).adapt(task_data.select((0, 1, 2)), steps=4, neighbors=2, batch_size=16)
     out = result.save_pretrained(tmp_path / "out")
     pixels = task_data.evaluation.preprocessing.normalize(task_data.evaluation.images[:4])
     torch.save((pixels, result.model(pixels).logits), out / "seen.pt")
@@ -142,12 +142,12 @@ def way_with_a_base_of_transformers(kind: str, task_data: TaskData, tmp_path: Pa
 @pytest.fixture(scope="module")
 def adapted(task_data: TaskData, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The model that the whole way ends with, made once per kind."""
-    made: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
 
     def call(kind: str) -> Path:
-        if kind not in made:
-            made[kind] = way_with_a_base_of_transformers(kind, task_data, tmp_path_factory.mktemp("way"))
-        return made[kind]
+        if kind not in folders:
+            folders[kind] = way_with_a_base_of_transformers(kind, task_data, tmp_path_factory.mktemp("way"))
+        return folders[kind]
 
     return call
 
@@ -169,8 +169,8 @@ def test_another_process_loads_models_whose_base_is_of_transformers(
         "from transformers import AutoModelForImageClassification\n"
         "for folder in sys.argv[1:]:\n"
         "    pixels, logits = torch.load(f'{folder}/seen.pt')\n"
-        "    found = AutoModelForImageClassification.from_pretrained(folder)(pixels).logits\n"
-        "    print('same' if torch.allclose(found, logits, atol=1e-5) else found - logits)\n"
+        "    output = AutoModelForImageClassification.from_pretrained(folder)(pixels).logits\n"
+        "    print('same' if torch.allclose(output, logits, atol=1e-5) else output - logits)\n"
     )
     assert run_python(code, *(str(adapted(kind)) for kind in KINDS)).split() == ["same"] * len(KINDS)
 
@@ -185,13 +185,13 @@ def test_weights_of_another_network_of_transformers_are_refused(
     weights, config = tmp_path / "model.safetensors", (tmp_path / "config.json").read_text()
     state = copies(weights)
     name = next(n for n in state if n.endswith("bias") and not n.startswith("classifier"))
-    for changed, message in (
+    for new_state, message in (
         ({n: t for n, t in state.items() if n != name}, "another shape or is missing"),
         (state | {name: state[name][:-1], "more": torch.zeros(9)}, "tensor .* has another shape"),
         ({n: t for n, t in state.items() if n != name} | {"more": torch.zeros(999)}, "tensor .* is missing"),
         (state | {"more": torch.zeros(2)}, "tensor more is not part of it; config and weights must be saved"),
     ):
-        save_file(changed, weights)
+        save_file(new_state, weights)
         with pytest.raises(FormatError, match=message):
             BaseModel.load(tmp_path)
     save_file(state, weights)

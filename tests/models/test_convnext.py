@@ -55,7 +55,7 @@ def test_the_whole_way_from_a_base_to_a_file(name: str, task_data: TaskData, tmp
     assert report.options["optimizer"] == "adamw"
     share = report.macs / report.base_macs
     assert share == pytest.approx(BUDGET - 0.05, abs=0.05)
-    assert all(len(kept) >= 1 for kept in mask.values())
+    assert all(len(units) >= 1 for units in mask.values())
     assert mask.n_kept < mask.n_units
 
     folder = result.save_pretrained(tmp_path / "model")
@@ -69,9 +69,9 @@ def test_the_whole_way_from_a_base_to_a_file(name: str, task_data: TaskData, tmp
 
     pytest.importorskip("onnx")
     onnxruntime = pytest.importorskip("onnxruntime")
-    made = export_onnx(again, base.preprocessing, tmp_path / "model.onnx")
-    found = onnxruntime.InferenceSession(made.path).run(["logits"], {"pixel_values": pixels.numpy()})[0]
-    assert np.abs(found - expected.numpy()).max() <= 1e-4
+    export = export_onnx(again, base.preprocessing, tmp_path / "model.onnx")
+    logits = onnxruntime.InferenceSession(export.path).run(["logits"], {"pixel_values": pixels.numpy()})[0]
+    assert np.abs(logits - expected.numpy()).max() <= 1e-4
 
 
 @pytest.mark.parametrize(

@@ -59,10 +59,10 @@ def test_saving_and_loading(
     own = load_model(tmp_path)
     assert own.config.synsets == ["cat.n.01", None, None]
     expected = model(pixels).logits
-    for loaded in (auto, own):
-        assert isinstance(loaded, MetaPrunedForImageClassification)
-        assert loaded.mask() == model.mask()
-        assert (loaded(pixels).logits - expected).abs().max() <= tolerance
+    for copy in (auto, own):
+        assert isinstance(copy, MetaPrunedForImageClassification)
+        assert copy.mask() == model.mask()
+        assert (copy(pixels).logits - expected).abs().max() <= tolerance
 
 
 @torch.no_grad()
@@ -84,8 +84,8 @@ from PIL import Image
 picture = Image.open(image)
 pixels = AutoImageProcessor.from_pretrained(folder)(picture, return_tensors="pt")
 logits = AutoModelForImageClassification.from_pretrained(folder)(**pixels).logits
-found = pipeline("image-classification", folder)(image)
-print(json.dumps({"logits": logits[0].tolist(), "scores": {f["label"]: f["score"] for f in found}}))
+predictions = pipeline("image-classification", folder)(image)
+print(json.dumps({"logits": logits[0].tolist(), "scores": {p["label"]: p["score"] for p in predictions}}))
 """
 
 
@@ -97,11 +97,11 @@ def test_another_process_gives_the_same_logits(
     save_model(model, tmp_path)
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8))
     picture.save(tmp_path / "picture.png")
-    found = json.loads(run_python(PIPELINE, str(tmp_path), str(tmp_path / "picture.png")).splitlines()[-1])
+    answer = json.loads(run_python(PIPELINE, str(tmp_path), str(tmp_path / "picture.png")).splitlines()[-1])
     pixels = base.preprocessing.processor()(picture, return_tensors="pt")["pixel_values"]
     expected = model(pixels).logits[0]
-    assert found["logits"] == pytest.approx(expected.tolist(), abs=1e-6)
-    assert found["scores"] == pytest.approx(dict(zip(LABELS, expected.softmax(0).tolist(), strict=True)), abs=1e-5)
+    assert answer["logits"] == pytest.approx(expected.tolist(), abs=1e-6)
+    assert answer["scores"] == pytest.approx(dict(zip(LABELS, expected.softmax(0).tolist(), strict=True)), abs=1e-5)
 
 
 def test_the_trainer_trains_it(model: MetaPrunedForImageClassification, tmp_path: Path) -> None:
@@ -148,8 +148,8 @@ def test_no_full_size_tensor_is_held(base: BaseModel, model: MetaPrunedForImageC
             assert module.weight.shape[0] == len(mask[name])
         if isinstance(module, ScatterBatchNorm2d):
             assert module.running_mean.shape[0] == len(module.kept)
-    held = sum(t.numel() for t in model.state_dict().values())
-    assert held < 0.45 * sum(t.numel() for t in base.state.values())
+    size = sum(t.numel() for t in model.state_dict().values())
+    assert size < 0.45 * sum(t.numel() for t in base.state.values())
 
 
 def test_models_of_several_dtypes_live_in_one_process(
@@ -162,8 +162,8 @@ def test_models_of_several_dtypes_live_in_one_process(
         (tmp_path / dtype).mkdir()
         save_model(model, tmp_path / dtype, dtype)
     for dtype in ("float16", "float32", "bfloat16", "float16"):
-        found = auto.from_pretrained(tmp_path / dtype)
-        assert {p.dtype for p in found.parameters()} == {getattr(torch, dtype)}
+        copy = auto.from_pretrained(tmp_path / dtype)
+        assert {p.dtype for p in copy.parameters()} == {getattr(torch, dtype)}
         assert auto.from_pretrained(tmp_path / dtype, dtype=torch.float32).dtype == torch.float32
         assert load_model(tmp_path / dtype).dtype == torch.float32
         assert base.slice(model.config).dtype == torch.float32

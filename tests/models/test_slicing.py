@@ -48,8 +48,8 @@ def test_sliced_equals_masked(name: str, data: st.DataObject) -> None:
     x = torch.randn(data.draw(st.integers(1, 3)), 3, 32, 32, generator=torch.Generator().manual_seed(0))
     sliced = slice_network(net, mask)
     with torch.no_grad():
-        expected, found = masked(net, mask, x), logits(sliced, x)
-    assert (expected - found).abs().max() <= TOLERANCE * max(1.0, expected.abs().max().item())
+        expected, output = masked(net, mask, x), logits(sliced, x)
+    assert (expected - output).abs().max() <= TOLERANCE * max(1.0, expected.abs().max().item())
     if mask.n_kept < mask.n_units:
         assert count_parameters(sliced) < count_parameters(net)
 
@@ -59,11 +59,11 @@ def test_another_mask_gives_another_output_in_every_layer(name: str) -> None:
     """What says that the test above can fail: where a branch hardly counts, it holds for any mask."""
     net = network(name)
     sizes, x = sizes_of(net), torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    kept = {layer: np.arange(max(1, size // 2)) for layer, size in sizes.items()}
+    units = {layer: np.arange(max(1, size // 2)) for layer, size in sizes.items()}
     with torch.no_grad():
-        expected = masked(net, Mask(kept, sizes), x)
+        expected = masked(net, Mask(units, sizes), x)
         for layer, size in sizes.items():
-            other = Mask(kept | {layer: kept[layer] + size - len(kept[layer])}, sizes)
+            other = Mask(units | {layer: units[layer] + size - len(units[layer])}, sizes)
             outputs = logits(slice_network(net, other), x)
             assert (expected - outputs).abs().max() > 100 * TOLERANCE * max(1.0, expected.abs().max().item()), layer
 
@@ -145,8 +145,8 @@ def test_a_stem_is_sliced_like_a_branch(name: str, data: st.DataObject) -> None:
     x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     sliced = slice_network(net, mask)
     with torch.no_grad():
-        expected, found = masked(net, mask, x, layers), logits(sliced, x)
-    assert (expected - found).abs().max() <= TOLERANCE * max(1.0, expected.abs().max().item())
+        expected, output = masked(net, mask, x, layers), logits(sliced, x)
+    assert (expected - output).abs().max() <= TOLERANCE * max(1.0, expected.abs().max().item())
     assert sliced.state_dict().keys() == net.state_dict().keys()
 
 
@@ -161,17 +161,17 @@ def test_sliced_blocks_keep_the_memory_format_and_what_they_are_given(name: str)
     """A convolution that must first copy its input costs more than what slicing saves."""
     net = network(name)
     sliced = slice_network(net, Mask.random(sizes_of(net), 0.5, 0)).to(memory_format=torch.channels_last)
-    given: list[tuple[torch.Tensor, torch.Tensor]] = []
+    inputs: list[tuple[torch.Tensor, torch.Tensor]] = []
     in_format: list[bool] = []
     last = torch.channels_last
     for module in sliced.modules():
         if type(module).__name__.startswith("Adding"):
-            module.register_forward_pre_hook(lambda _, args: given.append((args[0], args[0].clone())))
+            module.register_forward_pre_hook(lambda _, args: inputs.append((args[0], args[0].clone())))
         elif isinstance(module, nn.Conv2d):
             module.register_forward_pre_hook(lambda _, a: in_format.append(a[0].is_contiguous(memory_format=last)))
     with torch.no_grad():
         logits(sliced, torch.randn(2, 3, 32, 32).contiguous(memory_format=torch.channels_last))
-    assert given and all(torch.equal(now, then) for now, then in given)
+    assert inputs and all(torch.equal(now, then) for now, then in inputs)
     assert in_format and all(in_format)
 
 
@@ -218,7 +218,7 @@ def test_masks_that_do_not_fit_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "named"),
+    ("make", "message"),
     [
         (lambda: timm.create_model("seresnet18", num_classes=2), "SEModule at layer1.0.se"),
         (lambda: timm.create_model("ecaresnet26t", num_classes=2), "EcaModule at layer1.0.se"),
@@ -251,9 +251,9 @@ def test_masks_that_do_not_fit_are_refused() -> None:
         (lambda: timm.create_model("convnextv2_atto"), "GlobalResponseNormMlp at stages.0.blocks.0.mlp"),
     ],
 )
-def test_what_is_not_understood_is_refused_by_name(make: Callable[[], nn.Module], named: str) -> None:
+def test_what_is_not_understood_is_refused_by_name(make: Callable[[], nn.Module], message: str) -> None:
     net = make()
-    with pytest.raises(ArchitectureError, match=named):
+    with pytest.raises(ArchitectureError, match=message):
         identify_architecture(net).layers(net)
 
 
@@ -304,12 +304,12 @@ def test_a_branch_without_units_is_its_bias_and_costs_nothing(name: str) -> None
     nothing = slice_network(net, Mask({layer: [] for layer in sizes}, sizes))
     x = torch.randn(2, 3, 32, 32)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        found = logits(nothing, x)
-    assert torch.allclose(found, masked(net, Mask({layer: [] for layer in sizes}, sizes), x), atol=1e-5)
+        output = logits(nothing, x)
+    assert torch.allclose(output, masked(net, Mask({layer: [] for layer in sizes}, sizes), x), atol=1e-5)
     assert counter.get_total_flops() > 0
     assert not any(re.search("attn|attention|mlp", name) for name in counter.get_flop_counts())
-    left = {name for name in nothing.state_dict() if name.startswith((layers[0].name, layers[1].name))}
-    assert left == {f"{layer.branch.module}.{layer.branch.bias}" for layer in layers[:2] if layer.branch.bias}
+    names = {name for name in nothing.state_dict() if name.startswith((layers[0].name, layers[1].name))}
+    assert names == {f"{layer.branch.module}.{layer.branch.bias}" for layer in layers[:2] if layer.branch.bias}
     assert slice_state(net.state_dict(), layers, Mask({layer: [] for layer in sizes}, sizes)).keys() == (
         nothing.state_dict().keys()
     )

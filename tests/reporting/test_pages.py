@@ -72,12 +72,12 @@ def result(bank_folder: Path, task_data: TaskData) -> AdaptResult:
 
 def test_the_page_tells_all_of_it_and_needs_nothing_else(result: AdaptResult) -> None:
     page = result.to_html()
-    read = Reader(page)
+    reader = Reader(page)
     report = result.report
     assert len(page) < 3_000_000
-    assert len(read.ids) == len(set(read.ids))
-    assert {tag for tag, _ in read.tags}.isdisjoint({"script", "link", "iframe", "object"})
-    for tag, attributes in read.tags:
+    assert len(reader.ids) == len(set(reader.ids))
+    assert {tag for tag, _ in reader.tags}.isdisjoint({"script", "link", "iframe", "object"})
+    for tag, attributes in reader.tags:
         for name, value in attributes.items():
             outside = value or ""
             assert not name.startswith("on")
@@ -87,13 +87,13 @@ def test_the_page_tells_all_of_it_and_needs_nothing_else(result: AdaptResult) ->
         if tag == "svg":
             assert attributes["aria-label"]
             assert attributes["role"] == "img"
-    for told in (f"{report.accuracy:.1%}", f"{report.params:,}", "without a bank", "layer4.1.conv2", "the whole base"):
-        assert told.lower() in read.words.lower()
+    for text in (f"{report.accuracy:.1%}", f"{report.params:,}", "without a bank", "layer4.1.conv2", "the whole base"):
+        assert text.lower() in reader.words.lower()
     for neighbor in report.neighbors:
-        assert neighbor["id"] in read.words
-    drawn = [a["aria-label"] for tag, a in read.tags if tag == "svg"]
-    assert sum(label.startswith("The vote in layer") for label in drawn) == len(result.model.mask())
-    assert sum(tag == "img" for tag, _ in read.tags) == len(result.mistakes)
+        assert neighbor["id"] in reader.words
+    labels = [a["aria-label"] for tag, a in reader.tags if tag == "svg"]
+    assert sum(label.startswith("The vote in layer") for label in labels) == len(result.model.mask())
+    assert sum(tag == "img" for tag, _ in reader.tags) == len(result.mistakes)
 
 
 @pytest.mark.slow
@@ -123,10 +123,10 @@ def test_text_of_others_stays_text(bank_folder: Path, task_data: TaskData) -> No
     report.seconds, report.notes, report.versions = {NASTY: 1.0}, [NASTY], {NASTY: NASTY}
     report.given, report.skipped_images = {NASTY: [NASTY, None]}, [NASTY]
     for page in (result.to_html(), result._repr_html_()):
-        read = Reader(page)
-        assert not any(tag == "script" for tag, _ in read.tags)
-        assert "{{ 7*7 }}" in read.words or "{{ 7*7 }}" in page
-        assert all(not (a.get("href") or "").startswith(("javascript", "x")) for _, a in read.tags)
+        reader = Reader(page)
+        assert not any(tag == "script" for tag, _ in reader.tags)
+        assert "{{ 7*7 }}" in reader.words or "{{ 7*7 }}" in page
+        assert all(not (a.get("href") or "").startswith(("javascript", "x")) for _, a in reader.tags)
 
 
 @pytest.mark.slow
@@ -172,63 +172,63 @@ def test_the_surest_mistakes_come_first(n: int, seed: int) -> None:
     logits = torch.randn(n, 3, generator=generator)
     images = torch.randint(0, 255, (n, 3, 200, 100), generator=generator, dtype=torch.uint8)
     data = ImageSet(images, torch.randint(0, 3, (n,), generator=generator), tiny_preprocessing())
-    found = worst_mistakes(logits, data, ["a", "b", "c"])
+    mistakes = worst_mistakes(logits, data, ["a", "b", "c"])
     wrong = logits.argmax(1) != data.targets if n else torch.zeros(0, dtype=torch.bool)
-    assert len(found) == min(MAX_MISTAKES, int(wrong.sum()))
-    assert [m.score for m in found] == sorted((m.score for m in found), reverse=True)
-    if found:
+    assert len(mistakes) == min(MAX_MISTAKES, int(wrong.sum()))
+    assert [m.score for m in mistakes] == sorted((m.score for m in mistakes), reverse=True)
+    if mistakes:
         top = logits.softmax(1).max(1).values
-        assert found[0].score == pytest.approx(float(top[wrong].max()), abs=1e-4)
-        assert all(m.label != m.predicted for m in found)
-        assert Image.open(io.BytesIO(found[0].jpeg)).size == (THUMBNAIL_SIDE // 2, THUMBNAIL_SIDE)
+        assert mistakes[0].score == pytest.approx(float(top[wrong].max()), abs=1e-4)
+        assert all(m.label != m.predicted for m in mistakes)
+        assert Image.open(io.BytesIO(mistakes[0].jpeg)).size == (THUMBNAIL_SIDE // 2, THUMBNAIL_SIDE)
 
 
 def test_pictures_are_sound_svg_in_the_color_of_the_page() -> None:
     mask = Mask.random({"a": 7, "wide": 3000}, 0.5, 0)
     voters = {NASTY: Mask.random(mask.sizes, 0.9, 1), "b": mask}
-    for made in (
+    for figure in (
         units_figure(mask, mask.sizes),
         vote_figure("wide", voters, mask),
         curve_figure({NASTY: {0: 0.1, 5: 0.9}, "b": {0: 0.2}}),
         confusion_figure([[1, 2], [0, 3]], [NASTY, "b"]),
     ):
-        text = svg(made, 'a "b" <c>')
+        text = svg(figure, 'a "b" <c>')
         root = ElementTree.fromstring(text)
         assert root.attrib["aria-label"] == 'a "b" <c>'
         assert INK not in text
         assert "<style" not in text
         assert len(text) < 40_000
-        assert png(made).startswith(b"\x89PNG")
+        assert png(figure).startswith(b"\x89PNG")
 
 
 def test_a_picture_is_drawn_again_only_if_its_data_changed() -> None:
-    drawn = []
+    figures = []
 
     def png_of(curves: dict[str, dict[int, float]]) -> bytes:
         return drawn_png(partial(curve_figure, curves))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hf_metaprune.drawing.style.png", lambda made: drawn.append(made) or png(made))
+        patch.setattr("hf_metaprune.drawing.style.png", lambda figure: figures.append(figure) or png(figure))
         first = png_of({"a": {0: 0.123, 5: 0.9}})
         assert png_of({"a": {0: 0.123, 5: 0.9}}) == first
-        assert len(drawn) == 1
+        assert len(figures) == 1
         assert png_of({"a": {0: 0.123, 5: 0.8}}) != first
-    assert len(drawn) == 2
+    assert len(figures) == 2
 
 
 def test_a_stripe_shows_what_is_kept() -> None:
-    kept = [0, 3, 4]
-    made = units_figure({"a": np.array(kept)}, {"a": 6})
-    (image,) = made.axes[0].get_images()
+    units = [0, 3, 4]
+    figure = units_figure({"a": np.array(units)}, {"a": 6})
+    (image,) = figure.axes[0].get_images()
     alpha = np.asarray(image.get_array())[0, :, 3]
-    assert np.flatnonzero(alpha == 1).tolist() == kept
+    assert np.flatnonzero(alpha == 1).tolist() == units
 
 
 def test_notebooks_show_results_banks_and_masks(result: AdaptResult, bank: Bank) -> None:
     assert f"{result.report.params:,}" in Reader(result._repr_html_()).words
-    shown = Reader(bank._repr_html_())
-    assert f"{len(bank)} entries" in shown.words
-    assert next(iter(bank)).id in shown.words
+    reader = Reader(bank._repr_html_())
+    assert f"{len(bank)} entries" in reader.words
+    assert next(iter(bank)).id in reader.words
     assert re.search(r"\d+ of \d+ units stay", Reader(result.model.mask()._repr_html_()).words)
 
 

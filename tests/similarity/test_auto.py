@@ -37,14 +37,14 @@ def query(task_data: TaskData, strict: bool = True) -> Query:
     return Query(target.task, target.train, torch.device("cpu"), samples=30, strict=strict)
 
 
-def nearest(bank: Bank, asked: Query, n: int) -> list[str]:
-    return [x.entry.id for x in MetaPruner(bank).nearest(asked, AdaptOptions(by="auto", neighbors=n))]
+def nearest(bank: Bank, task_query: Query, n: int) -> list[str]:
+    return [x.entry.id for x in MetaPruner(bank).nearest(task_query, AdaptOptions(by="auto", neighbors=n))]
 
 
 def test_sketches_rank_like_the_entries_themselves(bank: Bank, task_data: TaskData) -> None:
-    asked = query(task_data)
-    guessed, exact = guess_scores(asked, list(bank)), get_similarity("leep+labels").scores(asked, list(bank))
-    assert np.corrcoef([guessed[i] for i in exact], list(exact.values()))[0, 1] > 0.9
+    task_query = query(task_data)
+    guess, exact = guess_scores(task_query, list(bank)), get_similarity("leep+labels").scores(task_query, list(bank))
+    assert np.corrcoef([guess[i] for i in exact], list(exact.values()))[0, 1] > 0.9
 
 
 def test_only_the_shortlist_is_looked_at(own_bank: Bank, task_data: TaskData) -> None:
@@ -52,11 +52,11 @@ def test_only_the_shortlist_is_looked_at(own_bank: Bank, task_data: TaskData) ->
     for entry in own_bank:
         if entry.id != expected:
             shutil.rmtree(entry.folder)
-    asked = query(task_data)
-    assert nearest(own_bank, asked, 1) == [expected]
+    task_query = query(task_data)
+    assert nearest(own_bank, task_query, 1) == [expected]
     exact = query(task_data, strict=False)
     get_similarity("leep").scores(exact, [own_bank[expected]])
-    assert asked.record.retrieval_flops > exact.record.retrieval_flops > 0  # of the base, and of one entry
+    assert task_query.record.retrieval_flops > exact.record.retrieval_flops > 0  # of the base, and of one entry
 
 
 def test_a_small_bank_is_looked_at_whole(bank: Bank, task_data: TaskData, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,17 +71,17 @@ def test_the_next_ones_are_looked_at_where_the_first_cannot_be_used(own_bank: Ba
     assert sorted(order) == sorted(own_bank.entries)
     weights = own_bank[order[0]].folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
-    asked = query(task_data, strict=False)
-    assert order[0] not in nearest(own_bank, asked, 2)
-    assert order[0] in asked.record.notes[0]
+    task_query = query(task_data, strict=False)
+    assert order[0] not in nearest(own_bank, task_query, 2)
+    assert order[0] in task_query.record.notes[0]
 
 
 def test_a_sketch_of_another_base_is_left_out(own_bank: Bank, task_data: TaskData) -> None:
     first = next(iter(own_bank))
     own_bank.update_index({first.id: replace(first, sketch=pack_sketch(np.ones((6, 3))))})
-    asked = query(task_data, strict=False)
-    assert first.id not in guess_scores(asked, list(own_bank))
-    assert "a sketch of 5 features" in asked.record.notes[0]
+    task_query = query(task_data, strict=False)
+    assert first.id not in guess_scores(task_query, list(own_bank))
+    assert "a sketch of 5 features" in task_query.record.notes[0]
 
 
 @pytest.mark.slow
@@ -89,8 +89,8 @@ def test_a_sketch_of_another_base_is_left_out(own_bank: Bank, task_data: TaskDat
 def test_entries_without_a_sketch_are_shortlisted_by_wordnet(own_bank: Bank, task_data: TaskData) -> None:
     own_bank.update_index({e.id: replace(e, sketch=None) for e in own_bank})
     some = get_similarity("auto").shortlist(query(task_data), list(own_bank))
-    ranked = [n.entry.id for n in get_similarity("wordnet").rank(query(task_data), list(own_bank))]
-    assert [e.id for e in some] == ranked[:2]
+    ids = [n.entry.id for n in get_similarity("wordnet").rank(query(task_data), list(own_bank))]
+    assert [e.id for e in some] == ids[:2]
 
 
 def test_without_wordnet_they_are_all_looked_at(
@@ -101,6 +101,6 @@ def test_without_wordnet_they_are_all_looked_at(
 
     own_bank.update_index({e.id: replace(e, sketch=None) for e in own_bank})
     monkeypatch.setattr("hf_metaprune.similarity.wordnet.task_synsets", missing)
-    asked = query(task_data)
-    assert get_similarity("auto").shortlist(asked, list(own_bank)) == list(own_bank)
-    assert "all 4 entries without a sketch are ranked" in asked.record.notes[0]
+    task_query = query(task_data)
+    assert get_similarity("auto").shortlist(task_query, list(own_bank)) == list(own_bank)
+    assert "all 4 entries without a sketch are ranked" in task_query.record.notes[0]

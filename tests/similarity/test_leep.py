@@ -57,13 +57,13 @@ def test_float32_underflow_does_not_matter() -> None:
 def test_ranking_a_bank(bank: Bank, task_data: TaskData) -> None:
     target = task_data.select((0, 1, 2))
     query = Query(target.task, target.train, torch.device("cpu"), samples=30, seed=0)
-    ranked = get_similarity("leep").rank(query, list(bank))
-    assert len(ranked) == len(bank)
-    assert ranked[0].entry.labels == ("cat", "dog", "truck")  # the very task is the nearest
-    scores = [n.score for n in ranked]
+    neighbors = get_similarity("leep").rank(query, list(bank))
+    assert len(neighbors) == len(bank)
+    assert neighbors[0].entry.labels == ("cat", "dog", "truck")  # the very task is the nearest
+    scores = [n.score for n in neighbors]
     assert scores == sorted(scores, reverse=True)
     again = get_similarity("leep").rank(query, list(bank)[::-1])
-    assert [n.entry.id for n in again] == [n.entry.id for n in ranked]
+    assert [n.entry.id for n in again] == [n.entry.id for n in neighbors]
 
 
 def test_equal_scores_are_ordered_by_id(bank: Bank, task_data: TaskData, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,9 +79,9 @@ def test_known_classes_count_where_images_are_too_few_to_tell(bank: Bank, task_d
     target.train.images[:] = 128  # nothing to see
     query = Query(target.task, target.train, torch.device("cpu"))
     by_leep = {n.entry.id: n.score for n in get_similarity("leep").rank(query, list(bank))}
-    ranked = get_similarity("leep+labels").rank(query, list(bank))
-    assert ranked[0].entry.labels == target.task.labels
-    for n in ranked:
+    neighbors = get_similarity("leep+labels").rank(query, list(bank))
+    assert neighbors[0].entry.labels == target.task.labels
+    for n in neighbors:
         share = len(set(n.entry.labels) & set(target.task.labels)) / 3
         assert n.score == pytest.approx(by_leep[n.entry.id] + share / 2)
     strangers = replace(query, task=Task(("qa", "qb", "qc")))

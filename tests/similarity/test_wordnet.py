@@ -59,8 +59,8 @@ def query(task: Task, data: TaskData) -> Query:
 
 def test_ranking_reads_only_the_index_and_names_unknown_labels(bank: Bank, task_data: TaskData) -> None:
     q = query(Task(("puppy", "kitten", "lorry", "qzxv")), task_data)
-    ranked = get_similarity("wordnet").rank(q, list(bank))
-    assert ranked[0].entry.labels == ("cat", "dog", "truck")
+    neighbors = get_similarity("wordnet").rank(q, list(bank))
+    assert neighbors[0].entry.labels == ("cat", "dog", "truck")
     assert any("qzxv" in note for note in q.record.notes)
 
 

@@ -62,7 +62,7 @@ def test_costs_are_those_of_the_sliced_network(name: str, data: st.DataObject) -
     base = base_of(name)
     mask, frozen = data.draw(random_masks(base.network)), data.draw(st.booleans())
     model = base.slice(base.config(mask, LABELS))
-    counts = {layer: len(kept) for layer, kept in mask.items()}
+    counts = {layer: len(units) for layer, units in mask.items()}
     costs = costs_of(name, frozen)
     assert costs.params(counts) == count_parameters(model)
     with torch.device("meta"):  # where no kernel saves memory by computing anew
@@ -86,7 +86,7 @@ def test_costs_are_those_of_the_sliced_network(name: str, data: st.DataObject) -
 def test_a_model_is_counted_by_what_it_keeps() -> None:
     base = base_of("vit")
     model = base.slice(base.config(Mask.random(base.sizes, 0.5, 0), LABELS))
-    counts = {layer: len(kept) for layer, kept in model.mask().items()}
+    counts = {layer: len(units) for layer, units in model.mask().items()}
     for frozen in (False, True):
         costs = costs_of("vit", frozen)
         assert count_flops(model, IMAGE, frozen) == (costs.flops(counts), costs.training_flops(counts))
@@ -137,8 +137,8 @@ def test_a_budget_out_of_reach_names_the_smallest() -> None:
         largest_counts(sizes, Budget(max_params=10), costs)
     assert largest_counts(sizes, Budget(max_params=least), costs) == sizes.counts(1.0)
     with pytest.raises(OptionError, match=r"parameters, its widths rounded to 8, its layer_ratios as they are$"):
-        fixed = layer_exceptions(("layer1.*=0.5",), base.layers)
-        largest_counts(sizing(base, multiple=8, exceptions=fixed), Budget(max_params=10), costs)
+        exceptions = layer_exceptions(("layer1.*=0.5",), base.layers)
+        largest_counts(sizing(base, multiple=8, exceptions=exceptions), Budget(max_params=10), costs)
 
 
 def test_a_budget_between_none_and_one_unit_a_layer_empties_some_layers() -> None:
@@ -159,8 +159,8 @@ def test_milliseconds_may_leave_some_branches_empty_and_not_all() -> None:
     def milliseconds(counts: Counts) -> float:
         return float(sum(count > 0 for count in counts.values()))
 
-    found = largest_counts(sizes, Budget(max_latency_ms=layers - 1.5), costs_of("vit"), milliseconds)
-    assert sum(count > 0 for count in found.values()) == layers - 2
+    largest = largest_counts(sizes, Budget(max_latency_ms=layers - 1.5), costs_of("vit"), milliseconds)
+    assert sum(count > 0 for count in largest.values()) == layers - 2
 
 
 class PricedUnits:

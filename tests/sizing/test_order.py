@@ -37,26 +37,26 @@ def test_a_larger_ratio_keeps_fewer_of_the_same_units(seed: int, ratio: float, s
 
 @given(st.integers(0, 50), st.floats(0.0, 1.0))
 def test_scores_that_agree_with_a_mask_give_it_and_order_the_rest_as_before(seed: int, ratio: float) -> None:
-    mask, found = Mask.random(SIZES, ratio, seed), scores(seed)
-    agreed = found.reconciled(mask)
-    assert Order.from_scores(agreed).mask({name: len(kept) for name, kept in mask.items()}) == mask
-    for name, kept in mask.items():
-        for units in (kept, np.setdiff1d(np.arange(SIZES[name]), kept)):
-            assert np.array_equal(np.argsort(agreed[name][units]), np.argsort(found[name][units]))
-        assert np.array_equal(agreed[name][kept], found[name][kept])
-    assert agreed.reconciled(mask) == agreed
+    mask, score_mask = Mask.random(SIZES, ratio, seed), scores(seed)
+    agreement = score_mask.reconciled(mask)
+    assert Order.from_scores(agreement).mask({name: len(top) for name, top in mask.items()}) == mask
+    for name, top in mask.items():
+        for units in (top, np.setdiff1d(np.arange(SIZES[name]), top)):
+            assert np.array_equal(np.argsort(agreement[name][units]), np.argsort(score_mask[name][units]))
+        assert np.array_equal(agreement[name][top], score_mask[name][top])
+    assert agreement.reconciled(mask) == agreement
     nothing = ScoreMask({name: np.zeros(size) for name, size in SIZES.items()})
     assert nothing.reconciled(mask) == ScoreMask.from_mask(mask)
-    holed = ScoreMask({name: np.where(np.arange(SIZES[name]) % 3, values, 0) for name, values in found.items()})
-    assert Order.from_scores(holed.reconciled(mask)).mask({name: len(kept) for name, kept in mask.items()}) == mask
+    holed = ScoreMask({name: np.where(np.arange(SIZES[name]) % 3, values, 0) for name, values in score_mask.items()})
+    assert Order.from_scores(holed.reconciled(mask)).mask({name: len(top) for name, top in mask.items()}) == mask
 
 
 @given(st.integers(0, 50), st.floats(0.01, 0.99))
 def test_a_global_ratio_keeps_the_units_that_score_highest_anywhere(seed: int, ratio: float) -> None:
-    found = scores(seed)
-    order = Order.from_scores(found)
+    score_mask = scores(seed)
+    order = Order.from_scores(score_mask)
     mask = order.mask(Sizing(LAYERS, order, split="global").counts(ratio))
-    everything = np.concatenate([found[name] for name in SIZES])
+    everything = np.concatenate([score_mask[name] for name in SIZES])
     total = round((1 - ratio) * len(everything))
     flags = np.concatenate([mask.to_bools()[name] for name in SIZES])
     assert total <= flags.sum() <= total + 1  # one more where the convolution would have none
@@ -66,16 +66,16 @@ def test_a_global_ratio_keeps_the_units_that_score_highest_anywhere(seed: int, r
 
 @given(st.integers(0, 50), st.integers(1, sum(SIZES.values()) - 1))
 def test_what_breaks_ties_decides_between_layers_too(seed: int, total: int) -> None:
-    held, ties = ScoreMask.from_mask(Mask.random(SIZES, 0.5, seed)), scores(seed)
-    order = Order.from_scores(held, ties)
+    score_mask, ties = ScoreMask.from_mask(Mask.random(SIZES, 0.5, seed)), scores(seed)
+    order = Order.from_scores(score_mask, ties)
     mask = order.mask(Sizing(LAYERS, order, split="global").counts(1 - total / sum(SIZES.values())))
-    second, shares = order.ties, [held, order.ties]
+    second, shares = order.ties, [score_mask, order.ties]
     assert second is not None
     keys = [tuple(float(share[name][unit]) for share in shares) for name in SIZES for unit in range(SIZES[name])]
     flags = np.concatenate([mask.to_bools()[name] for name in SIZES])
     if flags.sum() == total:
-        kept, gone = (sorted(key for key, flag in zip(keys, flags, strict=True) if flag == which) for which in (1, 0))
-        assert kept[0] >= gone[-1]
+        high, low = (sorted(key for key, flag in zip(keys, flags, strict=True) if flag == which) for which in (1, 0))
+        assert high[0] >= low[-1]
 
 
 def test_one_ratio_for_all_layers_is_that_of_the_masks() -> None:
@@ -88,9 +88,9 @@ def test_one_ratio_for_all_layers_is_that_of_the_masks() -> None:
 
 def test_ratios_of_single_layers_stand() -> None:
     order = Order.from_scores(scores(0))
-    chosen = layer_exceptions(["*=0.5", "heads=1", "conv=0"], LAYERS)
+    exceptions = layer_exceptions(["*=0.5", "heads=1", "conv=0"], LAYERS)
     for split in ("layer", "global"):
-        assert Sizing(LAYERS, order, split, chosen).counts(0.9) == {"conv": 20, "heads": 0, "nodes": 15}
+        assert Sizing(LAYERS, order, split, exceptions).counts(0.9) == {"conv": 20, "heads": 0, "nodes": 15}
 
 
 @pytest.mark.parametrize("text", ["conv", "conv=", "=0.5", "conv=1.5", "conv=-1", "conv=nan", "fc=0.5"])

@@ -86,13 +86,13 @@ def test_the_same_seed_gives_the_same_weights(base: BaseModel, task_data: TaskDa
 def test_each_option_changes_what_is_learnt(base: BaseModel, task_data: TaskData) -> None:
     changes = [{}, {"ema": 0.8}, {"mixup": 0.4}, {"label_smoothing": 0.1}, {"clip_norm": 0.1}, {"weight_decay": 0.1}]
     changes += [{"warmup_steps": 4}, {"schedule": "constant"}, {"flip": False}, {"shift": 0.0}, {"momentum": 0.0}]
-    found = []
+    states = []
     for change in changes:
         torch.manual_seed(0)
         model = base.slice(base.config(Mask.random(base.sizes, 0.5, 0), task_data.task.labels))
         fine_tune(model, task_data.train, options(**change), device=CPU)
-        found.append(weights(model))
-    for (i, a), (j, b) in itertools.combinations(enumerate(found), 2):
+        states.append(weights(model))
+    for (i, a), (j, b) in itertools.combinations(enumerate(states), 2):
         assert not torch.equal(a, b), (changes[i], changes[j])
 
 
@@ -101,16 +101,16 @@ def test_a_moving_average_is_what_is_evaluated_and_kept(
     model: MetaPrunedForImageClassification, task_data: TaskData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Logits, not accuracies: a buffer averaged along with the weights once spoilt what was evaluated."""
-    shown: list[torch.Tensor] = []
+    outputs: list[torch.Tensor] = []
     true_accuracy = training.accuracy
 
     def watched(model: MetaPrunedForImageClassification, *rest: object) -> float:
-        shown.append(predict_logits(model, task_data.evaluation, CPU))
+        outputs.append(predict_logits(model, task_data.evaluation, CPU))
         return true_accuracy(model, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(training, "accuracy", watched)
     fine_tune(model, task_data.train, options(ema=0.95, steps=30), evaluation=task_data.evaluation, device=CPU)
-    assert torch.allclose(shown[-1], predict_logits(model, task_data.evaluation, CPU), atol=1e-5)
+    assert torch.allclose(outputs[-1], predict_logits(model, task_data.evaluation, CPU), atol=1e-5)
 
 
 def test_batch_norm_statistics_are_those_of_the_last_weights(
@@ -123,9 +123,9 @@ def test_batch_norm_statistics_are_those_of_the_last_weights(
     assert result.accuracy_at_step[20] == training.accuracy(model, task_data.evaluation, CPU)
     images = len(task_data.train)
     assert result.flops - plain.flops == images * count_flops(model, task_data.train.images[:1])[0]
-    found = {name: value.clone() for name, value in model.named_buffers() if "running" in name}
+    buffers = {name: value.clone() for name, value in model.named_buffers() if "running" in name}
     assert recalibrate(model, task_data.train, CPU) == images
-    assert found and all(torch.allclose(value, model.get_buffer(name)) for name, value in found.items())
+    assert buffers and all(torch.allclose(value, model.get_buffer(name)) for name, value in buffers.items())
 
 
 @pytest.mark.slow
@@ -135,8 +135,8 @@ def test_an_accuracy_on_the_way_is_that_of_a_training_which_ends_there(
 ) -> None:
     def run(steps: int, eval_steps: tuple[int, ...]) -> tuple[dict[int, float], torch.Tensor]:
         plan = options(ema=ema, steps=steps, eval_steps=eval_steps, lr=0.02, schedule="constant")
-        one, seen = deepcopy(model), task_data.evaluation
-        result = fine_tune(one, task_data.train, plan, evaluation=seen, device=CPU, statistics=True)
+        one, evaluation = deepcopy(model), task_data.evaluation
+        result = fine_tune(one, task_data.train, plan, evaluation=evaluation, device=CPU, statistics=True)
         return result.accuracy_at_step, weights(one)
 
     (short, _), (long, watched), (_, alone) = run(6, ()), run(20, (6,)), run(20, ())
@@ -181,16 +181,16 @@ def test_weights_decay_and_biases_and_norms_do_not(model: MetaPrunedForImageClas
 def test_mixup_mixes_labels_as_it_mixes_images(model: MetaPrunedForImageClassification, task_data: TaskData) -> None:
     """A network that says how much of each class is shown has the entropy of what it was shown as its loss."""
     run = training._Run(model, task_data.train, options(mixup=0.4), None, CPU, 0, [])
-    shown = []
+    inputs = []
 
     def network(x: torch.Tensor) -> SimpleNamespace:
-        shown.append(x)
+        inputs.append(x)
         return SimpleNamespace(logits=x.clamp(min=1e-12).log())
 
     run.parallel = network  # type: ignore[assignment]
     loss = run._loss(torch.eye(9), torch.arange(9))
-    assert (shown[0] > 0).sum(1).float().mean() - 1 > 0  # at least one image is a mixture
-    assert loss.item() == pytest.approx(torch.special.entr(shown[0]).sum(1).mean().item(), abs=1e-5)
+    assert (inputs[0] > 0).sum(1).float().mean() - 1 > 0  # at least one image is a mixture
+    assert loss.item() == pytest.approx(torch.special.entr(inputs[0]).sum(1).mean().item(), abs=1e-5)
 
 
 class Recorder:
@@ -314,8 +314,8 @@ def test_a_frozen_stem_stays_as_it_is_and_costs_less(
     assert in_stem
     assert all(torch.equal(before[n], after[n]) for n in in_stem)
     assert not torch.equal(before["layer1.0.conv1.weight"], after["layer1.0.conv1.weight"])
-    held = [n for n, p in model.network.named_parameters() if not p.requires_grad]
-    assert held == ["layer4.1.bn2.bias"]  # the next training may move the stem
+    names = [n for n, p in model.network.named_parameters() if not p.requires_grad]
+    assert names == ["layer4.1.bn2.bias"]  # the next training may move the stem
     plain = fine_tune(model, task_data.train, TrainingOptions(steps=3, batch_size=16, eval_steps=()), device=CPU)
     assert frozen.flops < 0.8 * plain.flops
 
