@@ -43,11 +43,15 @@ def test_a_row_with_a_ratio_is_compared_with_its_baseline_at_that_ratio() -> Non
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_page_answers_one_question(page: Path) -> None:
-    """Its title is a question, then come the answer in bold, a table and the command; the index leads to it."""
+    """Its title is a question, then come the answer in bold, a table, the command and caveats; the index has it."""
     title, _, answer = page.read_text().partition("\n\n")
     assert title.startswith("# ") and title.endswith("?")
-    assert re.match(r"\*\*[^*]+\*\*\n\n", answer), "the answer comes first, in bold"
+    bold = re.match(r"\*\*([^*]+)\*\*\n\n", answer)
+    assert bold, "the answer comes first, in bold"
+    assert len(re.split(r"[.?!]\s+", bold[1])) <= 2, "the answer has at most two sentences"
     assert "\n| --- |" in answer and "\n## Command\n" in answer
+    sections = re.findall(r"^## (.+)$", answer, re.M)
+    assert sections.index("Command") < sections.index("Caveats") == len(sections) - 1, "the caveats come last"
     assert len(page.read_text().splitlines()) <= 120
     assert f"]({page.name}) |" in (FINDINGS / "index.md").read_text()
 
