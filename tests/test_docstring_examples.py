@@ -106,4 +106,4 @@ def names(stage: Path, hub: LoopbackHub, few_steps: None) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize(("path", "code"), EXAMPLES, ids=[path.removeprefix("hf_metaprune.") for path, _ in EXAMPLES])
 def test_the_example_runs(path: str, code: str, names: dict[str, Any]) -> None:
-    exec(compile(code, path, "exec"), {**names, "__name__": "example"})
+    exec(compile(code, path, "exec"), {**names, "__name__": "__main__"})

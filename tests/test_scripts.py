@@ -15,7 +15,7 @@ from tests.conftest import REPO, needs_wordnet
 @pytest.mark.slow
 @needs_wordnet
 def test_the_hubs_benchmark_keeps_its_budgets_of_requests_and_bytes() -> None:
-    command = [sys.executable, str(REPO / "scripts" / "bench_hub.py"), "--entries", "12", "--repeats", "1"]
+    command = [sys.executable, str(REPO / "scripts" / "bench_hub.py"), "--entries", "6", "--repeats", "1"]
     variables = os.environ | {"PYTHONPATH": str(REPO), "NLTK_DATA": os.pathsep.join(map(str, nltk.data.path))}
     process = subprocess.run(command, capture_output=True, text=True, cwd=REPO, env=variables, timeout=900, check=False)
     assert process.returncode == 0, process.stderr

@@ -316,7 +316,7 @@ def test_the_code_of_a_page_runs(
 ) -> None:
     """Python and commands of a page, from its top to its end, in one folder, and with few steps."""
     prepared(name_of(path), stage, monkeypatch)
-    names: dict[str, object] = {"__name__": "page"}
+    names: dict[str, object] = {"__name__": "__main__"}
     parts = {registry: dict(registry._parts) for registry in (METHODS, SIMILARITIES)}
     for block in blocks(path):
         if block.not_run:

@@ -152,17 +152,22 @@ class Visit:
         self.page.locator("#messages").get_by_text("The example is ready").wait_for()
         self.page.locator("#classes .class").first.wait_for()
 
-    def add(self, label: str, files: list[Path], says: str) -> None:
-        """Add photos of a class, and wait until the page says what became of them."""
+    def choose(self, label: str, files: list[Path]) -> Any:
+        """Choose photos of a class, and wait until the page lists them; return the last one's row."""
         self.page.get_by_role("tab", name="My photos").click()
         self.page.get_by_label("Name of a class").fill(label)
         self.page.locator("#files input[type=file]").set_input_files([str(file) for file in files])
-        cell = self.page.locator(f'td[aria-label="{files[-1].name}"]')
-        cell.wait_for()
-        self.page.get_by_role("button", name="Add to the class").click()
+        row = self.page.locator(f'td[aria-label="{files[-1].name}"]')
+        row.wait_for()
+        return row
+
+    def add(self, label: str, files: list[Path], says: str) -> None:
+        """Add photos of a class, and wait until the page says what became of them."""
+        row = self.choose(label, files)
+        self.press("Add to the class")
         self.page.locator("#messages").get_by_text(says).wait_for()
         if says.startswith("Added"):
-            cell.wait_for(state="detached")
+            row.wait_for(state="detached")
 
     def set_steps(self, steps: int) -> None:
         """Set the steps, and see that the page has taken them: its slider shows them, too."""

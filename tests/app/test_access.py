@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,15 +33,23 @@ SMALL = """[...document.querySelectorAll('.gradio-container :is(button, [role=ta
 
 
 @pytest.mark.slow
-def test_a_phone_shows_all_of_it_and_a_reader_can_read_it(visit: Callable[..., Visit]) -> None:
+def test_a_phone_shows_comparisons_too_and_a_reader_can_read_it_all(visit: Callable[..., Visit]) -> None:
     one = visit(viewport={"width": 375, "height": 800}, color_scheme="light")
     one.take_example()
     one.set_steps(20)
     one.make()
     one.finish()
     one.press("Compare with baselines")
-    one.page.locator("#comparison tbody tr").nth(3).wait_for()
+    one.page.locator("#comparison tbody tr").nth(3).wait_for()  # its name is there before its row: "Trying ..."
     one.page.locator("button:enabled", has_text="Compare with baselines").wait_for()
+    one.page.get_by_role("button", name="Stop").wait_for(state="hidden")
+    one.message("#comparison", "the whole base")
+    assert one.page.locator("#comparison tbody tr").count() == 4
+    with one.page.expect_download() as download:
+        one.page.locator("#report").click()
+    report = Path(download.value.path()).read_text()
+    assert "without a bank" in report
+    assert "units at random" in report
     assert one.page.evaluate(WIDTH) <= 375
     for scheme in ("light", "dark"):
         one.page.emulate_media(color_scheme=scheme)

@@ -73,11 +73,3 @@ def test_from_the_example_to_three_files(demo: Served, visit: Callable[..., Visi
     one.message("#comparison-messages", "Stopped.")
     assert "Trying" not in one.text("#comparison")
     assert wait_until(lambda: one.page.evaluate("document.activeElement.id") == "compare")
-    one.press("Compare with baselines")
-    one.page.locator("#comparison tbody tr").nth(3).wait_for()  # its name is there before its row: "Trying ..."
-    one.message("#comparison", "the whole base")
-    assert one.page.locator("#comparison tbody tr").count() == 4
-    one.page.get_by_role("button", name="Stop").wait_for(state="hidden")
-    report = saved(one, "#report", tmp_path / "compared.html").read_text()
-    assert "without a bank" in report
-    assert "units at random" in report

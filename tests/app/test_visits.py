@@ -120,10 +120,10 @@ def test_a_training_ends_when_its_photos_are_others(visit: Visits, task_data: Ta
     one = visit()
     one.take_example()
     one.set_steps(400)
+    one.choose("cow", next(iter(write_photos(tmp_path, task_data, (4,)).values())))
     one.make()
     one.page.locator("#progress").get_by_text("Training: step").wait_for()
-    photos = next(iter(write_photos(tmp_path, task_data, (4,)).values()))
-    one.add("cow", photos, "Added 12 photos to “cow”.")
+    one.press("Add to the class")
     one.message("#making-messages", "because you changed the photos")
     assert one.page.locator("#result .tiles").count() == 0
     one.page.locator("#neighbors").wait_for(state="hidden")

@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hf_metaprune.errors import ArchitectureError, OptionError
 from hf_metaprune.masks.mask import Mask
-from hf_metaprune.models.architectures.architecture import Axis, tensor_axes
+from hf_metaprune.models.architectures.architecture import Axis, PrunableLayer, tensor_axes
 from hf_metaprune.models.architectures.lookup import find_architecture, identify_architecture, supported
 from hf_metaprune.models.architectures.registry import ARCHITECTURES, register
 from hf_metaprune.models.slicing import EmptyBranch, count_parameters, shrink, slice_network, slice_state
@@ -37,6 +37,7 @@ from tests.models.networks import (
 )
 
 TOLERANCE = 1e-5
+MOST_SLICED = 40
 
 
 @pytest.mark.parametrize("name", FEW_BY_DEFAULT)
@@ -60,11 +61,12 @@ def test_another_mask_gives_another_output_in_every_layer(name: str) -> None:
     net = network(name)
     sizes, x = sizes_of(net), torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     units = {layer: np.arange(max(1, size // 2)) for layer, size in sizes.items()}
+    every = 1 + len(sizes) // MOST_SLICED  # of a deep network's layers; the masked network stands for the others
     with torch.no_grad():
         expected = masked(net, Mask(units, sizes), x)
-        for layer, size in sizes.items():
+        for number, (layer, size) in enumerate(sizes.items()):
             other = Mask(units | {layer: units[layer] + size - len(units[layer])}, sizes)
-            outputs = logits(slice_network(net, other), x)
+            outputs = logits(slice_network(net, other), x) if number % every == 0 else masked(net, other, x)
             assert (expected - outputs).abs().max() > 100 * TOLERANCE * max(1.0, expected.abs().max().item()), layer
 
 
@@ -74,6 +76,28 @@ def test_every_parameter_is_randomized(name: str) -> None:
     after = randomize(copy.deepcopy(before))
     pairs = zip(before.named_parameters(), after.parameters(), strict=True)
     assert [path for (path, one), other in pairs if (one != other).double().mean() < 0.9] == []
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_probes_see_each_unit_once(name: str) -> None:
+    net = network(name)
+    widths: dict[str, int] = {}
+    for layer in identify_architecture(net).layers(net):
+        module, probe = net.get_submodule(layer.probe.module), layer.probe
+
+        def note(activations: torch.Tensor, layer: PrunableLayer = layer) -> None:
+            widths[layer.name] = activations.shape[layer.probe.dim] // layer.probe.inner
+
+        if probe.at_input:
+            module.register_forward_pre_hook(lambda _, args, note=note: note(args[0]))
+        else:
+            module.register_forward_hook(lambda _, args, output, note=note: note(output))
+    with torch.no_grad():
+        logits(net, torch.randn(2, 3, 32, 32))
+    for module in net.modules():
+        module._forward_hooks.clear()
+        module._forward_pre_hooks.clear()
+    assert widths == sizes_of(net)
 
 
 @pytest.mark.parametrize("name", sorted(FEW))
