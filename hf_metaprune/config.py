@@ -58,14 +58,6 @@ def _type_text(f: Field) -> str:
     return f.type.__name__ if type(f.type) is type else str(f.type)
 
 
-def _type_name(f: Field) -> str:
-    return _type_text(f).removesuffix(" | None")
-
-
-def _may_be_none(f: Field) -> bool:
-    return _type_text(f).endswith(" | None")
-
-
 def check(options: Any) -> None:
     """Check every field of an options dataclass against its metadata.
 
@@ -73,10 +65,10 @@ def check(options: Any) -> None:
         OptionError: names the option, its value, and what it may be.
     """
     for f in fields(options):
-        value, meta = getattr(options, f.name), f.metadata
-        if value is None and (_may_be_none(f) or "fallback" in meta):
+        value, meta, type_text = getattr(options, f.name), f.metadata, _type_text(f)
+        if value is None and (type_text.endswith(" | None") or "fallback" in meta):
             continue
-        kind = _type_name(f)
+        kind = type_text.removesuffix(" | None")
         if kind not in _KINDS:
             raise TypeError(f"option {f.name} has the type {kind}; options have one of: {', '.join(_KINDS)}")
         if not _KINDS[kind][0](value):

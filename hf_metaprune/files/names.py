@@ -25,7 +25,7 @@ def user_path(path: str | Path) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        raise OptionError(f"{path}: there is no such user here; ./{path} is a folder of this name") from error
+        raise OptionError(f"{path}: there is no such user here; write ./{path} for a folder of this name") from error
 
 
 def public_name(source: str) -> str:

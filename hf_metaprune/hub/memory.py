@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..files.names import user_path
+
 log = logging.getLogger(__name__)
 
 DATABASE_FILE = "hf-metaprune-commons-2.sqlite"
@@ -34,7 +36,7 @@ class Memory:
         """Open the memory in a cache folder; that of huggingface_hub if left out."""
         from huggingface_hub import constants
 
-        folder = Path(cache_dir or constants.HF_HOME).expanduser()  # not HF_HUB_CACHE, whose entries must be repos
+        folder = user_path(cache_dir or constants.HF_HOME)  # not HF_HUB_CACHE, whose entries must be repos
         try:
             folder.mkdir(parents=True, exist_ok=True)
             memory = cls(sqlite3.connect(folder / DATABASE_FILE, timeout=10, check_same_thread=False))

@@ -82,6 +82,7 @@ def test_every_parameter_is_randomized(name: str) -> None:
 def test_probes_see_each_unit_once(name: str) -> None:
     net = network(name)
     widths: dict[str, int] = {}
+    handles = []
     for layer in identify_architecture(net).layers(net):
         module, probe = net.get_submodule(layer.probe.module), layer.probe
 
@@ -89,14 +90,13 @@ def test_probes_see_each_unit_once(name: str) -> None:
             widths[layer.name] = activations.shape[layer.probe.dim] // layer.probe.inner
 
         if probe.at_input:
-            module.register_forward_pre_hook(lambda _, args, note=note: note(args[0]))
+            handles.append(module.register_forward_pre_hook(lambda _, args, note=note: note(args[0])))
         else:
-            module.register_forward_hook(lambda _, args, output, note=note: note(output))
+            handles.append(module.register_forward_hook(lambda _, args, output, note=note: note(output)))
     with torch.no_grad():
         logits(net, torch.randn(2, 3, 32, 32))
-    for module in net.modules():
-        module._forward_hooks.clear()
-        module._forward_pre_hooks.clear()
+    for handle in handles:
+        handle.remove()
     assert widths == sizes_of(net)
 
 
