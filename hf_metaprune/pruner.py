@@ -16,10 +16,11 @@ from .adapt.retrieval import find_voters
 from .adapt.strategies import STRATEGIES, first_model, note_unheld
 from .adapt.voters import Voters
 from .bank.bank import Bank, open_bank
-from .config import NOT_SWEPT, VOTED, AdaptOptions, TrainingOptions, check_ratio, merge_options, unused_options
+from .config import NOT_SWEPT, VOTED, AdaptOptions, TrainingOptions, check_ratio, merge_options
 from .data.loading import read_task_data
 from .data.task import TaskData
 from .errors import BankError, DataError, OptionError
+from .options import unused_options
 from .result import AdaptResult
 from .similarity import Neighbor, Query, get_similarity
 from .sizing.fitting import check_bounds, check_reachable, is_even, make_budget, select_mask

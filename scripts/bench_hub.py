@@ -3,8 +3,9 @@
 
 The Hub is the tests' own on loopback (`tests/hub`), which the real client talks to over HTTP and which counts. It has
 not the distance of the real one: seconds are those of this machine's work. The client runs in processes of its own
-(`hub_client.py`), a fresh one for each ranking. The entries are sub-networks of the demo bank's base with random masks
-(`random_bank.py`): what they know does not matter here. Needs the WordNet data.
+(`hub_client.py`), another one for each ranking; they have imported the library, and nothing else. The entries are
+sub-networks of the demo bank's base with random masks (`random_bank.py`): what they know does not matter here. Needs
+the WordNet data.
 
     OMP_NUM_THREADS=1 uv run --extra dev scripts/bench_hub.py
     OMP_NUM_THREADS=1 uv run --extra dev scripts/bench_hub.py --entries 25 --repeats 1
@@ -16,9 +17,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -26,9 +24,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Annotated, Any
 
+import hub_client
 import typer
 from build_demo_bank import held_out_classes
 from random_bank import cifar100_task, make_bank, random_models
@@ -38,11 +38,11 @@ from hf_metaprune.bank.commits import COMMIT_ENTRIES
 from hf_metaprune.files.layout import BASE_FOLDER, CARD, CONFIG, INDEX_FILE, PREPROCESSOR, REPORT, WEIGHTS
 from hf_metaprune.reporting.model_card import ModelCard
 from hf_metaprune.reporting.report_files import load_report
-from tests.hub import LoopbackHub, environment
+from tests import forked
+from tests.hub import LoopbackHub
 
 log = logging.getLogger("bench_hub")
 REPO = Path(__file__).resolve().parents[1]
-CLIENT = Path(__file__).with_name("hub_client.py")
 DEMO_BANK, EXAMPLE = REPO / "space" / "demo_bank", REPO / "space" / "examples" / "unseen_five"
 TOKEN = "hf_token_of_me"
 BANK, MODEL = "me/bank", "me/model"
@@ -93,23 +93,26 @@ class Bench:
 
     @contextmanager
     def client(self, home: str) -> Iterator[Run]:
-        """A fresh process that runs steps of `hub_client.py`, each of which gives a row that has no name yet."""
-        variables = os.environ | environment(self.hub, self.work / home, TOKEN)
-        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        with subprocess.Popen([sys.executable, str(CLIENT)], env=variables, cwd=REPO, **pipes) as process:
-            yield partial(self._run, process)
+        """A process that runs steps of `hub_client.py`, each of which gives a row that has no name yet."""
+        context = forked.context()
+        ours, theirs = context.Pipe()
+        arguments = (theirs, self.hub.endpoint, self.work / home, TOKEN)
+        process = context.Process(target=hub_client.answer, args=arguments)
+        process.start()
+        theirs.close()
+        with ours:
+            yield partial(self._run, ours)
+        process.join()
 
-    def _run(self, process: subprocess.Popen[str], step: str, **options: Any) -> Row:
-        assert process.stdin is not None
-        assert process.stdout is not None
+    def _run(self, client: Connection, step: str, **options: Any) -> Row:
         self.hub.reset_log()
-        process.stdin.write(json.dumps(options | {"step": step}) + "\n")
-        process.stdin.flush()
-        answer = process.stdout.readline()
-        if not answer:
-            raise SystemExit(f"step {step} failed")
+        client.send(options | {"step": step})
+        try:
+            facts = client.recv()
+        except EOFError:
+            raise SystemExit(f"step {step} failed") from None
         methods = Counter(request.method for request in self.hub.requests)
-        row = Row(step, methods, self.hub.bytes_out, self.hub.bytes_in, json.loads(answer))
+        row = Row(step, methods, self.hub.bytes_out, self.hub.bytes_in, facts)
         log.info("%s: %d requests, %s", step, row.requests, row.facts)
         return row
 

@@ -1,19 +1,16 @@
-#!/usr/bin/env python
-"""The steps that `bench_hub.py` measures: JSON lines of names and options come in, of facts go out.
-
-echo '{"step": "publish", "bank": "space/demo_bank", "repo_id": "me/bank"}' | uv run scripts/hub_client.py
-"""
+"""The steps that `bench_hub.py` measures, in a process of their own: names and options come in, facts go out."""
 
 from __future__ import annotations
 
-import json
 import re
-import sys
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 
 from hf_metaprune import Bank, MetaPruner
@@ -22,6 +19,7 @@ from hf_metaprune.data.preprocessing import Preprocessing
 from hf_metaprune.data.synsets import wordnet
 from hf_metaprune.data.task import Task
 from hf_metaprune.similarity import Query, get_similarity
+from tests.hub.client import point_at
 
 Facts = dict[str, Any]
 TINY = {"steps": 1, "eval_steps": (0,), "precision": "fp32"}
@@ -68,17 +66,25 @@ def peak_mb() -> float | None:
     return int(match[1]) * 1024 / 1e6 if match else None
 
 
-def main() -> None:
-    """Answer each line; what is imported, and the WordNet data, is loaded before any clock runs."""
-    wordnet()
-    for line in sys.stdin:
-        options = json.loads(line)
+def answer(requests: Connection, endpoint: str, home: Path, token: str) -> None:
+    """Run the steps that come in until there are no more; what is needed is loaded before any clock runs.
+
+    Args:
+        requests: gives dicts of options, with the name of the step; gets a dict of facts for each.
+        endpoint: the Hub's address.
+        home: folder of the client's cache.
+        token: the account's.
+    """
+    point_at(SimpleNamespace(endpoint=endpoint), pytest.MonkeyPatch(), home, token)  # type: ignore[arg-type]
+    while True:
+        try:
+            options = requests.recv()
+        except EOFError:
+            return
         step = STEPS[options.pop("step")]
+        if step in (rank, adapt):
+            wordnet()
         before, began, cpu = peak_mb(), time.perf_counter(), time.process_time()
         facts = step(**options)
         times = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
-        print(json.dumps(facts | times | {"peak_mb": peak_mb(), "peak_mb_before": before}), flush=True)
-
-
-if __name__ == "__main__":
-    main()
+        requests.send(facts | times | {"peak_mb": peak_mb(), "peak_mb_before": before})

@@ -21,9 +21,10 @@ import typer
 from hf_metaprune.adapt.recipes import default_texts
 from hf_metaprune.cli.app import app
 from hf_metaprune.cli.commands import registered_names
-from hf_metaprune.config import NOT_SWEPT, AdaptOptions, SearchOptions, TrainingOptions, option_fields
+from hf_metaprune.config import NOT_SWEPT, AdaptOptions, SearchOptions, TrainingOptions
 from hf_metaprune.methods import get_method
 from hf_metaprune.methods.method import METHODS
+from hf_metaprune.options import option_fields
 
 REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"
 GENERATED = "<!-- Written by scripts/make_cli_docs.py from the code; do not edit. -->\n"

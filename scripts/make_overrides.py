@@ -10,7 +10,8 @@ import json
 from dataclasses import Field
 from pathlib import Path
 
-from hf_metaprune.config import SIZE_OPTIONS, AdaptOptions, TrainingOptions, option_fields
+from hf_metaprune.config import SIZE_OPTIONS, AdaptOptions, TrainingOptions
+from hf_metaprune.options import option_fields
 
 OUT = Path(__file__).resolve().parents[1] / "hf_metaprune" / "overrides.py"
 HEAD = '''"""The options as typed keyword arguments. Made from `config.py` by scripts/make_overrides.py: do not edit."""

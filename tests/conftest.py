@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import shutil
 import subprocess
 import sys
-import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -53,35 +53,50 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With --dist loadgroup, let one worker run all tests of the page, and one all of export.
+    """With --dist loadgroup, let one worker run all tests of a file, and all of the page and all of export.
 
-    Browsers and servers slow each other down, and translations of models are shared.
+    What a module's fixtures make is made once then, translations of models too; browsers and servers slow each other
+    down. Files of a few long tests are spread.
     """
     if config.getvalue("dist") != "loadgroup":
         return None
     from xdist.scheduler import LoadScopeScheduling
 
-    class ByFolder(LoadScopeScheduling):
+    class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return next((folder for folder in ("tests/app/", "tests/export/") if nodeid.startswith(folder)), nodeid)
+            file = nodeid.partition("::")[0]
+            if file in ("tests/test_site.py", "tests/test_docstring_examples.py"):
+                return nodeid
+            return next((folder for folder in ("tests/app/", "tests/export/") if file.startswith(folder)), file)
 
-    return ByFolder(config, log)
+    return ByFile(config, log)
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_sessionstart(session: pytest.Session) -> None:
-    """Let coverage follow the main thread only.
-
-    On Python 3.11 a thread dies of coverage's trace function if it starts while another thread installs its own.
-    """
-    if session.config.pluginmanager.hasplugin("_cov"):
-        threading.settrace(None)  # type: ignore[arg-type]
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --coverage."""
+    parser.addoption(
+        "--coverage", type=Path, metavar="FOLDER", help="Write which lines of the library ran (CONTRIBUTING.md)."
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Run a slow test that is named by its id."""
+    """Watch what runs if asked to, before anything imports the library; run a slow test that is named by its id."""
+    if config.option.coverage:
+        from tests.coverage import Coverage
+
+        config.pluginmanager.register(Coverage(config.option.coverage))
     if config.option.markexpr == "not slow" and config.args and all("::" in argument for argument in config.args):
         config.option.markexpr = ""
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over what the tests import, which takes 6% of the time of a worker."""
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Let it see all again, or libraries in C++ complain that nothing of them was freed."""
+    gc.unfreeze()
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -14,7 +14,7 @@ import hf_metaprune
 ROOT = Path(hf_metaprune.__file__).parent
 
 FLOORS = (
-    *("errors", "version", "text", "files", "registry", "hub", "config", "overrides"),
+    *("errors", "version", "text", "files", "registry", "hub", "options", "config", "overrides"),
     *("drawing", "masks", "data", "models", "sizing", "training", "methods"),
     *("reporting", "bank", "similarity", "adapt", "export"),
     *("result", "pruner", "_auto", "", "app", "cli"),

@@ -19,7 +19,7 @@ from hf_metaprune import Bank, MetaPruner
 from hf_metaprune.adapt.plan import resolve_options
 from hf_metaprune.adapt.strategies import order_by_votes
 from hf_metaprune.adapt.voters import Voters
-from hf_metaprune.config import AdaptOptions, TrainingOptions, merge_options, option_fields
+from hf_metaprune.config import AdaptOptions, TrainingOptions, merge_options
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import (
     BankError,
@@ -33,6 +33,7 @@ from hf_metaprune.errors import (
 )
 from hf_metaprune.masks.mask import Mask, keep_count
 from hf_metaprune.models.architectures.recipe import CONVOLUTIONAL, TRANSFORMER
+from hf_metaprune.options import option_fields
 from hf_metaprune.reporting.report import AdaptReport
 from hf_metaprune.reporting.report_files import save_report
 from hf_metaprune.result import AdaptResult, load_result

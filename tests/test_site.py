@@ -22,8 +22,9 @@ from hf_metaprune import Bank, MetaPruner, cli
 from hf_metaprune.cli.app import app
 from hf_metaprune.cli.commands import method_options
 from hf_metaprune.cli.options import field_type, split_values
-from hf_metaprune.config import AdaptOptions, SearchOptions, TrainingOptions, option_fields, override
+from hf_metaprune.config import AdaptOptions, SearchOptions, TrainingOptions
 from hf_metaprune.methods.method import METHODS
+from hf_metaprune.options import option_fields, override
 from hf_metaprune.similarity.similarity import SIMILARITIES
 from scripts import make_cli_docs
 from tests.conftest import REPO
@@ -351,16 +352,19 @@ def run_command(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
-def test_a_notebook_runs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    notebook = nbformat.read(str(path), as_version=4)
-    (parameters,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ()))
-    names = re.findall(r"^(\w+) = ", parameters.source, re.M)
-    parameters.source = "".join(f"{name} = {SMALL[name]}\n" for name in names)
+def test_the_notebooks_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after the other in one kernel, which imports the library once, and forgets what each defines."""
+    cells = []
+    for path in NOTEBOOKS:
+        notebook = nbformat.read(str(path), as_version=4)
+        (parameters,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ()))
+        names = re.findall(r"^(\w+) = ", parameters.source, re.M)
+        parameters.source = "".join(f"{name} = {SMALL[name]}\n" for name in names)
+        cells += [nbformat.v4.new_code_cell("%reset -f"), *notebook.cells]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(REPO), os.environ.get("PYTHONPATH")])))
-    here = {"metadata": {"path": path.parent}}
-    NotebookClient(notebook, timeout=600, startup_timeout=600, kernel_name="python3", resources=here).execute()
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    whole, here = nbformat.v4.new_notebook(cells=cells), {"metadata": {"path": DOCS / "notebooks"}}
+    NotebookClient(whole, timeout=600, startup_timeout=600, kernel_name="python3", resources=here).execute()
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
     errors = [one for one in outputs if one.get("name") == "stderr" and "are pruned only after" not in one["text"]]
     assert errors == []  # a reader sees no warnings
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
-from ..config import SIZE_OPTIONS, AdaptOptions, TrainingOptions, override
+from ..config import SIZE_OPTIONS, AdaptOptions, TrainingOptions
 from ..data.task import TaskData
 from ..errors import OptionError
 from ..masks.mask import Mask
 from ..models.architectures.recipe import CONVOLUTIONAL, Recipe
+from ..options import override
 from ..similarity import Neighbor
 from ..sizing.cost_model import CostModel
 from ..sizing.fitting import check_bounds, make_sizing, task_cost_model

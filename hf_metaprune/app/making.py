@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from ..config import AdaptOptions, option_fields
+from ..config import AdaptOptions
+from ..options import option_fields
 from . import views
 from .events import move_focus, run_in_turn, run_steps
 from .jobs import BackgroundJob, Progress, ProgressCallback, StoppedError

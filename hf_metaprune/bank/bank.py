@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..config import SearchOptions, override
+from ..config import SearchOptions
 from ..errors import BaseMismatchError, FormatError, MissingFileError, NotABankError, OptionError
 from ..files.layout import BANK_FILE, BASE_FOLDER, CONFIG, FORMAT_VERSION, INDEX_FILE
 from ..files.names import is_repo_id, user_path
@@ -16,6 +16,7 @@ from ..files.storage import new_folder, read_json, storage_errors, write_json
 from ..hub.files import HubFiles, LocalFiles
 from ..hub.repo import Published
 from ..models.base_model import BaseModel, identify
+from ..options import override
 from ..version import __version__
 from .index import MAX_INDEX_BYTES, read_stored_meta
 from .meta import check_meta, read_meta

@@ -10,8 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-from ..config import AdaptOptions, SearchOptions, TrainingOptions, option_fields
+from ..config import AdaptOptions, SearchOptions, TrainingOptions
 from ..errors import DataError, MetaPruneError, OptionError
+from ..options import option_fields
 from ..version import __version__
 from .bank import BankArgument, BankRevision, bank_app
 from .commands import Command

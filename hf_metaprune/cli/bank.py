@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from ..config import override
 from ..errors import OptionError
 from ..files.layout import BANK_FILE
 from ..files.names import user_path
+from ..options import override
 from ..text import quantity
 from .commands import DEFAULT_METHOD, MethodCommand, method_values
 from .output import Json, escape_markup, out, print_json, show_progress, sparkline, table

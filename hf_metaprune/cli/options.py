@@ -12,8 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from ..adapt.recipes import default_texts
-from ..config import option_fields
 from ..errors import OptionError
+from ..options import option_fields
 
 
 def _annotation(cls: Any, f: Field) -> Any:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from ..config import option
 from ..masks.mask import Mask
 from ..masks.scores import ScoreMask
+from ..options import option
 from .learned_scores import LearnedScoreOptions, LearnedScorePruning, ScoreTraining
 from .method import register_method
 

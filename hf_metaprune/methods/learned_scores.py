@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
-from ..config import MethodOptions, TrainingOptions, option
+from ..config import MethodOptions, TrainingOptions
 from ..masks.mask import Mask, keep_count
 from ..masks.scores import ScoreMask
 from ..models.modeling import MetaPrunedForImageClassification
 from ..models.slicing import shrink
+from ..options import option
 from ..training.learnable_scores import LearnableScores, ScoreHistory
 from ..training.loop import TrainingResult, TrainingState, fine_tune
 from .iterative import next_mask

@@ -9,10 +9,11 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 
-from ..config import MethodOptions, TrainingOptions, option
+from ..config import MethodOptions, TrainingOptions
 from ..data.images import ImageSet
 from ..models.base_model import BaseModel
 from ..models.modeling import MetaPrunedForImageClassification
+from ..options import option
 from ..registry import Registry
 from ..training.loop import Callback, TrainingResult, fine_tune
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from ..config import option
 from ..masks.mask import keep_count
+from ..options import option
 from .method import SgdOptions
 
 

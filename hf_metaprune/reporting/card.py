@@ -58,19 +58,19 @@ class Card(ABC):
             FormatError: a value cannot be written as YAML.
         """
         existing, own = (card if card and card.strip() else None for card in (existing, own))
-        self.license = (
-            self.license or stated_license(existing) or (None if _states_license(existing) else stated_license(own))
-        )
+        cards = [card for card in (existing, own) if card is not None]
+        values = {card: _values(card) for card in cards}  # parsed once: it is most of the work
+        self.license = self.license or _kept_license([values[card] for card in cards])
         body = self.text().strip() + "\n"
         written_keys = ",".join(key for key in self.own_keys if self.data().get(key) is not None)
         mark = f"<!-- hf-metaprune card {_digest(body)} {written_keys} -->"
         new_card = f"{_dump_front(self.data())}\n{body}\n{mark}\n"
-        kept_card = existing if existing is not None else own
-        if kept_card is None:
+        if not cards:
             return new_card
+        kept_card = cards[0]
+        kept_text = _below_front(kept_card)
         try:
-            kept_text = split_card(kept_card)[1]
-            front = _edit_front(kept_card, self._merged_data(*(card for card in (existing, own) if card is not None)))
+            front = _edit_front(kept_card, self._merged_data(values))
         except FormatError:
             return kept_card  # a card that cannot be parsed is left as it is
         line_end = "\r\n" if front.endswith("\r\n") else "\n"
@@ -91,15 +91,20 @@ class Card(ABC):
         """Return the text of a card with this model's name in place of an earlier one."""
         return text
 
-    def _merged_data(self, *cards: str) -> dict[str, Any]:
+    def _merged_data(self, values: dict[str, dict[str, Any] | None]) -> dict[str, Any]:
         """Return the values of the YAML block with keys and tags that people have added to earlier cards.
 
         If two cards have the same key, the first card counts.
+
+        Raises:
+            FormatError: a card cannot be parsed.
         """
         own_data = {key: value for key, value in self.data().items() if value is not None}
         data, tags = dict[str, Any](), list(own_data["tags"])
-        for card in cards:
-            outdated_keys, card_data = {*self.measured_keys, *_written_keys(card)}, split_card(card)[0]
+        for card, card_data in values.items():
+            if card_data is None:
+                raise FormatError("the card's YAML cannot be read")
+            outdated_keys = {*self.measured_keys, *_written_keys(card)}
             data |= {key: value for key, value in card_data.items() if key not in outdated_keys and key not in data}
             card_tags = card_data.get("tags")
             tag_list = card_tags if isinstance(card_tags, list) else [card_tags]
@@ -122,23 +127,19 @@ def sends_own_text(existing: str | None, own: str) -> bool:
     return bool(mark and mark[3] == _digest(_card_text(existing)))  # unchanged since it was sent from a folder
 
 
+def _below_front(content: str) -> str:
+    """Return what is below the YAML block of a card, with its mark."""
+    front = FRONT_PATTERN.match(content)
+    return content[front.end() :] if front else content
+
+
 def _card_text(content: str) -> str:
     """Return the text of a card, without its mark."""
-    mark, front = MARK_PATTERN.search(content), FRONT_PATTERN.match(content)
-    text = content[front.end() if front else 0 : mark.start() if mark else len(content)]
-    return text.replace("\r\n", "\n").strip() + "\n"
+    return MARK_PATTERN.sub("", _below_front(content)).replace("\r\n", "\n").strip() + "\n"
 
 
 def _sent_suffix(mark: re.Match[str]) -> str:
     return f" sent {mark[3]}" if mark[3] else ""
-
-
-def _states_license(existing: str | None) -> bool:
-    """Return whether a card states any license, also one that `stated_license` does not take."""
-    try:
-        return split_card(existing or "")[0].get("license") is not None
-    except FormatError:
-        return True
 
 
 def _written_keys(content: str) -> list[str]:
@@ -147,13 +148,21 @@ def _written_keys(content: str) -> list[str]:
     return [key for key in (mark[2] or "").split(",") if key != "tags"] if mark else []
 
 
-def stated_license(existing: str | None) -> str | None:
-    """Return the license that a card states, or None."""
+def _kept_license(values: list[dict[str, Any] | None]) -> str | None:
+    """Return the license of the first card that states one; None if it is no name, or if a card cannot be read."""
+    for data in values:
+        license = None if data is None else data.get("license")
+        if data is None or license is not None:
+            return license if isinstance(license, str) and len(license) <= 100 else None
+    return None
+
+
+def _values(card: str) -> dict[str, Any] | None:
+    """Return the values of a card's YAML block; None if they cannot be read."""
     try:
-        license = split_card(existing or "")[0].get("license")
+        return split_card(card)[0]
     except FormatError:
         return None
-    return license if isinstance(license, str) and len(license) <= 100 else None
 
 
 def split_card(content: str) -> tuple[dict[str, Any], str]:

@@ -20,6 +20,7 @@ from PIL import Image
 
 from hf_metaprune import Bank
 from hf_metaprune.data.task import TaskData
+from tests import forked
 from tests.conftest import CHROMIUM
 
 playwright = pytest.importorskip("playwright.sync_api")
@@ -38,6 +39,10 @@ class Served:
     def log(self) -> str:
         """What the server has written."""
         return (self.files / "server.log").read_text()
+
+    def forget_peak_memory(self) -> None:
+        """Let `peak_memory` count from now on."""
+        Path(f"/proc/{self.process}/clear_refs").write_text("5")
 
     def peak_memory(self) -> int:
         """Bytes that the server has held at most."""
@@ -73,7 +78,7 @@ def write_photos(root: Path, data: TaskData, classes: tuple[int, ...], count: in
 @pytest.fixture(scope="session")
 def served(bank_folder: Path, examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The page of the tiny bank."""
-    yield from serve(tmp_path_factory.mktemp("server"), "--bank", bank_folder, "--examples", examples)
+    yield from serve_forked(tmp_path_factory.mktemp("server"), "--bank", bank_folder, "--examples", examples)
 
 
 def free_port() -> int:
@@ -86,24 +91,44 @@ def free_port() -> int:
     raise RuntimeError("there is no free port")
 
 
+SETTINGS = {"HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False"}
+
+
 def serve(files: Path, *arguments: object, **environment: str) -> Iterator[Served]:
-    """Run ``hf-metaprune space``, and wait until it says that it is ready."""
+    """Run ``hf-metaprune space`` in a fresh process, and wait until it says that it is ready."""
     code = "import sys; from hf_metaprune.cli import main; sys.argv[0] = 'hf-metaprune'; main()"
     port = free_port()
     command = [sys.executable, "-u", "-c", code, "space", "--port", port, *arguments]
-    env = {**os.environ, "TMPDIR": str(files), "HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False"}
-    env |= environment
+    env = {**os.environ, "TMPDIR": str(files), **SETTINGS, **environment}
     log = files / "server.log"
     with open(log, "w") as log_file:
         server = subprocess.Popen([str(word) for word in command], stdout=log_file, stderr=log_file, env=env)
     try:
-        ready = wait_until(lambda: "serving http" in log.read_text() or server.poll() is not None)
-        if not ready or server.poll() is not None:
-            pytest.fail(f"the page could not be served: {log.read_text()}")
+        wait_for_page(log, lambda: server.poll() is None)
         yield Served(f"http://127.0.0.1:{port}/", files, server.pid)
     finally:
         server.kill()
         server.wait()
+
+
+def serve_forked(files: Path, *arguments: object) -> Iterator[Served]:
+    """Run ``hf-metaprune space`` in a process that has imported the library already."""
+    port, log = free_port(), files / "server.log"
+    words = ["space", "--port", str(port), *map(str, arguments)]
+    server = forked.context().Process(target=forked.run_command, args=(words, log, {"TMPDIR": str(files), **SETTINGS}))
+    server.start()
+    try:
+        wait_for_page(log, server.is_alive)
+        yield Served(f"http://127.0.0.1:{port}/", files, server.pid or 0)
+    finally:
+        server.kill()
+        server.join()
+
+
+def wait_for_page(log: Path, is_alive: Callable[[], bool]) -> None:
+    """Wait until a server says that it is ready."""
+    if not wait_until(lambda: not is_alive() or (log.exists() and "serving http" in log.read_text())) or not is_alive():
+        pytest.fail(f"the page could not be served: {log.read_text()}")
 
 
 @pytest.fixture(scope="session")

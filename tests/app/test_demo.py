@@ -16,7 +16,7 @@ from datasets import Dataset
 
 from hf_metaprune.result import load_result
 
-from .conftest import Served, Visit, serve, wait_until
+from .conftest import Served, Visit, serve_forked, wait_until
 
 SPACE = Path(__file__).parents[2] / "space"
 
@@ -24,7 +24,9 @@ SPACE = Path(__file__).parents[2] / "space"
 @pytest.fixture
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The page as ``hf-metaprune space`` serves it."""
-    yield from serve(tmp_path_factory.mktemp("demo"), "--bank", SPACE / "demo_bank", "--examples", SPACE / "examples")
+    yield from serve_forked(
+        tmp_path_factory.mktemp("demo"), "--bank", SPACE / "demo_bank", "--examples", SPACE / "examples"
+    )
 
 
 def saved(one: Visit, button: str, path: Path) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -100,3 +102,11 @@ def test_a_data_set_that_is_not_there_is_said(visit: Visits, online: Served) -> 
         one.page.get_by_label("Data set of the Hub").fill(name)
         one.press("Use this data set")
         one.message("#messages", says)
+
+
+@pytest.mark.slow
+def test_a_server_that_is_ended_leaves_no_files(online: Served) -> None:
+    assert len(list(online.files.glob("hf-metaprune-*"))) == 1
+    os.kill(online.process, signal.SIGTERM)
+    assert wait_until(lambda: list(online.files.glob("hf-metaprune-*")) == [])
+    assert "Traceback" not in online.log()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,9 @@ from hf_metaprune.app.shared import SharedState
 from hf_metaprune.app.visitor import Visitors
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import MetaPruneError
+from tests import forked
+
+from .conftest import free_port
 
 
 def test_the_bank_is_opened_once_for_all(bank_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,12 +48,13 @@ def test_a_bank_that_is_not_there_is_said_to_everyone(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_bank_that_is_not_there_ends_the_server(tmp_path: Path) -> None:
-    code = "import sys; from hf_metaprune.cli import main; sys.argv[0] = 'hf-metaprune'; main()"
-    command = [sys.executable, "-c", code, "space", "--bank", str(tmp_path / "nothing"), "--port", "7899"]
-    process = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    assert process.returncode == 1
-    assert "nothing" in process.stderr
-    assert "Traceback" not in process.stderr
+    words = ["space", "--bank", str(tmp_path / "nothing"), "--port", str(free_port())]
+    process = forked.context().Process(target=forked.run_command, args=(words, tmp_path / "log", {}))
+    process.start()
+    process.join(240)
+    assert process.exitcode == 1
+    assert "nothing" in (tmp_path / "log").read_text()
+    assert "Traceback" not in (tmp_path / "log").read_text()
 
 
 def test_examples_are_shown_with_their_classes(tmp_path: Path, examples: Path) -> None:

@@ -22,9 +22,16 @@ def test_from_an_example_to_a_model_on_disk(visit: Visits, tmp_path: Path, examp
     one.wait_for_bank(bank_folder)
     one.message("#size", "of the base")  # before anything is chosen
     usual = one.text("#size")
-    one.page.get_by_label("range slider for How small").press("ArrowLeft")
-    assert wait_until(lambda: one.text("#size") != usual)
-    one.page.get_by_label("range slider for How small").press("ArrowRight")
+    slider = one.page.get_by_label("range slider for How small")
+    ratio = slider.input_value()
+
+    def other_size() -> bool:
+        slider.press("ArrowLeft")  # again, if the page has set it back to the bank's own while it started
+        return one.text("#size") != usual
+
+    assert wait_until(other_size)
+    slider.fill(ratio)
+    assert wait_until(lambda: one.text("#size") == usual)
     one.take_example()
     one.set_steps(20)
     one.make()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import multiprocessing.context
 import shutil
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from hf_metaprune.data.images import ImageSet
 from hf_metaprune.data.task import Task, TaskData, draw_tasks
 from hf_metaprune.errors import DataError, StorageError
 from hf_metaprune.methods import IterativeOptions
+from tests import forked
 from tests.tiny import LABELS, striped_images, tiny_preprocessing
 
 
@@ -80,14 +79,6 @@ def build_in_child(root: str, log: str) -> None:
         print("done", file=file, flush=True)
 
 
-@pytest.fixture(scope="module")
-def processes() -> multiprocessing.context.ForkServerContext:
-    """Fresh processes that need not import everything again."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.bank.test_building", "timm", "hf_metaprune.models.modeling"])
-    return context
-
-
 def lines(log: Path) -> list[str]:
     return log.read_text().split() if log.exists() else []
 
@@ -100,11 +91,9 @@ def empty_bank(own_bank: Bank) -> Bank:
 
 
 @pytest.mark.slow
-def test_two_processes_build_into_one_folder(
-    empty_bank: Bank, tmp_path: Path, processes: multiprocessing.context.ForkServerContext
-) -> None:
+def test_two_processes_build_into_one_folder(empty_bank: Bank, tmp_path: Path) -> None:
     logs = [tmp_path / "one", tmp_path / "two"]
-    both = [processes.Process(target=build_in_child, args=(str(empty_bank.root), str(log))) for log in logs]
+    both = [forked.context().Process(target=build_in_child, args=(str(empty_bank.root), str(log))) for log in logs]
     for process in both:
         process.start()
     for process in both:
@@ -118,15 +107,13 @@ def test_two_processes_build_into_one_folder(
 
 
 @pytest.mark.slow
-def test_nothing_finished_is_lost_when_a_build_is_killed(
-    empty_bank: Bank, tmp_path: Path, processes: multiprocessing.context.ForkServerContext
-) -> None:
+def test_nothing_finished_is_lost_when_a_build_is_killed(empty_bank: Bank, tmp_path: Path) -> None:
     """kill -9 in the middle of a build, five times, at moments spread over the work on an entry."""
     log, root = tmp_path / "log", empty_bank.root
     finished_ids: set[str] = set()
     for kill in range(5):
         n_lines = len(lines(log))
-        process = processes.Process(target=build_in_child, args=(str(root), str(log)))
+        process = forked.context().Process(target=build_in_child, args=(str(root), str(log)))
         process.start()
         while len(lines(log)) == n_lines and process.is_alive():  # until an entry is done and the next is under way
             process.join(0.001)
@@ -143,7 +130,7 @@ def test_nothing_finished_is_lost_when_a_build_is_killed(
             log.write_text("")
             finished_ids = set(bank.entries)
     log.write_text("")
-    process = processes.Process(target=build_in_child, args=(str(root), str(log)))
+    process = forked.context().Process(target=build_in_child, args=(str(root), str(log)))
     process.start()
     process.join(300)
     assert process.exitcode == 0

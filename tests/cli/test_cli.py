@@ -12,9 +12,10 @@ import pytest
 
 from hf_metaprune import cli
 from hf_metaprune.bank.bank import Bank
-from hf_metaprune.config import AdaptOptions, TrainingOptions, option_fields
+from hf_metaprune.config import AdaptOptions, TrainingOptions
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import StorageError
+from hf_metaprune.options import option_fields
 from hf_metaprune.pruner import MetaPruner
 from tests.conftest import REPO
 from tests.tiny import make_vit_base

@@ -17,7 +17,7 @@ from tests.fuzz.watch import MB, CaseFailure, Watch, little_memory
 CASES = {
     "bank.json": 400,
     "index": 300,
-    "card": 150,
+    "card": 100,
     "header": 500,
     "listed": 500,
     "entry config": 120,

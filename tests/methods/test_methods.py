@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from hf_metaprune.cli.commands import DEFAULT_METHOD, named_method
-from hf_metaprune.config import option, option_fields
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import OptionError
 from hf_metaprune.masks.mask import Mask, keep_count
@@ -21,6 +20,7 @@ from hf_metaprune.methods.method import SgdOptions
 from hf_metaprune.methods.schedule import counts_by_step, least_steps
 from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.models.slicing import shrink
+from hf_metaprune.options import option, option_fields
 from hf_metaprune.training.importance import ActivationRecorder, TaylorRecorder, magnitude_scores
 from hf_metaprune.training.loop import TrainingState, fine_tune
 from hf_metaprune.training.statistics import recalibrate

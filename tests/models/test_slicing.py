@@ -37,7 +37,7 @@ from tests.models.networks import (
 )
 
 TOLERANCE = 1e-5
-MOST_SLICED = 40
+MOST_SLICED = 12
 
 
 @pytest.mark.parametrize("name", FEW_BY_DEFAULT)

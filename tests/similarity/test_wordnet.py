@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import islice
 
 import pytest
 import torch
@@ -37,7 +38,7 @@ def test_task_similarity_is_symmetric_and_1_for_the_same_task() -> None:
 @pytest.mark.slow
 def test_wu_and_palmer_is_that_of_nltk_in_both_directions() -> None:
     rng = random.Random(0)
-    nouns, verbs = (list(wordnet().all_synsets(pos)) for pos in "nv")
+    nouns, verbs = (list(islice(wordnet().all_synsets(pos), 4000)) for pos in "nv")
     some = rng.sample(nouns, 8)
     pairs = [(a, rng.choice(nouns)) for a in some] + [(a, rng.choice(a.hypernyms() or [a])) for a in some]
     pairs += [(a, rng.choice([c for b in a.hypernyms() for c in b.hyponyms()] or [a])) for a in some]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-import subprocess
-import sys
+import socket
 from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,9 +12,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hf_metaprune import MetaPruner
 from hf_metaprune.config import TrainingOptions
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import DataError, OptionError
@@ -29,7 +30,8 @@ from hf_metaprune.training.forward import accuracy, predict_logits
 from hf_metaprune.training.hardware import pick_device
 from hf_metaprune.training.loop import TrainingState, batch_rows, fine_tune, lr_factor, make_optimizer
 from hf_metaprune.training.statistics import recalibrate
-from tests.conftest import REPO, first_by_default
+from tests import forked
+from tests.conftest import first_by_default
 
 CPU = torch.device("cpu")
 
@@ -339,26 +341,32 @@ def test_devices() -> None:
         pick_device("quantum")
 
 
+def train_as(variables: dict[str, str], bank: Path, photos: Path, out: Path) -> None:
+    """Train as one of several processes, with the variables that `torchrun` and `accelerate launch` set."""
+    os.environ.update(variables)
+    accelerator = Accelerator(cpu=True)
+    assert accelerator.num_processes == 2
+    result = MetaPruner.from_hub(bank).adapt(str(photos), steps=4, batch_size=16, eval_steps=(0,))
+    torch.save((result.model.state_dict(), result.report.losses), out / f"{accelerator.process_index}.pt")
+
+
 @pytest.mark.slow
 def test_two_processes_train_one_model(bank_folder: Path, photos: Path, tmp_path: Path) -> None:
     """Each takes its half of every batch, and both end with the same weights and statistics."""
-    script = tmp_path / "train.py"
-    script.write_text(
-        "import sys, torch\n"
-        "from accelerate import Accelerator\n"
-        "from hf_metaprune import MetaPruner\n"
-        "accelerator = Accelerator(cpu=True)\n"
-        "assert accelerator.num_processes == 2\n"
-        "result = MetaPruner.from_hub(sys.argv[1]).adapt(sys.argv[2], steps=4, batch_size=16, eval_steps=(0,))\n"
-        "out = f'{sys.argv[3]}/{accelerator.process_index}.pt'\n"
-        "torch.save((result.model.state_dict(), result.report.losses), out)\n"
-    )
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO)}
-    subprocess.run(
-        [*launch, str(script), str(bank_folder), str(photos), str(tmp_path)],
-        check=True, env=environment, timeout=300, capture_output=True,
-    )  # fmt: skip
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    both = []
+    for rank in ("0", "1"):
+        variables = world | {"RANK": rank, "LOCAL_RANK": rank, "ACCELERATE_USE_CPU": "1"}
+        arguments = (variables, bank_folder, photos, tmp_path)
+        both.append(forked.context().Process(target=train_as, args=arguments))
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(300)
+    assert [process.exitcode for process in both] == [0, 0]
     (first, losses), (second, others) = (torch.load(tmp_path / f"{i}.pt") for i in (0, 1))
     assert losses != others  # other images
     for name, tensor in first.items():

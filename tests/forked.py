@@ -1,0 +1,43 @@
+"""Other processes that need not import the library anew: each is a copy of one that has done so and nothing else."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.context
+import os
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+__all__ = ["context", "run_command"]
+
+IMPORTED = ["timm", "hf_metaprune.pruner", "hf_metaprune.bank.factory", "hf_metaprune.cli.app", "hf_metaprune.app"]
+
+
+def context() -> multiprocessing.context.ForkServerContext:
+    """Return what starts such processes: ``context().Process(target=..., args=...)``."""
+    forks = multiprocessing.get_context("forkserver")
+    forks.set_forkserver_preload([__name__, *IMPORTED])
+    return forks
+
+
+def run_command(arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
+    """Run ``hf-metaprune`` in the process that this is called in.
+
+    Args:
+        arguments: the words after the command's name.
+        log: the file that gets what the command writes.
+        environment: variables that are read when the command runs, not when something is imported.
+    """
+    from hf_metaprune.cli import main
+
+    os.environ.update(environment)
+    tempfile.tempdir = None  # TMPDIR counts
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    for output in (sys.stdout, sys.stderr):
+        output.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    sys.argv = ["hf-metaprune", *arguments]
+    main()
