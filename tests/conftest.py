@@ -53,10 +53,9 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With --dist loadgroup, let one worker run all tests of a file, and all of the page and all of export.
+    """With --dist loadgroup, let one worker run all tests of a file, and all of export.
 
-    What a module's fixtures make is made once then, translations of models too; browsers and servers slow each other
-    down. Files of a few long tests are spread.
+    What a module's fixtures make is made once then, translations of models too. Files of a few long tests are spread.
     """
     if config.getvalue("dist") != "loadgroup":
         return None
@@ -67,7 +66,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             file = nodeid.partition("::")[0]
             if file in ("tests/test_site.py", "tests/test_docstring_examples.py"):
                 return nodeid
-            return next((folder for folder in ("tests/app/", "tests/export/") if file.startswith(folder)), file)
+            return "tests/export/" if file.startswith("tests/export/") else file
 
     return ByFile(config, log)
 

@@ -1,8 +1,7 @@
 """Coverage without a trace function, which makes the tests take half as long again on Python 3.11: `pytest --coverage`.
 
 SlipCover puts a probe before each line of the library when a module is imported. Its own pytest plugin also takes
-probes out again, and reads the local variables of all frames for that; this keeps graphs of autograd alive, and a
-network that becomes smaller while it trains cannot have any of its former shapes.
+probes out again: it reads the variables of all running functions for that, which keeps alive what they have deleted.
 """
 
 from __future__ import annotations

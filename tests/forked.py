@@ -7,10 +7,10 @@ import multiprocessing.context
 import os
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["context", "run_command"]
+__all__ = ["context", "run", "run_command"]
 
 IMPORTED = ["timm", "hf_metaprune.pruner", "hf_metaprune.bank.factory", "hf_metaprune.cli.app", "hf_metaprune.app"]
 
@@ -20,6 +20,14 @@ def context() -> multiprocessing.context.ForkServerContext:
     forks = multiprocessing.get_context("forkserver")
     forks.set_forkserver_preload([__name__, *IMPORTED])
     return forks
+
+
+def run(function: Callable[..., object], *arguments: object) -> None:
+    """Call a function in such a process, and wait for it; an exception in it fails the test."""
+    process = context().Process(target=function, args=arguments)
+    process.start()
+    process.join(300)
+    assert process.exitcode == 0, f"{function.__name__} ended with {process.exitcode}; see standard error"
 
 
 def run_command(arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +15,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from hf_metaprune import Bank, MetaPruner
-from hf_metaprune.adapt.plan import resolve_options
 from hf_metaprune.adapt.strategies import order_by_votes
 from hf_metaprune.adapt.voters import Voters
-from hf_metaprune.config import AdaptOptions, TrainingOptions, merge_options
+from hf_metaprune.config import AdaptOptions
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import (
     BankError,
@@ -32,13 +30,10 @@ from hf_metaprune.errors import (
     WordNetError,
 )
 from hf_metaprune.masks.mask import Mask, keep_count
-from hf_metaprune.models.architectures.recipe import CONVOLUTIONAL, TRANSFORMER
-from hf_metaprune.options import option_fields
 from hf_metaprune.reporting.report import AdaptReport
 from hf_metaprune.reporting.report_files import save_report
 from hf_metaprune.result import AdaptResult, load_result
 from hf_metaprune.similarity import Neighbor, get_similarity
-from hf_metaprune.similarity.similarity import SIMILARITIES
 from hf_metaprune.sizing.inputs import AdaptInputs
 from hf_metaprune.training.record import RunRecord
 from tests.conftest import first_by_default, needs_wordnet
@@ -103,21 +98,6 @@ def test_the_same_seed_gives_the_same_model(pruner: MetaPruner, target: TaskData
         assert torch.equal(x, y)
     if strategy != "no-bank":
         assert a.model.mask() != c.model.mask()
-
-
-@pytest.mark.slow
-def test_options_reach_the_work(pruner: MetaPruner, target: TaskData) -> None:
-    assert pruner.adapt(target, **(FAST | {"steps": 0})).report.accuracy_at_step.keys() == {0}
-    assert pruner.adapt(target, **FAST, ratio=0.4).report.ratio == 0.4
-    assert len(pruner.adapt(target, **(FAST | {"neighbors": 1})).report.neighbors) == 1
-    paper = pruner.adapt(target, steps=3, preset="paper", batch_size=16).report
-    assert paper.head == "random"
-    assert (paper.options["ema"], paper.options["recalibrate"], paper.options["vote"]) == (0.0, False, "sample")
-    assert pruner.adapt(target, steps=3, preset="paper", head="ridge").report.head.startswith("ridge")
-    assert pruner.adapt(target, **FAST, weighted=True).report.options["weighted"] is True
-    baseline = pruner.adapt(target, **FAST, strategy="no-bank").report
-    assert baseline.neighbors == []
-    assert baseline.options["lr"] > pruner.adapt(target, **FAST).report.options["lr"]  # it has farther to go
 
 
 def test_one_neighbor_votes_for_itself_whole(pruner: MetaPruner, target: TaskData) -> None:
@@ -255,72 +235,10 @@ def test_half_precision_halves_the_file(pruner: MetaPruner, target: TaskData, tm
     assert sizes[1] < 0.7 * sizes[0]
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"ratio": 1.0}, "between 0 and 1"),
-        ({"ratio": 0}, "between 0 and 1"),
-        ({"neighbors": 9}, "neighbors=9, but .* has only 4 entries"),
-        ({"neighbors": 0}, "at least 1|between"),
-        ({"by": "magic"}, re.escape(f"no similarity 'magic'; there are: {', '.join(SIMILARITIES.names())}")),
-        ({"strategy": "luck"}, "one of mvp"),
-        ({"lerning_rate": 1}, "there is no option 'lerning_rate'"),
-        ({"neighbor": 3}, "did you mean neighbors"),
-        ({"lr": "fast"}, "must be a number"),
-        ({"steps": -1}, "between 0"),
-        ({"device": "cuda:99"}, "device"),
-        ({"head": "best"}, "one of auto"),
-        ({"precision": "fp4"}, "one of auto"),
-        ({"steps": 2.5}, "must be a whole number"),
-        ({"seed": True}, "must be a whole number"),
-        ({"ratio": "0.5"}, "must be a number"),
-        ({"flip": "no"}, "True or False"),
-        ({"eval_steps": 5}, "must be whole numbers"),
-        ({"synsets": "dog.n.01"}, "must be texts"),
-        ({"device": "meta"}, "cannot be used"),
-        ({"compare": True, "strategy": "no-bank"}, "chosen already"),
-    ],
-)
-def test_wrong_options_are_refused_before_the_data_is_read(pruner: MetaPruner, options: dict, message: str) -> None:
-    class Unread:
-        def __len__(self) -> int:
-            pytest.fail("the data was read")
-
-    with pytest.raises((OptionError, BankError), match=message):
-        pruner.adapt(Unread(), **options)
-
-
-def test_the_recipe_follows_the_number_of_images() -> None:
-    rates = [resolve_options(AdaptOptions(), TrainingOptions(), n)[1].lr for n in (5, 20, 500)]
-    assert rates == sorted(set(rates))
-    assert resolve_options(AdaptOptions(), TrainingOptions(lr=0.5), 20)[1].lr == 0.5
-    assert resolve_options(AdaptOptions(), TrainingOptions(steps=3), 20)[1].lr == rates[1]
-    assert resolve_options(AdaptOptions(preset="paper"), TrainingOptions(), 5)[1].lr == 0.01
-
-
 def test_data_that_was_read_for_another_base_is_refused(pruner: MetaPruner, target: TaskData) -> None:
     target.train = replace(target.train, preprocessing=replace(target.train.preprocessing, mean=(0.1, 0.2, 0.3)))
     with pytest.raises(DataError, match="was read for"):
         pruner.adapt(target, **FAST)
-
-
-def test_an_optimizer_brings_its_own_rate() -> None:
-    of_family = resolve_options(AdaptOptions(), TrainingOptions(), 20, TRANSFORMER)[1]
-    assert resolve_options(AdaptOptions(), TrainingOptions(optimizer="adamw"), 20, CONVOLUTIONAL)[1] == of_family
-    assert of_family.lr < resolve_options(AdaptOptions(), TrainingOptions(optimizer="sgd"), 20, TRANSFORMER)[1].lr
-    with pytest.raises(OptionError, match="must be one of sgd, adamw"):
-        TrainingOptions(optimizer="adam")
-
-
-@pytest.mark.slow
-def test_options_may_come_as_objects_or_one_by_one(pruner: MetaPruner, target: TaskData) -> None:
-    single = pruner.adapt(target, **FAST).report
-    fast = dict(FAST)
-    options = AdaptOptions(**{name: fast.pop(name) for name in list(fast) if name in option_fields(AdaptOptions)})
-    whole = pruner.adapt(target, options, TrainingOptions(**fast)).report
-    assert whole.accuracy_at_step == single.accuracy_at_step
-    assert (whole.options, whole.given) == (single.options, single.given)
-    assert pruner.adapt(target, options, TrainingOptions(**fast), steps=1).report.options["steps"] == 1
 
 
 @pytest.mark.slow
@@ -431,14 +349,3 @@ def test_reports_show_text_of_others_as_text(pruner: MetaPruner, target: TaskDat
     assert "<script>" not in text
     assert "![a](" not in text
     assert "**b**" not in text
-
-
-def test_former_names_of_options_and_values_still_work_with_a_warning(pruner: MetaPruner, target: TaskData) -> None:
-    with pytest.warns(FutureWarning, match="'neighbours' is called 'neighbors' now"):
-        assert merge_options(None, None, {"neighbours": 3})[0].neighbors == 3
-    with pytest.warns(FutureWarning, match="'neighbours' is called 'neighbors' now"):
-        assert merge_options(None, None, {"weights": "neighbours"})[0].weights == "neighbors"
-    with pytest.warns(FutureWarning), pytest.raises(OptionError, match="are the same option"):
-        merge_options(None, None, {"neighbours": 3, "neighbors": 3})
-    with pytest.warns(FutureWarning, match="'normalise'"):
-        assert pruner.adapt(target, **FAST, strategy="smsp", normalise="none").report.options["normalize"] == "none"

@@ -200,8 +200,7 @@ def shrink(
             for key, value in states.get(tensor, {}).items():
                 if torch.is_tensor(value) and value.shape == tensor.shape:
                     states[tensor][key] = _select_entries(value, positions)
-            tensor.data = _select_entries(tensor.data, positions)
-            tensor.grad = None
+            replace_data(tensor, _select_entries(tensor.data, positions))
         else:
             setattr(owner, attribute, _select_entries(tensor, positions))
         _update_widths(owner)
@@ -212,6 +211,17 @@ def shrink(
                 setattr(module, counter.attribute, counter.per_unit * len(target[layer.name]))
         if layer.writer is not None:
             _place_writer(network, layer, target[layer.name])
+
+
+def replace_data(parameter: nn.Parameter, data: torch.Tensor) -> None:
+    """Give a parameter data of another shape, and no gradient, so that the next backward pass is one of the new shape.
+
+    While a graph of before is alive (somebody keeps a loss, or a debugger the variables of a frame), autograd goes on
+    to ask for gradients of the former shape. It starts anew if the dtype changes (PyTorch 2.10 to 2.15).
+    """
+    parameter.grad = None
+    parameter.data = torch.empty(0, dtype=torch.float32 if data.dtype == torch.float64 else torch.float64)
+    parameter.data = data
 
 
 def check_no_layer_empty(layers: Sequence[PrunableLayer], mask: Mask) -> None:

@@ -14,6 +14,7 @@ from torch.func import functional_call
 from ..masks.mask import Mask
 from ..masks.scores import ScoreMask
 from ..models.modeling import MetaPrunedForImageClassification
+from ..models.slicing import replace_data
 from .importance import layers_with_units
 
 
@@ -89,8 +90,7 @@ class LearnableScores:
             for key, value in optimizer.state.get(score, {}).items():
                 if torch.is_tensor(value) and value.shape == score.shape:
                     optimizer.state[score][key] = value[index].clone()
-            score.data = score.data[index].clone()
-            score.grad = None
+            replace_data(score, score.data[index].clone())
 
     @contextmanager
     def temporarily_folded(self) -> Iterator[None]:

@@ -51,7 +51,7 @@ class Served:
 
     def visitors_files(self) -> list[Path]:
         """The folders of visitors."""
-        return sorted(self.files.rglob("metaprune-*"))
+        return sorted(self.files.glob("*/metaprune-*"))
 
 
 @pytest.fixture(scope="session")

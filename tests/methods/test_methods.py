@@ -48,6 +48,21 @@ def test_every_method_reaches_the_ratio_and_follows_its_seed(base: BaseModel, ta
         assert models[0].network.get_parameter(layer.filters[0].tensor).shape[0] == counts[layer.name]
 
 
+@pytest.mark.parametrize("name", ["ifp", "ahnp"])
+def test_who_keeps_losses_does_not_disturb(
+    base: BaseModel, task_data: TaskData, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A debugger does, or a callback: the graphs of wider networks stay alive then."""
+    expected = get_method(name).prune(job(base, task_data, name))[0]
+    losses: list[torch.Tensor] = []
+    usual = torch.Tensor.backward
+    monkeypatch.setattr(torch.Tensor, "backward", lambda loss, **how: losses.append(loss) or usual(loss, **how))
+    model = get_method(name).prune(job(base, task_data, name))[0]
+    assert len(losses) >= 20
+    assert model.mask() == expected.mask()
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), expected.parameters(), strict=True))
+
+
 @pytest.mark.parametrize("name", method_names())
 def test_an_entry_has_the_statistics_of_its_last_weights(base: BaseModel, task_data: TaskData, name: str) -> None:
     model = get_method(name).prune(job(base, task_data, name, steps=10))[0]
