@@ -74,12 +74,18 @@ class TrainingOptions:
     freeze_stem: bool = option(None, "Do not train the layers before the first prunable layer.", fallback=False)
     flip: bool = option(True, "Mirror images at random.")
     shift: float = option(0.125, "Largest random shift, as a share of the image's side.", low=0.0, high=0.5)
-    precision: str = option("auto", "Arithmetic of forward passes.", choices=("auto", "fp32", "bf16"))
+    precision: str = option(
+        "auto",
+        "Arithmetic of forward passes; auto: bf16 where the device computes it fast, else fp32.",
+        choices=("auto", "fp32", "bf16"),
+    )
     eval_steps: tuple[int, ...] = option(
         (0, 20, 50, 100), "Steps after which accuracy is measured, besides the last step."
     )
     patience: int = option(
-        0, "Stop after this many evaluations without a better accuracy (the test is not fair then); 0: never.", low=0
+        0,
+        "Stop after this many evaluations without a better accuracy; 0: never. The test images then choose the model.",
+        low=0,
     )
 
     def __post_init__(self) -> None:
@@ -108,7 +114,11 @@ class MethodOptions:
     ratio: float = option(0.9, "r: share of units removed in every layer.")
     steps: int = option(1000, "J: optimizer steps.", low=1, high=1_000_000)
     batch_size: int = option(128, "Images per step.", low=2, high=65536)
-    precision: str = option("auto", "Arithmetic of forward passes.", choices=("auto", "fp32", "bf16"))
+    precision: str = option(
+        "auto",
+        "Arithmetic of forward passes; auto: bf16 where the device computes it fast, else fp32.",
+        choices=("auto", "fp32", "bf16"),
+    )
 
     def __post_init__(self) -> None:
         check(self)
@@ -180,7 +190,11 @@ class AdaptOptions:
         "Source of the mask: mvp, a vote of masks; smsp, a vote of score masks; no-bank, the base; random, chance.",
         choices=("mvp", "smsp", "no-bank", "random"),
     )
-    preset: str = option("default", "Source of the values of open options.", choices=("default", "paper"))
+    preset: str = option(
+        "default",
+        "Source of the values of options that are left out: the library's recipes, or the paper.",
+        choices=("default", "paper"),
+    )
     ratio: float | None = option(None, "Share of units removed in every layer; if left out, the bank's own.")
     max_params: int | None = option(None, "Most parameters, instead of a ratio.", low=1)
     max_macs: int | None = option(None, "Most MACs per image, instead of a ratio.", low=1)
@@ -213,7 +227,7 @@ class AdaptOptions:
     )
     votes_per_owner: int | None = option(
         None,
-        "Most neighbors from one owner in a search of the Hub; if left out, fewer than half.",
+        "Most neighbors from one owner in a search of the Hub; if left out, fewer than half of the neighbors.",
         low=1,
         high=100_000,
         only=BY_VOTE,
@@ -247,7 +261,12 @@ class AdaptOptions:
         choices=("auto", "neighbors", "base"),
         only=BY_VOTE,
     )
-    head: str | None = option(None, "First weights of the classifier.", choices=("auto", "ridge", "stitched", "random"))
+    head: str | None = option(
+        None,
+        "First weights of the classifier: ridge, by ridge regression on the images; stitched, the neighbors' rows "
+        "where they know a class; auto, ridge with the neighbors' rows as the prior; random.",
+        choices=("auto", "ridge", "stitched", "random"),
+    )
     recalibrate: bool | None = option(
         None, "Compute batch norm statistics from the task's images, before and after training."
     )

@@ -46,7 +46,7 @@ SHARED = frozenset({"steps", "batch_size", "flip", "shift", "precision", "eval_s
 
 @dataclass(frozen=True)
 class _Job:
-    """What was asked for, checked, and the data, read."""
+    """The checked options and the images of one call."""
 
     data: TaskData
     options: AdaptOptions
@@ -88,6 +88,10 @@ class MetaPruner:
         Raises:
             FormatError: there is no bank, it is damaged, or of a newer format version.
             HubError: the Hub cannot be reached, or has no such repo or revision.
+
+        Example::
+
+            pruner = MetaPruner.from_hub("org/resnet50-bank", revision="v1")
         """
         return cls(open_bank(bank, **options))
 
@@ -106,6 +110,10 @@ class MetaPruner:
         Raises:
             HubError: the Hub cannot be reached, or the token is wrong.
             FormatError: there is no such base; or a model is bad, and `strict` is set.
+
+        Example::
+
+            pruner = MetaPruner.from_search("demo-bank", author="ada", limit=100)
         """
         return cls(Bank.from_search(base_model, **options))
 
@@ -126,7 +134,7 @@ class MetaPruner:
                 list of (image, label), or a `TaskData`.
             options: how neighbors are found and vote. The recipe for the task's size decides open options.
             training: how the model is fine-tuned. The recipe decides open options here, too.
-            callbacks: are told after each step and evaluation.
+            callbacks: called after each step and each evaluation.
             progress: show progress bars.
             changes: single fields of `AdaptOptions` and `TrainingOptions`, which win over `options` and `training`.
 
@@ -135,6 +143,11 @@ class MetaPruner:
 
         Raises:
             MetaPruneError: an option, the data, or the bank cannot be used; raised before any training.
+
+        Example::
+
+            result = pruner.adapt("photos", by="leep", neighbors=2)
+            print(result.report.headline())
         """
         job = self._prepare(dataset, options, training, changes, progress)
         result = self.make(self._plan(job, progress), callbacks=callbacks, progress=progress)
@@ -173,6 +186,11 @@ class MetaPruner:
 
         Raises:
             MetaPruneError: what `adapt` raises.
+
+        Example::
+
+            plan = pruner.plan("photos")
+            print([neighbor.entry.id for neighbor in plan.neighbors], plan.cost(0.9))
         """
         if merge_options(options, training, changes)[0].compare:
             raise OptionError("compare is not for a plan: make one with strategy='no-bank', and compare the results")
@@ -184,6 +202,15 @@ class MetaPruner:
         Args:
             query: the task, with its images.
             options: which similarity, and how many neighbors.
+
+        Raises:
+            BankError: fewer entries can be used than are asked for.
+            OptionError: there is no such similarity.
+
+        Example::
+
+            query = Query(data.task, data.train, torch.device("cpu"))
+            print([neighbor.score for neighbor in pruner.nearest(query, AdaptOptions(by="leep", neighbors=2))])
         """
         return list(find_voters(self.bank, query, options).neighbors)
 
@@ -212,6 +239,11 @@ class MetaPruner:
 
         Raises:
             MetaPruneError: what `adapt` raises.
+
+        Example::
+
+            for result in pruner.sweep("photos", ratios=(0.8, 0.9)):
+                print(result.report.params, result.report.accuracy)
         """
         sizes_given = sorted(NOT_SWEPT & merge_options(options, training, changes)[2].keys())
         if sizes_given:
@@ -276,8 +308,8 @@ class MetaPruner:
         """Make one model of a plan: select its units, set its classifier, fine-tune it, and measure it.
 
         Args:
-            plan: what a vote has settled.
-            callbacks: are told after each step and evaluation.
+            plan: the outcome of a vote, see `plan`.
+            callbacks: called after each step and each evaluation.
             progress: show progress bars.
             size: a ratio, a budget, or how it is split over layers, instead of the plan's: see `config.SIZE_OPTIONS`.
 
@@ -286,6 +318,11 @@ class MetaPruner:
 
         Raises:
             OptionError: another option, a value out of range, or a budget out of reach.
+
+        Example::
+
+            plan = pruner.plan("photos")
+            large, small = (pruner.make(plan, ratio=ratio) for ratio in (0.7, 0.95))
         """
         plan = plan.with_size(dict(size))
         data, options, inputs, record = plan.data, plan.options, plan.inputs, plan.record

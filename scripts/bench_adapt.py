@@ -2,7 +2,7 @@
 """Benchmark: adapting from a bank against ways without one, over target tasks that are not in the bank.
 
 Targets are five-class tasks of CIFAR-100: half of the bank's classes, half of classes that no entry has. Each
-row is run at several numbers of images a class and with several seeds, by the same code, on the same machine. Every
+row is run at several numbers of images per class and with several seeds, by the same code, on the same machine. Every
 finished run is appended to a JSON lines file, so that the benchmark goes on where it was stopped; `--part 1/2` and
 `--part 2/2` share the work between two processes.
 

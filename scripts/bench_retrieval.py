@@ -43,7 +43,7 @@ Scores = dict[str, float]
 
 
 def targets(cifar: TaskData, count: int) -> Iterator[tuple[str, int, TaskData]]:
-    """(kind, images a class, task): tasks of seen and of unseen classes, each with few and with many images."""
+    """(kind, images per class, task): tasks of seen and of unseen classes, each with few and with many images."""
     unseen = np.array(held_out_classes())
     pools = {"seen": np.setdiff1d(np.arange(100), unseen), "unseen": unseen}
     rng = np.random.default_rng(31)
@@ -164,7 +164,7 @@ def main(
         shares = [(p + (0 if name in ("chance", "WordNet") else base)) / len(entries) for p in places]
         print(f"| {name} | cost | " + " | ".join(f"{share:.1%}" for share in shares) + " |")
     seconds = wall_times(whole_bank, queries[1 : 1 + 2 * timed : 2])
-    print(f"\nseconds of ranking (20 images a class): {', '.join(f'{k} {v:.2f}' for k, v in seconds.items())}")
+    print(f"\nseconds of ranking (20 images per class): {', '.join(f'{k} {v:.2f}' for k, v in seconds.items())}")
     print(f"auto looks at {max(auto.MIN_SHORTLIST, int(np.ceil(auto.SHORTLIST_SHARE * len(entries))))} entries")
 
 

@@ -58,7 +58,7 @@ NETWORKS = {
 RUNTIMES = ("eager", "compiled", "onnxruntime", "openvino")
 
 
-def base_of(network: Network) -> BaseModel:
+def make_base(network: Network) -> BaseModel:
     torch.manual_seed(0)
     family = find_architecture("timm", network.architecture)
     module = family.build(network.architecture, network.args, 1000)
@@ -153,7 +153,7 @@ def main(
     print("| network | runtime | threads | batch | base, ms | sliced, ms | faster | fewer MACs | parameters | file |")
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for name in network or NETWORKS:
-        base = base_of(NETWORKS[name])
+        base = make_base(NETWORKS[name])
         rng = np.random.default_rng(0)
         layers = base.layers_with(stem)
         order = Order.from_scores(ScoreMask({layer.name: rng.random(layer.size) for layer in layers}))

@@ -69,7 +69,7 @@ def main(
                     row.run(pruner, task, seed)
                 means[row.name, per_class, kind].append(accuracies)
                 print(row.name, per_class, kind, *(f"{100 * x:.1f}" for x in accuracies), flush=True)
-    print(f"\n| row | images a class | classes | before | {' | '.join(f'of {c}' for c in COUNTS)} | gain (of 500) |")
+    print(f"\n| row | images per class | classes | before | {' | '.join(f'of {c}' for c in COUNTS)} | gain (of 500) |")
     print("| --- " * (len(COUNTS) + 5) + "|")
     for (name, per_class, kind), values in means.items():
         table = 100 * np.array(values)

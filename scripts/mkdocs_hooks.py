@@ -27,7 +27,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for file in list(files):
         if file.src_uri.endswith(".ipynb"):
             files.remove(file)
-            page = page_of(nbformat.read(str(file.abs_src_path), as_version=4))
+            page = notebook_page(nbformat.read(str(file.abs_src_path), as_version=4))
             files.append(File.generated(config, file.src_uri.removesuffix(".ipynb") + ".md", content=page))
     for file in files.documentation_pages():
         for _, target in LINK.findall(file.content_string):
@@ -57,7 +57,7 @@ def _outside(target: str, page: str, docs: Path) -> str | None:
     return path.relative_to(REPO).as_posix()
 
 
-def page_of(notebook: Any) -> str:
+def notebook_page(notebook: Any) -> str:
     """A notebook as Markdown: text as it is, code and printed output as blocks, HTML output as HTML."""
     return "\n\n".join(part for cell in notebook.cells for part in _parts(cell)) + "\n"
 

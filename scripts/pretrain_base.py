@@ -150,7 +150,7 @@ class Recipe:
         return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True)
 
 
-def recipe_of(arch: str, channels: str, stem: int) -> tuple[str, Recipe]:
+def named_recipe(arch: str, channels: str, stem: int) -> tuple[str, Recipe]:
     """timm's name of the network, and how it is trained."""
     if arch == "vit":
         return "vit_tiny_patch16_224", Recipe(
@@ -188,7 +188,7 @@ def main(
     splits = load_cifar100(data)
     (images, labels), test = splits["train"], splits["test"]
     images, labels = images[: limit or None], labels[: limit or None]
-    name, recipe = recipe_of(arch, channels, stem)
+    name, recipe = named_recipe(arch, channels, stem)
     size = recipe.stages[-1][0]
     lr = peak_lr or (0.002 if arch == "vit" else 0.4)
     classes = len(splits["names"])

@@ -30,7 +30,7 @@ from hf_metaprune.training.loop import batch_rows, lr_factor, make_optimizer
 SEARCH = 12  # bisections of the ratio
 
 
-def macs_of(network: nn.Module, pixels: torch.Tensor) -> int:
+def count_macs(network: nn.Module, pixels: torch.Tensor) -> int:
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         network(pixels)
     return counter.get_total_flops() // 2
@@ -67,7 +67,7 @@ def to_macs(base: BaseModel, macs: int, pixels: torch.Tensor) -> nn.Module:
     for _ in range(SEARCH):
         middle = (low + high) / 2
         candidate = pruned(base, middle, pixels)
-        if macs_of(candidate, pixels) <= macs:
+        if count_macs(candidate, pixels) <= macs:
             high, best = middle, candidate
         else:
             low = middle
@@ -152,7 +152,7 @@ def run_baseline(base: BaseModel, data: TaskData, seed: int, macs: int, options:
     baseline.set_head(data.train)
     phases = {"prune and set the classifier": time.perf_counter() - began}
     accuracy, phases["fine-tune"] = baseline.train(options, seed)
-    each = 3 * 2 * macs_of(baseline.network, pixels)  # backward costs twice as much as forward, or nearly
+    each = 3 * 2 * count_macs(baseline.network, pixels)  # backward costs twice as much as forward, or nearly
     batch = min(options.batch_size, len(data.train))
     params = sum(p.numel() for m in (baseline.network, baseline.head) for p in m.parameters())
     unused_head = baseline.family.classifier(baseline.network)  # the base's
@@ -162,5 +162,5 @@ def run_baseline(base: BaseModel, data: TaskData, seed: int, macs: int, options:
         "flops": each * options.steps * batch,
         "phases": phases,
         "params": params,
-        "macs": macs_of(baseline.network, pixels),
+        "macs": count_macs(baseline.network, pixels),
     }

@@ -49,6 +49,12 @@ def test_every_name_has_an_example(path: str) -> None:
     assert any(">>> " in text or code_blocks(text) for text in texts)
 
 
+@pytest.mark.parametrize("name", [path.rpartition(".")[2] for path, _ in callables() if ".MetaPruner." in path])
+def test_every_method_of_the_main_class_has_an_example(name: str) -> None:
+    text = inspect.getdoc(getattr(MetaPruner, name)) or ""
+    assert ">>> " in text or code_blocks(text)
+
+
 @pytest.fixture(scope="session")
 def saved_model(make_once: Callable[..., Path], bank_folder: Path, task_data: Any) -> Path:
     """A saved model of three classes."""

@@ -24,13 +24,13 @@ TOP_LEVEL = 12
 """Most files at the top of the package."""
 
 
-def name_of(file: Path) -> str:
+def module_name(file: Path) -> str:
     """A module's dotted name below the package; the package itself is ""."""
     parts = file.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-MODULES = {name_of(file): file for file in sorted(ROOT.rglob("*.py"))}
+MODULES = {module_name(file): file for file in sorted(ROOT.rglob("*.py"))}
 
 
 def imported(module: str) -> Iterator[str]:

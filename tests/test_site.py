@@ -55,7 +55,7 @@ NOT_RUN = {
 }
 
 
-def name_of(path: Path) -> str:
+def page_name(path: Path) -> str:
     return path.relative_to(REPO).as_posix()
 
 
@@ -129,7 +129,7 @@ def test_pages_that_are_made_from_the_code_are_up_to_date(name: str) -> None:
     assert text == expected, "uv run scripts/make_cli_docs.py writes it anew"
 
 
-@pytest.mark.parametrize("path", [REPO / "README.md", REPO / "CONTRIBUTING.md", REPO / "CHANGELOG.md"], ids=name_of)
+@pytest.mark.parametrize("path", [REPO / "README.md", REPO / "CONTRIBUTING.md", REPO / "CHANGELOG.md"], ids=page_name)
 def test_what_files_outside_the_site_point_to_is_there(path: Path) -> None:
     text = path.read_text()
     links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if not urlsplit(link).scheme]
@@ -168,7 +168,7 @@ def commands(text: str) -> list[str]:
     return [line for line in lines if COMMAND.fullmatch(line)]
 
 
-def arguments_of(command: str) -> list[str]:
+def split_arguments(command: str) -> list[str]:
     match = COMMAND.fullmatch(command)
     assert match is not None
     return shlex.split(match[1])
@@ -182,7 +182,7 @@ def all_commands() -> list[tuple[str, str]]:
             continue
         inline = re.findall(r"(?<!`)`((?:uv run )?hf-metaprune [^`]+)`(?!`)", BLOCK.sub("", path.read_text()))
         lines = [command for block in blocks(path) if not block.language for command in commands(block.text)]
-        pairs += [(name_of(path), " ".join(command.split())) for command in [*lines, *inline]]
+        pairs += [(page_name(path), " ".join(command.split())) for command in [*lines, *inline]]
     return list(dict.fromkeys(pairs))
 
 
@@ -226,7 +226,7 @@ def check_values(cls: type, values: dict[str, object]) -> None:
 
 @pytest.mark.parametrize(("page", "command"), all_commands())
 def test_commands_are_understood(page: str, command: str, parse: Callable[[list[str]], str]) -> None:
-    parse([word for word in arguments_of(command) if word != "..."])
+    parse([word for word in split_arguments(command) if word != "..."])
 
 
 def test_the_check_of_commands_finds_mistakes(parse: Callable[[list[str]], str]) -> None:
@@ -306,7 +306,10 @@ QUICK = "docs/howto/add-a-method.md"
 @pytest.mark.usefixtures("hub", "few_steps")
 @pytest.mark.parametrize(
     "path",
-    [pytest.param(path, id=name_of(path), marks=[pytest.mark.slow] * (name_of(path) != QUICK)) for path in WITH_CODE],
+    [
+        pytest.param(path, id=page_name(path), marks=[pytest.mark.slow] * (page_name(path) != QUICK))
+        for path in WITH_CODE
+    ],
 )
 def test_the_code_of_a_page_runs(
     path: Path,
@@ -316,7 +319,7 @@ def test_the_code_of_a_page_runs(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     """Python and commands of a page, from its top to its end, in one folder, and with few steps."""
-    prepared(name_of(path), stage, monkeypatch)
+    prepared(page_name(path), stage, monkeypatch)
     names: dict[str, object] = {"__name__": "__main__"}
     parts = {registry: dict(registry._parts) for registry in (METHODS, SIMILARITIES)}
     for block in blocks(path):
@@ -335,7 +338,7 @@ def test_the_code_of_a_page_runs(
 def run_command(
     command: str, parse: Callable[[list[str]], str], patch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = arguments_of(command)
+    arguments = split_arguments(command)
     name = parse(arguments)
     if NOT_RUN.keys() & {name, *arguments}:
         return

@@ -199,7 +199,7 @@ def test_budgets_are_kept_and_out_of_reach_ones_refused(
         by_macs = pruner.adapt(target, **FAST, max_macs=full.base_macs // 2, split=split).report
         assert 0.4 * full.base_macs < by_macs.macs <= 0.5 * full.base_macs
     smallest = pruner.adapt(target, **FAST, layer_ratios=("*=1",)).report.macs
-    between = pruner.adapt(target, **FAST, max_macs=smallest + 10_000).report  # less than one unit a layer
+    between = pruner.adapt(target, **FAST, max_macs=smallest + 10_000).report  # less than one unit per layer
     assert smallest < between.macs <= smallest + 10_000
     assert any("layers keep no unit" in note for note in between.notes)
     monkeypatch.setattr(

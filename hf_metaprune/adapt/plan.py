@@ -14,8 +14,8 @@ from ..masks.mask import Mask
 from ..models.architectures.recipe import CONVOLUTIONAL, Recipe
 from ..options import override
 from ..similarity import Neighbor
-from ..sizing.cost_model import CostModel
-from ..sizing.fitting import check_bounds, make_sizing, task_cost_model
+from ..sizing.cost_model import CostModel, task_cost_model
+from ..sizing.fitting import check_bounds, make_sizing
 from ..sizing.inputs import AdaptInputs
 from ..sizing.order import Order
 from ..training.record import RunRecord

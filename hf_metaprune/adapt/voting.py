@@ -140,7 +140,7 @@ def vote(masks: Sequence[Mask], ratio: float, **options: Any) -> Mask:
 def is_tied(counts: Mapping[str, np.ndarray], keep: Mapping[str, int]) -> bool:
     """Return whether votes alone do not decide which units stay.
 
-    This is so if, in some layer, the last unit that stays has as many votes as the first unit that is removed.
+    This is so if, in some layer, a unit that stays and a unit that is removed have the same number of votes.
 
     Args:
         counts: the votes or scores of each unit, (units,) by layer.

@@ -311,7 +311,8 @@ def open_bank(
         path = shipped_path(str(bank))
     if path.exists() or not isinstance(bank, str) or not is_repo_id(bank):
         if not path.exists():
-            raise FormatError(f"there is no folder {bank}, and it is not an id of the Hub either: those are owner/name")
+            where = "" if path.is_absolute() else f" in {Path.cwd()}"
+            raise FormatError(f"there is no folder {bank}{where}; a bank on the Hub has an id like owner/name")
         if revision is not None:
             raise OptionError(
                 f"revision={revision!r}: only banks on the Hub have revisions, and {path} is a folder here"

@@ -47,7 +47,7 @@ def _default_text(default: Any) -> str | bool:
 
 
 def split_values(name: str, kind: Any, value: Any) -> Any:
-    """Return the values of an option that takes several as a tuple, and those of other options as they are.
+    """Split the value of an option at its commas, if the option takes several values; else return the value unchanged.
 
     Args:
         name: the option.
@@ -55,7 +55,7 @@ def split_values(name: str, kind: Any, value: Any) -> Any:
         value: its value on the command line; an empty text between commas becomes None.
 
     Raises:
-        OptionError: a value is no number, though the option takes numbers.
+        OptionError: the option takes numbers, and a part of the value is not a number.
     """
     if typing.get_origin(kind) is not tuple:
         return value

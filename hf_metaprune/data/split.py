@@ -11,7 +11,7 @@ from ..errors import DataError
 
 
 class UnlabeledError(DataError):
-    """A split has images without a label."""
+    """An error for a split that has images without a label."""
 
 
 @dataclass

@@ -24,7 +24,7 @@ def _templates() -> Environment:
 @cache
 def style_sheet() -> Markup:
     """Return the style sheet of all pages."""
-    return Markup(files("hf_metaprune").joinpath("drawing/templates/look.css").read_text())
+    return Markup(files("hf_metaprune").joinpath("drawing/templates/style.css").read_text())
 
 
 def render(template: str, **values: Any) -> str:

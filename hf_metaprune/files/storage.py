@@ -35,7 +35,7 @@ def storage_errors(path: Path, doing: str) -> Iterator[None]:
         doing: a verb that fits between "cannot" and the path, such as "write".
 
     Raises:
-        StorageError: the block raised an `OSError`.
+        StorageError: the path cannot be read or written; the message names the path and the cause.
     """
     try:
         yield

@@ -16,6 +16,7 @@ from torch import nn
 from ..data.preprocessing import Preprocessing
 from ..errors import FormatError
 from ..files.layout import CONFIG, PREPROCESSOR, WEIGHTS
+from ..files.names import user_path
 from ..files.storage import read_json
 from ..masks.mask import Mask
 from .architectures.architecture import Architecture, PrunableLayer, layer_sizes
@@ -87,7 +88,7 @@ class BaseModel:
             FormatError: a file is missing or damaged, or tensors do not fit the architecture.
             ArchitectureError: the architecture is not supported.
         """
-        path = Path(path)
+        path = user_path(path)
         config = read_json(path / CONFIG)
         library, architecture, model_args = identify(config, path)
         preprocessing = _read_preprocessing(config, path)

@@ -18,6 +18,7 @@ from ..masks.mask import Mask
 from ..models.architectures.architecture import PrunableLayer, tensor_axes
 from ..models.configuration import MetaPrunedConfig
 from ..models.modeling import MetaPrunedForImageClassification
+from .inputs import AdaptInputs
 
 Owners = Mapping[str, nn.Conv2d | nn.Linear]
 """The modules that multiply by a weight, by their path in the network."""
@@ -73,6 +74,19 @@ class CostModel:
                 shape[axis.dim] = counts[layer.name] * axis.outer * axis.inner
             entries[tensor] = 0 if any(branch.removes(tensor) for branch in empty_branches) else math.prod(shape)
         return entries
+
+    def module_sizes(self, counts: Mapping[str, int]) -> dict[str, int]:
+        """Return the number of parameters of each module that has some itself, by its path in the network.
+
+        Args:
+            counts: units by layer.
+        """
+        sizes: dict[str, int] = {}
+        for tensor, entries in self._entries(counts).items():
+            if entries:
+                path = tensor.rpartition(".")[0]
+                sizes[path] = sizes.get(path, 0) + entries
+        return sizes
 
     def params(self, counts: Mapping[str, int]) -> int:
         """Return the number of parameters of a sub-network with `counts` units by layer."""
@@ -185,6 +199,12 @@ def count_flops(
     costs = get_cost_model(model.config, image, frozen_stem)
     counts = {name: len(kept) for name, kept in model.mask().items()}
     return costs.flops(counts), costs.training_flops(counts)
+
+
+def task_cost_model(inputs: AdaptInputs) -> CostModel:
+    """Return the cost model of the base's sub-networks, for the task's labels and images."""
+    config = inputs.base.config(Mask.full(inputs.sizes), inputs.task.labels)
+    return get_cost_model(config, inputs.images.images[:1])
 
 
 def get_cost_model(config: MetaPrunedConfig, image: torch.Tensor, frozen_stem: bool = False) -> CostModel:

@@ -11,7 +11,7 @@ from ..errors import OptionError
 from ..masks.mask import Mask
 from ..masks.scores import ScoreMask
 from .budgets import Budget, largest_counts, removed_share
-from .cost_model import CostModel, get_cost_model
+from .cost_model import task_cost_model
 from .inputs import AdaptInputs
 from .latency import LatencyTable
 from .order import Counts, Order, Sizing, layer_exceptions
@@ -50,12 +50,6 @@ def is_even(options: AdaptOptions) -> bool:
     """Return whether the ratio alone decides how many units each layer keeps."""
     has_other_sizes = options.layer_ratios or options.round_to > 1 or make_budget(options)
     return options.split == "layer" and not has_other_sizes
-
-
-def task_cost_model(inputs: AdaptInputs) -> CostModel:
-    """Return the cost model of the base's sub-networks, for the task's labels and images."""
-    config = inputs.base.config(Mask.full(inputs.sizes), inputs.task.labels)
-    return get_cost_model(config, inputs.images.images[:1])
 
 
 def make_sizing(inputs: AdaptInputs, order: Order) -> Sizing:

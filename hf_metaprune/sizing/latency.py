@@ -14,12 +14,15 @@ from torch import nn
 
 from ..errors import OptionError
 from ..models.modeling import MetaPrunedForImageClassification
+from .cost_model import task_cost_model
 from .inputs import AdaptInputs
 from .order import Counts, Sizing
 from .timing import WARM_UPS, latency_ms
 
 RATIOS = (0.0, 0.3, 0.6, 0.8, 0.9, 1.0)
 """Ratios of the sub-networks that the table is made from."""
+REST = "rest"
+"""Where the table holds what no module with parameters accounts for."""
 REPEATS = 7
 """Number of passes over which a module's median time is taken."""
 
@@ -48,6 +51,7 @@ class LatencyTable:
         self.inputs, self.sizing, self._measure_ms = inputs, sizing, measure_ms
         images = inputs.images
         self.pixels = images.preprocessing.normalize(images.images[:1]).to(inputs.device)
+        self._costs = task_cost_model(inputs)
         self.points: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
         self.measured_ms: dict[tuple[int, ...], float] = {}
         for ratio in ratios:
@@ -55,8 +59,10 @@ class LatencyTable:
 
     def __call__(self, counts: Counts) -> float:
         """Return the estimated time of a sub-network for one image, in milliseconds."""
-        sizes = _module_sizes(self._make_model(counts, empty=True))
-        return sum(self._interpolate(name, size) for name, size in sizes.items())
+        sizes = self._costs.module_sizes(counts)
+        return sum(self._interpolate(path, size) for path, size in sizes.items()) + self._interpolate(
+            REST, sum(sizes.values())
+        )
 
     def measure(self, counts: Counts) -> float:
         """Return the measured time of a sub-network for one image, in milliseconds; each is measured once."""
@@ -81,42 +87,30 @@ class LatencyTable:
                 f"machine{self.sizing.limits_text}"
             )
 
-    def _make_model(self, counts: Counts, empty: bool = False) -> MetaPrunedForImageClassification:
-        """Return a sub-network on the device, or one without memory for its weights if `empty`."""
+    def _make_model(self, counts: Counts) -> MetaPrunedForImageClassification:
+        """Return a sub-network on the device."""
         base = self.inputs.base
         config = base.config(self.sizing.order.mask(counts), self.inputs.task.labels)
-        if empty:
-            with torch.device("meta"):
-                return MetaPrunedForImageClassification(config)
         return base.slice(config).to(device=self.inputs.device, memory_format=torch.channels_last).eval()
 
     def _add(self, counts: Counts) -> None:
         """Add a sub-network's times to the table."""
-        model = self._make_model(counts)
-        sizes, whole_ms, parts_ms = _module_sizes(model), self.measure(counts), _module_ms(model, self.pixels)
-        for name, size in sizes.items():
-            self.points[name][size].append(parts_ms[name] if name else whole_ms - sum(parts_ms.values()))
+        sizes, whole_ms = self._costs.module_sizes(counts), self.measure(counts)
+        parts_ms = _module_ms(self._make_model(counts), list(sizes), self.pixels)
+        for path, size in sizes.items():
+            self.points[path][size].append(parts_ms[path])
+        self.points[REST][sum(sizes.values())].append(whole_ms - sum(parts_ms.values()))
 
-    def _interpolate(self, name: str, size: int) -> float:
-        points = self.points[name]
+    def _interpolate(self, path: str, size: int) -> float:
+        points = self.points[path]
         table_sizes = sorted(points)
         return float(np.interp(size, table_sizes, [statistics.median(points[n]) for n in table_sizes]))
 
 
-def _module_sizes(model: nn.Module) -> dict[str, int]:
-    """Return the number of parameters of each module that has some itself, by its path, and of all under ""."""
-    sizes = {
-        path: sum(p.numel() for p in module.parameters(recurse=False))
-        for path, module in model.named_modules()
-        if path and next(module.parameters(recurse=False), None) is not None
-    }
-    return sizes | {"": sum(sizes.values())}
-
-
 @torch.inference_mode()
-def _module_ms(model: nn.Module, pixels: torch.Tensor) -> dict[str, float]:
-    """Return the median milliseconds of each module with parameters in a forward pass, 0 if it has submodules."""
-    times: dict[str, list[float]] = {path: [] for path in _module_sizes(model) if path}
+def _module_ms(model: MetaPrunedForImageClassification, paths: Sequence[str], pixels: torch.Tensor) -> dict[str, float]:
+    """Return the median milliseconds of modules in a forward pass, by their paths; 0 if a module has submodules."""
+    times: dict[str, list[float]] = {path: [] for path in paths}
     starts: dict[str, float] = {}
 
     def now() -> float:
@@ -132,7 +126,7 @@ def _module_ms(model: nn.Module, pixels: torch.Tensor) -> dict[str, float]:
 
     handles = []
     for path in times:
-        module = model.get_submodule(path)
+        module = model.network.get_submodule(path)
         if any(module.children()):  # such as a transformer, which has the class token itself
             continue
         handles += [module.register_forward_pre_hook(before(path)), module.register_forward_hook(after(path))]

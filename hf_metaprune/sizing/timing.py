@@ -11,7 +11,7 @@ from torch import nn
 
 WARM_UPS, WARM_MS = 3, 20.0
 """Smallest number and smallest total milliseconds of the passes that warm the caches and do not count."""
-TURNS, PASSES = 3, 5
+ROUNDS, PASSES = 3, 5
 """Number of turns of each model, and of the passes per turn that count."""
 
 
@@ -39,7 +39,7 @@ def latencies_ms(models: Sequence[nn.Module], pixels: torch.Tensor) -> list[floa
     for model in models:
         model.to(memory_format=torch.channels_last)
     times: list[list[float]] = [[] for _ in models]
-    for _ in range(TURNS):
+    for _ in range(ROUNDS):
         for model, model_times in zip(models, times, strict=True):
             warm_up_times: list[float] = []
             while len(warm_up_times) < WARM_UPS or sum(warm_up_times) < WARM_MS:

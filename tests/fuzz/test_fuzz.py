@@ -1,4 +1,4 @@
-"""At least 2,500 altered files: each is read, or refused by a `MetaPruneError`; and nothing else happens."""
+"""At least 1,700 altered files: each is read, or refused by a `MetaPruneError`; and nothing else happens."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from tests.fuzz.targets import TARGETS, Fuzzer
 from tests.fuzz.watch import MB, CaseFailure, Watch, little_memory
 
 CASES = {
-    "bank.json": 400,
-    "index": 300,
+    "bank.json": 250,
+    "index": 200,
     "card": 100,
-    "header": 500,
-    "listed": 500,
+    "header": 300,
+    "listed": 300,
     "entry config": 120,
     "entry weights": 100,
     "base": 70,
     "transformers base": 70,
-    "scores": 150,
-    "report": 250,
+    "scores": 100,
+    "report": 150,
     "model": 30,
     "from_pretrained": 30,
     "repair": 10,
@@ -35,7 +35,7 @@ CASES = {
 
 def test_there_are_enough_cases() -> None:
     assert set(CASES) == set(TARGETS)
-    assert sum(CASES.values()) >= 2500
+    assert sum(CASES.values()) >= 1700
 
 
 SOME = [(name, 0.1) for name in CASES if CASES[name] >= 60]

@@ -22,7 +22,7 @@ from tests.hub import LoopbackHub
 MODELS, BANKS = 100, 30
 
 
-def card_of(rng: Random, content: str) -> bytes:
+def mutate_readme(rng: Random, content: str) -> bytes:
     """A card with other values; the Hub lists it, for it has the tag."""
     data, text = split_card(content)
     data = mutate_facts(rng, data)
@@ -36,7 +36,7 @@ def test_no_model_spoils_a_search(hub: LoopbackHub, corpus: Corpus) -> None:
     for n in range(MODELS):
         rng, name = Random(n), f"eve/m{n}"
         if n % 2:
-            hub.put_files(name, files | {"README.md": card_of(rng, files["README.md"].decode())})
+            hub.put_files(name, files | {"README.md": mutate_readme(rng, files["README.md"].decode())})
         else:
             mutate = rng.choice((mutate_safetensors, mutate_safetensors, mutate_safetensors, lfs_pointer))
             hub.put_files(name, files | {"model.safetensors": mutate(rng, files["model.safetensors"])})

@@ -142,7 +142,7 @@ class Repo:
         matches = [oid for oid in self.commits if oid.startswith(revision)] if len(revision) >= 7 else []
         return matches[0] if len(matches) == 1 else None
 
-    def pulls_of(self, user: str) -> set[str]:
+    def pulls_by(self, user: str) -> set[str]:
         """The pull requests that a user has opened."""
         return {f"refs/pr/{n}" for n, oid in self.pulls.items() if self.commits[oid].author == user}
 
@@ -268,7 +268,7 @@ class Store:
         self, token: Token | None, kind: str, repo_id: str, pull: bool = False, revision: str | None = None
     ) -> Repo:
         """The same, for writing; who may write somewhere may open a pull request (`pull`), and go on with their own."""
-        pull = pull or (token is not None and revision in self.find_open(token, kind, repo_id).pulls_of(token.user))
+        pull = pull or (token is not None and revision in self.find_open(token, kind, repo_id).pulls_by(token.user))
         repo = self.find_open(token, kind, repo_id) if pull else self.find(token, kind, repo_id)
         self.check_writes(token, None if pull else repo.owner)
         return repo

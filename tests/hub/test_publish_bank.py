@@ -34,7 +34,7 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(repo_module, "FIRST_WAIT", 0.0)
 
 
-def index_of(hub: LoopbackHub, repo_id: str, tmp_path: Path, revision: str = "main") -> dict[str, str]:
+def read_index(hub: LoopbackHub, repo_id: str, tmp_path: Path, revision: str = "main") -> dict[str, str]:
     """Ids and paths of the published index."""
     (tmp_path / "index.parquet").write_bytes(hub.read_files(repo_id, revision)["index.parquet"])
     rows = pq.read_table(tmp_path / "index.parquet").to_pylist()
@@ -48,7 +48,7 @@ def assert_whole(hub: LoopbackHub, repo_id: str, tmp_path: Path) -> None:
         if "index.parquet" not in files:
             assert not any(name.startswith("tasks/") for name in files)
             continue
-        rows = index_of(hub, repo_id, tmp_path, commit.oid)
+        rows = read_index(hub, repo_id, tmp_path, commit.oid)
         assert {f"{path}/model.safetensors" for path in rows.values()} <= set(files)
         assert {name.rpartition("/")[0] for name in files if name.startswith("tasks/")} == set(rows.values())
         assert {"bank.json", "base/model.safetensors", "base/config.json"} <= set(files)
@@ -140,7 +140,7 @@ def test_two_publishers_at_once_lose_nothing(hub: LoopbackHub, bank: Bank, own_b
     hub.faults.add(Call(lambda: publish_bank(Bank.open(second), "me/bank")), method="POST", path="/commit/")
     publish_bank(Bank.open(first), "me/bank")
     assert hub.count(status=412) == 1
-    assert sorted(index_of(hub, "me/bank", tmp_path)) == sorted(ids)
+    assert sorted(read_index(hub, "me/bank", tmp_path)) == sorted(ids)
     assert_whole(hub, "me/bank", tmp_path)
 
 
@@ -161,7 +161,7 @@ def test_many_publishers_at_once(hub: LoopbackHub, bank: Bank, own_bank: Bank, t
     for thread in threads:
         thread.join()
     assert failures == []
-    assert list(index_of(hub, "me/bank", tmp_path)) == ids[3:]
+    assert list(read_index(hub, "me/bank", tmp_path)) == ids[3:]
     assert_whole(hub, "me/bank", tmp_path)
 
 

@@ -28,7 +28,7 @@ def adapted_once(bank_folder: Path, task_data: TaskData) -> AdaptResult:
     return MetaPruner.from_hub(bank_folder).adapt(task, by="leep", neighbors=2, **TINY)
 
 
-def card_of(hub: LoopbackHub, repo_id: str = "me/pets") -> str:
+def read_card(hub: LoopbackHub, repo_id: str = "me/pets") -> str:
     return hub.read_files(repo_id)["README.md"].decode()
 
 
@@ -53,10 +53,10 @@ def test_the_card_says_what_was_measured_and_validates(hub: LoopbackHub, bank: B
     pruner = MetaPruner.from_hub("me/bank")
     result = pruner.adapt(task_data.select((0, 1, 3), seed=0), by="leep", neighbors=2, **TINY)
     result.push_to_hub("me/pets", license="apache-2.0")
-    data, text = split_card(card_of(hub))
+    data, text = split_card(read_card(hub))
     assert "measured in float32; the weights are stored as float16" in text
     assert "(confusion.png)" in text
-    HubCard(card_of(hub)).validate()
+    HubCard(read_card(hub)).validate()
     assert data["library_name"] == "hf-metaprune"
     assert (data["base_model"], data["base_model_relation"], data["license"]) == ("me/bank", "finetune", "apache-2.0")
     (entry,) = data["model-index"]
@@ -80,7 +80,7 @@ def test_the_snippet_of_the_card_runs_as_shown(
     hub: LoopbackHub, result: AdaptResult, tmp_path: Path, photos: Path
 ) -> None:
     result.push_to_hub("me/pets")
-    (code,) = re.findall(r"```python\n(.*?)```", card_of(hub), re.DOTALL)
+    (code,) = re.findall(r"```python\n(.*?)```", read_card(hub), re.DOTALL)
     (tmp_path / "photo.jpg").write_bytes(next(photos.rglob("*.jpg")).read_bytes())
     prelude = f"import os, sys; sys.path.insert(0, os.getcwd()); os.chdir({str(tmp_path)!r})\n"
     process = run_python(hub, tmp_path / "another_home", prelude + code)
@@ -93,7 +93,7 @@ def test_the_snippet_of_a_bank_runs_as_shown(
     hub: LoopbackHub, bank: Bank, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     publish_bank(bank, "me/bank")
-    (code,) = re.findall(r"```python\n(.*?)```", card_of(hub, "me/bank"), re.DOTALL)
+    (code,) = re.findall(r"```python\n(.*?)```", read_card(hub, "me/bank"), re.DOTALL)
     monkeypatch.chdir(photos.parent)
     exec(code, {"__name__": "snippet"})
     assert "AdaptReport(" in capsys.readouterr().out
@@ -102,13 +102,13 @@ def test_the_snippet_of_a_bank_runs_as_shown(
 
 def test_a_card_that_was_edited_by_hand_keeps_its_text(hub: LoopbackHub, result: AdaptResult) -> None:
     result.push_to_hub("me/pets")
-    data, _ = split_card(card_of(hub))
-    mine = card_of(hub).replace("## Limits", "## My own words\n\nBe kind.\n\n## Limits")
+    data, _ = split_card(read_card(hub))
+    mine = read_card(hub).replace("## Limits", "## My own words\n\nBe kind.\n\n## Limits")
     mine = mine.replace("---\n", "---\nlicense: mit\nauthors: [me]\n", 1).replace("- pruned", "- pruned\n- cats")
     hub.put_files("me/pets", {"README.md": mine.encode()})
     result.model.config.ratio = 0.6
     result.push_to_hub("me/pets")
-    now, body = split_card(card_of(hub))
+    now, body = split_card(read_card(hub))
     assert body.strip() == split_card(mine)[1].strip()
     assert (now["license"], now["authors"], now["metaprune"]["ratio"]) == ("mit", ["me"], 0.6)
     assert now["tags"] == [*data["tags"], "cats"]
@@ -116,21 +116,21 @@ def test_a_card_that_was_edited_by_hand_keeps_its_text(hub: LoopbackHub, result:
 
 def test_a_card_that_nobody_edited_is_made_anew(hub: LoopbackHub, result: AdaptResult) -> None:
     result.push_to_hub("me/pets")
-    hub.put_files("me/pets", {"README.md": card_of(hub).replace("---\n", "---\nlicense: mit\n", 1).encode()})
+    hub.put_files("me/pets", {"README.md": read_card(hub).replace("---\n", "---\nlicense: mit\n", 1).encode()})
     result.report.accuracy, result.report.notes = 0.125, []
     result.push_to_hub("me/pets")
-    assert "Accuracy 12.5%" in card_of(hub)
-    assert split_card(card_of(hub))[0]["license"] == "mit"
+    assert "Accuracy 12.5%" in read_card(hub)
+    assert split_card(read_card(hub))[0]["license"] == "mit"
 
 
 def test_a_card_that_is_edited_while_it_is_published(hub: LoopbackHub, result: AdaptResult) -> None:
     result.push_to_hub("me/pets")
-    mine = card_of(hub).replace("## Limits", "## Mine")
+    mine = read_card(hub).replace("## Limits", "## Mine")
     hub.faults.add(Call(lambda: hub.put_files("me/pets", {"README.md": mine.encode()})), method="POST", path="/commit/")
     result.model.config.ratio = 0.6
     result.push_to_hub("me/pets")
     assert hub.count(status=412) == 1
-    assert "## Mine" in card_of(hub)
+    assert "## Mine" in read_card(hub)
 
 
 def test_publishing_the_same_model_again_changes_nothing(hub: LoopbackHub, result: AdaptResult, tmp_path: Path) -> None:

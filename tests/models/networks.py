@@ -78,7 +78,6 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "resnet34": lambda: timm_net("resnet34"),
     "resnet50": lambda: timm_net("resnet50"),
     "resnet50d": lambda: timm_net("resnet50d"),
-    "resnet101": lambda: timm_net("resnet101"),
     "wide_resnet50_2": lambda: timm_net("wide_resnet50_2"),
     "resnet50-catavgmax": lambda: timm_net("resnet50", global_pool="catavgmax"),
     "resnet26t": lambda: timm_net("resnet26t"),
@@ -183,7 +182,7 @@ def logits(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 @st.composite
 def random_masks(draw: st.DrawFn, net: nn.Module, layers: list[PrunableLayer] | None = None) -> Mask:
-    """Down to one unit a layer, or none where the layer's branch may go."""
+    """Down to one unit per layer, or none where the layer's branch may go."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     units, layers = {}, layers or identify_architecture(net).layers(net)
     for layer in layers:
@@ -194,5 +193,5 @@ def random_masks(draw: st.DrawFn, net: nn.Module, layers: list[PrunableLayer] | 
     return Mask(units, layer_sizes(layers))
 
 
-def sizes_of(net: nn.Module) -> dict[str, int]:
+def unit_counts(net: nn.Module) -> dict[str, int]:
     return layer_sizes(identify_architecture(net).layers(net))

@@ -42,7 +42,7 @@ def adapted(base: BaseModel, task_data: TaskData, folder: Path) -> AdaptResult:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["convnext_atto"])
+@pytest.mark.parametrize("name", ["convnext_tiny", "convnext_atto"])
 def test_the_whole_way_from_a_base_to_a_file(name: str, task_data: TaskData, tmp_path: Path) -> None:
     """The MLPs of one network are linear layers, those of the other are convolutions."""
     torch.manual_seed(0)

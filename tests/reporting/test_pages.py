@@ -204,15 +204,15 @@ def test_pictures_are_sound_svg_in_the_color_of_the_page() -> None:
 def test_a_picture_is_drawn_again_only_if_its_data_changed() -> None:
     figures = []
 
-    def png_of(curves: dict[str, dict[int, float]]) -> bytes:
+    def curves_png(curves: dict[str, dict[int, float]]) -> bytes:
         return drawn_png(partial(curve_figure, curves))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hf_metaprune.drawing.style.png", lambda figure: figures.append(figure) or png(figure))
-        first = png_of({"a": {0: 0.123, 5: 0.9}})
-        assert png_of({"a": {0: 0.123, 5: 0.9}}) == first
+        first = curves_png({"a": {0: 0.123, 5: 0.9}})
+        assert curves_png({"a": {0: 0.123, 5: 0.9}}) == first
         assert len(figures) == 1
-        assert png_of({"a": {0: 0.123, 5: 0.8}}) != first
+        assert curves_png({"a": {0: 0.123, 5: 0.8}}) != first
     assert len(figures) == 2
 
 

@@ -35,15 +35,15 @@ MANY_LAYERS = {"resnet50d", "mobilenetv3-small", "convnext", "transformers-basic
 
 
 @cache
-def base_of(name: str) -> BaseModel:
+def named_base(name: str) -> BaseModel:
     net = network(name)
     family = identify_architecture(net)
     return BaseModel(family.library, *described(name), "0" * 64, tiny_preprocessing(), net)
 
 
 @cache
-def costs_of(name: str, frozen_stem: bool = False) -> CostModel:
-    base = base_of(name)
+def named_cost_model(name: str, frozen_stem: bool = False) -> CostModel:
+    base = named_base(name)
     return CostModel(base.config(Mask.random(base.sizes, 0.5, 1), LABELS), IMAGE, frozen_stem)
 
 
@@ -59,12 +59,14 @@ def described(name: str) -> tuple[str, dict]:
 @settings(max_examples=6)
 @given(data=st.data())
 def test_costs_are_those_of_the_sliced_network(name: str, data: st.DataObject) -> None:
-    base = base_of(name)
+    base = named_base(name)
     mask, frozen = data.draw(random_masks(base.network)), data.draw(st.booleans())
     model = base.slice(base.config(mask, LABELS))
     counts = {layer: len(units) for layer, units in mask.items()}
-    costs = costs_of(name, frozen)
+    costs = named_cost_model(name, frozen)
     assert costs.params(counts) == count_parameters(model)
+    sizes = {path: sum(p.numel() for p in m.parameters(recurse=False)) for path, m in model.network.named_modules()}
+    assert costs.module_sizes(counts) == {path: size for path, size in sizes.items() if size}
     with torch.device("meta"):  # where no kernel saves memory by computing anew
         model, images = MetaPrunedForImageClassification(model.config), torch.zeros(2, 3, 32, 32)
     with FlopCounterMode(display=False) as forward, torch.no_grad():
@@ -84,11 +86,11 @@ def test_costs_are_those_of_the_sliced_network(name: str, data: st.DataObject) -
 
 
 def test_a_model_is_counted_by_what_it_keeps() -> None:
-    base = base_of("vit")
+    base = named_base("vit")
     model = base.slice(base.config(Mask.random(base.sizes, 0.5, 0), LABELS))
     counts = {layer: len(units) for layer, units in model.mask().items()}
     for frozen in (False, True):
-        costs = costs_of("vit", frozen)
+        costs = named_cost_model("vit", frozen)
         assert count_flops(model, IMAGE, frozen) == (costs.flops(counts), costs.training_flops(counts))
 
 
@@ -102,8 +104,8 @@ def sizing(base: BaseModel, **options: object) -> Sizing:
 @pytest.mark.parametrize("name", ["resnet50d", "vit"])
 @pytest.mark.parametrize("share", [0.3, 0.7, 1.0])
 def test_the_largest_within_the_budget_is_found(name: str, split: str, share: float) -> None:
-    base = base_of(name)
-    costs, sizes = costs_of(name), sizing(base, split=split)
+    base = named_base(name)
+    costs, sizes = named_cost_model(name), sizing(base, split=split)
     everything = sizes.counts(0.0)
     least = costs.macs(sizes.counts(1.0))  # the stem, above all
     bound = round(least + share * (costs.macs(everything) - least))
@@ -119,8 +121,8 @@ def test_the_largest_within_the_budget_is_found(name: str, split: str, share: fl
 
 
 def test_all_bounds_hold_together() -> None:
-    base = base_of("vit")
-    costs, sizes = costs_of("vit"), sizing(base)
+    base = named_base("vit")
+    costs, sizes = named_cost_model("vit"), sizing(base)
     full = sizes.counts(0.0)
     budget = Budget(costs.params(full) // 2, costs.macs(full) // 3, 5.0)
     counts = largest_counts(sizes, budget, costs, lambda counts: sum(counts.values()) / 10)
@@ -130,8 +132,8 @@ def test_all_bounds_hold_together() -> None:
 
 
 def test_a_budget_out_of_reach_names_the_smallest() -> None:
-    base = base_of("resnet50d")
-    costs, sizes = costs_of("resnet50d"), sizing(base)
+    base = named_base("resnet50d")
+    costs, sizes = named_cost_model("resnet50d"), sizing(base)
     least = costs.params(sizes.counts(1.0))
     with pytest.raises(OptionError, match=f"max_params=10: the smallest sub-network of this base has {least:,} param"):
         largest_counts(sizes, Budget(max_params=10), costs)
@@ -142,8 +144,8 @@ def test_a_budget_out_of_reach_names_the_smallest() -> None:
 
 
 def test_a_budget_between_none_and_one_unit_a_layer_empties_some_layers() -> None:
-    base = base_of("vit")
-    costs, sizes = costs_of("vit"), sizing(base)
+    base = named_base("vit")
+    costs, sizes = named_cost_model("vit"), sizing(base)
     none, one = sizes.counts(1.0), sizes.counts(1 - 1e-9)
     bound = (costs.macs(none) + costs.macs(one)) // 2
     counts = largest_counts(sizes, Budget(max_macs=bound), costs)
@@ -153,13 +155,13 @@ def test_a_budget_between_none_and_one_unit_a_layer_empties_some_layers() -> Non
 
 def test_milliseconds_may_leave_some_branches_empty_and_not_all() -> None:
     """One unit in each layer is too many: those that fit are given back, one by one."""
-    sizes = sizing(base_of("vit"))
+    sizes = sizing(named_base("vit"))
     layers = len(sizes.layers)
 
     def milliseconds(counts: Counts) -> float:
         return float(sum(count > 0 for count in counts.values()))
 
-    largest = largest_counts(sizes, Budget(max_latency_ms=layers - 1.5), costs_of("vit"), milliseconds)
+    largest = largest_counts(sizes, Budget(max_latency_ms=layers - 1.5), named_cost_model("vit"), milliseconds)
     assert sum(count > 0 for count in largest.values()) == layers - 2
 
 

@@ -135,8 +135,8 @@ class Counter:
 class Branch:
     """A branch of the residual stream that is a constant once its last unit is removed.
 
-    The whole `module` is then replaced by its last bias. The `norm` before it is removed, too, because nothing else
-    reads it.
+    The whole `module` is then replaced by the bias of its last layer. The `norm` before it is removed, too, because
+    nothing else reads it.
 
     Example:
         >>> attention = Branch("blocks.0.attn", bias="proj.bias", norm="blocks.0.norm1")

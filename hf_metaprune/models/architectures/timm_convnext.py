@@ -50,8 +50,8 @@ class TimmConvNeXt(TimmFamily):
             for name, block in blocks.get_submodule("blocks").named_children():
                 path = f"stages.{stage}.blocks.{name}"
                 mlp = block.get_submodule("mlp")
-                for at, part, known in ((path, block, "ConvNeXtBlock"), (f"{path}.mlp", mlp, "Mlp")):
-                    if type(part).__name__ != known:
+                for at, part, class_name in ((path, block, "ConvNeXtBlock"), (f"{path}.mlp", mlp, "Mlp")):
+                    if type(part).__name__ != class_name:
                         raise ArchitectureError(f"{type(part).__name__} at {at} is not supported")
                 layers.append(_node_layer(network, f"{path}.mlp", mlp))
         return layers
