@@ -10,7 +10,8 @@
 # Output seen:
 #   PyTorch 2.15.0
 #   the former loss is gone: the next gradient has the shape (2, 3)
-#   the former loss is kept: RuntimeError: ... invalid gradient at index 0 - got [2, 3] but expected shape compatible with [4, 3]
+#   the former loss is kept: RuntimeError: ... invalid gradient at index 0 - got [2, 3] but expected shape compatible
+#   with [4, 3]
 #   the former loss is kept, another dtype in between: the next gradient has the shape (2, 3)
 set -euo pipefail
 work=$(mktemp -d)
