@@ -45,33 +45,35 @@ class TrainingOptions:
 
     steps: int = option(100, "Optimizer steps.", low=0, high=1_000_000)
     batch_size: int = option(128, "Images per step; fewer if the task has fewer.", low=2, high=65536)
-    optimizer: str = option(None, "Optimizer of the weights.", choices=OPTIMIZERS, fallback="sgd")
-    lr: float = option(
+    optimizer: str | None = option(None, "Optimizer of the weights.", choices=OPTIMIZERS, fallback="sgd")
+    lr: float | None = option(
         None,
         "Peak learning rate. Some recipes lower it if many units stay and images are few.",
         low=0.0,
         high=100.0,
         fallback=0.01,
     )
-    momentum: float = option(None, "Momentum of SGD.", low=0.0, high=0.9999, only={"optimizer": ("sgd",)}, fallback=0.9)
+    momentum: float | None = option(
+        None, "Momentum of SGD.", low=0.0, high=0.9999, only={"optimizer": ("sgd",)}, fallback=0.9
+    )
     weight_decay: float = option(0.0, "Weight decay, on weights but not on biases and norms.", low=0.0, high=1.0)
     schedule: str = option("cosine", "Learning rate after warm-up.", choices=("cosine", "constant"))
-    warmup_steps: int = option(
+    warmup_steps: int | None = option(
         None, "Steps in which the learning rate rises to its peak.", low=0, high=1_000_000, fallback=0
     )
-    ema: float = option(
+    ema: float | None = option(
         None,
         "Decay of the moving average of the weights that becomes the model; 0: no average.",
         low=0.0,
         high=0.9999,
         fallback=0.0,
     )
-    mixup: float = option(
+    mixup: float | None = option(
         None, "Mixup: both parameters of its Beta distribution; 0: no mixup.", low=0.0, high=100.0, fallback=0.0
     )
     label_smoothing: float = option(0.0, "Label smoothing.", low=0.0, high=0.999)
     clip_norm: float = option(0.0, "Largest norm of the gradient; 0: no clipping.", low=0.0)
-    freeze_stem: bool = option(None, "Do not train the layers before the first prunable layer.", fallback=False)
+    freeze_stem: bool | None = option(None, "Do not train the layers before the first prunable layer.", fallback=False)
     flip: bool = option(True, "Mirror images at random.")
     shift: float = option(0.125, "Largest random shift, as a share of the image's side.", low=0.0, high=0.5)
     precision: str = option(

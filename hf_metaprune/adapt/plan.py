@@ -95,6 +95,7 @@ class Plan:
         """
         if "lr" in self.given or self.options.preset == "paper":
             return self.training
+        assert self.training.lr is not None  # the recipe has chosen it
         rate = scaled_learning_rate(
             self.training.lr, self.inputs.base.family.recipe, self.data.images_per_class, 1 - ratio
         )

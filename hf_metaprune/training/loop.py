@@ -145,7 +145,13 @@ def batch_rows(n: int, batch_size: int, seed: int) -> Iterator[np.ndarray]:
 
 
 def make_optimizer(model: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
-    """Return SGD or AdamW over the parameters that need gradients, without weight decay on biases and norms."""
+    """Return SGD or AdamW over the parameters that need gradients, without weight decay on biases and norms.
+
+    Args:
+        model: the model.
+        options: the optimizer's options, none of them open.
+    """
+    assert options.lr is not None and options.momentum is not None
     params = [p for p in model.parameters() if p.requires_grad]
     matrices, vectors = [p for p in params if p.ndim > 1], [p for p in params if p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": options.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
@@ -161,12 +167,13 @@ def lr_factor(step: int, options: TrainingOptions) -> float:
         step: number of the step, from 0.
         options: the schedule: warm-up steps, then a constant rate or half a cosine down to 0.
     """
-    if step < options.warmup_steps:
-        return (step + 1) / (options.warmup_steps + 1)
+    warmup_steps = options.warmup_steps or 0
+    if step < warmup_steps:
+        return (step + 1) / (warmup_steps + 1)
     if options.schedule == "constant":
         return 1.0
-    span = max(1, options.steps - options.warmup_steps)
-    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - options.warmup_steps) / span)))
+    span = max(1, options.steps - warmup_steps)
+    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - warmup_steps) / span)))
 
 
 def fine_tune(
@@ -304,7 +311,7 @@ class _Run:
         """Add a step's images and FLOPs to the result."""
         params = sum(p.numel() for p in self.model.parameters())
         if params != self.counted_params:  # a callback has pruned the model
-            self.flops_per_image = count_flops(self.model, x[:1], self.options.freeze_stem)[1]
+            self.flops_per_image = count_flops(self.model, x[:1], bool(self.options.freeze_stem))[1]
             self.counted_params = params
         self.result.images += len(x) * self.accelerator.num_processes
         self.result.flops += self.flops_per_image * len(x) * self.accelerator.num_processes
