@@ -59,8 +59,8 @@ class Card(ABC):
         """
         existing, own = (card if card and card.strip() else None for card in (existing, own))
         cards = [card for card in (existing, own) if card is not None]
-        values = {card: _values(card) for card in cards}  # parsed once: it is most of the work
-        self.license = self.license or _kept_license([values[card] for card in cards])
+        values = [_values(card) for card in cards]  # parsed once: it is most of the work
+        self.license = self.license or _kept_license(values)
         body = self.text().strip() + "\n"
         written_keys = ",".join(key for key in self.own_keys if self.data().get(key) is not None)
         mark = f"<!-- hf-metaprune card {_digest(body)} {written_keys} -->"
@@ -69,10 +69,13 @@ class Card(ABC):
             return new_card
         kept_card = cards[0]
         kept_text = _below_front(kept_card)
-        try:
-            front = _edit_front(kept_card, self._merged_data(values))
-        except FormatError:
+        readable = [(card, data) for card, data in zip(cards, values, strict=True) if data is not None]
+        if len(readable) < len(cards):
             return kept_card  # a card that cannot be parsed is left as it is
+        try:
+            front = _edit_front(kept_card, self._merged_data(readable))
+        except FormatError:  # nor is one with values that cannot be written
+            return kept_card
         line_end = "\r\n" if front.endswith("\r\n") else "\n"
         if own is not None and sends_own_text(existing, own):
             text = self.with_own_name(_card_text(own))
@@ -91,19 +94,14 @@ class Card(ABC):
         """Return the text of a card with this model's name in place of an earlier one."""
         return text
 
-    def _merged_data(self, values: dict[str, dict[str, Any] | None]) -> dict[str, Any]:
+    def _merged_data(self, cards: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
         """Return the values of the YAML block with keys and tags that people have added to earlier cards.
 
         If two cards have the same key, the first card counts.
-
-        Raises:
-            FormatError: a card cannot be parsed.
         """
         own_data = {key: value for key, value in self.data().items() if value is not None}
         data, tags = dict[str, Any](), list(own_data["tags"])
-        for card, card_data in values.items():
-            if card_data is None:
-                raise FormatError("the card's YAML cannot be read")
+        for card, card_data in cards:
             outdated_keys = {*self.measured_keys, *_written_keys(card)}
             data |= {key: value for key, value in card_data.items() if key not in outdated_keys and key not in data}
             card_tags = card_data.get("tags")

@@ -21,7 +21,7 @@ from .timing import WARM_UPS, latency_ms
 
 RATIOS = (0.0, 0.3, 0.6, 0.8, 0.9, 1.0)
 """Ratios of the sub-networks that the table is made from."""
-REST = "rest"
+REST = "(rest)"  # no path of a module
 """Where the table holds what no module with parameters accounts for."""
 REPEATS = 7
 """Number of passes over which a module's median time is taken."""
@@ -60,9 +60,8 @@ class LatencyTable:
     def __call__(self, counts: Counts) -> float:
         """Return the estimated time of a sub-network for one image, in milliseconds."""
         sizes = self._costs.module_sizes(counts)
-        return sum(self._interpolate(path, size) for path, size in sizes.items()) + self._interpolate(
-            REST, sum(sizes.values())
-        )
+        rest_ms = self._interpolate(REST, sum(sizes.values()))
+        return rest_ms + sum(self._interpolate(path, size) for path, size in sizes.items())
 
     def measure(self, counts: Counts) -> float:
         """Return the measured time of a sub-network for one image, in milliseconds; each is measured once."""
