@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -53,9 +54,10 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With --dist loadgroup, let one worker run all tests of a file, and all of export.
+    """With --dist loadgroup, let one worker run all tests of a file, all of export, and all that forks.
 
-    What a module's fixtures make is made once then, translations of models too. Files of a few long tests are spread.
+    What a module's fixtures make is made once then, translations of models and what is forked too. Files of a few long
+    tests are spread.
     """
     if config.getvalue("dist") != "loadgroup":
         return None
@@ -66,6 +68,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             file = nodeid.partition("::")[0]
             if file in ("tests/test_site.py", "tests/test_docstring_examples.py"):
                 return nodeid
+            if re.search(r"\bforked\.|\bbench_hub\b", (REPO / file).read_text()):
+                return "forked"
             return "tests/export/" if file.startswith("tests/export/") else file
 
     return ByFile(config, log)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import multiprocessing.context
 import os
@@ -48,4 +49,7 @@ def run_command(arguments: Sequence[str], log: Path, environment: Mapping[str, s
     for output in (sys.stdout, sys.stderr):
         output.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     sys.argv = ["hf-metaprune", *arguments]
-    main()
+    try:
+        main()
+    finally:
+        atexit._run_exitfuncs()  # which a process that was forked leaves out

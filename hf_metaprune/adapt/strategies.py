@@ -144,7 +144,7 @@ def starts_from_neighbors(inputs: AdaptInputs, voters: Voters, mask: Mask) -> bo
     o = inputs.options
     if o.strategy not in VOTED or o.weights == "base":
         return False
-    least_held = inputs.base.family.recipe.enough_held * mask.n_kept
+    least_held = inputs.base.family.recipe.min_held_share * mask.n_kept
     return o.weights == "neighbors" or (mask & voters.held_units(inputs.sizes)).n_kept >= least_held
 
 

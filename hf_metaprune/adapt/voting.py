@@ -35,8 +35,8 @@ def count_votes(masks: Sequence[Mask], vote_weights: Sequence[float] | None = No
     scaled_weights = len(masks) * normalized_weights(len(masks), vote_weights)
     counts = {name: np.zeros(size) for name, size in masks[0].sizes.items()}
     for mask, weight in zip(masks, scaled_weights, strict=True):
-        for name, kept in mask.items():
-            counts[name][kept] += weight
+        for name, units in mask.items():
+            counts[name][units] += weight
     return counts
 
 
@@ -165,7 +165,7 @@ def vote_shares(mask: Mask, masks: Sequence[Mask], vote_weights: Sequence[float]
         One share per neighbor. They sum to 1, or are all 0 if no neighbor keeps any of the units.
     """
     scaled_weights = np.ones(len(masks)) if vote_weights is None else np.asarray(vote_weights, dtype=np.float64)
-    votes = scaled_weights * [sum(len(np.intersect1d(kept, m[name])) for name, kept in mask.items()) for m in masks]
+    votes = scaled_weights * [sum(len(np.intersect1d(units, m[name])) for name, units in mask.items()) for m in masks]
     return (votes / max(votes.sum(), 1e-300)).tolist()
 
 
@@ -181,7 +181,7 @@ def agreement(mask: Mask, masks: Sequence[Mask]) -> dict[str, dict[int, int]]:
     """
     counts = count_votes(masks)
     units_by_votes = {}
-    for name, kept in mask.items():
-        n_units = np.bincount(counts[name][kept].round().astype(int), minlength=len(masks) + 1)
+    for name, units in mask.items():
+        n_units = np.bincount(counts[name][units].round().astype(int), minlength=len(masks) + 1)
         units_by_votes[name] = {i: int(n) for i, n in enumerate(n_units)}
     return units_by_votes

@@ -86,9 +86,11 @@ def _text_columns(schema: pq.ParquetSchema) -> list[str]:
 
 def _decode_table(table: pa.Table, path: Path) -> pa.Table:
     """Return the table without dictionary columns, after a check of the memory that its texts will take."""
-    missing = sorted(set(INDEX_SCHEMA.names) - set(table.column_names) - set(OPTIONAL_COLUMNS))
-    if missing or len(set(table.column_names)) < table.num_columns:
-        raise FormatError(f"{path}: columns {missing} are missing" if missing else f"{path}: columns are repeated")
+    missing_columns = sorted(set(INDEX_SCHEMA.names) - set(table.column_names) - set(OPTIONAL_COLUMNS))
+    if missing_columns:
+        raise FormatError(f"{path}: columns {missing_columns} are missing")
+    if len(set(table.column_names)) < table.num_columns:
+        raise FormatError(f"{path}: columns are repeated")
     text_bytes = sum(_text_bytes(chunk) for column in table.columns for chunk in column.chunks)
     if text_bytes > MAX_UNPACKED_BYTES:
         raise FormatError(f"{path}: its texts unpack to {text_bytes} bytes, more than {MAX_UNPACKED_BYTES}")

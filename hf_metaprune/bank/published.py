@@ -94,17 +94,17 @@ def read_state(repo: Repo, commit: str) -> PublishedState:
 def _read_bank_state(repo: Repo, commit: str, file_sizes: Mapping[str, int]) -> PublishedState:
     card_is_ours = file_sizes.get(CARD, 0) <= MAX_CARD_BYTES  # a larger card is left alone
     card = read_text(repo, CARD, commit, MAX_CARD_BYTES) if CARD in file_sizes and card_is_ours else None
-    missing = tuple(name for name in (BANK_FILE, INDEX_FILE) if name not in file_sizes)
-    if len(missing) == 2:
+    missing_files = tuple(name for name in (BANK_FILE, INDEX_FILE) if name not in file_sizes)
+    if len(missing_files) == 2:
         return PublishedState(commit, None, INDEX_SCHEMA.empty_table(), card, card_is_ours)
-    first = INDEX_FILE if BANK_FILE in missing else BANK_FILE
+    first = INDEX_FILE if BANK_FILE in missing_files else BANK_FILE
     files = HubFiles(repo.repo_id, first, revision=commit, token=repo.token, limit=MAX_INDEX_BYTES)
     index, table = files.root / INDEX_FILE, INDEX_SCHEMA.empty_table()  # an index that was lost is made anew
-    if INDEX_FILE not in missing:
+    if INDEX_FILE not in missing_files:
         files.get({INDEX_FILE: MAX_INDEX_BYTES})
         table = check_complete(read_table(index), index)
-    meta = read_stored_meta(index) if BANK_FILE in missing else read_meta(files.root / BANK_FILE)
-    return PublishedState(commit, check_meta(meta or {}, index), table, card, card_is_ours, missing)
+    meta = read_stored_meta(index) if BANK_FILE in missing_files else read_meta(files.root / BANK_FILE)
+    return PublishedState(commit, check_meta(meta or {}, index), table, card, card_is_ours, missing_files)
 
 
 def stale_entries(repo: Repo, state: PublishedState, entries: Iterable[Entry]) -> set[str]:

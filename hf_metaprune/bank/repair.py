@@ -34,9 +34,11 @@ def recover(bank: Bank) -> list[str]:
             for leftover in bank.root.glob(f"{TEMPORARY}*"):
                 shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
         bank.reload()
-        missing = {entry_id: path for entry_id, path in entry_folders(bank).items() if entry_id not in bank.entries}
+        unlisted_folders = {
+            entry_id: path for entry_id, path in entry_folders(bank).items() if entry_id not in bank.entries
+        }
         recovered: dict[str, Entry] = {}
-        for entry_id, path in missing.items():
+        for entry_id, path in unlisted_folders.items():
             try:
                 recovered[entry_id] = entry_from_folder(bank, entry_id, path)
             except MetaPruneError as error:

@@ -188,7 +188,7 @@ def inspect(
     network, accuracy_at_step = result.model, result.report.accuracy_at_step
     mask, config = network.mask(), network.config
     params = sum(p.numel() for p in network.parameters())
-    layers = {name: {"kept": len(kept), "size": mask.sizes[name]} for name, kept in mask.items()}
+    layers = {name: {"kept": len(units), "size": mask.sizes[name]} for name, units in mask.items()}
     labels = [config.id2label[i] for i in range(config.num_labels)]
     facts = {"labels": labels, "ratio": config.ratio, "method": config.method, "params": params, "layers": layers}
     facts |= {"base_model": config.base_model, "metrics": config.metrics, "dataset": config.dataset}
@@ -207,17 +207,17 @@ def inspect(
     name_width = max(map(len, mask), default=0)
     width = max(8, min(48, out.width - name_width - 26))
     rows = table("layer", "kept", "of", "units")
-    for name, kept in mask.items():
+    for name, units in mask.items():
         rows.add_row(
-            escape_markup(name), str(len(kept)), str(mask.sizes[name]), _unit_bar(kept, mask.sizes[name], width)
+            escape_markup(name), str(len(units)), str(mask.sizes[name]), _unit_bar(units, mask.sizes[name], width)
         )
     out.print(rows)
 
 
-def _unit_bar(kept: Iterable[int], size: int, width: int) -> str:
+def _unit_bar(units: Iterable[int], size: int, width: int) -> str:
     """Return which units stay as a bar of at most `width` characters; a darker one means that more units stay."""
     cells = [0.0] * min(width, size)
-    for unit in kept:
+    for unit in units:
         cells[int(unit) * len(cells) // size] += len(cells) / size
     return "".join(" ░▒▓█"[min(4, round(4 * c + 0.49))] if c else "·" for c in cells)
 

@@ -38,7 +38,7 @@ def bank_show(bank: BankArgument, revision: BankRevision = None, as_json: Json =
         rows = [{k: v for k, v in e.row().items() if k not in BINARY_COLUMNS} | {"metrics": e.metrics} for e in opened]
         print_json({"name": opened.name, "base_model": opened.meta["base_model"], "entries": rows})
         return
-    shares = {e.id: [len(kept) / e.mask.sizes[name] for name, kept in e.mask.items()] for e in opened}
+    shares = {e.id: [len(units) / e.mask.sizes[name] for name, units in e.mask.items()] for e in opened}
     is_uneven = any(max(values) - min(values) > UNEVEN_SHARES for values in shares.values() if values)
     header = ("entry", "labels", "method", "ratio", "accuracy", "kB", *(["kept per layer"] if is_uneven else []))
     entries = table(*header, title=escape_markup(repr(opened)))

@@ -228,9 +228,9 @@ def _read_columns(dataset: Any, image_column: str | None, label_column: str | No
         dataset = dataset.cast_column(image, datasets.Image(decode=False))
     dataset = dataset.with_format(None)
     raw = list(dataset.select_columns([label])[label])
-    missing = [i for i, value in enumerate(raw) if is_missing(value) or (label in is_label and value == -1)]
-    if missing:
-        raise UnlabeledError(f"{len(missing)} rows have no label (the first is row {missing[0]})")
+    unlabeled_rows = [i for i, value in enumerate(raw) if is_missing(value) or (label in is_label and value == -1)]
+    if unlabeled_rows:
+        raise UnlabeledError(f"{len(unlabeled_rows)} rows have no label (the first is row {unlabeled_rows[0]})")
     if label in is_label:
         names = list(features[label].names)
         labels = [names[i] for i in raw]

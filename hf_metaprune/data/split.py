@@ -46,9 +46,9 @@ def convert_labels(values: Sequence[Any]) -> tuple[list[str], list[str]]:
         DataError: a label is neither text nor a number (a list, one-hot, a box).
     """
     labels = [python_value(value) for value in values]
-    missing = sum(is_missing(label) for label in labels)
-    if missing:
-        raise UnlabeledError(f"{missing} images have no label")
+    n_missing = sum(is_missing(label) for label in labels)
+    if n_missing:
+        raise UnlabeledError(f"{n_missing} images have no label")
     unusable = next((label for label in labels if not isinstance(label, (str, int, float))), None)
     if unusable is not None:
         raise DataError(f"label {str(unusable)[:60]!r} is neither text nor a number: give one class for each image")

@@ -176,8 +176,8 @@ def _translate(error: BaseException, repo_id: str, doing: str) -> MetaPruneError
         return HubError(f"{what}: the Hub's answer is malformed ({type(error).__name__}): try again later")
     if isinstance(error, (ValueError, RuntimeError)):
         why = f" ({scrub(reason(cause))})" if cause is not None else ""
-        kept = "; what was sent is kept" if "write" in doing else ""
-        return HubError(f"{what}: {scrub(reason(error))}{why}: try again{kept}")
+        kept_note = "; what was sent is kept" if "write" in doing else ""
+        return HubError(f"{what}: {scrub(reason(error))}{why}: try again{kept_note}")
     return None
 
 
@@ -204,8 +204,10 @@ def _status_error(error: Any, what: str, writing: bool) -> HubError:
     if status >= 500:
         return HubTroubleError(f"{what}: the Hub has trouble (status {status}): try again later")
     if status == 429:
-        kept = "; what was sent is kept" if writing else ""
-        return HubTroubleError(f"{what}: the Hub asks to wait (too many requests): try again in some minutes{kept}")
+        kept_note = "; what was sent is kept" if writing else ""
+        return HubTroubleError(
+            f"{what}: the Hub asks to wait (too many requests): try again in some minutes{kept_note}"
+        )
     server_message = scrub(str(getattr(error, "server_message", None) or ""))[:200]
     kind = TokenError if status == 401 or (status == 403 and writing) else HubError
     return kind(f"{what}: {advice or f'status {status}'}" + (f" ({server_message})" if server_message else ""))

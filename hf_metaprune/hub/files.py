@@ -148,12 +148,14 @@ class HubFiles(Files):
         return f"HubFiles({self.repo_id!r}, {self.commit!r})"
 
     def get(self, limits: Mapping[str, int], progress: bool = False, force: bool = False) -> None:
-        missing = {relative: n for relative, n in limits.items() if force or not self.path(relative).exists()}
-        if not missing:
+        missing_files = {relative: n for relative, n in limits.items() if force or not self.path(relative).exists()}
+        if not missing_files:
             return
-        bar = tqdm(total=len(missing), desc=f"downloading from {self.repo_id}", unit="file", disable=not progress)
-        with bar, ThreadPoolExecutor(min(PARALLEL_DOWNLOADS, len(missing))) as pool:
-            jobs = [pool.submit(self._download, path, limit, self.commit, force) for path, limit in missing.items()]
+        bar = tqdm(total=len(missing_files), desc=f"downloading from {self.repo_id}", unit="file", disable=not progress)
+        with bar, ThreadPoolExecutor(min(PARALLEL_DOWNLOADS, len(missing_files))) as pool:
+            jobs = [
+                pool.submit(self._download, path, limit, self.commit, force) for path, limit in missing_files.items()
+            ]
             try:
                 for job in as_completed(jobs):
                     bar.update()

@@ -168,7 +168,7 @@ class Mask(Mapping[str, np.ndarray]):
     @property
     def n_kept(self) -> int:
         """Number of kept units in all layers together."""
-        return sum(len(kept) for kept in self._kept.values())
+        return sum(len(units) for units in self._kept.values())
 
     @property
     def ratio(self) -> float:

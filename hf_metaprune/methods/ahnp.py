@@ -36,16 +36,16 @@ class AutomaticPruning(LearnedScorePruning):
     reference = "Meta-Vote Pruning, Algorithm 3; after Yu et al., 2022, Width & Depth Pruning for Vision Transformers"
 
     def mask_after_step(self, training: ScoreTraining, scores: dict[str, torch.Tensor]) -> Mask:
-        kept = {}
+        kept_units = {}
         for name, units in training.mask.items():
             if name not in scores:
-                kept[name] = units
+                kept_units[name] = units
                 continue
             n_above = int((scores[name] >= self._threshold(training)).sum())
             n_kept = min(len(units), max(training.goal[name], n_above))
             order = torch.argsort(scores[name], descending=True, stable=True)[:n_kept]
-            kept[name] = units[order.numpy()]
-        return Mask(kept, training.mask.sizes)
+            kept_units[name] = units[order.numpy()]
+        return Mask(kept_units, training.mask.sizes)
 
     @staticmethod
     def _threshold(training: ScoreTraining) -> float:

@@ -35,16 +35,16 @@ def next_mask(current: Mask, scores: dict[str, torch.Tensor], share: float, rati
     Returns:
         The units that are kept now.
     """
-    kept = {}
+    kept_units = {}
     for name, units in current.items():
         target = keep_count(current.sizes[name], ratio)
         if len(units) <= target:
-            kept[name] = units
+            kept_units[name] = units
             continue
         n_kept = remaining_count(len(units), target, share)
         order = torch.argsort(scores[name], descending=True, stable=True)[:n_kept]
-        kept[name] = units[order.numpy()]
-    return Mask(kept, current.sizes)
+        kept_units[name] = units[order.numpy()]
+    return Mask(kept_units, current.sizes)
 
 
 class PruneWhileTraining:

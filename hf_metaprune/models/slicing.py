@@ -154,8 +154,11 @@ def slice_state(state: Mapping[str, torch.Tensor], layers: list[PrunableLayer], 
         The tensors by name, each with the entries of the kept units only; branches without units keep only their bias.
     """
     axes, removed = tensor_axes(layers), removed_tensors(state, layers, mask)
-    kept = {name: tensor for name, tensor in state.items() if name not in removed}
-    return {name: _select_entries(t, kept_indices(axes[name], mask)) if name in axes else t for name, t in kept.items()}
+    kept_tensors = {name: tensor for name, tensor in state.items() if name not in removed}
+    return {
+        name: _select_entries(tensor, kept_indices(axes[name], mask)) if name in axes else tensor
+        for name, tensor in kept_tensors.items()
+    }
 
 
 @torch.no_grad()

@@ -197,7 +197,7 @@ def count_flops(
         The FLOPs of a forward pass, and those of a training step, forward and backward.
     """
     costs = get_cost_model(model.config, image, frozen_stem)
-    counts = {name: len(kept) for name, kept in model.mask().items()}
+    counts = {name: len(units) for name, units in model.mask().items()}
     return costs.flops(counts), costs.training_flops(counts)
 
 

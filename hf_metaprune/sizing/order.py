@@ -100,8 +100,10 @@ class Sizing:
     def _global_counts(self, ratio: float) -> Counts:
         exceptions = {name: count for name, count in self._even_counts(ratio).items() if name in self.exceptions}
         layers, owners = self._ranked_units
-        kept = np.bincount(owners[: round((1.0 - ratio) * len(owners))], minlength=len(layers))
-        return exceptions | {layer.name: max(_min_count(layer), int(n)) for layer, n in zip(layers, kept, strict=True)}
+        kept_counts = np.bincount(owners[: round((1.0 - ratio) * len(owners))], minlength=len(layers))
+        return exceptions | {
+            layer.name: max(_min_count(layer), int(n)) for layer, n in zip(layers, kept_counts, strict=True)
+        }
 
     @cached_property
     def _ranked_units(self) -> tuple[list[PrunableLayer], np.ndarray]:

@@ -215,7 +215,7 @@ def fine_tune(
         OptionError: `learnable` is given in a run of several processes.
     """
     if not len(train):
-        raise DataError("there is no image to train on")
+        raise DataError("there is no image to train on: give at least one image per class")
     options = options.closed()
     run = _Run(model, train, options, evaluation, device or pick_device(), seed, callbacks, learnable, statistics)
     for step in tqdm(range(options.steps), desc="fine-tuning", disable=not progress, leave=False):

@@ -111,11 +111,14 @@ def serve(files: Path, *arguments: object, **environment: str) -> Iterator[Serve
         server.wait()
 
 
-def serve_forked(files: Path, *arguments: object) -> Iterator[Served]:
+def serve_forked(
+    files: Path, *arguments: object, run: Callable[..., object] = forked.run_command, **environment: str
+) -> Iterator[Served]:
     """Run ``hf-metaprune space`` in a process that has imported the library already."""
     port, log = free_port(), files / "server.log"
     words = ["space", "--port", str(port), *map(str, arguments)]
-    server = forked.context().Process(target=forked.run_command, args=(words, log, {"TMPDIR": str(files), **SETTINGS}))
+    environment = {"TMPDIR": str(files), **SETTINGS, **environment}
+    server = forked.context().Process(target=run, args=(words, log, environment))
     server.start()
     try:
         wait_for_page(log, server.is_alive)

@@ -24,7 +24,7 @@ def test_all_are_served_or_told_to_wait(served: Served, visit: Callable[..., Vis
     second = visit()
     second.take_example()
     second.set_steps(20)
-    first.set_steps(200)  # so that the second one comes while the first one trains
+    first.set_steps(100)  # so that the second one comes while the first one trains
     for one in (first, second):
         one.make()
     assert wait_until(lambda: "before you" in second.text("#progress"))

@@ -23,6 +23,7 @@ def status(url: str) -> int:
         return error.code
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "prefix", ["gradio_api/file=", "file=", "gradio_api/file/", "static/", "assets/", "gradio_api/stream/"]
 )

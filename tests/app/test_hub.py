@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import datasets
 import pytest
 
 from hf_metaprune.data.task import TaskData
-from tests.hub.client import environment
+from tests.hub.client import environment, run_command_at
 from tests.hub.server import LoopbackHub
 
-from .conftest import Served, Visit, serve, wait_until
+from .conftest import Served, Visit, serve_forked, wait_until
 
 TOKEN = "hf_of_the_visitor_abcdef"
 OWNERS = "hf_of_the_owner_abcdef"
@@ -43,7 +44,8 @@ def hub(task_data: TaskData, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def online(hub: LoopbackHub, bank_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The page, of an owner who is logged in."""
     files = tmp_path_factory.mktemp("online")
-    yield from serve(files, "--bank", bank_folder, **environment(hub, files / "home", OWNERS))
+    run = partial(run_command_at, hub.endpoint, files / "home", OWNERS)
+    yield from serve_forked(files, "--bank", bank_folder, run=run, **environment(hub, files / "home", OWNERS))
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""At least 1,700 altered files: each is read, or refused by a `MetaPruneError`; and nothing else happens."""
+"""At least 1,200 altered files: each is read, or refused by a `MetaPruneError`; and nothing else happens."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from tests.fuzz.targets import TARGETS, Fuzzer
 from tests.fuzz.watch import MB, CaseFailure, Watch, little_memory
 
 CASES = {
-    "bank.json": 250,
-    "index": 200,
+    "bank.json": 160,
+    "index": 140,
     "card": 100,
-    "header": 300,
-    "listed": 300,
-    "entry config": 120,
-    "entry weights": 100,
+    "header": 200,
+    "listed": 200,
+    "entry config": 90,
+    "entry weights": 80,
     "base": 70,
     "transformers base": 70,
-    "scores": 100,
-    "report": 150,
+    "scores": 80,
+    "report": 100,
     "model": 30,
     "from_pretrained": 30,
     "repair": 10,
@@ -35,7 +35,7 @@ CASES = {
 
 def test_there_are_enough_cases() -> None:
     assert set(CASES) == set(TARGETS)
-    assert sum(CASES.values()) >= 1700
+    assert sum(CASES.values()) >= 1200
 
 
 SOME = [(name, 0.1) for name in CASES if CASES[name] >= 60]

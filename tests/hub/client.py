@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 
+from tests import forked
 from tests.hub.server import LoopbackHub
 
 # The HTTP library of the client, which changed with its version 2
 httpx: Any = importlib.import_module("httpx2" if importlib.util.find_spec("httpx2") else "httpx")
 
-__all__ = ["environment", "httpx", "point_at", "quick_retries", "run_python"]
+__all__ = ["environment", "httpx", "point_at", "quick_retries", "run_command_at", "run_python"]
 REPO = Path(__file__).resolve().parents[2]
 
 
@@ -74,6 +75,12 @@ def point_at(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch, home: Path, toke
     if "datasets" in sys.modules:  # it copies what the client made of its environment
         _point_datasets_at(hub, monkeypatch, home)
     close_session()  # connections and proxies of before
+
+
+def run_command_at(endpoint: str, home: Path, token: str, *arguments: Any) -> None:
+    """Run ``hf-metaprune`` with a loopback Hub, in a process that was forked: see `forked.run_command`."""
+    point_at(SimpleNamespace(endpoint=endpoint), pytest.MonkeyPatch(), home, token)  # type: ignore[arg-type]
+    forked.run_command(*arguments)
 
 
 def _point_datasets_at(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:

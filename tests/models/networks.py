@@ -27,6 +27,7 @@ from hf_metaprune.masks.mask import Mask
 from hf_metaprune.models.architectures.architecture import PrunableLayer, layer_sizes
 from hf_metaprune.models.architectures.lookup import find_architecture, identify_architecture
 
+FEW_BLOCKS = (1, 2, 1, 1)  # with and without a convolution in the shortcut; more of them are more of the same
 NARROW = {"channels": (8, 12, 16, 20), "num_classes": 5}
 
 
@@ -75,11 +76,10 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "resnet18-cifar-stem": lambda: built("resnet18", cifar_stem=True),
     "resnet18-pool-stem": lambda: timm_net("resnet18", replace_stem_pool=True),
     "resnet18-silu": lambda: timm_net("resnet18", act_layer="silu"),
-    "resnet34": lambda: timm_net("resnet34"),
-    "resnet50": lambda: timm_net("resnet50"),
-    "resnet50d": lambda: timm_net("resnet50d"),
-    "wide_resnet50_2": lambda: timm_net("wide_resnet50_2"),
-    "resnet50-catavgmax": lambda: timm_net("resnet50", global_pool="catavgmax"),
+    "resnet50": lambda: timm_net("resnet50", layers=FEW_BLOCKS),
+    "resnet26d": lambda: timm_net("resnet26d"),
+    "wide_resnet50_2": lambda: timm_net("wide_resnet50_2", layers=FEW_BLOCKS),
+    "resnet50-catavgmax": lambda: timm_net("resnet50", layers=FEW_BLOCKS, global_pool="catavgmax"),
     "resnet26t": lambda: timm_net("resnet26t"),
     "resnet18-drop-path": lambda: timm_net("resnet18", drop_path_rate=0.1),
     "resnet18-dilated": lambda: timm_net("resnet18", output_stride=8),
@@ -117,7 +117,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 }
 
 FEW = {
-    *("resnet18", "resnet18-deep-stem", "resnet50d", "transformers-basic", "transformers-bottleneck"),
+    *("resnet18", "resnet18-deep-stem", "resnet26d", "transformers-basic", "transformers-bottleneck"),
     *("vit", "vit-layer-scale", "deit-distilled", "transformers-vit"),
     *("mobilenetv3-small", "efficientnet-lite0", "convnext", "convnext-conv-mlp"),
 }

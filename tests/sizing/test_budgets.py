@@ -28,10 +28,10 @@ from tests.tiny import tiny_preprocessing
 LABELS = ["a", "b", "c"]
 IMAGE = torch.zeros(1, 3, 32, 32)
 FAMILIES = [
-    "resnet50d", "vit", "vit-not-fused", "vit-layer-scale", "vit-no-bias", "deit-distilled", "transformers-vit",
+    "resnet26d", "vit", "vit-not-fused", "vit-layer-scale", "vit-no-bias", "deit-distilled", "transformers-vit",
     "transformers-basic", "mobilenetv3-small", "convnext",
 ]  # fmt: skip
-MANY_LAYERS = {"resnet50d", "mobilenetv3-small", "convnext", "transformers-basic"}  # which take seconds each
+MANY_LAYERS = {"resnet26d", "mobilenetv3-small", "convnext", "transformers-basic"}  # which take seconds each
 
 
 @cache
@@ -50,7 +50,7 @@ def named_cost_model(name: str, frozen_stem: bool = False) -> CostModel:
 def described(name: str) -> tuple[str, dict]:
     net = network(name)
     architecture, args = identify_architecture(net).describe(net)
-    if name == "resnet50d":
+    if name == "resnet26d":
         args = {"channels": [8, 12, 16, 20]}
     return architecture, args
 
@@ -101,7 +101,7 @@ def sizing(base: BaseModel, **options: object) -> Sizing:
 
 
 @pytest.mark.parametrize("split", ["layer", "global"])
-@pytest.mark.parametrize("name", ["resnet50d", "vit"])
+@pytest.mark.parametrize("name", ["resnet26d", "vit"])
 @pytest.mark.parametrize("share", [0.3, 0.7, 1.0])
 def test_the_largest_within_the_budget_is_found(name: str, split: str, share: float) -> None:
     base = named_base(name)
@@ -132,8 +132,8 @@ def test_all_bounds_hold_together() -> None:
 
 
 def test_a_budget_out_of_reach_names_the_smallest() -> None:
-    base = named_base("resnet50d")
-    costs, sizes = named_cost_model("resnet50d"), sizing(base)
+    base = named_base("resnet26d")
+    costs, sizes = named_cost_model("resnet26d"), sizing(base)
     least = costs.params(sizes.counts(1.0))
     with pytest.raises(OptionError, match=f"max_params=10: the smallest sub-network of this base has {least:,} param"):
         largest_counts(sizes, Budget(max_params=10), costs)

@@ -45,7 +45,7 @@ class Recipe:
     """Learning rates by optimizer, without neighbors."""
     rate_falls: bool = False
     """Whether the rate falls as more of the network stays and images are few."""
-    enough_held: float = 0.4
+    min_held_share: float = 0.4
     """The share of the kept units that neighbors have to hold for their weights to be better than the base's."""
     paper_lr: Mapping[str, float] = field(default_factory=lambda: PAPER_LR)
     """The papers' learning rates by optimizer."""
@@ -54,6 +54,6 @@ class Recipe:
 
 
 CONVOLUTIONAL = Recipe()
-TRANSFORMER = Recipe("a ViT or ConvNeXt", "adamw", rate_falls=True, enough_held=0.75, scheduled=False)
+TRANSFORMER = Recipe("networks that train like a ViT", "adamw", rate_falls=True, min_held_share=0.75, scheduled=False)
 RECIPES = (CONVOLUTIONAL, TRANSFORMER)
 """The recipes that families of the library share; the help of options has their values."""
