@@ -84,7 +84,6 @@ class MakingSection:
         self.stop.click(self._stop, None, None, queue=False, **PRIVATE)
         previews = [self.size, votes.vote]
         last_only: dict[str, Any] = {"trigger_mode": "always_last", "show_progress": "hidden"} | PRIVATE
-        last_only["queue"] = False  # a preview waits for nobody, and needs no stream of events that a visit could lose
         # Unlike `release`, `change` also happens when the slider is moved by the keyboard.
         self.ratio.change(self._preview, [self.ratio, votes.layer], previews, **last_only)
         votes.layer.input(self._preview, [self.ratio, votes.layer], previews, **PRIVATE)
