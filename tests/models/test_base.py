@@ -19,6 +19,7 @@ from hf_metaprune.methods import get_method
 from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.models.saving import load_model, save_model
 from hf_metaprune.models.slicing import ScatterBatchNorm2d, slice_network
+from tests import forked
 from tests.conftest import first_by_default
 from tests.models.conftest import copies, edit_config
 from tests.tiny import randomize_norms, tiny_preprocessing
@@ -161,18 +162,17 @@ def test_the_whole_way_with_a_base_of_transformers(kind: str, adapted: Callable[
 
 
 @pytest.mark.slow
-def test_another_process_loads_models_whose_base_is_of_transformers(
-    adapted: Callable[[str], Path], run_python: Callable[..., str]
-) -> None:
-    code = (
-        "import sys, torch, hf_metaprune\n"
-        "from transformers import AutoModelForImageClassification\n"
-        "for folder in sys.argv[1:]:\n"
-        "    pixels, logits = torch.load(f'{folder}/seen.pt')\n"
-        "    output = AutoModelForImageClassification.from_pretrained(folder)(pixels).logits\n"
-        "    print('same' if torch.allclose(output, logits, atol=1e-5) else output - logits)\n"
-    )
-    assert run_python(code, *(str(adapted(kind)) for kind in KINDS)).split() == ["same"] * len(KINDS)
+def test_another_process_loads_models_whose_base_is_of_transformers(adapted: Callable[[str], Path]) -> None:
+    forked.run(load_models, [adapted(kind) for kind in KINDS])
+
+
+def load_models(folders: list[Path]) -> None:
+    from transformers import AutoModelForImageClassification
+
+    for folder in folders:
+        pixels, logits = torch.load(folder / "seen.pt")
+        output = AutoModelForImageClassification.from_pretrained(folder)(pixels).logits
+        assert torch.allclose(output, logits, atol=1e-5), folder
 
 
 @pytest.mark.parametrize("kind", ["resnet basic", "vit"])

@@ -56,7 +56,7 @@ def described(name: str) -> tuple[str, dict]:
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in MANY_LAYERS)) for n in FAMILIES])
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(data=st.data())
 def test_costs_are_those_of_the_sliced_network(name: str, data: st.DataObject) -> None:
     base = named_base(name)
