@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -149,7 +149,7 @@ class MetaPruner:
             result = pruner.adapt("photos", by="leep", neighbors=2)
             print(result.report.headline())
         """
-        job = self._prepare(dataset, options, training, changes, progress)
+        job = self._prepare(dataset, merge_options(options, training, changes), progress)
         result = self.make(self._plan(job, progress), callbacks=callbacks, progress=progress)
         if job.options.compare:
             shared = {name: getattr(job.training, name) for name in SHARED}
@@ -192,9 +192,10 @@ class MetaPruner:
             plan = pruner.plan("photos")
             print([neighbor.entry.id for neighbor in plan.neighbors], plan.cost(0.9))
         """
-        if merge_options(options, training, changes)[0].compare:
+        settings = merge_options(options, training, changes)
+        if settings[0].compare:
             raise OptionError("compare is not for a plan: make one with strategy='no-bank', and compare the results")
-        return self._plan(self._prepare(dataset, options, training, changes, progress), progress, any_size=True)
+        return self._plan(self._prepare(dataset, settings, progress), progress, any_size=True)
 
     def nearest(self, query: Query, options: AdaptOptions) -> list[Neighbor]:
         """Return the entries that would vote, nearest first; see `find_voters`.
@@ -224,7 +225,7 @@ class MetaPruner:
         progress: bool = False,
         **changes: Unpack[Overrides],
     ) -> list[AdaptResult]:
-        """Make models of several sizes from one vote: what accuracy costs, to pick from.
+        """Make models of several sizes from one vote, to choose between accuracy and cost.
 
         Args:
             dataset: images and labels, see `adapt`.
@@ -245,29 +246,24 @@ class MetaPruner:
             for result in pruner.sweep("photos", ratios=(0.8, 0.9)):
                 print(result.report.params, result.report.accuracy)
         """
-        sizes_given = sorted(NOT_SWEPT & merge_options(options, training, changes)[2].keys())
+        options, training, given = merge_options(options, training, changes)
+        sizes_given = sorted(NOT_SWEPT & given.keys())
         if sizes_given:
             raise OptionError(f"{sizes_given[0]} is not for a sweep: pass ratios=(0.5, 0.9), one per model")
         ratios = _checked_ratios(ratios)
-        options = replace(options or AdaptOptions(), ratio=ratios[0])
-        job = self._prepare(dataset, options, training, changes, progress)
-        job = replace(job, given={name: value for name, value in job.given.items() if name != "ratio"})
+        options = replace(options, ratio=ratios[0])
+        job = self._prepare(dataset, (options, training, given), progress)
         if not len(job.data.evaluation):
             raise OptionError("a sweep compares accuracies: it needs an evaluation_share above 0, or a test split")
         plan = self._plan(job, progress, any_size=True)
         return [self.make(plan, progress=progress, ratio=ratio) for ratio in ratios]
 
     def _prepare(
-        self,
-        dataset: Any,
-        options: AdaptOptions | None,
-        training: TrainingOptions | None,
-        changes: Mapping[str, Any],
-        progress: bool,
+        self, dataset: Any, settings: tuple[AdaptOptions, TrainingOptions, dict[str, Any]], progress: bool
     ) -> _Job:
-        """Check the options and read the data: all that can fail before work that takes long."""
+        """Check the options, as `merge_options` returns them, and read the data: all that can fail before long work."""
         record = RunRecord()
-        options, training, given = merge_options(options, training, changes)
+        options, training, given = settings
         if options.by is not None:
             get_similarity(options.by)
         pick_device(options.device)

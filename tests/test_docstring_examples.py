@@ -18,6 +18,7 @@ from PIL import Image
 import hf_metaprune
 from hf_metaprune import Bank, BaseModel, MetaPruner, load_result
 from hf_metaprune.data.loading import read_task_data
+from hf_metaprune.files import shipped
 from hf_metaprune.methods.method import METHODS, PruningJob, SgdOptions
 from hf_metaprune.models.architectures.registry import ARCHITECTURES
 from hf_metaprune.similarity.similarity import SIMILARITIES
@@ -69,12 +70,13 @@ def stage(
     tmp_path: Path, photos: Path, base_folder: Path, bank_folder: Path, saved_model: Path, monkeypatch: Any
 ) -> Path:
     """A folder with photos, a base, banks and a model, as examples name them; we are in it."""
-    for name, source in {"demo-bank": bank_folder, "my-bank": bank_folder, "resnet50": base_folder}.items():
+    for name, source in {"demo_bank": bank_folder, "my-bank": bank_folder, "resnet50": base_folder}.items():
         shutil.copytree(source, tmp_path / name)
     shutil.copytree(saved_model, tmp_path / "model")
     for name in ("photo.jpg", "cat.jpg", "dog.jpg"):
         shutil.copy(next((photos / "cat").glob("*.jpg")), tmp_path / name)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(shipped, "_PLACES", (tmp_path,))
     for registry in (METHODS, SIMILARITIES, ARCHITECTURES):  # what examples register is gone afterwards
         monkeypatch.setattr(registry, "_parts", dict(registry._parts))
     return tmp_path

@@ -23,6 +23,7 @@ from hf_metaprune.cli.app import app
 from hf_metaprune.cli.commands import method_options
 from hf_metaprune.cli.options import field_type, split_values
 from hf_metaprune.config import AdaptOptions, SearchOptions, TrainingOptions
+from hf_metaprune.files import shipped
 from hf_metaprune.methods.method import METHODS
 from hf_metaprune.options import option_fields, override
 from hf_metaprune.similarity.similarity import SIMILARITIES
@@ -255,8 +256,8 @@ def stage(
     (folder / "new_photos").mkdir()
     shutil.copy(photo, folder / "new_photos" / "one.jpg")
     shutil.copytree(base_folder, folder / "base_folder")
-    for name in ("demo-bank", "space/demo_bank"):
-        shutil.copytree(bank_folder, folder / name)
+    shutil.copytree(bank_folder, folder / "space" / "demo_bank")
+    monkeypatch.setattr(shipped, "_PLACES", (folder / "space",))
     (folder / "examples").symlink_to(REPO / "examples")
     monkeypatch.chdir(folder)
     monkeypatch.delenv("COLUMNS", raising=False)
@@ -268,9 +269,9 @@ def stage(
 def prepared(page: str, stage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a page takes for granted."""
     if page in ("docs/howto/publish-a-bank.md", "docs/hub.md"):
-        shutil.copytree(stage / "demo-bank", stage / "my_bank")
+        shutil.copytree(stage / "space" / "demo_bank", stage / "my_bank")
     if page == "docs/howto/work-offline.md":  # a bank of the Hub that has been used
-        Bank.open(stage / "demo-bank").push_to_hub("me/my-bank")
+        Bank.open(stage / "space" / "demo_bank").push_to_hub("me/my-bank")
         MetaPruner.from_hub("me/my-bank").adapt("photos", by="leep", steps=0)
     if page == "docs/howto/add-a-method.md":
         install_examples(DOCS / "howto" / "add-a-method.md", stage / "site", monkeypatch)

@@ -284,7 +284,8 @@ def open_bank(
     ``./owner/name`` never is.
 
     Args:
-        bank: a path, ``demo-bank``, ``demo-vit-bank``, or a Hub id.
+        bank: a path, a Hub id, or ``demo-bank`` or ``demo-vit-bank``, which come with the library (``./demo-bank`` is a
+            folder).
         revision: a branch, tag or commit; only for the Hub.
         token: if left out, that of the user's login or of ``HF_TOKEN``.
         cache_dir: a folder to use instead of huggingface_hub's cache.
@@ -306,13 +307,14 @@ def open_bank(
             for entry in open_bank("demo-bank"):
                 print(entry.id, entry.labels)
     """
-    path = user_path(bank)
-    if bank in SHIPPED_BANKS and not path.exists():
-        path = shipped_path(str(bank))
+    path = shipped_path(bank) if isinstance(bank, str) and bank in SHIPPED_BANKS else user_path(bank)
     if path.exists() or not isinstance(bank, str) or not is_repo_id(bank):
         if not path.exists():
             where = "" if path.is_absolute() else f" in {Path.cwd()}"
-            raise FormatError(f"there is no folder {bank}{where}; a bank on the Hub has an id like owner/name")
+            raise FormatError(
+                f"there is no folder {bank}{where}; a bank on the Hub has an id like owner/name, and the banks that "
+                f"come with the library are {' and '.join(SHIPPED_BANKS)}"
+            )
         if revision is not None:
             raise OptionError(
                 f"revision={revision!r}: only banks on the Hub have revisions, and {path} is a folder here"

@@ -159,7 +159,7 @@ class Entry:
         return self.repo_id.partition("/")[0] if self.repo_id else None
 
     def reference(self) -> dict[str, Any]:
-        """Return what identifies the entry for good, for reports.
+        """Return the permanent identification of the entry, for reports.
 
         Returns:
             `id`, `labels` and `sha256`; for an entry on the Hub also `repo_id`, `revision` (a commit) and `path`.

@@ -16,7 +16,9 @@ class AutomaticMaskPruning(LearnedScorePruning):
     """
 
     name = "amp"
-    reference = "SMSP (arXiv 2307.04365), of whose AMP only a summary was to be had: see docs/explanation/methods.md"
+    reference = (
+        "SMSP (arXiv 2307.04365); the summary in the paper is all that is known of AMP: see docs/explanation/methods.md"
+    )
 
     def mask_after_step(self, training: ScoreTraining, scores: dict[str, torch.Tensor]) -> Mask:
         return training.mask

@@ -40,7 +40,7 @@ class LearnedScoreOptions(MethodOptions):
 
 
 class ScoreTraining:
-    """Training callback that learns scores, prunes by them, and cuts down to the ratio in the last step.
+    """Training callback that learns scores, prunes by them, and prunes to the ratio in the last step.
 
     A layer that has reached the ratio is finished: its units stay, and their scores are no longer recorded or
     penalized.

@@ -38,7 +38,11 @@ class Order:
     """What decides between units of equal scores; None: their indices."""
 
     def values(self, layer: str) -> np.ndarray:
-        """Return the scores and ties of a layer's units, in the order in which they stay: float32 (2, units)."""
+        """Return the scores of a layer's units, and what decides between equal ones, in the order in which they stay.
+
+        Returns:
+            float32 (2, units).
+        """
         units = self.units[layer]
         ties = np.zeros(len(units), np.float32) if self.ties is None else self.ties[layer][units]
         return np.stack([self.scores[layer][units], ties])

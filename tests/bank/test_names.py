@@ -19,15 +19,17 @@ def test_shipped_banks_open_by_name_from_anywhere(tmp_path: Path, monkeypatch: p
     assert (shipped.shipped_path(shipped.EXAMPLE_TASK) / "train.parquet").exists()
 
 
-def test_a_folder_comes_before_a_shipped_bank(bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_folder_hides_a_shipped_bank(bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped_name = open_bank("demo-bank").name
     monkeypatch.chdir(tmp_path)
     (tmp_path / "demo-bank").symlink_to(bank.root)
-    assert open_bank("demo-bank").name == bank.name
+    assert open_bank("demo-bank").name == shipped_name != bank.name
+    assert open_bank("./demo-bank").name == open_bank(Path("demo-bank")).name == bank.name
 
 
 @pytest.mark.parametrize("name", ["./owner/bank", "../bank", "~/bank", "/no/bank", "bank", "a/b/c"])
 def test_only_the_form_of_a_hub_id_goes_to_the_hub(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Bank, "from_hub", lambda *_, **__: pytest.fail("the Hub was asked"))
-    with pytest.raises(FormatError, match="there is no folder"):
+    with pytest.raises(FormatError, match="there is no folder .* the banks that come with the library are demo-bank"):
         open_bank(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from functools import cache
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -195,6 +196,14 @@ def layer(name: str, size: int) -> PrunableLayer:
             109,
             {"x": 1, "a": 3, "b": 6},
         ),
+        # shares count, not units: a at 5 of 7 before b at 3 of 4
+        (
+            {"x": [9, 9], "a": [9, 9, 9, 9, 9, 1, 1], "b": [9, 9, 9, 5]},
+            "layer",
+            {"x": 100, "a": 1, "b": 1},
+            109,
+            {"x": 1, "a": 6, "b": 3},
+        ),
         # where the split is global, the score comes first, whatever the shares: c's 4 at 1 of 2 before b's 3 at 1 of 4
         (
             {"a": [9, 8.5, 8, 7], "b": [5, 3, 2, 1], "c": [5, 4]},
@@ -211,6 +220,31 @@ def test_units_are_given_back_in_their_order(
     layers = [layer(name, len(values)) for name, values in scores.items()]
     sizes = Sizing(layers, Order.from_scores(ScoreMask(scores)), split=split)
     assert largest_counts(sizes, Budget(max_params=budget), PricedUnits(**prices)) == expected  # type: ignore[arg-type]
+
+
+def test_a_layer_whose_ratio_is_fixed_gets_no_unit_back() -> None:
+    layers = [layer("a", 4), layer("b", 4)]
+    order = Order.from_scores(ScoreMask({"a": [9, 8, 1, 1], "b": [9, 7, 6, 5]}))
+    sizes = Sizing(layers, order, exceptions={"a": 0.5})
+    prices = PricedUnits(a=1, b=2)
+    assert largest_counts(sizes, Budget(max_params=7), prices) == {"a": 2, "b": 2}  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("ties", "expected"), [([5, 1], {"a": 3, "b": 2}), ([1, 5], {"a": 2, "b": 3})])
+def test_ties_decide_which_of_equal_units_is_given_back(ties: list[int], expected: Counts) -> None:
+    layers = [layer("a", 4), layer("b", 4)]
+    scores = ScoreMask({"a": [9, 8, 7, 6], "b": [9, 8, 7, 6]})
+    tie_break = {"a": np.array([4, 4, ties[0], 0]), "b": np.array([4, 4, ties[1], 0])}
+    order = Order.from_scores(scores, tie_break)
+    sizes, prices = Sizing(layers, order), PricedUnits(a=1, b=1)
+    assert largest_counts(sizes, Budget(max_params=5), prices) == expected  # type: ignore[arg-type]
+
+
+def test_milliseconds_give_no_single_units_back() -> None:
+    layers = [layer("a", 4), layer("b", 4)]
+    sizes = Sizing(layers, Order.from_scores(ScoreMask({"a": [9, 8, 1, 1], "b": [9, 7, 6, 5]})))
+    costs, budget = PricedUnits(a=1, b=1), Budget(max_latency_ms=5.0)
+    assert largest_counts(sizes, budget, costs, costs.params) == {"a": 2, "b": 2}  # type: ignore[arg-type]
 
 
 def test_costs_do_not_depend_on_other_threads(base: BaseModel) -> None:
