@@ -41,6 +41,20 @@ def test_the_command_and_the_page_start_without_what_is_heavy(run_python) -> Non
         assert output.strip() == "[]", module
 
 
+@pytest.mark.slow
+def test_a_mistyped_folder_is_said_before_anything_heavy_is_imported(run_python) -> None:
+    output = run_python(
+        "import sys\n"
+        "from hf_metaprune.cli import main\n"
+        "for words in ('predict no a.png', 'inspect no', 'export no', 'publish no me/x', 'bank show no',"
+        " 'adapt no photos --out x', 'sweep no photos --out x'):\n"
+        "    try: main(words.split())\n"
+        "    except SystemExit as end: print(end.code, end=' ')\n"
+        "print(sorted(set(sys.modules) & {'torch', 'transformers', 'timm', 'datasets', 'matplotlib'}))"
+    )
+    assert output.strip() == "1 1 1 1 1 1 1 []"
+
+
 def test_public_names() -> None:
     for name in hf_metaprune.__all__:
         assert getattr(hf_metaprune, name) is not None

@@ -11,7 +11,7 @@ from ..config import SearchOptions
 from ..errors import BaseMismatchError, FormatError, MissingFileError, NotABankError, OptionError
 from ..files.layout import BANK_FILE, BASE_FOLDER, CONFIG, FORMAT_VERSION, INDEX_FILE
 from ..files.names import is_repo_id, user_path
-from ..files.shipped import SHIPPED_BANKS, shipped_path
+from ..files.shipped import bank_folder
 from ..files.storage import new_folder, read_json, storage_errors, write_json
 from ..hub.files import HubFiles, LocalFiles
 from ..hub.repo import Published
@@ -307,21 +307,15 @@ def open_bank(
             for entry in open_bank("demo-bank"):
                 print(entry.id, entry.labels)
     """
-    path = shipped_path(bank) if isinstance(bank, str) and bank in SHIPPED_BANKS else user_path(bank)
-    if path.exists() or not isinstance(bank, str) or not is_repo_id(bank):
-        if not path.exists():
-            where = "" if path.is_absolute() else f" in {Path.cwd()}"
-            raise FormatError(
-                f"there is no folder {bank}{where}; a bank on the Hub has an id like owner/name, and the banks that "
-                f"come with the library are {' and '.join(SHIPPED_BANKS)}"
-            )
+    path = bank_folder(bank)
+    if path is not None:
         if revision is not None:
             raise OptionError(
                 f"revision={revision!r}: only banks on the Hub have revisions, and {path} is a folder here"
             )
         return Bank.open(path, strict=strict is not False)
     return Bank.from_hub(
-        bank,
+        str(bank),
         revision=revision,
         token=token,
         cache_dir=cache_dir,

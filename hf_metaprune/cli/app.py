@@ -12,6 +12,8 @@ import typer
 
 from ..config import AdaptOptions, SearchOptions, TrainingOptions
 from ..errors import DataError, MetaPruneError, OptionError
+from ..files.shipped import bank_folder
+from ..files.storage import check_folder
 from ..options import option_fields
 from ..version import __version__
 from .bank import BankArgument, BankRevision, bank_app
@@ -118,6 +120,8 @@ def adapt(
     **options: Any,
 ) -> None:
     """Make a small model for the classes of DATA from the entries of BANK."""
+    if not commons:
+        bank_folder(bank)  # before what takes seconds to import
     from ..files.layout import MODEL_FILES
     from ..files.storage import check_writable
     from ..models.saving import check_dtype
@@ -151,6 +155,7 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Classify images with an adapted model. The exit code is 1 if an image cannot be read."""
+    check_folder(model)  # before what takes seconds to import
     from ..data.sources import image_files
     from ..result import load_result
 
@@ -182,6 +187,7 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Show the units that a pruned model keeps in each layer."""
+    check_folder(model)  # before what takes seconds to import
     from ..result import load_result
 
     result = load_result(model)

@@ -11,6 +11,7 @@ import typer
 from ..errors import OptionError
 from ..files.layout import BANK_FILE
 from ..files.names import user_path
+from ..files.shipped import bank_folder
 from ..options import override
 from ..text import quantity
 from .commands import DEFAULT_METHOD, MethodCommand, method_values
@@ -31,6 +32,7 @@ OwnBankArgument = Annotated[str, typer.Argument(help="Folder of a bank.", metava
 @bank_app.command("show")
 def bank_show(bank: BankArgument, revision: BankRevision = None, as_json: Json = False) -> None:
     """List the entries of a bank."""
+    bank_folder(bank)  # before what takes seconds to import
     from ..bank.bank import open_bank
 
     opened = open_bank(bank, revision=revision)

@@ -9,6 +9,7 @@ import typer
 
 from ..errors import OptionError
 from ..files.names import user_path
+from ..files.storage import check_folder
 from ..text import quantity
 from .bank import BankArgument, bank_app
 from .output import Json, escape_markup, out, print_json, show_progress
@@ -34,6 +35,7 @@ def publish(
     as_json: Json = False,
 ) -> None:
     """Upload MODEL with its card to the Hub. This needs a token: `hf auth login`, or HF_TOKEN."""
+    check_folder(model)  # before what takes seconds to import
     from ..models.saving import check_dtype
     from ..reporting.publishing import publish_model
     from ..result import load_result

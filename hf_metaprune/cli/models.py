@@ -9,6 +9,8 @@ import typer
 
 from ..config import NOT_SWEPT, AdaptOptions, TrainingOptions
 from ..errors import OptionError
+from ..files.shipped import bank_folder
+from ..files.storage import check_folder
 from .bank import BankArgument, BankRevision
 from .options import with_options
 from .output import Json, command, escape_markup, out, print_json, show_progress, table
@@ -38,6 +40,7 @@ def sweep(
     **options: Any,
 ) -> None:
     """Make models of several sizes from one vote, and show the accuracy and cost of each."""
+    bank_folder(bank)  # before what takes seconds to import
     from ..files.storage import check_writable, new_folder
     from ..pruner import MetaPruner
     from ..reporting.sweep import curve_rows, save_curve
@@ -90,6 +93,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write an adapted model for devices without PyTorch, and check that it gives the same results."""
+    check_folder(model)  # before what takes seconds to import
     from ..errors import StorageError
     from ..export import export_onnx, export_openvino, read_examples
     from ..result import load_result

@@ -101,14 +101,23 @@ def _download_hint(folder: Path) -> str:
     return f"; if it is a repo on the Hub, download it first: hf download {name} --local-dir {folder.name}"
 
 
+def check_folder(folder: Path) -> None:
+    """Check that a folder that is to be read exists.
+
+    Raises:
+        FormatError: it does not.
+    """
+    if not folder.exists():
+        raise FormatError(f"there is no folder {folder}{_download_hint(folder)}")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object from a file.
 
     Raises:
         FormatError: the file is missing or too large, or its content is not a JSON object.
     """
-    if not path.parent.exists():
-        raise FormatError(f"there is no folder {path.parent}{_download_hint(path.parent)}")
+    check_folder(path.parent)
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise FormatError(f"{path} has {path.stat().st_size} bytes, more than {MAX_JSON_BYTES}")
