@@ -203,7 +203,7 @@ Every option exists once, as a field of a dataclass in `hf_metaprune/config.py`.
 (`adapt("photos", steps=50)`); on the command line the same name has dashes (`--steps 50`), `--no-` turns a switch off,
 and commas separate several values. "By the recipe" means that `preset` decides an option that is left out. Three values
 of the default recipe are shown if the value depends on the images per class (below 10, below 50, more); values for
-transformers and ConvNeXts are added if they differ. An option that has no effect beside the others gives a warning.
+networks that train like a ViT are added if they differ. An option that has no effect beside the others gives a warning.
 """
     parts = [GENERATED + first]
     for cls, title in CLASSES.items():

@@ -111,8 +111,7 @@ def test_former_names_of_options_and_values_still_work_with_a_warning(pruner: Me
         merge_options(None, None, {"neighbours": 3, "neighbors": 3})
     with pytest.warns(FutureWarning) as warned:
         pruner.plan(target, neighbours=2)
-    assert [warning.filename for warning in warned if warning.category is FutureWarning] == [
-        __file__
-    ]  # once, at the call
+    places = [warning.filename for warning in warned if warning.category is FutureWarning]
+    assert places == [__file__]  # once, and at the user's line
     with pytest.warns(FutureWarning, match="'normalise'"):
         assert pruner.adapt(target, **FAST, strategy="smsp", normalise="none").report.options["normalize"] == "none"
