@@ -34,7 +34,7 @@ bare_python() { # where pip may install something, and beside it the machine's o
 bare() { # COMMAND: run it in the clone, as on a bare machine; settings of package indexes and certificates stay
   local variable kept=(UV_PYTHON_DOWNLOADS=never)
   while IFS= read -r variable; do kept+=("$variable=${!variable}"); done < <(
-    compgen -e | grep -E '^(UV_|PIP_|SSL_|REQUESTS_CA_BUNDLE$|CURL_CA_BUNDLE$|LANG$|LC_|PYTEST_ADDOPTS$)|_(proxy|PROXY)$'
+    compgen -e | grep -E '^(UV_|PIP_|SSL_|REQUESTS_CA_BUNDLE$|CURL_CA_BUNDLE$|OMP_NUM_THREADS$|LANG$|LC_|PYTEST_ADDOPTS$)|_(proxy|PROXY)$'
   )
   (cd "$work/clone" && env -i "${kept[@]}" HOME="$work/home" PATH="$work/python/bin:$work/bin" bash -euc "$1")
 }
