@@ -229,7 +229,9 @@ class Visit:
         self.page.get_by_role("button", name="Make my model").wait_for()
 
     def text(self, part: str) -> str:
-        return self.page.locator(part).inner_text()
+        """Return what a part of the page says, without Gradio's transparent status, such as "queue: 1/1 | 0.2s"."""
+        own = "[...part.children].filter(child => child.dataset.testid !== 'status-tracker')"
+        return self.page.locator(part).evaluate(f"part => {own}.map(child => child.innerText).join('\\n')")
 
 
 @pytest.fixture
