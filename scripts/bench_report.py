@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Tables and a picture of what `bench_adapt.py` measured.
+"""A table and a picture of what `bench_adapt.py` measured.
 
 uv run scripts/bench_report.py docs/bench/accuracy.jsonl --picture docs/bench/accuracy.png
 uv run scripts/bench_report.py docs/bench/accuracy.jsonl --against "no bank" --against "IFP, 1000 steps"
@@ -68,19 +68,17 @@ def cell(runs: list[Run], usual: tuple[int, int]) -> str:
     return text + (f" [{len(values)} x {seeds}]" if (len(values), seeds) != usual else "")
 
 
-def accuracy_table(runs: list[Run], names: list[str], kinds: tuple[str, ...]) -> str:
+def accuracy_table(runs: list[Run], names: list[str], groups: list[tuple[str, ...]]) -> str:
     """Rows by images per class; each cell has the accuracies by step, and the last one's interval over targets."""
-    runs = [run for run in runs if run["kind"] in kinds]
-    usual = (len({(run["kind"], run["target"]) for run in runs}), 3)
     counts = sorted({run["per_class"] for run in runs})
-    lines = [
-        f"| {' and '.join(kinds)} | " + " | ".join(f"{c} per class" for c in counts) + " |",
-        "| --- " * (len(counts) + 1) + "|",
-    ]
-    for name in names:
-        mine = [run for run in runs if run["row"] == name]
+    lines = ["| row | classes | " + " | ".join(f"{c} per class" for c in counts) + " |"]
+    lines.append("| --- " * (len(counts) + 2) + "|")
+    for kinds, name in product(groups, names):
+        here = [run for run in runs if run["kind"] in kinds]
+        usual = (len({(run["kind"], run["target"]) for run in here}), 3)
+        mine = [run for run in here if run["row"] == name]
         cells = [cell([run for run in mine if run["per_class"] == c], usual) for c in counts]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        lines.append(f"| {name} | {' and '.join(kinds)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -168,7 +166,7 @@ def picture(runs: list[Run]) -> bytes:
 
 
 def make_table(files: list[Path], rows: list[str], baselines: list[str], *, costs: bool, together: bool) -> str:
-    """Return the tables that the arguments ask for, as Markdown."""
+    """Return the table that the arguments ask for, as Markdown."""
     runs, groups = read_runs(files), [KINDS] if together else [(kind,) for kind in KINDS]
     row_names = list(dict.fromkeys(run["row"] for run in runs))
     if unknown := set(rows) - set(row_names):
@@ -177,7 +175,7 @@ def make_table(files: list[Path], rows: list[str], baselines: list[str], *, cost
         return cost_table(runs, rows or row_names)
     if baselines:
         return difference_table(runs, rows or ["MVP"], baselines, groups)
-    return "\n\n".join(accuracy_table(runs, rows or row_names, kinds) for kinds in groups)
+    return accuracy_table(runs, rows or row_names, groups)
 
 
 def fill_page(text: str) -> str:
@@ -221,7 +219,7 @@ def main(
     write: Annotated[Path | None, typer.Option(help="Make the marked tables in this folder's pages again.")] = None,
     check: Annotated[Path | None, typer.Option(help="Fail if a marked table in this folder differs.")] = None,
 ) -> None:
-    """Print tables, or write or check those of pages."""
+    """Print a table, or write or check those of pages."""
     if not (files or write or check):
         raise typer.BadParameter("name files of runs, or a folder of pages with --write or --check")
     if write is not None:
