@@ -54,10 +54,15 @@ def imported(module: str) -> Iterator[str]:
 
 
 def import_calls(module: str) -> list[str]:
-    """Imports by name of a string, which nobody can follow by reading."""
-    calls = [node for node in ast.walk(ast.parse(MODULES[module].read_text())) if isinstance(node, ast.Call)]
-    names = [ast.unparse(call.func).rpartition(".")[2] for call in calls]
-    return [name for name in names if name in ("import_module", "__import__")]
+    """Imports by name of a string, which nobody can follow by reading, and modules taken out of `sys.modules`."""
+    found = []
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        if isinstance(node, (ast.Name, ast.Attribute, ast.alias)):
+            name = node.name if isinstance(node, ast.alias) else ast.unparse(node)
+            found += [name] if name.rpartition(".")[2] in ("import_module", "__import__") else []
+        elif isinstance(node, ast.Subscript) and ast.unparse(node.value).endswith("modules"):
+            found.append(ast.unparse(node))
+    return found
 
 
 def floor(module: str) -> int:
@@ -72,6 +77,22 @@ def test_a_module_imports_nothing_from_above(module: str) -> None:
 
 def test_imports_can_be_followed_by_reading() -> None:
     assert [module for module in MODULES if import_calls(module)] == [""], "only hf_metaprune loads its names lazily"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "importlib.import_module('hf_metaprune.pruner')",
+        "from importlib import import_module as load",
+        "__import__('hf_metaprune.pruner')",
+        "sys.modules['hf_metaprune.pruner']",
+    ],
+)
+def test_an_import_that_nobody_can_follow_is_found(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "mask.py"
+    file.write_text(f"{MODULES['masks.mask'].read_text()}\ndef call():\n    {line}\n")
+    monkeypatch.setitem(MODULES, "masks.mask", file)
+    assert import_calls("masks.mask")
 
 
 @pytest.mark.parametrize(

@@ -45,12 +45,13 @@ def bank_folder(bank: str | Path) -> Path | None:
     if isinstance(bank, str) and bank in SHIPPED_BANKS:
         return shipped_path(bank)
     path = user_path(bank)
-    if path.exists():
+    if path.exists() and bank != "":  # the path of an empty name is the current folder
         return path
     if isinstance(bank, str) and is_repo_id(bank):
         return None
     where = "" if path.is_absolute() else f" in {Path.cwd()}"
+    problem = f"there is no folder {bank}{where}" if bank != "" else "the name of the bank is empty"
     raise FormatError(
-        f"there is no folder {bank}{where}; a bank on the Hub has an id like owner/name, and the banks that come "
+        f"{problem}; a bank on the Hub has an id like owner/name, and the banks that come "
         f"with the library are {' and '.join(SHIPPED_BANKS)}"
     )

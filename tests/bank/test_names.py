@@ -27,6 +27,11 @@ def test_no_folder_hides_a_shipped_bank(bank: Bank, tmp_path: Path, monkeypatch:
     assert open_bank("./demo-bank").name == open_bank(Path("demo-bank")).name == bank.name
 
 
+def test_an_empty_name_is_not_the_current_folder() -> None:
+    with pytest.raises(FormatError, match="the name of the bank is empty; .* the banks that come with the library are"):
+        open_bank("")
+
+
 @pytest.mark.parametrize("name", ["./owner/bank", "../bank", "~/bank", "/no/bank", "bank", "a/b/c"])
 def test_only_the_form_of_a_hub_id_goes_to_the_hub(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
