@@ -94,7 +94,11 @@ class TrainingOptions:
         check(self)
 
     def closed(self) -> TrainingOptions:
-        """Return a copy in which each open option has the value of MVP, Section 5.1."""
+        """Return a copy in which each open option has the value of MVP, Section 5.1.
+
+        Returns:
+            Options of which none is None.
+        """
         open_fields = [f for f in fields(self) if getattr(self, f.name) is None]
         return replace(self, **{f.name: f.metadata["fallback"] for f in open_fields})
 
@@ -160,6 +164,9 @@ class SearchOptions:
 
         Args:
             repo_id: ``owner/name``.
+
+        Returns:
+            False if `deny` names the repo or its owner, or if `allow` has names and neither of these is among them.
         """
         names = {repo_id.lower(), repo_id.partition("/")[0].lower()}
         denied, allowed = ({name.lower() for name in some} for some in (self.deny, self.allow))

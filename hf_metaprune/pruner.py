@@ -204,6 +204,9 @@ class MetaPruner:
             query: the task, with its images.
             options: which similarity, and how many neighbors.
 
+        Returns:
+            The neighbors, as many as `options` asks for, each an entry with its similarity to the task.
+
         Raises:
             BankError: fewer entries can be used than are asked for.
             OptionError: there is no such similarity.

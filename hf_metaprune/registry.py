@@ -28,6 +28,15 @@ class Registry(Generic[T]):
         >>> from hf_metaprune.methods.method import METHODS
         >>> METHODS.get("ifp").options(ratio=0.8).steps
         1000
+
+        A registry of another kind:
+
+        >>> from types import SimpleNamespace
+        >>> optimizers = Registry("optimizer", "my_package.optimizers")
+        >>> optimizers.register(SimpleNamespace(name="sgd"))
+        namespace(name='sgd')
+        >>> optimizers.names(), list(optimizers.all())
+        (['sgd'], [namespace(name='sgd')])
     """
 
     def __init__(self, kind: str, group: str) -> None:
@@ -52,13 +61,20 @@ class Registry(Generic[T]):
         return part
 
     def names(self) -> list[str]:
-        """Return all names, those of plugins included, sorted; no plugin is loaded."""
+        """Return all names, those of plugins included, sorted; no plugin is loaded.
+
+        Returns:
+            The names in alphabetical order.
+        """
         return sorted({*self._parts, *(point.name for point in entry_points(group=self.group))})
 
     def all(self) -> Iterator[T]:
         """Yield all parts: first the registered ones, then those of plugins, each loaded when its turn comes.
 
         A plugin that is broken is skipped, with a warning.
+
+        Yields:
+            The parts.
         """
         yield from list(self._parts.values())
         for name in self.names():
@@ -74,6 +90,9 @@ class Registry(Generic[T]):
 
         Args:
             name: the name of a registered part, or of an installed plugin's entry point.
+
+        Returns:
+            The registered part, which all callers share.
 
         Raises:
             OptionError: there is no such part (the message lists the names), or its plugin is broken.

@@ -54,6 +54,12 @@ class AdaptResult:
             result = MetaPruner.from_hub("org/resnet50-bank").adapt("photos")
             print(result.predict("photo.jpg")[0]["label"])
             result.save_pretrained("pets")
+
+        The report as a page that can be mailed::
+
+            from pathlib import Path
+
+            Path("report.html").write_text(result.to_html(), encoding="utf-8")
     """
 
     def __init__(

@@ -44,16 +44,25 @@ def code_blocks(docstring: str) -> list[str]:
 EXAMPLES = [(path, block) for path, thing in documented_things() for block in code_blocks(inspect.getdoc(thing) or "")]
 
 
+def examples(thing: Any) -> str:
+    """The code of a docstring's examples, as text."""
+    docstring = inspect.getdoc(thing) or ""
+    return "\n".join([*code_blocks(docstring), *re.findall(r"^ *(?:>>>|\.\.\.) (.*)", docstring, re.M)])
+
+
 @pytest.mark.parametrize("path", [path for path in documented() if path != "hf_metaprune.errors"])
 def test_every_name_has_an_example(path: str) -> None:
-    texts = [inspect.getdoc(thing) or "" for name, thing in documented_things() if name.startswith(path)]
-    assert any(">>> " in text or code_blocks(text) for text in texts)
+    assert examples(resolve(path))
 
 
-@pytest.mark.parametrize("name", [path.rpartition(".")[2] for path, _ in callables() if ".MetaPruner." in path])
-def test_every_method_of_the_main_class_has_an_example(name: str) -> None:
-    text = inspect.getdoc(getattr(MetaPruner, name)) or ""
-    assert ">>> " in text or code_blocks(text)
+@pytest.mark.parametrize(("path", "function"), list(callables()))
+def test_an_example_calls_every_function_and_method(path: str, function: Any) -> None:
+    """The function's own example, or that of its class; each method of the main class has its own."""
+    class_path, _, name = path.rpartition(".")
+    code = examples(function)
+    if class_path in documented() and ".MetaPruner." not in path:
+        code += examples(resolve(class_path))
+    assert re.search(rf"\b{name}\b", code)
 
 
 @pytest.fixture(scope="session")

@@ -35,6 +35,7 @@ class Plan:
 
             plan = pruner.plan("photos")
             print(plan.cost(0.8), plan.cost(0.9))
+            print(plan.mask(0.9).n_kept, plan.training_at(0.9).lr)
             result = pruner.make(plan, ratio=0.9)
     """
 
@@ -73,6 +74,9 @@ class Plan:
 
         Args:
             ratio: share of units to remove, in [0, 1].
+
+        Returns:
+            The mask over the plan's layers.
         """
         return self.order.mask(make_sizing(self.inputs, self.order).counts(ratio))
 
@@ -81,6 +85,9 @@ class Plan:
 
         Args:
             ratio: share of units to remove, in [0, 1].
+
+        Returns:
+            The parameters, and the multiply-accumulate operations (MACs) per image.
         """
         counts = make_sizing(self.inputs, self.order).counts(ratio)
         return self._costs.params(counts), self._costs.macs(counts)
@@ -92,6 +99,9 @@ class Plan:
 
         Args:
             ratio: share of units to remove, in [0, 1].
+
+        Returns:
+            The plan's options of training, with the learning rate of the ratio.
         """
         if "lr" in self.given or self.options.preset == "paper":
             return self.training

@@ -40,6 +40,10 @@ class Bank(BankWriter):
 
             bank = Bank.open("my-bank")
             print(len(bank), [entry.labels for entry in bank])
+
+        A bank without its first entry::
+
+            bank.remove(next(iter(bank)).id)
     """
 
     @classmethod

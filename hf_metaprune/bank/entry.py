@@ -90,6 +90,12 @@ class Entry:
             entry = next(iter(bank))
             print(entry.labels, entry.metrics["accuracy"], entry.mask.ratio)
             model = entry.load_model()
+
+        Checks of the entry's files, and the importance of its units::
+
+            entry = next(iter(bank))
+            entry.verify()
+            print({name: scores.max() for name, scores in entry.score_mask().items()})
     """
 
     bank: EntrySource

@@ -103,6 +103,8 @@ class ImageSet(torch.utils.data.Dataset):
         >>> pixels, targets = next(images.batches(3))
         >>> pixels.shape, pixels.dtype, targets.tolist()
         (torch.Size([3, 3, 32, 32]), torch.float32, [0, 0, 1])
+        >>> images.subset([3, 0]).targets.tolist()
+        [1, 0]
     """
 
     images: torch.Tensor
@@ -125,15 +127,25 @@ class ImageSet(torch.utils.data.Dataset):
         return self.images[index], self.targets[index]
 
     def subset(self, rows: Sequence[int] | np.ndarray | torch.Tensor) -> ImageSet:
-        """Return the images at `rows`, in that order."""
+        """Return the images at `rows`, in that order.
+
+        Args:
+            rows: indices of images, int (n,).
+
+        Returns:
+            A new set with copies of the images.
+        """
         index = torch.as_tensor(np.asarray(rows), dtype=torch.long)
         return ImageSet(self.images[index], self.targets[index], self.preprocessing)
 
     def batches(self, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield normalized images, float32 (size, 3, height, width), and targets, int64 (size,), in order.
+        """Yield normalized images and their targets, batch by batch.
 
         Args:
             size: images per batch; the last batch may be smaller.
+
+        Yields:
+            The images, float32 (size, 3, height, width), and their targets, int64 (size,), in order.
         """
         for i in range(0, len(self), size):
             yield self.preprocessing.normalize(self.images[i : i + size]), self.targets[i : i + size]

@@ -32,6 +32,10 @@ class Preprocessing:
         >>> pixels = Preprocessing(input_size=(3, 64, 64)).to_uint8([Image.new("RGB", (640, 480))])
         >>> pixels.shape, pixels.dtype
         (torch.Size([1, 3, 64, 64]), torch.uint8)
+        >>> Preprocessing().normalize(pixels).dtype
+        torch.float32
+        >>> Preprocessing().processor().crop_size["height"]
+        224
     """
 
     input_size: tuple[int, int, int] = (3, 224, 224)
@@ -102,7 +106,11 @@ class Preprocessing:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     def processor(self) -> BaseImageProcessor:
-        """Return the transformers image processor that does the same; it is saved as ``preprocessor_config.json``."""
+        """Return the transformers image processor that does the same; it is saved as ``preprocessor_config.json``.
+
+        Returns:
+            A processor that resizes, crops and normalizes.
+        """
         from transformers import BitImageProcessor
 
         _, height, width = self.input_size
@@ -135,6 +143,9 @@ class Preprocessing:
 
         Args:
             images: uint8 (n, 3, height, width).
+
+        Returns:
+            float32 (n, 3, height, width), on the device of `images`.
         """
         mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1)
         std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1)

@@ -132,6 +132,9 @@ class TaskData:
             classes: indices of the classes, in the order of the new task.
             per_class: most training images per class, if that is limited.
             seed: seed of the choice of images.
+
+        Returns:
+            The task, with targets from 0 on in the order of `classes`.
         """
         task = Task(tuple(self.task.labels[c] for c in classes), tuple(self.task.synsets[c] for c in classes))
         train, evaluation = pick_classes(self.train, classes), pick_classes(self.evaluation, classes)

@@ -94,6 +94,13 @@ class Mask(Mapping[str, np.ndarray]):
 
         Args:
             sizes: units of each layer, by name.
+
+        Returns:
+            A mask over the layers of `sizes`.
+
+        Example:
+            >>> Mask.full({"conv1": 4})["conv1"]
+            array([0, 1, 2, 3])
         """
         return cls({name: np.arange(size) for name, size in sizes.items()}, sizes)
 
@@ -105,6 +112,13 @@ class Mask(Mapping[str, np.ndarray]):
             sizes: units of each layer, by name.
             ratio: share of units to remove in each layer.
             seed: a seed, or a generator to draw from. The same seed gives the same mask.
+
+        Returns:
+            A mask over the layers of `sizes`.
+
+        Example:
+            >>> Mask.random({"conv1": 64, "conv2": 10}, ratio=0.9)
+            Mask(2 layers, 7 of 74 units kept)
         """
         rng = np.random.default_rng(seed)
         return cls({n: rng.choice(s, keep_count(s, ratio), replace=False) for n, s in sizes.items()}, sizes)
@@ -116,6 +130,9 @@ class Mask(Mapping[str, np.ndarray]):
         Args:
             flags: bool (units,) by layer, True for a kept unit.
 
+        Returns:
+            A mask over the layers of `flags`, in their order.
+
         Example:
             >>> Mask.from_bools({"conv1": [True, False, True]})["conv1"]
             array([0, 2])
@@ -124,7 +141,15 @@ class Mask(Mapping[str, np.ndarray]):
         return cls({n: np.flatnonzero(a) for n, a in arrays.items()}, {n: len(a) for n, a in arrays.items()})
 
     def to_bools(self) -> dict[str, np.ndarray]:
-        """Return one flag per unit: bool (units,) by layer, True for a kept unit."""
+        """Return the mask as one flag per unit.
+
+        Returns:
+            New arrays, bool (units,) by layer, True for a kept unit.
+
+        Example:
+            >>> Mask({"conv1": [0, 2]}, {"conv1": 4}).to_bools()["conv1"]
+            array([ True, False,  True, False])
+        """
         return {name: np.isin(np.arange(size), self._kept[name]) for name, size in self.sizes.items()}
 
     def __getitem__(self, layer: str) -> np.ndarray:
@@ -211,6 +236,10 @@ class Mask(Mapping[str, np.ndarray]):
 
         Raises:
             OptionError: the masks have different layers or sizes.
+
+        Example:
+            >>> Mask({"conv1": [0, 2]}, {"conv1": 4}).iou_per_layer(Mask({"conv1": [2]}, {"conv1": 4}))
+            {'conv1': 0.5}
         """
         both, either = self & other, self | other
         return {n: len(both[n]) / len(either[n]) if len(either[n]) else 1.0 for n in self}
@@ -285,9 +314,16 @@ class Mask(Mapping[str, np.ndarray]):
         Args:
             packed: what `pack` returns.
 
+        Returns:
+            A mask that equals the packed one.
+
         Raises:
             FormatError: an entry is missing or cannot be decoded, or a size, a bitmap's length, its padding bits or its
                 number of ones is wrong.
+
+        Example:
+            >>> Mask.unpack({"conv1": {"size": 4, "kept": 2, "bits": "oA=="}})["conv1"]
+            array([0, 2])
         """
         if not isinstance(packed, Mapping):
             raise FormatError("masks: expected a mapping from layer to {size, kept, bits}")
@@ -307,6 +343,14 @@ class Mask(Mapping[str, np.ndarray]):
         return cls.from_bools(flags)
 
     def digest(self) -> str:
-        """Return the SHA-256 of the packed mask as canonical JSON: 64 hex digits, the same on every machine."""
+        """Return the SHA-256 of the packed mask as canonical JSON.
+
+        Returns:
+            64 hexadecimal digits, the same on every machine.
+
+        Example:
+            >>> Mask({"conv1": [0, 2]}, {"conv1": 4}).digest()[:8]
+            'd469b97c'
+        """
         canonical = json.dumps(self.pack(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()

@@ -52,6 +52,13 @@ class ScoreMask(Mapping[str, np.ndarray]):
 
         Args:
             mask: the mask, over any layers.
+
+        Returns:
+            The scores, float32 (units,) by layer.
+
+        Example:
+            >>> ScoreMask.from_mask(Mask({"conv1": [0, 2]}, {"conv1": 4}))["conv1"]
+            array([1., 0., 1., 0.], dtype=float32)
         """
         return cls(mask.to_bools())
 

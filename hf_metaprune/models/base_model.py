@@ -49,6 +49,10 @@ class BaseModel:
             base = BaseModel.load("resnet50")  # a folder that timm's save_for_hf wrote
             mask = Mask.random(base.sizes, 0.5, seed=0)
             model = base.slice(base.config(mask, ["cat", "dog", "fox"]))
+
+        The whole base as a model, and what identifies the base::
+
+            print(base.whole(["cat", "dog", "fox"]).mask().ratio, base.identity()["sha256"])
     """
 
     library: str
@@ -135,7 +139,11 @@ class BaseModel:
         return dict(self.network.state_dict())
 
     def identity(self) -> dict[str, Any]:
-        """Return the ``base_model`` block of config files (docs/reference/format.md)."""
+        """Return the ``base_model`` block of config files (docs/reference/format.md).
+
+        Returns:
+            JSON values by name: the library, the architecture and its arguments, the repo, its commit and the sha256.
+        """
         return {
             "library": self.library,
             "architecture": self.architecture,
@@ -162,6 +170,9 @@ class BaseModel:
             synsets: a WordNet synset id or None per class.
             ratio: the share of units removed per layer, if one ratio holds for all layers.
             method: name of the method that chose the units.
+
+        Returns:
+            The config, from which `slice` makes the model.
         """
         return MetaPrunedConfig(
             base_model=self.identity(),
@@ -180,6 +191,9 @@ class BaseModel:
         Args:
             config: config of the sub-network (see `config`).
 
+        Returns:
+            The model, with copies of the base's tensors in float32.
+
         Raises:
             FormatError: the masks do not fit this base.
         """
@@ -191,6 +205,9 @@ class BaseModel:
         Args:
             labels: the classes in order.
             stem: whether the layers of the stem belong to the model's mask, too.
+
+        Returns:
+            The model, which keeps every unit, with copies of the base's tensors in float32.
         """
         return self.slice(self.config(Mask.full(layer_sizes(self.layers_with(stem))), labels))
 

@@ -28,6 +28,10 @@ class MetaPrunedConfig(PreTrainedConfig):
         >>> config = MetaPrunedConfig(masks=mask.pack(), id2label={0: "cat", 1: "dog"})
         >>> config.mask() == mask, config.num_labels
         (True, 2)
+        >>> config.validate()  # an exact mask and sound labels raise no error
+        >>> config.base_model = {"library": "timm", "architecture": "resnet50", "model_args": {}}
+        >>> config.architecture().name
+        'timm-resnet'
     """
 
     model_type = "metaprune"
@@ -69,6 +73,9 @@ class MetaPrunedConfig(PreTrainedConfig):
     def mask(self) -> Mask:
         """Return the unpacked masks.
 
+        Returns:
+            The mask over the layers that the model prunes.
+
         Raises:
             FormatError: the masks are missing or malformed.
         """
@@ -76,6 +83,9 @@ class MetaPrunedConfig(PreTrainedConfig):
 
     def architecture(self) -> "Architecture":
         """Return the family of the base model.
+
+        Returns:
+            The registered family.
 
         Raises:
             FormatError: the config has no usable ``base_model``.

@@ -39,6 +39,14 @@ class MetaPrunedForImageClassification(PreTrainedModel):
             model = AutoModelForImageClassification.from_pretrained("model")
             processor = AutoImageProcessor.from_pretrained("model")
             logits = model(**processor(image, return_tensors="pt")).logits
+
+        A model sliced out of a base network, its loss, and the input of its classifier::
+
+            config = base.config(Mask.random(base.sizes, 0.5), ["cat", "dog"])
+            sliced = MetaPrunedForImageClassification.from_base(base.network, config)
+            print(sliced.mask().ratio, sliced.features(pixels).shape)
+            print(sliced.forward(pixels, labels=torch.tensor([0, 1])).loss)
+            sliced.save_pretrained("untrained")
     """
 
     config_class = MetaPrunedConfig
@@ -117,7 +125,11 @@ class MetaPrunedForImageClassification(PreTrainedModel):
         return model
 
     def mask(self) -> Mask:
-        """Return the units of the base that this model keeps."""
+        """Return the units of the base that this model keeps.
+
+        Returns:
+            The mask over the layers of the base.
+        """
         return self.config.mask()
 
     def freeze_stem(self) -> None:

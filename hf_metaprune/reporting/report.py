@@ -47,6 +47,10 @@ class AdaptReport:
         >>> report = AdaptReport(accuracy=0.9, test_images=100, evaluated_on="the test split")
         >>> report.headline()
         '90.0% (83% to 94% with 95% confidence) on 100 images (the test split)'
+        >>> report.to_dict()["accuracy"]
+        0.9
+        >>> "the test split" in report.to_markdown()
+        True
     """
 
     accuracy: float = float("nan")
@@ -160,7 +164,11 @@ class AdaptReport:
         return replace(self, baselines=self.baselines | {name: accuracy_at_step})
 
     def headline(self) -> str:
-        """Return the accuracy, its confidence interval and the test images in one line."""
+        """Return the accuracy, its confidence interval and the test images in one line.
+
+        Returns:
+            One line of plain text.
+        """
         if math.isnan(self.accuracy):
             return f"not measured: {self.evaluated_on}"
         low, high = self.accuracy_interval
@@ -168,7 +176,11 @@ class AdaptReport:
         return f"{self.accuracy:.1%} ({low:.0%} to {high:.0%} with 95% confidence) on {images} ({self.evaluated_on})"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all fields and `accuracy_interval` as JSON values; numbers that are not finite become None."""
+        """Return all fields and `accuracy_interval` as JSON values; numbers that are not finite become None.
+
+        Returns:
+            A dict that ``json.dumps`` accepts.
+        """
         return json.loads(json.dumps(replace_nonfinite(asdict(self) | {"accuracy_interval": self.accuracy_interval})))
 
     def to_markdown(self, pictures: Mapping[str, str] | None = None) -> str:
@@ -176,6 +188,9 @@ class AdaptReport:
 
         Args:
             pictures: file names of pictures to show, by title.
+
+        Returns:
+            Markdown with tables. Names that come from others are escaped.
         """
         learnt_from = f"Learnt from {self.train_images} images of {escape_markdown(self.source)}."
         parts = [

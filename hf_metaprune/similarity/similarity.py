@@ -54,6 +54,12 @@ class Query:
             query = Query(data.task, data.train, torch.device("cpu"), samples=50)
             neighbors = get_similarity("leep").rank(query, list(bank))
             print(neighbors[0].entry.labels, query.record.notes)
+
+        How a similarity leaves out entries whose files are damaged::
+
+            query = Query(data.task, data.train, torch.device("cpu"))
+            query.fetch(list(bank))
+            usable_entries = [entry for entry in bank if query.usable(entry, entry.verify)]
     """
 
     task: Task
@@ -122,6 +128,9 @@ class Query:
             entry: the entry to check.
             check: called without arguments; it raises a `FormatError` or a `HubError` if the entry cannot be used.
 
+        Returns:
+            False if the entry must be left out.
+
         Raises:
             MetaPruneError: the check fails and the query is strict, or the Hub has failed too often.
         """
@@ -157,6 +166,13 @@ class Similarity(ABC):
 
             register_similarity(SharedLabels())
             pruner.adapt("photos", by="shared-labels")
+
+        What the library asks a similarity, one call after the other::
+
+            leep = get_similarity("leep")
+            query = Query(data.task, data.train, torch.device("cpu"))
+            neighbors = leep.rank(query, leep.shortlist(query, list(bank)))
+            print([(neighbor.entry.id, leep.weight(neighbor.score)) for neighbor in neighbors])
     """
 
     name: ClassVar[str]
@@ -210,6 +226,9 @@ class Similarity(ABC):
         Args:
             query: the target task.
             entries: the entries to rank. Those without a score are left out.
+
+        Returns:
+            Entries with their scores; equal scores are ordered by id.
 
         Raises:
             BankError: a score is not finite.

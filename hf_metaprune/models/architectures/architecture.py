@@ -68,6 +68,10 @@ class Axis:
 
         Returns:
             One sum per unit that the tensor holds, (units,), in the dtype of `values`.
+
+        Example:
+            >>> Axis("conv1.weight", dim=0).by_unit(torch.ones(2, 3, 5, 5))
+            tensor([75., 75.])
         """
         sums = values.movedim(self.dim, 0).flatten(1).sum(1) if values.ndim > 1 else values
         return sums.view(self.outer, -1, self.inner).sum((0, 2))
@@ -81,6 +85,10 @@ class Axis:
 
         Returns:
             The scores, repeated for all entries of each unit: `ndim` dimensions, all of size 1 except `dim`.
+
+        Example:
+            >>> Axis("proj.weight", dim=1, inner=2).spread(torch.tensor([0.5, 2.0]), ndim=2)
+            tensor([[0.5000, 0.5000, 2.0000, 2.0000]])
         """
         entries = scores[None, :, None].expand(self.outer, -1, self.inner).reshape(-1)
         return entries.view([-1 if dim == self.dim else 1 for dim in range(ndim)])
@@ -158,6 +166,9 @@ class Branch:
 
         Args:
             tensor: name of the tensor in the network's state dict.
+
+        Returns:
+            True for all tensors of the module and the norm, except the bias that stays.
         """
         if tensor == f"{self.module}.{self.bias}":
             return False
@@ -223,7 +234,19 @@ class Architecture(ABC):
 
             family = base.family
             print(family.name, family.covers)
-            print([(layer.name, layer.size) for layer in family.layers(base.whole().network)])
+            print([(layer.name, layer.size) for layer in family.layers(base.network)])
+
+        What else a family knows about a network::
+
+            family, network = base.family, base.network
+            print(family.recognizes(network), family.matches(base.architecture))
+            print(family.classifier_name(network), family.classifier(network).out_features)
+            print(family.stem_names(network), len(family.stem_layers(network)))
+            print(len(family.all_layers(network, stem=True)))
+            architecture, model_args = family.describe(network)
+            untrained = family.build(architecture, model_args, num_classes=3)
+            copy = family.load(architecture, model_args, 3, untrained.state_dict())
+            print(family.features(copy.eval(), pixels).shape)
     """
 
     library: ClassVar[str]
@@ -253,11 +276,21 @@ class Architecture(ABC):
 
         Args:
             architecture: a timm model name, or the name of a transformers class.
+
+        Returns:
+            True if `build` can make it.
         """
 
     @abstractmethod
     def recognizes(self, network: nn.Module) -> bool:
-        """Return whether `network` belongs to the family."""
+        """Return whether `network` belongs to the family.
+
+        Args:
+            network: any network.
+
+        Returns:
+            True if the methods of the family understand it.
+        """
 
     @abstractmethod
     def build(self, architecture: str, model_args: Mapping[str, Any], num_classes: int) -> nn.Module:
@@ -310,6 +343,12 @@ class Architecture(ABC):
     def layers(self, network: nn.Module) -> list[PrunableLayer]:
         """Return the prunable layers of an unsliced network, in forward order.
 
+        Args:
+            network: an unsliced network of the family.
+
+        Returns:
+            A description of each layer, with all tensors that lose entries with its units.
+
         Raises:
             ArchitectureError: a part cannot be pruned exactly; the message names it.
         """
@@ -318,6 +357,12 @@ class Architecture(ABC):
         """Return the layers before the first branch, of which the last writes into the stream.
 
         They are pruned only if the user asks for it.
+
+        Args:
+            network: an unsliced network of the family.
+
+        Returns:
+            A description of each layer; none if the family's stem cannot be pruned.
         """
         return []
 
@@ -327,6 +372,9 @@ class Architecture(ABC):
         Args:
             network: an unsliced network of the family.
             stem: whether the layers of the stem are pruned, too; they come first then.
+
+        Returns:
+            A description of each layer.
 
         Raises:
             ArchitectureError: a part cannot be pruned exactly, or the stem cannot be pruned.
@@ -350,22 +398,50 @@ class Architecture(ABC):
 
     @abstractmethod
     def classifier_name(self, network: nn.Module) -> str:
-        """Return the module path of the final ``nn.Linear``."""
+        """Return the module path of the final ``nn.Linear``.
+
+        Args:
+            network: a whole or a sliced network of the family.
+
+        Returns:
+            A path such as ``fc`` or ``head.fc``.
+        """
 
     def classifier(self, network: nn.Module) -> nn.Linear:
-        """Return the final linear layer itself."""
+        """Return the final linear layer itself.
+
+        Args:
+            network: a whole or a sliced network of the family.
+
+        Returns:
+            The module itself, not a copy.
+        """
         module: Any = network
         for part in self.classifier_name(network).split("."):  # get_submodule stops torch.compile before torch 2.7
             module = getattr(module, part)
         return module
 
     def stem_names(self, network: nn.Module) -> tuple[str, ...]:
-        """Return the paths of the modules before the first prunable layer, which training may freeze."""
+        """Return the paths of the modules before the first prunable layer, which training may freeze.
+
+        Args:
+            network: a whole or a sliced network of the family.
+
+        Returns:
+            Paths of modules; none if the family freezes nothing.
+        """
         return ()
 
     @abstractmethod
     def describe(self, network: nn.Module) -> tuple[str, dict[str, Any]]:
-        """Return ``(architecture, model_args)``, from which `build` makes the same network again."""
+        """Return ``(architecture, model_args)``, from which `build` makes the same network again.
+
+        Args:
+            network: an unsliced network of the family.
+
+        Returns:
+            The architecture, as `matches` takes it, and its arguments as JSON values.
+        """
 
 
 def layer_sizes(layers: list[PrunableLayer]) -> dict[str, int]:
