@@ -66,7 +66,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            if file in ("tests/test_site.py", "tests/test_docstring_examples.py"):
+            if file in ("tests/test_site.py", "tests/test_docstring_examples.py") and "[" in nodeid:
                 return nodeid
             if re.search(r"\bforked\.|\bbench_hub\b", (REPO / file).read_text()):
                 return "forked"
