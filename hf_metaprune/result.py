@@ -104,7 +104,8 @@ class AdaptResult:
         """Classify images.
 
         Args:
-            images: one image or a list of them: paths, bytes, PIL images, arrays or tensors (before normalization).
+            images: one image or a list of them: paths, encoded bytes, PIL images, or arrays and tensors of shape HWC,
+                CHW or HW, with floats in [0, 1] or integers in [0, 255]. They are not normalized yet.
             strict: whether an image that cannot be read raises an error.
 
         Returns:

@@ -47,12 +47,13 @@ def test_a_mistyped_folder_is_said_before_anything_heavy_is_imported(run_python)
         "import sys\n"
         "from hf_metaprune.cli import main\n"
         "for words in ('predict no a.png', 'inspect no', 'export no', 'publish no me/x', 'bank show no',"
-        " 'adapt no photos --out x', 'sweep no photos --out x'):\n"
+        " 'adapt no photos --out x', 'sweep no photos --out x', 'adapt no/bank photos --out x',"
+        " 'adapt demo-bank ./no --out x', 'sweep demo-bank no --out x'):\n"
         "    try: main(words.split())\n"
         "    except SystemExit as end: print(end.code, end=' ')\n"
         "print(sorted(set(sys.modules) & {'torch', 'transformers', 'timm', 'datasets', 'matplotlib'}))"
     )
-    assert output.strip() == "1 1 1 1 1 1 1 []"
+    assert output.strip() == "1 1 1 1 1 1 1 1 1 1 []"
 
 
 def test_public_names() -> None:

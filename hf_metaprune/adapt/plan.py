@@ -77,7 +77,11 @@ class Plan:
 
         Returns:
             The mask over the plan's layers.
+
+        Raises:
+            OptionError: the ratio is not in [0, 1].
         """
+        _check_share(ratio)
         return self.order.mask(make_sizing(self.inputs, self.order).counts(ratio))
 
     def cost(self, ratio: float) -> tuple[int, int]:
@@ -88,7 +92,11 @@ class Plan:
 
         Returns:
             The parameters, and the multiply-accumulate operations (MACs) per image.
+
+        Raises:
+            OptionError: the ratio is not in [0, 1].
         """
+        _check_share(ratio)
         counts = make_sizing(self.inputs, self.order).counts(ratio)
         return self._costs.params(counts), self._costs.macs(counts)
 
@@ -102,7 +110,11 @@ class Plan:
 
         Returns:
             The plan's options of training, with the learning rate of the ratio.
+
+        Raises:
+            OptionError: the ratio is not in [0, 1].
         """
+        _check_share(ratio)
         if "lr" in self.given or self.options.preset == "paper":
             return self.training
         assert self.training.lr is not None  # the recipe has chosen it
@@ -132,6 +144,11 @@ class Plan:
         check_bounds(options)
         inputs = replace(self.inputs, options=options, ratio=options.ratio)
         return replace(self, inputs=inputs, record=self.record.copy(), given=json_values(self.given | cleared | size))
+
+
+def _check_share(ratio: Any) -> None:
+    if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 <= ratio <= 1:
+        raise OptionError(f"a ratio must be a number from 0 to 1, not {ratio!r}; 0.9 removes 90% of units")
 
 
 def resolve_options(

@@ -210,7 +210,7 @@ def sketch_bank(
 
     Args:
         bank: a bank in a folder.
-        images: reference images, best of as many classes like those of the bank as possible; see `Sketcher`.
+        images: reference images; many classes that are like those of the bank give the best sketches, see `Sketcher`.
         device: where to compute; if left out, the best device that this machine has.
         progress: show a progress bar.
 

@@ -12,11 +12,11 @@ import typer
 
 from ..config import AdaptOptions, SearchOptions, TrainingOptions
 from ..errors import DataError, MetaPruneError, OptionError
-from ..files.shipped import bank_folder
+from ..files.names import check_source
 from ..files.storage import check_folder
 from ..options import option_fields
 from ..version import __version__
-from .bank import BankArgument, BankRevision, bank_app
+from .bank import BankArgument, BankRevision, bank_app, check_bank
 from .commands import Command
 from .exit_codes import INTERRUPTED
 from .hub import publish
@@ -121,7 +121,8 @@ def adapt(
 ) -> None:
     """Make a small model for the classes of DATA from the entries of BANK."""
     if not commons:
-        bank_folder(bank)  # before what takes seconds to import
+        check_bank(bank, revision)
+    check_source(data)
     from ..files.layout import MODEL_FILES
     from ..files.storage import check_writable
     from ..models.saving import check_dtype

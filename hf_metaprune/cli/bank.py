@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 
 from ..errors import OptionError
-from ..files.layout import BANK_FILE
-from ..files.names import user_path
+from ..files.layout import BANK_FILE, INDEX_FILE
+from ..files.names import check_source, user_path
 from ..files.shipped import bank_folder
+from ..files.storage import check_folder
 from ..options import override
 from ..text import quantity
 from .commands import DEFAULT_METHOD, MethodCommand, method_values
@@ -29,10 +30,26 @@ BankArgument = Annotated[str, typer.Argument(help="Folder of a bank, or its id o
 OwnBankArgument = Annotated[str, typer.Argument(help="Folder of a bank.", metavar="BANK")]
 
 
+def check_bank(bank: str, revision: str | None) -> None:
+    """Check that a bank may be where a user says, before what takes seconds is imported.
+
+    Raises:
+        FormatError: there is no such folder.
+        HubError: the Hub cannot be reached, and the cache does not have the bank.
+    """
+    from huggingface_hub import constants
+
+    from ..hub.client import hub_answers
+    from ..hub.files import HubFiles
+
+    if bank_folder(bank) is None and (constants.HF_HUB_OFFLINE or not hub_answers()):
+        HubFiles(bank, INDEX_FILE, revision=revision)
+
+
 @bank_app.command("show")
 def bank_show(bank: BankArgument, revision: BankRevision = None, as_json: Json = False) -> None:
     """List the entries of a bank."""
-    bank_folder(bank)  # before what takes seconds to import
+    check_bank(bank, revision)
     from ..bank.bank import open_bank
 
     opened = open_bank(bank, revision=revision)
@@ -110,6 +127,8 @@ def bank_sketch(
     as_json: Json = False,
 ) -> None:
     """Add sketches, which speed up the search in large banks, to entries without one. `bank build` adds them itself."""
+    check_folder(user_path(bank))  # before what takes seconds to import
+    check_source(data)
     from ..bank.bank import Bank
     from ..bank.factory import sketch_bank
     from ..data.loading import read_task_data
@@ -141,6 +160,8 @@ def bank_build(
     as_json: Json = False,
 ) -> None:
     """Prune BASE for tasks drawn from DATA. A stopped build continues, and several builds may run at once."""
+    check_folder(user_path(base))  # before what takes seconds to import
+    check_source(data)
     from ..bank.bank import Bank
     from ..bank.factory import build_bank, entry_ids
     from ..data.loading import read_task_data

@@ -9,9 +9,9 @@ import typer
 
 from ..config import NOT_SWEPT, AdaptOptions, TrainingOptions
 from ..errors import OptionError
-from ..files.shipped import bank_folder
+from ..files.names import check_source
 from ..files.storage import check_folder
-from .bank import BankArgument, BankRevision
+from .bank import BankArgument, BankRevision, check_bank
 from .options import with_options
 from .output import Json, command, escape_markup, out, print_json, show_progress, table
 
@@ -40,7 +40,8 @@ def sweep(
     **options: Any,
 ) -> None:
     """Make models of several sizes from one vote, and show the accuracy and cost of each."""
-    bank_folder(bank)  # before what takes seconds to import
+    check_bank(bank, revision)
+    check_source(data)
     from ..files.storage import check_writable, new_folder
     from ..pruner import MetaPruner
     from ..reporting.sweep import curve_rows, save_curve

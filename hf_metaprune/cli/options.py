@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import types
 import typing
 from collections.abc import Callable, Collection
@@ -13,7 +14,9 @@ import typer
 
 from ..adapt.recipes import default_texts
 from ..errors import OptionError
-from ..options import option_fields
+from ..options import FORMER_OPTIONS, option_fields
+
+log = logging.getLogger(__name__)
 
 
 def _annotation(cls: Any, f: Field) -> Any:
@@ -81,7 +84,8 @@ def option_annotations(*classes: Any, without: Collection[str] = ()) -> dict[str
 def with_options(*classes: Any, without: Collection[str] = ()) -> Callable[[Callable], Callable]:
     """Return a decorator that gives a command with ``**options`` one option per field of some dataclasses.
 
-    The command receives only the options that are set on the command line.
+    The command receives only the options that are set on the command line. A former name of an option works, with a
+    warning, and is not in the help.
 
     Args:
         classes: the dataclasses.
@@ -97,15 +101,24 @@ def with_options(*classes: Any, without: Collection[str] = ()) -> Callable[[Call
         ]
         kinds = {name: field_type(cls, name) for cls in classes for name in option_fields(cls) if name not in without}
         annotations = option_annotations(*classes, without=without)
+        former_names = {former: name for former, name in FORMER_OPTIONS.items() if name in annotations}
+        unlisted = typer.Option(hidden=True)
+        hidden = {former: Annotated[kinds[name] | None, unlisted] for former, name in former_names.items()}
 
         def wrapper(**values: Any) -> Any:
+            for former, name in former_names.items():
+                if (value := values.pop(former)) is not None:
+                    log.warning("--%s is called --%s now", former, name)
+                    if values[name] is not None:
+                        raise OptionError(f"--{former} and --{name} are the same option: pass one of them")
+                    values[name] = value
             options = {name: values.pop(name) for name in list(values) if name in annotations}
             options = {name: split_values(name, kinds[name], v) for name, v in options.items() if v is not None}
             return command(**values, **options)
 
         parameters = command_parameters + [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-            for name, annotation in annotations.items()
+            for name, annotation in (annotations | hidden).items()
         ]
         hints = {p.name: p.annotation for p in parameters}
         wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

@@ -186,10 +186,10 @@ def _quantize(content: bytes, pixels: np.ndarray) -> bytes:
 
 
 def _weightless_products(file: Path) -> list[str]:
-    """Return the names of the products of two activations, which attention has, and which save no byte in 8 bits.
+    """Return the names of the operators that multiply two activations, as attention does: 8 bits save no byte there.
 
-    If both products of an attention were in 8 bits, so would be the softmax between them, which onnxruntime computes
-    wrongly up to version 1.31.
+    If both products of an attention were in 8 bits, the softmax between them would be, too. onnxruntime computes such a
+    softmax wrongly up to version 1.31.
     """
     import onnx
 

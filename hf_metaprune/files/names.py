@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import glob
+import os
 import re
 from pathlib import Path
 
-from ..errors import OptionError
+from ..errors import DataError, OptionError
 
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+MAX_NAME_BYTES = 255
+"""Most bytes in the name of a file on common file systems."""
 OWNER = re.compile(r"[A-Za-z0-9][\w.-]{0,95}")
 
 
@@ -20,12 +24,31 @@ def user_path(path: str | Path) -> Path:
     """Return a path that a user gave, with the home folder in place of ``~``.
 
     Raises:
-        OptionError: the path begins with the home folder of a user whom this machine does not know.
+        OptionError: the path is empty, a part of it is too long for a name, or it begins with the home folder of a user
+            whom this machine does not know.
     """
+    if path == "":  # which would be the current folder
+        raise OptionError("a path is empty; write . for the current folder")
+    if any(len(os.fsencode(part)) > MAX_NAME_BYTES for part in Path(path).parts):
+        raise OptionError(f"{str(path)[:60]}... is too long for the name of a file or folder")
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise OptionError(f"{path}: there is no such user here; write ./{path} for a folder of this name") from error
+
+
+def check_source(source: str | Path) -> None:
+    """Check that a data set may be where a user says, without reading it.
+
+    Args:
+        source: a path, a pattern of paths, or the id of a data set on the Hub.
+
+    Raises:
+        DataError: there is no such file or folder, and the name has not the form of an id.
+    """
+    is_named = isinstance(source, str) and (is_repo_id(source) or glob.has_magic(source))
+    if not is_named and not user_path(source).exists():
+        raise DataError(f"there is no file or folder {source}, and it is no id on the Hub: such ids are owner/name")
 
 
 def public_name(source: str) -> str:

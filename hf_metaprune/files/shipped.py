@@ -41,17 +41,17 @@ def bank_folder(bank: str | Path) -> Path | None:
 
     Raises:
         FormatError: there is no such folder, and the name has not the form of a Hub id.
+        OptionError: the name is empty, or too long.
     """
     if isinstance(bank, str) and bank in SHIPPED_BANKS:
         return shipped_path(bank)
     path = user_path(bank)
-    if path.exists() and bank != "":  # the path of an empty name is the current folder
+    if path.exists():
         return path
     if isinstance(bank, str) and is_repo_id(bank):
         return None
     where = "" if path.is_absolute() else f" in {Path.cwd()}"
-    problem = f"there is no folder {bank}{where}" if bank != "" else "the name of the bank is empty"
     raise FormatError(
-        f"{problem}; a bank on the Hub has an id like owner/name, and the banks that come "
+        f"there is no folder {bank}{where}; a bank on the Hub has an id like owner/name, and the banks that come "
         f"with the library are {' and '.join(SHIPPED_BANKS)}"
     )

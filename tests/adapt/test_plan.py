@@ -24,6 +24,10 @@ def test_a_plan_makes_models_of_any_size(pruner: MetaPruner, target: TaskData) -
         assert plan.cost(ratio) == (result.report.params, result.report.macs)
         assert plan.mask(ratio) == result.model.mask()
         assert result.report.given == {**FAST, "eval_steps": list(FAST["eval_steps"]), "weighted": True, "ratio": ratio}
+    for ratio in (-0.2, 1.1, float("nan"), "a"):
+        for ask in (plan.cost, plan.mask, plan.training_at):
+            with pytest.raises(OptionError, match="a ratio must be a number from 0 to 1"):
+                ask(ratio)  # type: ignore[operator]
     within = pruner.make(plan, max_macs=small.report.macs).report
     assert within.macs <= small.report.macs
     assert "ratio" not in within.given

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from hf_metaprune import open_bank
+from hf_metaprune import BaseModel, load_result, open_bank
 from hf_metaprune.bank.bank import Bank
-from hf_metaprune.errors import FormatError
+from hf_metaprune.data.loading import read_task_data
+from hf_metaprune.data.preprocessing import Preprocessing
+from hf_metaprune.errors import FormatError, OptionError
 from hf_metaprune.files import shipped
 
 
@@ -28,8 +30,11 @@ def test_no_folder_hides_a_shipped_bank(bank: Bank, tmp_path: Path, monkeypatch:
 
 
 def test_an_empty_name_is_not_the_current_folder() -> None:
-    with pytest.raises(FormatError, match="the name of the bank is empty; .* the banks that come with the library are"):
-        open_bank("")
+    for read in (open_bank, Bank.open, BaseModel.load, load_result, lambda name: read_task_data(name, Preprocessing())):
+        with pytest.raises(OptionError, match="a path is empty"):
+            read("")
+        with pytest.raises(OptionError, match=r"^xxx+\.\.\. is too long for the name of a file"):
+            read("x" * 300)
 
 
 @pytest.mark.parametrize("name", ["./owner/bank", "../bank", "~/bank", "/no/bank", "bank", "a/b/c"])

@@ -180,6 +180,18 @@ def test_a_mistake_is_one_line_and_exit_code_1(
     assert list(tmp_path.iterdir()) == []  # nothing half written
 
 
+def test_former_names_of_options_work_with_a_warning(
+    run, bank_folder: Path, photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = ["adapt", bank_folder, photos, "--steps", "1", "--batch-size", "8", "--json", "--neighbours", "2"]
+    code, output, _ = run(*words, "--out", tmp_path / "m")
+    assert (code, json.loads(output)["options"]["neighbors"]) == (0, 2)
+    assert "--neighbours is called --neighbors now" in caplog.text
+    code, _, errors = run(*words, "--neighbors", "2", "--out", tmp_path / "n")
+    assert (code, "are the same option" in errors) == (1, True)
+    assert "neighbours" not in run("adapt", "--help")[1]
+
+
 @pytest.mark.slow
 def test_options_of_several_values_are_separated_by_commas(
     run, bank_folder: Path, photos: Path, tmp_path: Path
@@ -305,6 +317,7 @@ def test_a_storage_type_is_checked_before_the_work(run, bank_folder: Path, photo
 
 def test_another_base_is_refused_before_images_are_read(run, bank_folder: Path, tmp_path: Path) -> None:
     other = make_vit_base(tmp_path / "other")
+    (tmp_path / "no_photos_yet").mkdir()
     code, _, errors = run("bank", "build", bank_folder, tmp_path / "no_photos_yet", "--base", other)
     assert (code, "is a bank of another base" in " ".join(errors.split())) == (1, True)
 

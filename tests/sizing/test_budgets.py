@@ -212,6 +212,14 @@ def layer(name: str, size: int) -> PrunableLayer:
             13,
             {"a": 1, "b": 1, "c": 2},
         ),
+        # of equal scores the smaller share comes first: a's 3 and b's 3 before c's at the end
+        (
+            {"a": [4, 4, 3, 1], "b": [4, 3, 3, 2], "c": [3, 3, 2, 2, 2, 1]},
+            "global",
+            {"a": 2, "b": 1, "c": 7},
+            14,
+            {"a": 2, "b": 3, "c": 1},
+        ),
     ],
 )
 def test_units_are_given_back_in_their_order(
