@@ -129,7 +129,7 @@ def about_command(name: str, callback: Any) -> str:
         _, _, about, _ = parameter
         if type(about).__name__ == "ArgumentInfo":
             arguments.append([f"`{about.metavar}`", about.help or ""])
-        else:
+        elif not about.hidden:
             options.setdefault(about.rich_help_panel or "Options", []).append(shown_option(*parameter))
     usage = " ".join([name, *(f"{row[0][1:-1]}" for row in arguments), "[OPTIONS]"])
     parts = [f"## {name.removeprefix('hf-metaprune ')}", f"```text\n{usage}\n```", inspect.getdoc(callback) or ""]

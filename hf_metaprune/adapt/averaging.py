@@ -9,7 +9,7 @@ import torch
 
 from ..errors import FormatError
 from ..masks.mask import Mask
-from ..models.architectures.architecture import Axis, PrunableLayer, kept_indices, removed_tensors, tensor_axes
+from ..models.architectures.layers import Axis, PrunableLayer, kept_indices, removed_tensors, tensor_axes
 
 PREFIX = "network."
 """What an entry's tensor names have before the base's tensor names."""

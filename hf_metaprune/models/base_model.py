@@ -19,7 +19,8 @@ from ..files.layout import CONFIG, PREPROCESSOR, WEIGHTS
 from ..files.names import user_path
 from ..files.storage import read_json
 from ..masks.mask import Mask
-from .architectures.architecture import Architecture, PrunableLayer, layer_sizes
+from .architectures.architecture import Architecture
+from .architectures.layers import PrunableLayer, layer_sizes
 from .architectures.lookup import find_architecture
 from .configuration import MetaPrunedConfig
 from .modeling import MetaPrunedForImageClassification

@@ -16,7 +16,8 @@ from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 from ..errors import FormatError
 from ..masks.mask import Mask
 from ..masks.scores import ScoreMask
-from .architectures.architecture import Architecture, PrunableLayer, layer_sizes
+from .architectures.architecture import Architecture
+from .architectures.layers import PrunableLayer, layer_sizes
 from .configuration import MetaPrunedConfig
 from .copying import copy_empty
 from .slicing import ScatterBatchNorm2d, shrink, slice_state

@@ -16,7 +16,7 @@ from torch import nn
 
 from ..errors import OptionError
 from ..masks.mask import Mask
-from .architectures.architecture import Branch, PrunableLayer, kept_indices, layer_sizes, removed_tensors, tensor_axes
+from .architectures.layers import Branch, PrunableLayer, kept_indices, layer_sizes, removed_tensors, tensor_axes
 from .architectures.lookup import identify_architecture
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import OptionError
-from ..models.architectures.architecture import PrunableLayer
+from ..models.architectures.layers import PrunableLayer
 from .cost_model import CostModel
 from .order import Counts, Sizing
 

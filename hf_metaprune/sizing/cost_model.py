@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..masks.mask import Mask
-from ..models.architectures.architecture import PrunableLayer, tensor_axes
+from ..models.architectures.layers import PrunableLayer, tensor_axes
 from ..models.configuration import MetaPrunedConfig
 from ..models.modeling import MetaPrunedForImageClassification
 from .inputs import AdaptInputs

@@ -10,7 +10,7 @@ import torch
 from ..config import AdaptOptions
 from ..data.images import ImageSet
 from ..data.task import Task
-from ..models.architectures.architecture import PrunableLayer, layer_sizes
+from ..models.architectures.layers import PrunableLayer, layer_sizes
 from ..models.base_model import BaseModel
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import OptionError
 from ..masks.mask import Mask, keep_count
 from ..masks.scores import ScoreMask
-from ..models.architectures.architecture import PrunableLayer
+from ..models.architectures.layers import PrunableLayer
 
 Counts = dict[str, int]
 """Units to keep, by layer."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from ..models.architectures.architecture import Axis, PrunableLayer
+from ..models.architectures.layers import Axis, PrunableLayer
 from ..models.modeling import MetaPrunedForImageClassification
 from ..models.slicing import ScatterBatchNorm2d
 

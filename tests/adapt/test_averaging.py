@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hf_metaprune.adapt.averaging import average_weights
 from hf_metaprune.errors import FormatError
 from hf_metaprune.masks.mask import Mask
-from hf_metaprune.models.architectures.architecture import Axis, Probe, PrunableLayer
+from hf_metaprune.models.architectures.layers import Axis, Probe, PrunableLayer
 from hf_metaprune.models.slicing import slice_state
 
 # Two layers: a (4 units) feeds b (3 heads of width 2 in a fused projection with 2 parts).

@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from hf_metaprune.masks.mask import Mask
-from hf_metaprune.models.architectures.architecture import PrunableLayer, layer_sizes
+from hf_metaprune.models.architectures.layers import PrunableLayer, layer_sizes
 from hf_metaprune.models.architectures.lookup import find_architecture, identify_architecture
 
 FEW_BLOCKS = (1, 2, 1, 1)  # with and without a convolution in the shortcut; more of them are more of the same

@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hf_metaprune.errors import ArchitectureError, OptionError
 from hf_metaprune.masks.mask import Mask
-from hf_metaprune.models.architectures.architecture import Axis, PrunableLayer, layer_sizes, tensor_axes
+from hf_metaprune.models.architectures.layers import Axis, PrunableLayer, layer_sizes, tensor_axes
 from hf_metaprune.models.architectures.lookup import find_architecture, identify_architecture, supported
 from hf_metaprune.models.architectures.registry import ARCHITECTURES, register
 from hf_metaprune.models.slicing import EmptyBranch, count_parameters, shrink, slice_network, slice_state

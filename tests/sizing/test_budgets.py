@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from hf_metaprune.errors import OptionError
 from hf_metaprune.masks.mask import Mask, keep_count
 from hf_metaprune.masks.scores import ScoreMask
-from hf_metaprune.models.architectures.architecture import Axis, Probe, PrunableLayer
+from hf_metaprune.models.architectures.layers import Axis, Probe, PrunableLayer
 from hf_metaprune.models.architectures.lookup import identify_architecture
 from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.models.modeling import MetaPrunedForImageClassification

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hf_metaprune.errors import BankError, OptionError
 from hf_metaprune.masks.mask import Mask, keep_count
 from hf_metaprune.masks.scores import ScoreMask, sum_scores
-from hf_metaprune.models.architectures.architecture import Axis, Branch, Probe, PrunableLayer
+from hf_metaprune.models.architectures.layers import Axis, Branch, Probe, PrunableLayer
 from hf_metaprune.sizing.order import Order, Sizing, layer_exceptions
 
 LAYERS = [

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ...errors import ArchitectureError
-from .architecture import Adder, Axis, Probe, PrunableLayer
+from .layers import Adder, Axis, Probe, PrunableLayer
 
 
 @dataclass(frozen=True)

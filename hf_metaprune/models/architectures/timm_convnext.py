@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from ...errors import ArchitectureError
-from .architecture import Axis, Probe, PrunableLayer
+from .layers import Axis, Probe, PrunableLayer
 from .model_args import MAX_DEPTH, MAX_WIDTH, Rule, flag, one_of, positive, share, whole_number, whole_numbers
 from .recipe import TRANSFORMER
 from .registry import register

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from ...errors import ArchitectureError
-from .architecture import Axis, Counter, Probe, PrunableLayer
+from .layers import Axis, Counter, Probe, PrunableLayer
 from .model_args import Rule, one_of, share, text, whole_number
 from .registry import register
 from .residual import keeps_zero

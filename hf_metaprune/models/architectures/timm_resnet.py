@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from ...errors import ArchitectureError
-from .architecture import Adder, PrunableLayer
+from .layers import Adder, PrunableLayer
 from .model_args import MAX_DEPTH, MAX_WIDTH, Rule, flag, one_of, share, text, whole_number, whole_numbers
 from .registry import register
 from .residual import ConvStep, branch_layers, check_modules

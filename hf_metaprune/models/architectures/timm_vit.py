@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from ...errors import ArchitectureError
-from .architecture import PrunableLayer
+from .layers import PrunableLayer
 from .model_args import MAX_DEPTH, MAX_WIDTH, Rule, flag, one_of, positive, share, side_lengths, text, whole_number
 from .recipe import TRANSFORMER
 from .registry import register

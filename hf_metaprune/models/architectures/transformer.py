@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from ...errors import ArchitectureError
-from .architecture import Axis, Branch, Counter, Probe, PrunableLayer
+from .layers import Axis, Branch, Counter, Probe, PrunableLayer
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from .architecture import Adder, PrunableLayer
+from .layers import Adder, PrunableLayer
 from .model_args import MAX_DEPTH, MAX_WIDTH, Rule, flag, one_of, text, whole_number, whole_numbers
 from .registry import register
 from .residual import ConvStep, branch_layers, check_modules

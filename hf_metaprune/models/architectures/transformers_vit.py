@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ...errors import ArchitectureError
-from .architecture import PrunableLayer
+from .layers import PrunableLayer
 from .model_args import MAX_DEPTH, MAX_WIDTH, Rule, flag, positive, share, side_lengths, text, whole_number
 from .recipe import TRANSFORMER
 from .registry import register
