@@ -10,8 +10,8 @@ from pathlib import Path
 from ..errors import DataError, OptionError
 
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
-MAX_NAME_BYTES = 255
-"""Most bytes in the name of a file on common file systems."""
+MAX_NAME_BYTES, MAX_PATH_BYTES = 255, 4000
+"""Most bytes in the name of a file, and in a path, on common systems."""
 OWNER = re.compile(r"[A-Za-z0-9][\w.-]{0,95}")
 
 
@@ -24,12 +24,15 @@ def user_path(path: str | Path) -> Path:
     """Return a path that a user gave, with the home folder in place of ``~``.
 
     Raises:
-        OptionError: the path is empty, a part of it is too long for a name, or it begins with the home folder of a user
-            whom this machine does not know.
+        OptionError: the path is empty, has a null character, or is too long, or it begins with the home folder of a
+            user whom this machine does not know.
     """
     if path == "":  # which would be the current folder
         raise OptionError("a path is empty; write . for the current folder")
-    if any(len(os.fsencode(part)) > MAX_NAME_BYTES for part in Path(path).parts):
+    if "\0" in str(path):
+        raise OptionError(f"{str(path)[:60]} is no path: it has a null character")
+    is_long = len(os.fsencode(path)) > MAX_PATH_BYTES
+    if is_long or any(len(os.fsencode(part)) > MAX_NAME_BYTES for part in Path(path).parts):
         raise OptionError(f"{str(path)[:60]}... is too long for the name of a file or folder")
     try:
         return Path(path).expanduser()

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..errors import FormatError, StorageError, reason
 from .layout import TEMPORARY
-from .names import is_repo_id
+from .names import is_repo_id, user_path
 
 MAX_JSON_BYTES = 32 << 20  # a config of a huge network stays far below
 MAX_DEPTH = 64  # levels of lists and objects in JSON
@@ -106,8 +106,9 @@ def check_folder(folder: Path) -> None:
 
     Raises:
         FormatError: it does not.
+        OptionError: its path is empty, or too long for a path.
     """
-    if not folder.exists():
+    if not user_path(folder).exists():
         raise FormatError(f"there is no folder {folder}{_download_hint(folder)}")
 
 

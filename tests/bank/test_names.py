@@ -35,6 +35,10 @@ def test_an_empty_name_is_not_the_current_folder() -> None:
             read("")
         with pytest.raises(OptionError, match=r"^xxx+\.\.\. is too long for the name of a file"):
             read("x" * 300)
+        with pytest.raises(OptionError, match="is too long"):
+            read("/".join(["y" * 200] * 30))
+        with pytest.raises(OptionError, match="has a null character"):
+            read("a\0b")
 
 
 @pytest.mark.parametrize("name", ["./owner/bank", "../bank", "~/bank", "/no/bank", "bank", "a/b/c"])

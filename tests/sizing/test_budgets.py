@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from fractions import Fraction
 from functools import cache
 
 import numpy as np
@@ -20,6 +22,7 @@ from hf_metaprune.models.architectures.lookup import identify_architecture
 from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.models.modeling import MetaPrunedForImageClassification
 from hf_metaprune.models.slicing import count_parameters
+from hf_metaprune.sizing import budgets
 from hf_metaprune.sizing.budgets import Budget, largest_counts, removed_share
 from hf_metaprune.sizing.cost_model import CostModel, count_flops
 from hf_metaprune.sizing.order import Counts, Order, Sizing, layer_exceptions
@@ -228,6 +231,53 @@ def test_units_are_given_back_in_their_order(
     layers = [layer(name, len(values)) for name, values in scores.items()]
     sizes = Sizing(layers, Order.from_scores(ScoreMask(scores)), split=split)
     assert largest_counts(sizes, Budget(max_params=budget), PricedUnits(**prices)) == expected  # type: ignore[arg-type]
+
+
+def give_units_back(sizing: Sizing, counts: Counts, fits: Callable[[Counts], bool]) -> Counts:
+    """The rule in its own words: look at all layers for each unit."""
+    open_layers = {layer.name: layer.size for layer in sizing.layers if layer.name not in sizing.exceptions}
+
+    def place(name: str) -> tuple[object, ...]:
+        unit = sizing.order.units[name][counts[name]]
+        ties = 0.0 if sizing.order.ties is None else sizing.order.ties[name][unit]
+        by_score = (-sizing.order.scores[name][unit], -ties)
+        share = Fraction(counts[name], open_layers[name])
+        return (*by_score, share, name) if sizing.split == "global" else (share, *by_score, name)
+
+    while candidates := [name for name, size in open_layers.items() if counts[name] < size]:
+        name = min(candidates, key=place)
+        larger = counts | {name: min(open_layers[name], counts[name] + sizing.multiple)}
+        if fits(larger):
+            counts = larger
+        else:
+            del open_layers[name]
+    return counts
+
+
+@settings(max_examples=400)
+@given(st.data())
+def test_units_are_given_back_by_the_rule(data: st.DataObject) -> None:
+    sizes = data.draw(st.lists(st.integers(1, 12), min_size=1, max_size=4))
+    numbers = st.integers(0, 4)
+    scores, ties = (
+        {f"l{i}": np.array([data.draw(numbers) for _ in range(size)], np.float32) for i, size in enumerate(sizes)}
+        for _ in range(2)
+    )
+    sizing = Sizing(
+        [layer(f"l{i}", size) for i, size in enumerate(sizes)],
+        Order.from_scores(ScoreMask(scores), ties),
+        split=data.draw(st.sampled_from(["layer", "global"])),
+        exceptions={"l0": 0.5} if data.draw(st.booleans()) else {},
+        multiple=data.draw(st.integers(1, 3)),
+    )
+    prices = PricedUnits(**{name: data.draw(st.integers(1, 9)) for name in scores})
+    counts = sizing.counts(data.draw(st.sampled_from([1.0, 0.8, 0.5])))
+    bound = prices.params(counts) + data.draw(st.integers(0, 60))
+
+    def fits(larger: Counts) -> bool:
+        return prices.params(larger) <= bound
+
+    assert budgets._add_units(sizing, counts, fits) == give_units_back(sizing, counts, fits)
 
 
 def test_a_layer_whose_ratio_is_fixed_gets_no_unit_back() -> None:
