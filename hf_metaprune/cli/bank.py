@@ -127,7 +127,7 @@ def bank_sketch(
     as_json: Json = False,
 ) -> None:
     """Add sketches, which speed up the search in large banks, to entries without one. `bank build` adds them itself."""
-    check_folder(user_path(bank))  # before what takes seconds to import
+    check_folder(bank)  # before what takes seconds to import
     check_source(data)
     from ..bank.bank import Bank
     from ..bank.factory import sketch_bank
@@ -160,7 +160,7 @@ def bank_build(
     as_json: Json = False,
 ) -> None:
     """Prune BASE for tasks drawn from DATA. A stopped build continues, and several builds may run at once."""
-    check_folder(user_path(base))  # before what takes seconds to import
+    check_folder(base)
     check_source(data)
     from ..bank.bank import Bank
     from ..bank.factory import build_bank, entry_ids

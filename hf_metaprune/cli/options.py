@@ -108,9 +108,9 @@ def with_options(*classes: Any, without: Collection[str] = ()) -> Callable[[Call
         def wrapper(**values: Any) -> Any:
             for former, name in former_names.items():
                 if (value := values.pop(former)) is not None:
-                    log.warning("--%s is called --%s now", former, name)
                     if values[name] is not None:
                         raise OptionError(f"--{former} and --{name} are the same option: pass one of them")
+                    log.warning("--%s is called --%s now", former, name)
                     values[name] = value
             options = {name: values.pop(name) for name in list(values) if name in annotations}
             options = {name: split_values(name, kinds[name], v) for name, v in options.items() if v is not None}

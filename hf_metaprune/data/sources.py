@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, OptionError, reason
-from ..files.names import check_source, user_path
+from ..files.names import is_repo_id, no_source_error, user_path
 from ..hub.client import hub_answers
 from .pairs import read_pairs
 from .split import Split, UnlabeledError, convert_labels, is_missing
@@ -116,8 +116,8 @@ def _load_source(source: str | Path) -> tuple[Any, str]:
             return _load_parquet([path]), path.stem
         if isinstance(source, str) and glob.has_magic(source):
             return _load_parquet([Path(p) for p in sorted(glob.glob(str(path)))]), path.stem  # noqa: PTH207
-        check_source(source)
-        assert isinstance(source, str)
+        if isinstance(source, Path) or not is_repo_id(source):
+            raise no_source_error(source)
         if not hub_answers() and not _is_cached(source):
             raise DataError(f"there is no file or folder {source}, and the Hub cannot be reached: check the name")
         return datasets.load_dataset(source), source

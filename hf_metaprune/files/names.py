@@ -34,10 +34,12 @@ def user_path(path: str | Path) -> Path:
     is_long = len(os.fsencode(path)) > MAX_PATH_BYTES
     if is_long or any(len(os.fsencode(part)) > MAX_NAME_BYTES for part in Path(path).parts):
         raise OptionError(f"{str(path)[:60]}... is too long for the name of a file or folder")
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as error:
-        raise OptionError(f"{path}: there is no such user here; write ./{path} for a folder of this name") from error
+    text = os.fspath(path)
+    expanded = os.path.expanduser(text)  # noqa: PTH111  # Path drops the ./ of ./~name, which is a folder
+    if text.startswith("~") and expanded == text:
+        raise OptionError(f"{path}: there is no such user here; write ./{path} for a folder of this name")
+    result = Path(expanded)
+    return result.absolute() if str(result).startswith("~") else result  # or the next call would expand it
 
 
 def check_source(source: str | Path) -> None:
@@ -51,7 +53,12 @@ def check_source(source: str | Path) -> None:
     """
     is_named = isinstance(source, str) and (is_repo_id(source) or glob.has_magic(source))
     if not is_named and not user_path(source).exists():
-        raise DataError(f"there is no file or folder {source}, and it is no id on the Hub: such ids are owner/name")
+        raise no_source_error(source)
+
+
+def no_source_error(source: str | Path) -> DataError:
+    """Return the error for a name that is neither a file or folder nor an id on the Hub."""
+    return DataError(f"there is no file or folder {source}, and it is no id on the Hub: such ids are owner/name")
 
 
 def public_name(source: str) -> str:

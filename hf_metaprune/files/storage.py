@@ -101,14 +101,18 @@ def _download_hint(folder: Path) -> str:
     return f"; if it is a repo on the Hub, download it first: hf download {name} --local-dir {folder.name}"
 
 
-def check_folder(folder: Path) -> None:
-    """Check that a folder that is to be read exists.
+def check_folder(folder: str | Path) -> None:
+    """Check that a folder which a user names exists.
 
     Raises:
         FormatError: it does not.
         OptionError: its path is empty, or too long for a path.
     """
-    if not user_path(folder).exists():
+    _check_exists(user_path(folder))
+
+
+def _check_exists(folder: Path) -> None:
+    if not folder.exists():
         raise FormatError(f"there is no folder {folder}{_download_hint(folder)}")
 
 
@@ -118,7 +122,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         FormatError: the file is missing or too large, or its content is not a JSON object.
     """
-    check_folder(path.parent)
+    _check_exists(path.parent)
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise FormatError(f"{path} has {path.stat().st_size} bytes, more than {MAX_JSON_BYTES}")

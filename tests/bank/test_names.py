@@ -41,6 +41,14 @@ def test_an_empty_name_is_not_the_current_folder() -> None:
             read("a\0b")
 
 
+def test_a_folder_may_begin_with_a_tilde(bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "~no-such-user").symlink_to(bank.root)
+    assert open_bank("./~no-such-user").name == bank.name
+    with pytest.raises(OptionError, match="there is no such user here; write ./~no-such-user for a folder"):
+        open_bank("~no-such-user")
+
+
 @pytest.mark.parametrize("name", ["./owner/bank", "../bank", "~/bank", "/no/bank", "bank", "a/b/c"])
 def test_only_the_form_of_a_hub_id_goes_to_the_hub(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

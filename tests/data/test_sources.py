@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import datasets
@@ -238,6 +239,13 @@ def test_several_parquet_files(tmp_path: Path) -> None:
         assert len(data.train) + len(data.evaluation) == 18
     with pytest.raises(DataError, match="no file has such a name"):
         read(str(tmp_path / "*.arrow"))
+
+
+def test_what_is_neither_a_file_nor_a_folder_is_no_data_set(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for source in (tmp_path / "pipe", str(tmp_path / "pipe")):
+        with pytest.raises(DataError, match="there is no file or folder .*pipe"):
+            read(source)
 
 
 class LikeTorchvision(torch.utils.data.Dataset):

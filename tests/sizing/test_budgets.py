@@ -254,30 +254,27 @@ def give_units_back(sizing: Sizing, counts: Counts, fits: Callable[[Counts], boo
     return counts
 
 
-@settings(max_examples=400)
-@given(st.data())
-def test_units_are_given_back_by_the_rule(data: st.DataObject) -> None:
-    sizes = data.draw(st.lists(st.integers(1, 12), min_size=1, max_size=4))
-    numbers = st.integers(0, 4)
-    scores, ties = (
-        {f"l{i}": np.array([data.draw(numbers) for _ in range(size)], np.float32) for i, size in enumerate(sizes)}
-        for _ in range(2)
-    )
-    sizing = Sizing(
-        [layer(f"l{i}", size) for i, size in enumerate(sizes)],
-        Order.from_scores(ScoreMask(scores), ties),
-        split=data.draw(st.sampled_from(["layer", "global"])),
-        exceptions={"l0": 0.5} if data.draw(st.booleans()) else {},
-        multiple=data.draw(st.integers(1, 3)),
-    )
-    prices = PricedUnits(**{name: data.draw(st.integers(1, 9)) for name in scores})
-    counts = sizing.counts(data.draw(st.sampled_from([1.0, 0.8, 0.5])))
-    bound = prices.params(counts) + data.draw(st.integers(0, 60))
+def test_units_are_given_back_by_the_rule() -> None:
+    """In 1,000 made-up networks, of small numbers, so that many scores, ties and shares are equal."""
+    rng = np.random.default_rng(0)
+    for _ in range(1000):
+        sizes = {f"l{i}": int(rng.integers(1, 13)) for i in range(rng.integers(1, 5))}
+        scores, ties = ({n: rng.integers(0, 5, size).astype(np.float32) for n, size in sizes.items()} for _ in range(2))
+        sizing = Sizing(
+            [layer(name, size) for name, size in sizes.items()],
+            Order.from_scores(ScoreMask(scores), ties),
+            split=rng.choice(["layer", "global"]),
+            exceptions={"l0": 0.5} if rng.random() < 0.5 else {},
+            multiple=int(rng.integers(1, 4)),
+        )
+        prices = PricedUnits(**{name: int(rng.integers(1, 10)) for name in sizes})
+        counts = sizing.counts(rng.choice([1.0, 0.8, 0.5]))
+        bound = prices.params(counts) + rng.integers(0, 61)
 
-    def fits(larger: Counts) -> bool:
-        return prices.params(larger) <= bound
+        def fits(larger: Counts, prices: PricedUnits = prices, bound: int = bound) -> bool:
+            return prices.params(larger) <= bound
 
-    assert budgets._add_units(sizing, counts, fits) == give_units_back(sizing, counts, fits)
+        assert budgets._add_units(sizing, counts, fits) == give_units_back(sizing, counts, fits)
 
 
 def test_a_layer_whose_ratio_is_fixed_gets_no_unit_back() -> None:
