@@ -52,6 +52,10 @@ export UV_CACHE_DIR
 step "clone the commit" git clone --quiet "$repo" "$work/clone"
 step "collect the programs of a bare machine" bare_path
 step "make a Python with nothing in it" bare_python
+if [ -n "${COMPILED:-}" ]; then # CI only: the environment that `uv run` would make
+  step "pip install uv && uv sync" bare "pip install --quiet uv && uv sync --quiet"
+  step "copy what is compiled" "$repo/.ci/copy_bytecode" "$COMPILED" "$work/clone/.venv"
+fi
 step "pip install uv && uv run hf-metaprune demo" bare "pip install --quiet uv && uv run --quiet hf-metaprune demo"
 step "uv run --extra dev pytest" bare "uv run --quiet --extra dev pytest 2>&1 | tee '$work/said'; exit \${PIPESTATUS[0]}"
 step "one line for each thing that is missing" says "browser tests need Chromium" "WordNet tests need its data"

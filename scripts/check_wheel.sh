@@ -13,6 +13,7 @@ size=$(stat -c %s "$wheel")
 
 uv venv --quiet "$work/venv"
 uv pip install --quiet --python "$work/venv/bin/python" "$wheel"
+[ -z "${COMPILED:-}" ] || "$repo/.ci/copy_bytecode" "$COMPILED" "$work/venv"
 cd "$work" # nothing of the clone can be imported here
 "$work/venv/bin/python" - <<'PYTHON'
 from pathlib import Path

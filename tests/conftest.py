@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 settings.register_profile("any machine", deadline=None)  # a busy one is no failure
 settings.load_profile("any machine")
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"))), None
+)
 MOST_WORKERS = 8  # each holds more than a gigabyte
 needs_wordnet = pytest.mark.wordnet
 
@@ -237,6 +239,15 @@ def photos(tmp_path: Path, task_data: TaskData) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image.permute(1, 2, 0).numpy()).resize((48, 40)).save(folder / f"{i}.jpg")
     return root
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_timings() -> Iterator[None]:
+    """Measure the latency of a model once after one pass, because each report has one; tests of time undo it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hf_metaprune.sizing.timing.WARM_MS", 0.0)
+        patch.setattr("hf_metaprune.sizing.timing.ROUNDS", 1)
+        yield
 
 
 @pytest.fixture

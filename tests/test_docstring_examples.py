@@ -25,6 +25,7 @@ from hf_metaprune.similarity.similarity import SIMILARITIES
 from tests.hub import LoopbackHub
 from tests.hub.fixtures import hub
 from tests.test_api import callables, documented, resolve
+from tests.tiny import tiny_preprocessing
 
 __all__ = ["hub"]
 
@@ -108,20 +109,20 @@ def names(stage: Path, few_steps: None, code: str, request: pytest.FixtureReques
     """The names that an example uses without saying where they come from."""
     if re.search("hub|search|org/|ada/|me/", code):
         request.getfixturevalue("published")
-    base = BaseModel.load(stage / "resnet50")
-    result = load_result(stage / "model")
-    data = read_task_data(stage / "photos", base.preprocessing)
-    examples = {
-        "base": base,
-        "bank": Bank.open(stage / "my-bank"),
-        "pruner": MetaPruner.from_hub(stage / "my-bank"),
-        "data": data,
-        "job": PruningJob(base, data.train, data.task.labels, SgdOptions(), torch.device("cpu")),
-        "result": result,
-        "model": result.model,
-        "pixels": torch.zeros(2, 3, 32, 32),
-        "image": Image.new("RGB", (48, 40)),
+    makers: dict[str, Callable[[], Any]] = {
+        "base": lambda: BaseModel.load(stage / "resnet50"),
+        "data": lambda: read_task_data(stage / "photos", tiny_preprocessing()),
+        "bank": lambda: Bank.open(stage / "my-bank"),
+        "pruner": lambda: MetaPruner.from_hub(stage / "my-bank"),
+        "result": lambda: load_result(stage / "model"),
+        "model": lambda: load_result(stage / "model").model,
+        "pixels": lambda: torch.zeros(2, 3, 32, 32),
+        "image": lambda: Image.new("RGB", (48, 40)),
     }
+    examples = {name: make() for name, make in makers.items() if re.search(rf"\b({name}|job)\b", code)}
+    if "job" in code:
+        base, data = examples["base"], examples["data"]
+        examples["job"] = PruningJob(base, data.train, data.task.labels, SgdOptions(), torch.device("cpu"))
     modules = [importlib.import_module(path.rpartition(".")[0]) for path in documented() if path.count(".") > 1]
     public = {name: getattr(hf_metaprune, name) for name in hf_metaprune.__all__}
     return {name: value for module in modules for name, value in vars(module).items()} | public | examples
