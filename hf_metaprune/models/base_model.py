@@ -92,6 +92,7 @@ class BaseModel:
         Raises:
             FormatError: a file is missing or damaged, or tensors do not fit the architecture.
             ArchitectureError: the architecture is not supported.
+            OptionError: the path is empty, or too long for a path.
         """
         path = user_path(path)
         config = read_json(path / CONFIG)
@@ -270,8 +271,7 @@ def _load_network(
 ) -> nn.Module:
     """Load a network with as many classes as its classifier's weights have."""
     state = {name: tensor for name, tensor in state.items() if not name.startswith(family.ignored)}
-    with torch.device("meta"):
-        empty = family.build(architecture, args, 1)
+    empty = family.build_empty(architecture, args, 1)
     head = state.get(f"{family.classifier_name(empty)}.weight")
     if head is None or head.ndim != 2:
         raise FormatError(f"{WEIGHTS} of the base has no classifier {family.classifier_name(empty)}.weight")

@@ -189,7 +189,7 @@ def _whole_network(
     """
     assert dtype == torch.get_default_dtype()  # transformers changes it while it loads a model
     with torch.device("meta"):
-        network = architecture.build(name, json.loads(model_args), num_labels)
+        network = architecture.build_empty(name, json.loads(model_args), num_labels)
         return network, tuple(architecture.layers(network)), tuple(architecture.stem_layers(network))
 
 

@@ -19,6 +19,8 @@ from ..masks.mask import Mask
 from .architectures.layers import Branch, PrunableLayer, kept_indices, layer_sizes, removed_tensors, tensor_axes
 from .architectures.lookup import identify_architecture
 
+META_INDEX: dict[str, Any] = {"dtype": torch.long, "device": "meta"}
+
 
 class ScatterBatchNorm2d(nn.BatchNorm2d):
     """A batch norm over the kept channels of a branch, whose output goes to their places in the stream.
@@ -55,6 +57,9 @@ class ScatterBatchNorm2d(nn.BatchNorm2d):
     def set_kept(self, kept: Iterable[int]) -> None:
         """Set the channels of the stream at which the output is placed."""
         self.kept = tuple(int(k) for k in kept)
+        if self.weight.is_meta:  # where kernels are slow, and there is nothing to fill
+            self.index, self.places = torch.empty(len(self.kept), **META_INDEX), torch.empty(self.width, **META_INDEX)
+            return
         self.index = torch.tensor(self.kept, dtype=torch.long, device=self.weight.device)
         self.places = torch.full((self.width,), len(self.kept), device=self.weight.device)
         self.places[self.index] = torch.arange(len(self.kept), device=self.weight.device)

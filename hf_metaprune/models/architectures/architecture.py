@@ -5,18 +5,34 @@ A new architecture is one file with one `Architecture` subclass that ends in ``r
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
 from ...errors import ArchitectureError
+from ..copying import copy_empty
 from ..weights import check_fit
 from .layers import PrunableLayer
 from .model_args import Rule
 from .recipe import CONVOLUTIONAL, Recipe
+
+
+@lru_cache(maxsize=8)
+def _build_empty(
+    family: Architecture, architecture: str, model_args: str, num_classes: int, dtype: torch.dtype
+) -> nn.Module:
+    """Build a network on the meta device, which callers share and must not change.
+
+    `dtype` is torch's default dtype, as a part of the cache's key.
+    """
+    assert dtype == torch.get_default_dtype()  # transformers changes it while it loads a model
+    with torch.device("meta"):
+        return family.build(architecture, json.loads(model_args), num_classes)
 
 
 class Architecture(ABC):
@@ -41,6 +57,7 @@ class Architecture(ABC):
             print(len(family.all_layers(network, stem=True)))
             architecture, model_args = family.describe(network)
             untrained = family.build(architecture, model_args, num_classes=3)
+            empty = family.build_empty(architecture, model_args, num_classes=3)  # shapes only
             copy = family.load(architecture, model_args, 3, untrained.state_dict())
             print(family.features(copy.eval(), pixels).shape)
     """
@@ -104,6 +121,24 @@ class Architecture(ABC):
             ArchitectureError: an argument has no rule, or its value is refused.
         """
 
+    def build_empty(self, architecture: str, model_args: Mapping[str, Any], num_classes: int) -> nn.Module:
+        """Build a network on the meta device; the copy of one that was built before takes a tenth of the time.
+
+        Args:
+            architecture: as for `build`.
+            model_args: as for `build`, of JSON's types.
+            num_classes: number of outputs of the classifier.
+
+        Returns:
+            The network, whose tensors have no data.
+
+        Raises:
+            ArchitectureError: an argument has no rule, or its value is refused.
+        """
+        values = dict(model_args) if isinstance(model_args, Mapping) else model_args  # which `build` refuses
+        arguments = json.dumps(values, sort_keys=True, default=str)
+        return copy_empty(_build_empty(self, architecture, arguments, num_classes, torch.get_default_dtype()))
+
     def load(
         self, architecture: str, model_args: Mapping[str, Any], num_classes: int, state: Mapping[str, torch.Tensor]
     ) -> nn.Module:
@@ -122,8 +157,7 @@ class Architecture(ABC):
             ArchitectureError: an argument has no rule, or its value is refused.
             FormatError: the tensors are not those of the network.
         """
-        with torch.device("meta"):
-            network = self.build(architecture, model_args, num_classes)
+        network = self.build_empty(architecture, model_args, num_classes)
         shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
         check_fit(
             architecture,

@@ -68,13 +68,12 @@ class TransformersFamily(Architecture):
         self, architecture: str, model_args: Mapping[str, Any], num_classes: int, state: Mapping[str, torch.Tensor]
     ) -> nn.Module:
         """Build a network with the tensors of `state`; transformers translates the names of older checkpoints."""
-        with torch.device("meta"):
-            empty = self.build(architecture, model_args, num_classes)
-        needed, stored = (sum(t.numel() for t in tensors.values()) for tensors in (empty.state_dict(), state))
-        if needed > stored:  # before memory is taken for what the config asks
+        empty = self.build_empty(architecture, model_args, num_classes)
+        n_expected, n_stored = (sum(t.numel() for t in tensors.values()) for tensors in (empty.state_dict(), state))
+        if n_expected > n_stored:  # before memory is taken for what the config asks
             raise FormatError(
-                f"{WEIGHTS} of the base does not fit {architecture}: it holds {stored:,} numbers, and {CONFIG} "
-                f"describes a network of {needed:,}, so some tensor has another shape or is missing"
+                f"{WEIGHTS} of the base does not fit {architecture}: it holds {n_stored:,} numbers, and {CONFIG} "
+                f"describes a network of {n_expected:,}, so some tensor has another shape or is missing"
             )
         with _silent():
             network, loading_info = cast("Any", type(empty)).from_pretrained(
