@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import hf_metaprune
+from hf_metaprune.cli import main
 
 HEAVY = [
     "transformers",
@@ -48,12 +49,26 @@ def test_a_mistyped_folder_is_said_before_anything_heavy_is_imported(run_python)
         "from hf_metaprune.cli import main\n"
         "for words in ('predict no a.png', 'inspect no', 'export no', 'publish no me/x', 'bank show no',"
         " 'adapt no photos --out x', 'sweep no photos --out x', 'adapt no/bank photos --out x',"
-        " 'adapt demo-bank ./no --out x', 'sweep demo-bank no --out x'):\n"
+        " 'adapt demo-bank ./no --out x', 'sweep demo-bank no --out x', 'bank validate no', 'bank publish no me/x',"
+        " 'bank add no no', 'bank add me/x no', 'bank remove no x'):\n"
         "    try: main(words.split())\n"
         "    except SystemExit as end: print(end.code, end=' ')\n"
-        "print(sorted(set(sys.modules) & {'torch', 'transformers', 'timm', 'datasets', 'matplotlib'}))"
+        "print(sorted(set(sys.modules) & {'torch', 'transformers', 'timm', 'datasets', 'matplotlib'}))\n"
+        "try: main('adapt demo-bank me/photos --out x'.split())\n"  # asks the cache of `datasets`
+        "except SystemExit as end: print(end.code, 'torch' in sys.modules)"
     )
-    assert output.strip() == "1 1 1 1 1 1 1 1 1 1 []"
+    assert output.split("\n")[0] == "1 " * 15 + "[]"
+    assert output.split("\n")[1] == "1 False"
+
+
+@pytest.mark.parametrize(
+    "words", [["predict", "", "a.png"], ["adapt", "demo-bank", "photos", "--out", ""], ["publish", "x", "--revision="]]
+)
+def test_an_empty_argument_is_not_the_current_folder(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == 1
+    assert "is empty; write . for the current folder" in capsys.readouterr().err
 
 
 def test_public_names() -> None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ..config import AdaptOptions, SearchOptions, TrainingOptions
+from ..data.source_names import check_source
 from ..errors import DataError, MetaPruneError, OptionError
-from ..files.names import check_source
 from ..files.storage import check_folder
 from ..options import option_fields
 from ..version import __version__
@@ -245,12 +245,21 @@ def demo(
     run_demo(bank, data, out_dir, seed, as_json)
 
 
+def _check_arguments(arguments: Sequence[str]) -> None:
+    """Check that no argument is empty, as one of a shell's variable without a value is: a path would be the folder."""
+    for previous, word in zip(["", *arguments], arguments, strict=False):
+        if not word or (word.startswith("--") and word.endswith("=")):
+            option = (word or (previous if previous.startswith("-") else "")).removesuffix("=")
+            raise OptionError(f"{option or 'an argument'} is empty; write . for the current folder")
+
+
 def run(arguments: list[str]) -> None:
     """Run a command line; see `hf_metaprune.cli.main`."""
     debug = "--debug" in arguments  # before or after the command
     if debug:
         arguments = ["--debug", *(argument for argument in arguments if argument != "--debug")]
     try:
+        _check_arguments(arguments)
         app(arguments)
     except MetaPruneError as error:
         if debug:

@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
+from ..data.source_names import check_source
 from ..errors import OptionError
 from ..files.layout import BANK_FILE, INDEX_FILE
-from ..files.names import check_source, user_path
+from ..files.names import user_path
 from ..files.shipped import bank_folder
 from ..files.storage import check_folder
 from ..options import override
@@ -52,16 +53,18 @@ def bank_show(bank: BankArgument, revision: BankRevision = None, as_json: Json =
     check_bank(bank, revision)
     from ..bank.bank import open_bank
 
-    opened = open_bank(bank, revision=revision)
+    opened_bank = open_bank(bank, revision=revision)
     if as_json:
-        rows = [{k: v for k, v in e.row().items() if k not in BINARY_COLUMNS} | {"metrics": e.metrics} for e in opened]
-        print_json({"name": opened.name, "base_model": opened.meta["base_model"], "entries": rows})
+        rows = [
+            {k: v for k, v in e.row().items() if k not in BINARY_COLUMNS} | {"metrics": e.metrics} for e in opened_bank
+        ]
+        print_json({"name": opened_bank.name, "base_model": opened_bank.meta["base_model"], "entries": rows})
         return
-    shares = {e.id: [len(units) / e.mask.sizes[name] for name, units in e.mask.items()] for e in opened}
+    shares = {e.id: [len(units) / e.mask.sizes[name] for name, units in e.mask.items()] for e in opened_bank}
     is_uneven = any(max(values) - min(values) > UNEVEN_SHARES for values in shares.values() if values)
     header = ("entry", "labels", "method", "ratio", "accuracy", "kB", *(["kept per layer"] if is_uneven else []))
-    entries = table(*header, title=escape_markup(repr(opened)))
-    for e in opened:
+    entries = table(*header, title=escape_markup(repr(opened_bank)))
+    for e in opened_bank:
         accuracy = e.metrics.get("accuracy")
         accuracy_text = f"{accuracy:.1%}" if isinstance(accuracy, float) else "-"
         row = [e.id, ", ".join(e.labels), str(e.method), str(e.ratio), accuracy_text, f"{e.size / 1000:.0f}"]
@@ -92,31 +95,33 @@ def bank_validate(
     as_json: Json = False,
 ) -> None:
     """Check every entry: digests, shapes, masks, labels, values. Exit code 1 if anything is wrong."""
+    check_bank(bank, None)
     from ..bank.bank import open_bank
     from ..bank.repair import repair_index
     from ..bank.validation import validate_bank
     from ..files.layout import REJECTED_FOLDER
 
-    opened, rejected = repair_index(bank) if repair else (open_bank(bank, strict=False), [])
-    problems = validate_bank(opened, progress=show_progress())
+    opened_bank, left_out = repair_index(bank) if repair else (open_bank(bank, strict=False), [])
+    problems = validate_bank(opened_bank, progress=show_progress())
     if as_json:
-        lists = {"problems": problems, "left_out": rejected}
+        lists = {"problems": problems, "left_out": left_out}
         rows = {name: [{"entry": p.entry_id, "what": p.what} for p in items] for name, items in lists.items()}
-        print_json({"entries": len(opened)} | rows)
+        print_json({"entries": len(opened_bank)} | rows)
         raise typer.Exit(1 if problems else 0)
-    for problem in rejected:
+    for problem in left_out:
         out.print(f"[yellow]left out[/] {escape_markup(str(problem))}")
     for problem in problems:
         out.print(f"[red]✗[/] {escape_markup(str(problem))}")
-    if rejected:
+    if left_out:
         out.print(
-            f"the folders of entries that were left out are now in {escape_markup(str(opened.root / REJECTED_FOLDER))}"
+            f"the folders of the entries that were left out are now in "
+            f"{escape_markup(str(opened_bank.root / REJECTED_FOLDER))}"
         )
-    n_without_sketch = sum(entry.sketch is None for entry in opened)
+    n_without_sketch = sum(entry.sketch is None for entry in opened_bank)
     if repair and n_without_sketch:
         advice = f"`hf-metaprune bank sketch {escape_markup(bank)} DATA` adds sketches"
         out.print(f"{n_without_sketch} of the entries have no sketch: {advice}")
-    out.print(f"{_entry_count(opened)}, {quantity(len(problems), 'problem')}")
+    out.print(f"{_entry_count(opened_bank)}, {quantity(len(problems), 'problem')}")
     raise typer.Exit(1 if problems else 0)
 
 
@@ -133,14 +138,14 @@ def bank_sketch(
     from ..bank.factory import sketch_bank
     from ..data.loading import read_task_data
 
-    opened = Bank.open(bank)
-    images = read_task_data(data, opened.base.preprocessing, progress=show_progress())
-    sketched_ids = sketch_bank(opened, images.train, progress=show_progress())
+    opened_bank = Bank.open(bank)
+    images = read_task_data(data, opened_bank.base.preprocessing, progress=show_progress())
+    sketched_ids = sketch_bank(opened_bank, images.train, progress=show_progress())
     if as_json:
-        print_json({"bank": bank, "entries": len(opened), "sketched": sketched_ids})
+        print_json({"bank": bank, "entries": len(opened_bank), "sketched": sketched_ids})
     else:
         sketch_count = quantity(len(sketched_ids), "sketch", "sketches")
-        out.print(f"added {sketch_count}; {escape_markup(bank)} has {_entry_count(opened)}")
+        out.print(f"added {sketch_count}; {escape_markup(bank)} has {_entry_count(opened_bank)}")
 
 
 @bank_app.command("build", cls=MethodCommand)
@@ -184,20 +189,27 @@ def bank_build(
         raise OptionError(f"--exclude {unknown_labels[0]}: the data has no such class; it has {labels}")
     allowed_classes = [i for i, label in enumerate(images.task.labels) if label not in set(exclude or ())]
     task_classes = draw_tasks(allowed_classes, classes, tasks, seed)
-    opened = Bank.create(bank, network, name=Path(bank).name, defaults={"ratio": settings.ratio})
+    opened_bank = Bank.create(bank, network, name=Path(bank).name, defaults={"ratio": settings.ratio})
     ids = entry_ids(images.task, task_classes, method, settings, seed)
     new_ids = []
     for entry in build_bank(
-        opened, images, task_classes, method=method, options=settings, seed=seed, dtype=dtype, progress=show_progress()
+        opened_bank,
+        images,
+        task_classes,
+        method=method,
+        options=settings,
+        seed=seed,
+        dtype=dtype,
+        progress=show_progress(),
     ):
         new_ids.append(entry.id)
         if not as_json:
-            n_done = sum(entry_id in opened for entry_id in ids)
+            n_done = sum(entry_id in opened_bank for entry_id in ids)
             out.print(f"{n_done} of {tasks}: {escape_markup(entry.id)} {entry.metrics['accuracy']:.1%}")
     if as_json:
-        print_json({"bank": bank, "entries": len(opened), "made": new_ids})
+        print_json({"bank": bank, "entries": len(opened_bank), "made": new_ids})
     else:
-        out.print(f"{escape_markup(bank)} has {_entry_count(opened)}")
+        out.print(f"{escape_markup(bank)} has {_entry_count(opened_bank)}")
 
 
 def _entry_count(bank: Sized) -> str:

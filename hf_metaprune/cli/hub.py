@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import OptionError
-from ..files.names import user_path
+from ..files.names import is_repo_id, user_path
 from ..files.storage import check_folder
 from ..text import quantity
 from .bank import BankArgument, bank_app
@@ -89,24 +89,26 @@ def bank_add(
     as_json: Json = False,
 ) -> None:
     """Add models to BANK; a bank on the Hub is not downloaded."""
-    from ..bank.entry import check_id
-    from ..bank.publish import add_entries
-    from ..models.saving import load_model
-
+    for path in models:
+        check_folder(path)  # before what takes seconds to import
     folders = {path.resolve().name.lower(): path for path in models}
     if len(folders) < len(models):
         raise typer.BadParameter("two of the folders have the same name, which becomes the id of the entry: rename one")
     local_bank = _open_local_bank(bank, revision, create_pr)
+    from ..bank.entry import check_id
+    from ..bank.publish import add_entries
+    from ..models.saving import load_model
+
     if local_bank is None:
         _show_published(
             add_entries(bank, folders, revision=revision, create_pr=create_pr, progress=show_progress()), as_json
         )
         return
-    loaded = {check_id(name): load_model(folder) for name, folder in folders.items()}
-    for name, model in loaded.items():
+    models_by_id = {check_id(name): load_model(folder) for name, folder in folders.items()}
+    for name, model in models_by_id.items():
         local_bank.add(model, name)
     _show_local_change(
-        local_bank, f"{quantity(len(loaded), 'entry', 'entries')} added", {"added": list(loaded)}, as_json
+        local_bank, f"{quantity(len(models_by_id), 'entry', 'entries')} added", {"added": list(models_by_id)}, as_json
     )
 
 
@@ -119,10 +121,10 @@ def bank_remove(
     as_json: Json = False,
 ) -> None:
     """Remove entries from BANK; a bank on the Hub is not downloaded."""
-    from ..bank.publish import remove_entries
-
     local_bank = _open_local_bank(bank, revision, create_pr)
     if local_bank is None:
+        from ..bank.publish import remove_entries
+
         _show_published(remove_entries(bank, entries, revision=revision, create_pr=create_pr), as_json)
         return
     for entry_id in entries:
@@ -136,15 +138,15 @@ def bank_remove(
 
 def _open_local_bank(bank: str, revision: str | None, create_pr: bool) -> Bank | None:
     """Open a bank in a folder of this machine; return None for the id of a bank on the Hub."""
-    from ..bank.bank import Bank
-    from ..files.names import is_repo_id
-
     if not user_path(bank).exists() and is_repo_id(bank):
         return None
     if revision is not None or create_pr:
         raise OptionError(
             f"--revision and --create-pr are for banks on the Hub, but {bank} is a folder of this machine"
         )
+    check_folder(bank)  # before what takes seconds to import
+    from ..bank.bank import Bank
+
     return Bank.open(bank)
 
 
@@ -157,6 +159,7 @@ def _show_local_change(bank: Bank, change: str, ids: dict[str, list[str]], as_js
 
 def _publish(bank: Path, repo: str, as_json: bool, **options: Any) -> None:
     """Publish a bank; `options` are those of `publish_bank`."""
+    check_folder(bank)  # before what takes seconds to import
     from ..bank.bank import Bank
     from ..bank.publish import publish_bank
 

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from ..config import NOT_SWEPT, AdaptOptions, TrainingOptions
+from ..data.source_names import check_source
 from ..errors import OptionError
-from ..files.names import check_source
 from ..files.storage import check_folder
 from .bank import BankArgument, BankRevision, check_bank
 from .options import with_options
@@ -105,21 +105,21 @@ def export(
     path = out_file or model / name
     if path.exists() and not overwrite:
         raise StorageError(f"{path} exists: pass --overwrite, or another --out")
-    loaded = load_result(model, "cpu")
-    examples = read_examples(images, loaded.preprocessing, show_progress()) if images is not None else None
+    adapted = load_result(model, "cpu")
+    examples = read_examples(images, adapted.preprocessing, show_progress()) if images is not None else None
     if to == "onnx":
-        exported = export_onnx(loaded.model, loaded.preprocessing, path, images=examples, int8=int8)
+        result = export_onnx(adapted.model, adapted.preprocessing, path, images=examples, int8=int8)
     else:
-        exported = export_openvino(
-            loaded.model, loaded.preprocessing, path, images=examples, int8=int8, overwrite=overwrite
+        result = export_openvino(
+            adapted.model, adapted.preprocessing, path, images=examples, int8=int8, overwrite=overwrite
         )
     if as_json:
-        facts = {"out": str(exported.path), "bytes": exported.size, "difference": exported.difference}
-        print_json(facts | {"agreement": exported.agreement})
+        facts = {"out": str(result.path), "bytes": result.size, "difference": result.difference}
+        print_json(facts | {"agreement": result.agreement})
         return
     images_used = "the given images" if examples is not None else "noise"
-    out.print(f"[bold]{escape_markup(str(exported.path))}[/]: {exported.size / 1000:,.0f} kB")
+    out.print(f"[bold]{escape_markup(str(result.path))}[/]: {result.size / 1000:,.0f} kB")
     out.print(
-        f"Compared with PyTorch on {images_used}: the same class for {exported.agreement:.1%}, logits differ by at "
-        f"most {exported.difference:.2g}"
+        f"Compared with PyTorch on {images_used}: the same class for {result.agreement:.1%}, logits differ by at "
+        f"most {result.difference:.2g}"
     )

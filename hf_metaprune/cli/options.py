@@ -14,7 +14,7 @@ import typer
 
 from ..adapt.recipes import default_texts
 from ..errors import OptionError
-from ..options import FORMER_OPTIONS, option_fields
+from ..options import FORMER_OPTIONS, FORMER_VALUES, option_fields
 
 log = logging.getLogger(__name__)
 
@@ -102,8 +102,10 @@ def with_options(*classes: Any, without: Collection[str] = ()) -> Callable[[Call
         kinds = {name: field_type(cls, name) for cls in classes for name in option_fields(cls) if name not in without}
         annotations = option_annotations(*classes, without=without)
         former_names = {former: name for former, name in FORMER_OPTIONS.items() if name in annotations}
-        unlisted = typer.Option(hidden=True)
-        hidden = {former: Annotated[kinds[name] | None, unlisted] for former, name in former_names.items()}
+        hidden_option = typer.Option(hidden=True)
+        hidden_annotations = {
+            former: Annotated[kinds[name] | None, hidden_option] for former, name in former_names.items()
+        }
 
         def wrapper(**values: Any) -> Any:
             for former, name in former_names.items():
@@ -114,11 +116,15 @@ def with_options(*classes: Any, without: Collection[str] = ()) -> Callable[[Call
                     values[name] = value
             options = {name: values.pop(name) for name in list(values) if name in annotations}
             options = {name: split_values(name, kinds[name], v) for name, v in options.items() if v is not None}
+            for name, value in options.items():
+                if isinstance(value, str) and (current := FORMER_VALUES.get((name, value))):
+                    log.warning("--%s %s is called %s now", name, value, current)
+                    options[name] = current
             return command(**values, **options)
 
         parameters = command_parameters + [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-            for name, annotation in (annotations | hidden).items()
+            for name, annotation in (annotations | hidden_annotations).items()
         ]
         hints = {p.name: p.annotation for p in parameters}
         wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

@@ -215,13 +215,15 @@ def decode_images(
     with ThreadPoolExecutor() as pool:
         for start in tqdm(range(0, n, DECODE_CHUNK), desc="reading images", disable=not progress, leave=False):
             rows = range(start, min(n, start + DECODE_CHUNK))
-            loaded = list(pool.map(load, rows))
-            failures = {i: item for i, item in zip(rows, loaded, strict=True) if isinstance(item, str)}
+            loaded_rows = list(pool.map(load, rows))
+            failures = {i: item for i, item in zip(rows, loaded_rows, strict=True) if isinstance(item, str)}
             is_readable[list(failures)] = False
             skipped += failures.values()
             readable_rows = [i for i in rows if i not in failures]
             if readable_rows:
-                images[readable_rows] = preprocessing.to_uint8([item for item in loaded if not isinstance(item, str)])
+                images[readable_rows] = preprocessing.to_uint8(
+                    [item for item in loaded_rows if not isinstance(item, str)]
+                )
     n += len(unreadable)
     if skipped and len(skipped) > MAX_CORRUPT_SHARE * n:
         examples = "; ".join(skipped[:3])

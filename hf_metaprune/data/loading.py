@@ -48,6 +48,7 @@ def read_task_data(
     Raises:
         DataError: there is no image, a column is unknown, there are fewer than two classes, a class has too few
             images, or more than 1% of the images are unreadable.
+        OptionError: `source` is empty, or too long for a path.
 
     Example:
         >>> from hf_metaprune.data.preprocessing import Preprocessing

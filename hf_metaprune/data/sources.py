@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, OptionError, reason
-from ..files.names import is_repo_id, no_source_error, user_path
-from ..hub.client import hub_answers
+from ..files.names import user_path
 from .pairs import read_pairs
+from .source_names import check_source
 from .split import Split, UnlabeledError, convert_labels, is_missing
 
 log = logging.getLogger(__name__)
@@ -84,13 +84,6 @@ def _order_splits(names: Sequence[str]) -> list[str]:
     return [train, *(n for n in EVALUATION_NAMES if n in names and n != train)]
 
 
-def _is_cached(repo_id: str) -> bool:
-    """Return whether the cache of `datasets` has a data set of the Hub."""
-    from datasets import config
-
-    return (Path(config.HF_DATASETS_CACHE) / repo_id.replace("/", "___")).exists()
-
-
 def _are_paths(source: Any) -> bool:
     return isinstance(source, (list, tuple)) and bool(source) and all(isinstance(p, (str, Path)) for p in source)
 
@@ -106,6 +99,7 @@ def _load_source(source: str | Path) -> tuple[Any, str]:
     import datasets
     from datasets.exceptions import DatasetNotFoundError
 
+    check_source(source)
     path = user_path(source)
     try:
         if path.is_dir():
@@ -116,11 +110,9 @@ def _load_source(source: str | Path) -> tuple[Any, str]:
             return _load_parquet([path]), path.stem
         if isinstance(source, str) and glob.has_magic(source):
             return _load_parquet([Path(p) for p in sorted(glob.glob(str(path)))]), path.stem  # noqa: PTH207
-        if isinstance(source, Path) or not is_repo_id(source):
-            raise no_source_error(source)
-        if not hub_answers() and not _is_cached(source):
-            raise DataError(f"there is no file or folder {source}, and the Hub cannot be reached: check the name")
-        return datasets.load_dataset(source), source
+        if path.exists():
+            raise DataError(f"{source} is neither a file nor a folder")
+        return datasets.load_dataset(str(source)), str(source)
     except DataError:
         raise
     except (DatasetNotFoundError, FileNotFoundError, ConnectionError, ValueError, OSError) as error:

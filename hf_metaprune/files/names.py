@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 from pathlib import Path
 
-from ..errors import DataError, OptionError
+from ..errors import OptionError
 
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 MAX_NAME_BYTES, MAX_PATH_BYTES = 255, 4000
@@ -35,30 +34,11 @@ def user_path(path: str | Path) -> Path:
     if is_long or any(len(os.fsencode(part)) > MAX_NAME_BYTES for part in Path(path).parts):
         raise OptionError(f"{str(path)[:60]}... is too long for the name of a file or folder")
     text = os.fspath(path)
-    expanded = os.path.expanduser(text)  # noqa: PTH111  # Path drops the ./ of ./~name, which is a folder
-    if text.startswith("~") and expanded == text:
+    expanded_text = os.path.expanduser(text)  # noqa: PTH111  # Path drops the ./ of ./~name, which is a folder
+    if text.startswith("~") and expanded_text == text:
         raise OptionError(f"{path}: there is no such user here; write ./{path} for a folder of this name")
-    result = Path(expanded)
+    result = Path(expanded_text)
     return result.absolute() if str(result).startswith("~") else result  # or the next call would expand it
-
-
-def check_source(source: str | Path) -> None:
-    """Check that a data set may be where a user says, without reading it.
-
-    Args:
-        source: a path, a pattern of paths, or the id of a data set on the Hub.
-
-    Raises:
-        DataError: there is no such file or folder, and the name has not the form of an id.
-    """
-    is_named = isinstance(source, str) and (is_repo_id(source) or glob.has_magic(source))
-    if not is_named and not user_path(source).exists():
-        raise no_source_error(source)
-
-
-def no_source_error(source: str | Path) -> DataError:
-    """Return the error for a name that is neither a file or folder nor an id on the Hub."""
-    return DataError(f"there is no file or folder {source}, and it is no id on the Hub: such ids are owner/name")
 
 
 def public_name(source: str) -> str:
