@@ -73,10 +73,10 @@ class EntrySource(Protocol):
         """Return the file store that holds an entry: that of the bank, or a repo of its own."""
 
     def fetch(self, entries: Iterable[Entry], progress: bool = False, force: bool = False) -> None:
-        """Download the entries' files, unless they are on this machine."""
+        """Download the entries' files, unless they are on this machine; `force` downloads them again."""
 
     def fetch_scores(self, entry: Entry, force: bool = False) -> None:
-        """Download an entry's score mask, unless it is on this machine."""
+        """Download an entry's score mask, unless it is on this machine; `force` downloads it again."""
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ class Leep(Similarity):
     reference = "Nguyen et al., 2020, LEEP (arXiv 2002.12462)"
 
     def weight(self, score: float) -> float:
-        """Return the geometric mean likelihood, of which the score is the logarithm."""
+        """Return the weight of a neighbor in votes and averages: exp(score), the geometric mean of the likelihoods."""
         return math.exp(score)
 
     def scores(self, query: Query, entries: Sequence[Entry]) -> Mapping[str, float]:
