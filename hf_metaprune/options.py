@@ -108,10 +108,10 @@ def override(options: T, changes: Mapping[str, Any]) -> T:
     Raises:
         OptionError: no such option (the nearest names are suggested), or a value out of range.
     """
-    known = option_fields(type(options))
+    known_fields = option_fields(type(options))
     for name in changes:
-        if name not in known:
-            raise unknown_option(name, known)
+        if name not in known_fields:
+            raise unknown_option(name, known_fields)
     return replace(options, **{k: v for k, v in changes.items() if v is not None})  # type: ignore[type-var]
 
 
@@ -137,10 +137,10 @@ def current_names(changes: Mapping[str, Any]) -> dict[str, Any]:
     return renamed
 
 
-def unknown_option(name: str, known: Any) -> OptionError:
+def unknown_option(name: str, known_names: Any) -> OptionError:
     """Return the error for an option that does not exist."""
-    near = difflib.get_close_matches(name, list(known), n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(sorted(known))}"
+    near = difflib.get_close_matches(name, list(known_names), n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(sorted(known_names))}"
     return OptionError(f"there is no option {name!r}; {hint}")
 
 

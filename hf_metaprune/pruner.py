@@ -88,6 +88,7 @@ class MetaPruner:
         Raises:
             FormatError: there is no bank, it is damaged, or of a newer format version.
             HubError: the Hub cannot be reached, or has no such repo or revision.
+            OptionError: `bank` is empty, or too long for a path.
 
         Example::
 
@@ -110,6 +111,7 @@ class MetaPruner:
         Raises:
             HubError: the Hub cannot be reached, or the token is wrong.
             FormatError: there is no such base; or a model is bad, and `strict` is set.
+            OptionError: a name is empty, or an option has a value that it cannot have.
 
         Example::
 
@@ -350,10 +352,10 @@ class MetaPruner:
         return AdaptResult(model, self.bank.base.preprocessing, report, device, mistakes)
 
     def _check_bank(self, options: AdaptOptions) -> None:
-        voted = options.strategy in VOTED
-        if voted and not len(self.bank):
+        is_vote = options.strategy in VOTED
+        if is_vote and not len(self.bank):
             raise BankError(f"{self.bank.title}: there is no entry that could vote: {self.bank.empty_hint}")
-        if options.neighbors is not None and voted and options.neighbors > len(self.bank):
+        if options.neighbors is not None and is_vote and options.neighbors > len(self.bank):
             has = f"{self.bank.title} has only {quantity(len(self.bank), 'entry', 'entries')}"
             raise BankError(f"neighbors={options.neighbors}, but {has}")
         if options.compare and options.strategy == BASELINE:
@@ -399,11 +401,11 @@ def _checked_ratios(ratios: Any) -> tuple[float, ...]:
         OptionError: there is none, one is outside (0, 1), or two have the same name.
     """
     try:
-        checked = tuple(check_ratio(float(ratio)) for ratio in ratios)
+        checked_ratios = tuple(check_ratio(float(ratio)) for ratio in ratios)
     except TypeError as error:
         raise OptionError(f"ratios={ratios!r}: must be numbers, such as (0.5, 0.9)") from error
-    if not checked:
+    if not checked_ratios:
         raise OptionError("a sweep needs at least one ratio")
-    if len({f"{ratio:g}" for ratio in checked}) < len(checked):
-        raise OptionError(f"ratios={checked}: two of them are the same")
-    return checked
+    if len({f"{ratio:g}" for ratio in checked_ratios}) < len(checked_ratios):
+        raise OptionError(f"ratios={checked_ratios}: two of them are the same")
+    return checked_ratios

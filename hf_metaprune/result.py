@@ -229,7 +229,7 @@ def load_result(folder: str | Path, device: str | None = None) -> AdaptResult:
 
     Raises:
         FormatError: the folder has no sound model.
-        OptionError: the device cannot be used.
+        OptionError: the device cannot be used, or the path is empty or too long.
 
     Example:
         ::

@@ -71,15 +71,15 @@ def ridge_head(
     for prior_scale in PRIOR_SCALES if prior_logits.any() else (0.0,):
         beta = prior_scale * fit.clamp(min=0).item()
         residual = y - y_mean - beta * prior_logits
-        projected = u.T @ residual
+        projected_residual = u.T @ residual
         for factor in LAMBDAS:
             shrink = s.square() / (s.square() + factor * unit)
-            fitted = u @ (shrink[:, None] * projected)
+            fitted_residual = u @ (shrink[:, None] * projected_residual)
             leverage = (u.square() @ shrink + 1.0 / len(x)).clamp(max=1 - 1e-6)
-            leave_one_out = (fitted - leverage[:, None] * residual) / (1.0 - leverage)[:, None]
+            leave_one_out = (fitted_residual - leverage[:, None] * residual) / (1.0 - leverage)[:, None]
             error = (residual - leave_one_out).square().mean().item()
             if best is None or error < best[0]:
-                w = beta * prior + (vt.T @ ((s / (s.square() + factor * unit))[:, None] * projected)).T
+                w = beta * prior + (vt.T @ ((s / (s.square() + factor * unit))[:, None] * projected_residual)).T
                 head = LinearHead(w, y_mean - w @ x_mean, factor, prior_scale)
                 best = (error, head, leave_one_out + beta * prior_logits + y_mean)
     assert best is not None

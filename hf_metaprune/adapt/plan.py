@@ -139,11 +139,15 @@ class Plan:
         other_options = sorted(set(size) - SIZE_OPTIONS)
         if other_options:
             raise OptionError(f"{other_options[0]} is fixed by the plan: only the size can change; make a new plan")
-        cleared: dict[str, Any] = dict.fromkeys(BOUNDS) if any(size.get(name) is not None for name in BOUNDS) else {}
-        options = override(replace(self.options, **cleared), size)
+        cleared_bounds: dict[str, Any] = (
+            dict.fromkeys(BOUNDS) if any(size.get(name) is not None for name in BOUNDS) else {}
+        )
+        options = override(replace(self.options, **cleared_bounds), size)
         check_bounds(options)
         inputs = replace(self.inputs, options=options, ratio=options.ratio)
-        return replace(self, inputs=inputs, record=self.record.copy(), given=json_values(self.given | cleared | size))
+        return replace(
+            self, inputs=inputs, record=self.record.copy(), given=json_values(self.given | cleared_bounds | size)
+        )
 
 
 def _check_share(ratio: Any) -> None:

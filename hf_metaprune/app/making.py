@@ -104,7 +104,7 @@ class MakingSection:
 
     @property
     def components(self) -> list[Any]:
-        """The components that change when the model is deleted."""
+        """Components of the page that are emptied when the model is deleted."""
         return [self.messages, self.progress, self.size]
 
     def empty_update(self, visitor: Visitor, ratio: float) -> Update:

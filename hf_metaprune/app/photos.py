@@ -225,8 +225,8 @@ class PhotosSection:
     ) -> Iterator[Update]:
         names = tuple(dict.fromkeys(name.strip() for name in class_names.split(",") if name.strip()))
         file_bytes = self.shared.limits.file_bytes
-        wanted = SampleRequest(repo_id.strip(), max_classes, min(per_class, MAX_PER_CLASS), names, file_bytes)
-        yield self._receipt_update(visitor, visitor.photos.add_from_hub(wanted))
+        request = SampleRequest(repo_id.strip(), max_classes, min(per_class, MAX_PER_CLASS), names, file_bytes)
+        yield self._receipt_update(visitor, visitor.photos.add_from_hub(request))
 
     def _receipt_update(self, visitor: Visitor, receipt: Receipt, destination: str = "") -> Update:
         """Return the update after an upload; if it brought photos, they replace an example."""

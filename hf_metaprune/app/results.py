@@ -96,10 +96,10 @@ class ResultSection:
 
     def empty_update(self) -> Update:
         """Return the update that shows that there is no model."""
-        hidden = gr.update(visible=False)
+        hide = gr.update(visible=False)
         update = {self.result: NO_MODEL_YET, self.photo: None, self.answer: views.answer({})}
         update |= dict.fromkeys((self.comparison, self.export_messages, self.comparison_messages), "")
-        return update | dict.fromkeys((self.column, self.download_onnx, self.download_program), hidden)
+        return update | dict.fromkeys((self.column, self.download_onnx, self.download_program), hide)
 
     def _try(self, path: str | None, request: gr.Request) -> str:
         from .uploads import read_photo_file
@@ -132,12 +132,12 @@ class ResultSection:
         from ..export import PROGRAM, export_onnx
 
         with visitor.writable_folder() as folder:
-            exported = export_onnx(result.model, result.preprocessing, folder / "model.onnx")
+            onnx_file = export_onnx(result.model, result.preprocessing, folder / "model.onnx")
         text = (
-            f"The ONNX file is made: {exported.size / 1000:,.0f} kB, with the labels in it. The program classifies "
+            f"The ONNX file is made: {onnx_file.size / 1000:,.0f} kB, with the labels in it. The program classifies "
             f"photos with it, and needs only onnxruntime, numpy and pillow: python {PROGRAM.name} model.onnx photo.jpg"
         )
-        paths = {self.download_onnx: exported.path, self.download_program: PROGRAM}
+        paths = {self.download_onnx: onnx_file.path, self.download_program: PROGRAM}
         buttons = {button: gr.update(value=str(path), visible=True) for button, path in paths.items()}
         yield buttons | {self.export_messages: views.message(text)}
 

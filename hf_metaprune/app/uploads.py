@@ -144,11 +144,11 @@ class Photos:
             raise DataError(f"the zip has no photos in folders, one folder per class{cause}")
         return receipt
 
-    def add_from_hub(self, wanted: SampleRequest) -> Receipt:
+    def add_from_hub(self, request: SampleRequest) -> Receipt:
         """Add some images of a data set on the Hub.
 
         Args:
-            wanted: the data set, its classes, and how many images to take.
+            request: the data set, its classes, and how many images to take.
 
         Returns:
             What was added and what was refused.
@@ -160,7 +160,7 @@ class Photos:
 
         receipt, deadline = Receipt(), time.monotonic() + self.limits.seconds
         received_labels = set()
-        for label, data in stream_samples(wanted, self.limits.seconds):
+        for label, data in stream_samples(request, self.limits.seconds):
             if self._refuse_over_limits(receipt, label, deadline):
                 break
             received_labels.add(label)
@@ -169,7 +169,7 @@ class Photos:
                 self._add_photo(receipt, self._class_name(label), f"an image of {label}", data)
             except DataError as error:
                 receipt.refuse(label, str(error))
-        for name in sorted(set(wanted.names) - received_labels):
+        for name in sorted(set(request.names) - received_labels):
             receipt.refuse(name, "the data set has no image of this class")
         return receipt
 

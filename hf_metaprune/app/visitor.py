@@ -185,11 +185,13 @@ class Visitors:
         now = time.monotonic()
         with self._lock:
             _, visitor = self.sessions.pop(session, (now, None))
-            expired = [name for name, (last_seen, _) in self.sessions.items() if now - last_seen > self.idle_seconds]
-            remaining = [name for name in self.sessions if name not in expired]
-            expired += remaining[: max(0, len(remaining) - self.max_visitors + 1)]
-            expired_visitors = [self.sessions.pop(name)[1] for name in expired]
-            self._forgotten_sessions |= dict.fromkeys(expired)
+            expired_names = [
+                name for name, (last_seen, _) in self.sessions.items() if now - last_seen > self.idle_seconds
+            ]
+            remaining = [name for name in self.sessions if name not in expired_names]
+            expired_names += remaining[: max(0, len(remaining) - self.max_visitors + 1)]
+            expired_visitors = [self.sessions.pop(name)[1] for name in expired_names]
+            self._forgotten_sessions |= dict.fromkeys(expired_names)
             if visitor is None:
                 visitor = Visitor(self.make_photos)
                 visitor.was_forgotten = session in self._forgotten_sessions

@@ -60,6 +60,7 @@ class Bank(BankWriter):
         Raises:
             NotABankError: the folder holds no bank.
             FormatError: there is no such folder, or the bank is damaged or of a newer format version.
+            OptionError: the path is empty, or too long for a path.
         """
         files = LocalFiles(path)
         if not files.root.exists():
@@ -214,6 +215,7 @@ class Bank(BankWriter):
         Raises:
             BaseMismatchError: the folder holds a bank of another base.
             StorageError: the folder cannot be written.
+            OptionError: the path is empty, or too long for a path.
 
         Example:
             ::

@@ -100,22 +100,27 @@ class BankCommits:
             operations.append(_addition(BANK_FILE, to_json(meta)))
         if state.meta is not None and self.meta_changes and is_last:
             operations += self._base_files() if self._base_differs(head) else []
-        changed = state.changed_entries(batch)
-        changed_ids = {entry.id for entry in changed}
-        changed += [entry for entry in batch if entry.id in self.stale - changed_ids]
-        upload_ids = {entry.id for entry in changed if state.differs(entry) or entry.id in self.stale}
-        upload_ids |= {entry.id for entry in changed if entry.id not in state.paths}  # these had a repo of their own
+        changed_entries = state.changed_entries(batch)
+        changed_ids = {entry.id for entry in changed_entries}
+        changed_entries += [entry for entry in batch if entry.id in self.stale - changed_ids]
+        upload_ids = {entry.id for entry in changed_entries if state.differs(entry) or entry.id in self.stale}
+        upload_ids |= {
+            entry.id for entry in changed_entries if entry.id not in state.paths
+        }  # these had a repo of their own
         conflicts = [i for i in upload_ids - self.stale if i in published_rows]
         if self.exclusive and conflicts:
             raise id_conflict(self.repo.repo_id, conflicts[0])
         removed_ids = [i for i in removed if i in published_rows]
         new_paths = {
             entry.id: new_path(entry.id, len(published_rows)) if entry.id in upload_ids else state.paths[entry.id]
-            for entry in changed
+            for entry in changed_entries
         }
-        rows = [entry.row() | {"path": new_paths[entry.id], **_NO_REPO} for entry in changed]
+        rows = [entry.row() | {"path": new_paths[entry.id], **_NO_REPO} for entry in changed_entries]
         operations += [
-            op for entry in changed if entry.id in upload_ids for op in _additions(entry.folder, new_paths[entry.id])
+            op
+            for entry in changed_entries
+            if entry.id in upload_ids
+            for op in _additions(entry.folder, new_paths[entry.id])
         ]
         paths = state.paths
         moved_ids = {i for i in upload_ids if paths.get(i, new_paths[i]) != new_paths[i]}
@@ -138,7 +143,7 @@ class BankCommits:
         )  # a pull request is not worth a new layout of the card alone
         if card != state.card and may_update_card:
             operations.append(_addition(CARD, (card or "").encode()))
-        self.indexed_ids = [entry.id for entry in changed]
+        self.indexed_ids = [entry.id for entry in changed_entries]
         return operations
 
     def _deletions(self, folders: list[str], kept_folders: Collection[str], head: str) -> list[Operation]:
@@ -159,10 +164,10 @@ class BankCommits:
         from huggingface_hub.utils.sha import git_hash
 
         assert self.bank is not None
-        published, config = self.repo.files(BASE_FOLDER, head), self.bank.base_folder / CONFIG
-        weights = published.get(f"{BASE_FOLDER}/{WEIGHTS}")
+        published_files, config = self.repo.files(BASE_FOLDER, head), self.bank.base_folder / CONFIG
+        weights = published_files.get(f"{BASE_FOLDER}/{WEIGHTS}")
         weights_match = has_content(weights, self.bank.base_folder / WEIGHTS, self.bank.base_sha256)
-        return not weights_match or published.get(f"{BASE_FOLDER}/{CONFIG}") != git_hash(public_content(config))
+        return not weights_match or published_files.get(f"{BASE_FOLDER}/{CONFIG}") != git_hash(public_content(config))
 
     def _base_files(self) -> list[Operation]:
         assert self.bank is not None  # removals alone need no base: the published bank has it

@@ -65,8 +65,8 @@ def check_network(config: MetaPrunedConfig, base: Mapping[str, Any], place: str)
         FormatError: the library, the architecture or its arguments differ from those of the base.
     """
     for key in ("library", "architecture", "model_args"):
-        described, expected = ((block or {}).get(key) for block in (config.base_model, base))
-        if json.dumps(described, sort_keys=True) != json.dumps(expected, sort_keys=True):
+        base_in_config, base_of_bank = ((block or {}).get(key) for block in (config.base_model, base))
+        if json.dumps(base_in_config, sort_keys=True) != json.dumps(base_of_bank, sort_keys=True):
             raise FormatError(f"{place}: its {key} is not that of the base")
 
 

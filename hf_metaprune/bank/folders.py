@@ -52,11 +52,13 @@ def check_entry_path(path: str, kept_paths: Iterable[str] = ()) -> None:
         raise FormatError(
             f"the index says that an entry lies in {path[:100]!r}, which is no place for one: repair the index first"
         )
-    occupied = next(
+    occupied_place = next(
         (kept_path for kept_path in kept_paths if kept_path == path or kept_path.startswith(f"{path}/")), None
     )
-    if occupied is not None:
-        raise FormatError(f"the index says that another entry lies in {occupied[:100]!r}, too: repair the index first")
+    if occupied_place is not None:
+        raise FormatError(
+            f"the index says that another entry lies in {occupied_place[:100]!r}, too: repair the index first"
+        )
 
 
 def entry_from_folder(bank: BankReader, entry_id: str, path: str, folder: Path | None = None) -> Entry:

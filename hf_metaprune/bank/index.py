@@ -118,13 +118,13 @@ def _is_alike(kind: pa.DataType, target: pa.DataType) -> bool:
     if types.is_list(target):
         lists = types.is_list(kind) or types.is_large_list(kind)
         return types.is_null(kind) or (lists and _is_alike(kind.value_type, target.value_type))
-    accepted = {
+    accepted_rows = {
         pa.string(): (types.is_string, types.is_large_string, types.is_string_view),
         pa.binary(): (types.is_binary, types.is_large_binary, types.is_binary_view),
         pa.float64(): (types.is_floating, types.is_integer),
         pa.int64(): (types.is_integer,),
     }
-    return types.is_null(kind) or any(is_type(kind) for is_type in accepted[target])
+    return types.is_null(kind) or any(is_type(kind) for is_type in accepted_rows[target])
 
 
 def _cast_column(column: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray:
@@ -178,8 +178,10 @@ def check_complete(table: pa.Table, path: Path) -> pa.Table:
     Raises:
         FormatError: a required value is missing.
     """
-    required = [field.name for field in INDEX_SCHEMA if not field.nullable]
-    incomplete = [name for name in required if table[name].null_count] or ["labels"] * _has_nulls(table["labels"])
+    required_columns = [field.name for field in INDEX_SCHEMA if not field.nullable]
+    incomplete = [name for name in required_columns if table[name].null_count] or ["labels"] * _has_nulls(
+        table["labels"]
+    )
     if incomplete:
         raise FormatError(f"{path}: a row has no {incomplete[0]}; `hf-metaprune bank validate --repair` rebuilds it")
     return table

@@ -59,20 +59,20 @@ def publish_bank(
     """
     repo = Repo(repo_id, token=token, revision=revision, create_pr=create_pr)
     _check_presence(bank)
-    checked = False
+    is_checked = False
     if delete:
         state = _read_published_bank(repo)  # a misspelt name must not make a repo
     else:
         if not repo.exists():  # a damaged bank must not make a repo either
             _check_entries(bank, bank, progress)
-            checked = True
+            is_checked = True
         repo.ensure(private)
         state = read_state(repo, repo.head())
         if state.meta is None and (other_files := sorted(repo.names(state.commit) - STARTER_FILES)):
             raise BankError(f"{repo_id} holds something else ({other_files[0]}): choose another name")
     check_base(state, bank.base_sha256, repo_id)
     entries = state.changed_entries(bank)
-    if not checked:
+    if not is_checked:
         _check_entries(bank, entries, progress)
     stale = stale_entries(repo, state, bank)
     if delete and bank.skip_reasons:

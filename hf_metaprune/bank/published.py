@@ -65,8 +65,10 @@ class PublishedState:
 
     def differs(self, entry: Entry) -> bool:
         """Return whether an entry is not published, or is published with other values; its sketch does not count."""
-        published, row = self.rows.get(entry.id), entry.row()
-        return published is None or any(published[key] != row[key] for key in row if key not in LOCATION_COLUMNS)
+        published_row, row = self.rows.get(entry.id), entry.row()
+        return published_row is None or any(
+            published_row[key] != row[key] for key in row if key not in LOCATION_COLUMNS
+        )
 
 
 def read_state(repo: Repo, commit: str) -> PublishedState:

@@ -205,8 +205,10 @@ class BankReader:
             BaseMismatchError: its weights are not those that ``bank.json`` names.
             FormatError: its layers are not those that ``bank.json`` names.
         """
-        stated = self.meta["base_model"]
-        base = BaseModel.load(self.base_folder, repo_id=stated.get("repo_id"), revision=stated.get("revision"))
+        stated_base = self.meta["base_model"]
+        base = BaseModel.load(
+            self.base_folder, repo_id=stated_base.get("repo_id"), revision=stated_base.get("revision")
+        )
         if base.sha256 != self.base_sha256:
             raise BaseMismatchError(
                 f"{base.path}: its weights (sha256 {base.sha256[:12]}...) are not those of {BANK_FILE} "

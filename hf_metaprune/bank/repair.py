@@ -37,15 +37,15 @@ def recover(bank: Bank) -> list[str]:
         unlisted_folders = {
             entry_id: path for entry_id, path in entry_folders(bank).items() if entry_id not in bank.entries
         }
-        recovered: dict[str, Entry] = {}
+        recovered_entries: dict[str, Entry] = {}
         for entry_id, path in unlisted_folders.items():
             try:
-                recovered[entry_id] = entry_from_folder(bank, entry_id, path)
+                recovered_entries[entry_id] = entry_from_folder(bank, entry_id, path)
             except MetaPruneError as error:
                 log.warning("left out %s: %s", path, error)
-        if recovered:
-            bank.update_index(recovered)
-        return sorted(recovered)
+        if recovered_entries:
+            bank.update_index(recovered_entries)
+        return sorted(recovered_entries)
 
 
 def repair_index(bank_path: str | Path) -> tuple[Bank, list[Problem]]:
@@ -66,14 +66,14 @@ def repair_index(bank_path: str | Path) -> tuple[Bank, list[Problem]]:
     """
     _restore_meta(user_path(bank_path))
     bank = Bank.open(bank_path)
-    indexed: dict[str, Entry] = {}
+    indexed_entries: dict[str, Entry] = {}
     with contextlib.suppress(MetaPruneError):
-        indexed = bank.entries  # digests of the old index still count: they show which files were altered
+        indexed_entries = bank.entries  # digests of the old index still count: they show which files were altered
     sound_entries: dict[str, Entry] = {}
     problems: list[Problem] = []
     folders = entry_folders(bank)
     for entry_id, path in folders.items():
-        indexed_entry = indexed.get(entry_id)
+        indexed_entry = indexed_entries.get(entry_id)
         try:
             entry = _read_sound_entry(bank, entry_id, path, indexed_entry)
         except MetaPruneError as error:
@@ -84,7 +84,7 @@ def repair_index(bank_path: str | Path) -> tuple[Bank, list[Problem]]:
                 entry, repo_id=indexed_entry.repo_id, revision=indexed_entry.revision, sketch=indexed_entry.sketch
             )
         sound_entries[entry_id] = entry
-    problems += [Problem(i, "its files are missing") for i in indexed if i not in folders]
+    problems += [Problem(i, "its files are missing") for i in indexed_entries if i not in folders]
     bank.replace_index(sound_entries)
     for entry_id, path in folders.items():
         if entry_id not in sound_entries:

@@ -190,17 +190,17 @@ class _ModelCheck:
     def _check_header(self, model: ListedModel, entry: Entry) -> None:
         """Check a card against the header of the weights, which is requested once per commit."""
         key = f"{model.id}@{model.sha}"
-        cached = self.memory.get(key)
-        if cached is None:
+        cached_facts = self.memory.get(key)
+        if cached_facts is None:
             # a header that cannot be read raises before it is kept: it may have been damaged on its way
-            cached = {"header": self._read_header(model)}
-            self.memory.put(key, cached)
+            cached_facts = {"header": self._read_header(model)}
+            self.memory.put(key, cached_facts)
         expected = {
             "base_model_sha256": self.bank.base_sha256,
             "masks_digest": entry.mask.digest(),
             "labels": json.dumps(list(entry.labels), ensure_ascii=False),
         }
-        check_metadata(cached["header"], expected, f"{model.id}: {WEIGHTS}", "its card", complete=True)
+        check_metadata(cached_facts["header"], expected, f"{model.id}: {WEIGHTS}", "its card", complete=True)
 
     def _read_header(self, model: ListedModel) -> dict[str, str]:
         metadata = fetch_metadata(model.id, WEIGHTS, model.sha, self.token)

@@ -174,13 +174,17 @@ def _quantize(content: bytes, pixels: np.ndarray) -> bytes:
     onnxruntime.set_default_logger_severity(3)
     with tempfile.TemporaryDirectory() as name, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        original, prepared, small = (Path(name) / file for file in ("original.onnx", "prepared.onnx", "small.onnx"))
+        original, prepared_file, small = (
+            Path(name) / file for file in ("original.onnx", "prepared.onnx", "small.onnx")
+        )
         original.write_bytes(content)
-        quant_pre_process(str(original), str(prepared), skip_symbolic_shape=True)  # it fails on files of torch 2.10
+        quant_pre_process(
+            str(original), str(prepared_file), skip_symbolic_shape=True
+        )  # it fails on files of torch 2.10
         quantize_static(
-            str(prepared), str(small), Images(), quant_format=QuantFormat.QDQ, per_channel=True,
+            str(prepared_file), str(small), Images(), quant_format=QuantFormat.QDQ, per_channel=True,
             weight_type=QuantType.QInt8, activation_type=QuantType.QUInt8,
-            op_types_to_quantize=list(QUANTIZED_OPERATORS), nodes_to_exclude=_weightless_products(prepared),
+            op_types_to_quantize=list(QUANTIZED_OPERATORS), nodes_to_exclude=_weightless_products(prepared_file),
         )  # fmt: skip
         return small.read_bytes()
 

@@ -66,5 +66,5 @@ def export_openvino(
 
 def _make_runner(core: Any, file: Path) -> Any:
     """Return a runner of a file by OpenVINO on the CPU."""
-    compiled = core.compile_model(core.read_model(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return in_batches(lambda part: compiled(part)[0])
+    compiled_model = core.compile_model(core.read_model(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return in_batches(lambda part: compiled_model(part)[0])

@@ -133,8 +133,8 @@ def _reconcile_layer(values: np.ndarray, kept: np.ndarray) -> np.ndarray:
     if lowest > highest:
         return values
     floor = lowest or highest or (values[values > 0].min() if values.any() else 1.0)
-    lowered = values * (0.999 * floor / highest) if highest else values
-    return np.where(kept, np.maximum(values, floor), lowered)
+    lowered_values = values * (0.999 * floor / highest) if highest else values
+    return np.where(kept, np.maximum(values, floor), lowered_values)
 
 
 def normalized_weights(voters: int, weights: Sequence[float] | None) -> np.ndarray:

@@ -115,12 +115,12 @@ class IterativePruning(Method[IterativeOptions]):
 
     def _warn_if_too_short(self, job: PruningJob[IterativeOptions]) -> None:
         """Log a warning if the steps are too few for the schedule, because no step follows the last cut then."""
-        o, needed = job.options, least_steps(job.base.sizes, job.options)
-        if o.steps <= needed:
-            shorter = o.prune_every * o.steps // (2 * needed)
+        o, steps_needed = job.options, least_steps(job.base.sizes, job.options)
+        if o.steps <= steps_needed:
+            shorter = o.prune_every * o.steps // (2 * steps_needed)
             log.warning(
                 "%s: with prune_every=%d, %d%% of the units are pruned only after %d steps, so step %d cuts the rest "
                 "at once, and no training follows: take %d steps%s",
-                self.name, o.prune_every, round(100 * o.ratio), needed, o.steps, 2 * needed,
+                self.name, o.prune_every, round(100 * o.ratio), steps_needed, o.steps, 2 * steps_needed,
                 f", or prune_every={shorter}" if shorter else "",
             )  # fmt: skip

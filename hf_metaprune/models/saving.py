@@ -82,14 +82,14 @@ def check_header(folder: Path, config: MetaPrunedConfig, model: MetaPrunedForIma
     try:
         with safe_open(str(path), framework="pt") as file:
             metadata, names = file.metadata() or {}, set(file.keys())
-            stored = {n: (tuple((s := file.get_slice(n)).get_shape()), s.get_dtype()) for n in names}
+            tensors_in_file = {n: (tuple((s := file.get_slice(n)).get_shape()), s.get_dtype()) for n in names}
     except (OSError, SafetensorError) as error:
         raise unreadable_file_error(path, error) from error
     expected = model.state_dict()
     if set(expected) != names:
         raise FormatError(f"{path}: tensors {sorted(set(expected) ^ names)[:3]} are missing or unexpected")
     for name, tensor in expected.items():
-        shape, dtype = stored[name]
+        shape, dtype = tensors_in_file[name]
         if shape != tuple(tensor.shape):
             raise FormatError(f"{path}: tensor {name} has shape {shape}, not {tuple(tensor.shape)}")
         if (dtype in ("F16", "F32", "BF16")) != tensor.is_floating_point():
@@ -140,6 +140,7 @@ def load_model(folder: Path, expected: str | None = None) -> MetaPrunedForImageC
     Raises:
         FormatError: a file is missing, damaged, of a newer version, or does not fit its config.
         BaseMismatchError: the model belongs to another base.
+        OptionError: the path is empty, or too long for a path.
     """
     config = load_config(folder)
     base_sha256 = (config.base_model or {}).get("sha256")

@@ -59,7 +59,7 @@ def load_scores(path: Path, sizes: Mapping[str, int], base_sha256: str) -> Score
                 raise FormatError(f"{path}: its layers are not those of the base")
             if not kinds <= {"F16", "BF16", "F32"}:
                 raise FormatError(f"{path}: its scores are not floating-point numbers")
-            stored = {name: file.get_tensor(name).float().numpy() for name in sizes}
+            stored_scores = {name: file.get_tensor(name).float().numpy() for name in sizes}
     except (OSError, SafetensorError) as error:
         raise unreadable_file_error(path, error) from error
     if metadata.get("format_version", str(FORMAT_VERSION)) != str(FORMAT_VERSION):
@@ -67,6 +67,6 @@ def load_scores(path: Path, sizes: Mapping[str, int], base_sha256: str) -> Score
     if metadata.get("base_model_sha256") != base_sha256:
         raise BaseMismatchError(f"{path}: its scores are of another base")
     try:
-        return ScoreMask(stored)
+        return ScoreMask(stored_scores)
     except OptionError as error:
         raise FormatError(f"{path}: {error}") from error

@@ -31,11 +31,11 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
         FormatError: the file is missing or damaged, or a tensor has an unusual dtype or a value that is not finite.
     """
     try:
-        stored = load_file(path)
+        tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise unreadable_file_error(path, error) from error
     state = {}
-    for name, tensor in stored.items():
+    for name, tensor in tensors.items():
         if tensor.dtype not in FLOAT_DTYPES + INTEGER_DTYPES:
             raise FormatError(f"{path}: tensor {name[:100]} is of type {tensor.dtype}")
         dtype = torch.float32 if tensor.dtype in FLOAT_DTYPES else tensor.dtype

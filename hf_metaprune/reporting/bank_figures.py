@@ -35,14 +35,16 @@ def positions(iou: np.ndarray) -> np.ndarray:
         float64 (n, 2).
     """
     n = len(iou)
-    squared = (1 - iou) ** 2
+    squared_distances = (1 - iou) ** 2
     center = np.eye(n) - 1 / max(1, n)
-    values, vectors = np.linalg.eigh(-0.5 * center @ squared @ center)
+    values, vectors = np.linalg.eigh(-0.5 * center @ squared_distances @ center)
     largest = np.argsort(values)[::-1][:2]
     points = vectors[:, largest] * np.sqrt(np.maximum(values[largest], 0))
     signs = np.sign(points[np.abs(points).argmax(0), range(points.shape[1])])
-    oriented = points * np.where(signs == 0, 1, signs)  # eigenvectors have any sign: the picture shall not depend on it
-    return np.pad(oriented, ((0, 0), (0, 2 - oriented.shape[1])))
+    oriented_points = points * np.where(
+        signs == 0, 1, signs
+    )  # eigenvectors have any sign: the picture shall not depend on it
+    return np.pad(oriented_points, ((0, 0), (0, 2 - oriented_points.shape[1])))
 
 
 @with_style

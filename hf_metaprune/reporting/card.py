@@ -212,10 +212,10 @@ class _Dumper(yaml.SafeDumper):
 def _dump_front(data: Mapping[str, Any]) -> str:
     values = {key: value for key, value in data.items() if value is not None}
     try:
-        dumped = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=4096)
+        yaml_text = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=4096)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # such as an integer of too many digits
         raise FormatError(f"the card's YAML cannot be written: {reason(error)}") from error
-    return f"---\n{dumped}---\n"
+    return f"---\n{yaml_text}---\n"
 
 
 def _edit_front(existing: str, data: Mapping[str, Any]) -> str:

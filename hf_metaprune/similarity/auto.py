@@ -36,9 +36,9 @@ class Auto(LeepWithLabels):
     reference = "docs/explanation/methods.md"
 
     def shortlist(self, query: Query, entries: Sequence[Entry]) -> list[Entry]:
-        sketched = [e for e in entries if e.sketch is not None]
+        sketched_entries = [e for e in entries if e.sketch is not None]
         blind = [e for e in entries if e.sketch is None]
-        return self._by_sketch(query, sketched) + self._by_wordnet(query, blind) or list(entries)
+        return self._by_sketch(query, sketched_entries) + self._by_wordnet(query, blind) or list(entries)
 
     def _by_sketch(self, query: Query, entries: list[Entry]) -> list[Entry]:
         return (
@@ -93,8 +93,8 @@ def top_scoring(entries: Sequence[Entry], scores: Mapping[str, float], share: fl
         scores: a score by entry id; entries without one are left out.
         share: share of the entries to return; at least `MIN_SHORTLIST` are returned, if so many have a score.
     """
-    scored = sorted((e for e in entries if e.id in scores), key=lambda e: (-scores[e.id], e.id))
-    return scored[: max(MIN_SHORTLIST, math.ceil(share * len(entries)))]
+    scored_entries = sorted((e for e in entries if e.id in scores), key=lambda e: (-scores[e.id], e.id))
+    return scored_entries[: max(MIN_SHORTLIST, math.ceil(share * len(entries)))]
 
 
 register_similarity(Auto())

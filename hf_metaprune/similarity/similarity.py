@@ -91,9 +91,9 @@ class Query:
         self.record.note(self._uncached_note())
 
     def _uncached_note(self) -> str:
-        named, more = ", ".join(self.uncached[:MAX_NAMED]), len(self.uncached) - MAX_NAMED
+        id_list, more = ", ".join(self.uncached[:MAX_NAMED]), len(self.uncached) - MAX_NAMED
         entries = quantity(len(self.uncached), "entry", "entries")
-        return f"left out {entries} that the cache lacks, because the Hub must not be asked: {named}" + (
+        return f"left out {entries} that the cache lacks, because the Hub must not be asked: {id_list}" + (
             f" and {more} more" if more > 0 else ""
         )
 

@@ -136,8 +136,8 @@ class WordNet(Similarity):
             else:
                 entries_without.append(entry.id)
         if entries_without:
-            named = ", ".join(entries_without[:5])
-            query.record.note(f"{len(entries_without)} entries have no label in WordNet and are left out: {named}")
+            id_list = ", ".join(entries_without[:5])
+            query.record.note(f"{len(entries_without)} entries have no label in WordNet and are left out: {id_list}")
         return scores
 
 

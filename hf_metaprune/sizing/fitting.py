@@ -155,8 +155,8 @@ def _note_rounding(sizing: Sizing, ratio: float, counts: Counts, note: Note) -> 
     """Tell the user if rounded sizes remove another share of the units than the ratio."""
     if sizing.multiple == 1:
         return
-    unrounded = replace(sizing, multiple=1).counts(ratio)
-    removed, removed_unrounded = removed_share(counts, sizing.layers), removed_share(unrounded, sizing.layers)
+    unrounded_counts = replace(sizing, multiple=1).counts(ratio)
+    removed, removed_unrounded = removed_share(counts, sizing.layers), removed_share(unrounded_counts, sizing.layers)
     if abs(removed - removed_unrounded) > NOTED_DIFFERENCE:
         note(
             f"round_to={sizing.multiple} removes {removed:.0%} of the units, "

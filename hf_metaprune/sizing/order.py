@@ -129,8 +129,8 @@ class Sizing:
     @property
     def limits_text(self) -> str:
         """What keeps sizes from being smaller, as the end of an error message."""
-        rounded = f", its widths rounded to {self.multiple}" if self.multiple > 1 else ""
-        return rounded + (", its layer_ratios as they are" if self.exceptions else "")
+        rounding_text = f", its widths rounded to {self.multiple}" if self.multiple > 1 else ""
+        return rounding_text + (", its layer_ratios as they are" if self.exceptions else "")
 
     def step(self, layer: PrunableLayer) -> int:
         """Return the number of units by which a layer may grow or shrink."""

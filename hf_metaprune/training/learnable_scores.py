@@ -50,14 +50,14 @@ class LearnableScores:
         return functional_call(self.model, self._scaled_parameters(), (pixel_values,))
 
     def _scaled_parameters(self) -> dict[str, torch.Tensor]:
-        scaled = {}
+        scaled_parameters = {}
         for layer in self.model.layers:
             if layer.name in self.scores:
                 for gate in layer.gates:
                     parameter = self.model.network.get_parameter(gate.tensor)
                     spread = gate.spread(self.scores[layer.name], parameter.ndim)
-                    scaled[f"network.{gate.tensor}"] = parameter * spread.to(parameter)
-        return scaled
+                    scaled_parameters[f"network.{gate.tensor}"] = parameter * spread.to(parameter)
+        return scaled_parameters
 
     def penalty(self) -> torch.Tensor:
         """Return the L1 loss: `l1` times the mean absolute score of a layer, averaged over the layers.
@@ -95,13 +95,13 @@ class LearnableScores:
     @contextmanager
     def temporarily_folded(self) -> Iterator[None]:
         """Multiply the scores into the model's weights for a block of code, to measure what training gives so far."""
-        saved = {name: self.model.get_parameter(name).detach().clone() for name in self._scaled_parameters()}
+        saved_values = {name: self.model.get_parameter(name).detach().clone() for name in self._scaled_parameters()}
         self.fold()
         try:
             yield
         finally:
             with torch.no_grad():
-                for name, value in saved.items():
+                for name, value in saved_values.items():
                     self.model.get_parameter(name).copy_(value)
 
     @torch.no_grad()

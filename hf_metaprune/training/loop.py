@@ -365,10 +365,10 @@ class _Run:
     @contextlib.contextmanager
     def _final_statistics(self, model: MetaPrunedForImageClassification) -> Iterator[None]:
         """Give a model, inside the block, the batch norm statistics that it would have if training ended now."""
-        saved = {name: value.clone() for name, value in model.named_buffers()}
+        saved_buffers = {name: value.clone() for name, value in model.named_buffers()}
         recalibrate(model, self.train, self.device, seed=self.seed)
         yield
-        for name, value in saved.items():
+        for name, value in saved_buffers.items():
             model.get_buffer(name).copy_(value)
 
     def _renew_statistics(self) -> None:

@@ -302,6 +302,12 @@ def test_milliseconds_give_no_single_units_back() -> None:
     assert largest_counts(sizes, budget, costs, costs.params) == {"a": 2, "b": 2}  # type: ignore[arg-type]
 
 
+def test_a_budget_of_milliseconds_is_used_to_the_last_unit_of_a_wide_layer() -> None:
+    sizes = Sizing([layer("a", 3072)], Order.from_scores(ScoreMask({"a": np.arange(3072.0)})))
+    costs, budget = PricedUnits(a=1), Budget(max_latency_ms=3071.0)
+    assert largest_counts(sizes, budget, costs, costs.params) == {"a": 3071}  # type: ignore[arg-type]
+
+
 def test_costs_do_not_depend_on_other_threads(base: BaseModel) -> None:
     """A server counts the costs of one visitor's models while another visitor's are counted."""
     config = base.config(Mask.random(base.sizes, 0.5, 1), LABELS)
