@@ -133,14 +133,17 @@ class App:
     def _note_photo_change(self, ratio: float, request: gr.Request) -> Update:
         """Return the update after the photos may have changed.
 
-        It highlights the button to press next, and removes a model of the former photos.
+        It highlights the button to press next, and removes a model of the former photos. If the photos are the same,
+        nothing is removed, because the visitor may have pressed the next button meanwhile.
         """
         visitor = self.shared.visitor(request)
+        has_changed = visitor.photo_changes != visitor.shown_changes or visitor.was_forgotten
+        visitor.shown_changes = visitor.photo_changes
         is_ready = visitor.example is not None or len(visitor.photos.by_class) > 1
         update: Update = {self.making.make_model: gr.update(variant="primary" if is_ready else "secondary")}
         if self.shared.examples:
             update[self.photos.use_example] = gr.update(variant="secondary" if is_ready else "primary")
-        return update | (self._no_model_update(visitor, ratio) if visitor.plan is None else {})
+        return update | (self._no_model_update(visitor, ratio) if has_changed and visitor.plan is None else {})
 
     def _no_model_update(self, visitor: Visitor, ratio: float) -> Update:
         return self.making.empty_update(visitor, ratio) | self.votes.empty_update() | self.results.empty_update()

@@ -42,6 +42,8 @@ class Visitor:
         """Set when the visitor's work is to end early."""
         self.photo_changes = 0
         """How often the photos have changed."""
+        self.shown_changes = 0
+        """The value of `photo_changes` for which the page has removed what was made from former photos."""
         self.was_interrupted = False
         """Whether a change of the photos has ended the last training."""
         self.was_forgotten = False

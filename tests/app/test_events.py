@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import gradio as gr
 import pytest
 
+from hf_metaprune.app.build import make_app
 from hf_metaprune.app.events import SERVER_ERROR, run_steps
 from hf_metaprune.app.jobs import StoppedError
 from hf_metaprune.app.shared import Update
@@ -57,3 +59,14 @@ def test_a_visitor_who_leaves_ends_the_work() -> None:
     assert next(updates) == next(updates) == {}
     updates.close()  # type: ignore[attr-defined]
     assert cleanups == [True]
+
+
+@pytest.mark.filterwarnings("ignore")  # Gradio's, in this process for once
+def test_after_a_mistake_nothing_is_removed_that_the_next_press_wrote(bank_folder: Path) -> None:
+    """This event comes a moment after the one before; the visitor may have pressed a button that answers meanwhile."""
+    app, request = make_app(bank_folder), gr.Request(session_hash="a")
+    visitor = app.shared.visitor(request)
+    assert app.making.messages not in app._note_photo_change(0.7, request)
+    visitor.note_photo_change()
+    assert app._note_photo_change(0.7, request)[app.making.messages] == ""
+    assert app.making.messages not in app._note_photo_change(0.7, request)
