@@ -13,7 +13,8 @@ from pathlib import Path
 
 __all__ = ["context", "run", "run_command"]
 
-IMPORTED = ["timm", "hf_metaprune.pruner", "hf_metaprune.bank.factory", "hf_metaprune.cli.app", "hf_metaprune.app"]
+IMPORTED = ["timm", "hf_metaprune.pruner", "hf_metaprune.bank.factory", "hf_metaprune.cli.app"]
+"""What the first process imports; tests that need more add it before they start it."""
 
 
 def context() -> multiprocessing.context.ForkServerContext:

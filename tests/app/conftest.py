@@ -24,6 +24,7 @@ from tests import forked
 from tests.conftest import CHROMIUM
 
 playwright = pytest.importorskip("playwright.sync_api")
+forked.IMPORTED.append("hf_metaprune.app")
 
 WAIT = 240_000  # milliseconds; a machine may be busy
 

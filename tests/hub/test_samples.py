@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from hf_metaprune.app.uploads import Photos
 from hf_metaprune.data import hub_samples as samples
 from hf_metaprune.data.hub_samples import CONVERTED, SampleRequest, read_samples, stream_samples
 from hf_metaprune.data.preprocessing import Preprocessing
@@ -67,6 +66,8 @@ def test_as_many_of_each_class_as_asked_for_even_where_they_are_sorted(served: L
 def test_the_process_gives_photos(served: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", served.endpoint)
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    from hf_metaprune.app.uploads import Photos  # Gradio, which takes seconds to import, comes with it
+
     photos = Photos(Preprocessing((3, 32, 32)))
     receipt = photos.add_from_hub(SampleRequest(REPO, per_class=3, names=("ant", "cod")))
     assert receipt.n_added == 6
