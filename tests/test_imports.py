@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import functools
+import gc
 import re
 from collections.abc import Callable, Iterator
 from graphlib import CycleError, TopologicalSorter
@@ -34,11 +36,21 @@ def module_name(file: Path) -> str:
 MODULES = {module_name(file): file for file in sorted(ROOT.rglob("*.py"))}
 
 
+@functools.cache
+def parse(file: Path) -> ast.Module:
+    """Parse a file once; Python 3.11 fails now and then if it collects garbage meanwhile, so that it does not."""
+    gc.disable()
+    try:
+        return ast.parse(file.read_text())
+    finally:
+        gc.enable()
+
+
 def imported(module: str) -> Iterator[str]:
     """The modules of the package that a module imports, wherever in it, also for types only."""
     file = MODULES[module]
     package = module.split(".") if file.name == "__init__.py" else module.split(".")[:-1]
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(parse(file)):
         if isinstance(node, ast.ImportFrom) and node.level:
             above = package[: len(package) - node.level + 1]
             source = ".".join([*filter(None, above), *([node.module] if node.module else [])])
@@ -57,7 +69,7 @@ def imported(module: str) -> Iterator[str]:
 def import_calls(module: str) -> list[str]:
     """Imports by name of a string, which nobody can follow by reading, and modules taken out of `sys.modules`."""
     calls = []
-    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+    for node in ast.walk(parse(MODULES[module])):
         name = node.name if isinstance(node, ast.alias) else ast.unparse(node) if isinstance(node, ast.expr) else ""
         is_lookup = re.match(r"(sys\.)?modules(\[|\.get$)", name) or (name == "modules" and isinstance(node, ast.alias))
         if is_lookup or re.fullmatch(r"(\w+\.)*(import_module|__import__)", name):
