@@ -56,7 +56,12 @@ class _Job:
 
 
 class MetaPruner:
-    """Makes small models for new tasks from the pruned models of similar tasks (MVP, Algorithm 1).
+    """Makes small models for new tasks from the pruned models of similar tasks.
+
+    Its steps are those of Algorithm 1 of *Meta-Vote Pruning*.
+
+    Args:
+        bank: an open bank; `from_hub` opens one by name.
 
     Example::
 

@@ -24,6 +24,10 @@ log = logging.getLogger(__name__)
 class Registry(Generic[T]):
     """Parts of one `kind` by name; those of installed plugins are found through an entry point `group`.
 
+    Args:
+        kind: what a part is called in errors, such as "method".
+        group: the group of entry points in which packages name their parts.
+
     Example:
         >>> from hf_metaprune.methods.method import METHODS
         >>> METHODS.get("ifp").options(ratio=0.8).steps

@@ -133,6 +133,23 @@ def test_errors_that_a_function_raises_are_documented(path: str, function: Any) 
             assert {*kinds} & {*documented_errors} or not name.endswith("Error"), name
 
 
+@pytest.mark.parametrize("path", [path for path in documented() if inspect.isclass(resolve(path))])
+def test_arguments_of_constructors_are_documented(path: str) -> None:
+    cls = resolve(path)
+    if dataclasses.is_dataclass(cls) or issubclass(cls, BaseException) or "__init__" not in vars(cls):
+        return
+    arguments = (inspect.getdoc(cls) or "").partition("Args:")[2]
+    names = [name for name, p in inspect.signature(cls).parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    assert [name for name in names if not re.search(rf"^    {name}: ", arguments, re.M)] == []
+
+
+def test_each_method_of_the_main_class_says_what_it_raises() -> None:
+    paths = [
+        path for path, function in callables() if ".MetaPruner." in path and "Raises:" not in (function.__doc__ or "")
+    ]
+    assert paths == []
+
+
 @pytest.mark.parametrize("path", [path for path in documented() if dataclasses.is_dataclass(resolve(path))])
 def test_fields_are_documented_one_by_one(path: str) -> None:
     """By a text below each, or by the help text of an option."""

@@ -57,7 +57,9 @@ def imported(module: str) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "hf_metaprune":
             source = (node.module or "").partition(".")[2]
         elif isinstance(node, ast.Import):
-            yield from (a.name.partition(".")[2] for a in node.names if a.name.partition(".")[0] == "hf_metaprune")
+            own = [a for a in node.names if a.name.partition(".")[0] == "hf_metaprune"]
+            yield from (a.name.partition(".")[2] for a in own)
+            yield from ("" for a in own if a.asname is None)  # it binds the whole package, which loads everything
             continue
         else:
             continue
@@ -71,8 +73,10 @@ def import_calls(module: str) -> list[str]:
     calls = []
     for node in ast.walk(parse(MODULES[module])):
         name = node.name if isinstance(node, ast.alias) else ast.unparse(node) if isinstance(node, ast.expr) else ""
-        is_lookup = re.match(r"(sys\.)?modules(\[|\.get$)", name) or (name == "modules" and isinstance(node, ast.alias))
-        if is_lookup or re.fullmatch(r"(\w+\.)*(import_module|__import__)", name):
+        is_lookup = re.match(r"(\w+\.)?modules(\[|\.(get|pop|items|values)$)", name) or (
+            name == "modules" and isinstance(node, ast.alias)
+        )
+        if is_lookup or re.fullmatch(r"(\w+\.)*(import_module|__import__|resolve_name|locate)|exec|eval", name):
             calls.append(name)
     return calls
 
@@ -112,6 +116,9 @@ def test_imports_can_be_followed_by_reading() -> None:
         "sys.modules['hf_metaprune.pruner']",
         "sys.modules.get('hf_metaprune.pruner')",
         "from sys import modules as loaded",
+        "import sys as s; s.modules['hf_metaprune.pruner']",
+        "sys.modules.pop('hf_metaprune.pruner')",
+        "pkgutil.resolve_name('hf_metaprune.pruner:MetaPruner')",
     ],
 )
 def test_an_import_that_nobody_can_follow_is_found(line: str, plant: Callable[[str], None]) -> None:
@@ -127,6 +134,7 @@ def test_an_import_that_nobody_can_follow_is_found(line: str, plant: Callable[[s
         "import hf_metaprune.pruner",
         "from hf_metaprune.pruner import MetaPruner",
         "from hf_metaprune import MetaPruner",
+        "import hf_metaprune.errors",
         "if TYPE_CHECKING:\n        from ..pruner import MetaPruner",
     ],
 )

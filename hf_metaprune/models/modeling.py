@@ -30,6 +30,9 @@ class MetaPrunedForImageClassification(PreTrainedModel):
     There are three ways to make one: from a config (untrained), with `from_base` (sliced out of a base network), and
     with ``from_pretrained``.
 
+    Args:
+        config: the base's architecture, the masks and the labels.
+
     Example:
         A saved model, with transformers' own classes::
 
