@@ -35,6 +35,7 @@ from .training.statistics import recalibrate
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from .bank.bank import OpenOptions
     from .overrides import Overrides, SizeOverrides
 
 log = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class MetaPruner:
         self.bank = bank
 
     @classmethod
-    def from_hub(cls, bank: str | Path, **options: Any) -> MetaPruner:
+    def from_hub(cls, bank: str | Path, **options: Unpack[OpenOptions]) -> MetaPruner:
         """Open a bank: one that comes with the library (``demo-bank``), one in a folder, or one on the Hub.
 
         The revision of a bank on the Hub is resolved once. Its index is fetched now; the base and the weights of

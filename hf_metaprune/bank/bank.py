@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from ..config import SearchOptions
 from ..errors import BaseMismatchError, FormatError, MissingFileError, NotABankError, OptionError
@@ -26,6 +26,21 @@ from .search import search_hub
 from .writer import BankWriter
 
 log = logging.getLogger(__name__)
+
+
+class OpenOptions(TypedDict, total=False):
+    """Keyword arguments of `open_bank`."""
+
+    revision: str | None
+    """A branch, tag or commit; only for the Hub."""
+    token: str | bool | None
+    """If left out, that of the user's login or of ``HF_TOKEN``."""
+    cache_dir: str | Path | None
+    """A folder to use instead of huggingface_hub's cache."""
+    local_files_only: bool
+    """Use only the cache."""
+    strict: bool | None
+    """Whether a malformed entry raises an error, or is skipped."""
 
 
 class Bank(BankWriter):

@@ -240,6 +240,10 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Adapt the demo bank to an example task that no entry has, and compare with the best baseline without a bank."""
+    if bank is not None:
+        check_bank(str(bank), None)
+    if data is not None:
+        check_source(data)
     from .demo import run_demo
 
     run_demo(bank, data, out_dir, seed, as_json)

@@ -57,7 +57,12 @@ class MethodCommand(Command):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the words of a command line; the method is found first, because it has options of its own."""
-        ctx.meta[_METHOD_PARAMETERS] = _option_parameters(method_options(named_method(args)))
+        method = named_method(args)
+        ctx.meta[_METHOD_PARAMETERS] = _option_parameters(method_options(method))
+        if {"--help", "-h"} & set(args):
+            from ..methods import get_method
+
+            get_method(method)  # without help, the command raises the error when it runs
         return super().parse_args(ctx, args)
 
     def get_params(self, ctx: Any) -> list[Any]:

@@ -10,6 +10,7 @@ import typer
 
 from ..errors import MissingPackageError, OptionError
 from ..files.shipped import EXAMPLES, shipped_path
+from .bank import check_bank
 from .output import out
 
 
@@ -49,6 +50,7 @@ def serve(
         MissingPackageError: Gradio is not installed.
         MetaPruneError: the bank cannot be opened, or the port cannot be used.
     """
+    check_bank(str(bank), None)  # a page that is there has not told a mistake yet
     try:
         from ..app import BANK_PAGE, launch, make_app
     except ImportError as error:

@@ -13,6 +13,7 @@ from ..drawing.style import drawn_png
 from ..errors import FormatError, reason
 from ..files.layout import REPORT
 from ..files.storage import read_json, write_bytes, write_json
+from ..options import FORMER_OPTIONS
 from .figures import MAX_CONFUSION, agreement_figure, confusion_figure, curve_figure
 from .model_card import ModelCard
 from .report import FORMER_NAMES, AdaptReport
@@ -57,6 +58,8 @@ def load_report(path: Path) -> AdaptReport:
     values = {FORMER_NAMES.get(key, key): value for key, value in read_json(path).items()}
     field_names = {f.name for f in fields(AdaptReport)}
     try:
+        for key in ("options", "given"):
+            values[key] = {FORMER_OPTIONS.get(name, name): value for name, value in values.get(key, {}).items()}
         report = AdaptReport(**{k: v for k, v in values.items() if k in field_names and v is not None})
         report.accuracy_at_step = {int(k): v for k, v in report.accuracy_at_step.items()}
         report.baselines = {name: {int(k): v for k, v in steps.items()} for name, steps in report.baselines.items()}

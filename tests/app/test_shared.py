@@ -48,6 +48,7 @@ def test_a_bank_that_is_not_there_is_said_to_everyone(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_bank_that_is_not_there_ends_the_server(tmp_path: Path) -> None:
+    (tmp_path / "nothing").mkdir()
     words = ["space", "--bank", str(tmp_path / "nothing"), "--port", str(free_port())]
     process = forked.context().Process(target=forked.run_command, args=(words, tmp_path / "log", {}))
     process.start()

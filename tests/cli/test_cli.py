@@ -246,6 +246,12 @@ def test_version_and_help(run, monkeypatch: pytest.MonkeyPatch) -> None:
         assert f.metadata["help"].split()[0] in output
 
 
+def test_the_help_of_a_method_that_does_not_exist_is_an_error(run) -> None:
+    code, output, errors = run("bank", "build", "--method", "nope", "--help")
+    assert (code, output) == (1, "")
+    assert "no pruning method 'nope'" in errors
+
+
 def test_places_that_cannot_be_written_are_found_before_the_work(
     run, bank_folder: Path, photos: Path, tmp_path: Path
 ) -> None:
