@@ -59,7 +59,7 @@ def load_report(path: Path) -> AdaptReport:
     field_names = {f.name for f in fields(AdaptReport)}
     try:
         for key in ("options", "given"):
-            values[key] = {FORMER_OPTIONS.get(name, name): value for name, value in values.get(key, {}).items()}
+            values[key] = {FORMER_OPTIONS.get(name, name): value for name, value in (values.get(key) or {}).items()}
         report = AdaptReport(**{k: v for k, v in values.items() if k in field_names and v is not None})
         report.accuracy_at_step = {int(k): v for k, v in report.accuracy_at_step.items()}
         report.baselines = {name: {int(k): v for k, v in steps.items()} for name, steps in report.baselines.items()}
