@@ -133,7 +133,7 @@ class MethodOptions:
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """Choice of single models on the Hub that make a bank; owners are named like ``me``, repos like ``me/model``.
+    """Which single models on the Hub make a bank; ``me`` names an owner and all their models, ``me/model`` one repo.
 
     Example:
         >>> options = SearchOptions(deny=("eve", "ada/old-model"))

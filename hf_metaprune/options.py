@@ -121,20 +121,20 @@ def current_names(changes: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         OptionError: an option is given under both names.
     """
-    renamed: dict[str, Any] = {}
+    current_changes: dict[str, Any] = {}
     for name, value in changes.items():
         current = FORMER_OPTIONS.get(name, name)
         if current != name:
             warnings.warn(f"option {name!r} is called {current!r} now", FutureWarning, stacklevel=4)
-        if current in renamed:
+        if current in current_changes:
             raise OptionError(f"{name!r} and {current!r} are the same option: pass one of them")
         if isinstance(value, str) and (current, value) in FORMER_VALUES:
             warnings.warn(
                 f"{current}={value!r} is called {FORMER_VALUES[current, value]!r} now", FutureWarning, stacklevel=4
             )
             value = FORMER_VALUES[current, value]
-        renamed[current] = value
-    return renamed
+        current_changes[current] = value
+    return current_changes
 
 
 def unknown_option(name: str, known_names: Any) -> OptionError:

@@ -160,11 +160,11 @@ class MetaPruner:
         job = self._prepare(dataset, merge_options(options, training, changes), progress)
         result = self.make(self._plan(job, progress), callbacks=callbacks, progress=progress)
         if job.options.compare:
-            shared = {name: getattr(job.training, name) for name in SHARED}
+            shared_options = {name: getattr(job.training, name) for name in SHARED}
             baseline = replace(
                 job,
                 options=replace(job.options, strategy=BASELINE, preset="default", head=None, recalibrate=None),
-                training=TrainingOptions(**shared),
+                training=TrainingOptions(**shared_options),
                 record=RunRecord(),
             )
             without_bank = self.make(self._plan(baseline, progress), progress=progress)

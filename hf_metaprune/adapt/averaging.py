@@ -82,7 +82,7 @@ def _select(tensor: torch.Tensor, indices: Mapping[int, np.ndarray]) -> torch.Te
 def _add(
     total: torch.Tensor,
     count: torch.Tensor,
-    stored: torch.Tensor,
+    tensor: torch.Tensor,
     axes: list[tuple[Axis, PrunableLayer]],
     mask: Mask,
     entry_mask: Mask,
@@ -92,17 +92,17 @@ def _add(
     shape = list(total.shape)
     for axis, layer in axes:
         shape[axis.dim] = len(entry_mask[layer.name]) * axis.outer * axis.inner
-    if list(stored.shape) != shape:
+    if list(tensor.shape) != shape:
         raise FormatError(
-            f"entry {entry_id}: a tensor has shape {tuple(stored.shape)}, but its mask asks for {tuple(shape)}"
+            f"entry {entry_id}: a tensor has shape {tuple(tensor.shape)}, but its mask asks for {tuple(shape)}"
         )
-    target_indices, stored_indices = [torch.arange(n) for n in total.shape], [torch.arange(n) for n in stored.shape]
+    target_indices, stored_indices = [torch.arange(n) for n in total.shape], [torch.arange(n) for n in tensor.shape]
     for axis, layer in axes:
         kept, entry_kept = mask[layer.name], entry_mask[layer.name]
         _, positions, entry_positions = np.intersect1d(kept, entry_kept, return_indices=True)
         target_indices[axis.dim] = torch.as_tensor(axis.indices(positions, len(kept)))
         stored_indices[axis.dim] = torch.as_tensor(axis.indices(entry_positions, len(entry_kept)))
-    values = stored[torch.meshgrid(*stored_indices, indexing="ij")].float() if stored.ndim else stored.float()
+    values = tensor[torch.meshgrid(*stored_indices, indexing="ij")].float() if tensor.ndim else tensor.float()
     where = torch.meshgrid(*target_indices, indexing="ij") if total.ndim else ()
     total[where] += values
     count[where] += 1.0

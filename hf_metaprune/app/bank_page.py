@@ -118,8 +118,8 @@ def _is_match(entry: Entry, words: Sequence[str]) -> bool:
 
 def _row(number: int, entry: Entry) -> list[str]:
     accuracy = entry.metrics.get("accuracy")
-    recognized = f"{accuracy:.0%}" if isinstance(accuracy, float) else "-"
-    return [f"{number}. " + ", ".join(map(readable_label, entry.labels)), recognized, f"{entry.size / 1000:,.0f} kB"]
+    accuracy_text = f"{accuracy:.0%}" if isinstance(accuracy, float) else "-"
+    return [f"{number}. " + ", ".join(map(readable_label, entry.labels)), accuracy_text, f"{entry.size / 1000:,.0f} kB"]
 
 
 def _pairwise_similarities(entries: Sequence[Entry]) -> Iterator[float]:

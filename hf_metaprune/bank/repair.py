@@ -120,8 +120,8 @@ def _read_sound_entry(bank: Bank, entry_id: str, path: str, indexed_entry: Entry
 
 def reject_folder(bank: Bank, path: str) -> None:
     """Move an entry's folder into ``.rejected``, where nothing reads it; nothing is deleted."""
-    folder, rejected = bank.files.path(path), bank.root / REJECTED_FOLDER
-    with bank.lock(), storage_errors(rejected, "write"):
-        rejected.mkdir(exist_ok=True)
+    folder, rejected_folder = bank.files.path(path), bank.root / REJECTED_FOLDER
+    with bank.lock(), storage_errors(rejected_folder, "write"):
+        rejected_folder.mkdir(exist_ok=True)
         names = (f"{folder.name}.{n}" for n in itertools.count(1))
-        folder.rename(next(rejected / name for name in names if not (rejected / name).exists()))
+        folder.rename(next(rejected_folder / name for name in names if not (rejected_folder / name).exists()))

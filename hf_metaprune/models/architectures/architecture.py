@@ -122,11 +122,13 @@ class Architecture(ABC):
         """
 
     def build_empty(self, architecture: str, model_args: Mapping[str, Any], num_classes: int) -> nn.Module:
-        """Build a network on the meta device; the copy of one that was built before takes a tenth of the time.
+        """Build a network on torch's meta device, where tensors have shapes and no data.
+
+        A network that was built before is copied, which takes a tenth of the time.
 
         Args:
-            architecture: as for `build`.
-            model_args: as for `build`, of JSON's types.
+            architecture: a timm model name, or the name of a transformers class.
+            model_args: arguments of the network, of JSON's types, each checked by its rule in `model_args`.
             num_classes: number of outputs of the classifier.
 
         Returns:
