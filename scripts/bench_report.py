@@ -1,9 +1,12 @@
 #!/usr/bin/env python
-"""A table and a picture of what `bench_adapt.py` measured.
+"""The tables of findings, and a picture, from the files of docs/bench.
+
+Files of JSON lines are the runs of `bench_adapt.py`; files of comma-separated values hold what other programs printed.
 
 uv run scripts/bench_report.py docs/bench/accuracy.jsonl --picture docs/bench/accuracy.png
 uv run scripts/bench_report.py docs/bench/accuracy.jsonl --against "no bank" --against "IFP, 1000 steps"
 uv run scripts/bench_report.py docs/bench/time.jsonl --costs
+uv run scripts/bench_report.py docs/bench/speed.csv
 uv run scripts/bench_report.py docs/bench/vit.jsonl --together --row "SMSP, r=0.9" --against "no bank"
 
 The pages of findings hold such tables between two marks. The first mark has the arguments that print the table:
@@ -17,6 +20,7 @@ uv run scripts/bench_report.py --check docs/findings
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shlex
@@ -178,6 +182,15 @@ def make_table(files: list[Path], rows: list[str], baselines: list[str], *, cost
     return accuracy_table(runs, rows or row_names, groups)
 
 
+def csv_table(file: Path) -> str:
+    """Return the table of a file of comma-separated values, which other programs printed, as Markdown."""
+    with open(file, newline="") as lines:
+        header, *rows = [[cell.replace("|", "\\|") for cell in row] for row in csv.reader(lines)]
+    if any(len(row) != len(header) for row in rows):
+        raise typer.BadParameter(f"{file}: each row must have {len(header)} cells")
+    return "\n".join(f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows))
+
+
 def fill_page(text: str) -> str:
     """Return the text of a page with each marked table made again."""
     page, count = MARKED.subn(lambda match: f"{match[1]}\n{_marked_table(match[2])}\n\n{match[3]}", text)
@@ -190,6 +203,8 @@ def _marked_table(arguments: str) -> str:
     """The table that the program prints for the arguments of a mark, run at the root of the repository."""
     options = typer.main.get_command(app).make_context("table", shlex.split(arguments)).params
     files = [REPO / file for file in options["files"] or []]
+    if [file.suffix for file in files] == [".csv"]:
+        return csv_table(files[0])
     return make_table(
         files, options["rows"] or [], options["baselines"] or [], costs=options["costs"], together=options["together"]
     )
@@ -206,7 +221,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def main(
-    files: Annotated[list[Path] | None, typer.Argument(help="JSON lines files of bench_adapt.py.")] = None,
+    files: Annotated[list[Path] | None, typer.Argument(help="JSON lines of bench_adapt.py, or a CSV file.")] = None,
     costs: Annotated[bool, typer.Option("--costs", help="Show costs instead of accuracies.")] = False,
     baselines: Annotated[
         list[str] | None, typer.Option("--against", help="Show by how much rows are above this row (at their ratio).")
@@ -229,7 +244,9 @@ def main(
     if check is not None and (stale := stale_pages(check)):
         print(f"{', '.join(map(str, stale))}: uv run scripts/bench_report.py --write {check} makes the tables again")
         raise typer.Exit(1)
-    if files:
+    if files and files[0].suffix == ".csv":
+        print(csv_table(files[0]))
+    elif files:
         print(make_table(files, rows or [], baselines or [], costs=costs, together=together))
         if picture_to is not None:
             write_bytes(picture_to, picture(read_runs(files)))
