@@ -108,12 +108,12 @@ def check_folder(folder: str | Path) -> None:
         FormatError: it does not.
         OptionError: its path is empty, or too long for a path.
     """
-    _check_exists(user_path(folder))
+    _check_exists(user_path(folder), str(folder))
 
 
-def _check_exists(folder: Path) -> None:
+def _check_exists(folder: Path, name: str) -> None:
     if not folder.exists():
-        raise FormatError(f"there is no folder {folder}{_download_hint(folder)}")
+        raise FormatError(f"there is no folder {name}{_download_hint(folder)}")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         FormatError: the file is missing or too large, or its content is not a JSON object.
     """
-    _check_exists(path.parent)
+    _check_exists(path.parent, str(path.parent))
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise FormatError(f"{path} has {path.stat().st_size} bytes, more than {MAX_JSON_BYTES}")
