@@ -16,7 +16,8 @@ from ..errors import DataError, MetaPruneError, OptionError
 from ..files.storage import check_folder
 from ..options import option_fields
 from ..version import __version__
-from .bank import BankArgument, BankRevision, bank_app, check_bank
+from .bank import BankArgument, BankRevision, bank_app
+from .checks import check_bank
 from .commands import Command
 from .exit_codes import INTERRUPTED
 from .hub import publish

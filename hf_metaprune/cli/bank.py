@@ -10,12 +10,12 @@ import typer
 
 from ..data.source_names import check_source
 from ..errors import OptionError
-from ..files.layout import BANK_FILE, INDEX_FILE
+from ..files.layout import BANK_FILE
 from ..files.names import user_path
-from ..files.shipped import bank_folder
 from ..files.storage import check_folder
 from ..options import override
 from ..text import quantity
+from .checks import check_bank
 from .commands import DEFAULT_METHOD, MethodCommand, method_values
 from .output import Json, escape_markup, out, print_json, show_progress, sparkline, table
 
@@ -29,22 +29,6 @@ UNEVEN_SHARES = 0.1
 BankRevision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a bank on the Hub.")]
 BankArgument = Annotated[str, typer.Argument(help="Folder of a bank, or its id on the Hub.", metavar="BANK")]
 OwnBankArgument = Annotated[str, typer.Argument(help="Folder of a bank.", metavar="BANK")]
-
-
-def check_bank(bank: str, revision: str | None) -> None:
-    """Check that a bank may be where a user says, before what takes seconds is imported.
-
-    Raises:
-        FormatError: there is no such folder.
-        HubError: the Hub cannot be reached, and the cache does not have the bank.
-    """
-    from huggingface_hub import constants
-
-    from ..hub.client import hub_answers
-    from ..hub.files import HubFiles
-
-    if bank_folder(bank) is None and (constants.HF_HUB_OFFLINE or not hub_answers()):
-        HubFiles(bank, INDEX_FILE, revision=revision)
 
 
 @bank_app.command("show")

@@ -11,7 +11,8 @@ from ..config import NOT_SWEPT, AdaptOptions, TrainingOptions
 from ..data.source_names import check_source
 from ..errors import OptionError
 from ..files.storage import check_folder
-from .bank import BankArgument, BankRevision, check_bank
+from .bank import BankArgument, BankRevision
+from .checks import check_bank
 from .options import with_options
 from .output import Json, command, escape_markup, out, print_json, show_progress, table
 

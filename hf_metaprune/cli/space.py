@@ -10,7 +10,7 @@ import typer
 
 from ..errors import MissingPackageError, OptionError
 from ..files.shipped import EXAMPLES, shipped_path
-from .bank import check_bank
+from .checks import check_bank
 from .output import out
 
 
