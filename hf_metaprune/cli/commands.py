@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Any
 
 import typer
@@ -12,7 +11,6 @@ from typer.core import TyperCommand, TyperOption
 
 from ..config import MethodOptions
 from ..errors import OptionError
-from ..files.storage import check_folder
 from .options import option_annotations
 
 DEFAULT_METHOD = "ifp"
@@ -59,9 +57,6 @@ class MethodCommand(Command):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the words of a command line; the method is found first, because it has options of its own."""
-        for word, next_word in pairwise(args):
-            if word == "--base":
-                check_folder(next_word)  # before what takes seconds to import
         method = named_method(args)
         ctx.meta[_METHOD_PARAMETERS] = _option_parameters(method_options(method))
         if {"--help", "-h"} & set(args):
