@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import hf_metaprune
+from hf_metaprune.bank.bank import OpenOptions, open_bank
 from tests.conftest import REPO
 
 ROOT = Path(hf_metaprune.__file__).parent
@@ -180,3 +181,8 @@ def test_typed_overrides_are_those_of_the_options() -> None:
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     assert script.OUT.read_text() == script.source(), "uv run scripts/make_overrides.py writes it again"
+
+
+def test_typed_arguments_of_from_hub_are_those_of_open_bank() -> None:
+    keywords = {n for n, p in inspect.signature(open_bank).parameters.items() if p.kind is p.KEYWORD_ONLY}
+    assert set(OpenOptions.__annotations__) == keywords

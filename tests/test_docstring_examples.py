@@ -120,7 +120,7 @@ def names(stage: Path, few_steps: None, code: str, request: pytest.FixtureReques
         "image": lambda: Image.new("RGB", (48, 40)),
     }
     examples = {name: make() for name, make in makers.items() if re.search(rf"\b({name}|job)\b", code)}
-    if "job" in code:
+    if re.search(r"\bjob\b", code):
         base, data = examples["base"], examples["data"]
         examples["job"] = PruningJob(base, data.train, data.task.labels, SgdOptions(), torch.device("cpu"))
     modules = [importlib.import_module(path.rpartition(".")[0]) for path in documented() if path.count(".") > 1]

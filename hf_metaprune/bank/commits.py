@@ -104,9 +104,8 @@ class BankCommits:
         changed_ids = {entry.id for entry in changed_entries}
         changed_entries += [entry for entry in batch if entry.id in self.stale - changed_ids]
         upload_ids = {entry.id for entry in changed_entries if state.differs(entry) or entry.id in self.stale}
-        upload_ids |= {
-            entry.id for entry in changed_entries if entry.id not in state.paths
-        }  # these had a repo of their own
+        # those without a path had a repo of their own
+        upload_ids |= {entry.id for entry in changed_entries if entry.id not in state.paths}
         conflicts = [i for i in upload_ids - self.stale if i in published_rows]
         if self.exclusive and conflicts:
             raise id_conflict(self.repo.repo_id, conflicts[0])

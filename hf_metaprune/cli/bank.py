@@ -98,7 +98,7 @@ def bank_validate(
         out.print(f"[red]✗[/] {escape_markup(str(problem))}")
     if left_out:
         out.print(
-            f"the folders of the entries that were left out are now in "
+            "the folders of the entries that were left out are now in "
             f"{escape_markup(str(opened_bank.root / REJECTED_FOLDER))}"
         )
     n_without_sketch = sum(entry.sketch is None for entry in opened_bank)

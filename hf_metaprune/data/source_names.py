@@ -29,7 +29,9 @@ def check_source(source: str | Path) -> None:
 
     if (constants.HF_HUB_OFFLINE or not hub_answers()) and not _is_cached(source):
         why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the Hub cannot be reached"
-        raise DataError(f"there is no file or folder {source}, and no such data set in the cache, and {why}")
+        raise DataError(
+            f"there is no file or folder {source}, and no such data set in the cache, and {why}: check the name"
+        )
 
 
 def _is_cached(repo_id: str) -> bool:

@@ -19,7 +19,6 @@ from ..masks.scores import ScoreMask
 from .architectures.architecture import Architecture
 from .architectures.layers import PrunableLayer, layer_sizes
 from .configuration import MetaPrunedConfig
-from .copying import copy_empty
 from .slicing import ScatterBatchNorm2d, shrink, slice_state
 from .weight_file import add_header
 
@@ -182,18 +181,13 @@ class MetaPrunedForImageClassification(PreTrainedModel):
         return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits)
 
 
-@lru_cache(maxsize=8)  # a bank's entries are slices of one network, and building it costs more than slicing it
-def _whole_network(
-    architecture: Architecture, name: str, model_args: str, num_labels: int, dtype: torch.dtype
-) -> tuple[nn.Module, tuple[PrunableLayer, ...], tuple[PrunableLayer, ...]]:
-    """Return the unsliced network on the meta device, its prunable layers, and those of its stem.
-
-    Callers share the network and must not change it. `dtype` is torch's default dtype, as a part of the cache's key.
-    """
-    assert dtype == torch.get_default_dtype()  # transformers changes it while it loads a model
-    with torch.device("meta"):
-        network = architecture.build_empty(name, json.loads(model_args), num_labels)
-        return network, tuple(architecture.layers(network)), tuple(architecture.stem_layers(network))
+@lru_cache(maxsize=8)  # a bank's entries are slices of one network
+def _described_layers(
+    architecture: Architecture, name: str, model_args: str, num_labels: int
+) -> tuple[tuple[PrunableLayer, ...], tuple[PrunableLayer, ...]]:
+    """Return the prunable layers of an unsliced network, and those of its stem."""
+    network = architecture.build_empty(name, json.loads(model_args), num_labels)
+    return tuple(architecture.layers(network)), tuple(architecture.stem_layers(network))
 
 
 def build_sliced(architecture: Architecture, config: MetaPrunedConfig) -> tuple[nn.Module, list[PrunableLayer]]:
@@ -206,12 +200,10 @@ def build_sliced(architecture: Architecture, config: MetaPrunedConfig) -> tuple[
         FormatError: the masks do not fit the architecture.
     """
     base: dict[str, Any] = config.base_model or {}
-    arguments = json.dumps(base.get("model_args") or {}, sort_keys=True)
-    whole, prunable, stem = _whole_network(
-        architecture, base["architecture"], arguments, config.num_labels, torch.get_default_dtype()
-    )
+    name, arguments, num_labels = base["architecture"], base.get("model_args") or {}, config.num_labels
+    prunable, stem = _described_layers(architecture, name, json.dumps(arguments, sort_keys=True), num_labels)
     with torch.device("meta"):
-        network, mask = copy_empty(whole), config.mask()
+        network, mask = architecture.build_empty(name, arguments, num_labels), config.mask()
         layers = [*(stem if len(mask) > len(prunable) else ()), *prunable]
         sizes = layer_sizes(layers)
         if mask.sizes != sizes:

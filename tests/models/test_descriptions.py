@@ -1,0 +1,54 @@
+"""What families say of their networks: where units are seen, and what the stem is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from hf_metaprune.models.architectures.lookup import identify_architecture
+from tests.models.networks import NETWORKS, logits, network
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_probes_see_each_unit_once_as_the_next_layer_reads_it(name: str) -> None:
+    net = network(name)
+    layers = identify_architecture(net).layers(net)
+    inputs: dict[str, torch.Tensor] = {}
+    outputs: dict[str, torch.Tensor] = {}
+
+    def note(path: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, args: tuple, output: torch.Tensor) -> None:
+            inputs[path], outputs[path] = (None if not args else args[0]), output
+
+        return hook
+
+    handles = [module.register_forward_hook(note(path)) for path, module in net.named_modules()]
+    with torch.no_grad():
+        logits(net, torch.randn(2, 3, 32, 32))
+    for handle in handles:
+        handle.remove()
+    n_read = 0
+    for layer in layers:
+        probe = layer.probe
+        activations = (inputs if probe.at_input else outputs)[probe.module]
+        assert activations.shape[probe.dim] == probe.inner * layer.size
+        owners = [axis.tensor.rpartition(".") for axis in layer.axes if axis.dim == 1]
+        readers = [path for path, _, tensor in owners if tensor == "weight" and inputs.get(path) is not None]
+        for reader in [reader for reader in readers if ".se." not in reader]:
+            n_read += 1
+            if len(readers) > 1:  # squeeze and excitation reads, too, and gives each channel a factor
+                read, seen = (tensor.abs().sum((2, 3), True) for tensor in (inputs[reader], activations))
+                activations = activations * read / (seen + 1e-9)
+            assert torch.allclose(inputs[reader], activations, atol=1e-4 if len(readers) > 1 else 0), layer.name
+    assert n_read >= len(layers) // 3, "few layers have a reader of their own: the others write into the stream"
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_stem_has_parameters_that_can_be_frozen(name: str) -> None:
+    net = network(name)
+    names = identify_architecture(net).stem_names(net)
+    assert any(parameter.startswith(names) for parameter, _ in net.named_parameters())
+    assert not any(layer.name.startswith(names) for layer in identify_architecture(net).layers(net))
