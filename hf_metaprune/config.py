@@ -236,7 +236,7 @@ class AdaptOptions:
     )
     votes_per_owner: int | None = option(
         None,
-        "Most neighbors from one owner in a search of the Hub; if left out, fewer than half of the neighbors.",
+        "Most neighbors from one owner in a search of the Hub; if left out, fewer than half of the voters, or one.",
         low=1,
         high=100_000,
         only=BY_VOTE,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from ..bank.bank import Bank
 from ..bank.entry import Entry
@@ -22,7 +22,7 @@ def find_voters(bank: Bank, query: Query, options: AdaptOptions) -> Voters:
     """Find the entries nearest to a task, which will vote.
 
     An entry that is damaged or differs from the index is left out, with a note. An owner of single models has at most
-    ``votes_per_owner`` of the votes.
+    ``votes_per_owner`` of the votes. If the others have too few models for that, fewer entries vote, with a note.
 
     Args:
         bank: the bank.
@@ -37,35 +37,71 @@ def find_voters(bank: Bank, query: Query, options: AdaptOptions) -> Voters:
         MetaPruneError: an entry is damaged, and the query is strict.
     """
     n_voters = options.neighbors or len(bank)
-    max_per_owner = votes_per_owner(options, n_voters, list(bank))
-    neighbors: list[Neighbor] = []
-    runners_up: list[Neighbor] = []
+    limit = votes_per_owner(options, list(bank))
+    ranked: list[Neighbor] = []
+    usable: list[Neighbor] = []
     owners: Counter[str | None] = Counter()
     is_capped = False
     similarity = get_similarity(options.by or SIMILARITY)
     for ranking in _rankings(similarity, query, list(bank)):
         for neighbor in ranking:
-            entry = neighbor.entry
-            has_all_votes = entry.owner is not None and owners[entry.owner] >= max_per_owner
-            if len(neighbors) == n_voters or has_all_votes:
-                is_capped = is_capped or len(neighbors) < n_voters
-                runners_up.append(neighbor)
-            elif _is_usable(entry, query, options):
-                owners[entry.owner] += 1
-                neighbors.append(neighbor)
-        if len(neighbors) == n_voters:
+            owner = neighbor.entry.owner
+            if len(usable) == n_voters or (owner is not None and owners[owner] >= limit(n_voters)):
+                is_capped = is_capped or len(usable) < n_voters
+                ranked.append(neighbor)
+            elif _is_usable(neighbor.entry, query, options):
+                owners[owner] += 1
+                usable.append(neighbor)
+                ranked.append(neighbor)
+        if len(usable) == n_voters:
             break
-    if neighbors and is_capped and len(neighbors) < n_voters:
-        query.record.note(
-            f"{len(neighbors)} neighbors vote, not {n_voters}: one owner has at most {max_per_owner} of the votes "
-            "(votes_per_owner)"
-        )
-    elif not neighbors or (options.neighbors and len(neighbors) < options.neighbors):
+    if not usable or (not is_capped and options.neighbors and len(usable) < options.neighbors):
         why = "; ".join(query.record.notes[-3:])
         all_entries = quantity(len(bank), "entry", "entries")
-        raise BankError(f"only {len(neighbors)} of {all_entries} of {bank.title} can be used: {why}; {REMEDY}")
-    vote_weights = tuple(similarity.weight(n.score) for n in neighbors) if options.weighted else None
-    return Voters(tuple(neighbors), tuple(runners_up), vote_weights)
+        raise BankError(f"only {len(usable)} of {all_entries} of {bank.title} can be used: {why}; {REMEDY}")
+    voters = usable if len(usable) == n_voters else _most_within_limit(usable, limit)
+    _note_owners(voters, n_voters if is_capped else len(usable), limit, query)
+    vote_weights = tuple(similarity.weight(n.score) for n in voters) if options.weighted else None
+    voter_ids = {neighbor.entry.id for neighbor in voters}
+    runners_up = tuple(neighbor for neighbor in ranked if neighbor.entry.id not in voter_ids)
+    return Voters(tuple(voters), runners_up, vote_weights)
+
+
+def _most_within_limit(neighbors: Sequence[Neighbor], limit: Callable[[int], int]) -> list[Neighbor]:
+    """Return the most neighbors, nearest first, of which no owner has more than the limit for that many voters.
+
+    Args:
+        neighbors: neighbors that can be used, at least one.
+        limit: the most votes of one owner, given the number of voters.
+    """
+    counts = Counter(neighbor.entry.owner for neighbor in neighbors)
+    unlimited = counts.pop(None, 0)
+    n_voters = next(
+        n
+        for n in range(len(neighbors), 0, -1)
+        if n == 1 or unlimited + sum(min(count, limit(n)) for count in counts.values()) >= n
+    )
+    owners: Counter[str | None] = Counter()
+    voters: list[Neighbor] = []
+    for neighbor in neighbors:
+        owner = neighbor.entry.owner
+        if len(voters) < n_voters and (owner is None or owners[owner] < limit(n_voters)):
+            owners[owner] += 1
+            voters.append(neighbor)
+    return voters
+
+
+def _note_owners(voters: Sequence[Neighbor], wanted: int, limit: Callable[[int], int], query: Query) -> None:
+    """Note that fewer entries vote because of their owners, or that all of them are of one owner."""
+    if len(voters) < wanted:
+        vote = "neighbor votes" if len(voters) == 1 else "neighbors vote"
+        query.record.note(
+            f"{len(voters)} {vote}, not {wanted}: one owner has at most {limit(len(voters))} of the votes "
+            "(votes_per_owner)"
+        )
+    owners = {neighbor.entry.owner for neighbor in voters}
+    if len(voters) > 1 and len(owners) == 1 and None not in owners:
+        query.record.note(f"all {len(voters)} neighbors are models of {owners.pop()}, who decides the vote alone")
 
 
 def _is_usable(entry: Entry, query: Query, options: AdaptOptions) -> bool:
@@ -82,17 +118,16 @@ def _rankings(similarity: Similarity, query: Query, entries: list[Entry]) -> Ite
         entries = [entry for entry in entries if entry.id not in ranked_ids]
 
 
-def votes_per_owner(options: AdaptOptions, neighbors: int, entries: Sequence[Entry]) -> int:
-    """Return how many of the neighbors may be single models of one owner.
+def votes_per_owner(options: AdaptOptions, entries: Sequence[Entry]) -> Callable[[int], int]:
+    """Return the most votes that single models of one owner may have, as a function of the number of voters.
 
-    By default these are fewer than half, but at least one, so that no owner decides a vote alone. If all entries have
-    the same owner, there is no limit.
+    By default an owner has fewer than half of the votes, or one, so that no owner decides a vote alone. If all entries
+    have the same owner, there is no limit.
 
     Args:
         options: the user's limit, if there is one.
-        neighbors: number of neighbors.
         entries: the bank's entries.
     """
     if options.votes_per_owner is None and len({entry.owner for entry in entries}) == 1:
-        return neighbors
-    return options.votes_per_owner or max(1, (neighbors - 1) // 2)
+        return lambda voters: voters
+    return lambda voters: options.votes_per_owner or max(1, (voters - 1) // 2)
