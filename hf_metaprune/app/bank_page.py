@@ -32,6 +32,8 @@ HEADER = (
 )
 MAX_LISTED, MAX_DRAWN = 100, 150
 """Most entries in the table, and most tasks in a figure."""
+MAX_DRAWN_UNITS, MAX_DRAWN_LABELS = 10_000_000, 1500
+"""Most units and labels of all tasks of a figure together."""
 
 
 class BankPage:
@@ -83,7 +85,10 @@ class BankPage:
     @cached_property
     def figures_html(self) -> str:
         """The figures of the bank as HTML; empty for a bank of fewer than two entries."""
-        entries = list(itertools.islice(self.bank, MAX_DRAWN))
+        count = min(MAX_DRAWN, MAX_DRAWN_UNITS // max(1, sum(self.bank.sizes.values())))
+        entries = list(itertools.islice(self.bank, count))
+        label_counts = itertools.accumulate(len(entry.labels) for entry in entries)
+        entries = [e for e, total in zip(entries, label_counts, strict=True) if total <= MAX_DRAWN_LABELS]
         if len(entries) < 2:
             return ""
         iou = pairwise_iou([entry.mask for entry in entries])
@@ -91,7 +96,7 @@ class BankPage:
         order = np.argsort(points[:, 0])  # so that similar tasks are next to each other
         figures = [
             (
-                map_figure(points, numbered=True),
+                map_figure(points, show_numbers=True),
                 "A map: tasks that keep the same units lie close together. The numbers are those of the list above.",
             ),
             (
@@ -99,7 +104,7 @@ class BankPage:
                 "How much the masks of every two tasks overlap: the units that both keep, as a share of all theirs.",
             ),
         ]
-        note = f"The first {MAX_DRAWN} tasks of {len(self.bank)} are shown." if len(self.bank) > len(entries) else ""
+        note = f"The first {len(entries)} tasks of {len(self.bank)} are shown." if len(self.bank) > len(entries) else ""
         try:
             similarity = np.array(list(_pairwise_similarities(entries)))
             caption = "Do similar tasks keep the same units? Each point is a pair of tasks, with WordNet's similarity."

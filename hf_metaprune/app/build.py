@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from ..drawing.pages import style_sheet
 from .bank_page import PATH, BankPage
-from .limits import UploadLimits
+from .gate import Gate
+from .limits import ArrivalLimits, UploadLimits
 from .making import MakingSection
 from .photos import PhotosSection
 from .publishing import READ_TICKET, TICKET_PARAMETER, PublishingSection, sign_in_error_handlers
@@ -52,6 +54,8 @@ REMOVE_TICKET = f"""() => {{
 """Removes the ticket from the page's address: it is valid once, and a visitor who reloads the page begins anew."""
 MAX_QUEUED, MAX_THREADS = 100, 100
 """Most requests that wait in Gradio's queue, and most that are answered at a time."""
+MAX_SESSIONS = 1000
+"""Most sessions of which Gradio keeps what their pages show."""
 
 
 class App:
@@ -66,6 +70,7 @@ class App:
 
     def __init__(self, shared: SharedState) -> None:
         self.shared = shared
+        self.ended = threading.Event()
         with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as self.page:
             gr.HTML(INTRO)
             with gr.Accordion("How it works", open=False):
@@ -112,6 +117,7 @@ class App:
             self.shared.opened_bank  # noqa: B018
             self.page.block_thread()
         finally:
+            self.ended.set()
             self.page.close(verbose=False)
 
     def _arrive(self, stored_ticket: str, request: gr.Request) -> Update:
@@ -150,22 +156,31 @@ class App:
 
     def _leave(self, request: gr.Request) -> None:
         self.shared.visitors.leave(request.session_hash)
+        holder = self.page.state_holder  # it would keep what the page has shown for an hour
+        holder.session_data.pop(request.session_hash or "", None)
+        holder.time_last_used.pop(request.session_hash or "", None)
 
 
-def make_app(bank: str | Path, examples: str | Path | None = None, limits: UploadLimits | None = None) -> App:
+def make_app(
+    bank: str | Path,
+    examples: str | Path | None = None,
+    limits: UploadLimits | None = None,
+    arrival_limits: ArrivalLimits | None = None,
+) -> App:
     """Return the pages of a bank; the bank is opened after they are served.
 
     Args:
         bank: a folder, or an id on the Hub.
         examples: a folder of example tasks; without it the page has no examples.
         limits: limits of what one visitor may send.
+        arrival_limits: limits of one request, and of what the server holds.
 
     Example::
 
         launch(make_app("org/my-bank", limits=UploadLimits(photos=200)), server_port=7860).block()
     """
     _use_own_upload_folder()
-    return App(SharedState(bank, examples, limits))
+    return App(SharedState(bank, examples, limits, arrival_limits))
 
 
 def _use_own_upload_folder() -> None:
@@ -186,6 +201,7 @@ def launch(app: App, **options: Any) -> App:
         The pages.
     """
     app.page.queue(max_size=MAX_QUEUED)
+    app.shared.arrivals.sweep_regularly(app.ended)
     app.page.launch(
         css=style_sheet() + STYLE,
         head=HEAD,
@@ -199,8 +215,10 @@ def launch(app: App, **options: Any) -> App:
             "docs_url": None,
             "redoc_url": None,
             "exception_handlers": sign_in_error_handlers(),
+            "middleware": [Middleware(Gate, app.shared.arrivals)],
         },
         show_error=False,
+        state_session_capacity=MAX_SESSIONS,
         ssr_mode=False,
         run_history=False,  # Gradio would store what visitors type, even a token, in their browsers
         prevent_thread_lock=True,

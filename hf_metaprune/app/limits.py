@@ -30,3 +30,21 @@ class UploadLimits:
     def large_file_cause(self) -> str:
         """Why a file of more than `file_bytes` is refused."""
         return f"larger than {self.file_bytes // 1_000_000} MB"
+
+
+@dataclass(frozen=True)
+class ArrivalLimits:
+    """Limits of what all visitors together may send, and of one request."""
+
+    request_bytes: int = 500_000_000
+    """Bytes per request."""
+    server_bytes: int = 4_000_000_000
+    """Bytes of all files that the server holds, and of the requests that are under way."""
+    requests: int = 40
+    """Requests at a time."""
+    silent_seconds: float = 20.0
+    """Seconds until a request is cut that sends nothing."""
+    bytes_per_second: float = 20_000.0
+    """Bytes that a request must bring per second, on average."""
+    unused_seconds: float = 300.0
+    """Seconds until a file is deleted that no visitor uses."""

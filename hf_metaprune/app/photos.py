@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from ..data.hub_samples import SampleRequest
 from ..errors import DataError
+from ..text import quantity
 from . import views
 from .events import run_steps, set_enabled
-from .shared import AS_FILE, PRIVATE, SharedState, Update, clamp_slider
+from .limits import UploadLimits
+from .shared import AS_FILE, PRIVATE, SharedState, Update, clamp_slider, take_file
 from .style import DROP_CLASS
 from .visitor import Visitor
 
@@ -24,6 +28,8 @@ FOCUS_CLASS_NAME = """() => {
   if (matchMedia('(pointer: fine)').matches) document.querySelector('#class-name input, #class-name textarea')?.focus()
 }"""
 """Lets visitors type the name of the next class at once; not on a phone, whose keyboard would hide the messages."""
+MAX_REPO_ID, MAX_CLASS_NAMES = 200, 2000
+"""Most characters of a data set's id, and of the names of classes."""
 MAX_UPLOADS = 3
 """Most uploads that are read at a time.
 
@@ -88,16 +94,21 @@ class PhotosSection:
             elem_id="files",
         )
         with gr.Accordion("Or take a photo with the camera", open=False):
-            self.camera = gr.Image(
+            camera = gr.Image(
                 label="Camera", show_label=False, sources=["webcam"], format="jpeg", elem_id="camera", **AS_FILE
             )
+            self.camera = take_file(camera)
         self.add = gr.Button("Add to the class")
 
     def _add_hub_tab(self) -> None:
         info = "The id of a public data set on huggingface.co whose images have one label each."
-        self.repo_id = gr.Textbox(label="Data set of the Hub", info=info, placeholder="owner/name", max_length=200)
+        self.repo_id = gr.Textbox(
+            label="Data set of the Hub", info=info, placeholder="owner/name", max_length=MAX_REPO_ID
+        )
         self.class_names = gr.Textbox(
-            label="Classes", info="Separated by commas. If empty, the first classes in the data set.", max_length=2000
+            label="Classes",
+            info="Separated by commas. If empty, the first classes in the data set.",
+            max_length=MAX_CLASS_NAMES,
         )
         with gr.Row():
             self.max_classes = clamp_slider(
@@ -168,20 +179,24 @@ class PhotosSection:
     def _track_pending_photos(self, files: list[str] | None, camera_file: str | None, request: gr.Request) -> None:
         """Note photos that are chosen but not added yet, so that they are deleted with their visitor.
 
-        Photos that are not chosen any more are deleted at once.
+        Photos that are not chosen any more are deleted at once, and so are those beyond the limits of one visitor.
         """
-        visitor, pending_photos = self.shared.visitor(request), set(_all_files(files, camera_file))
-        self.shared.visitors.delete_uploads(visitor, visitor.pending_photos - pending_photos)
+        visitor, chosen_photos = self.shared.visitor(request), _all_files(files, camera_file)
+        pending_photos = set(_within_limits(chosen_photos, self.shared.limits))
+        self.shared.visitors.delete_uploads(visitor, {*chosen_photos, *visitor.pending_photos} - pending_photos)
         visitor.pending_photos = pending_photos
         visitor.uploads |= pending_photos
 
     def _add(self, label: str, files: list[str] | None, camera_file: str | None, request: gr.Request) -> Update:
         from .uploads import clean_label
 
-        visitor, paths = self.shared.visitor(request), _all_files(files, camera_file)
-        visitor.uploads.update(paths)
+        self._track_pending_photos(files, camera_file, request)
+        visitor = self.shared.visitor(request)
+        paths = [path for path in _all_files(files, camera_file) if path in visitor.pending_photos]
         try:
             receipt = visitor.photos.add(label or "", paths)
+            if n_surplus := len(_all_files(files, camera_file)) - len(paths):
+                receipt.refusals.append(f"{quantity(n_surplus, 'file')} beyond the limits of one visitor")
         except DataError as error:
             return {self.messages: views.message(str(error), "alert")}
         self.shared.visitors.delete_uploads(visitor, paths)
@@ -223,6 +238,8 @@ class PhotosSection:
     def _data_set_steps(
         self, visitor: Visitor, repo_id: str, class_names: str, max_classes: int, per_class: int
     ) -> Iterator[Update]:
+        if len(class_names) > MAX_CLASS_NAMES or len(repo_id) > MAX_REPO_ID:
+            raise DataError(f"the names of the classes have at most {MAX_CLASS_NAMES} characters together")
         names = tuple(dict.fromkeys(name.strip() for name in class_names.split(",") if name.strip()))
         file_bytes = self.shared.limits.file_bytes
         request = SampleRequest(repo_id.strip(), max_classes, min(per_class, MAX_PER_CLASS), names, file_bytes)
@@ -250,3 +267,10 @@ class PhotosSection:
 def _all_files(files: list[str] | None, camera_file: str | None) -> list[str]:
     """Return the chosen files and the camera's photo as one list."""
     return [*(files or ()), *([camera_file] if camera_file else ())]
+
+
+def _within_limits(paths: list[str], limits: UploadLimits) -> list[str]:
+    """Return the first files that together are within the limits of what one visitor may send."""
+    sizes = [Path(path).stat().st_size if Path(path).exists() else 0 for path in paths]
+    sums = itertools.accumulate(sizes)
+    return [path for path, total in zip(paths[: limits.photos], sums, strict=False) if total <= limits.total_bytes]

@@ -12,7 +12,7 @@ from ..errors import DataError
 from . import views
 from .events import move_focus, run_in_turn, run_steps, set_enabled
 from .jobs import BackgroundJob, Progress, ProgressCallback, StoppedError
-from .shared import AS_FILE, PRIVATE, SharedState, Update
+from .shared import AS_FILE, PRIVATE, SharedState, Update, take_file
 from .style import DROP_CLASS
 from .visitor import Visitor
 
@@ -39,10 +39,11 @@ class ResultSection:
         self.result = gr.HTML(NO_MODEL_YET, elem_id="result")
         with gr.Column(visible=False) as self.column:
             gr.Markdown("### Try it on a photo")
-            self.photo = gr.Image(
+            photo = gr.Image(
                 label="A photo", show_label=False, sources=["upload", "webcam"], format="jpeg", height=260,
                 elem_id="photo", elem_classes=DROP_CLASS, **AS_FILE,
             )  # fmt: skip
+            self.photo = take_file(photo)
             self.answer = gr.HTML(views.answer({}), elem_id="answer")
             gr.Markdown(f"### Download it\n{DOWNLOADS}")
             with gr.Row():

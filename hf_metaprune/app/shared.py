@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gradio.utils import get_upload_folder
+
 from ..errors import reason
-from .limits import UploadLimits
+from .arrivals import Arrivals
+from .limits import ArrivalLimits, UploadLimits
 from .visitor import Visitor, Visitors
 from .waiting_line import WaitingLine
 
@@ -53,6 +56,15 @@ def clamp_slider(slider: gr.Slider) -> gr.Slider:
 
     slider.preprocess = preprocess  # type: ignore[method-assign]
     return slider
+
+
+def take_file(image: gr.Image) -> gr.Image:
+    """Make an image component pass on the path of its file, and return the component.
+
+    Gradio would first try all decoders that Pillow has.
+    """
+    image.preprocess = lambda payload: None if payload is None else payload.path  # type: ignore[method-assign]
+    return image
 
 
 @dataclass(frozen=True)
@@ -97,12 +109,20 @@ class SharedState:
         bank: a folder, or an id on the Hub.
         examples: a folder of example tasks.
         limits: limits of what one visitor may send.
+        arrival_limits: limits of one request, and of what the server holds.
     """
 
-    def __init__(self, bank: str | Path, examples: str | Path | None, limits: UploadLimits | None = None) -> None:
+    def __init__(
+        self,
+        bank: str | Path,
+        examples: str | Path | None,
+        limits: UploadLimits | None = None,
+        arrival_limits: ArrivalLimits | None = None,
+    ) -> None:
         self.bank_location = bank
         self.limits = limits or UploadLimits()
         self.visitors = Visitors(self._make_photos)
+        self.arrivals = Arrivals(Path(get_upload_folder()), arrival_limits or ArrivalLimits(), self.visitors.are_using)
         self.examples = _find_examples(examples)
         self.waiting_line = WaitingLine(MAX_WAITING)
         self._opening: Future[OpenedBank] = Future()

@@ -31,6 +31,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")
 
 Decoders of other formats are slow, start programs, or are rarely checked for security.
 """
+FILLERS = "\u115f\u1160\u3164\uffa0"
+"""Letters that look like spaces."""
 MAX_SHOWN_REFUSALS = 20
 """Most refused files that a receipt names."""
 
@@ -298,7 +300,8 @@ def clean_label(text: str, max_length: int) -> str:
     """
     if len(text) > 100 * max_length:
         raise DataError(f"the name of a class has at most {max_length} characters")
-    name = " ".join("".join(c if c.isprintable() else " " for c in unicodedata.normalize("NFC", text)).split())
+    composed_text = unicodedata.normalize("NFC", text)
+    name = " ".join("".join(c if c.isprintable() and c not in FILLERS else " " for c in composed_text).split())
     if not name:
         raise DataError("a class needs a name")
     if len(name) > max_length:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import DataError
+from .arrivals import delete_upload
 from .jobs import StoppedError
 
 if TYPE_CHECKING:
@@ -116,6 +117,12 @@ class Visitor:
                 raise DataError(f"{error}; press “Add to the class” to add the photos that you have chosen") from error
             raise
 
+    @property
+    def has_something(self) -> bool:
+        """Whether anything would be lost with the visitor."""
+        has_photos = self._photos is not None and bool(self._photos.by_class)
+        return has_photos or bool(self.uploads) or any((self.example, self.plan, self.result, self.ticket))
+
     def forget(self) -> None:
         """Delete photos, vote, model and files."""
         self.stop.set()
@@ -157,7 +164,8 @@ class Visitors:
 
     Args:
         make_photos: a function that makes an empty collection of photos.
-        max_visitors: most visitors at a time; one more, and the visitor who is idle for longest is forgotten.
+        max_visitors: most visitors at a time, and most of those who are signing in; one more, and the one who is idle
+            for longest is forgotten, those first who have nothing.
         idle_seconds: longest time without a request.
         away_seconds: longest time for signing in.
     """
@@ -191,6 +199,7 @@ class Visitors:
                 name for name, (last_seen, _) in self.sessions.items() if now - last_seen > self.idle_seconds
             ]
             remaining = [name for name in self.sessions if name not in expired_names]
+            remaining.sort(key=lambda name: self.sessions[name][1].has_something)  # and the longest idle one first
             expired_names += remaining[: max(0, len(remaining) - self.max_visitors + 1)]
             expired_visitors = [self.sessions.pop(name)[1] for name in expired_names]
             self._forgotten_sessions |= dict.fromkeys(expired_names)
@@ -210,10 +219,11 @@ class Visitors:
             _, visitor = self.sessions.pop(session or "", (0.0, None))
             if visitor is not None and visitor.ticket is not None:
                 self._signing_in[visitor.ticket] = visitor
+                surplus = list(self._signing_in.values())[: -self.max_visitors]
                 timer = threading.Timer(self.away_seconds, self._forget_absent, [visitor.ticket])
                 timer.daemon = True
                 timer.start()
-                return
+                visitor = self._signing_in.pop(str(surplus[0].ticket)) if surplus else None
         if visitor is not None:
             self.forget(visitor)
 
@@ -248,11 +258,20 @@ class Visitors:
         self.delete_uploads(visitor, visitor.uploads)
         visitor.forget()
 
+    def are_using(self, path: str) -> bool:
+        """Return whether any visitor uses a file that was sent."""
+        with self._lock:
+            return any(path in visitor.uploads for visitor in self._all())
+
+    def _all(self) -> list[Visitor]:
+        """Return all visitors, with those who are signing in; the lock is held."""
+        return [visitor for _, visitor in self.sessions.values()] + list(self._signing_in.values())
+
     def delete_uploads(self, visitor: Visitor, uploads: Iterable[str]) -> None:
         """Delete files that a visitor has sent, except those that another visitor has sent, too."""
         paths = set(uploads)
         with self._lock:
             visitor.uploads -= paths
-            shared_paths: set[str] = set().union(*(other.uploads for _, other in self.sessions.values()))
+            shared_paths: set[str] = set().union(*(other.uploads for other in self._all()))
         for path in paths - shared_paths:
-            Path(path).unlink(missing_ok=True)
+            delete_upload(path)

@@ -52,10 +52,12 @@ class WaitingLine:
             The place.
 
         Raises:
-            BusyError: the line is full.
+            BusyError: the line is full, or the visitor has a place in it already.
         """
         place = Place(self, stop)
         with self._condition:
+            if any(active_place.stop is stop for active_place in self._active_places()):
+                raise BusyError("you are in the line already")
             if len(self._active_places()) >= self.max_length:
                 raise BusyError(f"{self.max_length} visitors are waiting already: please come back in some minutes")
             self.places.append(place)

@@ -14,6 +14,8 @@ from ..data.sources import EVALUATION_NAMES, TRAIN_NAMES
 from ..errors import DataError, reason
 from .limits import UploadLimits
 
+ZIP64_LOCATOR = b"PK\x06\x07"
+
 
 def list_members(
     file: IO[bytes], limits: UploadLimits
@@ -57,7 +59,7 @@ def _check_directory(file: IO[bytes], limits: UploadLimits) -> None:
     """Check that the file list of a zip is not too long, before it is read.
 
     Raises:
-        DataError: the file is no zip, or the list is longer than `limits.members` files need.
+        DataError: the file is no zip, or the list is longer than `limits.members` files need, or may be.
     """
     size = file.seek(0, io.SEEK_END)
     file.seek(max(0, size - 65_557))  # the length of an end record with the longest comment
@@ -67,6 +69,8 @@ def _check_directory(file: IO[bytes], limits: UploadLimits) -> None:
         raise DataError("this file is not a zip")
     (n_members,) = struct.unpack("<H", tail[start + 10 : start + 12])
     (list_bytes,) = struct.unpack("<L", tail[start + 12 : start + 16])
+    if tail[max(0, start - 20) :].startswith(ZIP64_LOCATOR):  # zipfile would believe other numbers than these
+        raise DataError("the zip is in the form for huge archives (Zip64): make one with fewer files")
     if n_members == 0xFFFF or n_members > 2 * limits.members or list_bytes > 1000 * limits.members:  # with folders
         raise DataError(f"the zip has more than {limits.members} files")
     file.seek(0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -32,8 +33,12 @@ MAX_GROUP_BYTES = 256_000_000
 """Row groups whose metadata says that they are larger are not read."""
 MAX_FILES, MAX_GROUPS, MAX_IDLE_GROUPS = 16, 400, 20
 """Most files and row groups that are read, and most row groups in a row without a new image."""
-SECRET_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "OAUTH_CLIENT_SECRET")
-"""Environment variables that the process does not get."""
+PASSED_VARIABLES = re.compile(
+    r"PATH|PYTHON\w*|VIRTUAL_ENV|LD_LIBRARY_PATH|LANG|LC_\w+|TMPDIR|TEMP|TMP|SYSTEMROOT|HF_ENDPOINT|HF_HUB_OFFLINE"
+    r"|HF_HUB_\w*TIMEOUT|\w+_PROXY|SSL_CERT_\w+|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE",
+    re.IGNORECASE,
+)
+"""Environment variables that the process gets: none that may hold a secret."""
 MAX_HEADER_BYTES = 20_000
 """Longest line of JSON before an image between the processes."""
 
@@ -69,7 +74,7 @@ def stream_samples(request: SampleRequest, seconds: float) -> Iterator[tuple[str
     if not is_repo_id(request.repo_id):
         raise DataError("that is no id of a data set; ids are owner/name, such as beans-lovers/beans")
     with tempfile.TemporaryDirectory() as home:
-        env = {k: v for k, v in os.environ.items() if k not in SECRET_VARIABLES}
+        env = {name: value for name, value in os.environ.items() if PASSED_VARIABLES.fullmatch(name)}
         env |= {"HF_HOME": home, "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}
         command = [sys.executable, "-m", __name__, json.dumps(asdict(request))]
         child = subprocess.Popen(

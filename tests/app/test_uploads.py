@@ -157,6 +157,7 @@ def test_odd_photos_are_cleaned() -> None:
     [
         ("", "needs a name"),
         (" \x00\n", "needs a name"),
+        ("\u3164\u115f ", "needs a name"),
         ("x" * 61, "at most 60 characters, not 61"),
         ("x" * 10_000, "at most 60 characters"),
     ],
@@ -278,6 +279,21 @@ def test_what_is_no_zip_is_refused(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "x.zip"
     path.write_bytes(data)
     with pytest.raises(DataError, match="zip"):
+        photos().add_zip(path)
+
+
+def test_a_zip_whose_other_list_is_longer_is_refused(tmp_path: Path) -> None:
+    """Its usual end says that it has one file; `zipfile` believes the end for huge archives, which says more."""
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/1.png", b"")
+    content = path.read_bytes()
+    end = content.rindex(b"PK\x05\x06")
+    size, start = struct.unpack("<2L", content[end + 12 : end + 20])
+    record = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, 1_000_000, 1_000_000, size, start)
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, end, 1)
+    path.write_bytes(content[:end] + record + locator + content[end:])
+    with pytest.raises(DataError, match="Zip64"):
         photos().add_zip(path)
 
 

@@ -71,3 +71,13 @@ def test_a_full_line_takes_nobody() -> None:
             another.__enter__()
     with waiting_line.join(threading.Event()):
         pass
+
+
+def test_a_visitor_has_one_place() -> None:
+    waiting_line, stop = WaitingLine(10), threading.Event()
+    with waiting_line.join(stop):
+        second = waiting_line.join(stop)
+        with pytest.raises(BusyError, match="already"):
+            second.__enter__()
+    with waiting_line.join(stop):
+        pass

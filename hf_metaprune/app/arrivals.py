@@ -1,0 +1,115 @@
+"""What arrives at Gradio's upload route, which takes files from anybody: how much, and how long nobody uses it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .limits import ArrivalLimits
+
+log = logging.getLogger(__name__)
+
+
+def delete_upload(path: str) -> None:
+    """Delete a file that was sent, and its folder if nothing else is in it; what is no file stays."""
+    with contextlib.suppress(OSError):
+        Path(path).unlink()
+        Path(path).parent.rmdir()  # Gradio makes one for each content
+
+
+class RefusedError(Exception):
+    """An upload is refused; `status` is that of HTTP."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Arrivals:
+    """The files that were sent to this server and that it still holds.
+
+    Args:
+        folder: where Gradio puts what arrives.
+        limits: limits of one request and of the server.
+        is_used: a function that tells whether a visitor uses a file.
+    """
+
+    def __init__(self, folder: Path, limits: ArrivalLimits, is_used: Callable[[str], bool]) -> None:
+        self.folder, self.limits, self.is_used = folder, limits, is_used
+        self._arrived: dict[str, float] = {}
+        """Time of arrival by path of the files that no visitor has used yet."""
+        self._expected_bytes: list[int] = []
+        """Bytes of the requests that are under way."""
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def room_for(self, n_bytes: int | None) -> Iterator[None]:
+        """Keep room for a request of some bytes while it is read.
+
+        Raises:
+            RefusedError: the request does not say its size, or is too large, or the server has no room for it.
+        """
+        if n_bytes is None:
+            raise RefusedError(411, "the size of an upload must be said before it")
+        if n_bytes > self.limits.request_bytes:
+            raise RefusedError(413, f"at most {self.limits.request_bytes // 1_000_000} MB can be sent at a time")
+        self.sweep()
+        with self._lock:
+            held_bytes = sum(file.stat().st_size for file in self._files()) + sum(self._expected_bytes)
+            is_full = held_bytes + n_bytes > self.limits.server_bytes
+            if is_full or len(self._expected_bytes) >= self.limits.requests:
+                raise RefusedError(503, "others are sending much at the moment: try again in some minutes")
+            self._expected_bytes.append(n_bytes)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._expected_bytes.remove(n_bytes)
+
+    def holds(self, path: str) -> bool:
+        """Return whether a path is one of a file that was sent; the file may be deleted by now."""
+        file, folder = Path(path), os.path.realpath(self.folder)
+        is_below = file.is_absolute() and os.path.realpath(file).startswith(f"{folder}{os.sep}")
+        return is_below and (not os.path.lexists(file) or (file.is_file() and not file.is_symlink()))
+
+    def note(self, paths: list[str]) -> None:
+        """Note that files have arrived; who uses them has `ArrivalLimits.unused_seconds` to begin."""
+        with self._lock:
+            self._arrived |= dict.fromkeys(paths, time.monotonic())
+
+    def sweep(self) -> None:
+        """Delete the files that nobody has used in time, and what is left of requests that were cut."""
+        now, age = time.monotonic(), self.limits.unused_seconds
+        with self._lock:
+            due = [path for path, arrival in self._arrived.items() if now - arrival > age]
+            for path in due:
+                del self._arrived[path]
+                if not self.is_used(path):
+                    delete_upload(path)
+            if self.folder.is_dir():
+                # whole files have folders of their own
+                for file in self.folder.glob(f"{tempfile.gettempprefix()}*"):
+                    if file.is_file() and time.time() - file.stat().st_mtime > age:
+                        file.unlink(missing_ok=True)
+
+    def sweep_regularly(self, ended: threading.Event) -> None:
+        """Sweep in a thread of its own until an event."""
+
+        def run() -> None:
+            while not ended.wait(self.limits.unused_seconds / 5):
+                try:
+                    self.sweep()
+                except OSError as error:
+                    log.warning("uploads could not be swept: %s", error)
+
+        threading.Thread(target=run, daemon=True, name="sweep uploads").start()
+
+    def _files(self) -> Iterator[Path]:
+        return (path for path in self.folder.rglob("*") if path.is_file())

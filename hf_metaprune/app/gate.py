@@ -1,0 +1,185 @@
+"""What gets through to Gradio: requests that the pages send, of bounded size, with files that were sent here."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import time
+from collections import Counter, deque
+from collections.abc import Iterator
+from typing import Any
+
+from .arrivals import Arrivals, RefusedError
+
+API = "/gradio_api/"
+POSTED = frozenset({"upload", "queue", "run", "cancel", "reset"})
+"""Routes below `API` that take data; Gradio has more, which record, call, edit or reload."""
+CLOSED = frozenset(
+    {"deep_link", "dev", "stream", "call", "api", "info", "openapi.json", "runs", "run-history", "profiling"}
+    | {"vibe-code", "vibe-edit", "undo-vibe-edit", "vibe-starter-queries"}
+)
+"""Routes below `API` that give data, and that no page uses; some write files or ask other servers."""
+FOREIGN_FILE = re.compile(r"(proxy=|file=[a-z][a-z0-9+.-]+:)", re.IGNORECASE)
+MAX_BODY_BYTES = 1_000_000
+"""Most bytes of a request that sends no file."""
+MAX_EVENTS, EVENT_SECONDS = 60, 10.0
+"""Most events of one visitor in so many seconds."""
+log = logging.getLogger(__name__)
+
+
+class Gate:
+    """ASGI middleware before Gradio.
+
+    Args:
+        app: the application behind.
+        arrivals: the files that this server holds.
+    """
+
+    def __init__(self, app: Any, arrivals: Arrivals) -> None:
+        self.app, self.arrivals = app, arrivals
+        self._events: deque[tuple[float, str]] = deque()
+        """Time and visitor of the last events."""
+        self._counts: Counter[str] = Counter()
+        """Number of the last events by visitor."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer a request, or pass it on."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        try:
+            await self._pass_on(scope, receive, send)
+        except RefusedError as refusal:
+            from starlette.responses import PlainTextResponse
+
+            await PlainTextResponse(str(refusal), refusal.status)(scope, receive, send)
+
+    async def _pass_on(self, scope: Any, receive: Any, send: Any) -> None:
+        _, is_api, route = scope["path"].rpartition(API) if API in scope["path"] else ("", "", "")
+        name = route.split("/")[0]
+        if scope["method"] != "POST":
+            if is_api and (name in CLOSED or FOREIGN_FILE.match(route)):
+                raise RefusedError(404, "there is no such page")
+            await self.app(scope, receive, send)
+        elif name not in POSTED:
+            raise RefusedError(404, "there is no such page")
+        elif name == "upload":
+            await self._take_upload(scope, receive, send)
+        else:
+            body = await _read_body(receive)
+            self._check_event(body)
+            await self.app(scope, _replay(body, receive), send)
+
+    def _check_event(self, body: bytes) -> None:
+        """Check how often a visitor sends events, and which files an event names.
+
+        Raises:
+            RefusedError: the event is refused.
+        """
+        try:
+            event = json.loads(body)
+        except (ValueError, RecursionError) as error:
+            raise RefusedError(400, "this is no event") from error
+        session = str(event.get("session_hash"))[:100] if isinstance(event, dict) else ""
+        now = time.monotonic()
+        while self._events and now - self._events[0][0] > EVENT_SECONDS:
+            _, former = self._events.popleft()
+            self._counts[former] -= 1
+            if not self._counts[former]:
+                del self._counts[former]
+        if self._counts[session] >= MAX_EVENTS:
+            raise RefusedError(429, "too many events: wait some seconds")
+        self._events.append((now, session))
+        self._counts[session] += 1
+        for path in _named_files(event):
+            if not self.arrivals.holds(path):
+                raise RefusedError(400, "an event names a file that was not sent here")
+
+    async def _take_upload(self, scope: Any, receive: Any, send: Any) -> None:
+        """Let an upload through within the limits of `Arrivals`, and note its files.
+
+        Raises:
+            RefusedError: it is too large, does not say its size, or there is no room.
+        """
+        from starlette.concurrency import run_in_threadpool
+
+        limits, body, status, n_bytes = self.arrivals.limits, bytearray(), 0, _stated_bytes(scope)
+        start, n_received = time.monotonic(), 0
+
+        async def receive_in_time() -> Any:
+            nonlocal n_received
+            message = await asyncio.wait_for(receive(), limits.silent_seconds)
+            n_received += len(message.get("body", b""))
+            if n_received < limits.bytes_per_second * (time.monotonic() - start - limits.silent_seconds):
+                raise TimeoutError
+            return message
+
+        async def send_and_note(message: Any) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            body.extend(message.get("body", b""))
+            if message["type"] == "http.response.body" and not message.get("more_body") and status == 200:
+                self.arrivals.note(json.loads(bytes(body)))
+            await send(message)
+
+        room = self.arrivals.room_for(n_bytes)
+        await run_in_threadpool(room.__enter__)
+        try:
+            await self.app(scope, receive_in_time, send_and_note)
+        except (asyncio.TimeoutError, TimeoutError):  # two classes before Python 3.11
+            log.info("an upload of %s bytes was too slow and is cut", n_bytes)
+            if not status:
+                raise RefusedError(408, "the upload was too slow") from None
+        finally:
+            room.__exit__(None, None, None)
+
+
+def _stated_bytes(scope: Any) -> int | None:
+    """Return the size that a request states, or None if it states none that holds."""
+    headers = dict(scope["headers"])
+    text = headers.get(b"content-length", b"").decode("latin-1")
+    is_number = len(text) < 20 and text.isascii() and text.isdecimal()
+    return int(text) if is_number and b"transfer-encoding" not in headers else None
+
+
+async def _read_body(receive: Any) -> bytes:
+    """Return the body of a request.
+
+    Raises:
+        RefusedError: it is too large, or the sender has left.
+    """
+    body, has_more = bytearray(), True
+    while has_more:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise RefusedError(400, "the request was cut")
+        body.extend(message.get("body", b""))
+        if len(body) > MAX_BODY_BYTES:
+            raise RefusedError(413, f"at most {MAX_BODY_BYTES // 1_000_000} MB can be sent at a time")
+        has_more = message.get("more_body", False)
+    return bytes(body)
+
+
+def _replay(body: bytes, receive: Any) -> Any:
+    """Return a function that gives a body that was read already, and then what comes after it."""
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive_again() -> Any:
+        return messages.pop() if messages else await receive()
+
+    return receive_again
+
+
+def _named_files(event: Any) -> Iterator[str]:
+    """Yield the paths of all files that an event names, at any depth."""
+    pending = [event]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, dict):
+            if "path" in part and part["path"] is not None:
+                yield str(part["path"])
+            pending += part.values()
+        elif isinstance(part, list):
+            pending += part

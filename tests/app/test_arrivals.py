@@ -1,0 +1,175 @@
+"""Gradio's upload route: limits per request and of the server, and what nobody uses is deleted."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import gradio as gr
+import pytest
+
+from hf_metaprune.app.arrivals import Arrivals, RefusedError
+from hf_metaprune.app.build import App, launch, make_app
+from hf_metaprune.app.limits import ArrivalLimits, UploadLimits
+from hf_metaprune.app.visitor import Visitors
+from tests import forked
+
+LIMITS = ArrivalLimits(request_bytes=1000, server_bytes=3000, requests=2)
+
+
+@pytest.fixture
+def arrivals(tmp_path: Path) -> Arrivals:
+    return Arrivals(tmp_path, LIMITS, is_used=lambda path: path.endswith("used.png"))
+
+
+def test_a_request_is_limited_before_it_is_read(arrivals: Arrivals, tmp_path: Path) -> None:
+    for size, status in ((None, 411), (1001, 413)):
+        with pytest.raises(RefusedError) as refusal, arrivals.room_for(size):
+            pass
+        assert refusal.value.status == status
+    with arrivals.room_for(1000), arrivals.room_for(900):
+        with pytest.raises(RefusedError) as refusal, arrivals.room_for(10):
+            pass
+        assert refusal.value.status == 503  # two at a time
+    (tmp_path / "held").write_bytes(bytes(2500))
+    with pytest.raises(RefusedError) as refusal, arrivals.room_for(501):
+        pass
+    assert refusal.value.status == 503
+    with arrivals.room_for(500):
+        pass
+
+
+def test_what_nobody_uses_is_deleted_in_time(
+    arrivals: Arrivals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [tmp_path / "abc" / name for name in ("used.png", "idle.png", "new.png")]
+    files[0].parent.mkdir()
+    for file in files:
+        file.touch()
+    cut, own = tmp_path / "tmp123", tmp_path / "of_others"
+    for file in (cut, own):
+        file.touch()
+    arrivals.note([str(file) for file in files[:2]])
+    arrivals.sweep()
+    assert all(file.exists() for file in (*files, cut, own))
+    later, monotonic = time.time() + LIMITS.unused_seconds + 1, time.monotonic() + LIMITS.unused_seconds + 1
+    monkeypatch.setattr(time, "time", lambda: later)
+    monkeypatch.setattr(time, "monotonic", lambda: monotonic)
+    arrivals.note([str(files[2])])
+    arrivals.sweep()
+    assert [file.exists() for file in (*files, cut, own)] == [True, False, True, False, True]
+
+
+def test_a_file_that_a_visitor_uses_who_is_signing_in_is_kept(tmp_path: Path) -> None:
+    visitors = Visitors(lambda: None)  # type: ignore[arg-type, return-value]
+    one, two, file = visitors.get("1"), visitors.get("2"), tmp_path / "same.png"
+    file.touch()
+    for visitor in (one, two):
+        visitor.uploads.add(str(file))
+    visitors.issue_ticket(one)
+    visitors.leave("1")
+    visitors.delete_uploads(two, [str(file)])
+    assert file.exists()
+    assert visitors.are_using(str(file))
+
+
+def choose_too_much(bank_folder: Path, folder: Path) -> None:
+    files = [folder / f"{i}.png" for i in range(6)]
+    for file in files:
+        file.write_bytes(bytes(100))
+    app = make_app(bank_folder, limits=UploadLimits(photos=4, total_bytes=350))
+    request = gr.Request(session_hash="a")
+    app.photos._track_pending_photos([str(file) for file in files[:2]], None, request)
+    assert [file.exists() for file in files] == [True] * 6
+    app.photos._track_pending_photos([str(file) for file in files[1:]], None, request)
+    assert [file.exists() for file in files] == [False, True, True, True, False, False]
+    assert app.shared.visitor(request).uploads == {str(file) for file in files[1:4]}
+
+
+@pytest.mark.slow
+def test_what_one_visitor_has_chosen_beyond_the_limits_is_deleted(bank_folder: Path, tmp_path: Path) -> None:
+    forked.run(choose_too_much, bank_folder, tmp_path)  # Gradio leaves an event loop behind
+
+
+@pytest.fixture
+def app(bank_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[App]:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    limits = ArrivalLimits(request_bytes=20_000, server_bytes=60_000, requests=25, silent_seconds=3.0)
+    app = launch(make_app(bank_folder, arrival_limits=limits), quiet=True)
+    yield app
+    app.page.close(verbose=False)
+
+
+def send(app: App, n_bytes: int, name: str = "photo.png", chunked: bool = False) -> tuple[int, str]:
+    boundary = "xyz"
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'.encode()
+    body = head + name.encode() + bytes(n_bytes - len(name)) + f"\r\n--{boundary}--\r\n".encode()
+    headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+    data = iter([body]) if chunked else body
+    if chunked:
+        headers["Transfer-Encoding"] = "chunked"
+    request = urllib.request.Request(f"{app.page.local_url}gradio_api/upload", data, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def send_raw(app: App, *headers: str) -> bytes:
+    """Send the head of an upload and no body; return the answer, once the server ends the connection."""
+    address = urllib.parse.urlsplit(app.page.local_url)
+    lines = [f"POST {address.path}gradio_api/upload HTTP/1.1", f"Host: {address.netloc}", *headers]
+    with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
+        connection.sendall("\r\n".join([*lines, "Connection: close", "", ""]).encode())
+        return b"".join(iter(lambda: connection.recv(4096), b""))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Gradio's, in this process for once
+def test_the_server_keeps_its_limits(app: App, tmp_path: Path, run_at_once: Callable) -> None:
+    assert send(app, 30_000) == (413, "at most 0 MB can be sent at a time")
+    assert send(app, 100, chunked=True)[0] == 411
+    for header in ("Transfer-Encoding: chunked", "Content-Length: 10\r\nTransfer-Encoding: chunked"):
+        assert send_raw(app, header).split()[1] in (b"400", b"411"), header
+    for size in ("-1", "x", "1e3", "9" * 5000):
+        assert send_raw(app, f"Content-Length: {size}").split()[1] in (b"400", b"411", b"413", b"431"), size
+    body_type = "Content-Type: multipart/form-data; boundary=xyz"
+    assert b" 408 " in send_raw(app, body_type, "Content-Length: 15000").splitlines()[0]  # it never comes
+    assert app.shared.arrivals._expected_bytes == []  # the room is free again
+    answers = run_at_once([lambda i=i: send(app, 1000, f"{i}.png") for i in range(20)])
+    assert [status for status, _ in answers] == [200] * 20  # so many visitors at once are no flood
+    statuses = [send(app, 15_000, f"large_{i}.png")[0] for i in range(5)]
+    assert statuses == [200, 200, 503, 503, 503]
+    held = [file for file in (tmp_path / "uploads").rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in held) <= 60_000
+    visitor = app.shared.visitor(gr.Request(session_hash="a"))
+    used = next(file for file in held if file.name == "3.png")
+    visitor.uploads.add(str(used))
+    app.shared.arrivals._arrived = dict.fromkeys(app.shared.arrivals._arrived, -1e9)
+    app.shared.arrivals.sweep()
+    assert [file for file in (tmp_path / "uploads").rglob("*") if file.is_file()] == [used]
+
+
+@pytest.fixture
+def run_at_once() -> Callable[[list[Callable]], list]:
+    def run(calls: list[Callable]) -> list:
+        answers: list = [None] * len(calls)
+
+        def call(i: int) -> None:
+            answers[i] = calls[i]()
+
+        threads = [threading.Thread(target=call, args=(i,)) for i in range(len(calls))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return answers
+
+    return run

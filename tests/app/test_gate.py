@@ -1,0 +1,95 @@
+"""The server answers only what its pages use: routes, sizes, files that were sent to it, a few events per second."""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hf_metaprune.app.gate import MAX_BODY_BYTES, MAX_EVENTS
+
+from .conftest import Served
+
+pytestmark = pytest.mark.slow
+ROUTES = (
+    *(
+        "process_recording",
+        "component_server",
+        "call/predict",
+        "api/predict",
+        "vibe-edit",
+        "stream/a",
+        "stream/a/close",
+    ),
+    *("run-history/connect", "profiling/clear", "undo-vibe-edit/", "vibe-code", "queue-join", ""),
+)
+
+
+def answer(served: Served, route: str, body: bytes | None = None, **headers: str) -> tuple[int, str]:
+    request = urllib.request.Request(f"{served.url}gradio_api/{route}", body, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return response.status, response.read(10_000).decode("utf-8", "replace")
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode("utf-8", "replace")
+
+
+def send_event(served: Served, data: list[Any], session: str) -> tuple[int, str]:
+    event = {"data": data, "fn_index": 0, "session_hash": session}
+    return answer(served, "queue/join", json.dumps(event).encode(), **{"Content-Type": "application/json"})
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_what_no_page_uses_takes_nothing(served: Served, route: str) -> None:
+    assert answer(served, route, b"x" * 100)[0] == 404
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        *("deep_link?session_hash=a", "info", "openapi.json", "runs", "dev/reload", "stream/a/b/c/playlist.m3u8"),
+        *(
+            "file=http://127.0.0.1/a.png",
+            "file=HTTPS://a.b/c",
+            "file=data:text/html,x",
+            "proxy=http://a.b/c",
+            "call/a/b",
+        ),
+        *("file=http%3A//127.0.0.1/a.png", "%64eep_link?session_hash=a"),
+    ],
+)
+def test_what_no_page_uses_gives_nothing(served: Served, route: str) -> None:
+    assert answer(served, route) == (404, "there is no such page")
+
+
+def test_an_event_is_small(served: Served) -> None:
+    status, text = send_event(served, ["x" * MAX_BODY_BYTES], "large")
+    assert (status, text) == (413, "at most 1 MB can be sent at a time")
+    assert answer(served, "run/predict", b"not json")[0] == 400
+    assert answer(served, "queue/join", b"[" * 100_000)[0] == 400
+
+
+def test_an_event_names_only_files_that_were_sent_here(served: Served, tmp_path: Path) -> None:
+    folder = next(served.files.glob("hf-metaprune-*"))
+    sent, link, elsewhere = folder / "abc" / "a.png", folder / "abc" / "link.png", tmp_path / "secret.png"
+    sent.parent.mkdir(parents=True, exist_ok=True)
+    for file in (sent, elsewhere):
+        file.write_bytes(b"x")
+    link.symlink_to(elsewhere)
+    refused = ("http://127.0.0.1/a.png", str(elsewhere), str(sent.parent), str(link), "a.png", f"{folder}/../x", "")
+    for path in refused:
+        for data in ([{"path": path}], [[{"a": {"path": path, "meta": {"_type": "gradio.FileData"}}}]]):
+            assert send_event(served, data, "files") == (400, "an event names a file that was not sent here"), path
+    for path in (sent, folder / "abc" / "deleted.png"):
+        assert send_event(served, [{"path": os.fspath(path)}], "files")[0] != 400
+
+
+def test_one_session_cannot_flood_the_queue(served: Served) -> None:
+    statuses = [send_event(served, [], "flood")[0] for _ in range(MAX_EVENTS + 5)]
+    assert statuses.count(429) == 5
+    assert send_event(served, [], "other")[0] != 429
