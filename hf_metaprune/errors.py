@@ -23,6 +23,8 @@ class MetaPruneError(Exception):
 
 def printable(text: str) -> str:
     """Replace what no terminal should see: control characters, line breaks and changes of the writing direction."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 

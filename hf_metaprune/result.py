@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .data.images import open_image
-from .data.preprocessing import Preprocessing
+from .data.preprocessing import Preprocessing, crop_long_image
 from .errors import DataError, FormatError, reason
 from .files.layout import MODEL_FILES, REPORT, REPORT_PAGE
 from .files.names import user_path
+from .files.reading import is_present
 from .files.storage import new_folder, write_bytes
 from .models.modeling import MetaPrunedForImageClassification
 from .models.saving import load_model
@@ -32,8 +34,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PREDICT_BATCH = 64
-"""Images per forward pass of `AdaptResult.predict`."""
+PREDICT_BATCH, PREDICT_PIXELS = 64, 64 * 224**2
+"""Most images, and most pixels of all of them, per forward pass of `AdaptResult.predict`."""
 
 
 class AdaptResult:
@@ -125,8 +127,10 @@ class AdaptResult:
         is_list = isinstance(images, Sequence) and not isinstance(images, (str, bytes, bytearray))
         items = list(images) if is_list or getattr(images, "ndim", 0) == 4 else [images]
         results = []
-        for start in range(0, len(items), PREDICT_BATCH):
-            batch = [_open_or_explain(item, strict) for item in items[start : start + PREDICT_BATCH]]
+        pixels_per_image = math.prod(self.preprocessing.input_size[1:]) / self.preprocessing.crop_pct**2
+        size = max(1, min(PREDICT_BATCH, int(PREDICT_PIXELS / pixels_per_image)))
+        for start in range(0, len(items), size):
+            batch = [_open_or_explain(item, strict) for item in items[start : start + size]]
             predictions = iter(self._classify([image for image in batch if not isinstance(image, str)]))
             results += [{"error": image} if isinstance(image, str) else next(predictions) for image in batch]
         return results
@@ -134,7 +138,8 @@ class AdaptResult:
     def _classify(self, images: list[Any]) -> list[dict[str, Any]]:
         if not images:
             return []
-        pixels = self.processor(images, return_tensors="pt")["pixel_values"].to(self.device)
+        bounded_images = [crop_long_image(image, self.preprocessing) for image in images]
+        pixels = self.processor(bounded_images, return_tensors="pt")["pixel_values"].to(self.device)
         predictions = []
         for values in self.model(pixels).logits.float().softmax(1).cpu().tolist():
             probabilities = {self.model.config.id2label[i]: value for i, value in enumerate(values)}
@@ -242,7 +247,7 @@ def load_result(folder: str | Path, device: str | None = None) -> AdaptResult:
     model = load_model(path).to(torch_device)
     preprocessing = Preprocessing.from_config(model.config.preprocessing or {})
     report = AdaptReport()
-    if (path / REPORT).exists():
+    if is_present(path / REPORT):
         try:
             report = load_report(path / REPORT)
         except FormatError as error:

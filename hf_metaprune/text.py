@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+_JOINERS = "\u200c\u200d"  # parts of words in some scripts, and of emoji
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _MARKUP = re.compile(r"[\\`*{}\[\]<>#|!&$~@:]|(?<!\w)_|_(?!\w)|(?<=www)\.")
 
 
@@ -25,10 +27,12 @@ def quantity(n: int, singular: str, plural: str | None = None) -> str:
 def escape_markdown(text: str) -> str:
     r"""Escape text from others, so that Markdown shows it as it is.
 
-    The result has no markup, no links, no line breaks and no table bars.
+    The result has no markup, no links, no line breaks, no table bars, and no characters that control a terminal or the
+    direction of writing.
 
     Example:
         >>> escape_markdown("a|b")
         'a\\|b'
     """
-    return _MARKUP.sub(lambda match: "\\" + match[0], " ".join(str(text).split()))
+    line = "".join(c if c.isprintable() or c in _JOINERS else REPLACEMENT for c in " ".join(str(text).split()))
+    return _MARKUP.sub(lambda match: "\\" + match[0], line)

@@ -257,7 +257,7 @@ def test_each_class_is_measured_on_its_own_images(pruner: MetaPruner, target: Ta
 
 
 def test_skipped_images_are_in_the_report(pruner: MetaPruner, target: TaskData, tmp_path: Path) -> None:
-    target.skipped.append("cat/7.jpg: broken")
+    target.skipped_images.append("cat/7.jpg: broken")
     result = pruner.adapt(target, **FAST)
     assert result.report.skipped_images == ["cat/7.jpg: broken"]
     assert "1 image could not be read, and was left out." in result.report.to_markdown()

@@ -31,7 +31,7 @@ def baseline_flops(
     whole = {layer.name: layer.size for layer in base.layers}
     batch = min(training.batch_size, images)
     flops = {FINE_TUNED: training.steps * batch * costs.training_flops(whole)}
-    if base.family.recipe.scheduled and 0 < ratio < 1:
+    if base.family.recipe.is_scheduled and 0 < ratio < 1:
         options = IterativeOptions(ratio=ratio)
         batch = min(options.batch_size, images)
         flops[FROM_SCRATCH] = batch * sum(_flops_by_step(costs, whole, options))

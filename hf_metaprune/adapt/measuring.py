@@ -127,7 +127,7 @@ def _make_report(
         emissions=dict(record.energy),
         options=json_values(asdict(inputs.options) | asdict(training)),
         given=plan.given,
-        skipped_images=data.skipped,
+        skipped_images=data.skipped_images,
         baseline_flops=baseline_flops(inputs.base, costs, model.config.ratio, training, len(data.train)),
         losses=[round(loss, 5) for loss in result.losses],
         peak_memory_mb=peak_memory_mb(device),

@@ -11,6 +11,7 @@ from ..config import SearchOptions
 from ..errors import BaseMismatchError, FormatError, MissingFileError, NotABankError, OptionError
 from ..files.layout import BANK_FILE, BASE_FOLDER, CONFIG, FORMAT_VERSION, INDEX_FILE
 from ..files.names import is_repo_id, user_path
+from ..files.reading import is_present
 from ..files.shipped import bank_folder
 from ..files.storage import new_folder, read_json, storage_errors, write_json
 from ..hub.files import HubFiles, LocalFiles
@@ -80,8 +81,8 @@ class Bank(BankWriter):
         files = LocalFiles(path)
         if not files.root.exists():
             raise FormatError(f"there is no folder {files.root}")
-        if not (files.root / BANK_FILE).is_file():
-            mismatch = "is a model, not a bank" if (files.root / CONFIG).is_file() else "is not a bank"
+        if not is_present(files.root / BANK_FILE):
+            mismatch = "is a model, not a bank" if is_present(files.root / CONFIG) else "is not a bank"
             raise NotABankError(f"{files.root} {mismatch}: it has no {BANK_FILE}")
         return cls(files, read_meta(files.root / BANK_FILE), strict=strict)
 

@@ -10,28 +10,34 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from tqdm.auto import tqdm
 
-from ..errors import BankError, BaseMismatchError
-from ..files.layout import BANK_FILE, BASE_FOLDER, CARD, CONFIG, INDEX_FILE, PREPROCESSOR, SCORES, WEIGHTS
+from ..errors import BankError, BaseMismatchError, FormatError
+from ..files.layout import BANK_FILE, BASE_FOLDER, CARD, CONFIG, ENTRY_FILES, INDEX_FILE, PREPROCESSOR, SCORES, WEIGHTS
+from ..files.reading import check_regular, is_present
 from ..hub.repo import Operation, Published, Repo
+from ..models.public_files import public_base, public_json
 from ..reporting.bank_card import BankCard
 from ..text import quantity
 from .entry import Entry
 from .folders import check_entry_path, new_path
 from .index import index_bytes, make_table, merge_tables, table_rows
 from .meta import KNOWN_KEYS
-from .published import PublishedState, has_content, public_content, read_state, to_json
+from .published import PublishedState, has_content, read_state, to_json
 from .reader import BankReader
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitOperationAdd
 
 COMMIT_ENTRIES = 250
 """Most entries per commit."""
 COMMIT_BYTES = 1 << 30
 """Most bytes of weights per commit, unless one entry alone has more."""
-ENTRY_FILES = (CONFIG, WEIGHTS, PREPROCESSOR, SCORES)
+CHANGED_KEYS = ("name", "defaults", "layers", "base_model")
+"""Keys of a published ``bank.json`` that publishing again changes."""
 _NO_REPO = {"repo_id": None, "revision": None}
 
 
@@ -60,10 +66,8 @@ class BankCommits:
         stale: Collection[str] = (),
     ) -> None:
         self.repo, self.bank, self.state, self.license, self.exclusive = repo, bank, state, license, exclusive
-        base_block = {"base_model": meta["base_model"] | {"path": BASE_FOLDER}} if meta else {}
-        self.meta_changes = (
-            {key: meta[key] for key in ("name", "defaults", "layers") if key in meta} | base_block if meta else {}
-        )
+        public_values = _public_meta(meta) if meta else {}
+        self.meta_changes = {key: public_values[key] for key in CHANGED_KEYS if key in public_values}
         """Values that ``bank.json`` must have."""
         self.stale = frozenset(stale)
         """Ids of entries whose published files are missing or others."""
@@ -96,7 +100,7 @@ class BankCommits:
             operations += self._base_operations()
         elif self.bank is not None:
             check_base(state, self.bank.base_sha256, self.repo.repo_id)
-        if state.meta is not None and (meta != state.meta or BANK_FILE in state.missing):
+        if state.meta is not None and (meta != state.meta or BANK_FILE in state.missing_files):
             operations.append(_addition(BANK_FILE, to_json(meta)))
         if state.meta is not None and self.meta_changes and is_last:
             operations += self._base_files() if self._base_differs(head) else []
@@ -116,10 +120,10 @@ class BankCommits:
         }
         rows = [entry.row() | {"path": new_paths[entry.id], **_NO_REPO} for entry in changed_entries]
         operations += [
-            op
+            operation
             for entry in changed_entries
             if entry.id in upload_ids
-            for op in _additions(entry.folder, new_paths[entry.id])
+            for operation in _additions(entry.folder, new_paths[entry.id], _tensor_digests(entry))
         ]
         paths = state.paths
         moved_ids = {i for i in upload_ids if paths.get(i, new_paths[i]) != new_paths[i]}
@@ -134,7 +138,7 @@ class BankCommits:
             head,
         )
         table = merge_tables(state.table, make_table(rows), removed_ids)
-        if rows or removed_ids or meta != state.meta or INDEX_FILE in state.missing:
+        if rows or removed_ids or meta != state.meta or INDEX_FILE in state.missing_files:
             operations.append(_addition(INDEX_FILE, index_bytes(table, meta)))
         card = self._card(state, table, meta) if is_last and state.card_is_ours else state.card
         may_update_card = (
@@ -166,20 +170,27 @@ class BankCommits:
         published_files, config = self.repo.files(BASE_FOLDER, head), self.bank.base_folder / CONFIG
         weights = published_files.get(f"{BASE_FOLDER}/{WEIGHTS}")
         weights_match = has_content(weights, self.bank.base_folder / WEIGHTS, self.bank.base_sha256)
-        return not weights_match or published_files.get(f"{BASE_FOLDER}/{CONFIG}") != git_hash(public_content(config))
+        return not weights_match or published_files.get(f"{BASE_FOLDER}/{CONFIG}") != git_hash(public_json(config))
 
     def _base_files(self) -> list[Operation]:
         assert self.bank is not None  # removals alone need no base: the published bank has it
-        return _additions(self.bank.base_folder, BASE_FOLDER)
+        return _additions(self.bank.base_folder, BASE_FOLDER, {WEIGHTS: self.bank.base_sha256})
 
     def _meta(self) -> dict[str, Any]:
         """Return the ``bank.json`` of a bank that is new on the Hub."""
         assert self.bank is not None
-        values = {key: value for key, value in self.bank.meta.items() if key in KNOWN_KEYS}
-        return values | {"base_model": self.bank.meta["base_model"] | {"path": BASE_FOLDER}}
+        return _public_meta(self.bank.meta)
 
     def _card(self, state: PublishedState, table: pa.Table, meta: Mapping[str, Any]) -> str:
         return BankCard(self.repo.repo_id, meta, list(table_rows(table)), self.license).render(state.card)
+
+
+def _public_meta(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is published of a ``bank.json``."""
+    values = {key: value for key, value in meta.items() if key in KNOWN_KEYS}
+    if "defaults" in values:
+        values["defaults"] = {key: value for key, value in values["defaults"].items() if key == "ratio"}
+    return values | {"base_model": public_base(meta["base_model"]) | {"path": BASE_FOLDER}}
 
 
 def check_base(state: PublishedState, sha256: str, repo_id: str) -> None:
@@ -220,18 +231,37 @@ def _message(added: list[Entry], removed: list[str]) -> str:
     return (" and ".join(parts) or "update the card").capitalize()
 
 
-def _addition(path: str, content: bytes | Path) -> Operation:
+def _addition(path: str, content: bytes | Path) -> CommitOperationAdd:
     from huggingface_hub import CommitOperationAdd
 
     return CommitOperationAdd(path, content)
 
 
-def _additions(folder: Path, path: str) -> list[Operation]:
-    files = [folder / name for name in ENTRY_FILES if (folder / name).exists()]
-    return [
-        _addition(f"{path}/{file.name}", file if file.name in (WEIGHTS, SCORES) else public_content(file))
-        for file in files
-    ]
+def _additions(folder: Path, path: str, digests: Mapping[str, str]) -> list[Operation]:
+    """Return operations that add the files of an entry or a base.
+
+    Args:
+        folder: the folder of the files.
+        path: the folder in the repo.
+        digests: sha256 of the files of tensors that are added, by name.
+
+    Raises:
+        FormatError: a file is a link or another thing than a regular file, or has another digest.
+    """
+    small_files = [folder / name for name in (CONFIG, PREPROCESSOR) if is_present(folder / name)]
+    operations = [_addition(f"{path}/{file.name}", public_json(file)) for file in small_files]
+    for name, digest in digests.items():
+        check_regular(folder / name)
+        operation = _addition(f"{path}/{name}", folder / name)
+        if operation.upload_info.sha256.hex() != digest:  # another process has replaced it
+            raise FormatError(f"{folder / name} was altered: its sha256 is not that of the index")
+        operations.append(operation)
+    return operations
+
+
+def _tensor_digests(entry: Entry) -> dict[str, str]:
+    scores = {SCORES: entry.scores_sha256} if entry.scores_sha256 is not None else {}
+    return {WEIGHTS: entry.sha256} | scores
 
 
 def _deletion(path: str) -> Operation:

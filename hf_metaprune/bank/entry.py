@@ -17,12 +17,13 @@ from ..data.task import Task
 from ..errors import DataError, FormatError, reason
 from ..files.layout import SCORES, WEIGHTS
 from ..files.names import is_repo_id
+from ..files.reading import check_regular, is_present, sha256_file
 from ..files.storage import parse_json
 from ..hub.files import Files, HubFiles, check_relative
 from ..masks.mask import Mask
 from ..masks.packing import unpack_mask
 from ..masks.scores import ScoreMask
-from ..models.base_model import BaseModel, sha256_file
+from ..models.base_model import BaseModel
 from ..models.configuration import MetaPrunedConfig
 from ..models.modeling import MetaPrunedForImageClassification
 from ..models.saving import load_model
@@ -216,7 +217,7 @@ class Entry:
             HubError: the files cannot be downloaded.
         """
         weights = self.folder / WEIGHTS
-        if not weights.is_file():
+        if not is_present(weights):
             raise FormatError(f"entry {self.id}: {weights} is missing")
         if not self._has_index_digest(weights):
             self.bank.fetch([self], force=True)  # the cache may hold a file that was damaged on its way
@@ -230,6 +231,7 @@ class Entry:
                 raise FormatError(f"entry {self.id}: its outputs are not finite")
 
     def _has_index_digest(self, weights: Path) -> bool:
+        check_regular(weights)
         return weights.stat().st_size == self.size and sha256_file(weights) == self.sha256
 
     def open_weights(self) -> AbstractContextManager:
@@ -242,6 +244,7 @@ class Entry:
             FormatError: the file is missing or damaged.
         """
         try:
+            check_regular(self.folder / WEIGHTS)
             return safe_open(str(self.folder / WEIGHTS), framework="pt")
         except (OSError, SafetensorError) as error:
             raise FormatError(f"entry {self.id}: {self.folder / WEIGHTS} cannot be read: {reason(error)}") from error
@@ -261,9 +264,9 @@ class Entry:
         for force in (False, True):  # the cache may hold a file that was damaged on its way
             self.bank.fetch_scores(self, force)
             path = self.folder / SCORES
-            if path.is_file() and sha256_file(path) == self.scores_sha256:
+            if is_present(path) and sha256_file(path) == self.scores_sha256:
                 return load_scores(path, self.bank.sizes, self.bank.base_sha256)
-        damage = "was altered: its sha256 is not that of the index" if path.is_file() else "is missing"
+        damage = "was altered: its sha256 is not that of the index" if is_present(path) else "is missing"
         raise FormatError(f"entry {self.id}: {path} {damage}")
 
     def row(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ MAX_MAGNITUDE_FACTOR = 100.0
 SMALL_MAGNITUDE = 1e-2
 """A base's root mean square below this counts as this: training may well move a tensor away from 0."""
 MAX_METRICS = 1 << 16  # characters of JSON
+_ENCODER = json.JSONEncoder(allow_nan=False)  # made once: an index has a million rows
 COMMIT_PATTERN = re.compile(r"[0-9a-f]{40}")
 ID_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,95}")
 
@@ -46,9 +47,11 @@ def check_ratio_and_metrics(ratio: Any, metrics: Any) -> None:
     if ratio is not None and not (isinstance(ratio, (int, float)) and 0 <= ratio <= 1):
         raise FormatError(f"ratio {str(ratio)[:40]} must lie between 0 and 1")
     try:
-        if not isinstance(metrics, dict) or len(json.dumps(metrics, allow_nan=False)) > MAX_METRICS:
+        too_many = isinstance(metrics, dict) and len(metrics) > MAX_METRICS  # each has more than a character
+        if not isinstance(metrics, dict) or too_many or len(text := _ENCODER.encode(metrics)) > MAX_METRICS:
             raise ValueError(f"must be an object of at most {MAX_METRICS} characters")
-        json.dumps(metrics, ensure_ascii=False).encode()  # half of a surrogate pair cannot be written
+        if "\\ud" in text:  # half of a surrogate pair cannot be written
+            json.dumps(metrics, ensure_ascii=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise FormatError(f"metrics: {error}") from error
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
@@ -29,7 +28,7 @@ from ..training.forward import accuracy
 from ..training.hardware import pick_device
 from .bank import Bank
 from .entry import Entry
-from .folders import new_path
+from .folders import copy_entry_files, new_path
 from .repair import recover
 from .sketch import REFERENCE_IMAGES, Sketcher
 
@@ -251,9 +250,9 @@ def copy_subset(bank: Bank, path: str | Path, ids: Sequence[str], name: str | No
     root = user_path(path)
     entries = {i: bank[i] for i in ids}
     with new_folder(root) as work:
-        shutil.copytree(bank.base_folder, work / BASE_FOLDER)
+        bank.base.copy_files(work / BASE_FOLDER)
         for entry in entries.values():
-            shutil.copytree(entry.folder, work / entry.path)
+            copy_entry_files(entry.folder, work / entry.path)
         write_json(work / BANK_FILE, bank.meta | ({"name": name} if name else {}))
         Bank(LocalFiles(work), bank.meta).write_index(entries)
         fsync_dir(work)

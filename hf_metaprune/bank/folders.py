@@ -11,10 +11,10 @@ from pathlib import Path
 
 from ..data.task import Task
 from ..errors import BaseMismatchError, FormatError
-from ..files.layout import CONFIG, SCORES, TASKS_FOLDER, TEMPORARY, WEIGHTS
+from ..files.layout import CONFIG, ENTRY_FILES, SCORES, TASKS_FOLDER, TEMPORARY, WEIGHTS
+from ..files.reading import copy_regular, is_present, sha256_file
 from ..files.storage import storage_errors
 from ..masks.packing import pack_mask
-from ..models.base_model import sha256_file
 from ..models.saving import load_config
 from .entry import Entry
 from .entry_checks import check_id, check_network
@@ -45,7 +45,7 @@ def check_entry_path(path: str, kept_paths: Iterable[str] = ()) -> None:
         kept_paths: paths of the entries that stay.
 
     Raises:
-        FormatError: the path is not one for entries, or an entry that stays is in it.
+        FormatError: the path is not one for entries, or an entry that stays is in it, or has it inside.
     """
     parts = path.split("/")
     if parts[0] != TASKS_FOLDER or len(parts) < 2 or {"", ".", ".."} & set(parts):
@@ -53,7 +53,12 @@ def check_entry_path(path: str, kept_paths: Iterable[str] = ()) -> None:
             f"the index says that an entry lies in {path[:100]!r}, which is no place for one: repair the index first"
         )
     occupied_place = next(
-        (kept_path for kept_path in kept_paths if kept_path == path or kept_path.startswith(f"{path}/")), None
+        (
+            kept_path
+            for kept_path in kept_paths
+            if kept_path == path or kept_path.startswith(f"{path}/") or path.startswith(f"{kept_path}/")
+        ),
+        None,
     )
     if occupied_place is not None:
         raise FormatError(
@@ -90,12 +95,24 @@ def entry_from_folder(bank: BankReader, entry_id: str, path: str, folder: Path |
     with storage_errors(weights, "read"):
         size = weights.stat().st_size
         sha256 = sha256_file(weights)
-        scores_sha256 = sha256_file(folder / SCORES) if (folder / SCORES).exists() else None
+        scores_sha256 = sha256_file(folder / SCORES) if is_present(folder / SCORES) else None
     task = Task(labels, tuple(config.synsets or ()))
     metrics = dict(config.metrics or {})
     packed_mask = pack_mask(mask)
     entry = Entry(bank, check_id(entry_id), task, packed_mask, config.method, config.ratio, metrics, path, size, sha256)
     return replace(entry, scores_sha256=scores_sha256)
+
+
+def copy_entry_files(folder: Path, copy: Path) -> None:
+    """Copy the files of an entry into a new folder.
+
+    Raises:
+        FormatError: a file is a link or another thing than a regular file.
+    """
+    copy.mkdir(parents=True)
+    for name in ENTRY_FILES:
+        if is_present(folder / name):
+            copy_regular(folder / name, copy / name)
 
 
 def entry_folders(bank: BankReader) -> dict[str, str]:

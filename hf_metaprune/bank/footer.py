@@ -12,35 +12,82 @@ import os
 from typing import Any, BinaryIO
 
 MAGIC = b"PAR1"
-MAX_FOOTER_BYTES = 4 << 20  # a bank's footer has some 10 kB
+MAX_FOOTER_BYTES = 512 << 10  # a bank's footer has some 10 kB
 MAX_DEPTH = 16
 """Most levels of nested values."""
 
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = range(1, 13)
 _ROW_GROUPS, _ROWS = 4, 3  # of FileMetaData
 _COLUMNS, _META = 1, 3  # of RowGroup, of ColumnChunk
-_VALUES, _UNPACKED = 5, 6  # of ColumnMetaData
+_VALUES, _UNPACKED, _PACKED, _DATA_START, _DICTIONARY_START = 5, 6, 7, 9, 11  # of ColumnMetaData
+_PAGE_UNPACKED, _PAGE_PACKED = 2, 3  # of PageHeader
+MAX_COLUMNS, MAX_PAGES = 200, 20_000
+"""Most columns of a bank's index, and most pages in all of them."""
+MAX_PAGE_HEADER_BYTES = 1 << 16  # statistics of a page may have two values
 
 
 def read_stated_size(file: BinaryIO) -> tuple[int, int]:
-    """Read the size that a Parquet file states for itself.
+    """Read the size that a Parquet file states for itself, in its footer and in the headers of its pages.
+
+    The headers count, because readers take memory for what these say.
 
     Args:
         file: the file, opened for reading.
 
     Returns:
-        The number of rows, and the bytes that all column chunks unpack to, with 8 more per value.
+        The number of rows, and the bytes that all pages unpack to, with 8 more per value.
 
     Raises:
-        ValueError: the footer is damaged, encrypted, or too large.
+        ValueError: the footer or a page's header is damaged, encrypted, or too large; or there are too many columns or
+            pages.
     """
     footer = _CompactReader(_read_footer(file)).read_struct()
     try:
-        chunks = [chunk[_META] for group in footer[_ROW_GROUPS] for chunk in group[_COLUMNS]]
-        unpacked = sum(max(0, chunk[_UNPACKED]) + 8 * max(0, chunk[_VALUES]) for chunk in chunks)
-        return int(footer[_ROWS]), int(unpacked)
+        groups = [[chunk[_META] for chunk in group[_COLUMNS]] for group in footer[_ROW_GROUPS]]
+        chunks = [chunk for group in groups for chunk in group]
+        value_bytes = sum(8 * max(0, chunk[_VALUES]) for chunk in chunks)
+        stated_bytes = sum(max(0, chunk[_UNPACKED]) for chunk in chunks)
+        places = [(_first_page(chunk), chunk[_PACKED]) for chunk in chunks if chunk[_VALUES] > 0]
+        rows = int(footer[_ROWS])
     except (LookupError, TypeError, ValueError) as error:
         raise ValueError("its footer does not state the size of the columns") from error
+    if any(len(group) > MAX_COLUMNS for group in groups):
+        raise ValueError(f"it has more than {MAX_COLUMNS} columns")
+    return rows, value_bytes + max(stated_bytes, _page_bytes(file, places))
+
+
+def _first_page(chunk: dict[int, Any]) -> int:
+    """Return the place in the file where a column chunk begins."""
+    data_start, dictionary_start = int(chunk[_DATA_START]), int(chunk.get(_DICTIONARY_START) or 0)
+    return min(data_start, dictionary_start) if dictionary_start > 0 else data_start
+
+
+def _page_bytes(file: BinaryIO, places: list[tuple[int, int]]) -> int:
+    """Return the bytes that pages unpack to, as their headers say.
+
+    Args:
+        file: the file.
+        places: start and length of each column chunk.
+
+    Raises:
+        ValueError: a header is damaged, or there are too many pages.
+    """
+    total = count = 0
+    for start, length in places:
+        position = start
+        while position < start + length:
+            count += 1
+            if count > MAX_PAGES:
+                raise ValueError(f"it has more than {MAX_PAGES} pages")
+            file.seek(max(0, position))
+            reader = _CompactReader(file.read(MAX_PAGE_HEADER_BYTES))
+            header = reader.read_struct()
+            unpacked, packed = header.get(_PAGE_UNPACKED), header.get(_PAGE_PACKED)
+            if not isinstance(unpacked, int) or not isinstance(packed, int) or unpacked < 0 or packed < 0:
+                raise ValueError("a header of its pages does not state a size")
+            total += unpacked
+            position += reader.data.tell() + packed
+    return total
 
 
 def _read_footer(file: BinaryIO) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,12 +13,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..errors import FormatError, reason
+from ..files.reading import open_regular
 from ..files.storage import parse_json
 from .footer import read_stated_size
 
 MAX_INDEX_BYTES = 512 << 20  # a row has about 1 kB
 MAX_UNPACKED_BYTES = 1 << 30
 MAX_ROWS = 1_000_000
+MIN_ROW_BYTES, FREE_ROWS = 200, 1000
+"""A row takes at least so many bytes in the file, for its digest alone takes 36; a small file may have more rows."""
+MAX_UNPACKED_RATIO, FREE_UNPACKED_BYTES = 10, 16 << 20
+"""A table unpacks to at most so many times the size of its file; a small file may unpack to more."""
 MAX_NULLS = 10_000_000
 META_KEY = b"metaprune"
 ROW_BATCH = 4096  # rows that become Python objects at a time
@@ -54,10 +60,10 @@ def read_table(path: Path) -> pa.Table:
         FormatError: the file is missing, damaged or too large, or has other columns.
     """
     try:
-        if path.stat().st_size > MAX_INDEX_BYTES:
-            raise FormatError(f"{path} has {path.stat().st_size} bytes, more than {MAX_INDEX_BYTES}")
-        with open(path, "rb") as stream:  # opened once, because another process may replace the file
-            _check_size(stream, path)
+        with open_regular(path) as stream:  # opened once, because another process may replace the file
+            if (size := os.fstat(stream.fileno()).st_size) > MAX_INDEX_BYTES:
+                raise FormatError(f"{path} has {size} bytes, more than {MAX_INDEX_BYTES}")
+            _check_size(stream, size, path)
             stream.seek(0)
             text_columns = _text_columns(pq.read_metadata(stream).schema)
             stream.seek(0)
@@ -70,11 +76,19 @@ def read_table(path: Path) -> pa.Table:
         ) from error
 
 
-def _check_size(file: BinaryIO, path: Path) -> None:
-    rows, unpacked = read_stated_size(file)
-    if rows > MAX_ROWS or unpacked > MAX_UNPACKED_BYTES:
+def _check_size(file: BinaryIO, size: int, path: Path) -> None:
+    """Check what a file states before it is unpacked; a small file of a huge table costs more than it is worth.
+
+    Raises:
+        FormatError: the table is too large, or too large for the size of its file.
+    """
+    rows, unpacked_bytes = read_stated_size(file)
+    max_rows = min(MAX_ROWS, FREE_ROWS + size // MIN_ROW_BYTES)
+    max_unpacked = min(MAX_UNPACKED_BYTES, FREE_UNPACKED_BYTES + MAX_UNPACKED_RATIO * size)
+    if rows > max_rows or unpacked_bytes > max_unpacked:
         raise FormatError(
-            f"{path} states {rows} rows and {unpacked} bytes, more than {MAX_ROWS} rows or {MAX_UNPACKED_BYTES} bytes"
+            f"{path} has {size} bytes and states {rows} rows and {unpacked_bytes} bytes, more than {max_rows} rows or "
+            f"{max_unpacked} bytes"
         )
 
 
@@ -163,7 +177,10 @@ def read_stored_meta(path: Path) -> dict[str, Any] | None:
         FormatError: the file is damaged.
     """
     try:
-        content = (pq.read_schema(path).metadata or {}).get(META_KEY)
+        with open_regular(path) as stream:
+            _check_size(stream, os.fstat(stream.fileno()).st_size, path)
+            stream.seek(0)
+            content = (pq.read_schema(stream).metadata or {}).get(META_KEY)
         value = parse_json(content) if content else None
     except (OSError, pa.ArrowException, ValueError) as error:
         raise FormatError(f"{path} cannot be read: {reason(error)}") from error

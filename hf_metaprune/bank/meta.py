@@ -9,15 +9,14 @@ from typing import Any
 
 from ..config import check_ratio
 from ..errors import FormatError, NewerFormatError, OptionError, printable
-from ..files.layout import BASE_FOLDER, FORMAT_VERSION
+from ..files.layout import BASE_FOLDER, FORMAT_VERSION, TASKS_FOLDER
 from ..files.storage import read_json
 from ..hub.files import check_relative
+from ..masks.mask import check_sizes
 
 log = logging.getLogger(__name__)
 
 KNOWN_KEYS = {"format_version", "hf_metaprune_version", "name", "base_model", "layers", "defaults"}
-MAX_UNITS = 1 << 20
-"""Most units of one layer."""
 
 
 def read_meta(path: Path) -> dict[str, Any]:
@@ -55,10 +54,19 @@ def check_meta(meta: dict[str, Any], path: Path) -> dict[str, Any]:
     sha256 = base.get("sha256") if isinstance(base, dict) else None
     if not isinstance(base, dict) or not isinstance(sha256, str) or not re.fullmatch(r"[0-9a-f]{64}", sha256):
         raise FormatError(f"{path}: base_model has no sha256")
-    if not isinstance(layers, dict) or not all(type(n) is int and 0 < n <= MAX_UNITS for n in layers.values()):
+    if not isinstance(layers, dict):
         raise FormatError(f"{path}: layers must map each prunable layer to its number of units")
     try:
-        check_relative(str(base.get("path", BASE_FOLDER)))
+        check_sizes(layers)
+    except FormatError as error:
+        raise FormatError(f"{path}: {error}") from error
+    base_path = base.get("path", BASE_FOLDER)
+    if not isinstance(base_path, str):
+        raise FormatError(f"{path}: base_model: its path must be a text")
+    if base_path.split("/")[0] == TASKS_FOLDER:
+        raise FormatError(f"{path}: base_model: its path is a place for entries")
+    try:
+        check_relative(base_path)
     except FormatError as error:
         raise FormatError(f"{path}: base_model: {error}") from error
     defaults = meta.get("defaults", {})

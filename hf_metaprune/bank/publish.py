@@ -17,7 +17,7 @@ from .entry import Entry
 from .entry_checks import check_id
 from .folders import entry_from_folder, new_path
 from .published import PublishedState, read_state, stale_entries
-from .reader import BankReader
+from .reader import MAX_BASE_BYTES, BankReader
 from .validation import check_entry, check_files
 
 log = logging.getLogger(__name__)
@@ -181,10 +181,10 @@ def _check_entries(bank: BankReader, entries: Iterable[Entry], progress: bool) -
 
 
 def _check_presence(bank: BankReader) -> None:
-    """Refuse a bank that lacks files of its entries, even if these are published already.
+    """Refuse a bank that lacks files of its entries or has links in their place, even if these are published already.
 
     Raises:
-        BankError: a file is missing, or an entry has a repo of its own.
+        BankError: a file is missing or no regular file, or an entry has a repo of its own.
     """
     if remote_entry := next((entry for entry in bank if entry.repo_id is not None), None):
         raise BankError(
@@ -193,8 +193,10 @@ def _check_presence(bank: BankReader) -> None:
         )
     if not bank.files.writable:
         return
+    if problem := check_files(bank.base_folder, MAX_BASE_BYTES):
+        raise BankError(f"the base cannot be published: {problem}")
     for entry in bank:
-        problem = check_files(entry.folder, is_own_folder=True)
+        problem = check_files(entry.folder)
         if problem is not None:
             raise BankError(
                 f"entry {entry.id} is damaged: {problem}; restore its files, or remove it (hf-metaprune bank remove "

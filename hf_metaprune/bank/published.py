@@ -13,12 +13,10 @@ import pyarrow as pa
 
 from ..errors import BankError, FormatError, NewerFormatError
 from ..files.layout import BANK_FILE, CARD, CONFIG, INDEX_FILE, PREPROCESSOR, SCORES, TASKS_FOLDER, WEIGHTS
-from ..files.names import public_name
-from ..files.storage import read_json
+from ..files.reading import is_present, open_regular
 from ..hub.files import HubFiles
 from ..hub.repo import Repo, read_text
-from ..models.configuration import MetaPrunedConfig
-from ..models.saving import CONFIG_KEYS
+from ..models.public_files import public_json
 from ..reporting.card import MAX_CARD_BYTES
 from .entry import Entry
 from .index import INDEX_SCHEMA, MAX_INDEX_BYTES, check_complete, read_stored_meta, read_table, table_rows
@@ -42,7 +40,7 @@ class PublishedState:
     """The text of ``README.md``, if the repo has one that may be written."""
     card_is_ours: bool = True
     """Whether the card may be written: one that is too large is left as it is."""
-    missing: tuple[str, ...] = ()
+    missing_files: tuple[str, ...] = ()
     """Which of ``bank.json`` and ``index.parquet`` the repo lacks, if it has the other."""
 
     @cached_property
@@ -118,8 +116,8 @@ def stale_entries(repo: Repo, state: PublishedState, entries: Iterable[Entry]) -
     stale_ids = set()
     for i, entry in published_entries.items():
         path = state.paths[i]
-        small_files = {name: entry.folder / name for name in (CONFIG, PREPROCESSOR) if (entry.folder / name).exists()}
-        expected_digests = {f"{path}/{name}": git_hash(public_content(file)) for name, file in small_files.items()}
+        small_files = {name: entry.folder / name for name in (CONFIG, PREPROCESSOR) if is_present(entry.folder / name)}
+        expected_digests = {f"{path}/{name}": git_hash(public_json(file)) for name, file in small_files.items()}
         weights_match = has_content(digests.get(f"{path}/{WEIGHTS}"), entry.folder / WEIGHTS, entry.sha256)
         scores_match = entry.scores_sha256 is None or has_content(
             digests.get(f"{path}/{SCORES}"), entry.folder / SCORES, entry.scores_sha256
@@ -145,24 +143,8 @@ def has_content(digest: str | None, path: Path, sha256: str) -> bool:
 
     if digest is None or len(digest) == 64:
         return digest == sha256
-    return digest == git_hash(path.read_bytes())  # a small file is not stored by LFS
-
-
-def public_content(path: Path) -> bytes:
-    """Return a small JSON file without values that tell about the machine where it was written."""
-    content = path.read_bytes()
-    if path.name != CONFIG:
-        return content
-    values = read_json(path)
-    is_our_model = values.get("model_type") == MetaPrunedConfig.model_type
-    public_values = {
-        key: value
-        for key, value in values.items()
-        if key in CONFIG_KEYS or (not is_our_model and key != "_name_or_path")
-    }
-    if isinstance(dataset := public_values.get("dataset"), str) and is_our_model:
-        public_values["dataset"] = public_name(dataset)
-    return content if public_values == values else to_json(public_values)
+    with open_regular(path) as file:
+        return digest == git_hash(file.read())  # a small file is not stored by LFS
 
 
 def to_json(value: Any) -> bytes:

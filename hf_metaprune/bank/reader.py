@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import BankError, BaseMismatchError, FormatError
 from ..files.layout import BANK_FILE, BASE_FOLDER, CONFIG, INDEX_FILE, PREPROCESSOR, SCORES, WEIGHTS
+from ..files.names import public_name
 from ..files.storage import storage_errors
 from ..hub.files import PARALLEL_DOWNLOADS, Files, HubFiles
 from ..models.base_model import BaseModel
@@ -80,7 +81,7 @@ class BankReader:
     @property
     def name(self) -> str:
         """The bank's name for people."""
-        return str(self.meta.get("name", self.files.name))
+        return str(self.meta.get("name") or public_name(self.files.name))
 
     def reference(self) -> dict[str, Any]:
         """Return what identifies the bank, for reports.
@@ -170,15 +171,17 @@ class BankReader:
         """
         max_bytes = MAX_ENTRY_BYTES
         if "base" in self.__dict__:  # `adapt` loads the base before it fetches an entry
-            classifier_parameters = (len(entry.labels) + 1) * (
-                self.base.family.classifier(self.base.network).in_features + 1
-            )
-            max_bytes = MAX_HEADER_BYTES + 4 * (
-                sum(tensor.numel() for tensor in self.base.state.values()) + classifier_parameters
-            )
+            per_label, others = self._parameter_counts
+            max_bytes = MAX_HEADER_BYTES + 4 * (others + (len(entry.labels) + 1) * per_label)
         if entry.size > max_bytes:
             raise FormatError(f"entry {entry.id}: its weights have {entry.size} bytes, more than any slice of the base")
         return entry.size
+
+    @cached_property
+    def _parameter_counts(self) -> tuple[int, int]:
+        """The parameters of the base's classifier per label, and those of the whole base."""
+        per_label = self.base.family.classifier(self.base.network).in_features + 1
+        return per_label, sum(tensor.numel() for tensor in self.base.state.values())
 
     @property
     def base_folder(self) -> Path:

@@ -12,6 +12,7 @@ from pathlib import Path
 from ..errors import FormatError, MetaPruneError
 from ..files.layout import BANK_FILE, INDEX_FILE, REJECTED_FOLDER, TEMPORARY, WEIGHTS
 from ..files.names import user_path
+from ..files.reading import check_no_links, is_present
 from ..files.storage import storage_errors, write_json
 from .bank import Bank
 from .entry import Entry
@@ -93,7 +94,7 @@ def repair_index(bank_path: str | Path) -> tuple[Bank, list[Problem]]:
 
 
 def _restore_meta(root: Path) -> None:
-    if (root / BANK_FILE).exists() or not (root / INDEX_FILE).exists():
+    if is_present(root / BANK_FILE) or not is_present(root / INDEX_FILE):
         return
     meta = read_stored_meta(root / INDEX_FILE)
     if meta is not None:
@@ -106,7 +107,7 @@ def _read_sound_entry(bank: Bank, entry_id: str, path: str, indexed_entry: Entry
     Raises:
         FormatError: the entry is damaged, or its weights are not those of the index.
     """
-    problem = check_files(bank.files.path(path), True)
+    problem = check_files(bank.files.path(path))
     if problem is None:
         entry = entry_from_folder(bank, entry_id, path)
         if indexed_entry is None or (indexed_entry.size, indexed_entry.sha256) == (entry.size, entry.sha256):
@@ -121,6 +122,7 @@ def _read_sound_entry(bank: Bank, entry_id: str, path: str, indexed_entry: Entry
 def reject_folder(bank: Bank, path: str) -> None:
     """Move an entry's folder into ``.rejected``, where nothing reads it; nothing is deleted."""
     folder, rejected_folder = bank.files.path(path), bank.root / REJECTED_FOLDER
+    check_no_links(bank.root, REJECTED_FOLDER)
     with bank.lock(), storage_errors(rejected_folder, "write"):
         rejected_folder.mkdir(exist_ok=True)
         names = (f"{folder.name}.{n}" for n in itertools.count(1))

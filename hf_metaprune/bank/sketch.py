@@ -113,22 +113,22 @@ def pack_sketch(sketch: np.ndarray) -> bytes:
     return scale.tobytes() + bias.astype("<f2").tobytes() + steps.astype("i1").tobytes()
 
 
-def check_sketch(packed: bytes, classes: int) -> None:
+def check_sketch(packed_sketch: bytes, classes: int) -> None:
     """Check the length of a packed sketch.
 
     Raises:
         FormatError: a sketch of so many classes cannot have this length.
     """
-    rows, remainder = divmod(len(packed), classes)
+    rows, remainder = divmod(len(packed_sketch), classes)
     if remainder or not 4 < rows <= MAX_FEATURES + 4:
-        raise FormatError(f"a sketch of {len(packed)} bytes does not fit {classes} classes")
+        raise FormatError(f"a sketch of {len(packed_sketch)} bytes does not fit {classes} classes")
 
 
-def unpack_sketch(packed: bytes, classes: int) -> np.ndarray:
+def unpack_sketch(packed_sketch: bytes, classes: int) -> np.ndarray:
     """Unpack what `pack_sketch` packed.
 
     Args:
-        packed: the packed sketch.
+        packed_sketch: the packed sketch.
         classes: number of classes of the entry.
 
     Returns:
@@ -137,10 +137,10 @@ def unpack_sketch(packed: bytes, classes: int) -> np.ndarray:
     Raises:
         FormatError: the length does not fit, or a value is not finite.
     """
-    check_sketch(packed, classes)
+    check_sketch(packed_sketch, classes)
     head = 4 * classes
-    scale, bias = np.frombuffer(packed[:head], "<f2").astype(np.float32).reshape(2, classes)
-    weight = np.frombuffer(packed[head:], "i1").reshape(-1, classes) * scale
+    scale, bias = np.frombuffer(packed_sketch[:head], "<f2").astype(np.float32).reshape(2, classes)
+    weight = np.frombuffer(packed_sketch[head:], "i1").reshape(-1, classes) * scale
     if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
         raise FormatError("a sketch has values that are not finite")
     return np.vstack([weight, bias])

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from ..errors import MetaPruneError
-from ..files.layout import CONFIG, SCORES, WEIGHTS
+from ..errors import FormatError, MetaPruneError, reason
+from ..files.layout import CONFIG, PREPROCESSOR, SCORES, WEIGHTS
+from ..files.reading import is_present, open_regular
 from ..models.saving import load_model
 from ..models.score_file import load_scores
 from .entry import Entry
 from .entry_checks import check_magnitudes
 from .folders import entry_folders, entry_from_folder
-from .reader import MAX_CONFIG_BYTES, MAX_ENTRY_BYTES, BankReader
+from .reader import MAX_BASE_BYTES, MAX_CONFIG_BYTES, MAX_ENTRY_BYTES, BankReader
 
 SHARED_FIELDS = {
     "masks": "packed_mask",
@@ -49,7 +51,7 @@ def check_entry(bank: BankReader, entry: Entry, compare_base: bool = True) -> It
         compare_base: whether to compare the magnitudes of its weights with those of the base, which must be sound.
     """
     try:
-        problem = check_files(entry.folder, bank.entry_files(entry).writable)
+        problem = check_files(entry.folder)
         if problem is not None:
             yield problem
             return
@@ -76,24 +78,29 @@ def check_entry(bank: BankReader, entry: Entry, compare_base: bool = True) -> It
         yield str(error)
 
 
-def check_files(folder: Path, is_own_folder: bool) -> str | None:
-    """Return what is wrong with an entry's files without reading them, or None.
+def check_files(folder: Path, max_weight_bytes: int = MAX_ENTRY_BYTES) -> str | None:
+    """Return what is wrong with the files of an entry or a base without reading them, or None.
 
     Args:
-        folder: the entry's folder.
-        is_own_folder: whether the folder is a user's own; only files in the Hub's cache may be symbolic links.
+        folder: the folder of the entry or the base.
+        max_weight_bytes: most bytes of its weights.
     """
-    limits = {CONFIG: MAX_CONFIG_BYTES, WEIGHTS: MAX_ENTRY_BYTES, SCORES: MAX_ENTRY_BYTES}
-    for name, limit in limits.items():
+    limits = {CONFIG: MAX_CONFIG_BYTES, PREPROCESSOR: MAX_CONFIG_BYTES, WEIGHTS: max_weight_bytes}
+    for name, limit in (limits | {SCORES: MAX_ENTRY_BYTES}).items():
         path = folder / name
-        if name == SCORES and not path.exists() and not path.is_symlink():
+        if not is_present(path):
+            if name in (CONFIG, WEIGHTS):
+                return f"{path} is missing"
             continue
-        if is_own_folder and (path.is_symlink() or folder.is_symlink()):
-            return f"{path} is a symbolic link"
-        if not path.is_file():
-            return f"{path} is missing"
-        if path.stat().st_size > limit:
-            return f"{path} has {path.stat().st_size} bytes, more than {limit}"
+        try:
+            with open_regular(path) as file:
+                size = os.fstat(file.fileno()).st_size
+        except FormatError as error:
+            return str(error)
+        except OSError as error:
+            return f"{path} cannot be read: {reason(error)}"
+        if size > limit:
+            return f"{path} has {size} bytes, more than {limit}"
     return None
 
 
@@ -126,6 +133,8 @@ def validate_bank(bank: BankReader, ids: Sequence[str] | None = None, progress: 
     """
     problems = []
     try:
+        if problem := check_files(bank.base_folder, MAX_BASE_BYTES):
+            raise FormatError(problem)
         bank.base  # noqa: B018
     except MetaPruneError as error:
         problems.append(Problem("", str(error)))

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from ..errors import BankError, BaseMismatchError, LockedError
 from ..files.layout import INDEX_FILE, LOCKS_FOLDER, TEMPORARY
+from ..files.reading import check_no_links
 from ..files.storage import new_folder, storage_errors, write_bytes
 from ..models.modeling import MetaPrunedForImageClassification
 from ..models.saving import save_model
@@ -45,6 +46,7 @@ class BankWriter(BankReader):
                 f"{self.files.name} is on the Hub: change it with `hf-metaprune bank add`, `bank remove` or `bank sync`"
             )
         folder = self.root / LOCKS_FOLDER
+        check_no_links(self.root, f"{LOCKS_FOLDER}/{name}.lock")
         with storage_errors(folder, "write"):
             folder.mkdir(exist_ok=True)
             lock = FileLock(folder / f"{name}.lock")

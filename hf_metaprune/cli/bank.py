@@ -36,6 +36,7 @@ def bank_show(bank: BankArgument, revision: BankRevision = None, as_json: Json =
     """List the entries of a bank."""
     check_bank(bank, revision)
     from ..bank.bank import open_bank
+    from ..masks.packing import kept_counts
 
     opened_bank = open_bank(bank, revision=revision)
     if as_json:
@@ -44,7 +45,10 @@ def bank_show(bank: BankArgument, revision: BankRevision = None, as_json: Json =
         ]
         print_json({"name": opened_bank.name, "base_model": opened_bank.meta["base_model"], "entries": rows})
         return
-    shares = {e.id: [len(units) / e.mask.sizes[name] for name, units in e.mask.items()] for e in opened_bank}
+    sizes = opened_bank.sizes
+    shares = {
+        e.id: [count / sizes[name] for name, count in kept_counts(e.packed_mask, sizes).items()] for e in opened_bank
+    }
     is_uneven = any(max(values) - min(values) > UNEVEN_SHARES for values in shares.values() if values)
     header = ("entry", "labels", "method", "ratio", "accuracy", "kB", *(["kept per layer"] if is_uneven else []))
     entries = table(*header, title=escape_markup(repr(opened_bank)))

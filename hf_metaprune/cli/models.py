@@ -106,13 +106,13 @@ def export(
     path = out_file or model / name
     if path.exists() and not overwrite:
         raise StorageError(f"{path} exists: pass --overwrite, or another --out")
-    adapted = load_result(model, "cpu")
-    examples = read_examples(images, adapted.preprocessing, show_progress()) if images is not None else None
+    adapted_model = load_result(model, "cpu")
+    examples = read_examples(images, adapted_model.preprocessing, show_progress()) if images is not None else None
     if to == "onnx":
-        result = export_onnx(adapted.model, adapted.preprocessing, path, images=examples, int8=int8)
+        result = export_onnx(adapted_model.model, adapted_model.preprocessing, path, images=examples, int8=int8)
     else:
         result = export_openvino(
-            adapted.model, adapted.preprocessing, path, images=examples, int8=int8, overwrite=overwrite
+            adapted_model.model, adapted_model.preprocessing, path, images=examples, int8=int8, overwrite=overwrite
         )
     if as_json:
         facts = {"out": str(result.path), "bytes": result.size, "difference": result.difference}

@@ -54,7 +54,9 @@ def print_json(value: Any) -> None:
         text.encode(sys.stdout.encoding or "ascii")
     except UnicodeEncodeError:
         text = json.dumps(replace_nonfinite(value), indent=2, allow_nan=False)
-    sys.stdout.write(text + "\n")
+    lines = text.split("\n")  # texts have their line breaks as \\n
+    escaped_lines = ["".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line) for line in lines]
+    sys.stdout.write("\n".join(escaped_lines) + "\n")
 
 
 def command(text: str) -> str:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 from tqdm.auto import tqdm
 
-from ..errors import DataError
+from ..errors import DataError, printable
 from .limits import MAX_CORRUPT_SHARE
 from .preprocessing import Preprocessing
 
@@ -113,7 +113,7 @@ class ImageSet(torch.utils.data.Dataset):
     """Class indices, int64 (n,)."""
     preprocessing: Preprocessing
     """How the images were resized, and how they are to be normalized."""
-    skipped: list[str] = field(default_factory=list)
+    skipped_images: list[str] = field(default_factory=list)
     """A line per image that could not be read: which one, and why."""
 
     def __len__(self) -> int:
@@ -201,7 +201,7 @@ def decode_images(
         )
     images = torch.empty(n, 3, height, width, dtype=torch.uint8)
     is_readable = np.ones(n, dtype=bool)
-    skipped = list(unreadable)
+    skipped_images = list(unreadable)
     side = max(height, width)
 
     def load(i: int) -> Image.Image | str:
@@ -218,21 +218,22 @@ def decode_images(
             loaded_rows = list(pool.map(load, rows))
             failures = {i: item for i, item in zip(rows, loaded_rows, strict=True) if isinstance(item, str)}
             is_readable[list(failures)] = False
-            skipped += failures.values()
+            skipped_images += failures.values()
             readable_rows = [i for i in rows if i not in failures]
             if readable_rows:
                 images[readable_rows] = preprocessing.to_uint8(
                     [item for item in loaded_rows if not isinstance(item, str)]
                 )
     n += len(unreadable)
-    if skipped and len(skipped) > MAX_CORRUPT_SHARE * n:
-        examples = "; ".join(skipped[:3])
+    if skipped_images and len(skipped_images) > MAX_CORRUPT_SHARE * n:
+        examples = "; ".join(skipped_images[:3])
         raise DataError(
-            f"{len(skipped)} of {n} images cannot be read ({examples}): remove or mend them; up to 1% are skipped"
+            f"{len(skipped_images)} of {n} images cannot be read ({examples}): remove or mend them; "
+            "up to 1% are skipped"
         )
-    for line in skipped:
-        log.warning("skipped an unreadable image, %s", line)
-    return ImageSet(images[is_readable], torch.from_numpy(targets[is_readable]).long(), preprocessing, skipped)
+    for line in skipped_images:
+        log.warning("skipped an unreadable image, %s", printable(line))
+    return ImageSet(images[is_readable], torch.from_numpy(targets[is_readable]).long(), preprocessing, skipped_images)
 
 
 def augment(images: torch.Tensor, generator: torch.Generator, flip: bool = True, shift: float = 0.125) -> torch.Tensor:

@@ -79,8 +79,8 @@ def read_task_data(
     if evaluation_split is not None and evaluation_name:
         _check_counts(names, [names[t] for t in images.targets.tolist()], min_count)
         evaluation = _decode(evaluation_split, names, preprocessing, progress)
-        skipped = images.skipped + evaluation.skipped
-        return TaskData(task, images, evaluation, evaluation_name, name, skipped)
+        skipped_images = images.skipped_images + evaluation.skipped_images
+        return TaskData(task, images, evaluation, evaluation_name, name, skipped_images)
     return hold_back(task, images, evaluation_share, seed, name)
 
 
@@ -99,12 +99,14 @@ def hold_back(task: Task, images: ImageSet, share: float, seed: int, name: str) 
     """
     _check_counts(task.labels, [task.labels[t] for t in images.targets.tolist()], 2 if share else 1)
     if not share:
-        return TaskData(task, images, images.subset([]), "the model learnt from all images", name, images.skipped)
+        return TaskData(
+            task, images, images.subset([]), "the model learnt from all images", name, images.skipped_images
+        )
     rows = _evaluation_rows(images.targets.numpy(), share, seed)
     is_evaluation = np.isin(np.arange(len(images)), rows)
     train_set, evaluation = images.subset(np.flatnonzero(~is_evaluation)), images.subset(rows)
     description = f"{share:.0%} of each class, held back at random"
-    return TaskData(task, train_set, evaluation, description, name, images.skipped)
+    return TaskData(task, train_set, evaluation, description, name, images.skipped_images)
 
 
 @contextlib.contextmanager

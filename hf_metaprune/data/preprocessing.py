@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..errors import FormatError
+from ..files.counts import Counts
+from ..files.layout import PREPROCESSOR
+from ..files.storage import read_json
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -20,7 +23,9 @@ RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "
 CROP_MODES = ("center", "squash")
 PROCESSORS = ("BitImageProcessor", "CLIPImageProcessor", "ConvNextImageProcessor", "ViTImageProcessor")
 CONVNEXT_SQUASHES = 384  # pixels; from there on transformers' ConvNext processor does not crop
-MAX_SIDE = 4096  # pixels; guards memory against a config that asks for more
+MAX_SIDE = 1024  # pixels; guards memory against a config that asks for more
+MAX_RESIZED_PIXELS = 12_000_000
+"""Most pixels of a resized image before its center is cropped; of longer images only the middle is resized."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ class Preprocessing:
             )
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or not all(map(math.isfinite, numbers)):
             raise FormatError("image preprocessing: mean and std must be three finite numbers each, std above zero")
-        if interpolation not in RESAMPLE or not 0.1 <= crop_pct <= 1.0:
+        if interpolation not in RESAMPLE or not 0.1 <= crop_pct <= 1.0 or min(size[1:]) / crop_pct > 2 * MAX_SIDE:
             raise FormatError(
                 f"image preprocessing: interpolation {interpolation!r} or crop_pct {crop_pct} is not supported"
             )
@@ -91,15 +96,19 @@ class Preprocessing:
             FormatError: the file cannot be read, or describes something else than resizing, cropping the center, and
                 normalizing.
         """
-        from transformers import AutoImageProcessor
+        import transformers
 
+        path = folder / PREPROCESSOR
+        values = read_json(path)  # transformers' own loader would open whatever else is in the folder
         try:
-            processor = AutoImageProcessor.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-            return cls.from_config(_translate_processor(processor.to_dict()))
+            Counts().check(values)
+            name = _processor_name(values)
+            processor = getattr(transformers, name).from_dict(values)
+            return cls.from_config(_translate_processor(processor.to_dict() | {"image_processor_type": name}))
         except FormatError as error:
-            raise FormatError(f"{folder / 'preprocessor_config.json'}: {error}") from error
+            raise FormatError(f"{path}: {error}") from error
         except Exception as error:  # whatever transformers makes of a malformed file
-            raise FormatError(f"{folder / 'preprocessor_config.json'} is not understood: {error}") from error
+            raise FormatError(f"{path} is not understood: {error}") from error
 
     def to_config(self) -> dict[str, Any]:
         """Return the fields of a timm ``pretrained_cfg``, ready for JSON."""
@@ -135,7 +144,7 @@ class Preprocessing:
             uint8 (n, 3, height, width).
         """
         options = {"do_rescale": False, "do_normalize": False, "return_tensors": "pt"}
-        pixels = self.processor()(list(images), **options)["pixel_values"]
+        pixels = self.processor()([crop_long_image(image, self) for image in images], **options)["pixel_values"]
         return pixels.round().clamp(0, 255).to(torch.uint8)
 
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
@@ -152,25 +161,49 @@ class Preprocessing:
         return (images.to(torch.float32) / 255.0 - mean) / std
 
 
+def crop_long_image(image: Image, preprocessing: Preprocessing) -> Image:
+    """Return an image, or its middle if it is so long that resizing it would take much memory."""
+    if preprocessing.crop_mode == "squash":
+        return image
+    short_side, edge = min(image.size), min(preprocessing.input_size[1:]) / preprocessing.crop_pct
+    longest = max(short_side, int(short_side * MAX_RESIZED_PIXELS / edge**2))
+    if max(image.size) <= longest:
+        return image
+    width, height = (min(side, longest) for side in image.size)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
+def _processor_name(config: Mapping[str, Any]) -> str:
+    """Return the name of the transformers class that a ``preprocessor_config.json`` is for.
+
+    Raises:
+        FormatError: the class is none of `PROCESSORS`.
+    """
+    extractor = str(config.get("feature_extractor_type"))  # the key of files from before transformers 4.26
+    name = str(config.get("image_processor_type", extractor.replace("FeatureExtractor", "ImageProcessor")))
+    name = name.removesuffix("Fast").removesuffix("Pil")
+    if name not in PROCESSORS:
+        raise FormatError(f"{name[:60]} is not supported; supported: {', '.join(PROCESSORS)}")
+    return name
+
+
 def _translate_processor(config: Mapping[str, Any]) -> dict[str, Any]:
     """Translate the config of a transformers image processor to fields of a timm ``pretrained_cfg``.
 
     Raises:
         FormatError: the processor does something that `Preprocessing` cannot do.
     """
-    kind = str(config.get("image_processor_type")).removesuffix("Fast").removesuffix("Pil")
-    if kind not in PROCESSORS:
-        raise FormatError(f"{kind} is not supported; supported: {', '.join(PROCESSORS)}")
     for step in ("do_resize", "do_rescale", "do_normalize"):
         if config.get(step) is not True:
-            raise FormatError(f"{step} = {config.get(step)!r} is not supported")
+            raise FormatError(f"{step} = {str(config.get(step))[:40]} is not supported")
     if not math.isclose(config["rescale_factor"], 1 / 255, rel_tol=1e-3):
-        raise FormatError(f"rescale_factor {config['rescale_factor']} is not supported: it must be 1/255")
+        raise FormatError(f"rescale_factor {str(config['rescale_factor'])[:40]} is not supported: it must be 1/255")
     names = {number: name for name, number in RESAMPLE.items()}
     fields = {"mean": config["image_mean"], "std": config["image_std"], "interpolation": names[int(config["resample"])]}
     size, crop = config["size"], config.get("crop_size")
     edge, sides = size.get("shortest_edge"), (size.get("height"), size.get("width"))
-    if kind.startswith("ConvNext"):
+    if config["image_processor_type"].startswith("ConvNext"):
         if edge >= CONVNEXT_SQUASHES:
             return fields | {"input_size": (3, edge, edge), "crop_pct": 1.0, "crop_mode": "squash"}
         return fields | {"input_size": (3, edge, edge), "crop_pct": config["crop_pct"]}

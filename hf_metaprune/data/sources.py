@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import glob
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError, OptionError, reason
+from ..errors import DataError, FormatError, OptionError, reason
 from ..files.names import user_path
+from ..files.storage import read_json
 from .pairs import read_pairs
 from .source_names import check_source
 from .split import Split, UnlabeledError, convert_labels, is_missing
@@ -42,9 +44,12 @@ def read_splits(source: Any, image_column: str | None, label_column: str | None)
     """
     import datasets
 
+    folders: list[Path] | None = None  # what somebody has loaded is not looked at twice
     if isinstance(source, (str, Path)):
+        folders = _image_folders(source)
         source, name = _load_source(source)
     elif _are_paths(source):
+        folders = [user_path(p).parent for p in source]
         source, name = _load_parquet([user_path(p) for p in source]), Path(source[0]).stem
     elif isinstance(source, datasets.DatasetDict):
         name = _own_name(next(iter(source.values()), None))
@@ -68,7 +73,9 @@ def read_splits(source: Any, image_column: str | None, label_column: str | None)
     for split_name in _order_splits([n for n, d in source.items() if len(d)]):
         try:
             rows = source[split_name]
-            splits[split_name] = rows if isinstance(rows, Split) else _read_columns(rows, image_column, label_column)
+            splits[split_name] = (
+                rows if isinstance(rows, Split) else _read_columns(rows, image_column, label_column, folders)
+            )
         except UnlabeledError:
             if split_name in TRAIN_NAMES or len(source) == 1:
                 raise
@@ -92,6 +99,35 @@ def _own_name(dataset: Any) -> str:
     """Return the name in a data set's info, or "unnamed" if that is only the name of a loader."""
     name = dataset.info.dataset_name if dataset is not None else None
     return name if name and name not in ("parquet", "imagefolder", "arrow", "generator", "json", "csv") else "unnamed"
+
+
+def _image_folders(source: str | Path) -> list[Path]:
+    """Return the folders that may hold images which the rows of a data set name by their paths."""
+    from datasets.config import HF_DATASETS_CACHE
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    path = user_path(source)
+    if path.is_dir():
+        return [path]
+    if path.is_file() or glob.has_magic(str(source)):
+        return [Path(p).parent for p in glob.glob(str(path))]  # noqa: PTH207
+    return [Path(HF_DATASETS_CACHE), Path(HF_HUB_CACHE)]
+
+
+def _check_place(image: Any, folders: Sequence[Path]) -> Any:
+    """Check that an image which is given by its path is in one of the folders, and return the image.
+
+    Strangers may have written the path.
+
+    Raises:
+        DataError: the path leads to another place, be it by a link.
+    """
+    is_decoded = not isinstance(image, (str, dict)) or (isinstance(image, dict) and image.get("bytes") is not None)
+    path = None if is_decoded else (image.get("path") if isinstance(image, dict) else image)
+    places = [Path(os.path.realpath(folder)) for folder in folders]
+    if path is not None and not any(Path(os.path.realpath(path)).is_relative_to(place) for place in places):
+        raise DataError(f"{path} is not in the folder of the data set, and is not read")
+    return image
 
 
 def _load_source(source: str | Path) -> tuple[Any, str]:
@@ -132,11 +168,28 @@ def _load_parquet(paths: Sequence[Path]) -> Any:
     return datasets.DatasetDict(train=datasets.Dataset.from_parquet([str(path) for path in paths]))
 
 
+def _check_data_files(path: Path) -> None:
+    """Check that a data set that `datasets` has saved names only files of its own folders.
+
+    Raises:
+        DataError: a file of it cannot be read, or names a file elsewhere.
+    """
+    for state in path.rglob("state.json"):
+        try:
+            names = [item["filename"] for item in read_json(state).get("_data_files") or []]
+        except (FormatError, TypeError, LookupError, AttributeError) as error:
+            raise DataError(f"{state} cannot be read: {reason(error)}") from error
+        for name in names:
+            if not isinstance(name, str) or {"/", "\\", ":"} & set(name) or name in ("", ".", ".."):
+                raise DataError(f"{state} names a file in another folder: {str(name)[:60]!r}")
+
+
 def _load_folder(path: Path) -> Any:
     """Load a data set that `datasets` wrote or describes, or else class folders."""
     import datasets
 
     if (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists():
+        _check_data_files(path)
         return datasets.load_from_disk(str(path))
     if any(path.rglob("*.parquet")):
         return datasets.load_dataset("parquet", data_dir=str(path))
@@ -205,8 +258,17 @@ def _read_class_folders(path: Path) -> Split:
     return Split(files.__getitem__, labels, [folder.name for folder in folders], describe.__getitem__)
 
 
-def _read_columns(dataset: Any, image_column: str | None, label_column: str | None) -> Split:
-    """Read one split of a ``datasets.Dataset``, after finding its image and label columns."""
+def _read_columns(
+    dataset: Any, image_column: str | None, label_column: str | None, folders: Sequence[Path] | None
+) -> Split:
+    """Read one split of a ``datasets.Dataset``, after finding its image and label columns.
+
+    Args:
+        dataset: the rows.
+        image_column: the column of images, if it cannot be found by type or name.
+        label_column: the column of labels, if it cannot be found by type or name.
+        folders: folders that may hold images which the rows name by their paths; None: any folder.
+    """
     import datasets
 
     features = dataset.features
@@ -236,7 +298,11 @@ def _read_columns(dataset: Any, image_column: str | None, label_column: str | No
         path = value.get("path") if isinstance(value, dict) else None
         return path or f"row {i}"
 
-    return Split(lambda i: dataset[i][image], labels, names, describe)
+    def fetch(i: int) -> Any:
+        value = dataset[i][image]
+        return value if folders is None else _check_place(value, folders)
+
+    return Split(fetch, labels, names, describe)
 
 
 def pick_column(what: str, column: str | None, features: Any, by_type: set[str], by_name: Sequence[str]) -> str:

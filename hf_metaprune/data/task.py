@@ -35,11 +35,13 @@ def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
     for label in labels:
         if not isinstance(label, str) or not label.strip() or len(label) > MAX_LABEL_LENGTH:
             raise DataError(f"label {str(label)[:40]!r}: must be text of 1 to {MAX_LABEL_LENGTH} characters")
-        if any(unicodedata.category(c) in HIDDEN_CATEGORIES and c not in JOINERS for c in label):
+        if not label.isprintable() and any(
+            unicodedata.category(c) in HIDDEN_CATEGORIES and c not in JOINERS for c in label
+        ):
             raise DataError(f"label {label[:40]!r} has control characters")
-    repeated = sorted(label for label, count in Counter(labels).items() if count > 1)
-    if repeated:
-        raise DataError(f"labels must differ; repeated: {', '.join(repeated[:5])}")
+    if len(set(labels)) < len(labels):
+        repeated_labels = sorted(label for label, count in Counter(labels).items() if count > 1)
+        raise DataError(f"labels must differ; repeated: {', '.join(repeated_labels[:5])}")
     return labels
 
 
@@ -122,7 +124,7 @@ class TaskData:
     """What the evaluation images are: the name of their split, or how they were chosen."""
     source: str = "unnamed"
     """Name of the data set for reports and cards; never a path."""
-    skipped: list[str] = field(default_factory=list)
+    skipped_images: list[str] = field(default_factory=list)
     """A line per image that could not be read: which one, and why."""
 
     def select(self, classes: Sequence[int], per_class: int | None = None, seed: int = 0) -> TaskData:
@@ -152,8 +154,8 @@ def pick_classes(images: ImageSet, classes: Sequence[int]) -> ImageSet:
     """Return the images of some classes, relabeled 0, 1, ... in the order of `classes`."""
     lookup = torch.full((max(int(images.targets.max()), *classes) + 1,), -1, dtype=torch.long)
     lookup[torch.tensor(list(classes))] = torch.arange(len(classes))
-    relabeled = lookup[images.targets]
-    subset = images.subset(torch.nonzero(relabeled >= 0).flatten())
+    new_targets = lookup[images.targets]
+    subset = images.subset(torch.nonzero(new_targets >= 0).flatten())
     subset.targets = lookup[subset.targets]
     return subset
 

@@ -10,6 +10,8 @@ CARD = "README.md"
 REPORT = "report.json"
 REPORT_PAGE = "report.html"
 UNITS_PICTURE = "units.png"
+ENTRY_FILES = (CONFIG, WEIGHTS, PREPROCESSOR, SCORES)
+"""Files of an entry of a bank."""
 MODEL_FILES = frozenset(
     {CONFIG, WEIGHTS, PREPROCESSOR, SCORES, CARD, REPORT, REPORT_PAGE, "report.md", UNITS_PICTURE}
     | {"accuracy.png", "confusion.png", "votes.png", "model.onnx", "model_int8.onnx"}

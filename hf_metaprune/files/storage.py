@@ -14,15 +14,19 @@ import tempfile
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ..errors import FormatError, StorageError, reason
 from .layout import TEMPORARY
 from .names import is_repo_id, user_path
+from .reading import is_present, open_regular, read_regular
 
 MAX_JSON_BYTES = 32 << 20  # a config of a huge network stays far below
 MAX_DEPTH = 64  # levels of lists and objects in JSON
+MAX_CONTAINERS = 200_000  # lists and objects in JSON: Python takes long to make many of them
 STALE_SECONDS = 24 * 3600.0  # without a change for so long, an unfinished folder has no writer any more
+FILE_SUFFIX = ".part"
+"""Suffix of the names of unfinished files, which unfinished folders do not have."""
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # constants of Linux, <fcntl.h>
 
 
@@ -73,19 +77,53 @@ def write_bytes(path: Path, content: bytes) -> None:
     """
     with storage_errors(path, "write"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
+        _clear_unfinished_files(path.parent)
+        file, temporary = _new_locked_file(path.parent)
         try:
-            with os.fdopen(handle, "wb") as file:
+            with file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            Path(name).chmod(0o666 & ~_umask())
-            Path(name).replace(path)
+                temporary.chmod(0o666 & ~_umask())
+                if os.name == "nt":  # where open files cannot be renamed
+                    file.close()
+                temporary.replace(path)
         except BaseException:
             with contextlib.suppress(OSError):
-                Path(name).unlink()
+                temporary.unlink()
             raise
         fsync_dir(path.parent)
+
+
+def _new_locked_file(folder: Path) -> tuple[IO[bytes], Path]:
+    """Return a new file and its path; nobody deletes it until it is closed or the process dies."""
+    while True:
+        handle, name = tempfile.mkstemp(prefix=TEMPORARY, suffix=FILE_SUFFIX, dir=folder)
+        file = os.fdopen(handle, "wb")
+        if _lock(file) and is_present(Path(name)):  # else it was cleared away before it was locked
+            return file, Path(name)
+        file.close()
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Lock an open file; return False if another process has locked it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows, which does not delete files that a process has open
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EAGAIN, errno.EACCES)  # some network file systems have no locks
+    return True
+
+
+def _clear_unfinished_files(folder: Path) -> None:
+    """Delete the unfinished files in a folder whose writers have died."""
+    for leftover in folder.glob(f"{TEMPORARY}*{FILE_SUFFIX}"):
+        with contextlib.suppress(OSError, FormatError), open_regular(leftover) as file:
+            if _lock(file):
+                leftover.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -120,13 +158,11 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object from a file.
 
     Raises:
-        FormatError: the file is missing or too large, or its content is not a JSON object.
+        FormatError: the file is missing, too large or no regular file, or its content is not a JSON object.
     """
     _check_exists(path.parent, str(path.parent))
     try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise FormatError(f"{path} has {path.stat().st_size} bytes, more than {MAX_JSON_BYTES}")
-        value = parse_json(path.read_text(encoding="utf-8"))
+        value = parse_json(read_regular(path, MAX_JSON_BYTES).decode("utf-8"))
     except (OSError, ValueError) as error:
         raise FormatError(f"{path} cannot be read: {reason(error)}") from error
     if not isinstance(value, dict):
@@ -138,13 +174,21 @@ def parse_json(text: str | bytes) -> Any:
     """Parse a JSON value, and refuse what Python can parse, but cannot always copy, show or write again.
 
     Raises:
-        ValueError: the text is not JSON, nests too deep, or has halves of surrogate pairs.
+        ValueError: the text is not JSON, nests too deep, has too many lists and objects, or halves of surrogate pairs.
     """
+    containers = text.count("[") + text.count("{") if isinstance(text, str) else text.count(b"[") + text.count(b"{")
+    if containers > MAX_CONTAINERS:
+        raise ValueError(f"more than {MAX_CONTAINERS} lists and objects")
     try:
         value = json.loads(text)
     except RecursionError as error:
         raise ValueError(f"more than {MAX_DEPTH} levels of lists and objects") from error
-    return check_json_value(value)
+    if isinstance(text, str):
+        text.encode()
+    escape = "\\u" if isinstance(text, str) else b"\\u"
+    if escape in text:  # type: ignore[operator]
+        _check_surrogates(value)
+    return _check_depth(value)
 
 
 def check_json_value(value: Any) -> Any:
@@ -153,13 +197,23 @@ def check_json_value(value: Any) -> Any:
     Raises:
         ValueError: the value nests too deep, or has halves of surrogate pairs.
     """
+    _check_surrogates(value)
+    return _check_depth(value)
+
+
+def _check_surrogates(value: Any) -> None:
+    json.dumps(value, ensure_ascii=False).encode()
+
+
+def _check_depth(value: Any) -> Any:
     level = [value]
     for _ in range(MAX_DEPTH):
         containers = [part for part in level if isinstance(part, (dict, list))]
+        if not containers:
+            return value
         level = [item for part in containers for item in (part.values() if isinstance(part, dict) else part)]
     if any(isinstance(part, (dict, list)) for part in level):
         raise ValueError(f"more than {MAX_DEPTH} levels of lists and objects")
-    json.dumps(value, ensure_ascii=False).encode()  # refuses surrogates
     return value
 
 
@@ -186,7 +240,8 @@ def check_writable(path: Path, *, overwrite: bool | Collection[str] = False, nee
         if path.exists() and any(path.iterdir()) and overwrite is not True:
             if not overwrite:
                 raise FileExistsError(errno.EEXIST, "exists")
-            foreign_files = sorted({p.name for p in path.iterdir()} - set(overwrite))
+            names = {p.name for p in path.iterdir() if not p.name.startswith(TEMPORARY)}
+            foreign_files = sorted(names - set(overwrite))
             if foreign_files:
                 raise StorageError(
                     errno.EEXIST,

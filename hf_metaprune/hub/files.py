@@ -12,7 +12,8 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from ..errors import FormatError, HubUnreachableError, MissingRepoError, NotCachedError
-from ..files.names import user_path
+from ..files.names import MAX_NAME_BYTES, user_path
+from ..files.reading import check_no_links
 from ..version import __version__
 from .client import LIBRARY, hub_answers, hub_errors
 
@@ -20,6 +21,8 @@ PARALLEL_DOWNLOADS = 8
 """Most files that are fetched at the same time."""
 MAX_SMALL_BYTES = 32 << 20
 """Most bytes of a file without weights, such as a config or a card."""
+MAX_RELATIVE_BYTES = 1024
+"""Most bytes of a path in a bank."""
 
 
 class Files(ABC):
@@ -52,7 +55,7 @@ class Files(ABC):
         """Return the path of a file or folder, which need not exist.
 
         Raises:
-            FormatError: the path leads out of the bank.
+            FormatError: the path leads out of the bank, or is a link.
         """
         check_relative(relative)
         return self.root / relative
@@ -62,8 +65,13 @@ def check_relative(path: str) -> None:
     """Refuse a path that could lead out of the folder it is relative to, by its text alone.
 
     Raises:
-        FormatError: the path is absolute, goes up, or is not valid on every system.
+        FormatError: the path is absolute, goes up, is too long, or is not valid on every system.
     """
+    size = len(path.encode())
+    if size > MAX_NAME_BYTES and (
+        size > MAX_RELATIVE_BYTES or max(len(name.encode()) for name in path.split("/")) > MAX_NAME_BYTES
+    ):
+        raise FormatError(f"{path[:100]!r}... is too long for a path in a bank")
     is_unsafe = not path or bool({"\0", "\\", ":"} & set(path)) or bool({"", ".", ".."} & set(path.split("/")))
     if is_unsafe and path != ".":
         raise FormatError(f"{path[:100]!r} leads out of the bank")
@@ -83,8 +91,7 @@ class LocalFiles(Files):
 
     def path(self, relative: str) -> Path:
         path = super().path(relative)
-        if not path.resolve().is_relative_to(self.root.resolve()):  # through a symbolic link
-            raise FormatError(f"{relative[:100]!r} leads out of the bank")
+        check_no_links(self.root, relative)
         return path
 
 

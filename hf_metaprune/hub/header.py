@@ -6,11 +6,11 @@ a short header can fill the memory. This one looks at the metadata only.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
 from ..errors import FormatError, reason
+from ..files.storage import parse_json
 from ..version import __version__
 from .client import LIBRARY, hub_errors
 
@@ -66,8 +66,8 @@ def read_metadata(part: Callable[[int, int], bytes]) -> dict[str, Any]:
     if len(header) != size:
         raise FormatError("it is cut short")
     try:
-        content = json.loads(header)
-    except (ValueError, RecursionError) as error:
+        content = parse_json(header)
+    except ValueError as error:
         raise FormatError(reason(error)) from error
     metadata = content.get("__metadata__", {}) if isinstance(content, dict) else None
     if not isinstance(metadata, dict):

@@ -71,9 +71,9 @@ def _list_items(url: str, query: dict[str, Any], headers: dict[str, str]) -> Ite
     """
     from huggingface_hub.utils import hf_raise_for_status, http_backoff
 
-    host, visited, params = urlsplit(url)[:2], set[str](), {"params": query}
-    while url and url not in visited:
-        visited.add(url)
+    host, visited_urls, params = urlsplit(url)[:2], set[str](), {"params": query}
+    while url and url not in visited_urls:
+        visited_urls.add(url)
         response = http_backoff("GET", url, headers=headers, **params)
         hf_raise_for_status(response)
         items = response.json()

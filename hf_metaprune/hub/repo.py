@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from ..errors import HubError, MissingFileError, OptionError, PublishConflictError
 from ..files.layout import CARD
 from ..files.names import is_repo_id
+from ..files.reading import read_regular
 from .client import hub_api, hub_errors, scrub
 from .files import HubFiles
 
@@ -218,4 +219,4 @@ def read_text(repo: Repo, path: str, commit: str, limit: int) -> str:
         FormatError: the file is larger than `limit` bytes.
     """
     files = HubFiles(repo.repo_id, path, revision=commit, token=repo.token, limit=limit)
-    return files.path(path).read_bytes().decode("utf-8", "replace")  # unlike read_text, keeps the line ends
+    return read_regular(files.path(path), limit).decode("utf-8", "replace")

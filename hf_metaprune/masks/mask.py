@@ -12,8 +12,26 @@ import numpy as np
 
 from ..errors import FormatError, OptionError
 
-MAX_UNITS = 1 << 20
-"""Largest number of units in one layer. The limit guards against files from strangers that would fill the memory."""
+MAX_LAYERS, MAX_UNITS, MAX_ALL_UNITS = 10_000, 1 << 20, 1 << 22
+"""Most layers of a network, most units of one layer, and most units of all layers together.
+
+The limits guard against files from strangers that would fill the memory. The largest networks have 300,000 units.
+"""
+
+
+def check_sizes(sizes: Mapping[str, Any]) -> None:
+    """Check the numbers of units of layers that a stranger's file states.
+
+    Raises:
+        FormatError: there are too many layers or units, or a number is not a positive whole one.
+    """
+    if len(sizes) > MAX_LAYERS:
+        raise FormatError(f"there are {len(sizes)} layers; at most {MAX_LAYERS} are read")
+    for name, size in sizes.items():
+        if type(size) is not int or not 0 < size <= MAX_UNITS:
+            raise FormatError(f"layer {name[:60]!r} has {str(size)[:40]} units, not 1 to {MAX_UNITS}")
+    if (total := sum(sizes.values())) > MAX_ALL_UNITS:
+        raise FormatError(f"layers of {total} units together; at most {MAX_ALL_UNITS} are read")
 
 
 def keep_count(size: int, ratio: float) -> int:
@@ -308,11 +326,11 @@ class Mask(Mapping[str, np.ndarray]):
         }
 
     @classmethod
-    def unpack(cls, packed: Mapping[str, Mapping[str, Any]]) -> Mask:
+    def unpack(cls, packed_layers: Mapping[str, Mapping[str, Any]]) -> Mask:
         """Return the mask that `pack` has turned into JSON values.
 
         Args:
-            packed: what `pack` returns.
+            packed_layers: what `pack` returns.
 
         Returns:
             A mask that equals the packed one.
@@ -325,16 +343,22 @@ class Mask(Mapping[str, np.ndarray]):
             >>> Mask.unpack({"conv1": {"size": 4, "kept": 2, "bits": "oA=="}})["conv1"]
             array([0, 2])
         """
-        if not isinstance(packed, Mapping):
+        if not isinstance(packed_layers, Mapping):
             raise FormatError("masks: expected a mapping from layer to {size, kept, bits}")
+        try:
+            check_sizes(
+                {str(n): part.get("size") if isinstance(part, Mapping) else None for n, part in packed_layers.items()}
+            )
+        except FormatError as error:
+            raise FormatError(f"masks: {error}") from error
         flags = {}
-        for name, layer in packed.items():
+        for name, layer in packed_layers.items():
             try:
                 size, kept, bits = layer["size"], layer["kept"], layer["bits"]
                 raw = np.frombuffer(base64.b64decode(bits, validate=True), dtype=np.uint8)
             except (KeyError, TypeError, ValueError) as error:
                 raise FormatError(f"mask of layer {name!r} cannot be read: {error}") from error
-            if type(size) is not int or not 0 < size <= MAX_UNITS or len(raw) != (size + 7) // 8:
+            if len(raw) != (size + 7) // 8:
                 raise FormatError(f"mask of layer {name!r}: a bitmap of {len(raw)} bytes does not fit size {size!r}")
             ones = np.unpackbits(raw)
             if ones[size:].any() or type(kept) is not int or ones.sum() != kept:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from ..data.preprocessing import Preprocessing
 from ..errors import FormatError
 from ..files.layout import CONFIG, PREPROCESSOR, WEIGHTS
 from ..files.names import user_path
+from ..files.reading import copy_regular, is_present, sha256_file
 from ..files.storage import read_json
 from ..masks.mask import Mask
 from .architectures.architecture import Architecture
@@ -25,19 +24,6 @@ from .architectures.lookup import find_architecture
 from .configuration import MetaPrunedConfig
 from .modeling import MetaPrunedForImageClassification
 from .weights import load_weights
-
-
-def sha256_file(path: Path) -> str:
-    """Return the sha256 of a file in hex, which the Hub shows for large files, too."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256(file)
-
-
-def _sha256(file: Any) -> str:  # Python 3.10
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
 
 
 @dataclass
@@ -66,7 +52,7 @@ class BaseModel:
     """sha256 of the base's ``model.safetensors``, in hex; it identifies the base."""
     preprocessing: Preprocessing
     """How images are prepared for the network."""
-    network: nn.Module
+    network: nn.Module = field(repr=False)
     """The network in float32 and eval mode."""
     label_names: tuple[str, ...] = ()
     """The base's own classes in order; empty if its config names none."""
@@ -100,7 +86,7 @@ class BaseModel:
         preprocessing = _read_preprocessing(config, path)
         family = find_architecture(library, architecture)
         weights = path / WEIGHTS
-        if not weights.exists() and any(path.glob("*.bin")):
+        if not is_present(weights) and any(path.glob("*.bin")):
             raise FormatError(
                 f"{path} has weights as a pickle, which may run code: save them as {WEIGHTS} (timm's save_for_hf does "
                 "with safe_serialization=True)"
@@ -218,8 +204,8 @@ class BaseModel:
         assert self.path is not None
         out.mkdir(parents=True, exist_ok=True)
         for name in (CONFIG, WEIGHTS, PREPROCESSOR):
-            if (self.path / name).exists():
-                shutil.copyfile(self.path / name, out / name)
+            if is_present(self.path / name):
+                copy_regular(self.path / name, out / name)
 
 
 def identify(config: Mapping[str, Any], path: Path) -> tuple[str, str, dict[str, Any]]:
@@ -261,7 +247,7 @@ def _label_names(config: Mapping[str, Any], path: Path) -> tuple[str, ...]:
 def _read_preprocessing(config: Mapping[str, Any], path: Path) -> Preprocessing:
     if isinstance(config.get("pretrained_cfg"), dict):
         return Preprocessing.from_config(config["pretrained_cfg"])
-    if not (path / PREPROCESSOR).exists():
+    if not is_present(path / PREPROCESSOR):
         raise FormatError(f"{path} says nothing of image preprocessing: add {PREPROCESSOR} or a pretrained_cfg")
     return Preprocessing.from_processor(path)
 

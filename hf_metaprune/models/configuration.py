@@ -1,19 +1,33 @@
 """`MetaPrunedConfig`: the content of a sliced model's ``config.json``. Importing this module imports no network."""
 
 # No `from __future__ import annotations` here: the strict config checks its fields by their real types.
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassError
 from transformers.configuration_utils import PreTrainedConfig
 
 from ..data.task import MAX_LABELS
-from ..errors import FormatError
+from ..errors import FormatError, reason
+from ..files.counts import Counts
 from ..files.layout import FORMAT_VERSION
-from ..masks.mask import Mask
+from ..masks.mask import MAX_LAYERS, MAX_UNITS, Mask
 from ..version import __version__
 
 if TYPE_CHECKING:
     from .architectures.architecture import Architecture
+
+_LABEL_COUNTS = dict.fromkeys(("id2label", "label2id", "synsets"), MAX_LABELS)
+COUNTS = Counts(
+    items_by_key={"masks": MAX_LAYERS, **_LABEL_COUNTS},
+    values=5000,
+    values_by_key={"masks": 5 * MAX_LAYERS, **_LABEL_COUNTS},
+    text=MAX_UNITS,
+)
+"""The most that a config may hold; transformers needs a second for it."""
+DTYPE_NAMES = ("float16", "bfloat16", "float32", "float64")
+"""Types of weights that a config may name, with or without ``torch.`` before them."""
 
 
 @strict
@@ -29,6 +43,8 @@ class MetaPrunedConfig(PreTrainedConfig):
         >>> config.mask() == mask, config.num_labels
         (True, 2)
         >>> config.validate()  # an exact mask and sound labels raise no error
+        >>> MetaPrunedConfig.from_dict(config.to_dict()).mask() == mask
+        True
         >>> config.base_model = {"library": "timm", "architecture": "resnet50", "model_args": {}}
         >>> config.architecture().name
         'timm-resnet'
@@ -69,6 +85,31 @@ class MetaPrunedConfig(PreTrainedConfig):
         if kwargs.get("num_labels", 0) > MAX_LABELS:  # transformers would make a name for each
             raise FormatError(f"a model of {kwargs['num_labels']} labels; at most {MAX_LABELS} are read")
         super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Make a config of the content of a ``config.json``.
+
+        Args:
+            config_dict: the content.
+            kwargs: those of transformers' ``from_dict``.
+
+        Returns:
+            The config; with the arguments that it did not use if ``return_unused_kwargs`` is set.
+
+        Raises:
+            FormatError: a value has a wrong type or is too large, or the format version is newer.
+        """
+        dtype = config_dict.get("dtype")
+        if dtype is not None and str(dtype).removeprefix("torch.") not in DTYPE_NAMES:
+            raise FormatError(f"dtype {str(dtype)[:40]!r} must be one of: {', '.join(DTYPE_NAMES)}")
+        try:
+            COUNTS.check({field.name: config_dict.get(field.name) for field in fields(cls)})
+            return super().from_dict(config_dict, **kwargs)
+        except StrictDataclassError as error:
+            raise FormatError(" ".join(str(error).split())) from error
+        except (TypeError, ValueError, AttributeError, LookupError, RecursionError) as error:
+            raise FormatError(reason(error)) from error
 
     def mask(self) -> Mask:
         """Return the unpacked masks.

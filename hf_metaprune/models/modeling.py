@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
-from ..errors import FormatError
+from ..errors import FormatError, printable, reason
 from ..masks.mask import Mask
 from ..masks.scores import ScoreMask
 from .architectures.architecture import Architecture
@@ -72,15 +74,36 @@ class MetaPrunedForImageClassification(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """Load a model as transformers does, then refill the buffers that are not stored.
+        """Load a model as transformers does, check that its weights are whole, and refill what is not stored.
 
         Args:
             args: positional arguments of transformers' ``from_pretrained``.
             kwargs: its keyword arguments.
+
+        Returns:
+            The model; with transformers' account of the loading if ``output_loading_info`` is set.
+
+        Raises:
+            FormatError: the weights are damaged, or do not fit the config; tensors of other shapes are allowed if
+                ``ignore_mismatched_sizes`` is set.
         """
-        model_or_pair = super().from_pretrained(*args, **kwargs)
-        (model_or_pair[0] if isinstance(model_or_pair, tuple) else model_or_pair).place_outputs()
-        return model_or_pair
+        wants_info, may_differ = kwargs.pop("output_loading_info", False), kwargs.pop("ignore_mismatched_sizes", False)
+        kwargs.setdefault("use_safetensors", True)  # or transformers would read a pickle
+        name = printable(str(args[0] if args else kwargs.get("pretrained_model_name_or_path")))
+        try:
+            model, info = super().from_pretrained(
+                *args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
+            )
+        except SafetensorError as error:
+            raise FormatError(f"the weights of {name} cannot be read: {reason(error)}; fetch them again") from error
+        if info["missing_keys"]:
+            raise FormatError(f"the weights of {name} lack {_few(info['missing_keys'])}")
+        if info["mismatched_keys"] and not may_differ:
+            raise FormatError(f"tensors of {name} do not fit its config: {_few(info['mismatched_keys'])}")
+        if unsound_names := [n for n, p in model.named_parameters() if not (p.is_meta or p.isfinite().all())]:
+            raise FormatError(f"tensors of {name} have values that are not finite: {_few(unsound_names)}")
+        model.place_outputs()
+        return (model, info) if wants_info else model
 
     def place_outputs(self) -> None:
         """Set again the channels at which branches write into the stream, after buffers were emptied."""
@@ -179,6 +202,12 @@ class MetaPrunedForImageClassification(PreTrainedModel):
         if return_dict is False:
             return (logits,) if loss is None else (loss, logits)
         return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits)
+
+
+def _few(keys: Iterable[Any]) -> str:
+    """Return the first names of tensors, of which transformers gives some with their shapes."""
+    names = sorted(key if isinstance(key, str) else str(key[0]) for key in keys)
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 @lru_cache(maxsize=8)  # a bank's entries are slices of one network

@@ -13,12 +13,13 @@ from ..data.preprocessing import Preprocessing
 from ..data.task import check_labels
 from ..errors import BaseMismatchError, DataError, FormatError, OptionError, reason
 from ..files.layout import BANK_FILE, CONFIG, SCORES, WEIGHTS
+from ..files.reading import is_present
 from ..files.storage import read_json
 from .configuration import MetaPrunedConfig
 from .modeling import MetaPrunedForImageClassification
 from .score_file import load_scores
 from .weight_file import check_metadata, header_metadata, write_weights
-from .weights import load_weights, unreadable_file_error
+from .weights import check_tensor_count, load_weights, unreadable_file_error
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -80,6 +81,7 @@ def check_header(folder: Path, config: MetaPrunedConfig, model: MetaPrunedForIma
     """
     path = folder / WEIGHTS
     try:
+        check_tensor_count(path)
         with safe_open(str(path), framework="pt") as file:
             metadata, names = file.metadata() or {}, set(file.keys())
             tensors_in_file = {n: (tuple((s := file.get_slice(n)).get_shape()), s.get_dtype()) for n in names}
@@ -103,7 +105,7 @@ def load_config(folder: Path) -> MetaPrunedConfig:
     Raises:
         FormatError: the config is missing, malformed, of another model type, or of a newer format version.
     """
-    if (folder / BANK_FILE).exists():
+    if is_present(folder / BANK_FILE):
         raise FormatError(
             f"{folder} is a bank, not a model; its models are listed by `hf-metaprune bank show {folder}`"
         )
@@ -121,10 +123,6 @@ def load_config(folder: Path) -> MetaPrunedConfig:
         raise type(error)(f"{folder / CONFIG}: {error}") from error
     except (TypeError, ValueError, AttributeError, LookupError) as error:
         raise FormatError(f"{folder / CONFIG}: {reason(error)}") from error
-    except Exception as error:
-        if type(error).__name__.startswith("StrictDataclass"):
-            raise FormatError(f"{folder / CONFIG}: {' '.join(str(error).split())}") from error
-        raise
 
 
 def load_model(folder: Path, expected: str | None = None) -> MetaPrunedForImageClassification:
@@ -153,6 +151,6 @@ def load_model(folder: Path, expected: str | None = None) -> MetaPrunedForImageC
     model.load_state_dict(state, assign=True)
     model.place_outputs()
     model.config.dtype = "float32"
-    if (folder / SCORES).exists():
+    if is_present(folder / SCORES):
         model.score_mask = load_scores(folder / SCORES, model.mask().sizes, str(base_sha256))
     return model.eval()

@@ -13,7 +13,7 @@ from ..errors import BaseMismatchError, FormatError, OptionError
 from ..files.layout import FORMAT_VERSION
 from ..files.storage import write_bytes
 from ..masks.scores import ScoreMask
-from .weights import sort_metadata, unreadable_file_error
+from .weights import check_tensor_count, sort_metadata, unreadable_file_error
 
 BYTES_PER_UNIT, HEADER_BYTES = 8, 2 << 20
 
@@ -49,6 +49,7 @@ def load_scores(path: Path, sizes: Mapping[str, int], base_sha256: str) -> Score
         BaseMismatchError: the scores belong to another base.
     """
     try:
+        check_tensor_count(path)
         if path.stat().st_size > max_score_bytes(sizes):
             raise FormatError(f"{path} has {path.stat().st_size} bytes, more than scores of the base can have")
         with safe_open(str(path), framework="pt") as file:

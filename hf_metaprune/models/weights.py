@@ -7,30 +7,47 @@ from collections.abc import Collection
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from ..errors import FormatError, reason
 from ..files.layout import WEIGHTS
+from ..files.reading import check_regular, is_present
 
 FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+MAX_TENSORS, MAX_DIMENSIONS = 20_000, 64
 INTEGER_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
 
 
 def unreadable_file_error(path: Path, error: Exception) -> FormatError:
     """Return the error to raise if a file of tensors cannot be read."""
-    if not path.exists():
+    if not is_present(path):
         return FormatError(f"{path} is missing")
     return FormatError(f"{path} cannot be read: {reason(error)}; it may be cut short, fetch it again")
+
+
+def check_tensor_count(path: Path) -> None:
+    """Check that a file is a regular one, and does not list more tensors than any network has.
+
+    Raises:
+        FormatError: it lists too many, or is no regular file.
+        OSError, SafetensorError: the file cannot be read.
+    """
+    check_regular(path)
+    with safe_open(str(path), framework="pt") as file:
+        if (count := len(file.keys())) > MAX_TENSORS:
+            raise FormatError(f"{path} has {count} tensors; at most {MAX_TENSORS} are read")
 
 
 def load_weights(path: Path) -> dict[str, torch.Tensor]:
     """Load all tensors of a file by name, those of floating point in float32.
 
     Raises:
-        FormatError: the file is missing or damaged, or a tensor has an unusual dtype or a value that is not finite.
+        FormatError: the file is missing, damaged or no regular file, or a tensor has an unusual dtype or a value that
+            is not finite.
     """
     try:
+        check_tensor_count(path)
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise unreadable_file_error(path, error) from error
@@ -38,6 +55,8 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
     for name, tensor in tensors.items():
         if tensor.dtype not in FLOAT_DTYPES + INTEGER_DTYPES:
             raise FormatError(f"{path}: tensor {name[:100]} is of type {tensor.dtype}")
+        if tensor.ndim > MAX_DIMENSIONS:
+            raise FormatError(f"{path}: tensor {name[:100]} has {tensor.ndim} dimensions")
         dtype = torch.float32 if tensor.dtype in FLOAT_DTYPES else tensor.dtype
         state[name] = tensor.to(dtype, copy=True)  # a copy, because the loaded tensor may lie in the file
         if tensor.dtype in FLOAT_DTYPES and not torch.isfinite(state[name]).all():

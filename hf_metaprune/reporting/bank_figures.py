@@ -48,27 +48,27 @@ def positions(iou: np.ndarray) -> np.ndarray:
 
 
 @with_style
-def map_figure(places: np.ndarray, voters: int = 0, target: int | None = None, numbered: bool = False) -> Any:
+def map_figure(places: np.ndarray, voters: int = 0, target: int | None = None, show_numbers: bool = False) -> Any:
     """Draw a map of tasks: tasks that keep the same units are near each other.
 
     Args:
         places: (n, 2), the points of the tasks, from `positions`.
         voters: how many tasks vote; they are the first ones, and are marked with their rank.
         target: the row of the new task, if there is one.
-        numbered: whether every task is shown as its number, from 1.
+        show_numbers: whether every task is shown as its number, from 1.
 
     Returns:
         A matplotlib figure.
     """
     picture, axes = figure(WIDTH, 3.8)
     other_tasks = [i for i in range(len(places)) if i >= voters and i != target]
-    opacity = 0 if numbered else 0.6  # invisible points still set the limits of the axes
+    opacity = 0 if show_numbers else 0.6  # invisible points still set the limits of the axes
     axes.scatter(*places[other_tasks].T, s=26, color=GRAY, alpha=opacity, label="tasks of the bank", linewidth=0)
     if target is not None:  # larger than a voter, because a single voter has the same place and covers it
         axes.scatter(*places[[target]].T, s=300, color=ORANGE, marker="*", label="your task", linewidth=0)
     if voters:
         axes.scatter(*places[:voters].T, s=32, color=BLUE, marker="s", label="tasks that vote", linewidth=0)
-    for i in other_tasks if numbered else []:
+    for i in other_tasks if show_numbers else []:
         axes.annotate(str(i + 1), places[i], ha="center", va="center", fontsize=7, color=BLUE)
     for i in range(voters):
         axes.annotate(str(i + 1), places[i], xytext=(5, 4), textcoords="offset points", fontweight="bold")

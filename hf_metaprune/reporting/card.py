@@ -11,9 +11,13 @@ from typing import Any, ClassVar
 import yaml
 
 from ..errors import FormatError, reason
+from ..files.storage import MAX_DEPTH
 
 MAX_CARD_BYTES = 2 << 20
 """Larger cards are neither read nor written."""
+MAX_YAML_EVENTS = 100_000
+"""Most values in a card's YAML, with the begin and the end of each list; a card of 10,000 labels has fewer."""
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 FRONT_PATTERN = re.compile(r"\A\ufeff?---[ \t]*\r?\n(.*?)\r?\n?^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
 YAML_ERRORS = (
     *(yaml.YAMLError, ValueError, RecursionError, OverflowError),
@@ -175,7 +179,7 @@ def split_card(content: str) -> tuple[dict[str, Any], str]:
     if len(front[1]) > MAX_CARD_BYTES:
         raise FormatError(f"the card's YAML has more than {MAX_CARD_BYTES} characters")
     try:
-        data = yaml.load(front[1], Loader=_PlainLoader)
+        data = _load_yaml(front[1])
     except YAML_ERRORS as error:
         raise FormatError(f"the card's YAML cannot be read: {reason(error)}") from error
     if not isinstance(data, dict | None):
@@ -195,13 +199,22 @@ def markdown_table(header: list[str], rows: list[list[str]], numbers: int = 0) -
     return "\n".join("| " + " | ".join(row) + " |" for row in [header, dashes, *rows])
 
 
-class _PlainLoader(yaml.SafeLoader):
-    """A YAML loader that refuses aliases, because nested ones make a huge object of a short text."""
+def _load_yaml(text: str) -> Any:
+    """Load a YAML text after a check of its size.
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
+    Aliases are refused, because nested ones make a huge object of a short text.
+
+    Raises:
+        yaml.YAMLError: the text is malformed, has aliases, too many values, or too many levels.
+    """
+    depth = 0
+    for count, event in enumerate(yaml.parse(text, Loader=_LOADER)):
+        if isinstance(event, yaml.AliasEvent):
             raise yaml.YAMLError("aliases are not allowed")
-        return super().compose_node(parent, index)
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if count > MAX_YAML_EVENTS or depth > MAX_DEPTH:
+            raise yaml.YAMLError(f"more than {MAX_YAML_EVENTS} values or {MAX_DEPTH} levels")
+    return yaml.load(text, Loader=_LOADER)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -246,7 +259,7 @@ def _edit_front(existing: str, data: Mapping[str, Any]) -> str:
 
 def _parses_as(text: str, data: Mapping[str, Any]) -> bool:
     try:
-        return yaml.load(text, Loader=_PlainLoader) == data
+        return _load_yaml(text) == data
     except YAML_ERRORS:
         return False
 

@@ -12,8 +12,10 @@ from ..masks.mask import Mask
 
 LEAST_RANGE = 25
 """Points of accuracy that an axis covers at least: less would make noise look like a difference."""
-MAX_CONFUSION = 60
-"""Most classes of a confusion matrix: a larger one cannot be read."""
+MAX_CONFUSION, MAX_WRITTEN = 60, 20
+"""Most classes of a confusion matrix, and most for which the numbers are written into it."""
+MAX_DRAWN_VOTERS, MAX_DRAWN_LAYERS = 20, 100
+"""Most voters and layers of a drawing of the votes."""
 
 
 @with_style
@@ -67,14 +69,14 @@ def confusion_figure(confusion: list[list[int]], labels: list[str]) -> Any:
     """
     matrix = np.array(confusion, dtype=float)
     shares = matrix / matrix.sum(1, keepdims=True).clip(1)
-    side = 2.2 + 0.42 * len(labels)
+    side = 2.2 + 0.42 * min(len(labels), MAX_WRITTEN) + 0.15 * max(0, len(labels) - MAX_WRITTEN)
     picture, axes = figure(side, side)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="none")
     names = [short_name(label) for label in labels]
     axes.set_xticks(range(len(labels)), names, rotation=60, ha="right")
     axes.set_yticks(range(len(labels)), names)
     axes.set(xlabel="predicted", ylabel="true")
-    if len(labels) <= 20:
+    if len(labels) <= MAX_WRITTEN:
         for i, j in np.ndindex(matrix.shape):
             color = "white" if shares[i, j] > 0.5 else "black"
             axes.text(j, i, f"{matrix[i, j]:.0f}", ha="center", va="center", color=color)

@@ -23,7 +23,7 @@ class Mistake:
 
     label: str
     """The true class."""
-    predicted: str
+    predicted_label: str
     """The class that the model predicts."""
     score: float
     """The probability of the predicted class, in [0, 1]."""
@@ -42,13 +42,13 @@ def worst_mistakes(logits: torch.Tensor, images: ImageSet, labels: Sequence[str]
     Returns:
         At most `MAX_MISTAKES` mistakes.
     """
-    scores, predicted = logits.float().softmax(1).max(1) if len(logits) else (torch.empty(0), torch.empty(0))
-    misclassified = torch.nonzero(predicted != images.targets).flatten()
-    order = misclassified[torch.argsort(scores[misclassified], descending=True, stable=True)][:MAX_MISTAKES]
+    scores, predictions = logits.float().softmax(1).max(1) if len(logits) else (torch.empty(0), torch.empty(0))
+    indices = torch.nonzero(predictions != images.targets).flatten()
+    order = indices[torch.argsort(scores[indices], descending=True, stable=True)][:MAX_MISTAKES]
     return [
         Mistake(
             labels[int(images.targets[i])],
-            labels[int(predicted[i])],
+            labels[int(predictions[i])],
             round(float(scores[i]), 4),
             thumbnail(images.images[i]),
         )

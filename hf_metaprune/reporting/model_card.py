@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote
 
+from ..errors import printable
 from ..files.layout import CONFIG, FORMAT_VERSION, SCORES, UNITS_PICTURE, WEIGHTS
 from ..files.names import is_repo_id
+from ..files.reading import sha256_file
 from ..files.storage import read_json
 from ..hub.client import LIBRARY, TAG
 from ..masks.packing import pack_mask
-from ..models.base_model import sha256_file
 from ..text import escape_markdown
 from .adapted import AdaptedModel
 from .card import Card, markdown_table
@@ -135,11 +136,12 @@ class ModelCard(Card):
         report = self.report
         if not report.test_images:
             return None
-        dataset = {"type": report.source if is_repo_id(report.source) else "image-folder", "name": report.source}
+        source = printable(report.source)
+        dataset = {"type": source if is_repo_id(source) else "image-folder", "name": source}
         metric = {"type": "accuracy", "value": round(report.accuracy, 4), "name": "Accuracy", "verified": False}
         result = {
             "task": {"type": PIPELINE, "name": "Image Classification"},
-            "dataset": dataset | {"split": report.evaluated_on[:60]},
+            "dataset": dataset | {"split": printable(report.evaluated_on[:60])},
             "metrics": [metric],
         }
         return [{"name": self.name, "results": [result]}]

@@ -18,8 +18,16 @@ from ..masks.mask import Mask
 from ..masks.packing import unpack_mask
 from ..text import quantity
 from .adapted import AdaptedModel
-from .figures import MAX_CONFUSION, agreement_figure, confusion_figure, curve_figure, vote_figure
-from .report import AdaptReport, voter_name
+from .figures import (
+    MAX_CONFUSION,
+    MAX_DRAWN_LAYERS,
+    MAX_DRAWN_VOTERS,
+    agreement_figure,
+    confusion_figure,
+    curve_figure,
+    vote_figure,
+)
+from .report import OPTION_NAMES, VERSION_PATTERN, AdaptReport, voter_name
 
 MAX_SHOWN_LABELS = 12
 TIME_CAPTION = "to make it"
@@ -51,7 +59,7 @@ def _page(result: AdaptedModel) -> dict[str, Any]:
         "mistakes": [
             {
                 "label": mistake.label,
-                "predicted": mistake.predicted,
+                "predicted": mistake.predicted_label,
                 "score": f"{mistake.score:.0%}",
                 "image": data_uri(mistake.jpeg),
             }
@@ -201,7 +209,7 @@ def _voter_masks(report: AdaptReport, mask: Mask) -> dict[str, Mask]:
 
 def _agreement(report: AdaptReport) -> Markup | None:
     voters = len(report.neighbors)
-    if voters < 2 or not report.vote_agreement:
+    if not (1 < voters <= MAX_DRAWN_VOTERS and 0 < len(report.vote_agreement) <= MAX_DRAWN_LAYERS):
         return None
     return svg_markup(
         svg(agreement_figure(report.vote_agreement, voters), "How many voters keep the chosen units, by layer")
@@ -224,7 +232,7 @@ def _sizes(report: AdaptReport) -> list[list[str]]:
             "multiply-adds per image",
             f"{report.macs:,}",
             f"{report.base_macs:,}",
-            f"{report.macs / report.base_macs:.1%}",
+            f"{report.macs / max(1, report.base_macs):.1%}",
         ],
     ]
     if report.latency_ms:
@@ -245,7 +253,7 @@ def _baseline_flops(report: AdaptReport) -> list[list[Any]]:
         return []
     own_flops = report.training_flops + report.retrieval_flops + report.preparation_flops
     flops_by_way = {"this way, the search of the bank included": own_flops, **report.baseline_flops}
-    largest = max(flops_by_way.values())
+    largest = max(1, *flops_by_way.values())
     return [
         [name, bar(flops / largest), f"{flops / 1e9:,.0f}", f"{flops / max(1, own_flops):.1f}"]
         for name, flops in flops_by_way.items()
@@ -279,7 +287,7 @@ def _commit_link(source: dict[str, Any], name: str) -> Markup:
 
 def command(report: AdaptReport) -> str:
     """Return the command line that makes the model again."""
-    version, repo, source = report.versions.get("hf_metaprune", ""), report.bank.get("repo_id"), report.source
+    version, repo, source = str(report.versions.get("hf_metaprune", "")), report.bank.get("repo_id"), report.source
     places = {
         "BANK": None if repo else report.bank.get("name"),
         "DATA": None if is_repo_id(source) else source,
@@ -288,12 +296,13 @@ def command(report: AdaptReport) -> str:
     words = ["hf-metaprune", "adapt", str(repo or "BANK"), source if is_repo_id(source) else "DATA", "--out", "MODEL"]
     if repo and report.bank.get("revision"):
         words += ["--revision", str(report.bank["revision"])]
-    for name, value in report.given.items():
-        words += _flag(name, value)
+    for name in [name for name in report.given if name in OPTION_NAMES]:
+        words += _flag(name, report.given[name])
     if "seed" not in report.given:
         words += ["--seed", str(report.seed)]
     line = " ".join(shlex.quote(" ".join(word.split())) for word in words)
-    return "\n".join([f"pip install hf-metaprune=={version}", *comments, line])
+    package = f"hf-metaprune=={version}" if VERSION_PATTERN.fullmatch(version) else "hf-metaprune"
+    return "\n".join([f"pip install {package}", *comments, line])
 
 
 def _flag(name: str, value: Any) -> list[str]:

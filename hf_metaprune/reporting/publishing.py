@@ -13,6 +13,7 @@ from typing import Any
 from ..errors import FormatError, HubError
 from ..files.layout import BANK_FILE, CARD, CONFIG, MODEL_FILES, WEIGHTS
 from ..files.names import is_repo_id
+from ..files.reading import check_regular, is_present, read_regular
 from ..files.storage import parse_json
 from ..hub.files import MAX_SMALL_BYTES
 from ..hub.repo import STARTER_FILES, Operation, Published, Repo, read_text
@@ -110,12 +111,11 @@ def publish_model(
 def _own_card(result: AdaptedModel) -> str | None:
     """Return the card in the folder that a model was loaded from, or None if it cannot be read."""
     path = result.folder / CARD if result.folder is not None else None
-    if path is None or not path.is_file():
+    if path is None or not is_present(path):
         return None
+    check_regular(path)
     try:
-        if path.stat().st_size > MAX_CARD_BYTES:
-            raise FormatError(f"it has more than {MAX_CARD_BYTES} bytes")
-        content = path.read_bytes().decode("utf-8", "replace")
+        content = read_regular(path, MAX_CARD_BYTES).decode("utf-8", "replace")
         split_card(content)
     except FormatError as error:
         log.warning("the card %s is not sent: %s", path, error)

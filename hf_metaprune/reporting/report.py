@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from ..config import AdaptOptions, TrainingOptions
+from ..files.names import public_name
 from ..text import escape_markdown, quantity
 
 USAGE = [
@@ -29,6 +32,11 @@ FORMER_NAMES = {
     "alternatives": "baseline_flops",
 }
 """Names of fields in reports of earlier versions, with their names now."""
+OPTION_NAMES = frozenset(option.name for options in (AdaptOptions, TrainingOptions) for option in fields(options))
+"""The options that a model can be made with; a stranger's report may name others."""
+NEIGHBOR_KEYS = frozenset({"id", "labels", "sha256", "repo_id", "revision", "path", "score", "share", "masks"})
+"""What a report says about a neighbor."""
+VERSION_PATTERN = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+!-]{0,40}")
 SHOWN_OPTIONS = (
     *("neighbors", "by", "vote", "head", "recalibrate"),
     *("steps", "batch_size", "lr", "warmup_steps", "ema", "freeze_stem"),
@@ -245,9 +253,10 @@ class AdaptReport:
             name, labels = escape_markdown(voter_name(neighbor)), escape_markdown(", ".join(neighbor["labels"]))
             lines.append(f"| {name} | {neighbor['score']:.3f} | {labels} |")
         voters = len(self.neighbors)
-        units_by_votes = {
-            k: sum(votes.get(k, 0) for votes in self.vote_agreement.values()) for k in range(voters, -1, -1)
-        }
+        units_by_votes = dict.fromkeys(range(voters, -1, -1), 0)
+        for votes in self.vote_agreement.values():
+            for k in votes.keys() & units_by_votes.keys():
+                units_by_votes[k] += votes[k]
         shares = [
             f"{units} by {'none' if k == 0 else 'all' if k == voters else k}"
             for k, units in units_by_votes.items()
@@ -286,14 +295,27 @@ class AdaptReport:
         return [*lines, f"Seed {self.seed}, device {escape_markdown(self.device)}, {escape_markdown(versions)}."]
 
     def public_copy(self) -> AdaptReport:
-        """Return a copy to publish, without notes and names of files, because these may tell about this machine."""
+        """Return a copy to publish, without what may tell about this machine.
+
+        Notes, names of files, paths and values that this library does not know are left out.
+        """
         hidden_counts = {"note": len(self.notes), "unreadable image": len(self.skipped_images)}
         notes = [
             f"{quantity(count, noun)}: see the report where it was made"
             for noun, count in hidden_counts.items()
             if count
         ]
-        return replace(self, notes=notes, skipped_images=[])
+        known_options = {
+            name: {key: value for key, value in getattr(self, name).items() if key in OPTION_NAMES}
+            for name in ("options", "given")
+        }
+        bank = {key: value for key, value in self.bank.items() if key in ("name", "repo_id", "revision")}
+        if "name" in bank:
+            bank["name"] = public_name(str(bank["name"]))
+        neighbors = [{k: v for k, v in facts.items() if k in NEIGHBOR_KEYS} for facts in self.neighbors]
+        versions = {name: version for name, version in self.versions.items() if VERSION_PATTERN.fullmatch(str(version))}
+        known_values: dict[str, Any] = known_options | {"bank": bank, "neighbors": neighbors, "versions": versions}
+        return replace(self, notes=notes, skipped_images=[], source=public_name(self.source), **known_values)
 
 
 def voter_name(neighbor: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -9,14 +10,35 @@ from typing import Any
 
 import numpy as np
 
+from ..data.task import MAX_LABELS
 from ..drawing.style import drawn_png
 from ..errors import FormatError, reason
+from ..files.counts import Counts
 from ..files.layout import REPORT
 from ..files.storage import read_json, write_bytes, write_json
+from ..masks.mask import MAX_LAYERS
 from ..options import FORMER_OPTIONS
-from .figures import MAX_CONFUSION, agreement_figure, confusion_figure, curve_figure
+from .figures import MAX_CONFUSION, MAX_DRAWN_LAYERS, MAX_DRAWN_VOTERS, agreement_figure, confusion_figure, curve_figure
 from .model_card import ModelCard
 from .report import FORMER_NAMES, AdaptReport
+
+COUNTS = Counts(
+    items_by_key={
+        **dict.fromkeys(("labels", "accuracy_per_class", "confusion"), MAX_LABELS),
+        **dict.fromkeys(("vote_agreement", "iou_with_neighbors"), MAX_LAYERS),
+        "skipped_images": 100_000,
+        "losses": 200_000,
+    },
+    values_by_key={
+        "confusion": 2_000_000,
+        "losses": 200_000,
+        "skipped_images": 100_000,
+        **dict.fromkeys(("vote_agreement", "iou_with_neighbors"), 20 * MAX_LAYERS),
+    },
+)
+"""The most that a report may hold."""
+MAX_STEPS = 2000
+"""Most numbers of steps after which accuracies were measured."""
 
 
 def report_drawings(report: AdaptReport) -> dict[str, tuple[str, partial[Any]]]:
@@ -27,7 +49,7 @@ def report_drawings(report: AdaptReport) -> dict[str, tuple[str, partial[Any]]]:
     if np.any(report.confusion) and len(report.labels) <= MAX_CONFUSION:
         drawings["Confusion matrix"] = ("confusion.png", partial(confusion_figure, report.confusion, report.labels))
     voters = len(report.neighbors)
-    if voters > 1 and report.vote_agreement:
+    if 1 < voters <= MAX_DRAWN_VOTERS and 0 < len(report.vote_agreement) <= MAX_DRAWN_LAYERS:
         drawings["Votes"] = ("votes.png", partial(agreement_figure, report.vote_agreement, voters))
     return drawings
 
@@ -58,9 +80,11 @@ def load_report(path: Path) -> AdaptReport:
     values = {FORMER_NAMES.get(key, key): value for key, value in read_json(path).items()}
     field_names = {f.name for f in fields(AdaptReport)}
     try:
-        for key in ("options", "given"):
-            values[key] = {FORMER_OPTIONS.get(name, name): value for name, value in (values.get(key) or {}).items()}
-        report = AdaptReport(**{k: v for k, v in values.items() if k in field_names and v is not None})
+        known_values = {k: v for k, v in values.items() if k in field_names and v is not None}
+        _check_counts(known_values)
+        for key in {"options", "given"} & set(known_values):
+            known_values[key] = {FORMER_OPTIONS.get(name, name): value for name, value in known_values[key].items()}
+        report = AdaptReport(**known_values)
         report.accuracy_at_step = {int(k): v for k, v in report.accuracy_at_step.items()}
         report.baselines = {name: {int(k): v for k, v in steps.items()} for name, steps in report.baselines.items()}
         report.vote_agreement = {
@@ -74,6 +98,18 @@ def load_report(path: Path) -> AdaptReport:
     except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
         raise FormatError(f"{path} is not a report: {reason(error)}") from error
     return report
+
+
+def _check_counts(values: Mapping[str, Any]) -> None:
+    """Check how many items the values of a report have, before anything is made of them.
+
+    Raises:
+        ValueError: there are too many items, or a text is too long.
+    """
+    COUNTS.check(values)
+    curves = [values.get("accuracy_at_step", {}), *values.get("baselines", {}).values()]
+    if (steps := len({step for curve in curves for step in curve})) > MAX_STEPS:
+        raise ValueError(f"its accuracies are of {steps} different steps, more than {MAX_STEPS}")
 
 
 def _check_card(report: AdaptReport) -> None:
@@ -90,6 +126,9 @@ def _check_values(report: AdaptReport) -> None:
     Raises:
         ValueError: one of them has another type.
     """
+    _check_numbers(report)
+    if not all(isinstance(label, str) for label in report.labels):
+        raise ValueError("a label is not a text")
     plain_types = (str, int, float, bool, type(None))
     for name in ("options", "given", "bank", "versions"):
         for key, value in getattr(report, name).items():
@@ -100,3 +139,23 @@ def _check_values(report: AdaptReport) -> None:
         for key, value in getattr(report, name).items():
             if not isinstance(key, str) or not isinstance(value, (int, float)):
                 raise ValueError(f"its {name} has a value at {str(key)[:40]!r} that is not a number")
+
+
+def _check_numbers(report: AdaptReport) -> None:
+    """Check that all numbers, at all levels, are of a size that can be shown.
+
+    Raises:
+        ValueError: a number is infinite or huge, or an accuracy is outside 0 to 1.
+    """
+    pending: list[Any] = list(vars(report).values())
+    while pending:
+        part = pending.pop()
+        if isinstance(part, dict):
+            pending += [*part.keys(), *part.values()]
+        elif isinstance(part, (list, tuple)):
+            pending += part
+        elif isinstance(part, (int, float)) and part == part and not abs(part) < 2**63:
+            raise ValueError("a number is too large")
+    for curve in (report.accuracy_at_step, *report.baselines.values()):
+        if not all(value is None or value != value or 0 <= value <= 1 for value in curve.values()):
+            raise ValueError("an accuracy is outside 0 to 1")

@@ -80,19 +80,19 @@ class Query:
     """Where a similarity adds its notes for the user (``record.note``) and its FLOPs (``record.retrieval_flops``)."""
     patience: Patience = field(default_factory=Patience)
     """When to stop asking a Hub that fails."""
-    uncached: list[str] = field(default_factory=list)
+    uncached_ids: list[str] = field(default_factory=list)
     """Ids of the entries that are left out because they are not in the cache and the Hub must not be asked."""
 
     def _note_uncached(self, entry_id: str) -> None:
         """Add an entry to the one note about all entries that are not in the cache."""
-        if self.uncached:
+        if self.uncached_ids:
             self.record.notes.remove(self._uncached_note())
-        self.uncached.append(entry_id)
+        self.uncached_ids.append(entry_id)
         self.record.note(self._uncached_note())
 
     def _uncached_note(self) -> str:
-        id_list, more = ", ".join(self.uncached[:MAX_NAMED]), len(self.uncached) - MAX_NAMED
-        entries = quantity(len(self.uncached), "entry", "entries")
+        id_list, more = ", ".join(self.uncached_ids[:MAX_NAMED]), len(self.uncached_ids) - MAX_NAMED
+        entries = quantity(len(self.uncached_ids), "entry", "entries")
         return f"left out {entries} that the cache lacks, because the Hub must not be asked: {id_list}" + (
             f" and {more} more" if more > 0 else ""
         )

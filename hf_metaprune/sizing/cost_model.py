@@ -32,7 +32,7 @@ class _Work:
     """FLOPs per entry of a weight, by the weight's name."""
     units: Mapping[str, float]
     """FLOPs per unit that no weight accounts for, such as attention between tokens, by layer."""
-    fixed: float
+    constant_flops: float
     """FLOPs that do not depend on the units."""
 
 
@@ -107,7 +107,7 @@ class CostModel:
     def _sum(self, work: _Work, counts: Mapping[str, int]) -> int:
         entries = self._entries(counts)
         by_weights = sum(flops * entries[tensor] for tensor, flops in work.weights.items())
-        return round(by_weights + sum(flops * counts[name] for name, flops in work.units.items()) + work.fixed)
+        return round(by_weights + sum(flops * counts[name] for name, flops in work.units.items()) + work.constant_flops)
 
 
 def _measure(whole: MetaPrunedForImageClassification, pixels: torch.Tensor, frozen_stem: bool) -> tuple[_Work, _Work]:
@@ -125,18 +125,18 @@ def _measure(whole: MetaPrunedForImageClassification, pixels: torch.Tensor, froz
     module_flops = {path: flops / len(pixels) for path, flops in module_flops.items()}
     owner_flops = {path: module_flops.get(path, 0.0) for path in owners}
     branch_flops = _branch_flops(whole.layers, module_flops, owner_flops)
-    fixed = total - sum(owner_flops.values()) - sum(branch_flops.values())
+    constant_flops = total - sum(owner_flops.values()) - sum(branch_flops.values())
     per_entry = {path: flops / owners[path].weight.numel() for path, flops in owner_flops.items()}
     per_unit = {
         layer.name: branch_flops[layer.name] / layer.size for layer in whole.layers if layer.name in branch_flops
     }
     products = _count_products(whole, owners, pixels, frozen_stem)
     return (
-        _Work({f"{path}.weight": flops for path, flops in per_entry.items()}, per_unit, fixed),
+        _Work({f"{path}.weight": flops for path, flops in per_entry.items()}, per_unit, constant_flops),
         _Work(
             {f"{path}.weight": flops * products[path] for path, flops in per_entry.items()},
             {name: 3 * flops for name, flops in per_unit.items()},  # backward, each product needs two more
-            3 * fixed,
+            3 * constant_flops,
         ),
     )
 

@@ -107,8 +107,8 @@ class LearnableScores:
     @torch.no_grad()
     def fold(self) -> None:
         """Multiply the scores into the model's weights for good. This object cannot be used any more after that."""
-        for name, scaled in self._scaled_parameters().items():
-            self.model.get_parameter(name).copy_(scaled)
+        for name, scaled_parameter in self._scaled_parameters().items():
+            self.model.get_parameter(name).copy_(scaled_parameter)
 
 
 class ScoreHistory:

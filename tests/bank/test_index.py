@@ -84,3 +84,50 @@ def test_every_altered_page_is_noticed(own_bank: Bank) -> None:
 def _chunks(path: Path) -> list[pq.ColumnChunkMetaData]:
     group = pq.read_metadata(path).row_group(0)
     return [group.column(c) for c in range(group.num_columns)]
+
+
+def shorten_stated_size(path: Path, column: str) -> None:
+    """Change the unpacked size that a footer states for a column into 1000, in as many bytes."""
+    content = path.read_bytes()
+    start = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    chunk = next(c for c in _chunks(path) if c.path_in_schema == column)
+
+    def varint(value: int, length: int = 0) -> bytes:
+        value, parts = value << 1, []
+        while value > 0x7F or len(parts) < length - 1:
+            parts.append(value & 0x7F | 0x80)
+            value >>= 7
+        return bytes([*parts, value])
+
+    stated = varint(chunk.total_uncompressed_size)
+    assert content[start:].count(stated) == 1
+    path.write_bytes(content[:start] + content[start:].replace(stated, varint(1000, len(stated))))
+
+
+def test_the_headers_of_pages_count_too(own_bank: Bank) -> None:
+    """Readers take memory for what they say, whatever the footer says."""
+    path = own_bank.root / "index.parquet"
+    table = pq.read_table(path)
+    masks = pa.array([b"\xff" * 40_000_000] + [b""] * (len(table) - 1), pa.binary())
+    table = table.set_column(table.column_names.index("masks"), table.schema.field("masks"), masks)
+    pq.write_table(table, path, compression="zstd", use_dictionary=False)
+    shorten_stated_size(path, "masks")
+    with open(path, "rb") as file:
+        assert read_stated_size(file)[1] > 40_000_000
+    with pytest.raises(FormatError, match="states 4 rows and 4[0-9]{7} bytes"):
+        read_table(path)
+
+
+def test_an_index_has_few_columns_and_a_short_footer(own_bank: Bank) -> None:
+    path = own_bank.root / "index.parquet"
+    table = pq.read_table(path)
+    for count, message in ((250, "more than 200 columns"), (20_000, "end like a Parquet file")):
+        wide = pa.table(
+            {
+                **{f"c{i}": pa.nulls(len(table), pa.int8()) for i in range(count)},
+                **dict(zip(table.column_names, table.columns, strict=True)),
+            }
+        )
+        pq.write_table(wide, path)
+        with pytest.raises(FormatError, match=message):
+            read_table(path)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,7 +33,7 @@ def damage_flip(entry: Entry) -> None:
 
 
 def damage_nan(entry: Entry) -> None:
-    from hf_metaprune.models.base_model import sha256_file
+    from hf_metaprune.files.reading import sha256_file
 
     path = entry.folder / "model.safetensors"
     state = {n: t.clone() for n, t in load_file(path).items()}  # not mapped: the file is written over
@@ -125,10 +129,20 @@ def test_a_damaged_base_is_told_once(own_bank: Bank) -> None:
     assert (problem.entry_id, str(weights) in problem.what) == ("", True)
 
 
-def test_a_base_outside_of_the_bank_is_told_with_the_file(own_bank: Bank) -> None:
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("../../etc", "leads out of the bank"),
+        ("x" * 256, "too long"),
+        ("/".join("x" * 600), "too long"),
+        ([], "text"),
+        ("tasks/a/base", "entries"),
+    ],
+)
+def test_a_bad_path_of_the_base_is_told_with_the_file(own_bank: Bank, path: Any, message: str) -> None:
     meta = json.loads((own_bank.root / "bank.json").read_text())
-    edit_json(own_bank.root / "bank.json", base_model=meta["base_model"] | {"path": "../../etc"})
-    with pytest.raises(FormatError, match="bank.json: base_model: .*leads out of the bank"):
+    edit_json(own_bank.root / "bank.json", base_model=meta["base_model"] | {"path": path})
+    with pytest.raises(FormatError, match=f"bank.json: base_model: .*{message}"):
         Bank.open(own_bank.root)
 
 
@@ -147,3 +161,21 @@ def test_validation_sees_a_folder_the_index_lacks(own_bank: Bank) -> None:
     assert [p.entry_id for p in problems] == [entry.id]
     assert recover(Bank.open(own_bank.root)) == [entry.id]
     assert validate_bank(Bank.open(own_bank.root)) == []
+
+
+def test_what_repairs_a_bank_opens_and_writes_no_links(own_bank: Bank, tmp_path: Path) -> None:
+    damage_truncate(first(own_bank))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for name in (".rejected", ".locks"):
+        shutil.rmtree(own_bank.root / name, ignore_errors=True)
+        (own_bank.root / name).symlink_to(elsewhere)
+        with pytest.raises(FormatError, match=f"{name} is a symbolic link"):
+            repair_index(own_bank.root)
+        (own_bank.root / name).unlink()
+    assert list(elsewhere.iterdir()) == []
+    (own_bank.root / "bank.json").unlink()
+    (own_bank.root / "index.parquet").unlink()
+    os.mkfifo(own_bank.root / "index.parquet")
+    with pytest.raises(FormatError, match="index.parquet is a named pipe"):
+        repair_index(own_bank.root)

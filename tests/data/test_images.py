@@ -94,8 +94,8 @@ def test_a_few_corrupt_images_are_skipped_and_listed(tmp_path: Path, caplog: pyt
     assert len(image_set) == 199
     assert image_set.images.shape == (199, 3, 32, 32)
     assert image_set.targets.tolist() == (np.arange(199) % 2).tolist()
-    assert len(image_set.skipped) == 1
-    assert image_set.skipped[0].startswith("file 199")
+    assert len(image_set.skipped_images) == 1
+    assert image_set.skipped_images[0].startswith("file 199")
     assert "file 199" in caplog.text
 
 
@@ -183,7 +183,7 @@ def test_whatever_a_source_raises_is_a_corrupt_image() -> None:
         return {7: None, 8: {"bytes": None, "path": None}}.get(i, Image.new("RGB", (32, 32), RED))
 
     image_set = decode_images(fetch, np.zeros(300, dtype=np.int64), tiny_preprocessing())
-    assert (len(image_set), len(image_set.skipped)) == (298, 2)
+    assert (len(image_set), len(image_set.skipped_images)) == (298, 2)
 
 
 def test_images_as_long_as_a_bomb_are_refused() -> None:

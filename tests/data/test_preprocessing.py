@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_metaprune.data.preprocessing import Preprocessing
+from hf_metaprune.data.preprocessing import Preprocessing, crop_long_image
 from hf_metaprune.errors import FormatError
 from tests.tiny import tiny_preprocessing
 
@@ -120,3 +120,15 @@ def test_processors_that_do_something_else_are_refused(change: dict, tmp_path: P
     config = HALF | {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 64}} | change
     with pytest.raises(FormatError, match="preprocessor_config.json"):
         Preprocessing.from_processor(written(tmp_path, config))
+
+
+def test_of_a_long_image_only_the_middle_is_resized() -> None:
+    hostile = Preprocessing((3, 1024, 1024), crop_pct=0.5)
+    long_image = Image.new("RGB", (40 * 64, 64))
+    assert crop_long_image(long_image, hostile).size == (2 * 64 + 55, 64)  # 12 million pixels at 2048 pixels of height
+    assert crop_long_image(long_image.transpose(Image.Transpose.ROTATE_90), hostile).size == (64, 2 * 64 + 55)
+    for ours in (Preprocessing(), Preprocessing((3, 32, 32), crop_pct=1.0, crop_mode="squash")):
+        assert crop_long_image(long_image, ours) is long_image
+    assert crop_long_image(Image.new("RGB", (640, 480)), hostile).size == (640, 480)
+    with pytest.raises(FormatError, match="crop_pct"):
+        Preprocessing.from_config(hostile.to_config() | {"crop_pct": 0.4})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -132,8 +133,8 @@ def test_corrupt_files_are_named(tmp_path: Path) -> None:
     write_folder(tmp_path, per_class=40)
     (tmp_path / "bee" / "7.jpg").write_bytes(b"no picture")
     data = read(tmp_path)
-    assert len(data.skipped) == 1
-    assert "7.jpg" in data.skipped[0]
+    assert len(data.skipped_images) == 1
+    assert "7.jpg" in data.skipped_images[0]
     assert len(data.train) + len(data.evaluation) == 119
     for i in range(4):
         (tmp_path / "bee" / f"{2 * i}.png").write_bytes(b"no picture")
@@ -302,7 +303,7 @@ class Broken(torch.utils.data.Dataset):
 
 def test_items_that_cannot_be_read_are_skipped_and_named() -> None:
     data = read(Broken(120, (7,)))
-    assert data.skipped == ["item 7: the archive is damaged"]
+    assert data.skipped_images == ["item 7: the archive is damaged"]
     assert len(data.train) + len(data.evaluation) == 119
     for part in (data.train, data.evaluation):  # what comes after the skipped one still has its own label
         assert torch.equal(part.images[:, 0, 0, 0].long(), part.targets)
@@ -365,3 +366,42 @@ def test_only_the_form_of_a_hub_id_goes_to_the_hub(tmp_path: Path, monkeypatch: 
     for name in ("./owner/photos", "../photos", "~/photos", "photos", "a/b/c", str(tmp_path / "photos")):
         with pytest.raises(DataError, match="there is no file or folder"):
             read(name)
+
+
+def write_parquet_of_paths(folder: Path, other_path: str = "") -> Path:
+    """Write a parquet file beside photos that it names by their paths, the last one by another path."""
+    paths = [str(path) for path in sorted(write_folder(folder / "photos").rglob("*.*"))]
+    images = [{"bytes": None, "path": path} for path in [*paths[:-1], other_path or paths[-1]]]
+    rows = datasets.Dataset.from_dict({"image": images, "label": [i // 6 for i in range(18)]})
+    rows.to_parquet(folder / "rows.parquet")
+    return folder / "rows.parquet"
+
+
+def test_images_by_path_are_read_in_the_folder_of_the_data_set_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    picture(0, 99).save(tmp_path / "private.png")
+    (tmp_path / "link.png").symlink_to(tmp_path / "private.png")
+    file = write_parquet_of_paths(tmp_path / "own")
+    assert len(read(file).train) == len(read([str(file)]).train) == 15
+    for number, path in enumerate(
+        [f"{tmp_path}/private.png", "private.png", f"{tmp_path}/link.png", "own/../link.png"]
+    ):
+        file = write_parquet_of_paths(tmp_path / str(number), path)
+        (tmp_path / f"rows {number}").mkdir()
+        file_alone = file.rename(tmp_path / f"rows {number}" / file.name)
+        for source in (file_alone, [str(file_alone)], file_alone.parent, f"{file_alone.parent}/*.parquet"):
+            with pytest.raises(DataError, match=r"is not in the folder of the data set, and is not read"):
+                read(source)
+
+
+@pytest.mark.parametrize("name", ["../private/x.arrow", "/etc/passwd", 3])
+def test_a_saved_data_set_names_no_file_elsewhere(tmp_path: Path, name: object) -> None:
+    datasets.Dataset.from_dict({"image": [1, 2], "label": [0, 1]}).save_to_disk(tmp_path / "data")
+    state = tmp_path / "data" / "state.json"
+    values = json.loads(state.read_text())
+    values["_data_files"][0]["filename"] = name
+    state.write_text(json.dumps(values))
+    with pytest.raises(DataError, match="names a file in another folder"):
+        read_task_data(str(tmp_path / "data"), tiny_preprocessing())

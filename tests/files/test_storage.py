@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from hf_metaprune.errors import FormatError, StorageError
 from hf_metaprune.files import storage
-from hf_metaprune.files.storage import new_folder, read_json, write_bytes
+from hf_metaprune.files.storage import check_writable, new_folder, read_json, write_bytes
 
 
 def test_a_file_is_replaced_not_rewritten(tmp_path: Path) -> None:
@@ -84,6 +86,31 @@ def test_what_dead_writers_left_goes_after_a_day(tmp_path: Path) -> None:
     with new_folder(tmp_path / "model"):
         pass
     assert sorted(p.name for p in tmp_path.iterdir()) == [".tmp-model-recent", ".tmp-models-old", "model"]
+
+
+def hold_a_file(folder: str, ready: str) -> None:
+    """Be another writer, in the middle of a file, until killed."""
+    file, _ = storage._new_locked_file(Path(folder))
+    file.write(b"half of it")
+    file.flush()
+    Path(ready).touch()
+    threading.Event().wait(300)
+
+
+def test_the_unfinished_file_of_a_killed_writer_goes_with_the_next_one(tmp_path: Path) -> None:
+    folder, ready = tmp_path / "model", tmp_path / "ready"
+    folder.mkdir()
+    writer = multiprocessing.get_context("spawn").Process(target=hold_a_file, args=(str(folder), str(ready)))
+    writer.start()
+    while not ready.exists() and writer.is_alive():
+        writer.join(0.01)
+    write_bytes(folder / "config.json", b"{}")
+    assert len(list(folder.glob(".tmp-*"))) == 1  # its writer lives
+    writer.kill()
+    writer.join()
+    check_writable(folder, overwrite={"config.json"})  # what is unfinished is in nobody's way
+    write_bytes(folder / "model.onnx", b"onnx")
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.onnx"]
 
 
 def test_a_full_disk_is_told_of_the_folder_that_was_asked_for(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from hf_metaprune.bank.publish import add_entries, publish_bank, remove_entries
 from hf_metaprune.bank.validation import validate_bank
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import BankError, FormatError
-from hf_metaprune.models.base_model import sha256_file
+from hf_metaprune.files.reading import sha256_file
 from hf_metaprune.reporting.card import split_card
 from tests.bank.edits import edit_index, first
 from tests.hub import LoopbackHub

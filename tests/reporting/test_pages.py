@@ -179,7 +179,7 @@ def test_the_surest_mistakes_come_first(n: int, seed: int) -> None:
     if mistakes:
         top = logits.softmax(1).max(1).values
         assert mistakes[0].score == pytest.approx(float(top[wrong].max()), abs=1e-4)
-        assert all(m.label != m.predicted for m in mistakes)
+        assert all(m.label != m.predicted_label for m in mistakes)
         assert Image.open(io.BytesIO(mistakes[0].jpeg)).size == (THUMBNAIL_SIDE // 2, THUMBNAIL_SIDE)
 
 

@@ -49,11 +49,13 @@ class Recipe:
     """The share of the kept units that neighbors have to hold for their weights to be better than the base's."""
     paper_lr: Mapping[str, float] = field(default_factory=lambda: PAPER_LR)
     """The papers' learning rates by optimizer."""
-    scheduled: bool = True
+    is_scheduled: bool = True
     """Whether the papers prune such networks by a schedule (IFP), and not when scores say so (AHNP)."""
 
 
 CONVOLUTIONAL = Recipe()
-TRANSFORMER = Recipe("networks that train like a ViT", "adamw", rate_falls=True, min_held_share=0.75, scheduled=False)
+TRANSFORMER = Recipe(
+    "networks that train like a ViT", "adamw", rate_falls=True, min_held_share=0.75, is_scheduled=False
+)
 RECIPES = (CONVOLUTIONAL, TRANSFORMER)
 """The recipes that families of the library share; the help of options has their values."""

@@ -1,0 +1,150 @@
+"""Reading files that anybody may have written: regular files only, of bounded size, and never through a link."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+from ..errors import FormatError
+
+BLOCKS, SNAPSHOTS = "blobs", "snapshots"
+"""Folders of a repo in the cache of huggingface_hub: contents by digest, and links to them by commit and name."""
+KINDS = (
+    (stat.S_ISLNK, "a symbolic link"),
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading.
+
+    Links are not followed, except those of huggingface_hub's cache, which lead to a content of the same repo. What is
+    opened is checked once more, because another process may have replaced it.
+
+    Args:
+        path: the file. Its folder is not checked.
+
+    Returns:
+        The opened file.
+
+    Raises:
+        FormatError: there is something else than a regular file.
+        OSError: there is nothing, or it cannot be opened.
+    """
+    target = _cached_content(path) or path
+    _check_kind(path, target.lstat().st_mode)
+    flags = os.O_RDONLY
+    for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY", "O_BINARY"):  # each system has some of them
+        flags |= getattr(os, name, 0)
+    try:
+        handle = os.open(target, flags)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            _check_kind(path, stat.S_IFLNK)
+        raise
+    try:
+        _check_kind(path, os.fstat(handle).st_mode)
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def check_regular(path: Path) -> None:
+    """Check that a library which opens files by their names will find a regular file.
+
+    Raises:
+        FormatError: there is something else than a regular file.
+        OSError: there is nothing, or it cannot be opened.
+    """
+    open_regular(path).close()
+
+
+def read_regular(path: Path, limit: int) -> bytes:
+    """Read a regular file of at most `limit` bytes.
+
+    Raises:
+        FormatError: there is something else than a regular file, or the file is larger.
+        OSError: there is nothing, or it cannot be read.
+    """
+    with open_regular(path) as file:
+        content = file.read(limit + 1)
+        if len(content) > limit:
+            raise FormatError(f"{path} has {os.fstat(file.fileno()).st_size} bytes, more than {limit}")
+    return content
+
+
+def copy_regular(path: Path, copy: Path) -> None:
+    """Copy the content of a regular file.
+
+    Raises:
+        FormatError: there is something else than a regular file.
+        OSError: there is nothing, or it cannot be read or written.
+    """
+    with open_regular(path) as source, open(copy, "wb") as target:
+        shutil.copyfileobj(source, target)
+
+
+def sha256_file(path: Path) -> str:
+    """Return the sha256 of a regular file in hex, which the Hub shows for large files, too.
+
+    Raises:
+        FormatError: there is something else than a regular file.
+        OSError: there is nothing, or it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with open_regular(path) as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def is_present(path: Path) -> bool:
+    """Return whether there is anything of this name, be it a link that leads nowhere."""
+    return os.path.lexists(path)
+
+
+def check_no_links(root: Path, relative: str) -> None:
+    """Check that no part of a path below a folder is a link; the folder itself may be one.
+
+    Raises:
+        FormatError: a part is a link.
+    """
+    path = root
+    for part in relative.split("/"):
+        path = path / part
+        if path.is_symlink() and _cached_content(path) is None:
+            raise FormatError(f"{path} is a symbolic link: put the files themselves there")
+
+
+def _check_kind(path: Path, mode: int) -> None:
+    if stat.S_ISREG(mode):
+        return
+    kind = next((words for is_kind, words in KINDS if is_kind(mode)), "no file")
+    raise FormatError(f"{path} is {kind}: only regular files are read")
+
+
+def _cached_content(path: Path) -> Path | None:
+    """Return the file that a link of huggingface_hub's cache stands for, or None for anything else.
+
+    In the cache ``REPO/snapshots/COMMIT/NAME`` is a link to ``REPO/blobs/DIGEST``.
+    """
+    if not path.is_symlink():
+        return None
+    link = Path(os.path.realpath(path.parent)) / path.name
+    for snapshots in link.parents:
+        if snapshots.name == SNAPSHOTS and snapshots.parent != snapshots:
+            content = (link.parent / link.readlink()).absolute()
+            content = Path(os.path.normpath(content))
+            if content.parent == snapshots.parent / BLOCKS and not (snapshots.parent / BLOCKS).is_symlink():
+                return content
+    return None

@@ -1,0 +1,94 @@
+"""What of a model's JSON files is published: the values that this library knows, written anew."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from ..data.preprocessing import Preprocessing
+from ..files.layout import PREPROCESSOR
+from ..files.names import is_repo_id, public_name
+from ..files.storage import read_json
+from .architectures.lookup import find_architecture
+from .configuration import MetaPrunedConfig
+from .saving import CONFIG_KEYS
+
+PROCESSOR_KEYS = frozenset(
+    {"crop_pct", "crop_size", "data_format", "default_to_square", "feature_extractor_type", "image_mean"}
+    | {"image_processor_type", "image_std", "resample", "rescale_factor", "size"}
+    | {"do_center_crop", "do_convert_rgb", "do_normalize", "do_rescale", "do_resize"}
+)
+"""Keys of a ``preprocessor_config.json``."""
+TIMM_KEYS = frozenset(
+    {"architecture", "global_pool", "label_descriptions", "label_names", "model_args", "num_classes", "num_features"}
+)
+"""Keys of timm's ``config.json``, besides ``pretrained_cfg``."""
+PRETRAINED_KEYS = frozenset(
+    {"architecture", "classifier", "crop_mode", "crop_pct", "custom_load", "first_conv", "fixed_input_size"}
+    | {"input_size", "interpolation", "label_names", "license", "max_input_size", "mean", "min_input_size"}
+    | {"num_classes", "paper_ids", "paper_name", "pool_size", "std", "tag", "test_crop_pct", "test_input_size"}
+    | {"hf_hub_id"}
+)
+"""Keys of timm's ``pretrained_cfg``; others, such as ``file``, may name places on the machine that wrote it."""
+TRANSFORMERS_KEYS = frozenset(
+    {"architectures", "dtype", "id2label", "initializer_range", "label2id", "model_type", "num_labels"}
+    | {"problem_type", "torch_dtype", "transformers_version"}
+)
+"""Keys of transformers' ``config.json``, besides the arguments of the network."""
+BASE_KEYS = frozenset({"library", "architecture", "model_args", "repo_id", "revision", "sha256", "path"})
+"""Keys of the ``base_model`` block of our files."""
+MASK_KEYS = frozenset({"size", "kept", "bits"})
+"""Keys of each layer of a packed mask."""
+IMAGE_KEYS = frozenset(field.name for field in fields(Preprocessing))
+"""Keys of a config's ``preprocessing``."""
+
+
+def public_json(path: Path) -> bytes:
+    """Return what is published of a config or a ``preprocessor_config.json``, in the layout that transformers writes.
+
+    Args:
+        path: the file, of a sliced model or of a base.
+
+    Raises:
+        FormatError: the file is missing, damaged, too large or no regular file.
+        ArchitectureError: the config is of a network that is not supported.
+    """
+    values = read_json(path)
+    values = _pick(values, PROCESSOR_KEYS) if path.name == PREPROCESSOR else _public_config(values)
+    return (json.dumps(values, indent=2, sort_keys=True) + "\n").encode()
+
+
+def public_base(block: Any) -> dict[str, Any]:
+    """Return what is published of a ``base_model`` block; a repo that is no id of the Hub, such as a path, is left out.
+
+    Args:
+        block: the block, as it was read.
+    """
+    values = _pick(block, BASE_KEYS)
+    return values | ({} if is_repo_id(str(values.get("repo_id"))) else {"repo_id": None})
+
+
+def _public_config(values: Mapping[str, Any]) -> dict[str, Any]:
+    if values.get("model_type") == MetaPrunedConfig.model_type:
+        dataset, masks = values.get("dataset"), values.get("masks")
+        known_parts: dict[str, Any] = {"base_model": public_base(values.get("base_model"))}
+        known_parts["preprocessing"] = _pick(values.get("preprocessing"), IMAGE_KEYS)
+        known_parts["dataset"] = public_name(dataset) if isinstance(dataset, str) else None
+        if isinstance(masks, dict):
+            known_parts["masks"] = {layer: _pick(mask, MASK_KEYS) for layer, mask in masks.items()}
+        return _pick(values, CONFIG_KEYS) | {key: part for key, part in known_parts.items() if key in values}
+    if isinstance(values.get("architecture"), str):
+        image_values = _pick(values.get("pretrained_cfg"), PRETRAINED_KEYS)
+        if not is_repo_id(str(image_values.get("hf_hub_id"))):
+            image_values.pop("hf_hub_id", None)
+        return _pick(values, TIMM_KEYS) | ({"pretrained_cfg": image_values} if "pretrained_cfg" in values else {})
+    names = values.get("architectures")
+    class_name = str(names[0]) if isinstance(names, list) and names else ""
+    return _pick(values, TRANSFORMERS_KEYS | find_architecture("transformers", class_name).model_args.keys())
+
+
+def _pick(values: Any, keys: Collection[str]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key in keys} if isinstance(values, dict) else {}

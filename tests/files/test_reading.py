@@ -1,0 +1,170 @@
+"""Only regular files are opened: no links but those of the Hub's cache, no pipes, no devices, no folders."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hf_metaprune.errors import FormatError
+from hf_metaprune.files.reading import (
+    check_no_links,
+    check_regular,
+    copy_regular,
+    open_regular,
+    read_regular,
+    sha256_file,
+)
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    path = tmp_path / "secret.txt"
+    path.write_text("secret")
+    return path
+
+
+def make_link(path: Path, secret: Path) -> None:
+    path.symlink_to(secret)
+
+
+def make_relative_link(path: Path, secret: Path) -> None:
+    path.symlink_to(os.path.relpath(secret, path.parent))
+
+
+def make_chain(path: Path, secret: Path) -> None:
+    (path.parent / "next").symlink_to(secret)
+    path.symlink_to("next")
+
+
+def make_loop(path: Path, secret: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def make_dangling_link(path: Path, secret: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+def make_pipe(path: Path, secret: Path) -> None:
+    os.mkfifo(path)
+
+
+def make_socket(path: Path, secret: Path) -> None:
+    os.chdir(path.parent)  # the name of a socket must be short
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path.name)
+
+
+def make_folder(path: Path, secret: Path) -> None:
+    path.mkdir()
+
+
+KINDS: list[tuple[Callable[[Path, Path], None], str]] = [
+    (make_link, "is a symbolic link"),
+    (make_relative_link, "is a symbolic link"),
+    (make_chain, "is a symbolic link"),
+    (make_loop, "is a symbolic link"),
+    (make_dangling_link, "is a symbolic link"),
+    (make_pipe, "is a named pipe"),
+    (make_socket, "is a socket"),
+    (make_folder, "is a folder"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), KINDS)
+def test_what_is_no_regular_file_is_refused_by_name(
+    make: Callable[[Path, Path], None], message: str, tmp_path: Path, secret: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "config.json"
+    make(path, secret)
+    for read in (open_regular, check_regular, sha256_file, lambda p: read_regular(p, 100)):
+        with pytest.raises(FormatError, match=message) as error:
+            read(path)
+        assert str(path) in str(error.value)
+    with pytest.raises(FormatError, match=message):
+        copy_regular(path, tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
+def test_a_device_is_refused() -> None:
+    with pytest.raises(FormatError, match="/dev/zero is a device"):
+        read_regular(Path("/dev/zero"), 100)
+
+
+def test_a_link_that_takes_the_place_of_a_file_is_refused(
+    tmp_path: Path, secret: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at a file and its opening another process may replace it."""
+    path = tmp_path / "config.json"
+    path.write_text("{}")
+    opening = os.open
+
+    def replace_and_open(name: Path, flags: int) -> int:
+        path.unlink()
+        path.symlink_to(secret)
+        return opening(name, flags)
+
+    monkeypatch.setattr(os, "open", replace_and_open)
+    with pytest.raises(FormatError, match="is a symbolic link"):
+        open_regular(path)
+
+
+def test_a_file_is_read_up_to_its_limit(secret: Path) -> None:
+    assert read_regular(secret, 6) == b"secret"
+    with pytest.raises(FormatError, match="has 6 bytes, more than 5"):
+        read_regular(secret, 5)
+
+
+@pytest.fixture
+def cached(tmp_path: Path) -> Path:
+    """A file in the layout of huggingface_hub's cache, two folders below its commit."""
+    repo = tmp_path / "hub" / "models--org--bank"
+    (repo / "blobs").mkdir(parents=True)
+    (repo / "blobs" / "0a1b").write_text("content")
+    folder = repo / "snapshots" / "c0ffee" / "tasks" / "pets"
+    folder.mkdir(parents=True)
+    (folder / "config.json").symlink_to("../../../../blobs/0a1b")
+    return folder / "config.json"
+
+
+def test_links_of_the_cache_are_followed(cached: Path, tmp_path: Path) -> None:
+    assert read_regular(cached, 100) == b"content"
+    (tmp_path / "bank").symlink_to(cached.parents[2])  # a user may give such a folder a name
+    assert read_regular(tmp_path / "bank" / "tasks" / "pets" / "config.json", 100) == b"content"
+    check_no_links(tmp_path / "bank", "tasks/pets/config.json")
+
+
+@pytest.mark.parametrize("target", ["../../../../../../secret.txt", "../../../../refs/main", "../other.json"])
+def test_other_links_in_the_cache_are_not(target: str, cached: Path, secret: Path) -> None:
+    cached.unlink()
+    cached.symlink_to(target)
+    with pytest.raises(FormatError, match="is a symbolic link"):
+        open_regular(cached)
+
+
+def test_a_content_of_the_cache_is_no_link_itself(cached: Path, secret: Path) -> None:
+    content = cached.parents[4] / "blobs" / "0a1b"
+    content.unlink()
+    content.symlink_to(secret)
+    with pytest.raises(FormatError, match="is a symbolic link"):
+        open_regular(cached)
+
+
+def test_the_contents_of_the_cache_lie_in_it(cached: Path, secret: Path, tmp_path: Path) -> None:
+    blobs = cached.parents[4] / "blobs"
+    blobs.rename(tmp_path / "elsewhere")
+    blobs.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(FormatError, match="is a symbolic link"):
+        open_regular(cached)
+
+
+def test_no_part_of_a_path_below_a_folder_is_a_link(tmp_path: Path, secret: Path) -> None:
+    (tmp_path / "bank" / "real").mkdir(parents=True)
+    (tmp_path / "bank" / "tasks").symlink_to(tmp_path / "bank" / "real")
+    check_no_links(tmp_path / "bank", "real/pets")
+    with pytest.raises(FormatError, match="tasks is a symbolic link"):
+        check_no_links(tmp_path / "bank", "tasks/pets")

