@@ -30,6 +30,9 @@ from tests.fuzz.watch import CaseFailure, little_memory
 BATCH = {"repair": 3, "remove": 10, "model": 20, "from_pretrained": 20, "base": 30}
 """Cases of one target before it is the turn of the next; 100 if not told."""
 
+MOST_SECONDS = 2.0
+"""Most seconds of CPU for reading or refusing one file."""
+
 Failures = list[tuple[str, str, bytes]]
 
 
@@ -39,7 +42,7 @@ def run_batch(corpus: Path, name: str, seeds: range, folder: Path) -> Failures:
     warnings.simplefilter("error")
     cases: Failures = []
     with tempfile.TemporaryDirectory(dir=folder) as work, little_memory():
-        fuzzer = Fuzzer(TARGETS[name], Corpus(corpus), Path(work))
+        fuzzer = Fuzzer(TARGETS[name], Corpus(corpus), Path(work), MOST_SECONDS)
         for seed in seeds:
             try:
                 fuzzer.case(Random(f"{name}:{seed}"))

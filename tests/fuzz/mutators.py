@@ -96,10 +96,25 @@ def json_bytes(rng: Random, value: Any) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
+def flood(rng: Random, value: Any) -> Any:
+    """A copy of a JSON object with so much in one place that its file has a few megabytes."""
+    place = value = copy.deepcopy(value)
+    while rng.random() < 0.5 and (inner := [v for v in place.values() if isinstance(v, dict) and v]):
+        place = rng.choice(inner)
+    key = rng.choice([*place, "new"])
+    item = rng.choice([*place.values(), 0, "x", [], {}, None, 0.5])
+    count = min(250_000, 4_000_000 // len(json.dumps(item)))
+    lists = [item] * count, [[item] * 100] * (count // 100)
+    place[key] = rng.choice([*lists, {f"{key}{i}": item for i in range(count // 3)}, "x" * 4_000_000])
+    return value
+
+
 def mutate_json(rng: Random, content: bytes) -> bytes:
     """A JSON file with other values, or other bytes."""
     if rng.random() < 0.2:
         return mutate_bytes(rng, content)
+    if rng.random() < 0.01:
+        return json_bytes(rng, flood(rng, json.loads(content)))
     return json_bytes(rng, mutate_value(rng, json.loads(content)))
 
 

@@ -15,10 +15,11 @@ from hf_metaprune import Bank
 from hf_metaprune.bank.publish import publish_bank
 from hf_metaprune.data.preprocessing import Preprocessing
 from hf_metaprune.errors import FormatError, MetaPruneError, StorageError
-from hf_metaprune.files.storage import MAX_DEPTH, parse_json, read_json
+from hf_metaprune.files.storage import MAX_CONTAINERS, MAX_DEPTH, parse_json, read_json
 from hf_metaprune.hub.header import MAX_HEADER_BYTES, read_metadata
 from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.models.saving import load_config, load_model
+from hf_metaprune.models.weights import load_weights
 from hf_metaprune.reporting.card import is_untouched, split_card
 from hf_metaprune.reporting.model_card import ModelCard
 from hf_metaprune.reporting.report import AdaptReport
@@ -79,6 +80,9 @@ def test_many_empty_lines_are_read_once() -> None:
 
 def test_json_that_python_reads_but_cannot_write(tmp_path: Path) -> None:
     assert parse_json("[" * MAX_DEPTH + "]" * MAX_DEPTH)
+    assert parse_json("[" + ",".join(["[]"] * (MAX_CONTAINERS - 1)) + "]")
+    with pytest.raises(ValueError, match="more than 200000 lists and objects"):
+        parse_json(b"[" + b",".join([b"{}"] * MAX_CONTAINERS) + b"]")
     for text in ("[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1), "[" * 100_000, '"\\ud800"', '{"\\ud800": 1}'):
         with pytest.raises(ValueError, match="levels|surrogates"):
             parse_json(text)
@@ -217,3 +221,10 @@ def test_facts_that_no_index_can_hold(hub: LoopbackHub, corpus: Corpus, changes:
     hub.put_files("eve/odd", files | {"README.md": f"---\n{yaml.safe_dump(data)}---\n{text}".encode()})
     with pytest.raises(MetaPruneError, match="method is not a text"):
         Bank.from_search(corpus.bank, strict=True)
+
+
+def test_a_tensor_of_too_many_dimensions_is_refused(tmp_path: Path) -> None:
+    header = json.dumps({"t": {"dtype": "F32", "shape": [1] * 65, "data_offsets": [0, 4]}}).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(FormatError, match="65 dimensions"):
+        load_weights(tmp_path / "model.safetensors")

@@ -25,7 +25,7 @@ CASES = {
     "base": 70,
     "transformers base": 35,
     "scores": 40,
-    "report": 50,
+    "report": 100,
     "model": 15,
     "from_pretrained": 15,
     "repair": 10,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from hf_metaprune.errors import MetaPruneError
 MB = 1 << 20
 ROOM = 4096 * MB
 """More address space than that is not given to a campaign: an allocation of 10 GB fails at once."""
-MOST = 400 * MB
-"""The most that one case may take; its files have a few megabytes at most."""
+MOST = 300_000_000
+"""The most bytes that one case may take; its files have a few megabytes at most."""
 FORBIDDEN = frozenset(
     {"socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork"}
     | {"pickle.find_class", "ctypes.dlopen"}
@@ -33,14 +34,19 @@ class CaseFailure(AssertionError):
 class Watch:
     """Runs one reading after the other; what it does is seen by an audit hook, which Python calls for most of it.
 
-    `allowed` is the folder that may be written to, if any.
+    `allowed` is the folder that may be written to, if any; `seconds` of CPU are the most that reading may take, if any.
     """
 
     _active: Watch | None = None
     _hooked = False
 
-    def __init__(self, errors: tuple[type[Exception], ...] = (MetaPruneError,), allowed: Path | None = None) -> None:
-        self.errors, self.allowed, self._seen = errors, allowed, list[str]()
+    def __init__(
+        self,
+        errors: tuple[type[Exception], ...] = (MetaPruneError,),
+        allowed: Path | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        self.errors, self.allowed, self.seconds, self._seen = errors, allowed, seconds, list[str]()
 
     def run(self, read: Callable[[], object], beside: Path) -> bool:
         """Read; whether it was refused. `beside` is a folder that must not change, but for `allowed` in it.
@@ -49,7 +55,7 @@ class Watch:
             CaseFailure: says what reading did.
         """
         before = _listing(beside, self.allowed)
-        start = _reset_peak()
+        start, start_seconds = _reset_peak(), time.process_time()
         self._seen.clear()
         is_refused = False
         with self._watching():
@@ -60,6 +66,9 @@ class Watch:
                 self._check_cause(error)
             except Exception as error:
                 raise CaseFailure(f"{type(error).__module__}.{type(error).__name__}: {str(error)[:300]}") from error
+        seconds = time.process_time() - start_seconds
+        if self.seconds is not None and seconds > self.seconds:
+            raise CaseFailure(f"it took {seconds:.1f} seconds")
         if self._seen:
             raise CaseFailure(f"it did: {self._seen[:3]}")
         if (memory := _peak() - start) > MOST:
@@ -91,6 +100,8 @@ class Watch:
         """Keep what may not be."""
         if event in ("os.remove", "os.rmdir") and arguments[1] != -1:
             return  # below a folder that shutil.rmtree named
+        if event == "open" and isinstance(arguments[0], (str, bytes, os.PathLike)) and _is_link(arguments):
+            self._seen.append(f"it followed the link {arguments[0]!r:.100}")
         if event in FORBIDDEN:
             self._seen.append(f"{event} {arguments!r:.100}")
         elif event in WRITES or (event == "open" and (arguments[2] or 0) & WRITE_FLAGS):
@@ -106,6 +117,12 @@ class Watch:
 def _hook(event: str, arguments: tuple[Any, ...]) -> None:
     if Watch._active is not None and (event in FORBIDDEN or event in WRITES or event == "open"):
         Watch._active.see(event, arguments)
+
+
+def _is_link(arguments: tuple[Any, ...]) -> bool:
+    """Whether a file that is opened is a link in a folder of a test, which would be followed."""
+    path, no_follow = os.fsdecode(arguments[0]), (arguments[2] or 0) & os.O_NOFOLLOW
+    return "/files/" in path and Path(path).is_symlink() and not no_follow
 
 
 def _listing(folder: Path, but: Path | None) -> dict[str, tuple[int, int]]:

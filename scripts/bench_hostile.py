@@ -1,0 +1,349 @@
+#!/usr/bin/env python
+"""What the costliest files of strangers cost: CPU seconds and memory of reading, or refusing, files of at most 5 MB.
+
+uv run --extra dev scripts/bench_hostile.py
+uv run --extra dev scripts/bench_hostile.py --only report --out report.csv
+
+Each file is read in a process of its own, which has imported the library. Of a bank, all rows are read, and the files
+of at most 1,000 entries. A row has the seconds of CPU and the memory that reading took on top, and the outcome. The
+last line names the files that are over the limits.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import json
+import multiprocessing
+import resource
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+import typer
+
+from hf_metaprune import Bank, BaseModel, load_result
+from hf_metaprune.bank.validation import validate_bank
+from hf_metaprune.drawing.style import drawn_png
+from hf_metaprune.errors import MetaPruneError
+from hf_metaprune.files.shipped import shipped_path
+from hf_metaprune.reporting.card import split_card
+from hf_metaprune.reporting.figures import curve_figure
+from hf_metaprune.reporting.report_files import load_report, report_drawings
+
+MOST_BYTES = 5_000_000
+MOST_SECONDS = 2.0
+MOST_MEMORY = 300_000_000
+
+Make = Callable[[Path], tuple[Path, Callable[[], object]]]
+"""A function that writes a file into a folder, and returns its path and how it is read."""
+CASES: dict[str, Make] = {}
+
+
+def case(name: str) -> Callable[[Make], Make]:
+    """Add a case by its name."""
+
+    def add(make: Make) -> Make:
+        CASES[name] = make
+        return make
+
+    return add
+
+
+# --- reports ----------------------------------------------------------------------------------------------------------
+
+
+def report_case(name: str, **values: Any) -> None:
+    def make(folder: Path) -> tuple[Path, Callable[[], object]]:
+        path = folder / "report.json"
+        path.write_text(json.dumps({"labels": ["a", "b"]} | values))
+        return path, lambda: [drawn_png(drawing) for _, drawing in report_drawings(load_report(path)).values()]
+
+    CASES[f"report: {name}"] = make
+
+
+NEIGHBOR = {"id": "x", "labels": ["a", "b"], "sha256": "0" * 64, "score": 0.5, "share": 0.1}
+report_case("20,000 baselines", baselines={f"b{i}": {str(i): 0.5} for i in range(20_000)})
+report_case("baselines of many steps", baselines={f"b{i}": {str(s): 0.5 for s in range(20_000)} for i in range(15)})
+report_case(
+    "neighbors and layers",
+    neighbors=[NEIGHBOR] * 5000,
+    vote_agreement={f"layer{i}": {"1": 1} for i in range(20_000)},
+    iou_with_neighbors={f"layer{i}": [0.5] * 4 for i in range(10_000)},
+)
+report_case("many votes", neighbors=[NEIGHBOR] * 1000, vote_agreement={f"l{i}": {"1": 1} for i in range(2000)})
+report_case("neighbors", neighbors=[NEIGHBOR] * 38_000)
+report_case("losses", losses=[0.5] * 900_000)
+report_case("fewer losses", losses=[0.5] * 200_000)
+report_case("a drawn confusion", labels=[f"{i}" for i in range(50)], confusion=[[1] * 50] * 50)
+report_case("labels", labels=[f"label {i}" for i in range(250_000)])
+report_case("confusion", labels=[f"{i}" for i in range(1250)], confusion=[[0] * 1250] * 1250)
+report_case("notes", notes=[f"{i}" for i in range(400_000)])
+report_case("one long note", notes=["*_|" * 1_600_000])
+report_case("options", options={f"o{i}": i for i in range(200_000)}, given={f"o{i}": i for i in range(50_000)})
+report_case("seconds", seconds={f"phase {i}": 1.0 for i in range(200_000)})
+report_case("accuracy per class", accuracy_per_class={f"class {i}": 0.5 for i in range(200_000)})
+report_case("skipped images", skipped_images=["x"] * 900_000)
+report_case("unknown fields", **{f"f{i}": i for i in range(250_000)})
+report_case("a number of many digits", seed=10**4000)
+
+
+# --- banks and models -------------------------------------------------------------------------------------------------
+
+
+def copy_bank(folder: Path) -> Path:
+    """Copy two entries of the demo bank; return the folder."""
+    from hf_metaprune.bank.factory import copy_subset
+
+    bank = Bank.open(shipped_path("demo-bank"))
+    return copy_subset(bank, folder / "bank", list(bank.entries)[:2]).root
+
+
+def change_json(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def read_bank(root: Path) -> None:
+    bank = Bank.open(root, strict=False)
+    len(bank)
+    validate_bank(bank, list(bank.entries)[:1000])
+
+
+def packed(units: int, layers: int) -> dict[str, Any]:
+    bits = base64.b64encode(np.packbits(np.ones(units, bool)).tobytes()).decode()
+    return {f"layer{i}": {"size": units, "kept": units, "bits": bits} for i in range(layers)}
+
+
+def bank_case(name: str, file: str, **changes: Any) -> None:
+    def make(folder: Path) -> tuple[Path, Callable[[], object]]:
+        root = copy_bank(folder)
+        first = next((root / "tasks").iterdir())
+        path = first / "config.json" if file == "entry" else root / file
+        change_json(path, **changes)
+        return path, lambda: read_bank(root)
+
+    CASES[f"{file}: {name}"] = make
+
+
+bank_case("300,000 layers", "bank.json", layers={f"l{i}": 1 for i in range(300_000)})
+bank_case("layers of many units", "bank.json", layers={f"l{i}": 1 << 20 for i in range(200_000)})
+bank_case("unknown keys", "bank.json", **{f"key{i}": i for i in range(250_000)})
+bank_case("60,000 layers", "entry", masks=packed(1, 60_000))
+bank_case("layers of a million units", "entry", masks=packed(1 << 20, 28))
+bank_case("labels", "entry", id2label={str(i): f"x{i}" for i in range(200_000)})
+bank_case("synsets", "entry", synsets=["n00000001"] * 350_000)
+bank_case("metrics", "entry", metrics={f"m{i}": 0.5 for i in range(200_000)})
+bank_case("a metric in a metric", "entry", metrics=json.loads('{"a":' * 60 + "1" + "}" * 60))
+bank_case("large images", "entry", preprocessing={"input_size": [3, 4096, 4096], "mean": [0.5] * 3, "std": [0.5] * 3})
+bank_case("labels of the base", "base/config.json", label_names=[f"x{i}" for i in range(350_000)])
+bank_case("large images of the base", "base/config.json", pretrained_cfg={
+    "input_size": [3, 4096, 4096], "mean": [0.5] * 3, "std": [0.5] * 3
+})  # fmt: skip
+bank_case("many channels", "base/config.json", model_args={"channels": [65536] * 4})
+
+
+@case("nothing hostile")
+def sound_bank(folder: Path) -> tuple[Path, Callable[[], object]]:
+    root = copy_bank(folder)
+    return root / "index.parquet", lambda: read_bank(root)
+
+
+@case("model: predicting large images")
+def large_images(folder: Path) -> tuple[Path, Callable[[], object]]:
+    from PIL import Image
+
+    root = copy_bank(folder)
+    model = next((root / "tasks").iterdir())
+    values = json.loads((model / "config.json").read_text())
+    values["preprocessing"] |= {"input_size": [3, 4096, 4096]}
+    (model / "config.json").write_text(json.dumps(values))
+    photos = [Image.new("RGB", (64, 64))] * 8
+    return model / "config.json", lambda: load_result(model).predict(photos)
+
+
+def index_case(name: str, change: Callable[[pa.Table], pa.Table], **options: Any) -> None:
+    def make(folder: Path) -> tuple[Path, Callable[[], object]]:
+        root = copy_bank(folder)
+        table = change(pq.read_table(root / "index.parquet"))
+        pq.write_table(table, root / "index.parquet", compression="zstd", **options)
+        return root / "index.parquet", lambda: read_bank(root)
+
+    CASES[f"index: {name}"] = make
+
+
+def repeat(table: pa.Table, count: int) -> pa.Table:
+    """Repeat the first row under other ids."""
+    rows = table.take(pa.array(np.zeros(count, int)))
+    for column in ("id", "path"):
+        texts = pa.array([f"tasks/e{i}" if column == "path" else f"e{i}" for i in range(count)])
+        rows = rows.set_column(rows.column_names.index(column), rows.schema.field(column), texts)
+    return rows
+
+
+def with_values(table: pa.Table, column: str, values: list[Any]) -> pa.Table:
+    field = table.schema.field(column)
+    return table.set_column(table.column_names.index(column), field, pa.array(values, field.type))
+
+
+index_case("1,000,000 rows of nothing", lambda t: repeat(t, 1_000_000).drop_columns(["masks"]).append_column(
+    t.schema.field("masks"), pa.array([b""] * 1_000_000, pa.binary())
+))  # fmt: skip
+index_case("500,000 rows", lambda t: repeat(t, 500_000))
+index_case("50,000 rows", lambda t: repeat(t, 50_000))
+index_case("23,000 rows that are sound", lambda t: with_values(
+    with_values(repeat(t, 23_000), "masks", [np.random.default_rng(i).bytes(190) for i in range(23_000)]),
+    "sketch",
+    [None] * 23_000,
+))  # fmt: skip
+index_case("1,000,000 equal rows", lambda t: t.take(pa.array(np.zeros(1_000_000, int))))
+index_case("rows of 10,000 labels", lambda t: with_values(repeat(t, 2000), "labels", [["x"] * 10_000] * 2000))
+index_case("a label of 100 MB", lambda t: with_values(t, "labels", [["x" * 100_000_000, "y"], ["a", "b"]]))
+index_case("a mask of 100 MB", lambda t: with_values(t, "masks", [b"\xff" * 100_000_000, b""]))
+index_case("a sketch of 100 MB", lambda t: with_values(t, "sketch", [b"\0" * 100_000_000, None]))
+index_case(
+    "metrics of 60 MB", lambda t: with_values(repeat(t, 1000), "metrics", ['{"a": "' + "x" * 60_000 + '"}'] * 1000)
+)
+index_case("5,000 unknown columns", lambda t: pa.table({
+    **dict(zip(t.column_names, t.columns, strict=True)), **{f"c{i}": pa.nulls(len(t), pa.int8()) for i in range(5000)}
+}))  # fmt: skip
+index_case("an unknown column", lambda t: t.append_column("more", pa.array(["x" * 50_000_000, "y"])))
+
+
+# --- cards ------------------------------------------------------------------------------------------------------------
+
+
+def card_case(name: str, text: str) -> None:
+    def make(folder: Path) -> tuple[Path, Callable[[], object]]:
+        path = folder / "README.md"
+        path.write_text(text)
+        return path, lambda: split_card(path.read_text())
+
+    CASES[f"card: {name}"] = make
+
+
+card_case("2 MB of YAML", "---\n" + "".join(f"key{i}: value\n" for i in range(100_000)) + "---\n")
+card_case("a list of 2 MB", "---\nmetaprune:\n" + "- a\n" * 500_000 + "---\n")
+card_case("YAML in brackets", "---\nmetaprune: [" + "[]," * 600_000 + "]\n---\n")
+card_case("an end that never comes", "---\n" + "a: b\n" * 400_000)
+card_case("a long text", "---\na: b\n---\n" + "<!-- hf-metaprune card 0123456789abcdef -->\n" * 40_000)
+
+
+# --- tensors ----------------------------------------------------------------------------------------------------------
+
+
+def header_case(name: str, header: dict[str, Any]) -> None:
+    def make(folder: Path) -> tuple[Path, Callable[[], object]]:
+        root = copy_bank(folder)
+        text = json.dumps(header).encode()
+        files = (root / "base" / "model.safetensors", next((root / "tasks").iterdir()) / "model.safetensors")
+        for file in files:
+            file.write_bytes(len(text).to_bytes(8, "little") + text)
+        return files[0], lambda: (read_bank(root), BaseModel.load(root / "base"))
+
+    CASES[f"tensors: {name}"] = make
+
+
+header_case("60,000 empty tensors", {
+    f"t{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(60_000)
+})  # fmt: skip
+header_case("metadata", {"__metadata__": {f"k{i}": "v" for i in range(200_000)}})
+header_case("a tensor larger than the file", {"t": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}})
+
+
+@dataclass
+class Cost:
+    """What one file cost."""
+
+    size: int
+    seconds: float
+    memory: int
+    outcome: str
+
+
+def measure(make: Make, folder: Path, send: Any) -> None:
+    """Make a file and read it; send the cost."""
+    torch.set_num_threads(1)
+    path, read = make(folder)
+    size = path.stat().st_size
+    peak = [memory_in_use()]
+    done = threading.Event()
+    watcher = threading.Thread(target=watch_memory, args=(peak, done))
+    before, start = peak[0], time.process_time()
+    watcher.start()
+    try:
+        read()
+        outcome = "read"
+    except MetaPruneError as error:
+        outcome = f"refused: {str(error).replace(str(folder), '')[:70]}"
+    except BaseException as error:
+        outcome = f"FAILED: {type(error).__name__}: {str(error)[:70]}"
+    seconds = time.process_time() - start
+    done.set()
+    watcher.join()
+    send.send(Cost(size, seconds, max(peak) - before, outcome))
+
+
+def memory_in_use() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def watch_memory(peak: list[int], done: threading.Event) -> None:
+    while not done.wait(0.005):
+        peak.append(memory_in_use())
+
+
+def run(make: Make) -> Cost:
+    receive, send = multiprocessing.Pipe(False)
+    folder = Path(tempfile.mkdtemp())
+    try:
+        child = multiprocessing.get_context("fork").Process(target=measure, args=(make, folder, send))
+        child.start()
+        if receive.poll(300):
+            return receive.recv()
+        child.kill()
+        return Cost(0, 300.0, 0, "FAILED: not done after 300 s")
+    except EOFError:
+        return Cost(0, 0.0, 0, "FAILED: the process ended")
+    finally:
+        child.kill()
+        child.join()
+        shutil.rmtree(folder)
+
+
+def main(
+    only: Annotated[str, typer.Option(help="Only cases whose names have this in them.")] = "",
+    out: Annotated[Path | None, typer.Option(help="CSV file for the rows.")] = None,
+) -> None:
+    """Measure what hostile files cost."""
+    resource.setrlimit(resource.RLIMIT_AS, (16 << 30, 16 << 30))
+    drawn_png(partial(curve_figure, {"a": {0: 0.5, 1: 0.6}}))  # which imports what draws
+    rows, over = [["file", "MB", "seconds", "memory, MB", "outcome"]], []
+    for name, make in CASES.items():
+        if only not in name:
+            continue
+        cost = run(make)
+        is_over = cost.seconds > MOST_SECONDS or cost.memory > MOST_MEMORY or cost.outcome.startswith("FAILED")
+        over += [name] if is_over and cost.size <= MOST_BYTES else []
+        numbers = [f"{cost.size / 1e6:.2f}", f"{cost.seconds:.2f}", f"{cost.memory / 1e6:.0f}"]
+        rows.append([name, *numbers, cost.outcome])
+        print(f"| {' | '.join(rows[-1])} |", flush=True)
+    if out is not None:
+        with open(out, "w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows(rows)
+    print(f"\nover the limits: {', '.join(over) or 'none'}")
+    sys.exit(bool(over))
+
+
+if __name__ == "__main__":
+    typer.run(main)

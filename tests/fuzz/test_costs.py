@@ -1,0 +1,32 @@
+"""Files that would cost too much are refused before anything is made of them; what they cost is a benchmark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hf_metaprune.errors import MetaPruneError
+from scripts.bench_hostile import CASES
+
+READ = frozenset(
+    {"report: fewer losses", "report: confusion", "report: unknown fields", "report: a drawn confusion"}
+    | {"report: many votes"}
+    | {"bank.json: unknown keys"}
+    | {"index: metrics of 60 MB", "index: 23,000 rows that are sound"}
+    | {"card: an end that never comes", "card: a long text", "nothing hostile"}
+)
+"""Cases that are read, because they cost little; `bank validate` lists those of entries and bases as problems."""
+REFUSED = [name for name in CASES if name not in READ and not name.startswith(("entry: ", "base/"))]
+
+
+@pytest.mark.parametrize(
+    "name", [n if n.startswith(("report", "card")) else pytest.param(n, marks=pytest.mark.slow) for n in REFUSED]
+)
+def test_what_would_cost_too_much_is_refused(name: str, tmp_path: Path) -> None:
+    path, read = CASES[name](tmp_path)
+    with pytest.raises(
+        MetaPruneError, match=r"more than|at most|too large|sides 8 to|cannot be read|has no classifier"
+    ):
+        read()
+    assert path.exists()
