@@ -76,7 +76,10 @@ class Arrivals:
     def holds(self, path: str) -> bool:
         """Return whether a path is one of a file that was sent; the file may be deleted by now."""
         file, folder = Path(path), os.path.realpath(self.folder)
-        is_below = file.is_absolute() and os.path.realpath(file).startswith(f"{folder}{os.sep}")
+        try:
+            is_below = file.is_absolute() and os.path.realpath(file).startswith(f"{folder}{os.sep}")
+        except ValueError:  # a null character, or half of a surrogate pair
+            return False
         return is_below and (not os.path.lexists(file) or (file.is_file() and not file.is_symlink()))
 
     def note(self, paths: list[str]) -> None:

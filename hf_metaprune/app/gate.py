@@ -21,7 +21,7 @@ CLOSED = frozenset(
     | {"vibe-code", "vibe-edit", "undo-vibe-edit", "vibe-starter-queries"}
 )
 """Routes below `API` that give data, and that no page uses; some write files or ask other servers."""
-FOREIGN_FILE = re.compile(r"(proxy=|file=[a-z][a-z0-9+.-]+:)", re.IGNORECASE)
+FOREIGN_FILE = re.compile(r"proxy=|file[=/][a-z][a-z0-9+.-]+:", re.IGNORECASE)
 MAX_BODY_BYTES = 1_000_000
 """Most bytes of a request that sends no file."""
 MAX_EVENTS, EVENT_SECONDS = 60, 10.0
@@ -57,7 +57,7 @@ class Gate:
             await PlainTextResponse(str(refusal), refusal.status)(scope, receive, send)
 
     async def _pass_on(self, scope: Any, receive: Any, send: Any) -> None:
-        _, is_api, route = scope["path"].rpartition(API) if API in scope["path"] else ("", "", "")
+        _, is_api, route = scope["path"].partition(API)  # the first one: a file's address may have another
         name = route.split("/")[0]
         if scope["method"] != "POST":
             if is_api and (name in CLOSED or FOREIGN_FILE.match(route)):
@@ -106,13 +106,18 @@ class Gate:
         from starlette.concurrency import run_in_threadpool
 
         limits, body, status, n_bytes = self.arrivals.limits, bytearray(), 0, _stated_bytes(scope)
-        start, n_received = time.monotonic(), 0
+        start, n_received, is_complete = time.monotonic(), 0, False
 
         async def receive_in_time() -> Any:
-            nonlocal n_received
+            nonlocal n_received, is_complete
+            if is_complete:
+                return await receive()
             message = await asyncio.wait_for(receive(), limits.silent_seconds)
             n_received += len(message.get("body", b""))
-            if n_received < limits.bytes_per_second * (time.monotonic() - start - limits.silent_seconds):
+            is_complete = not message.get("more_body", False)
+            if not is_complete and n_received < limits.bytes_per_second * (
+                time.monotonic() - start - limits.silent_seconds
+            ):
                 raise TimeoutError
             return message
 

@@ -60,7 +60,12 @@ def test_what_no_page_uses_takes_nothing(served: Served, route: str) -> None:
             "proxy=http://a.b/c",
             "call/a/b",
         ),
-        *("file=http%3A//127.0.0.1/a.png", "%64eep_link?session_hash=a"),
+        *(
+            "file=http%3A//127.0.0.1/a.png",
+            "file/http://a.b/c",
+            "file=http://a.b/gradio_api/c",
+            "%64eep_link?session_hash=a",
+        ),
     ],
 )
 def test_what_no_page_uses_gives_nothing(served: Served, route: str) -> None:
@@ -81,7 +86,17 @@ def test_an_event_names_only_files_that_were_sent_here(served: Served, tmp_path:
     for file in (sent, elsewhere):
         file.write_bytes(b"x")
     link.symlink_to(elsewhere)
-    refused = ("http://127.0.0.1/a.png", str(elsewhere), str(sent.parent), str(link), "a.png", f"{folder}/../x", "")
+    refused = (
+        "http://127.0.0.1/a.png",
+        str(elsewhere),
+        str(sent.parent),
+        str(link),
+        "a.png",
+        f"{folder}/../x",
+        "",
+        f"{folder}/\0",
+        f"{folder}/\ud800",
+    )
     for path in refused:
         for data in ([{"path": path}], [[{"a": {"path": path, "meta": {"_type": "gradio.FileData"}}}]]):
             assert send_event(served, data, "files") == (400, "an event names a file that was not sent here"), path
