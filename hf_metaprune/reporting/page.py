@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import shlex
 from collections.abc import Iterator
 from typing import Any
@@ -30,6 +31,8 @@ from .figures import (
 from .report import OPTION_NAMES, VERSION_PATTERN, AdaptReport, voter_name
 
 MAX_SHOWN_LABELS = 12
+MAX_ROWS, MAX_NOTES, MAX_NOTE = 500, 50, 1000
+"""Most rows of a table, most notes, and most characters of each; ``report.json`` has all."""
 TIME_CAPTION = "to make it"
 MIN_IMAGES_FOR_TENTHS = 200
 """Fewer test images than this give an accuracy without decimals: a tenth of a percent says nothing then."""
@@ -67,17 +70,17 @@ def _page(result: AdaptedModel) -> dict[str, Any]:
         ],
         "per_class": [
             [label, bar(share), f"{share:.1%}"]
-            for label, share in report.accuracy_per_class.items()
+            for label, share in itertools.islice(report.accuracy_per_class.items(), MAX_ROWS)
             if share is not None and share == share
         ],
         "neighbors": [
             [
                 voter_name(neighbor),
-                ", ".join(neighbor["labels"]),
+                ", ".join(neighbor["labels"][:MAX_ROWS]),
                 f"{neighbor['score']:.3f}",
                 f"{neighbor.get('share', 0):.0%}",
             ]
-            for neighbor in report.neighbors
+            for neighbor in report.neighbors[:MAX_ROWS]
         ],
         "vote_summary": _vote_summary(report),
         "votes": list(_votes(report, mask)),
@@ -90,7 +93,7 @@ def _page(result: AdaptedModel) -> dict[str, Any]:
         "lineage": list(_lineage(result)),
         "command": command(report),
         "versions": ", ".join(f"{name} {version}" for name, version in report.versions.items()),
-        "notes": [*report.notes, *filter(None, [report.skipped_summary])],
+        "notes": [note[:MAX_NOTE] for note in (*report.notes[:MAX_NOTES], report.skipped_summary) if note],
     }
 
 

@@ -110,3 +110,15 @@ def test_huge_votes_are_not_drawn(result: AdaptResult, tmp_path: Path) -> None:
     report = load_report(path)
     assert "Votes" not in report_drawings(report)
     assert "How many voters" not in load_result(tmp_path / "model").to_html()
+
+
+def test_a_page_of_a_huge_report_is_short(result: AdaptResult, tmp_path: Path) -> None:
+    result.save_pretrained(tmp_path / "model")
+    path = tmp_path / "model" / "report.json"
+    values = json.loads(path.read_text())
+    values["accuracy_per_class"] = {f"class {i}": 0.5 for i in range(10_000)}
+    values["notes"] = ["x" * 10_000] * 500
+    path.write_text(json.dumps(values))
+    page = load_result(tmp_path / "model").to_html()
+    assert "class 100" in page
+    assert len(page) < 1_000_000
