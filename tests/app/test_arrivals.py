@@ -106,15 +106,12 @@ def app(bank_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> I
     app.page.close(verbose=False)
 
 
-def send(app: App, n_bytes: int, name: str = "photo.png", chunked: bool = False) -> tuple[int, str]:
+def send(app: App, n_bytes: int, name: str) -> tuple[int, str]:
     boundary = "xyz"
     head = f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'.encode()
     body = head + name.encode() + bytes(n_bytes - len(name)) + f"\r\n--{boundary}--\r\n".encode()
     headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
-    data = iter([body]) if chunked else body
-    if chunked:
-        headers["Transfer-Encoding"] = "chunked"
-    request = urllib.request.Request(f"{app.page.local_url}gradio_api/upload", data, headers)
+    request = urllib.request.Request(f"{app.page.local_url}gradio_api/upload", body, headers)
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, answer.read().decode()
@@ -134,8 +131,7 @@ def send_raw(app: App, *headers: str) -> bytes:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Gradio's, in this process for once
 def test_the_server_keeps_its_limits(app: App, tmp_path: Path, run_at_once: Callable) -> None:
-    assert send(app, 30_000) == (413, "at most 0 MB can be sent at a time")
-    assert send(app, 100, chunked=True)[0] == 411
+    assert b" 413 " in send_raw(app, "Content-Length: 30000").splitlines()[0]
     for header in ("Transfer-Encoding: chunked", "Content-Length: 10\r\nTransfer-Encoding: chunked"):
         assert send_raw(app, header).split()[1] in (b"400", b"411"), header
     for size in ("-1", "x", "1e3", "9" * 5000):
@@ -145,8 +141,8 @@ def test_the_server_keeps_its_limits(app: App, tmp_path: Path, run_at_once: Call
     assert app.shared.arrivals._expected_bytes == []  # the room is free again
     answers = run_at_once([lambda i=i: send(app, 1000, f"{i}.png") for i in range(20)])
     assert [status for status, _ in answers] == [200] * 20  # so many visitors at once are no flood
-    statuses = [send(app, 15_000, f"large_{i}.png")[0] for i in range(5)]
-    assert statuses == [200, 200, 503, 503, 503]
+    assert [send(app, 15_000, f"large_{i}.png")[0] for i in range(2)] == [200, 200]
+    assert b" 503 " in send_raw(app, body_type, "Content-Length: 15000").splitlines()[0]
     held = [file for file in (tmp_path / "uploads").rglob("*") if file.is_file()]
     assert sum(file.stat().st_size for file in held) <= 60_000
     visitor = app.shared.visitor(gr.Request(session_hash="a"))
