@@ -79,6 +79,7 @@ def test_numbers_that_cannot_be_shown_are_refused(
         load_report(path)
 
 
+@pytest.mark.slow
 def test_numbers_of_nothing_can_be_shown(result: AdaptResult, tmp_path: Path) -> None:
     result.save_pretrained(tmp_path / "model")
     path = tmp_path / "model" / "report.json"
@@ -87,6 +88,7 @@ def test_numbers_of_nothing_can_be_shown(result: AdaptResult, tmp_path: Path) ->
     assert "0.0%" in load_result(tmp_path / "model").to_html()
 
 
+@pytest.mark.slow
 def test_the_command_of_a_page_has_only_what_commands_have(result: AdaptResult, tmp_path: Path) -> None:
     result.save_pretrained(tmp_path / "model")
     path = tmp_path / "model" / "report.json"
@@ -100,6 +102,7 @@ def test_the_command_of_a_page_has_only_what_commands_have(result: AdaptResult, 
     assert "reboot" not in page
 
 
+@pytest.mark.slow
 def test_huge_votes_are_not_drawn(result: AdaptResult, tmp_path: Path) -> None:
     result.save_pretrained(tmp_path / "model")
     path = tmp_path / "model" / "report.json"
@@ -112,6 +115,7 @@ def test_huge_votes_are_not_drawn(result: AdaptResult, tmp_path: Path) -> None:
     assert "How many voters" not in load_result(tmp_path / "model").to_html()
 
 
+@pytest.mark.slow
 def test_a_page_of_a_huge_report_is_short(result: AdaptResult, tmp_path: Path) -> None:
     result.save_pretrained(tmp_path / "model")
     path = tmp_path / "model" / "report.json"
