@@ -21,11 +21,16 @@ class MetaPruneError(Exception):
         super().__init__(*(printable(arg) if isinstance(arg, str) else arg for arg in args))
 
 
-def printable(text: str) -> str:
-    """Replace what no terminal should see: control characters, line breaks and changes of the writing direction."""
+def printable(text: str, allowed: str = "") -> str:
+    """Replace what no terminal should see: control characters, line breaks and changes of the writing direction.
+
+    Args:
+        text: any text.
+        allowed: characters that stay nevertheless.
+    """
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return "".join(c if c.isprintable() or c in allowed else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def reason(error: BaseException) -> str:

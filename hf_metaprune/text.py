@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 
-_JOINERS = "\u200c\u200d"  # parts of words in some scripts, and of emoji
-REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+from .errors import printable
+
+JOINERS = "\u200c\u200d"
+"""Characters without a shape that are parts of words in some scripts, and of emoji."""
 _MARKUP = re.compile(r"[\\`*{}\[\]<>#|!&$~@:]|(?<!\w)_|_(?!\w)|(?<=www)\.")
 
 
@@ -34,5 +36,5 @@ def escape_markdown(text: str) -> str:
         >>> escape_markdown("a|b")
         'a\\|b'
     """
-    line = "".join(c if c.isprintable() or c in _JOINERS else REPLACEMENT for c in " ".join(str(text).split()))
-    return _MARKUP.sub(lambda match: "\\" + match[0], line)
+    line = " ".join(str(text).split())
+    return _MARKUP.sub(lambda match: "\\" + match[0], printable(line, JOINERS))

@@ -85,7 +85,6 @@ report_case(
 report_case("many votes", neighbors=[NEIGHBOR] * 1000, vote_agreement={f"l{i}": {"1": 1} for i in range(2000)})
 report_case("neighbors", neighbors=[NEIGHBOR] * 38_000)
 report_case("losses", losses=[0.5] * 900_000)
-report_case("fewer losses", losses=[0.5] * 200_000)
 report_case("a drawn confusion", labels=[f"{i}" for i in range(50)], confusion=[[1] * 50] * 50)
 report_case("labels", labels=[f"label {i}" for i in range(250_000)])
 report_case("confusion", labels=[f"{i}" for i in range(1250)], confusion=[[0] * 1250] * 1250)
@@ -201,10 +200,10 @@ index_case("1,000,000 rows of nothing", lambda t: repeat(t, 1_000_000).drop_colu
 ))  # fmt: skip
 index_case("500,000 rows", lambda t: repeat(t, 500_000))
 index_case("50,000 rows", lambda t: repeat(t, 50_000))
-index_case("23,000 rows that are sound", lambda t: with_values(
-    with_values(repeat(t, 23_000), "masks", [np.random.default_rng(i).bytes(190) for i in range(23_000)]),
+index_case("18,500 rows that are sound", lambda t: with_values(
+    with_values(repeat(t, 18_500), "masks", [np.random.default_rng(i).bytes(240) for i in range(18_500)]),
     "sketch",
-    [None] * 23_000,
+    [None] * 18_500,
 ))  # fmt: skip
 index_case("1,000,000 equal rows", lambda t: t.take(pa.array(np.zeros(1_000_000, int))))
 index_case("rows of 10,000 labels", lambda t: with_values(repeat(t, 2000), "labels", [["x"] * 10_000] * 2000))

@@ -38,32 +38,32 @@ def find_voters(bank: Bank, query: Query, options: AdaptOptions) -> Voters:
     """
     n_voters = options.neighbors or len(bank)
     limit = votes_per_owner(options, list(bank))
-    ranked: list[Neighbor] = []
-    usable: list[Neighbor] = []
+    ranked_neighbors: list[Neighbor] = []
+    usable_neighbors: list[Neighbor] = []
     owners: Counter[str | None] = Counter()
     is_capped = False
     similarity = get_similarity(options.by or SIMILARITY)
     for ranking in _rankings(similarity, query, list(bank)):
         for neighbor in ranking:
             owner = neighbor.entry.owner
-            if len(usable) == n_voters or (owner is not None and owners[owner] >= limit(n_voters)):
-                is_capped = is_capped or len(usable) < n_voters
-                ranked.append(neighbor)
+            if len(usable_neighbors) == n_voters or (owner is not None and owners[owner] >= limit(n_voters)):
+                is_capped = is_capped or len(usable_neighbors) < n_voters
+                ranked_neighbors.append(neighbor)
             elif _is_usable(neighbor.entry, query, options):
                 owners[owner] += 1
-                usable.append(neighbor)
-                ranked.append(neighbor)
-        if len(usable) == n_voters:
+                usable_neighbors.append(neighbor)
+                ranked_neighbors.append(neighbor)
+        if len(usable_neighbors) == n_voters:
             break
-    if not usable or (not is_capped and options.neighbors and len(usable) < options.neighbors):
+    if not usable_neighbors or (not is_capped and options.neighbors and len(usable_neighbors) < options.neighbors):
         why = "; ".join(query.record.notes[-3:])
         all_entries = quantity(len(bank), "entry", "entries")
-        raise BankError(f"only {len(usable)} of {all_entries} of {bank.title} can be used: {why}; {REMEDY}")
-    voters = usable if len(usable) == n_voters else _most_within_limit(usable, limit)
-    _note_owners(voters, n_voters if is_capped else len(usable), limit, query)
+        raise BankError(f"only {len(usable_neighbors)} of {all_entries} of {bank.title} can be used: {why}; {REMEDY}")
+    voters = usable_neighbors if len(usable_neighbors) == n_voters else _most_within_limit(usable_neighbors, limit)
+    _note_owners(voters, n_voters if is_capped else len(usable_neighbors), limit, query)
     vote_weights = tuple(similarity.weight(n.score) for n in voters) if options.weighted else None
     voter_ids = {neighbor.entry.id for neighbor in voters}
-    runners_up = tuple(neighbor for neighbor in ranked if neighbor.entry.id not in voter_ids)
+    runners_up = tuple(neighbor for neighbor in ranked_neighbors if neighbor.entry.id not in voter_ids)
     return Voters(tuple(voters), runners_up, vote_weights)
 
 

@@ -47,7 +47,7 @@ def read_stated_size(file: BinaryIO) -> tuple[int, int]:
         chunks = [chunk for group in groups for chunk in group]
         value_bytes = sum(8 * max(0, chunk[_VALUES]) for chunk in chunks)
         stated_bytes = sum(max(0, chunk[_UNPACKED]) for chunk in chunks)
-        places = [(_first_page(chunk), chunk[_PACKED]) for chunk in chunks if chunk[_VALUES] > 0]
+        places = [(_first_page(chunk), int(chunk[_PACKED])) for chunk in chunks if chunk[_VALUES] > 0]
         rows = int(footer[_ROWS])
     except (LookupError, TypeError, ValueError) as error:
         raise ValueError("its footer does not state the size of the columns") from error
@@ -73,13 +73,16 @@ def _page_bytes(file: BinaryIO, places: list[tuple[int, int]]) -> int:
         ValueError: a header is damaged, or there are too many pages.
     """
     total = count = 0
+    end = file.seek(0, os.SEEK_END)
     for start, length in places:
+        if not 0 <= start <= start + length <= end:
+            raise ValueError("its footer names pages outside of the file")
         position = start
         while position < start + length:
             count += 1
             if count > MAX_PAGES:
                 raise ValueError(f"it has more than {MAX_PAGES} pages")
-            file.seek(max(0, position))
+            file.seek(position)
             reader = _CompactReader(file.read(MAX_PAGE_HEADER_BYTES))
             header = reader.read_struct()
             unpacked, packed = header.get(_PAGE_UNPACKED), header.get(_PAGE_PACKED)

@@ -20,8 +20,9 @@ from .footer import read_stated_size
 MAX_INDEX_BYTES = 512 << 20  # a row has about 1 kB
 MAX_UNPACKED_BYTES = 1 << 30
 MAX_ROWS = 1_000_000
-MIN_ROW_BYTES, FREE_ROWS = 200, 1000
-"""A row takes at least so many bytes in the file, for its digest alone takes 36; a small file may have more rows."""
+MIN_ROW_BYTES, FREE_ROWS = 256, 1000
+"""A row takes at least so many bytes in the file: those of the demo banks take 400 without their sketches. A small file
+may have more rows."""
 MAX_UNPACKED_RATIO, FREE_UNPACKED_BYTES = 10, 16 << 20
 """A table unpacks to at most so many times the size of its file; a small file may unpack to more."""
 MAX_NULLS = 10_000_000

@@ -55,8 +55,11 @@ def print_json(value: Any) -> None:
     except UnicodeEncodeError:
         text = json.dumps(replace_nonfinite(value), indent=2, allow_nan=False)
     lines = text.split("\n")  # texts have their line breaks as \\n
-    escaped_lines = ["".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line) for line in lines]
-    sys.stdout.write("\n".join(escaped_lines) + "\n")
+    sys.stdout.write("".join(f"{line if line.isprintable() else _escape(line)}\n" for line in lines))
+
+
+def _escape(line: str) -> str:
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line)
 
 
 def command(text: str) -> str:

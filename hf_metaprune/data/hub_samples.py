@@ -38,7 +38,7 @@ PASSED_VARIABLES = re.compile(
     r"|HF_HUB_\w*TIMEOUT|\w+_PROXY|SSL_CERT_\w+|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE",
     re.IGNORECASE,
 )
-"""Environment variables that the process gets: none that may hold a secret."""
+"""Environment variables that the process gets: what it needs to run and to reach the Hub, and no token."""
 MAX_HEADER_BYTES = 20_000
 """Longest line of JSON before an image between the processes."""
 

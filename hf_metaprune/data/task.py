@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ..errors import DataError
+from ..text import JOINERS
 from .images import ImageSet
 from .synsets import IMAGENET_LABEL, canonical_synset, is_synset_id
 
@@ -19,7 +20,6 @@ MAX_LABEL_LENGTH = 200
 MAX_LABELS = 10_000
 HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Unicode categories of characters that are invisible, or that move what is shown."""
-JOINERS = "\u200c\u200d"  # Persian and Indic words have them, and many emoji
 
 
 def check_labels(labels: Sequence[str]) -> tuple[str, ...]:

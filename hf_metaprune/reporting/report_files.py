@@ -27,11 +27,11 @@ COUNTS = Counts(
         **dict.fromkeys(("labels", "accuracy_per_class", "confusion"), MAX_LABELS),
         **dict.fromkeys(("vote_agreement", "iou_with_neighbors"), MAX_LAYERS),
         "skipped_images": 100_000,
-        "losses": 200_000,
+        "losses": 1_000_000,
     },
     values_by_key={
         "confusion": 2_000_000,
-        "losses": 200_000,
+        "losses": 1_000_000,
         "skipped_images": 100_000,
         **dict.fromkeys(("vote_agreement", "iou_with_neighbors"), 20 * MAX_LAYERS),
     },
@@ -147,7 +147,11 @@ def _check_numbers(report: AdaptReport) -> None:
     Raises:
         ValueError: a number is infinite or huge, or an accuracy is outside 0 to 1.
     """
-    pending: list[Any] = list(vars(report).values())
+    losses = np.abs(np.array(report.losses, dtype=float))
+    if not np.all((losses < 2**63) | np.isnan(losses)):
+        raise ValueError("a loss is too large")
+    # a confusion matrix was checked by numpy, too: both may have a million numbers
+    pending = [value for name, value in vars(report).items() if name not in ("confusion", "losses")]
     while pending:
         part = pending.pop()
         if isinstance(part, dict):

@@ -131,3 +131,22 @@ def test_an_index_has_few_columns_and_a_short_footer(own_bank: Bank) -> None:
         pq.write_table(wide, path)
         with pytest.raises(FormatError, match=message):
             read_table(path)
+
+
+@pytest.mark.parametrize(
+    ("packed", "start", "message"),
+    [
+        ((8, b"\x03abc"), 4, "does not state the size"),  # a text in the place of a number
+        ((6, b"\x02"), 1 << 60, "outside of the file"),
+        ((6, b"\x01"), 4, "outside of the file"),  # of length -1
+    ],
+)
+def test_pages_that_cannot_be_there_are_refused(packed: tuple[int, bytes], start: int, message: str) -> None:
+    number = b"".join(bytes([start << 1 >> 7 * i & 0x7F | 0x80]) for i in range(9)) + b"\x00"
+    kind, value = packed
+    column = b"\x56\x02\x16\x02" + bytes([0x10 | kind]) + value + b"\x26" + number + b"\x00"  # fields 5, 6, 7 and 9
+    group = b"\x19\x1c" + b"\x3c" + column + b"\x00" + b"\x00"
+    footer = b"\x36\x02" + b"\x19\x1c" + group + b"\x00"
+    content = b"PAR1" + bytes(8) + footer + len(footer).to_bytes(4, "little") + b"PAR1"
+    with pytest.raises(ValueError, match=message):
+        read_stated_size(io.BytesIO(content))

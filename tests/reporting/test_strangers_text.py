@@ -66,6 +66,8 @@ def test_no_text_of_a_report_controls_what_shows_it(
         ({"accuracy_at_step": {"0": 0.5, "1" * 4000: 0.5}}, "too large"),
         ({"accuracy_at_step": {"0": 0.5, "1": 1.5}}, "outside 0 to 1"),
         ({"vote_agreement": {"a": {"1": 10**400}}}, "too large"),
+        ({"losses": [0.5, 1e300]}, "too large"),
+        ({"confusion": [[10**400]], "labels": ["a"]}, "too large"),
         ({"labels": ["a", 5], "confusion": []}, "is not a text"),
     ],
 )
