@@ -40,6 +40,8 @@ class ArrivalLimits:
     """Bytes per request."""
     server_bytes: int = 4_000_000_000
     """Bytes of all files that the server holds, and of the requests that are under way."""
+    pixel_bytes: int = 4_000_000_000
+    """Bytes of the pixels of all visitors' photos in memory."""
     requests: int = 40
     """Requests at a time."""
     silent_seconds: float = 20.0

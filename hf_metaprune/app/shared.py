@@ -122,7 +122,8 @@ class SharedState:
         self.bank_location = bank
         self.limits = limits or UploadLimits()
         self.visitors = Visitors(self._make_photos)
-        self.arrivals = Arrivals(Path(get_upload_folder()), arrival_limits or ArrivalLimits(), self.visitors.are_using)
+        self.arrival_limits = arrival_limits or ArrivalLimits()
+        self.arrivals = Arrivals(Path(get_upload_folder()), self.arrival_limits, self.visitors.are_using)
         self.examples = _find_examples(examples)
         self.waiting_line = WaitingLine(MAX_WAITING)
         self._opening: Future[OpenedBank] = Future()
@@ -163,7 +164,8 @@ class SharedState:
     def _make_photos(self) -> Photos:
         from .uploads import Photos
 
-        return Photos(self.opened_bank.base.preprocessing, self.limits)
+        max_bytes = self.arrival_limits.pixel_bytes
+        return Photos(self.opened_bank.base.preprocessing, self.limits, lambda: self.visitors.pixel_bytes >= max_bytes)
 
 
 def _open_bank(location: str | Path) -> OpenedBank:

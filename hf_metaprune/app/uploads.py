@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import time
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -75,17 +76,29 @@ class Photos:
     Args:
         preprocessing: the preprocessing of the network.
         limits: limits of what the visitor may send.
+        is_server_full: whether all visitors together hold as many photos as the server can.
     """
 
-    def __init__(self, preprocessing: Preprocessing, limits: UploadLimits | None = None) -> None:
+    def __init__(
+        self,
+        preprocessing: Preprocessing,
+        limits: UploadLimits | None = None,
+        is_server_full: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.preprocessing, self.limits = preprocessing, limits or UploadLimits()
+        self.is_server_full = is_server_full
         self.by_class: dict[str, list[torch.Tensor]] = {}
         self.bytes = 0
         self._class_by_digest: dict[bytes, str] = {}
         """The class of each file by its sha256: a file that came twice would be both trained on and measured on."""
 
     def __len__(self) -> int:
-        return sum(map(len, self.by_class.values()))
+        return sum(map(len, list(self.by_class.values())))  # other visitors' threads ask, too
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Bytes of the photos in memory."""
+        return len(self) * math.prod(self.preprocessing.input_size)
 
     def add(self, label: str, files: Sequence[str | Path | bytes]) -> Receipt:
         """Add photos to a class.
@@ -218,6 +231,7 @@ class Photos:
                 self.bytes >= limits.total_bytes,
                 f"the limit is {limits.total_bytes // 1_000_000} MB in all; {consequence}",
             ),
+            (self.is_server_full(), "the page has no room for more photos now; try again in an hour"),
             (time.monotonic() > deadline, f"the limit is {limits.seconds:g} s per upload; {consequence}"),
         ):
             if is_over:

@@ -123,6 +123,11 @@ class Visitor:
         has_photos = self._photos is not None and bool(self._photos.by_class)
         return has_photos or bool(self.uploads) or any((self.example, self.plan, self.result, self.ticket))
 
+    @property
+    def pixel_bytes(self) -> int:
+        """Bytes of the visitor's photos in memory."""
+        return 0 if self._photos is None else self._photos.pixel_bytes
+
     def forget(self) -> None:
         """Delete photos, vote, model and files."""
         self.stop.set()
@@ -262,6 +267,12 @@ class Visitors:
         """Return whether any visitor uses a file that was sent."""
         with self._lock:
             return any(path in visitor.uploads for visitor in self._all())
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Bytes of all visitors' photos in memory."""
+        with self._lock:
+            return sum(visitor.pixel_bytes for visitor in self._all())
 
     def _all(self) -> list[Visitor]:
         """Return all visitors, with those who are signing in; the lock is held."""

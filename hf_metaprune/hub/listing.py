@@ -6,6 +6,8 @@ This module reads the Hub's answers itself.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +18,8 @@ from ..version import __version__
 from .client import LIBRARY, hub_errors
 
 EXPANDED_FIELDS = ("author", "cardData", "gated", "private", "sha")
+MALFORMED = "the Hub's list of models is malformed: try again later"
+_STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},]', re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -76,11 +80,51 @@ def _list_items(url: str, query: dict[str, Any], headers: dict[str, str]) -> Ite
         visited_urls.add(url)
         response = http_backoff("GET", url, headers=headers, **params)
         hf_raise_for_status(response)
-        items = response.json()
-        if not isinstance(items, list):
-            raise HubError("the Hub's list of models is malformed: try again later")
-        yield from items
+        yield from _parse_items(response.text)
         link, params = str(response.links.get("next", {}).get("url") or ""), {}  # the link has the query in it
         url = urljoin(url, link) if link else ""
         if url and urlsplit(url)[:2] != host:
             raise HubError("the Hub's list of models goes on at another address, which is not asked")
+
+
+def _parse_items(page: str) -> list[Any]:
+    """Return the items of a page; an item that Python cannot parse is left out.
+
+    JSON allows numbers of any length and any depth; the parser has limits of both, and its error names no item.
+
+    Raises:
+        HubError: the page is no list.
+    """
+    try:
+        items = json.loads(page)
+    except (ValueError, RecursionError):
+        items = [item for part in _split_items(page) for item in _parse_item(part)]
+    if not isinstance(items, list):
+        raise HubError(MALFORMED)
+    return items
+
+
+def _parse_item(part: str) -> list[Any]:
+    try:
+        return [json.loads(part)]
+    except (ValueError, RecursionError):
+        return []
+
+
+def _split_items(page: str) -> list[str]:
+    """Return the text of each item of a list, found by commas and brackets.
+
+    Raises:
+        HubError: the page does not begin as a list, or does not end.
+    """
+    parts: list[str] = []
+    depth = start = 0
+    for token in _STRING_OR_BRACKET.finditer(page) if page.startswith("[") else ():
+        if depth == 1 and token[0] in ",]":
+            parts.append(page[start : token.start()])
+        if depth == 0 or (depth == 1 and token[0] == ","):
+            start = token.end()
+        depth += (token[0] in "[{") - (token[0] in "]}")
+    if depth or not parts:
+        raise HubError(MALFORMED)
+    return parts

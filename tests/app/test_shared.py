@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import threading
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from hf_metaprune import MetaPruner
 from hf_metaprune.app.comparison import STRATEGIES, WHOLE_BASE, baselines
 from hf_metaprune.app.latencies import RATIOS, Latencies
+from hf_metaprune.app.limits import ArrivalLimits
 from hf_metaprune.app.shared import SharedState
 from hf_metaprune.app.visitor import Visitors
 from hf_metaprune.data.task import TaskData
@@ -44,6 +47,24 @@ def test_a_bank_that_is_not_there_is_said_to_everyone(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(MetaPruneError, match="nothing"):
             state.opened_bank  # noqa: B018
+
+
+def test_photos_of_all_visitors_together_have_a_limit(bank_folder: Path) -> None:
+    state = SharedState(bank_folder, None, arrival_limits=ArrivalLimits(pixel_bytes=3 * 3 * 32 * 32))
+    first, second = state.visitors.get("a"), state.visitors.get("b")
+    photos = [png((i, 0, 0)) for i in range(3)]
+    assert first.photos.add("cat", photos[:2]).n_added == 2
+    receipt = second.photos.add("cat", photos)
+    assert receipt.n_added == 1
+    assert "no room for more photos" in receipt.refusals[0]
+    state.visitors.forget(first)
+    assert second.photos.add("cat", photos).n_added == 2
+
+
+def png(color: tuple[int, int, int]) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (40, 40), color).save(file, "PNG")
+    return file.getvalue()
 
 
 @pytest.mark.slow

@@ -98,6 +98,27 @@ def test_a_list_that_goes_on_elsewhere_does_not_get_the_token(
     assert hub.count(host="storage", path="/evil") == 0
 
 
+@pytest.mark.parametrize("value", [b"1" * 5000, b"[" * 100_000 + b"]" * 100_000])
+def test_a_card_that_no_parser_reads_takes_no_other_out_of_the_list(
+    value: bytes, hub: LoopbackHub, bank: Bank, result: AdaptResult, tmp_path: Path
+) -> None:
+    hub.put_folder("ada/pets", result.save_pretrained(tmp_path / "good"))
+    bad = b'{"id": "eve/x", "cardData": {"tags": ["],[", "\\""], "n": ' + value + b"}}"
+    hub.faults.add(
+        Content(lambda page: page.replace(b"[", b"[" + bad + b", ", 1)[:-1] + b", " + bad + b"]"), path=r"/api/models\?"
+    )
+    assert list(Bank.from_search(bank).entries) == ["ada--pets"]
+
+
+@pytest.mark.parametrize(
+    "page", [b'{"error": "busy"}', b"<html>", b"", b'[{"id": "ada/pets"}', b'[{"id": "ada/pets"},']
+)
+def test_a_page_that_is_no_list_is_an_error(page: bytes, hub: LoopbackHub, bank: Bank) -> None:
+    hub.faults.add(Content(page), path=r"/api/models\?")
+    with pytest.raises(HubError, match="malformed"):
+        Bank.from_search(bank)
+
+
 def test_a_header_is_asked_for_again_and_not_remembered_wrong(
     hub: LoopbackHub, bank: Bank, result: AdaptResult, tmp_path: Path
 ) -> None:
