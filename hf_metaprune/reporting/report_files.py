@@ -21,6 +21,7 @@ from ..options import FORMER_OPTIONS
 from .figures import MAX_CONFUSION, MAX_DRAWN_LAYERS, MAX_DRAWN_VOTERS, agreement_figure, confusion_figure, curve_figure
 from .model_card import ModelCard
 from .report import FORMER_NAMES, AdaptReport
+from .report_values import check_values
 
 COUNTS = Counts(
     items_by_key={
@@ -92,9 +93,9 @@ def load_report(path: Path) -> AdaptReport:
         }
         if np.array(report.confusion, dtype=int).shape not in ((0,), 2 * (len(report.labels),)):
             raise ValueError("its confusion matrix has another shape")
-        _check_values(report)
+        check_values(report)
         report.to_markdown()  # raises now, and not later, if a value is malformed
-        _check_card(report)
+        ModelCard("model", {"labels": report.labels}, b"", report, "", 0).render()
     except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
         raise FormatError(f"{path} is not a report: {reason(error)}") from error
     return report
@@ -110,56 +111,3 @@ def _check_counts(values: Mapping[str, Any]) -> None:
     curves = [values.get("accuracy_at_step", {}), *values.get("baselines", {}).values()]
     if (steps := len({step for curve in curves for step in curve})) > MAX_STEPS:
         raise ValueError(f"its accuracies are of {steps} different steps, more than {MAX_STEPS}")
-
-
-def _check_card(report: AdaptReport) -> None:
-    """Check the types of a report's fields, and that a card can be made of them; any error is raised."""
-    for name, default in vars(AdaptReport()).items():
-        if not isinstance(getattr(report, name), (int, float) if isinstance(default, float) else type(default)):
-            raise ValueError(f"its {name} has another type")
-    ModelCard("model", {"labels": report.labels}, b"", report, "", 0).render()
-
-
-def _check_values(report: AdaptReport) -> None:
-    """Check the keys and values in a report's dictionaries.
-
-    Raises:
-        ValueError: one of them has another type.
-    """
-    _check_numbers(report)
-    if not all(isinstance(label, str) for label in report.labels):
-        raise ValueError("a label is not a text")
-    plain_types = (str, int, float, bool, type(None))
-    for name in ("options", "given", "bank", "versions"):
-        for key, value in getattr(report, name).items():
-            values = value if isinstance(value, list) else [value]
-            if not isinstance(key, str) or not all(isinstance(item, plain_types) for item in values):
-                raise ValueError(f"its {name} has a value at {str(key)[:40]!r} that is not a text or a number")
-    for name in ("seconds", "latency_ms", "emissions", "baseline_flops"):
-        for key, value in getattr(report, name).items():
-            if not isinstance(key, str) or not isinstance(value, (int, float)):
-                raise ValueError(f"its {name} has a value at {str(key)[:40]!r} that is not a number")
-
-
-def _check_numbers(report: AdaptReport) -> None:
-    """Check that all numbers, at all levels, are of a size that can be shown.
-
-    Raises:
-        ValueError: a number is infinite or huge, or an accuracy is outside 0 to 1.
-    """
-    losses = np.abs(np.array(report.losses, dtype=float))
-    if not np.all((losses < 2**63) | np.isnan(losses)):
-        raise ValueError("a loss is too large")
-    # a confusion matrix was checked by numpy, too: both may have a million numbers
-    pending = [value for name, value in vars(report).items() if name not in ("confusion", "losses")]
-    while pending:
-        part = pending.pop()
-        if isinstance(part, dict):
-            pending += [*part.keys(), *part.values()]
-        elif isinstance(part, (list, tuple)):
-            pending += part
-        elif isinstance(part, (int, float)) and part == part and not abs(part) < 2**63:
-            raise ValueError("a number is too large")
-    for curve in (report.accuracy_at_step, *report.baselines.values()):
-        if not all(value is None or value != value or 0 <= value <= 1 for value in curve.values()):
-            raise ValueError("an accuracy is outside 0 to 1")

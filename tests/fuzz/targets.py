@@ -13,6 +13,7 @@ from pathlib import Path
 from random import Random
 from unittest import mock
 
+import matplotlib
 import numpy as np
 
 from hf_metaprune import Bank
@@ -53,6 +54,8 @@ from tests.fuzz.mutators import BytesMutation, json_bytes, mutate_json, mutate_v
 from tests.fuzz.special import SPECIAL
 from tests.fuzz.tables import mutate_index, mutate_places
 from tests.fuzz.watch import MB, CaseFailure, Watch
+
+matplotlib.get_configdir(), matplotlib.get_cachedir()  # made now, for while a case is read nothing may be
 
 ENTRY = "bank/tasks/*"
 """The first entry's folder."""
@@ -234,6 +237,11 @@ def read_report(corpus: Corpus) -> None:
     ModelCard("me/model", config, b"", report, "0" * 64, 5).render().encode()
 
 
+def read_page(corpus: Corpus) -> None:
+    """A saved model's report as a page."""
+    load_result(corpus.model, device="cpu").to_html().encode()
+
+
 def read_model(corpus: Corpus) -> None:
     """A saved model, as `predict` reads it."""
     result = load_result(corpus.model, device="cpu")
@@ -308,6 +316,7 @@ TARGETS = {
         ),
         Target("scores", {"mask_scores.safetensors": mutate_safetensors}, read_scores),
         Target("report", {"model/report.json": mutate_json}, read_report),
+        Target("page", {f"model/{name}.json": mutate_json for name in ("config", "report")}, read_page),
         Target(
             "model",
             {f"model/{name}.json": mutate_json for name in ("config", "preprocessor_config", "report")}

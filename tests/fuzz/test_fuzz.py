@@ -26,6 +26,7 @@ CASES = {
     "transformers base": 35,
     "scores": 40,
     "report": 100,
+    "page": 10,
     "model": 15,
     "from_pretrained": 15,
     "repair": 10,
