@@ -17,9 +17,10 @@ from tqdm.auto import tqdm
 
 from ..errors import BankError, BaseMismatchError, FormatError
 from ..files.layout import BANK_FILE, BASE_FOLDER, CARD, CONFIG, ENTRY_FILES, INDEX_FILE, PREPROCESSOR, SCORES, WEIGHTS
+from ..files.names import public_name
 from ..files.reading import check_regular, is_present
 from ..hub.repo import Operation, Published, Repo
-from ..models.public_files import public_base, public_json
+from ..models.public_files import check_public_header, is_public, public_base, public_json
 from ..reporting.bank_card import BankCard
 from ..text import quantity
 from .entry import Entry
@@ -188,6 +189,10 @@ class BankCommits:
 def _public_meta(meta: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is published of a ``bank.json``."""
     values = {key: value for key, value in meta.items() if key in KNOWN_KEYS}
+    if isinstance(values.get("name"), str):
+        values["name"] = public_name(values["name"])
+    if not is_public(values.get("hf_metaprune_version")):
+        del values["hf_metaprune_version"]
     if "defaults" in values:
         values["defaults"] = {key: value for key, value in values["defaults"].items() if key == "ratio"}
     return values | {"base_model": public_base(meta["base_model"]) | {"path": BASE_FOLDER}}
@@ -252,6 +257,8 @@ def _additions(folder: Path, path: str, digests: Mapping[str, str]) -> list[Oper
     operations = [_addition(f"{path}/{file.name}", public_json(file)) for file in small_files]
     for name, digest in digests.items():
         check_regular(folder / name)
+        if path != BASE_FOLDER:  # the base's file is its identity, and is sent as it is
+            check_public_header(folder / name)
         operation = _addition(f"{path}/{name}", folder / name)
         if operation.upload_info.sha256.hex() != digest:  # another process has replaced it
             raise FormatError(f"{folder / name} was altered: its sha256 is not that of the index")

@@ -12,6 +12,7 @@ from ..errors import BankError
 from ..files.names import user_path
 from ..hub.files import Files
 from ..hub.repo import STARTER_FILES, Published, Repo
+from ..models.public_files import is_public
 from .commits import BankCommits, check_base, id_conflict
 from .entry import Entry
 from .entry_checks import check_id
@@ -176,6 +177,8 @@ def _read_published_bank(repo: Repo) -> PublishedState:
 def _check_entries(bank: BankReader, entries: Iterable[Entry], progress: bool) -> None:
     for entry in tqdm(list(entries), desc="checking", disable=not progress, leave=False):
         problem = next(check_entry(bank, entry), None)
+        if not is_public([entry.metrics, entry.method]):
+            problem = "its metrics or its method have a text that is no word, and might be a path or an address"
         if problem is not None:
             raise BankError(f"entry {entry.id} cannot be published: {problem}; see `hf-metaprune bank validate`")
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from ..data.preprocessing import Preprocessing
+from ..errors import FormatError
 from ..files.layout import PREPROCESSOR
 from ..files.names import is_repo_id, public_name
 from ..files.storage import read_json
 from .architectures.lookup import find_architecture
-from .configuration import MetaPrunedConfig
-from .saving import CONFIG_KEYS
+from .configuration import CONFIG_KEYS, MetaPrunedConfig
+from .weights import check_tensor_count, unreadable_file_error
 
 PROCESSOR_KEYS = frozenset(
     {"crop_pct", "crop_size", "data_format", "default_to_square", "feature_extractor_type", "image_mean"}
@@ -22,14 +26,12 @@ PROCESSOR_KEYS = frozenset(
     | {"do_center_crop", "do_convert_rgb", "do_normalize", "do_rescale", "do_resize"}
 )
 """Keys of a ``preprocessor_config.json``."""
-TIMM_KEYS = frozenset(
-    {"architecture", "global_pool", "label_descriptions", "label_names", "model_args", "num_classes", "num_features"}
-)
+TIMM_KEYS = frozenset({"architecture", "global_pool", "label_names", "model_args", "num_classes", "num_features"})
 """Keys of timm's ``config.json``, besides ``pretrained_cfg``."""
 PRETRAINED_KEYS = frozenset(
     {"architecture", "classifier", "crop_mode", "crop_pct", "custom_load", "first_conv", "fixed_input_size"}
     | {"input_size", "interpolation", "label_names", "license", "max_input_size", "mean", "min_input_size"}
-    | {"num_classes", "paper_ids", "paper_name", "pool_size", "std", "tag", "test_crop_pct", "test_input_size"}
+    | {"num_classes", "pool_size", "std", "tag", "test_crop_pct", "test_input_size"}
     | {"hf_hub_id"}
 )
 """Keys of timm's ``pretrained_cfg``; others, such as ``file``, may name places on the machine that wrote it."""
@@ -46,6 +48,49 @@ IMAGE_KEYS = frozenset(field.name for field in fields(Preprocessing))
 """Keys of a config's ``preprocessing``."""
 
 
+LABEL_KEYS = frozenset({"id2label", "label2id", "label_names", "synsets"})
+"""Keys with texts that people have written to be shown."""
+SIZE_KEYS = frozenset({"height", "width", "shortest_edge", "longest_edge"})
+"""Keys of an image's size in a ``preprocessor_config.json``."""
+WORD = re.compile(r"(?!hf_\w{16})[\w.+-]{0,100}")
+"""A value that is one word: no path, no address, no sentence, and no token of the Hub."""
+HEADER_KEYS = frozenset({"format", "format_version", "base_model_sha256", "masks_digest", "labels"})
+"""Keys of the metadata in the header of our files of tensors."""
+
+
+def is_public(value: Any) -> bool:
+    """Return whether a JSON value has only numbers and words, at all levels."""
+    pending = [value]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, dict):
+            pending += [*part.keys(), *part.values()]
+        elif isinstance(part, list):
+            pending += part
+        elif isinstance(part, str) and not WORD.fullmatch(part):
+            return False
+    return True
+
+
+def check_public_header(path: Path) -> None:
+    """Check that the header of an entry's file of tensors has no metadata but ours, because the file is sent whole.
+
+    Raises:
+        FormatError: it has, or cannot be read.
+    """
+    try:
+        check_tensor_count(path)
+        with safe_open(str(path), framework="pt") as file:
+            unknown_keys = sorted((file.metadata() or {}).keys() - HEADER_KEYS)
+    except (OSError, SafetensorError) as error:
+        raise unreadable_file_error(path, error) from error
+    if unknown_keys:
+        raise FormatError(
+            f"{path} has metadata that nobody knows ({unknown_keys[0][:40]}), which would be published: save it again "
+            "(load_result and save_pretrained)"
+        )
+
+
 def public_json(path: Path) -> bytes:
     """Return what is published of a config or a ``preprocessor_config.json``, in the layout that transformers writes.
 
@@ -57,7 +102,7 @@ def public_json(path: Path) -> bytes:
         ArchitectureError: the config is of a network that is not supported.
     """
     values = read_json(path)
-    values = _pick(values, PROCESSOR_KEYS) if path.name == PREPROCESSOR else _public_config(values)
+    values = _public_processor(values) if path.name == PREPROCESSOR else _public_config(values)
     return (json.dumps(values, indent=2, sort_keys=True) + "\n").encode()
 
 
@@ -67,8 +112,14 @@ def public_base(block: Any) -> dict[str, Any]:
     Args:
         block: the block, as it was read.
     """
-    values = _pick(block, BASE_KEYS)
-    return values | ({} if is_repo_id(str(values.get("repo_id"))) else {"repo_id": None})
+    values = _pick(block, BASE_KEYS - {"repo_id"})
+    repo_id = block.get("repo_id") if isinstance(block, dict) else None
+    return values | {"repo_id": repo_id if is_repo_id(str(repo_id)) else None}
+
+
+def _public_processor(values: Mapping[str, Any]) -> dict[str, Any]:
+    sizes = {key: _pick(values[key], SIZE_KEYS) for key in ("size", "crop_size") if isinstance(values.get(key), dict)}
+    return _pick(values, PROCESSOR_KEYS) | sizes
 
 
 def _public_config(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,12 +129,15 @@ def _public_config(values: Mapping[str, Any]) -> dict[str, Any]:
         known_parts["preprocessing"] = _pick(values.get("preprocessing"), IMAGE_KEYS)
         known_parts["dataset"] = public_name(dataset) if isinstance(dataset, str) else None
         if isinstance(masks, dict):
-            known_parts["masks"] = {layer: _pick(mask, MASK_KEYS) for layer, mask in masks.items()}
+            known_parts["masks"] = {
+                layer: {key: mask[key] for key in MASK_KEYS if key in mask} for layer, mask in masks.items()
+            }
         return _pick(values, CONFIG_KEYS) | {key: part for key, part in known_parts.items() if key in values}
     if isinstance(values.get("architecture"), str):
-        image_values = _pick(values.get("pretrained_cfg"), PRETRAINED_KEYS)
-        if not is_repo_id(str(image_values.get("hf_hub_id"))):
-            image_values.pop("hf_hub_id", None)
+        stored_values = values.get("pretrained_cfg")
+        image_values = _pick(stored_values, PRETRAINED_KEYS - {"hf_hub_id"})
+        repo_id = stored_values.get("hf_hub_id") if isinstance(stored_values, dict) else None
+        image_values |= {"hf_hub_id": repo_id} if is_repo_id(str(repo_id)) else {}
         return _pick(values, TIMM_KEYS) | ({"pretrained_cfg": image_values} if "pretrained_cfg" in values else {})
     names = values.get("architectures")
     class_name = str(names[0]) if isinstance(names, list) and names else ""
@@ -91,4 +145,7 @@ def _public_config(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _pick(values: Any, keys: Collection[str]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key in keys} if isinstance(values, dict) else {}
+    """Return the values of some keys, as far as they have numbers and words only; labels may be any texts."""
+    if not isinstance(values, dict):
+        return {}
+    return {key: value for key, value in values.items() if key in keys and (key in LABEL_KEYS or is_public(value))}

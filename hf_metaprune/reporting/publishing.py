@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FormatError, HubError
-from ..files.layout import BANK_FILE, CARD, CONFIG, MODEL_FILES, WEIGHTS
+from ..files.layout import BANK_FILE, CARD, CONFIG, MODEL_FILES, PREPROCESSOR, WEIGHTS
 from ..files.names import is_repo_id
 from ..files.reading import check_regular, is_present, read_regular
 from ..files.storage import parse_json
@@ -19,6 +19,7 @@ from ..hub.files import MAX_SMALL_BYTES
 from ..hub.repo import STARTER_FILES, Operation, Published, Repo, read_text
 from ..models.configuration import MetaPrunedConfig
 from ..models.modeling import MetaPrunedForImageClassification
+from ..models.public_files import is_public, public_json
 from .adapted import AdaptedModel
 from .card import MAX_CARD_BYTES, is_edited, sends_own_text, split_card
 from .misclassified import Mistake
@@ -71,13 +72,21 @@ def publish_model(
 
     Raises:
         HubError: there is no token, it may not write there, the repo holds a bank, or the Hub cannot be reached.
+        FormatError: the config has metrics or a method that may not be published.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     repo = Repo(repo_id, token=token, revision=revision, create_pr=create_pr)
+    if not is_public([result.model.config.metrics, result.model.config.method]):
+        raise FormatError(
+            "the model cannot be published: its config's metrics or method have a text that is no word, and might be a "
+            "path or an address"
+        )
     with tempfile.TemporaryDirectory() as name:
         public_result, folder = _PublicResult(result.model, result.report.public_copy()), Path(name)
         write_model_files(public_result, folder, repo_id, dtype=dtype)
+        for file in (folder / CONFIG, folder / PREPROCESSOR):
+            file.write_bytes(public_json(file))
         card = ModelCard.from_result(public_result, repo_id, license, folder)
         _check_base_id(card, repo)
         own_card = _own_card(result)

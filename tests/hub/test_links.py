@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from hf_metaprune import AdaptResult, Bank, MetaPruner, load_result
@@ -192,6 +193,65 @@ def test_values_that_nobody_knows_are_not_published(hub: LoopbackHub, own_bank: 
     assert files_with_secret(hub, "me/bank") == []
     assert SECRET.encode() not in received(hub)
     assert validate_bank(Bank.from_hub("me/bank")) == []
+
+
+@pytest.mark.parametrize("text", [f"/home/{SECRET}/key", f"token={SECRET}", f"http://{SECRET}/x", "hf_" + 20 * "a"])
+def test_texts_that_are_no_words_are_not_published(text: str, hub: LoopbackHub, own_bank: Bank) -> None:
+    """Under keys that the library knows, at any depth."""
+    entry, base = first_entry(own_bank), own_bank.base_folder
+    for folder in (entry, base):
+        processor = {"image_processor_type": text, "size": {"height": 32, text: 1}, "image_mean": text}
+        (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    for path, changes in (
+        (base / "config.json", {"label_descriptions": {"x": text}, "pretrained_cfg": {"tag": text, "license": text}}),
+        (own_bank.root / "bank.json", {"hf_metaprune_version": text, "base_model": {"revision": text}}),
+        (entry / "config.json", {"base_model": {"revision": text}}),
+    ):
+        values = json.loads(path.read_text())
+        for key, value in changes.items():
+            values[key] = values[key] | value if isinstance(values.get(key), dict) else value
+        path.write_text(json.dumps(values))
+    publish_bank(Bank.open(own_bank.root), "me/bank")
+    assert text.encode() not in received(hub)
+    assert validate_bank(Bank.from_hub("me/bank")) == []
+
+
+def test_a_name_that_is_a_path_is_published_without_it(hub: LoopbackHub, own_bank: Bank) -> None:
+    values = json.loads((own_bank.root / "bank.json").read_text())
+    (own_bank.root / "bank.json").write_text(json.dumps(values | {"name": f"/home/{SECRET}/pets"}))
+    publish_bank(Bank.open(own_bank.root), "me/bank")
+    assert SECRET.encode() not in received(hub)
+    assert Bank.from_hub("me/bank").name == "pets"
+
+
+@pytest.mark.parametrize("key", ["metrics", "method"])
+def test_an_entry_or_model_with_a_path_in_its_config_is_refused(
+    key: str, hub: LoopbackHub, own_bank: Bank, result: AdaptResult, tmp_path: Path
+) -> None:
+    publish_bank(own_bank, "me/bank")
+    folder = result.save_pretrained(tmp_path / "model")
+    values = json.loads((folder / "config.json").read_text())
+    values[key] = f"/home/{SECRET}" if key == "method" else {"source": [f"/home/{SECRET}"]}
+    (folder / "config.json").write_text(json.dumps(values))
+    with pytest.raises(MetaPruneError, match="might be a path"):
+        add_entries("me/bank", {"pets": folder})
+    with pytest.raises(MetaPruneError, match="might be a path"):
+        load_result(folder).push_to_hub("me/pets")
+    assert SECRET.encode() not in received(hub)
+
+
+def test_metadata_in_a_file_of_weights_is_not_published(
+    hub: LoopbackHub, own_bank: Bank, result: AdaptResult, tmp_path: Path
+) -> None:
+    publish_bank(own_bank, "me/bank")
+    path = result.save_pretrained(tmp_path / "model") / "model.safetensors"
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    save_file(load_file(path), path, metadata | {"note": SECRET})
+    with pytest.raises(MetaPruneError, match="metadata that nobody knows .note."):
+        add_entries("me/bank", {"pets": tmp_path / "model"})
+    load_result(tmp_path / "model").push_to_hub("me/pets")  # it is written anew
+    assert SECRET.encode() not in received(hub)
 
 
 def test_what_a_stranger_wrote_into_a_report_is_not_published(
