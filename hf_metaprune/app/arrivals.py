@@ -32,6 +32,29 @@ class RefusedError(Exception):
         self.status = status
 
 
+FULL = "others are sending much at the moment: try again in some minutes"
+CHECKED_BYTES = 10_000_000
+"""Bytes of a request after which the server looks again whether there is room."""
+
+
+class Arrival:
+    """One request that is under way."""
+
+    def __init__(self, arrivals: Arrivals) -> None:
+        self.arrivals, self.n_bytes, self._n_checked = arrivals, 0, 0
+
+    def grow(self, n_bytes: int) -> None:
+        """Add what has arrived.
+
+        Raises:
+            RefusedError: the server is full.
+        """
+        self.n_bytes += n_bytes
+        if self.n_bytes - self._n_checked >= CHECKED_BYTES:
+            self._n_checked = self.n_bytes
+            self.arrivals.check_room()
+
+
 class Arrivals:
     """The files that were sent to this server and that it still holds.
 
@@ -45,13 +68,18 @@ class Arrivals:
         self.folder, self.limits, self.is_used = folder, limits, is_used
         self._arrived: dict[str, float] = {}
         """Time of arrival by path of the files that no visitor has used yet."""
-        self._expected_bytes: list[int] = []
-        """Bytes of the requests that are under way."""
+        self._under_way: list[Arrival] = []
+        """The requests that are under way."""
         self._lock = threading.Lock()
 
     @contextmanager
-    def room_for(self, n_bytes: int | None) -> Iterator[None]:
+    def room_for(self, n_bytes: int | None) -> Iterator[Arrival]:
         """Keep room for a request of some bytes while it is read.
+
+        The room grows with what arrives. A sender who says much and sends little takes little from others.
+
+        Yields:
+            The request, whose `grow` is to be called with what arrives.
 
         Raises:
             RefusedError: the request does not say its size, or is too large, or the server has no room for it.
@@ -62,16 +90,30 @@ class Arrivals:
             raise RefusedError(413, f"at most {self.limits.request_bytes // 1_000_000} MB can be sent at a time")
         self.sweep()
         with self._lock:
-            held_bytes = sum(file.stat().st_size for file in self._files()) + sum(self._expected_bytes)
-            is_full = held_bytes + n_bytes > self.limits.server_bytes
-            if is_full or len(self._expected_bytes) >= self.limits.requests:
-                raise RefusedError(503, "others are sending much at the moment: try again in some minutes")
-            self._expected_bytes.append(n_bytes)
+            is_full = self._held_bytes() + n_bytes > self.limits.server_bytes
+            if is_full or len(self._under_way) >= self.limits.requests:
+                raise RefusedError(503, FULL)
+            arrival = Arrival(self)
+            self._under_way.append(arrival)
         try:
-            yield
+            yield arrival
         finally:
             with self._lock:
-                self._expected_bytes.remove(n_bytes)
+                self._under_way.remove(arrival)
+
+    def _held_bytes(self) -> int:
+        """Return the bytes of all files and of what has arrived of requests; the lock is held."""
+        return sum(file.stat().st_size for file in self._files()) + sum(a.n_bytes for a in self._under_way)
+
+    def check_room(self) -> None:
+        """Check that what has arrived is not more than the server can hold.
+
+        Raises:
+            RefusedError: it is.
+        """
+        with self._lock:
+            if self._held_bytes() > self.limits.server_bytes:
+                raise RefusedError(503, FULL)
 
     def holds(self, path: str) -> bool:
         """Return whether a path is one of a file that was sent; the file may be deleted by now."""

@@ -24,6 +24,8 @@ CLOSED = frozenset(
 FOREIGN_FILE = re.compile(r"proxy=|file[=/][a-z][a-z0-9+.-]+:", re.IGNORECASE)
 MAX_BODY_BYTES = 1_000_000
 """Most bytes of a request that sends no file."""
+MAX_HEADERS, MAX_HEADER_BYTES = 20, 10_000
+"""Most headers of a file in an upload, and most bytes of each."""
 MAX_EVENTS, EVENT_SECONDS = 60, 10.0
 """Most events of one visitor in so many seconds."""
 log = logging.getLogger(__name__)
@@ -107,22 +109,36 @@ class Gate:
 
         limits, body, status, n_bytes = self.arrivals.limits, bytearray(), 0, _stated_bytes(scope)
         start, n_received, is_complete = time.monotonic(), 0, False
+        refusal: RefusedError | None = None
 
         async def receive_in_time() -> Any:
-            nonlocal n_received, is_complete
+            nonlocal n_received, is_complete, refusal
             if is_complete:
                 return await receive()
-            message = await asyncio.wait_for(receive(), limits.silent_seconds)
-            n_received += len(message.get("body", b""))
-            is_complete = not message.get("more_body", False)
-            if not is_complete and n_received < limits.bytes_per_second * (
-                time.monotonic() - start - limits.silent_seconds
-            ):
-                raise TimeoutError
+            try:
+                message = await asyncio.wait_for(receive(), limits.silent_seconds)
+                content = message.get("body", b"")
+                n_received += len(content)
+                is_complete = not message.get("more_body", False)
+                if not is_complete and n_received < limits.bytes_per_second * (
+                    time.monotonic() - start - limits.silent_seconds
+                ):
+                    raise TimeoutError
+                form.feed(content)
+                arrival.grow(len(content))
+            except (asyncio.TimeoutError, TimeoutError):  # two classes before Python 3.11
+                log.info("an upload of %s bytes was too slow and is cut", n_bytes)
+                refusal = RefusedError(408, "the upload was too slow")
+            except RefusedError as error:
+                refusal = error
+            if refusal is not None:
+                raise refusal
             return message
 
         async def send_and_note(message: Any) -> None:
             nonlocal status
+            if refusal is not None:  # what Gradio says of a body that ended
+                return
             status = message.get("status", status)
             body.extend(message.get("body", b""))
             if message["type"] == "http.response.body" and not message.get("more_body") and status == 200:
@@ -130,15 +146,81 @@ class Gate:
             await send(message)
 
         room = self.arrivals.room_for(n_bytes)
-        await run_in_threadpool(room.__enter__)
+        arrival = await run_in_threadpool(room.__enter__)
         try:
+            form = UploadForm(scope)
             await self.app(scope, receive_in_time, send_and_note)
-        except (asyncio.TimeoutError, TimeoutError):  # two classes before Python 3.11
-            log.info("an upload of %s bytes was too slow and is cut", n_bytes)
-            if not status:
-                raise RefusedError(408, "the upload was too slow") from None
+        except RefusedError as error:
+            refusal = error
         finally:
             room.__exit__(None, None, None)
+        if refusal is not None and not status:
+            raise refusal
+
+
+class UploadForm:
+    """The form of an upload, checked while it arrives: Gradio writes files to disk, and keeps other fields in memory.
+
+    Args:
+        scope: the request.
+
+    Raises:
+        RefusedError: the request is no form.
+    """
+
+    def __init__(self, scope: Any) -> None:
+        from python_multipart.multipart import MultipartParser, parse_options_header
+
+        kind, options = parse_options_header(dict(scope["headers"]).get(b"content-type", b""))
+        if kind != b"multipart/form-data" or not options.get(b"boundary"):
+            raise RefusedError(400, "an upload is a form with files")
+        self._parse_options = parse_options_header
+        self._field, self._value, self._is_file, self._n_headers = b"", b"", False, 0
+        callbacks = {
+            "on_part_begin": self._begin,
+            "on_header_field": self._add_field,
+            "on_header_value": self._add_value,
+            "on_header_end": self._end_header,
+            "on_headers_finished": self._check_part,
+        }
+        self._parser = MultipartParser(options[b"boundary"], callbacks)  # type: ignore[arg-type]
+
+    def feed(self, content: bytes) -> None:
+        """Check the next bytes of the body.
+
+        Raises:
+            RefusedError: the form is malformed, or a part of it is no file.
+        """
+        from python_multipart.exceptions import FormParserError
+
+        try:
+            self._parser.write(content)
+        except FormParserError as error:
+            raise RefusedError(400, "the form of the upload is malformed") from error
+
+    def _begin(self) -> None:
+        self._is_file, self._n_headers = False, 0
+
+    def _add_field(self, data: bytes, start: int, end: int) -> None:
+        self._field += data[start:end]
+        self._check_header()
+
+    def _add_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+        self._check_header()
+
+    def _check_header(self) -> None:
+        if len(self._field) + len(self._value) > MAX_HEADER_BYTES or self._n_headers > MAX_HEADERS:
+            raise RefusedError(400, "the headers of a file are too long")
+
+    def _end_header(self) -> None:
+        if self._field.lower() == b"content-disposition":
+            self._is_file = b"filename" in self._parse_options(self._value)[1]
+        self._field, self._value, self._n_headers = b"", b"", self._n_headers + 1
+
+    def _check_part(self) -> None:
+        if not self._is_file:
+            raise RefusedError(400, "an upload has files only")
 
 
 def _stated_bytes(scope: Any) -> int | None:

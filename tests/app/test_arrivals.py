@@ -45,6 +45,21 @@ def test_a_request_is_limited_before_it_is_read(arrivals: Arrivals, tmp_path: Pa
         pass
 
 
+def test_who_says_much_and_sends_little_takes_little_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hf_metaprune.app.arrivals.CHECKED_BYTES", 100)
+    arrivals = Arrivals(tmp_path, ArrivalLimits(request_bytes=1000, server_bytes=1000), is_used=lambda path: True)
+    with arrivals.room_for(1000) as slow:
+        slow.grow(50)
+        with arrivals.room_for(900) as fast:
+            fast.grow(900)
+            slow.grow(49)
+            with pytest.raises(RefusedError) as refusal:
+                slow.grow(100)
+            assert refusal.value.status == 503
+    with arrivals.room_for(1000):
+        pass
+
+
 def test_what_nobody_uses_is_deleted_in_time(
     arrivals: Arrivals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,7 +153,7 @@ def test_the_server_keeps_its_limits(app: App, tmp_path: Path, run_at_once: Call
         assert send_raw(app, f"Content-Length: {size}").split()[1] in (b"400", b"411", b"413", b"431"), size
     body_type = "Content-Type: multipart/form-data; boundary=xyz"
     assert b" 408 " in send_raw(app, body_type, "Content-Length: 15000").splitlines()[0]  # it never comes
-    assert app.shared.arrivals._expected_bytes == []  # the room is free again
+    assert app.shared.arrivals._under_way == []  # the room is free again
     answers = run_at_once([lambda i=i: send(app, 1000, f"{i}.png") for i in range(20)])
     assert [status for status, _ in answers] == [200] * 20  # so many visitors at once are no flood
     assert [send(app, 15_000, f"large_{i}.png")[0] for i in range(2)] == [200, 200]

@@ -108,3 +108,36 @@ def test_one_session_cannot_flood_the_queue(served: Served) -> None:
     statuses = [send_event(served, [], "flood")[0] for _ in range(MAX_EVENTS + 5)]
     assert statuses.count(429) == 5
     assert send_event(served, [], "other")[0] != 429
+
+
+def form(*parts: bytes) -> tuple[bytes, dict[str, str]]:
+    body = b"".join(b"--x\r\n" + part + b"\r\n" for part in parts) + b"--x--\r\n"
+    return body, {"Content-Type": "multipart/form-data; boundary=x"}
+
+
+PNG_PART = b'Content-Disposition: form-data; name="files"; filename="a.png"\r\n\r\nabc'
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (b'Content-Disposition: form-data; name="a"\r\n\r\n' + b"x" * 1_000_000,),
+        (PNG_PART, b'Content-Disposition: form-data; name="a"\r\n\r\nx'),
+        (b"X: y\r\n\r\nx",),
+        (PNG_PART.replace(b"a.png", b"a" * 20_000),),
+        (b"X: y\r\n" * 50 + PNG_PART,),
+    ],
+)
+def test_an_upload_has_files_only(served: Served, parts: tuple[bytes, ...]) -> None:
+    """Gradio keeps other fields in memory, several times."""
+    body, headers = form(*parts)
+    status, text = answer(served, "upload", body, **headers)
+    assert status == 400, text
+    assert any(words in text for words in ("files only", "headers of a file", "malformed"))
+
+
+def test_an_upload_is_a_form(served: Served) -> None:
+    body, headers = form(PNG_PART)
+    assert answer(served, "upload", body, **headers)[0] == 200
+    assert answer(served, "upload", body, **{"Content-Type": "text/plain"})[0] == 400
+    assert answer(served, "upload", b"--y" + body, **headers)[0] == 400
