@@ -33,7 +33,9 @@ def recover(bank: Bank) -> list[str]:
     with bank.lock("recover"):
         with bank.lock():  # files in the root are written under this lock only, so none is being written now
             for leftover in bank.root.glob(f"{TEMPORARY}*"):
-                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+                is_folder = leftover.is_dir() and not leftover.is_symlink()
+                with storage_errors(leftover, "delete"):
+                    shutil.rmtree(leftover) if is_folder else leftover.unlink(missing_ok=True)
         bank.reload()
         unlisted_folders = {
             entry_id: path for entry_id, path in entry_folders(bank).items() if entry_id not in bank.entries

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import shutil
 import stat
 from pathlib import Path
@@ -14,6 +15,8 @@ from ..errors import FormatError
 
 BLOCKS, SNAPSHOTS = "blobs", "snapshots"
 """Folders of a repo in the cache of huggingface_hub: contents by digest, and links to them by commit and name."""
+CACHED_REPO = re.compile(r"(models|datasets|spaces)--.+")
+COMMIT, DIGEST = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 KINDS = (
     (stat.S_ISLNK, "a symbolic link"),
     (stat.S_ISDIR, "a folder"),
@@ -136,15 +139,16 @@ def _check_kind(path: Path, mode: int) -> None:
 def _cached_content(path: Path) -> Path | None:
     """Return the file that a link of huggingface_hub's cache stands for, or None for anything else.
 
-    In the cache ``REPO/snapshots/COMMIT/NAME`` is a link to ``REPO/blobs/DIGEST``.
+    In the cache ``models--OWNER--NAME/snapshots/COMMIT/FILE`` is a link to ``models--OWNER--NAME/blobs/DIGEST``.
     """
     if not path.is_symlink():
         return None
     link = Path(os.path.realpath(path.parent)) / path.name
-    for snapshots in link.parents:
-        if snapshots.name == SNAPSHOTS and snapshots.parent != snapshots:
-            content = (link.parent / link.readlink()).absolute()
-            content = Path(os.path.normpath(content))
-            if content.parent == snapshots.parent / BLOCKS and not (snapshots.parent / BLOCKS).is_symlink():
+    for commit, snapshots in zip(link.parents, link.parents[1:], strict=False):
+        repo = snapshots.parent
+        if snapshots.name == SNAPSHOTS and CACHED_REPO.fullmatch(repo.name) and COMMIT.fullmatch(commit.name):
+            content = Path(os.path.normpath((link.parent / link.readlink()).absolute()))
+            is_block = content.parent == repo / BLOCKS and DIGEST.fullmatch(content.name)
+            if is_block and not (repo / BLOCKS).is_symlink():
                 return content
     return None

@@ -268,7 +268,7 @@ def new_folder(path: Path, *, overwrite: bool | Collection[str] = False) -> Iter
     check_writable(path, overwrite=overwrite)
     clear_unfinished(path, older_than=STALE_SECONDS)
     with storage_errors(path, "write"):
-        work = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}{path.name}-", dir=path.parent))
+        work, lock = _new_locked_folder(path)
         try:
             work.chmod(0o777 & ~_umask())
             yield work
@@ -282,7 +282,34 @@ def new_folder(path: Path, *, overwrite: bool | Collection[str] = False) -> Iter
             raise StorageError(error.errno or errno.EIO, str(error).replace(str(work), str(path))) from error
         finally:
             shutil.rmtree(work, ignore_errors=True)
+            if lock is not None:
+                os.close(lock)
         fsync_dir(path.parent)
+
+
+def _new_locked_folder(path: Path) -> tuple[Path, int | None]:
+    """Return a new folder beside `path`, and a handle whose lock tells that its writer lives (None: no locks here)."""
+    while True:
+        work = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}{path.name}-", dir=path.parent))
+        handle = _lock_folder(work)
+        if handle is None or work.exists():  # else it was cleared away before it was locked
+            return work, handle
+        os.close(handle)
+
+
+def _lock_folder(folder: Path) -> int | None:
+    """Lock a folder, and return the handle that holds the lock; None if it is locked, or cannot be locked here."""
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    handle = os.open(folder, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
 
 
 def _swap(work: Path, path: Path) -> None:
@@ -321,5 +348,9 @@ def clear_unfinished(path: Path, older_than: float = 0.0) -> None:
     """
     for folder in path.parent.glob(f"{TEMPORARY}{glob.escape(path.name)}-*"):
         with contextlib.suppress(OSError):
-            if time.time() - max(p.stat().st_mtime for p in (folder, *folder.rglob("*"))) >= older_than:
+            handle = _lock_folder(folder)
+            age = time.time() - max(p.stat().st_mtime for p in (folder, *folder.rglob("*")))
+            if handle is not None or age >= older_than:  # its writer would hold the lock
                 shutil.rmtree(folder, ignore_errors=True)
+            if handle is not None:
+                os.close(handle)

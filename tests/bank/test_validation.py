@@ -17,6 +17,7 @@ from hf_metaprune.bank.entry import Entry
 from hf_metaprune.bank.repair import recover, repair_index
 from hf_metaprune.bank.validation import validate_bank
 from hf_metaprune.errors import FormatError
+from hf_metaprune.files.reading import is_present
 from tests.bank.edits import edit_index, edit_json, first
 
 
@@ -159,7 +160,9 @@ def test_validation_sees_a_folder_the_index_lacks(own_bank: Bank) -> None:
     own_bank.update_index({entry.id: None})
     problems = validate_bank(Bank.open(own_bank.root))
     assert [p.entry_id for p in problems] == [entry.id]
+    (own_bank.root / ".tmp-x.part").symlink_to(".")
     assert recover(Bank.open(own_bank.root)) == [entry.id]
+    assert not is_present(own_bank.root / ".tmp-x.part")
     assert validate_bank(Bank.open(own_bank.root)) == []
 
 

@@ -119,15 +119,18 @@ def test_a_file_is_read_up_to_its_limit(secret: Path) -> None:
         read_regular(secret, 5)
 
 
+DIGEST, COMMIT = "0a" * 32, "c0" * 20
+
+
 @pytest.fixture
 def cached(tmp_path: Path) -> Path:
     """A file in the layout of huggingface_hub's cache, two folders below its commit."""
     repo = tmp_path / "hub" / "models--org--bank"
     (repo / "blobs").mkdir(parents=True)
-    (repo / "blobs" / "0a1b").write_text("content")
-    folder = repo / "snapshots" / "c0ffee" / "tasks" / "pets"
+    (repo / "blobs" / DIGEST).write_text("content")
+    folder = repo / "snapshots" / COMMIT / "tasks" / "pets"
     folder.mkdir(parents=True)
-    (folder / "config.json").symlink_to("../../../../blobs/0a1b")
+    (folder / "config.json").symlink_to(f"../../../../blobs/{DIGEST}")
     return folder / "config.json"
 
 
@@ -146,8 +149,23 @@ def test_other_links_in_the_cache_are_not(target: str, cached: Path, secret: Pat
         open_regular(cached)
 
 
+@pytest.mark.parametrize("place", ["repo", "commit", "block"])
+def test_folders_that_only_look_like_the_cache_are_not(place: str, cached: Path) -> None:
+    """A folder of projects may have a snapshots/ beside a blobs/, too."""
+    repo, names = cached.parents[4], {"repo": "models--org--bank", "commit": COMMIT, "block": DIGEST}
+    names[place] = "mine"
+    (repo / "blobs" / DIGEST).rename(repo / "blobs" / names["block"])
+    (repo / "snapshots" / COMMIT).rename(repo / "snapshots" / names["commit"])
+    link = repo / "snapshots" / names["commit"] / "tasks" / "pets" / "config.json"
+    link.unlink()
+    link.symlink_to(f"../../../../blobs/{names['block']}")
+    moved = repo.rename(repo.with_name(names["repo"]))
+    with pytest.raises(FormatError, match="is a symbolic link"):
+        open_regular(moved / link.relative_to(repo))
+
+
 def test_a_content_of_the_cache_is_no_link_itself(cached: Path, secret: Path) -> None:
-    content = cached.parents[4] / "blobs" / "0a1b"
+    content = cached.parents[4] / "blobs" / DIGEST
     content.unlink()
     content.symlink_to(secret)
     with pytest.raises(FormatError, match="is a symbolic link"):

@@ -75,17 +75,39 @@ def test_at_no_moment_is_there_no_folder(tmp_path: Path) -> None:
     assert not storage._exchange(one, tmp_path / "missing")
 
 
-def test_what_dead_writers_left_goes_after_a_day(tmp_path: Path) -> None:
-    old, recent = tmp_path / ".tmp-model-old", tmp_path / ".tmp-model-recent"
-    for leftover in (old, recent, tmp_path / ".tmp-models-old"):
-        leftover.mkdir()
-        (leftover / "file").touch()
-        if leftover.name.endswith("old"):
-            for path in (leftover / "file", leftover):
-                os.utime(path, (0, 0))
+def test_what_dead_writers_left_goes_at_once_and_what_living_ones_write_stays(tmp_path: Path) -> None:
+    for name in (".tmp-model-dead", ".tmp-models-dead"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+    with new_folder(tmp_path / "model") as first:
+        with new_folder(tmp_path / "model") as second:
+            assert first.exists()
+            (second / "own").touch()
+        assert sorted(p.name for p in tmp_path.iterdir()) == sorted([first.name, ".tmp-models-dead", "model"])
+        (tmp_path / "model" / "own").unlink()
+
+
+def test_an_unfinished_folder_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "file").touch()
+    (tmp_path / ".tmp-model-x").symlink_to(tmp_path / "own")
     with new_folder(tmp_path / "model"):
         pass
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".tmp-model-recent", ".tmp-models-old", "model"]
+    assert (tmp_path / "own" / "file").exists()
+
+
+def test_where_folders_cannot_be_locked_leftovers_go_after_a_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "_lock_folder", lambda folder: None)
+    for leftover in (tmp_path / ".tmp-model-old", tmp_path / ".tmp-model-recent"):
+        leftover.mkdir()
+        (leftover / "file").touch()
+    for path in (tmp_path / ".tmp-model-old" / "file", tmp_path / ".tmp-model-old"):
+        os.utime(path, (0, 0))
+    with new_folder(tmp_path / "model"):
+        pass
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".tmp-model-recent", "model"]
 
 
 def hold_a_file(folder: str, ready: str) -> None:
