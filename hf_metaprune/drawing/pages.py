@@ -10,6 +10,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from ..errors import printable
+from ..text import JOINERS
+
 
 @cache
 def _templates() -> Environment:
@@ -30,11 +33,13 @@ def style_sheet() -> Markup:
 def render(template: str, **values: Any) -> str:
     """Fill in a template, and return the HTML; values that are not `Markup` are escaped.
 
+    Characters that control what shows them, such as those that change the direction of text, are replaced.
+
     Args:
         template: name of a file in ``drawing/templates``.
         values: what the template shows.
     """
-    return _templates().get_template(template).render(values)
+    return printable(_templates().get_template(template).render(values), f"{JOINERS}\n\t\xa0")
 
 
 def svg_markup(svg: str) -> Markup:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from ..config import AdaptOptions, TrainingOptions
+from ..errors import printable
 from ..files.names import public_name
 from ..text import escape_markdown, quantity
 
@@ -177,11 +178,12 @@ class AdaptReport:
         Returns:
             One line of plain text.
         """
+        evaluated_on = printable(self.evaluated_on)
         if math.isnan(self.accuracy):
-            return f"not measured: {self.evaluated_on}"
+            return f"not measured: {evaluated_on}"
         low, high = self.accuracy_interval
         images = f"{self.test_images} image{'s' if self.test_images != 1 else ''}"
-        return f"{self.accuracy:.1%} ({low:.0%} to {high:.0%} with 95% confidence) on {images} ({self.evaluated_on})"
+        return f"{self.accuracy:.1%} ({low:.0%} to {high:.0%} with 95% confidence) on {images} ({evaluated_on})"
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields and `accuracy_interval` as JSON values; numbers that are not finite become None.

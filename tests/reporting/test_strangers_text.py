@@ -46,6 +46,8 @@ def test_no_text_of_a_report_controls_what_shows_it(
     loaded = load_result(tmp_path / "model")
     assert loaded.report.source.endswith(HOSTILE)  # it was read
     loaded.save_pretrained(tmp_path / "copy")
+    for text in (str(loaded.report), loaded.report.headline(), loaded.to_html()):
+        assert not set(CONTROLS) & set(text)
     for name in ("report.md", "README.md"):
         text = (tmp_path / "copy" / name).read_text()
         assert "gnp.exe" in text
