@@ -32,14 +32,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import typer
+from transformers import AutoModelForImageClassification
 
 from hf_metaprune import Bank, BaseModel, load_result
 from hf_metaprune.bank.validation import validate_bank
 from hf_metaprune.drawing.style import drawn_png
 from hf_metaprune.errors import MetaPruneError
 from hf_metaprune.files.shipped import shipped_path
+from hf_metaprune.masks.mask import Mask
+from hf_metaprune.models.architectures.layers import layer_sizes
+from hf_metaprune.models.architectures.lookup import find_architecture
 from hf_metaprune.reporting.card import split_card
 from hf_metaprune.reporting.figures import curve_figure
+from hf_metaprune.reporting.model_card import ModelCard
+from hf_metaprune.reporting.report import AdaptReport
 from hf_metaprune.reporting.report_files import load_report, report_drawings
 
 MOST_BYTES = 5_000_000
@@ -85,7 +91,7 @@ report_case(
 report_case("many votes", neighbors=[NEIGHBOR] * 1000, vote_agreement={f"l{i}": {"1": 1} for i in range(2000)})
 report_case("neighbors", neighbors=[NEIGHBOR] * 38_000)
 report_case("losses", losses=[0.5] * 900_000)
-report_case("a drawn confusion", labels=[f"{i}" for i in range(50)], confusion=[[1] * 50] * 50)
+report_case("a drawn confusion", labels=[f"{i}" for i in range(40)], confusion=[[1] * 40] * 40)
 report_case("labels", labels=[f"label {i}" for i in range(250_000)])
 report_case("confusion", labels=[f"{i}" for i in range(1250)], confusion=[[0] * 1250] * 1250)
 report_case("notes", notes=[f"{i}" for i in range(400_000)])
@@ -150,6 +156,30 @@ bank_case("large images of the base", "base/config.json", pretrained_cfg={
     "input_size": [3, 4096, 4096], "mean": [0.5] * 3, "std": [0.5] * 3
 })  # fmt: skip
 bank_case("many channels", "base/config.json", model_args={"channels": [65536] * 4})
+bank_case("many blocks", "base/config.json", model_args={"layers": [256] * 4})
+bank_case("as many blocks as can be", "base/config.json", model_args={"layers": [64] * 4})
+
+
+def model_case(name: str, model_args: dict[str, Any], read: Callable[[Path], object]) -> None:
+    """A model whose config is of another network than its weights."""
+
+    def make(folder: Path) -> tuple[Path, Callable[[], object]]:
+        model = next((copy_bank(folder) / "tasks").iterdir())
+        values = json.loads((model / "config.json").read_text())
+        base = values["base_model"]
+        base["model_args"] |= model_args
+        family = find_architecture("timm", base["architecture"])
+        network = family.build_empty(base["architecture"], base["model_args"], len(values["id2label"]))
+        values["masks"] = Mask.full(layer_sizes(family.layers(network))).pack()
+        (model / "config.json").write_text(json.dumps(values))
+        return model / "config.json", lambda: read(model)
+
+    CASES[f"model: {name}"] = make
+
+
+for reader, words in ((load_result, ""), (AutoModelForImageClassification.from_pretrained, ", by transformers")):
+    model_case(f"many channels{words}", {"channels": [65536] * 4}, reader)
+    model_case(f"many blocks{words}", {"layers": [64] * 4}, reader)
 
 
 @case("nothing hostile")
@@ -213,6 +243,14 @@ index_case("a sketch of 100 MB", lambda t: with_values(t, "sketch", [b"\0" * 100
 index_case(
     "metrics of 60 MB", lambda t: with_values(repeat(t, 1000), "metrics", ['{"a": "' + "x" * 60_000 + '"}'] * 1000)
 )
+index_case(
+    "metrics of 900 MB", lambda t: with_values(repeat(t, 1000), "metrics", ['{"a": "' + "x" * 900_000 + '"}'] * 1000)
+)
+index_case("methods of 900 MB", lambda t: with_values(
+    with_values(repeat(t, 15_000), "method", ["x" * 60_000] * 15_000), "masks",
+    [np.random.default_rng(i).bytes(240) for i in range(15_000)],
+))  # fmt: skip
+index_case("labels of 900 MB", lambda t: with_values(repeat(t, 1000), "labels", [["x" * 900_000, "y"]] * 1000))
 index_case("5,000 unknown columns", lambda t: pa.table({
     **dict(zip(t.column_names, t.columns, strict=True)), **{f"c{i}": pa.nulls(len(t), pa.int8()) for i in range(5000)}
 }))  # fmt: skip
@@ -226,7 +264,15 @@ def card_case(name: str, text: str) -> None:
     def make(folder: Path) -> tuple[Path, Callable[[], object]]:
         path = folder / "README.md"
         path.write_text(text)
-        return path, lambda: split_card(path.read_text())
+        config = {"base_model": {"sha256": "0" * 64}, "labels": ["a", "b"]}
+        card = ModelCard("me/model", config, b"", AdaptReport(labels=["a", "b"]), "0" * 64, 5)
+
+        def read() -> None:
+            content = path.read_text()
+            card.render(content, content)  # as publishing does, with a card in the folder and one on the Hub
+            split_card(content)
+
+        return path, read
 
     CASES[f"card: {name}"] = make
 
@@ -234,6 +280,11 @@ def card_case(name: str, text: str) -> None:
 card_case("2 MB of YAML", "---\n" + "".join(f"key{i}: value\n" for i in range(100_000)) + "---\n")
 card_case("a list of 2 MB", "---\nmetaprune:\n" + "- a\n" * 500_000 + "---\n")
 card_case("YAML in brackets", "---\nmetaprune: [" + "[]," * 600_000 + "]\n---\n")
+card_case("24,000 keys", "---\n" + "".join(f"key{i}: v\n" for i in range(12_000)) + "---\n")
+card_case("24,000 tags", "---\ntags: [" + ", ".join(f"t{i}" for i in range(24_000)) + "]\n---\n")
+card_case("a block of 12,000 keys", "---\nx:\n" + "".join(f"  k{i}: 1\n" for i in range(12_000)) + "---\n")
+card_case("a number to base 60", "---\nx: 1" + ":1" * 900_000 + "\n---\n")
+card_case("a number of many digits", "---\nx: " + "1" * 2_000_000 + "\n---\n")
 card_case("an end that never comes", "---\n" + "a: b\n" * 400_000)
 card_case("a long text", "---\na: b\n---\n" + "<!-- hf-metaprune card 0123456789abcdef -->\n" * 40_000)
 

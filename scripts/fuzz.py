@@ -2,10 +2,12 @@
 """Alter real files at random and have them read, for as long as one likes; what fails is kept.
 
 uv run --extra dev scripts/fuzz.py --minutes 10 --seed 1
+uv run --extra dev scripts/fuzz.py --minutes 10 --seed 1 --state fuzz.json  # and again, to go on
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import multiprocessing
 import sys
@@ -23,6 +25,7 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the tests are no installed package
 
+from hf_metaprune.files.storage import write_json
 from tests.fuzz.corpus import Corpus, make_all
 from tests.fuzz.targets import TARGETS, Fuzzer
 from tests.fuzz.watch import CaseFailure, little_memory
@@ -60,10 +63,16 @@ def main(
     minutes: Annotated[float, typer.Option(help="How long.")] = 10.0,
     seed: Annotated[int, typer.Option(help="Another seed, other cases.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for the files that fail.")] = Path("fuzz-failures"),
+    state: Annotated[Path | None, typer.Option(help="File that keeps how far it came, for another run.")] = None,
     only: Annotated[str, typer.Option(help="Only this target.")] = "",
 ) -> None:
     """Print how many cases were tried; exit 1 if any failed."""
     names, counts, failures, turn = [only] if only else list(TARGETS), Counter[str](), 0, 0
+    if state is not None and state.exists():
+        values = json.loads(state.read_text())
+        if (values["seed"], values["names"]) != (seed, names):
+            raise typer.BadParameter(f"--state: {state} is of another seed or of other targets")
+        counts, failures, turn = Counter(values["counts"]), values["failures"], values["turn"]
     with tempfile.TemporaryDirectory() as work:
         corpus = make_all(Path(work)).root
         pool, end = new_pool(), time.monotonic() + 60 * minutes
@@ -81,6 +90,9 @@ def main(
                 (out / title.replace(" ", "_")).write_bytes(content)
                 print(f"{title}: {what}", flush=True)
             counts[name], failures, turn = counts[name] + size, failures + len(cases), turn + 1
+            if state is not None:
+                values = {"seed": seed, "names": names, "counts": counts, "failures": failures, "turn": turn}
+                write_json(state, values)
         pool.shutdown()
     print(", ".join(f"{name} {count}" for name, count in counts.items()))
     print(f"{counts.total()} cases, {failures} failures{f', see {out}' if failures else ''}")

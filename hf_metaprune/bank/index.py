@@ -70,7 +70,7 @@ def read_table(path: Path) -> pa.Table:
             stream.seek(0)
             with pq.ParquetFile(stream, read_dictionary=text_columns, page_checksum_verification=True) as parquet:
                 table = parquet.read()
-        return _decode_table(table, path)
+        return _decode_table(table, size, path)
     except (OSError, ValueError, pa.ArrowException, OverflowError) as error:
         raise FormatError(
             f"{path} cannot be read: {reason(error)}; `hf-metaprune bank validate --repair` rebuilds it"
@@ -84,13 +84,17 @@ def _check_size(file: BinaryIO, size: int, path: Path) -> None:
         FormatError: the table is too large, or too large for the size of its file.
     """
     rows, unpacked_bytes = read_stated_size(file)
-    max_rows = min(MAX_ROWS, FREE_ROWS + size // MIN_ROW_BYTES)
-    max_unpacked = min(MAX_UNPACKED_BYTES, FREE_UNPACKED_BYTES + MAX_UNPACKED_RATIO * size)
+    max_rows, max_unpacked = min(MAX_ROWS, FREE_ROWS + size // MIN_ROW_BYTES), _max_unpacked(size)
     if rows > max_rows or unpacked_bytes > max_unpacked:
         raise FormatError(
             f"{path} has {size} bytes and states {rows} rows and {unpacked_bytes} bytes, more than {max_rows} rows or "
             f"{max_unpacked} bytes"
         )
+
+
+def _max_unpacked(size: int) -> int:
+    """Return how many bytes a file of some bytes may unpack to."""
+    return min(MAX_UNPACKED_BYTES, FREE_UNPACKED_BYTES + MAX_UNPACKED_RATIO * size)
 
 
 def _text_columns(schema: pq.ParquetSchema) -> list[str]:
@@ -99,7 +103,7 @@ def _text_columns(schema: pq.ParquetSchema) -> list[str]:
     return [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
 
 
-def _decode_table(table: pa.Table, path: Path) -> pa.Table:
+def _decode_table(table: pa.Table, size: int, path: Path) -> pa.Table:
     """Return the table without dictionary columns, after a check of the memory that its texts will take."""
     missing_columns = sorted(set(INDEX_SCHEMA.names) - set(table.column_names) - set(OPTIONAL_COLUMNS))
     if missing_columns:
@@ -107,8 +111,8 @@ def _decode_table(table: pa.Table, path: Path) -> pa.Table:
     if len(set(table.column_names)) < table.num_columns:
         raise FormatError(f"{path}: columns are repeated")
     text_bytes = sum(_text_bytes(chunk) for column in table.columns for chunk in column.chunks)
-    if text_bytes > MAX_UNPACKED_BYTES:
-        raise FormatError(f"{path}: its texts unpack to {text_bytes} bytes, more than {MAX_UNPACKED_BYTES}")
+    if text_bytes > (max_bytes := _max_unpacked(size)):
+        raise FormatError(f"{path} has {size} bytes, and its texts unpack to {text_bytes}, more than {max_bytes}")
     for name in set(OPTIONAL_COLUMNS) - set(table.column_names):
         table = table.append_column(INDEX_SCHEMA.field(name), pa.nulls(len(table), INDEX_SCHEMA.field(name).type))
     for number, field in enumerate(table.schema):

@@ -104,8 +104,9 @@ class MetaPrunedConfig(PreTrainedConfig):
         if dtype is not None and str(dtype).removeprefix("torch.") not in DTYPE_NAMES:
             raise FormatError(f"dtype {str(dtype)[:40]!r} must be one of: {', '.join(DTYPE_NAMES)}")
         try:
-            COUNTS.check({field.name: config_dict.get(field.name) for field in fields(cls)})
-            return super().from_dict(config_dict, **kwargs)
+            values = {key: value for key, value in config_dict.items() if key in CONFIG_KEYS or key == "_commit_hash"}
+            COUNTS.check(values)
+            return super().from_dict(values, **kwargs)
         except StrictDataclassError as error:
             raise FormatError(" ".join(str(error).split())) from error
         except (TypeError, ValueError, AttributeError, LookupError, RecursionError) as error:
@@ -138,3 +139,7 @@ class MetaPrunedConfig(PreTrainedConfig):
         from .architectures.lookup import find_architecture
 
         return find_architecture(base["library"], base["architecture"])
+
+
+CONFIG_KEYS = frozenset(field.name for field in fields(MetaPrunedConfig)) | {"model_type"}
+"""Keys that are read of a stranger's config; transformers has more keys, which choose kernels, quantizers and code."""

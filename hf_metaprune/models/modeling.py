@@ -14,15 +14,20 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
+from transformers.utils import cached_file
 
 from ..errors import FormatError, printable, reason
+from ..files.layout import WEIGHTS
 from ..masks.mask import Mask
 from ..masks.scores import ScoreMask
 from .architectures.architecture import Architecture
 from .architectures.layers import PrunableLayer, layer_sizes
 from .configuration import MetaPrunedConfig
 from .slicing import ScatterBatchNorm2d, shrink, slice_state
-from .weight_file import add_header
+from .weight_file import add_header, check_tensors
+
+_PLACE_ARGUMENTS = ("cache_dir", "force_download", "proxies", "token", "revision", "local_files_only", "subfolder")
+"""Arguments of ``from_pretrained`` that say where the files are."""
 
 
 class MetaPrunedForImageClassification(PreTrainedModel):
@@ -90,6 +95,8 @@ class MetaPrunedForImageClassification(PreTrainedModel):
         wants_info, may_differ = kwargs.pop("output_loading_info", False), kwargs.pop("ignore_mismatched_sizes", False)
         kwargs.setdefault("use_safetensors", True)  # or transformers would read a pickle
         name = printable(str(args[0] if args else kwargs.get("pretrained_model_name_or_path")))
+        if args and not may_differ:
+            cls._check_weights(args[0], kwargs)
         try:
             model, info = super().from_pretrained(
                 *args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
@@ -104,6 +111,33 @@ class MetaPrunedForImageClassification(PreTrainedModel):
             raise FormatError(f"tensors of {name} have values that are not finite: {_few(unsound_names)}")
         model.place_outputs()
         return (model, info) if wants_info else model
+
+    @classmethod
+    def _check_weights(cls, name: str | os.PathLike, kwargs: dict[str, Any]) -> None:
+        """Check the tensors of a model against its config before transformers takes memory for them.
+
+        What does not lie in one file of the usual name is left to transformers.
+
+        Raises:
+            FormatError: there are no weights, or they do not fit the config.
+        """
+        if kwargs.keys() & {"state_dict", "variant", "gguf_file"}:
+            return
+        places = {key: kwargs[key] for key in _PLACE_ARGUMENTS if key in kwargs}
+        file, shards = (
+            cached_file(name, f"{WEIGHTS}{suffix}", _raise_exceptions_for_missing_entries=False, **places)
+            for suffix in ("", ".index.json")
+        )
+        if file is None and shards is None:
+            raise FormatError(f"{printable(str(name))} has no {WEIGHTS}, or it is no regular file")
+        if file is None:
+            return
+        config = kwargs.get("config")
+        if not isinstance(config, MetaPrunedConfig):
+            config = MetaPrunedConfig.from_pretrained(name, **places)
+        with torch.device("meta"):
+            expected = cls(config).state_dict()
+        check_tensors(Path(file), expected)
 
     def place_outputs(self) -> None:
         """Set again the channels at which branches write into the stream, after buffers were emptied."""

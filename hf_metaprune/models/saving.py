@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from ..data.preprocessing import Preprocessing
 from ..data.task import check_labels
@@ -15,16 +13,13 @@ from ..errors import BaseMismatchError, DataError, FormatError, OptionError, rea
 from ..files.layout import BANK_FILE, CONFIG, SCORES, WEIGHTS
 from ..files.reading import is_present
 from ..files.storage import read_json
-from .configuration import MetaPrunedConfig
+from .configuration import CONFIG_KEYS, MetaPrunedConfig
 from .modeling import MetaPrunedForImageClassification
 from .score_file import load_scores
-from .weight_file import check_metadata, header_metadata, write_weights
-from .weights import check_tensor_count, load_weights, unreadable_file_error
+from .weight_file import check_metadata, check_tensors, header_metadata, write_weights
+from .weights import load_weights
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-
-CONFIG_KEYS = {f.name for f in dataclasses.fields(MetaPrunedConfig)} | {"model_type", "architectures", "dtype"}
-"""Keys that are read of a stranger's config; transformers has more keys, which choose kernels, quantizers and code."""
 
 
 def check_dtype(dtype: str) -> None:
@@ -80,22 +75,7 @@ def check_header(folder: Path, config: MetaPrunedConfig, model: MetaPrunedForIma
         FormatError: the file cannot be read, or differs; the message names the first difference.
     """
     path = folder / WEIGHTS
-    try:
-        check_tensor_count(path)
-        with safe_open(str(path), framework="pt") as file:
-            metadata, names = file.metadata() or {}, set(file.keys())
-            tensors_in_file = {n: (tuple((s := file.get_slice(n)).get_shape()), s.get_dtype()) for n in names}
-    except (OSError, SafetensorError) as error:
-        raise unreadable_file_error(path, error) from error
-    expected = model.state_dict()
-    if set(expected) != names:
-        raise FormatError(f"{path}: tensors {sorted(set(expected) ^ names)[:3]} are missing or unexpected")
-    for name, tensor in expected.items():
-        shape, dtype = tensors_in_file[name]
-        if shape != tuple(tensor.shape):
-            raise FormatError(f"{path}: tensor {name} has shape {shape}, not {tuple(tensor.shape)}")
-        if (dtype in ("F16", "F32", "BF16")) != tensor.is_floating_point():
-            raise FormatError(f"{path}: tensor {name} has dtype {dtype}")
+    metadata = check_tensors(path, model.state_dict())
     check_metadata(metadata, header_metadata(config), str(path), CONFIG)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
 from ..errors import FormatError
@@ -16,7 +17,7 @@ from ..files.storage import write_bytes
 from ..masks.scores import ScoreMask
 from .configuration import MetaPrunedConfig
 from .score_file import save_scores
-from .weights import sort_metadata
+from .weights import check_tensor_count, sort_metadata, unreadable_file_error
 
 
 def header_metadata(config: MetaPrunedConfig) -> dict[str, str]:
@@ -51,6 +52,34 @@ def add_header(folder: Path, config: MetaPrunedConfig, scores: ScoreMask | None)
         write_weights(folder, load_file(path), config, scores)
     elif scores is not None:
         save_scores(scores, folder / SCORES, str((config.base_model or {}).get("sha256")))
+
+
+def check_tensors(path: Path, expected: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """Check names, shapes and kinds of the tensors in a file by its header, and return the header's metadata.
+
+    Args:
+        path: the file.
+        expected: the tensors that it should have, by name; they may be on the meta device.
+
+    Raises:
+        FormatError: the file cannot be read, or differs; the message names the first difference.
+    """
+    try:
+        check_tensor_count(path)
+        with safe_open(str(path), framework="pt") as file:
+            metadata, names = file.metadata() or {}, set(file.keys())
+            tensors_in_file = {n: (tuple((s := file.get_slice(n)).get_shape()), s.get_dtype()) for n in names}
+    except (OSError, SafetensorError) as error:
+        raise unreadable_file_error(path, error) from error
+    if set(expected) != names:
+        raise FormatError(f"{path}: tensors {sorted(set(expected) ^ names)[:3]} are missing or unexpected")
+    for name, tensor in expected.items():
+        shape, dtype = tensors_in_file[name]
+        if shape != tuple(tensor.shape):
+            raise FormatError(f"{path}: tensor {name} has shape {shape}, not {tuple(tensor.shape)}")
+        if (dtype in ("F16", "F32", "BF16")) != tensor.is_floating_point():
+            raise FormatError(f"{path}: tensor {name} has dtype {dtype}")
+    return metadata
 
 
 def check_metadata(

@@ -15,9 +15,10 @@ from ..files.storage import MAX_DEPTH
 
 MAX_CARD_BYTES = 2 << 20
 """Larger cards are neither read nor written."""
-MAX_YAML_EVENTS = 100_000
+MAX_YAML_EVENTS = 25_000
 """Most values in a card's YAML, with the begin and the end of each list; a card of 10,000 labels has fewer."""
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+MAX_NUMBER = 100
+"""Most characters of a number: PyYAML takes time in proportion to the square of those of a number to base 60."""
 FRONT_PATTERN = re.compile(r"\A\ufeff?---[ \t]*\r?\n(.*?)\r?\n?^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
 YAML_ERRORS = (
     *(yaml.YAMLError, ValueError, RecursionError, OverflowError),
@@ -30,6 +31,21 @@ MARK_PATTERN = re.compile(r"<!-- hf-metaprune card ([0-9a-f]{16})(?: ([\w,-]*))?
 It has the digest of the text that the library made, the keys that it wrote, and, if the text of a folder's card was
 sent instead, the digest of that text.
 """
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """The loader of all cards, which refuses long numbers."""
+
+
+def _construct_number(loader: Any, node: Any) -> int | float:
+    if len(str(node.value)) > MAX_NUMBER:
+        raise yaml.YAMLError(f"a number has more than {MAX_NUMBER} characters")
+    is_integer = node.tag.endswith(":int")
+    return loader.construct_yaml_int(node) if is_integer else loader.construct_yaml_float(node)
+
+
+for _tag in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _construct_number)
 
 
 class Card(ABC):
@@ -104,14 +120,14 @@ class Card(ABC):
         If two cards have the same key, the first card counts.
         """
         own_data = {key: value for key, value in self.data().items() if value is not None}
-        data, tags = dict[str, Any](), list(own_data["tags"])
+        data, tags = dict[str, Any](), dict.fromkeys(own_data["tags"])
         for card, card_data in cards:
             outdated_keys = {*self.measured_keys, *_written_keys(card)}
             data |= {key: value for key, value in card_data.items() if key not in outdated_keys and key not in data}
             card_tags = card_data.get("tags")
             tag_list = card_tags if isinstance(card_tags, list) else [card_tags]
-            tags += [tag for tag in tag_list if isinstance(tag, str) and tag not in tags]
-        return data | own_data | {"tags": tags}
+            tags |= dict.fromkeys(tag for tag in tag_list if isinstance(tag, str))
+        return data | own_data | {"tags": list(tags)}
 
 
 def is_edited(content: str) -> bool:
@@ -208,13 +224,13 @@ def _load_yaml(text: str) -> Any:
         yaml.YAMLError: the text is malformed, has aliases, too many values, or too many levels.
     """
     depth = 0
-    for count, event in enumerate(yaml.parse(text, Loader=_LOADER)):
+    for count, event in enumerate(yaml.parse(text, Loader=_Loader)):
         if isinstance(event, yaml.AliasEvent):
             raise yaml.YAMLError("aliases are not allowed")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if count > MAX_YAML_EVENTS or depth > MAX_DEPTH:
             raise yaml.YAMLError(f"more than {MAX_YAML_EVENTS} values or {MAX_DEPTH} levels")
-    return yaml.load(text, Loader=_LOADER)
+    return yaml.load(text, Loader=_Loader)
 
 
 class _Dumper(yaml.SafeDumper):

@@ -12,7 +12,7 @@ from ..masks.mask import Mask
 
 LEAST_RANGE = 25
 """Points of accuracy that an axis covers at least: less would make noise look like a difference."""
-MAX_CONFUSION, MAX_WRITTEN = 60, 20
+MAX_CONFUSION, MAX_WRITTEN = 40, 20
 """Most classes of a confusion matrix, and most for which the numbers are written into it."""
 MAX_DRAWN_VOTERS, MAX_DRAWN_LAYERS = 20, 100
 """Most voters and layers of a drawing of the votes."""

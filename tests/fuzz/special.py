@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,8 +31,13 @@ def pipe(path: Path, sound: Path) -> None:
     os.mkfifo(path)
 
 
+def socket_file(path: Path, sound: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+
+
 def folder(path: Path, sound: Path) -> None:
     path.mkdir()
 
 
-SPECIAL: list[Special] = [link, link_to_nothing, link_to_itself, link_to_folder, pipe, folder]
+SPECIAL: list[Special] = [link, link_to_nothing, link_to_itself, link_to_folder, pipe, socket_file, folder]

@@ -17,7 +17,6 @@ import matplotlib
 import numpy as np
 
 from hf_metaprune import Bank
-from hf_metaprune.bank import index
 from hf_metaprune.bank.entry_checks import check_magnitudes
 from hf_metaprune.bank.index import (
     check_complete,
@@ -53,7 +52,7 @@ from tests.fuzz.formats import lfs_pointer, mutate_safetensors
 from tests.fuzz.mutators import BytesMutation, json_bytes, mutate_json, mutate_value
 from tests.fuzz.special import SPECIAL
 from tests.fuzz.tables import mutate_index, mutate_places
-from tests.fuzz.watch import MB, CaseFailure, Watch
+from tests.fuzz.watch import CaseFailure, Watch
 
 matplotlib.get_configdir(), matplotlib.get_cachedir()  # made now, for while a case is read nothing may be
 
@@ -102,8 +101,7 @@ class Fuzzer:
         watch = Watch(self.target.errors, self.corpus.root / writes if writes else None, self.seconds)
         self.cases += 1
         try:
-            with mock.patch.object(index, "MAX_UNPACKED_BYTES", 8 * MB):
-                self.refused += watch.run(lambda: self.target.read(self.corpus), self.folder)
+            self.refused += watch.run(lambda: self.target.read(self.corpus), self.folder)
         except CaseFailure as failure:
             raise CaseFailure(
                 f"{self.target.name}: {name}, {self.altered[1][:120]!r}: {failure}"

@@ -56,13 +56,21 @@ def card(existing: str) -> str:
     return ModelCard("me/model", config, b"", AdaptReport(labels=["a", "b"]), "0" * 64, 5).render(existing)
 
 
-def test_yaml_that_cannot_be_written_again_is_left_alone() -> None:
-    huge = f"x: 0x{'f' * 5000}"
-    text = card(f"---\n{huge}\n---\nMy words.\n")
-    assert text.startswith(f"---\n{huge}\nlibrary_name: hf-metaprune\n")
+def test_numbers_of_cards_are_left_as_they_are_and_long_ones_take_no_time() -> None:
+    number = f"x: 0x{'f' * 90}"
+    text = card(f"---\n{number}\n---\nMy words.\n")
+    assert text.startswith(f"---\n{number}\nlibrary_name: hf-metaprune\n")
     assert text.endswith("---\n\nMy words.\n")
-    mine = f"---\n{{{huge}}}\n---\nMy words.\n"  # in one piece: there is no line to leave
-    assert card(mine) == mine
+    for long in (
+        f"0x{'f' * 5000}",
+        "1" + ":1" * 500_000,
+        "-1:" + "59:" * 300_000 + "1.5",
+        "!!float 1" + ":1" * 500_000,
+    ):
+        mine = f"---\nx: {long}\n---\nMy words.\n"
+        with pytest.raises(FormatError, match="more than 100 characters"):
+            split_card(mine)
+        assert card(mine) == mine
 
 
 @pytest.mark.parametrize(("tags", "own_tags"), [("5", []), ("cats", ["cats"]), ("[[a], cats, {b: c}]", ["cats"])])

@@ -15,8 +15,12 @@ from transformers import AutoConfig, AutoModelForImageClassification
 from hf_metaprune import MetaPrunedForImageClassification
 from hf_metaprune.errors import FormatError
 from hf_metaprune.files.layout import CONFIG, WEIGHTS
+from hf_metaprune.masks.mask import Mask
+from hf_metaprune.models.architectures.layers import layer_sizes
+from hf_metaprune.models.architectures.lookup import find_architecture
 from hf_metaprune.models.saving import save_model
 from tests.conftest import first_by_default
+from tests.fuzz.watch import little_memory
 
 Damage = Callable[[Path], None]
 
@@ -55,15 +59,21 @@ def change_config(**changes: Any) -> Damage:
 
 WEIGHT = "network.layer1.0.conv1.weight"
 DAMAGES: dict[str, tuple[Damage, str]] = {
-    "cut short": (cut_short, "the weights of .* cannot be read: .*; fetch them again"),
-    "noise": (write_noise, "the weights of .* cannot be read"),
-    "a tensor is missing": (change_tensors(lambda tensors: tensors.pop(WEIGHT)), f"lack {WEIGHT}$"),
+    "cut short": (cut_short, "cannot be read: .*; it may be cut short, fetch it again"),
+    "noise": (write_noise, "model.safetensors cannot be read"),
+    "a tensor is missing": (
+        change_tensors(lambda tensors: tensors.pop(WEIGHT)),
+        f"tensors .'{WEIGHT}'. are missing or unexpected",
+    ),
     "a tensor of another shape": (
         change_tensors(lambda tensors: tensors.update({WEIGHT: torch.zeros(3, 3)})),
-        f"do not fit its config: {WEIGHT}$",
+        f"tensor {WEIGHT} has shape .3, 3., not",
     ),
     "not finite": (change_tensors(lambda tensors: tensors[WEIGHT].fill_(torch.nan)), f"are not finite: {WEIGHT}$"),
-    "fewer labels": (change_config(id2label={"0": "a"}), "do not fit its config: network.fc.bias, network.fc.weight$"),
+    "fewer labels": (
+        change_config(id2label={"0": "a"}),
+        "tensor network.fc.weight has shape|tensor network.fc.bias has shape",
+    ),
     "a text as metrics": (change_config(metrics="good"), "metrics"),
     "a text as version": (change_config(format_version="1"), "format_version"),
     "an unknown dtype": (change_config(dtype="float7"), "dtype .float7. must be one of"),
@@ -105,5 +115,25 @@ def test_the_options_of_transformers_hold(folder: Path) -> None:
 def test_no_pickle_is_opened(folder: Path, model: MetaPrunedForImageClassification) -> None:
     (folder / WEIGHTS).unlink()
     torch.save(model.state_dict(), folder / "pytorch_model.bin")
-    with pytest.raises(OSError, match="no file named model.safetensors"):
+    with pytest.raises(FormatError, match=r"has no model\.safetensors"):
         AutoModelForImageClassification.from_pretrained(folder)
+
+
+def test_a_config_of_a_huge_network_costs_nothing(folder: Path) -> None:
+    """It is compared with the header of the weights before transformers takes memory for it."""
+    config = json.loads((folder / CONFIG).read_text())
+    base = config["base_model"]
+    base["model_args"] |= {"channels": [1 << 16] * 4}
+    layers = find_architecture("timm", base["architecture"]).build_empty(base["architecture"], base["model_args"], 2)
+    sizes = layer_sizes(find_architecture("timm", base["architecture"]).layers(layers))
+    change_config(base_model=base, masks=Mask.full(sizes).pack())(folder)
+    with little_memory(), pytest.raises(FormatError, match="has shape"):
+        AutoModelForImageClassification.from_pretrained(folder)
+
+
+def test_nothing_in_a_config_chooses_code(folder: Path) -> None:
+    hostile = {"_attn_implementation": "eve/kernel", "quantization_config": {"quant_method": "bitsandbytes"}}
+    change_config(**hostile, auto_map={"AutoConfig": "eve/x--code.Config"}, transformers_weights="x.bin")(folder)
+    model = AutoModelForImageClassification.from_pretrained(folder)
+    assert not hostile.keys() & model.config.to_dict().keys()
+    assert not hasattr(model.config, "quantization_config")

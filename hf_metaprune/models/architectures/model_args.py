@@ -15,7 +15,7 @@ Rule = Callable[[Any], bool]
 """A function that returns whether a value is acceptable."""
 
 MAX_WIDTH = 1 << 16  # channels
-MAX_DEPTH = 256  # blocks per stage; timm's deepest ResNet has 36
+MAX_DEPTH = 256  # blocks of all stages; timm's deepest networks have some 140
 
 
 def whole_number(low: int, high: int) -> Rule:
@@ -27,6 +27,11 @@ def whole_numbers(low: int, high: int) -> Rule:
     """Accept one to eight whole numbers between two bounds, one per stage."""
     item = whole_number(low, high)
     return lambda value: isinstance(value, (list, tuple)) and 1 <= len(value) <= 8 and all(map(item, value))
+
+
+def block_counts(value: Any) -> bool:
+    """Accept one to eight numbers of blocks, one per stage, that are together no more than `MAX_DEPTH`."""
+    return whole_numbers(1, MAX_DEPTH)(value) and sum(value) <= MAX_DEPTH
 
 
 def side_lengths(low: int, high: int) -> Rule:

@@ -6,7 +6,7 @@ from torch import nn
 
 from ...errors import ArchitectureError
 from .layers import Axis, Probe, PrunableLayer
-from .model_args import MAX_DEPTH, MAX_WIDTH, Rule, flag, one_of, positive, share, whole_number, whole_numbers
+from .model_args import MAX_WIDTH, Rule, block_counts, flag, one_of, positive, share, whole_number, whole_numbers
 from .recipe import TRANSFORMER
 from .registry import register
 from .timm_family import TimmFamily
@@ -17,7 +17,7 @@ MODEL_ARGS: dict[str, Rule] = {
     "global_pool": one_of("avg", "max"),
     "drop_rate": share,
     "drop_path_rate": share,
-    "depths": whole_numbers(1, MAX_DEPTH),
+    "depths": block_counts,
     "dims": whole_numbers(1, MAX_WIDTH),
     "kernel_sizes": lambda value: whole_number(1, 63)(value) or whole_numbers(1, 63)(value),
     "ls_init_value": lambda value: value is None or positive(10)(value),

@@ -9,7 +9,7 @@ from torch import nn
 
 from ...errors import ArchitectureError
 from .layers import Adder, PrunableLayer
-from .model_args import MAX_DEPTH, MAX_WIDTH, Rule, flag, one_of, share, text, whole_number, whole_numbers
+from .model_args import MAX_WIDTH, Rule, block_counts, flag, one_of, share, text, whole_number, whole_numbers
 from .registry import register
 from .residual import ConvStep, branch_layers, check_modules
 from .timm_family import TimmFamily
@@ -18,7 +18,7 @@ POOLS = ("avg", "max", "avgmax", "catavgmax", "fast", "fastavg", "fastmax", "fas
 
 # Everything else is refused, above all arguments that make timm read files or import code.
 MODEL_ARGS: dict[str, Rule] = {
-    "layers": whole_numbers(1, MAX_DEPTH),
+    "layers": block_counts,
     "channels": whole_numbers(1, MAX_WIDTH),
     "in_chans": whole_number(3, 3),
     "global_pool": one_of(*POOLS),

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from .layers import Adder, PrunableLayer
-from .model_args import MAX_DEPTH, MAX_WIDTH, Rule, flag, one_of, text, whole_number, whole_numbers
+from .model_args import MAX_WIDTH, Rule, block_counts, flag, one_of, text, whole_number, whole_numbers
 from .registry import register
 from .residual import ConvStep, branch_layers, check_modules
 from .transformers_family import TransformersFamily
@@ -15,7 +15,7 @@ MODEL_ARGS: dict[str, Rule] = {
     "num_channels": whole_number(3, 3),
     "embedding_size": whole_number(1, MAX_WIDTH),
     "hidden_sizes": whole_numbers(1, MAX_WIDTH),
-    "depths": whole_numbers(1, MAX_DEPTH),
+    "depths": block_counts,
     "layer_type": one_of("basic", "bottleneck"),
     "hidden_act": text,
     "downsample_in_first_stage": flag,
