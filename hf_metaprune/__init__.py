@@ -11,7 +11,7 @@ from .version import __version__
 if TYPE_CHECKING:
     from .adapt.plan import Plan
     from .bank.bank import Bank, open_bank
-    from .config import AdaptOptions, MethodOptions, SearchOptions, TrainingOptions
+    from .config import AdaptOptions, MethodOptions, SearchOptions, TrainingOptions, TrunkOptions
     from .data.task import Task, TaskData
     from .errors import MetaPruneError
     from .masks.mask import Mask
@@ -39,6 +39,7 @@ _MODULES = {
     "Task": "data.task",
     "TaskData": "data.task",
     "TrainingOptions": "config",
+    "TrunkOptions": "config",
     "load_result": "result",
     "open_bank": "bank.bank",
 }
@@ -61,6 +62,7 @@ __all__ = [
     "Task",
     "TaskData",
     "TrainingOptions",
+    "TrunkOptions",
     "__version__",
     "load_result",
     "open_bank",

@@ -132,6 +132,41 @@ class MethodOptions:
 
 
 @dataclass(frozen=True)
+class TrunkOptions:
+    """How a trunk is taught.
+
+    Example:
+        >>> TrunkOptions(steps=5000).ratios
+        (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
+    """
+
+    panel: ClassVar[str] = "Trunk"
+    by_recipe: ClassVar[bool] = False
+
+    ratios: tuple[float, ...] = option(
+        (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95), "Ratios of the sizes that are taught, from the largest size on."
+    )
+    steps: int = option(20_000, "Optimizer steps.", low=1, high=10_000_000)
+    batch_size: int = option(128, "Images per step.", low=2, high=65536)
+    lr: float | None = option(
+        None, "Peak learning rate; if left out 0.2 of SGD, or 0.002 of AdamW for transformers.", low=0.0, high=100.0
+    )
+    random_sizes: int = option(1, "Random sizes per step, beside the largest and the smallest.", low=0, high=100)
+    temperature: float = option(4.0, "Temperature of the base's logits.", low=0.1, high=100.0)
+    feature_weight: float = option(1.0, "Weight of the features' squared error beside the logits' divergence.", low=0.0)
+    mixup: float = option(0.5, "Share of steps in which pairs of images are mixed.", low=0.0, high=1.0)
+    weight_decay: float = option(5e-4, "Weight decay of matrices and filters.", low=0.0, high=1.0)
+    precision: str = option("auto", "Arithmetic of forward passes.", choices=("auto", "fp32", "bf16"))
+
+    def __post_init__(self) -> None:
+        check(self)
+        for ratio in self.ratios:
+            check_ratio(ratio)
+        if not self.ratios or list(self.ratios) != sorted(set(self.ratios)):
+            raise OptionError(f"ratios={self.ratios}: must be rising numbers, such as 0.5,0.7,0.9")
+
+
+@dataclass(frozen=True)
 class SearchOptions:
     """Which single models on the Hub make a bank; ``me`` names an owner and all their models, ``me/model`` one repo.
 

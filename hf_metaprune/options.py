@@ -40,6 +40,10 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "float": (lambda v: _is_int(v) or isinstance(v, float), "a number"),
     "bool": (lambda v: isinstance(v, bool), "True or False"),
     "str": (lambda v: isinstance(v, str), "text"),
+    "tuple[float, ...]": (
+        lambda v: isinstance(v, (tuple, list)) and all(_is_int(n) or isinstance(n, float) for n in v),
+        "numbers",
+    ),
     "tuple[int, ...]": (lambda v: isinstance(v, (tuple, list)) and all(map(_is_int, v)), "whole numbers"),
     "tuple[str, ...]": (
         lambda v: isinstance(v, (tuple, list)) and all(isinstance(t, str) for t in v),

@@ -30,7 +30,7 @@ from tests.fuzz.corpus import Corpus, make_all
 from tests.fuzz.targets import TARGETS, Fuzzer
 from tests.fuzz.watch import CaseFailure, little_memory
 
-BATCH = {"page": 10, "repair": 3, "remove": 10, "model": 20, "from_pretrained": 20, "base": 30}
+BATCH = {"page": 10, "trunk": 30, "repair": 3, "remove": 10, "model": 20, "from_pretrained": 20, "base": 30}
 """Cases of one target before it is the turn of the next; 100 if not told."""
 
 MOST_SECONDS = 2.0

@@ -21,7 +21,7 @@ import typer
 from hf_metaprune.adapt.recipes import default_texts
 from hf_metaprune.cli.app import app
 from hf_metaprune.cli.commands import registered_names
-from hf_metaprune.config import NOT_SWEPT, AdaptOptions, SearchOptions, TrainingOptions
+from hf_metaprune.config import NOT_SWEPT, AdaptOptions, SearchOptions, TrainingOptions, TrunkOptions
 from hf_metaprune.methods import get_method
 from hf_metaprune.methods.method import METHODS
 from hf_metaprune.options import option_fields
@@ -38,6 +38,7 @@ CLASSES = {
     AdaptOptions: "Adapting",
     TrainingOptions: "Fine-tuning",
     **{cls: f"Pruning by {', '.join(names)}" for cls, names in METHODS_BY_OPTIONS.items()},
+    TrunkOptions: "Teaching a trunk",
     SearchOptions: "Search",
 }
 USED = {
@@ -50,6 +51,7 @@ USED = {
         f"`--method {' or '.join(names)}`."
         for cls, names in METHODS_BY_OPTIONS.items()
     },
+    TrunkOptions: "`teach_bank` takes these options as one object, and `hf-metaprune bank trunk` takes them.",
     SearchOptions: "`MetaPruner.from_search` and `hf-metaprune adapt --commons` take these options.",
 }
 
@@ -170,7 +172,7 @@ def anchor(cls: Any) -> str:
 def type_in_words(cls: Any, name: str) -> str:
     """A field's type in words."""
     kind = str(option_fields(cls)[name].type).removesuffix(" | None")
-    return kind if not kind.startswith("tuple") else f"several {re.findall('int|str', kind)[0]}"
+    return kind if not kind.startswith("tuple") else f"several {re.findall('int|float|str', kind)[0]}"
 
 
 def about_option(cls: Any, name: str) -> list[str]:

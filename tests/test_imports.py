@@ -18,7 +18,7 @@ ROOT = Path(hf_metaprune.__file__).parent
 
 FLOORS = (
     *("errors", "version", "text", "files", "registry", "hub", "options", "config", "overrides"),
-    *("drawing", "masks", "data", "models", "sizing", "training", "methods"),
+    *("drawing", "masks", "data", "models", "sizing", "training", "trunk", "methods"),
     *("reporting", "bank", "similarity", "adapt", "export"),
     *("result", "pruner", "_auto", "", "app", "cli"),
 )

@@ -16,11 +16,22 @@ import pyarrow as pa
 from tqdm.auto import tqdm
 
 from ..errors import BankError, BaseMismatchError, FormatError
-from ..files.layout import BANK_FILE, BASE_FOLDER, CARD, CONFIG, ENTRY_FILES, INDEX_FILE, PREPROCESSOR, SCORES, WEIGHTS
+from ..files.layout import (
+    BANK_FILE,
+    BASE_FOLDER,
+    CARD,
+    CONFIG,
+    ENTRY_FILES,
+    INDEX_FILE,
+    PREPROCESSOR,
+    SCORES,
+    TRUNK_FOLDER,
+    WEIGHTS,
+)
 from ..files.names import public_name
-from ..files.reading import check_regular, is_present
+from ..files.reading import check_regular, is_present, sha256_file
 from ..hub.repo import Operation, Published, Repo
-from ..models.public_files import check_public_header, is_public, public_base, public_json
+from ..models.public_files import check_public_header, is_public, public_base, public_json, public_trunk
 from ..reporting.bank_card import BankCard
 from ..text import quantity
 from .entry import Entry
@@ -37,7 +48,7 @@ COMMIT_ENTRIES = 250
 """Most entries per commit."""
 COMMIT_BYTES = 1 << 30
 """Most bytes of weights per commit, unless one entry alone has more."""
-CHANGED_KEYS = ("name", "defaults", "layers", "base_model")
+CHANGED_KEYS = ("name", "defaults", "layers", "base_model", "trunk")
 """Keys of a published ``bank.json`` that publishing again changes."""
 _NO_REPO = {"repo_id": None, "revision": None}
 
@@ -69,6 +80,8 @@ class BankCommits:
         self.repo, self.bank, self.state, self.license, self.exclusive = repo, bank, state, license, exclusive
         public_values = _public_meta(meta) if meta else {}
         self.meta_changes = {key: public_values[key] for key in CHANGED_KEYS if key in public_values}
+        if "trunk" in self.meta_changes:
+            self.meta_changes["format_version"] = public_values["format_version"]
         """Values that ``bank.json`` must have."""
         self.stale = frozenset(stale)
         """Ids of entries whose published files are missing or others."""
@@ -105,6 +118,7 @@ class BankCommits:
             operations.append(_addition(BANK_FILE, to_json(meta)))
         if state.meta is not None and self.meta_changes and is_last:
             operations += self._base_files() if self._base_differs(head) else []
+            operations += self._trunk_files(head)
         changed_entries = state.changed_entries(batch)
         changed_ids = {entry.id for entry in changed_entries}
         changed_entries += [entry for entry in batch if entry.id in self.stale - changed_ids]
@@ -161,7 +175,7 @@ class BankCommits:
         ]
 
     def _base_operations(self) -> list[Operation]:
-        return [_addition(BANK_FILE, to_json(self._meta())), *self._base_files()]
+        return [_addition(BANK_FILE, to_json(self._meta())), *self._base_files(), *self._trunk_files(None)]
 
     def _base_differs(self, head: str) -> bool:
         """Return whether published files of the base are missing, or are others."""
@@ -176,6 +190,24 @@ class BankCommits:
     def _base_files(self) -> list[Operation]:
         assert self.bank is not None  # removals alone need no base: the published bank has it
         return _additions(self.bank.base_folder, BASE_FOLDER, {WEIGHTS: self.bank.base_sha256})
+
+    def _trunk_files(self, head: str | None) -> list[Operation]:
+        """Return operations that add the files of the bank's trunk, unless a commit has them."""
+        from huggingface_hub.utils.sha import git_hash
+
+        assert self.bank is not None
+        if self.bank.trunk is None:  # which checks it, too
+            return []
+        folder = self.bank.files.path(TRUNK_FOLDER)
+        config = public_trunk(folder / CONFIG)
+        check_public_header(folder / WEIGHTS)
+        published = self.repo.files(TRUNK_FOLDER, head) if head is not None else {}
+        weights_digest = published.get(f"{TRUNK_FOLDER}/{WEIGHTS}")
+        weights_match = has_content(weights_digest, folder / WEIGHTS, sha256_file(folder / WEIGHTS))
+        if weights_match and published.get(f"{TRUNK_FOLDER}/{CONFIG}") == git_hash(config):
+            return []
+        contents: dict[str, bytes | Path] = {CONFIG: config, WEIGHTS: folder / WEIGHTS}
+        return [_addition(f"{TRUNK_FOLDER}/{name}", content) for name, content in contents.items()]
 
     def _meta(self) -> dict[str, Any]:
         """Return the ``bank.json`` of a bank that is new on the Hub."""

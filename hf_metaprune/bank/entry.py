@@ -224,7 +224,7 @@ class Entry:
             if not self._has_index_digest(weights):
                 raise FormatError(f"entry {self.id}: {weights} was altered: its sha256 is not that of the index")
         model = self.load_model()
-        check_magnitudes(model, self.bank.base)
+        check_magnitudes(model.network.state_dict(), self.bank.base)
         noise = torch.randn(2, *self.bank.base.preprocessing.input_size, generator=torch.Generator().manual_seed(0))
         with torch.inference_mode():
             if not torch.isfinite(model(noise).logits).all():

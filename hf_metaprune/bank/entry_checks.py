@@ -8,10 +8,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from ..errors import FormatError
 from ..models.base_model import BaseModel
 from ..models.configuration import MetaPrunedConfig
-from ..models.modeling import MetaPrunedForImageClassification
 
 MAX_MAGNITUDE_FACTOR = 100.0
 """A tensor's root mean square may be this many times that of the base's tensor."""
@@ -73,8 +74,12 @@ def check_network(config: MetaPrunedConfig, base: Mapping[str, Any], place: str)
             raise FormatError(f"{place}: its {key} is not that of the base")
 
 
-def check_magnitudes(model: MetaPrunedForImageClassification, base: BaseModel) -> None:
+def check_magnitudes(tensors: Mapping[str, torch.Tensor], base: BaseModel) -> None:
     """Refuse weights that cannot come from pruning and training the base.
+
+    Args:
+        tensors: tensors of a sub-network by their names in the base.
+        base: the base.
 
     The classifier is not checked, because each task has its own. A running mean is measured against the running
     standard deviation, too: a base that was never trained has means of 0, and one batch moves them.
@@ -84,7 +89,7 @@ def check_magnitudes(model: MetaPrunedForImageClassification, base: BaseModel) -
             tensor, or a variance is below 0.
     """
     classifier_prefix = f"{base.family.classifier_name(base.network)}."
-    for name, tensor in model.network.state_dict().items():
+    for name, tensor in tensors.items():
         if name.endswith("running_var") and bool((tensor < 0).any()):
             raise FormatError(f"tensor {name} has variances below 0")
         base_tensor = base.state.get(name)

@@ -18,7 +18,7 @@ from ..config import MethodOptions
 from ..data.images import ImageSet
 from ..data.task import Task, TaskData, pick_classes
 from ..errors import LockedError, OptionError
-from ..files.layout import BANK_FILE, BASE_FOLDER
+from ..files.layout import BANK_FILE, BASE_FOLDER, TRUNK_FOLDER
 from ..files.names import user_path
 from ..files.storage import check_writable, clear_unfinished, fsync_dir, new_folder, write_json
 from ..hub.files import LocalFiles
@@ -253,6 +253,8 @@ def copy_subset(bank: Bank, path: str | Path, ids: Sequence[str], name: str | No
         bank.base.copy_files(work / BASE_FOLDER)
         for entry in entries.values():
             copy_entry_files(entry.folder, work / entry.path)
+        if bank.trunk is not None:
+            copy_entry_files(bank.files.path(TRUNK_FOLDER), work / TRUNK_FOLDER)
         write_json(work / BANK_FILE, bank.meta | ({"name": name} if name else {}))
         Bank(LocalFiles(work), bank.meta).write_index(entries)
         fsync_dir(work)

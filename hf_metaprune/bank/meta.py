@@ -9,14 +9,14 @@ from typing import Any
 
 from ..config import check_ratio
 from ..errors import FormatError, NewerFormatError, OptionError, printable
-from ..files.layout import BASE_FOLDER, FORMAT_VERSION, TASKS_FOLDER
+from ..files.layout import BASE_FOLDER, TASKS_FOLDER, TRUNK_FOLDER, TRUNK_VERSION
 from ..files.storage import read_json
 from ..hub.files import check_relative
 from ..masks.mask import check_sizes
 
 log = logging.getLogger(__name__)
 
-KNOWN_KEYS = {"format_version", "hf_metaprune_version", "name", "base_model", "layers", "defaults"}
+KNOWN_KEYS = {"format_version", "hf_metaprune_version", "name", "base_model", "layers", "defaults", "trunk"}
 
 
 def read_meta(path: Path) -> dict[str, Any]:
@@ -42,9 +42,9 @@ def check_meta(meta: dict[str, Any], path: Path) -> dict[str, Any]:
     version = meta.get("format_version")
     if type(version) is not int or version < 1:
         raise FormatError(f"{path}: format_version {version!r} is not a version")
-    if version > FORMAT_VERSION:
+    if version > TRUNK_VERSION:
         raise NewerFormatError(
-            f"{path.parent} has format version {version}; this hf_metaprune reads up to {FORMAT_VERSION}: "
+            f"{path.parent} has format version {version}; this hf_metaprune reads up to {TRUNK_VERSION}: "
             "upgrade with `pip install -U hf-metaprune`"
         )
     unknown = sorted(set(meta) - KNOWN_KEYS)
@@ -69,6 +69,8 @@ def check_meta(meta: dict[str, Any], path: Path) -> dict[str, Any]:
         check_relative(base_path)
     except FormatError as error:
         raise FormatError(f"{path}: base_model: {error}") from error
+    if meta.get("trunk", TRUNK_FOLDER) != TRUNK_FOLDER:
+        raise FormatError(f"{path}: trunk must be {TRUNK_FOLDER!r}, the folder of the bank's trunk")
     defaults = meta.get("defaults", {})
     if not isinstance(defaults, dict) or not isinstance(defaults.get("ratio", 0.5), float):
         raise FormatError(f"{path}: defaults must be an object, its ratio a number")

@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BankError, BaseMismatchError, FormatError
-from ..files.layout import BANK_FILE, BASE_FOLDER, CONFIG, INDEX_FILE, PREPROCESSOR, SCORES, WEIGHTS
+from ..files.layout import BANK_FILE, BASE_FOLDER, CONFIG, INDEX_FILE, PREPROCESSOR, SCORES, TRUNK_FOLDER, WEIGHTS
 from ..files.names import public_name
 from ..files.storage import storage_errors
 from ..hub.files import PARALLEL_DOWNLOADS, Files, HubFiles
 from ..models.base_model import BaseModel
 from ..models.score_file import max_score_bytes
 from ..text import quantity
+from ..trunk.files import load_trunk
+from ..trunk.trunk import Trunk
 from .entry import Entry
+from .entry_checks import check_magnitudes
 from .index import read_table, table_rows
 
 log = logging.getLogger(__name__)
@@ -220,6 +223,29 @@ class BankReader:
         if base.sizes != self.sizes:
             raise FormatError(f"{self.root / BANK_FILE}: its layers are not those of the base")
         return base
+
+    @cached_property
+    def trunk(self) -> Trunk | None:
+        """The bank's trunk, loaded and checked on first use; None if the bank has none.
+
+        Raises:
+            BaseMismatchError: it belongs to another base.
+            FormatError: it is missing or damaged, or its weights cannot come from the base.
+            HubError: it cannot be downloaded.
+        """
+        if "trunk" not in self.meta:
+            return None
+        max_bytes = MAX_HEADER_BYTES + 3 * self.base_bytes  # weights, orders, and statistics per ratio
+        limits = {CONFIG: MAX_CONFIG_BYTES, WEIGHTS: max_bytes}
+        self.files.get({path_in_bank(TRUNK_FOLDER, name): limit for name, limit in limits.items()})
+        folder = self.files.path(TRUNK_FOLDER)
+        trunk = load_trunk(folder, self.base)
+        try:
+            for tensors in (trunk.weights, *trunk.statistics.values()):
+                check_magnitudes(tensors, self.base)
+        except FormatError as error:
+            raise FormatError(f"{folder}: {error}") from error
+        return trunk
 
     @property
     def entries(self) -> dict[str, Entry]:

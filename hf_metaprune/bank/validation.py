@@ -114,7 +114,7 @@ def check_model(entry: Entry, compare_base: bool = True) -> None:
     if entry.scores_sha256 is not None:
         load_scores(entry.folder / SCORES, entry.bank.sizes, entry.bank.base_sha256)
     if compare_base and entry.bank.files.has_base:
-        check_magnitudes(model, entry.bank.base)
+        check_magnitudes(model.network.state_dict(), entry.bank.base)
 
 
 def validate_bank(bank: BankReader, ids: Sequence[str] | None = None, progress: bool = False) -> list[Problem]:
@@ -139,6 +139,11 @@ def validate_bank(bank: BankReader, ids: Sequence[str] | None = None, progress: 
     except MetaPruneError as error:
         problems.append(Problem("", str(error)))
     base_is_sound = not problems
+    if base_is_sound and bank.files.has_base:
+        try:
+            bank.trunk  # noqa: B018
+        except MetaPruneError as error:
+            problems.append(Problem("", f"the trunk cannot be used: {error}"))
     entries = [bank[i] for i in ids] if ids is not None else list(bank)
     problems += [Problem(row, message) for row, message in bank.skip_reasons.items()]
     for entry in tqdm(entries, desc="validating", disable=not progress, leave=False):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
+from collections.abc import Sequence, Sized
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from ..config import TrunkOptions
 from ..data.source_names import check_source
 from ..errors import OptionError
 from ..files.layout import BANK_FILE
@@ -17,6 +18,7 @@ from ..options import override
 from ..text import quantity
 from .checks import check_bank
 from .commands import DEFAULT_METHOD, MethodCommand, method_values
+from .options import with_options
 from .output import Json, escape_markup, out, print_json, show_progress, sparkline, table
 
 bank_app = typer.Typer(help="Build, list and check banks of pruned models.", no_args_is_help=True)
@@ -28,6 +30,7 @@ UNEVEN_SHARES = 0.1
 
 BankRevision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a bank on the Hub.")]
 BankArgument = Annotated[str, typer.Argument(help="Folder of a bank, or its id on the Hub.", metavar="BANK")]
+Exclude = Annotated[list[str] | None, typer.Option(help="A class that is left out; may be given several times.")]
 OwnBankArgument = Annotated[str, typer.Argument(help="Folder of a bank.", metavar="BANK")]
 
 
@@ -136,6 +139,63 @@ def bank_sketch(
         out.print(f"added {sketch_count}; {escape_markup(bank)} has {_entry_count(opened_bank)}")
 
 
+@bank_app.command("trunk")
+@with_options(TrunkOptions)
+def bank_trunk(
+    bank: OwnBankArgument,
+    data: Annotated[str, typer.Argument(help="Images like those that models of the bank will see.", metavar="DATA")],
+    base: Annotated[
+        Path | None, typer.Option(help="Folder of the base model, for a bank that does not exist yet.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of batches, augmentation and sizes.")] = 0,
+    dtype: Annotated[str, typer.Option(help="How weights are stored: float32, float16 or bfloat16.")] = "float16",
+    exclude: Exclude = None,
+    as_json: Json = False,
+    **options: Any,
+) -> None:
+    """Teach the trunk of a bank: one nested sub-network of its base for all sizes. If stopped, it goes on next time."""
+    check_source(data)
+    if base is None:
+        check_folder(bank)
+    else:
+        check_folder(base)
+    from ..bank.bank import Bank
+    from ..bank.trunks import teach_bank
+    from ..data.loading import read_task_data
+    from ..data.task import pick_classes
+    from ..models.base_model import BaseModel
+    from ..models.saving import check_dtype
+
+    settings = override(TrunkOptions(), options)
+    check_dtype(dtype)
+    opened_bank = Bank.open(bank) if base is None else Bank.create(bank, BaseModel.load(base), name=Path(bank).name)
+    images = read_task_data(data, opened_bank.base.preprocessing, seed=seed, progress=show_progress())
+    allowed_classes = _allowed_classes(images.task.labels, exclude)
+    trunk = teach_bank(
+        opened_bank,
+        pick_classes(images.train, allowed_classes),
+        settings,
+        seed=seed,
+        dtype=dtype,
+        progress=show_progress(),
+    )
+    if as_json:
+        print_json({"bank": bank, "ratios": trunk.ratios, "teaching": trunk.facts})
+    else:
+        out.print(f"{escape_markup(bank)} has a trunk of {quantity(len(trunk.ratios), 'size')}")
+
+
+def _allowed_classes(labels: Sequence[str], excluded: Sequence[str] | None) -> list[int]:
+    """Return the numbers of the classes that are not excluded.
+
+    Raises:
+        OptionError: there is no such class.
+    """
+    if unknown_labels := sorted(set(excluded or ()) - set(labels)):
+        raise OptionError(f"--exclude {unknown_labels[0]}: the data has no such class; it has {', '.join(labels)}")
+    return [number for number, label in enumerate(labels) if label not in set(excluded or ())]
+
+
 @bank_app.command("build", cls=MethodCommand)
 def bank_build(
     context: typer.Context,
@@ -147,9 +207,7 @@ def bank_build(
     method: Annotated[str, typer.Option(help="Pruning method; each method adds its own options.")] = DEFAULT_METHOD,
     seed: Annotated[int, typer.Option(help="Seed of the drawn tasks and of the training.")] = 0,
     dtype: Annotated[str, typer.Option(help="How weights are stored: float32, float16 or bfloat16.")] = "float16",
-    exclude: Annotated[
-        list[str] | None, typer.Option(help="A class that no task may have; may be given several times.")
-    ] = None,
+    exclude: Exclude = None,
     as_json: Json = False,
 ) -> None:
     """Prune BASE for tasks drawn from DATA. A stopped build continues, and several builds may run at once."""
@@ -171,12 +229,7 @@ def bank_build(
     if (user_path(bank) / BANK_FILE).exists():
         Bank.create(bank, network)  # so that another base is an error before images are read
     images = read_task_data(data, network.preprocessing, seed=seed, progress=show_progress())
-    unknown_labels = sorted(set(exclude or ()) - set(images.task.labels))
-    if unknown_labels:
-        labels = ", ".join(images.task.labels)
-        raise OptionError(f"--exclude {unknown_labels[0]}: the data has no such class; it has {labels}")
-    allowed_classes = [i for i, label in enumerate(images.task.labels) if label not in set(exclude or ())]
-    task_classes = draw_tasks(allowed_classes, classes, tasks, seed)
+    task_classes = draw_tasks(_allowed_classes(images.task.labels, exclude), classes, tasks, seed)
     opened_bank = Bank.create(bank, network, name=Path(bank).name, defaults={"ratio": settings.ratio})
     ids = entry_ids(images.task, task_classes, method, settings, seed)
     new_ids = []

@@ -62,7 +62,7 @@ def split_values(name: str, kind: Any, value: Any) -> Any:
     """
     if typing.get_origin(kind) is not tuple:
         return value
-    item_type = int if typing.get_args(kind)[0] is int else str
+    item_type = typing.get_args(kind)[0] if typing.get_args(kind)[0] in (int, float) else str
     try:
         return tuple(item_type(part) if part else None for part in map(str.strip, value.split(",")))
     except ValueError:

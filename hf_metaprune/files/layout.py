@@ -1,6 +1,8 @@
 """The format on disk and on the Hub: its version, and the names of files and folders (docs/reference/format.md)."""
 
 FORMAT_VERSION = 1
+TRUNK_VERSION = 2
+"""Version of the format of trunks, and of banks that have one; banks without one stay readable for older readers."""
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -21,6 +23,8 @@ MODEL_FILES = frozenset(
 BANK_FILE = "bank.json"
 INDEX_FILE = "index.parquet"
 BASE_FOLDER = "base"
+TRUNK_FOLDER = "trunk"
+TEACHING_FOLDER = ".trunk"
 TASKS_FOLDER = "tasks"
 LOCKS_FOLDER = ".locks"
 REJECTED_FOLDER = ".rejected"

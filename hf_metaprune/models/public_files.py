@@ -48,6 +48,8 @@ IMAGE_KEYS = frozenset(field.name for field in fields(Preprocessing))
 """Keys of a config's ``preprocessing``."""
 
 
+TRUNK_KEYS = frozenset({"format_version", "hf_metaprune_version", "ratios", "teaching"})
+"""Keys of the ``config.json`` of a trunk, besides ``base_model``."""
 LABEL_KEYS = frozenset({"id2label", "label2id", "label_names", "synsets"})
 """Keys with texts that people have written to be shown."""
 SIZE_KEYS = frozenset({"height", "width", "shortest_edge", "longest_edge"})
@@ -104,6 +106,20 @@ def public_json(path: Path) -> bytes:
     values = read_json(path)
     values = _public_processor(values) if path.name == PREPROCESSOR else _public_config(values)
     return (json.dumps(values, indent=2, sort_keys=True) + "\n").encode()
+
+
+def public_trunk(path: Path) -> bytes:
+    """Return what is published of the ``config.json`` of a trunk.
+
+    Args:
+        path: the file.
+
+    Raises:
+        FormatError: the file is missing, damaged, too large or no regular file.
+    """
+    values = read_json(path)
+    known_values = _pick(values, TRUNK_KEYS) | {"base_model": public_base(values.get("base_model"))}
+    return (json.dumps(known_values, indent=2, sort_keys=True) + "\n").encode()
 
 
 def public_base(block: Any) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from ..masks.mask import Mask
 from .architectures.layers import Branch, PrunableLayer, kept_indices, layer_sizes, removed_tensors, tensor_axes
 from .architectures.lookup import identify_architecture
 
+STATISTICS = ("running_mean", "running_var")
+"""Ends of the names of batch norm statistics."""
 META_INDEX: dict[str, Any] = {"dtype": torch.long, "device": "meta"}
 
 
@@ -145,6 +147,11 @@ def _select_entries(tensor: torch.Tensor, positions: Mapping[int, np.ndarray]) -
         if len(index) != tensor.shape[dim]:
             tensor = tensor.index_select(dim, torch.as_tensor(index, device=tensor.device))
     return tensor
+
+
+def is_statistic(tensor: str) -> bool:
+    """Return whether a name is that of a batch norm statistic."""
+    return tensor.endswith(STATISTICS)
 
 
 def slice_state(state: Mapping[str, torch.Tensor], layers: list[PrunableLayer], mask: Mask) -> dict[str, torch.Tensor]:

@@ -118,8 +118,8 @@ def test_what_is_no_bank_is_refused(tmp_path: Path, own_bank: Bank, caplog: pyte
         Bank.open(tmp_path)
     meta = own_bank.root / "bank.json"
     whole = meta.read_text()
-    edit_json(meta, format_version=2)
-    with pytest.raises(FormatError, match="version 2.*upgrade"):
+    edit_json(meta, format_version=3)
+    with pytest.raises(FormatError, match="version 3.*upgrade"):
         Bank.open(own_bank.root)
     wrong: list[dict] = [{"format_version": "1"}, {"base_model": {}}, {"layers": {"a": -1}}, {"layers": [1]}]
     wrong += [{"defaults": d} for d in ([], None, "x", {"ratio": "x"}, {"ratio": 1.5}, {"ratio": None})]

@@ -132,6 +132,18 @@ def test_bank_commands(run, base_folder: Path, photos: Path, tmp_path: Path) -> 
     assert "random" in output
     code, output, _ = run("bank", "validate", root)
     assert (code, "0 problems" in output) == (0, True)
+    taught = ("bank", "trunk", root, photos, "--steps", 2, "--ratios", "0.5,0.9", "--batch-size", 8)
+    code, output, _ = run(*taught, "--exclude", "violin")
+    assert code == 0
+    assert "a trunk of 2 sizes" in output
+    trunk = Bank.open(root).trunk
+    assert trunk is not None
+    n_photos = sum(path.is_file() for path in photos.glob("*/*") if path.parent.name != "violin")
+    assert trunk.facts["options"]["steps"] == 2
+    assert 0 < trunk.facts["images"] <= n_photos
+    code, _, problem = run(*taught, "--exclude", "guitar")
+    assert code == 1
+    assert "the data has no such class" in problem
     entry = next(iter(Bank.open(root)))
     (entry.folder / "model.safetensors").unlink()
     code, output, _ = run("bank", "validate", root)

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from hf_metaprune import Bank, MetaPruner
+from hf_metaprune import Bank, MetaPruner, TrunkOptions
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.masks.scores import ScoreMask
 from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.models.score_file import save_scores
 from hf_metaprune.reporting.card import split_card
+from hf_metaprune.trunk import Teaching
+from hf_metaprune.trunk.files import save_trunk
 from tests.tiny import make_bank, make_base, make_task_data
 
 TINY = {"steps": 1, "batch_size": 8, "eval_steps": (0,), "precision": "fp32"}
@@ -22,7 +25,7 @@ TINY = {"steps": 1, "batch_size": 8, "eval_steps": (0,), "precision": "fp32"}
 
 @dataclass
 class Corpus:
-    """Sound files: `bank`, `model`, `other_base` of transformers, ``listed.json``, as the Hub has it, and scores."""
+    """Sound files: `bank`, `model`, `trunk`, `other_base` of transformers, the Hub's ``listed.json``, and scores."""
 
     root: Path
 
@@ -62,6 +65,11 @@ def make_corpus(root: Path, bank: Path, task_data: TaskData) -> Corpus:
     sizes, rng = Bank.open(bank).sizes, np.random.default_rng(0)
     scores = ScoreMask({name: rng.random(size) for name, size in sizes.items()})
     save_scores(scores, root / "mask_scores.safetensors", Bank.open(bank).base_sha256)
+    (root / "trunk").mkdir()
+    options = TrunkOptions(ratios=(0.5, 0.8), steps=1, batch_size=8, precision="fp32")
+    teaching = Teaching(Bank.open(bank).base, task.train, options, torch.device("cpu"))
+    teaching.step()
+    save_trunk(teaching.trunk(), root / "trunk")
     return Corpus(root)
 
 

@@ -46,6 +46,7 @@ from hf_metaprune.reporting.model_card import ModelCard
 from hf_metaprune.reporting.report import AdaptReport
 from hf_metaprune.reporting.report_files import load_report
 from hf_metaprune.result import load_result
+from hf_metaprune.trunk.files import load_trunk
 from tests.fuzz.cards import mutate_card, mutate_facts
 from tests.fuzz.corpus import Corpus
 from tests.fuzz.formats import lfs_pointer, mutate_safetensors
@@ -207,13 +208,23 @@ def read_entry(corpus: Corpus) -> None:
     entry = bank[Path(corpus.first(ENTRY)).name]
     if not list(check_entry(bank, entry)):
         return
-    check_magnitudes(load_model(entry.folder), bank.base)  # had the index another digest
+    check_magnitudes(load_model(entry.folder).network.state_dict(), bank.base)  # had the index another digest
     with entry.open_weights() as weights:
         for name in weights.keys():  # noqa: SIM118
             weights.get_tensor(name)
 
 
 BASES: dict[Path, BaseModel] = {}
+
+
+def read_trunk(corpus: Corpus) -> None:
+    """A bank's trunk, and a slice of it."""
+    base = BASES.get(corpus.root) or BASES.setdefault(corpus.root, Bank.open(corpus.bank).base)
+    trunk = load_trunk(corpus.root / "trunk", base)
+    for tensors in (trunk.weights, *trunk.statistics.values()):
+        check_magnitudes(tensors, base)
+    json.dumps(dict(trunk.facts))
+    trunk.slice(base.config(trunk.mask(trunk.ratios[-1]), ["a", "b"]))
 
 
 def read_base(corpus: Corpus) -> None:
@@ -311,6 +322,11 @@ TARGETS = {
             {f"other_base/{name}.json": mutate_json for name in ("config", "preprocessor_config")}
             | {"other_base/model.safetensors": mutate_safetensors},
             read_other_base,
+        ),
+        Target(
+            "trunk",
+            {"trunk/config.json": mutate_json, "trunk/model.safetensors": mutate_safetensors},
+            read_trunk,
         ),
         Target("scores", {"mask_scores.safetensors": mutate_safetensors}, read_scores),
         Target("report", {"model/report.json": mutate_json}, read_report),

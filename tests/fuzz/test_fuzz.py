@@ -24,6 +24,7 @@ CASES = {
     "entry weights": 40,
     "base": 70,
     "transformers base": 35,
+    "trunk": 40,
     "scores": 40,
     "report": 100,
     "page": 10,

@@ -1,0 +1,221 @@
+"""Teaching a trunk: the base teaches all sizes of a nested sub-network at once, on images that need no labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.func import functional_call
+
+from ..config import TrunkOptions
+from ..data.images import ImageSet, augment
+from ..errors import DataError
+from ..masks.mask import Mask, keep_count
+from ..models.architectures.layers import tensor_axes
+from ..models.base_model import BaseModel
+from ..models.modeling import MetaPrunedForImageClassification
+from ..models.slicing import is_statistic, slice_state
+from ..training.forward import forward
+from ..training.hardware import autocast
+from ..training.importance import ActivationRecorder
+from ..training.statistics import recalibrate
+from .trunk import Trunk
+
+ORDER_IMAGES = 2048
+"""Most images on which the base's activations are measured, which give the order of the units."""
+WARMUP_STEPS, MOMENTUM = 100, 0.9
+PEAK_RATES = {"sgd": 0.2, "adamw": 0.002}
+"""Peak learning rates by optimizer."""
+
+
+def activation_order(base: BaseModel, images: ImageSet, device: torch.device, seed: int = 0) -> dict[str, np.ndarray]:
+    """Return the order of units by the base's mean absolute activation on some images, the most active first.
+
+    Args:
+        base: the base model.
+        images: the images; at most `ORDER_IMAGES` are drawn.
+        device: where to compute.
+        seed: seed of the draw.
+
+    Returns:
+        int64 (units,), a permutation, by layer.
+    """
+    rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:ORDER_IMAGES]
+    model = base.whole(["a", "b"]).to(device=device, memory_format=torch.channels_last).eval()
+    with torch.inference_mode(), ActivationRecorder(model) as recorder:
+        for _ in forward(model, images.subset(rows), device, "auto"):
+            pass
+    return {name: np.argsort(-scores.numpy(), kind="stable") for name, scores in recorder.scores().items()}
+
+
+class _Features(nn.Module):
+    """A model that computes features, because `functional_call` calls ``forward``."""
+
+    def __init__(self, model: MetaPrunedForImageClassification) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.model.features(pixels)
+
+
+class _Size:
+    """One size of the nested network: an empty sub-network that borrows its weights from the largest one."""
+
+    def __init__(self, base: BaseModel, mask: Mask, largest: Mask, device: torch.device) -> None:
+        self.mask = mask
+        self.model = base.slice(base.config(mask, ["a", "b"]))
+        self.model.to(device=device, memory_format=torch.channels_last)
+        self.module = _Features(self.model)
+        relative = mask.positions_in(largest)
+        axes, self.positions = tensor_axes(base.layers), dict[str, list[tuple[int, torch.Tensor]]]()
+        for name in axes:
+            self.positions[name] = [
+                (axis.dim, torch.as_tensor(axis.indices(relative[layer.name], len(largest[layer.name])), device=device))
+                for axis, layer in axes[name]
+                if len(mask[layer.name]) < len(largest[layer.name])
+            ]
+
+    def parts(self, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return this size's part of the largest size's weights, by name; gradients flow back."""
+        parts = dict(weights)
+        for name, positions in self.positions.items():
+            for dim, indices in positions if name in parts else ():
+                parts[name] = parts[name].index_select(dim, indices)
+        return parts
+
+    def features(self, weights: Mapping[str, torch.Tensor], pixels: torch.Tensor) -> torch.Tensor:
+        """Return the features of images, computed with this size's part of the largest size's weights."""
+        parts = {f"model.network.{name}": tensor for name, tensor in self.parts(weights).items()}
+        return functional_call(self.module, parts, (pixels,))
+
+
+class Teaching:
+    """One run of teaching, step by step; all that is random depends on the seed and the step alone.
+
+    Args:
+        base: the teacher.
+        images: the images; their classes are not used.
+        options: sizes, schedule and losses.
+        device: where to compute.
+        seed: seed of order, batches, augmentation and sizes.
+    """
+
+    def __init__(
+        self, base: BaseModel, images: ImageSet, options: TrunkOptions, device: torch.device, seed: int = 0
+    ) -> None:
+        if len(images) < 2:
+            raise DataError("a trunk needs at least two images to be taught on")
+        self.base, self.images, self.options, self.device, self.seed = base, images, options, device, seed
+        self.order = activation_order(base, images, device, seed)
+        masks = [_mask_at(self.order, ratio) for ratio in options.ratios]
+        self.sizes = [_Size(base, mask, masks[0], device) for mask in masks]
+        self.teacher = base.whole(["a", "b"]).to(device=device, memory_format=torch.channels_last).eval()
+        self.classifier = base.family.classifier(base.network).to(device)
+        largest = slice_state(base.state, base.layers, masks[0])
+        own = f"{base.family.classifier_name(base.network)}."
+        self.weights = {
+            name: tensor.detach().clone().to(device).requires_grad_()
+            for name, tensor in largest.items()
+            if tensor.is_floating_point() and not is_statistic(name) and not name.startswith(own)
+        }
+        matrices, vectors = ([t for t in self.weights.values() if (t.ndim > 1) == big] for big in (True, False))
+        groups = [{"params": matrices, "weight_decay": options.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        self.optimizer = _make_optimizer(groups, options, base.family.recipe.optimizer)
+        self.step_number, self.seconds = 0, 0.0
+
+    def step(self) -> float:
+        """Take one step, and return the loss of the smallest size."""
+        start, options, step = time.perf_counter(), self.options, self.step_number
+        generator = torch.Generator().manual_seed(hash((self.seed, step)) % 2**62)
+        pixels = self._pixels(step, generator)
+        with torch.no_grad(), autocast(self.device, options.precision):
+            targets = self.teacher.features(pixels).float()
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * _rate(step, options.steps)
+        self.optimizer.zero_grad()
+        loss = math.nan
+        for size in self._sizes_of_step(generator):
+            size.model.train()
+            with autocast(self.device, options.precision):
+                features = size.features(self.weights, pixels).float()
+            loss_tensor = self._loss(features, targets)
+            loss_tensor.backward()
+            loss = loss_tensor.item()
+        if not math.isfinite(loss):
+            raise DataError(f"the loss is {loss} at step {step + 1}: use a smaller lr")
+        self.optimizer.step()
+        self.step_number += 1
+        self.seconds += time.perf_counter() - start
+        return loss
+
+    def _pixels(self, step: int, generator: torch.Generator) -> torch.Tensor:
+        """Return the images of a step, augmented: float32 (batch, 3, height, width)."""
+        n, batch = len(self.images), min(self.options.batch_size, len(self.images))
+        first = step * batch
+        passes = range(first // n, (first + batch - 1) // n + 1)
+        orders = [np.random.default_rng([self.seed, number]).permutation(n) for number in passes]
+        rows = np.concatenate(orders)[first - passes[0] * n :][:batch]
+        images, _ = self.images.__getitems__(rows)
+        pixels = augment(self.images.preprocessing.normalize(images.to(self.device)), generator)
+        if torch.rand((), generator=generator) < self.options.mixup:
+            weights = torch.rand(len(pixels), 1, 1, 1, generator=generator).to(self.device)
+            pixels = weights * pixels + (1 - weights) * pixels[torch.randperm(len(pixels), generator=generator)]
+        return pixels.contiguous(memory_format=torch.channels_last)
+
+    def _sizes_of_step(self, generator: torch.Generator) -> list[_Size]:
+        """Return the largest size, random ones between, and the smallest (the sandwich rule of Yu & Huang, 2019)."""
+        middle = self.sizes[1:-1]
+        chosen = torch.randperm(len(middle), generator=generator)[: self.options.random_sizes].tolist()
+        return list(dict.fromkeys([self.sizes[0], *(middle[i] for i in chosen), self.sizes[-1]]))
+
+    def _loss(self, features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return how far features are from the base's, and the base's classifier's answers to them from its own."""
+        o = self.options
+        logits, target_logits = (self.classifier(f).div(o.temperature).log_softmax(1) for f in (features, targets))
+        divergence = F.kl_div(logits, target_logits, log_target=True, reduction="batchmean") * o.temperature**2
+        distance = (features - targets).square().mean() / targets.var(0).mean().clamp(min=1e-12)
+        return divergence + o.feature_weight * distance
+
+    def trunk(self) -> Trunk:
+        """Return the trunk as it is now, with statistics of its own for each ratio."""
+        weights = {name: tensor.detach().clone() for name, tensor in self.weights.items()}
+        statistics: dict[float, dict[str, torch.Tensor]] = {}
+        for ratio, size in zip(self.options.ratios, self.sizes, strict=True):
+            size.model.network.load_state_dict(size.parts(weights), strict=False)
+            recalibrate(size.model, self.images, self.device, seed=self.seed)
+            buffers = size.model.network.state_dict()
+            statistics[ratio] = {name: buffers[name].detach().cpu().clone() for name in buffers if is_statistic(name)}
+        options = dataclasses.asdict(self.options) | {"ratios": list(self.options.ratios)}
+        facts = {
+            "options": options, "seed": self.seed, "images": len(self.images),
+            "steps": self.step_number, "seconds": round(self.seconds, 1),
+        }  # fmt: skip
+        return Trunk(self.base, self.order, {n: t.cpu() for n, t in weights.items()}, statistics, facts)
+
+
+def _make_optimizer(groups: list[dict[str, Any]], options: TrunkOptions, name: str) -> torch.optim.Optimizer:
+    """Return the optimizer of a family, whose groups remember their peak rate."""
+    peak = PEAK_RATES[name] if options.lr is None else options.lr
+    for group in groups:
+        group["peak"] = peak
+    if name == "adamw":
+        return torch.optim.AdamW(groups, lr=peak)
+    return torch.optim.SGD(groups, lr=peak, momentum=MOMENTUM, nesterov=True)
+
+
+def _rate(step: int, steps: int) -> float:
+    """Return the share of the peak learning rate: a warm-up, then half a cosine."""
+    return min(1.0, (step + 1) / WARMUP_STEPS) * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def _mask_at(order: Mapping[str, np.ndarray], ratio: float) -> Mask:
+    sizes = {name: len(units) for name, units in order.items()}
+    return Mask({name: units[: keep_count(len(units), ratio)] for name, units in order.items()}, sizes)

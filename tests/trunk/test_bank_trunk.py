@@ -1,0 +1,139 @@
+"""The trunk of a bank: taught once, found before use, published, and gone on with after a kill."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from hf_metaprune import Bank, MetaPruner
+from hf_metaprune.bank import trunks
+from hf_metaprune.bank.factory import copy_subset
+from hf_metaprune.bank.trunks import teach_bank
+from hf_metaprune.bank.validation import validate_bank
+from hf_metaprune.config import TrunkOptions
+from hf_metaprune.data.task import TaskData
+from hf_metaprune.errors import FormatError, LockedError, OptionError
+from hf_metaprune.trunk import Teaching, Trunk
+
+OPTIONS = TrunkOptions(ratios=(0.5, 0.7, 0.9), steps=4, batch_size=8, lr=0.01, precision="fp32")
+CPU = torch.device("cpu")
+
+
+def teach(bank: Bank, data: TaskData, options: TrunkOptions = OPTIONS) -> Trunk:
+    return teach_bank(bank, data.train, options, device=CPU)
+
+
+def same(one: Trunk, other: Trunk) -> bool:
+    states = [(one.whole_state(ratio), other.whole_state(ratio)) for ratio in OPTIONS.ratios]
+    return all(torch.equal(a[name], b[name]) for a, b in states for name in a)
+
+
+def test_a_trunk_is_stored_in_its_bank(own_bank: Bank, task_data: TaskData, tmp_path: Path) -> None:
+    assert own_bank.trunk is None
+    trunk = teach(own_bank, task_data)
+    assert sorted(path.name for path in (own_bank.root / "trunk").iterdir()) == ["config.json", "model.safetensors"]
+    assert not (own_bank.root / ".trunk").exists()
+    bank = Bank.open(own_bank.root)
+    assert bank.meta["format_version"] == 2
+    assert len(bank) == len(own_bank) == 4
+    assert bank.trunk is not None and same(bank.trunk, trunk)
+    assert validate_bank(bank) == []
+    copy = copy_subset(bank, tmp_path / "copy", [next(iter(bank)).id])
+    assert copy.trunk is not None and same(copy.trunk, trunk)
+    options = {"steps": 1, "batch_size": 8, "eval_steps": (0,)}
+    assert MetaPruner(bank).adapt(task_data.select((0, 1)), **options).report.neighbors  # as before
+
+
+def test_a_trunk_is_taught_once(own_bank: Bank, task_data: TaskData, monkeypatch: pytest.MonkeyPatch) -> None:
+    trunk = teach(own_bank, task_data)
+    monkeypatch.setattr(Teaching, "step", None)
+    assert same(teach(own_bank, task_data), trunk)
+    monkeypatch.undo()
+    assert not same(teach(own_bank, task_data, replace(OPTIONS, lr=0.1)), trunk)
+
+
+def teach_until_killed(root: Path, images: object) -> None:
+    """Be a process that teaches, with a checkpoint after each step."""
+    torch.set_num_threads(1)
+    trunks.CHECKPOINT_SECONDS = 0.0
+    step = Teaching.step
+
+    def slow_step(teaching: Teaching) -> float:
+        if teaching.step_number == 2:
+            (root / "ready").touch()
+            time.sleep(600)
+        return step(teaching)
+
+    Teaching.step = slow_step  # type: ignore[method-assign]
+    teach_bank(Bank.open(root), images, OPTIONS, device=CPU)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_a_process_that_was_killed_is_gone_on_with(own_bank: Bank, task_data: TaskData, tmp_path: Path) -> None:
+    shutil.copytree(own_bank.root, tmp_path / "other")
+    expected = teach(Bank.open(tmp_path / "other"), task_data)
+    process = multiprocessing.get_context("spawn").Process(
+        target=teach_until_killed, args=(own_bank.root, task_data.train)
+    )
+    process.start()
+    while not (own_bank.root / "ready").exists():
+        assert process.is_alive()
+        process.join(0.05)
+    with pytest.raises(LockedError):
+        teach(own_bank, task_data)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    (own_bank.root / "ready").unlink()
+    assert Bank.open(own_bank.root).trunk is None
+    with pytest.raises(OptionError, match="other images, options or base"):
+        teach(own_bank, task_data, replace(OPTIONS, lr=0.5))
+    trunk = teach(own_bank, task_data)
+    assert same(trunk, expected)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", ""])
+def test_a_trunk_that_is_missing_is_found_before_use(own_bank: Bank, task_data: TaskData, name: str) -> None:
+    teach(own_bank, task_data)
+    path = own_bank.root / "trunk" / name
+    path.unlink() if name else shutil.rmtree(path)
+    bank = Bank.open(own_bank.root)
+    with pytest.raises(FormatError, match="trunk"):
+        bank.trunk  # noqa: B018
+    (problem,) = validate_bank(bank)
+    assert "the trunk cannot be used" in problem.what
+    assert str(path) in problem.what
+    teach(own_bank, task_data)
+    assert validate_bank(Bank.open(own_bank.root)) == []
+
+
+def test_weights_that_cannot_come_from_the_base_are_refused(own_bank: Bank, task_data: TaskData) -> None:
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    teach(own_bank, task_data)
+    path = own_bank.root / "trunk" / "model.safetensors"
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    tensors["network.layer1.0.conv1.weight"].mul_(1000)
+    save_file(tensors, path, metadata)
+    with pytest.raises(FormatError, match=r"layer1\.0\.conv1\.weight is far out"):
+        Bank.open(own_bank.root).trunk  # noqa: B018
+
+
+@pytest.mark.parametrize("value", ["../trunk", "base", 5, None])
+def test_a_trunk_has_one_place(own_bank: Bank, value: object) -> None:
+    path = own_bank.root / "bank.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"trunk": value}))
+    with pytest.raises(FormatError, match="trunk must be"):
+        Bank.open(own_bank.root)

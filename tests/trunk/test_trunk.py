@@ -1,0 +1,194 @@
+"""A trunk: its sizes are parts of each other, what is taught is what is kept, and files of strangers are checked."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from hf_metaprune.data.images import ImageSet
+from hf_metaprune.errors import BaseMismatchError, FormatError, OptionError
+from hf_metaprune.models.base_model import BaseModel
+from hf_metaprune.trunk import Teaching, Trunk, TrunkOptions
+from hf_metaprune.trunk.checkpoint import load_checkpoint, run_digest, save_checkpoint
+from hf_metaprune.trunk.files import load_trunk, save_trunk
+from tests.tiny import make_base, make_vit_base, striped_images, tiny_preprocessing
+
+OPTIONS = TrunkOptions(ratios=(0.5, 0.7, 0.9), steps=6, batch_size=8, lr=0.01, precision="fp32")
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def images() -> ImageSet:
+    return ImageSet(*striped_images(6, 4, 0), tiny_preprocessing())
+
+
+@pytest.fixture(scope="module", params=[make_base, make_vit_base])
+def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
+    return BaseModel.load(request.param(tmp_path_factory.mktemp("base")))
+
+
+@pytest.fixture(scope="module")
+def taught(base: BaseModel, images: ImageSet) -> Teaching:
+    teaching = Teaching(base, images, OPTIONS, CPU)
+    for _ in range(OPTIONS.steps):
+        teaching.step()
+    return teaching
+
+
+@pytest.fixture(scope="module")
+def trunk(taught: Teaching) -> Trunk:
+    return taught.trunk()
+
+
+def test_each_size_is_a_part_of_the_larger_ones(trunk: Trunk) -> None:
+    masks = [trunk.mask(ratio) for ratio in (0.5, 0.6, 0.7, 0.9)]
+    assert all(small <= large and small != large for large, small in itertools.pairwise(masks))
+    with pytest.raises(OptionError, match="0.5 and above"):
+        trunk.mask(0.4)
+
+
+@pytest.mark.parametrize("ratio", OPTIONS.ratios)
+def test_a_slice_computes_what_was_taught(taught: Teaching, trunk: Trunk, images: ImageSet, ratio: float) -> None:
+    """The features of a slice of the trunk are those of that size while it is taught."""
+    base, pixels = trunk.base, images.preprocessing.normalize(images.images[:8])
+    model = trunk.slice(base.config(trunk.mask(ratio), ["a", "b", "c"])).eval()
+    size = taught.sizes[OPTIONS.ratios.index(ratio)]
+    size.model.eval()
+    with torch.no_grad():
+        expected = size.features(taught.weights, pixels)
+        features = model.features(pixels)
+    scale = expected.abs().max()
+    assert (features - expected).abs().max() <= 1e-5 * scale
+    untaught = base.slice(base.config(trunk.mask(ratio), ["a", "b", "c"])).eval()
+    with torch.no_grad():
+        assert (untaught.features(pixels) - expected).abs().max() > 1e-3 * scale
+
+
+def test_units_that_the_trunk_lacks_are_those_of_the_base(trunk: Trunk) -> None:
+    whole, state = trunk.whole_state(0.5), trunk.base.state
+    assert {name: tensor.shape for name, tensor in whole.items()} == {name: t.shape for name, t in state.items()}
+    layer = trunk.base.layers[0]
+    axis = layer.filters[0]
+    held = axis.indices(trunk.largest_mask[layer.name], layer.size)
+    rest = axis.indices((~trunk.largest_mask)[layer.name], layer.size)
+    assert torch.equal(whole[axis.tensor].index_select(axis.dim, torch.as_tensor(rest)),
+                       state[axis.tensor].index_select(axis.dim, torch.as_tensor(rest)))  # fmt: skip
+    assert torch.equal(whole[axis.tensor].index_select(axis.dim, torch.as_tensor(held)).flatten()[:5],
+                       trunk.weights[axis.tensor].flatten()[:5]) or axis.dim  # fmt: skip
+
+
+def test_teaching_brings_the_sizes_nearer_to_the_base(base: BaseModel, images: ImageSet) -> None:
+    options = replace(OPTIONS, steps=40, mixup=0.0, lr=0.02)
+    teaching = Teaching(base, images, options, CPU)
+    losses = [teaching.step() for _ in range(options.steps)]
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_trunk(
+    taught: Teaching, trunk: Trunk, images: ImageSet, tmp_path: Path
+) -> None:
+    first = Teaching(taught.base, images, OPTIONS, CPU)
+    for _ in range(3):
+        first.step()
+    path, digest = tmp_path / "checkpoint.safetensors", run_digest(first)
+    save_checkpoint(first, path, digest)
+    second = Teaching(taught.base, images, OPTIONS, CPU)
+    assert load_checkpoint(second, path, run_digest(second))
+    assert second.step_number == 3
+    for _ in range(3):
+        second.step()
+    assert all(torch.equal(tensor, second.weights[name]) for name, tensor in taught.weights.items())
+    other = Teaching(taught.base, images, replace(OPTIONS, lr=0.02), CPU)
+    with pytest.raises(OptionError, match="other images, options or base"):
+        load_checkpoint(other, path, run_digest(other))
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(FormatError, match="fetch it again"):
+        load_checkpoint(second, path, digest)
+    assert not load_checkpoint(second, tmp_path / "nothing", digest)
+
+
+def test_a_trunk_survives_its_files(trunk: Trunk, tmp_path: Path) -> None:
+    save_trunk(trunk, tmp_path, "float32")
+    loaded = load_trunk(tmp_path, trunk.base)
+    assert loaded.ratios == trunk.ratios and loaded.facts == trunk.facts
+    assert all(np.array_equal(units, loaded.order[layer]) for layer, units in trunk.order.items())
+    for ratio in (0.5, 0.65, 0.9):
+        one, other = trunk.whole_state(ratio), loaded.whole_state(ratio)
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+Edit = Callable[[dict, dict], None]
+
+
+def repeat_a_unit(config: dict, tensors: dict) -> None:
+    name = next(name for name in tensors if name.startswith("order."))
+    tensors[name][0] = tensors[name][1]
+
+
+def drop_a_tensor(config: dict, tensors: dict) -> None:
+    del tensors[next(name for name in tensors if name.startswith("network."))]
+
+
+def add_a_tensor(config: dict, tensors: dict) -> None:
+    tensors["network.more"] = torch.zeros(1)
+
+
+def lay_nan(config: dict, tensors: dict) -> None:
+    tensors[next(name for name in tensors if name.startswith("network."))].view(-1)[0] = float("nan")
+
+
+def change_a_shape(config: dict, tensors: dict) -> None:
+    name = next(name for name in tensors if name.startswith("network."))
+    tensors[name] = tensors[name][:1].contiguous()
+
+
+def another_base(config: dict, tensors: dict) -> None:
+    config["base_model"]["sha256"] = "0" * 64
+
+
+def a_newer_version(config: dict, tensors: dict) -> None:
+    config["format_version"] = 3
+
+
+def falling_ratios(config: dict, tensors: dict) -> None:
+    config["ratios"].reverse()
+
+
+def an_order_of_floats(config: dict, tensors: dict) -> None:
+    name = next(name for name in tensors if name.startswith("order."))
+    tensors[name] = tensors[name].float()
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (repeat_a_unit, "no permutation"),
+        (an_order_of_floats, "has dtype F32"),
+        (drop_a_tensor, "missing or unexpected"),
+        (add_a_tensor, "missing or unexpected"),
+        (lay_nan, "not finite"),
+        (change_a_shape, "has shape"),
+        (another_base, "of base 000000000000"),
+        (a_newer_version, "upgrade"),
+        (falling_ratios, "rising numbers"),
+    ],
+)
+def test_a_damaged_trunk_is_refused(trunk: Trunk, tmp_path: Path, edit: Edit, message: str) -> None:
+    save_trunk(trunk, tmp_path)
+    config, tensors = json.loads((tmp_path / "config.json").read_text()), load_file(tmp_path / "model.safetensors")
+    edit(config, tensors)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        metadata = file.metadata()
+    save_file(tensors, tmp_path / "model.safetensors", metadata)
+    with pytest.raises((FormatError, BaseMismatchError), match=message):
+        load_trunk(tmp_path, trunk.base)
