@@ -37,6 +37,8 @@ class LinearHead:
     """The weight of the neighbors' rows, one of `PRIOR_SCALES`."""
     scale: float = 1.0
     """The factor of the logits, one of `TEMPERATURES`, which `weight` and `bias` contain."""
+    error: float = float("nan")
+    """The mean squared error of the one-hot classes by leave-one-out, before the scaling."""
 
 
 def ridge_head(
@@ -80,7 +82,7 @@ def ridge_head(
             error = (residual - leave_one_out).square().mean().item()
             if best is None or error < best[0]:
                 w = beta * prior + (vt.T @ ((s / (s.square() + factor * unit))[:, None] * projected_residual)).T
-                head = LinearHead(w, y_mean - w @ x_mean, factor, prior_scale)
+                head = LinearHead(w, y_mean - w @ x_mean, factor, prior_scale, error=error)
                 best = (error, head, leave_one_out + beta * prior_logits + y_mean)
     assert best is not None
     head, logits = best[1], best[2]
