@@ -12,7 +12,10 @@ last line names the files that are over the limits.
 from __future__ import annotations
 
 import base64
+import contextlib
 import csv
+import ctypes
+import gc
 import json
 import multiprocessing
 import resource
@@ -89,6 +92,7 @@ report_case(
     iou_with_neighbors={f"layer{i}": [0.5] * 4 for i in range(10_000)},
 )
 report_case("many votes", neighbors=[NEIGHBOR] * 1000, vote_agreement={f"l{i}": {"1": 1} for i in range(2000)})
+report_case("votes of colliding keys", vote_agreement={"l": {str(i * (2**61 - 1)): 1 for i in range(1, 100_000)}})
 report_case("neighbors", neighbors=[NEIGHBOR] * 38_000)
 report_case("losses", losses=[0.5] * 900_000)
 report_case("a drawn confusion", labels=[f"{i}" for i in range(40)], confusion=[[1] * 40] * 40)
@@ -250,6 +254,10 @@ index_case("methods of 900 MB", lambda t: with_values(
     with_values(repeat(t, 15_000), "method", ["x" * 60_000] * 15_000), "masks",
     [np.random.default_rng(i).bytes(240) for i in range(15_000)],
 ))  # fmt: skip
+for length in (1000, 100_000):
+    index_case(f"an unknown column of {length} bytes per row", lambda t, length=length: repeat(t, 5000).append_column(
+        "more", pa.array([b"x" * length] * 5000, pa.binary(length))
+    ))  # fmt: skip
 index_case("labels of 900 MB", lambda t: with_values(repeat(t, 1000), "labels", [["x" * 900_000, "y"]] * 1000))
 index_case("5,000 unknown columns", lambda t: pa.table({
     **dict(zip(t.column_names, t.columns, strict=True)), **{f"c{i}": pa.nulls(len(t), pa.int8()) for i in range(5000)}
@@ -285,6 +293,9 @@ card_case("24,000 tags", "---\ntags: [" + ", ".join(f"t{i}" for i in range(24_00
 card_case("a block of 12,000 keys", "---\nx:\n" + "".join(f"  k{i}: 1\n" for i in range(12_000)) + "---\n")
 card_case("a number to base 60", "---\nx: 1" + ":1" * 900_000 + "\n---\n")
 card_case("a number of many digits", "---\nx: " + "1" * 2_000_000 + "\n---\n")
+card_case("colliding keys", "---\nx: {" + ", ".join(f"{i * (2**61 - 1)}: 1" for i in range(1, 12_400)) + "}\n---\n")
+card_case("a text of 2 MB", '---\n{x: "' + "a " * 1_000_000 + '"}\n---\n')
+card_case("a text of 1 MB", '---\n{x: "' + "a " * 499_000 + '"}\n---\n')
 card_case("an end that never comes", "---\n" + "a: b\n" * 400_000)
 card_case("a long text", "---\na: b\n---\n" + "<!-- hf-metaprune card 0123456789abcdef -->\n" * 40_000)
 
@@ -326,6 +337,10 @@ def measure(make: Make, folder: Path, send: Any) -> None:
     torch.set_num_threads(1)
     path, read = make(folder)
     size = path.stat().st_size
+    gc.collect()  # memory that making the file has left would hide what reading takes
+    pa.default_memory_pool().release_unused()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
     peak = [memory_in_use()]
     done = threading.Event()
     watcher = threading.Thread(target=watch_memory, args=(peak, done))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import tempfile
 import threading
 import time
@@ -139,10 +140,19 @@ class Arrivals:
                 if not self.is_used(path):
                     delete_upload(path)
             if self.folder.is_dir():
-                # whole files have folders of their own
                 for file in self.folder.glob(f"{tempfile.gettempprefix()}*"):
                     if file.is_file() and time.time() - file.stat().st_mtime > age:
                         file.unlink(missing_ok=True)
+                for file in self._moved_files():
+                    is_old = time.time() - file.stat().st_mtime > age
+                    if is_old and str(file) not in self._arrived and not self.is_used(str(file)):
+                        delete_upload(str(file))
+
+    def _moved_files(self) -> Iterator[Path]:
+        """Yield the whole files, each in a folder that is named by its content; those of a refused request, too."""
+        for folder in self.folder.iterdir():
+            if re.fullmatch(r"[0-9a-f]{64}", folder.name) and folder.is_dir() and not folder.is_symlink():
+                yield from (file for file in folder.iterdir() if file.is_file())
 
     def sweep_regularly(self, ended: threading.Event) -> None:
         """Sweep in a thread of its own until an event."""

@@ -215,7 +215,8 @@ class UploadForm:
 
     def _end_header(self) -> None:
         if self._field.lower() == b"content-disposition":
-            self._is_file = b"filename" in self._parse_options(self._value)[1]
+            file_name = self._parse_options(self._value)[1].get(b"filename", b"")
+            self._is_file = file_name not in (b"", b".", b"..")
         self._field, self._value, self._n_headers = b"", b"", self._n_headers + 1
 
     def _check_part(self) -> None:

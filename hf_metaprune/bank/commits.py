@@ -199,15 +199,13 @@ class BankCommits:
         if self.bank.trunk is None:  # which checks it, too
             return []
         folder = self.bank.files.path(TRUNK_FOLDER)
-        config = public_trunk(folder / CONFIG)
-        check_public_header(folder / WEIGHTS)
+        config, digest = public_trunk(folder / CONFIG), sha256_file(folder / WEIGHTS)
         published = self.repo.files(TRUNK_FOLDER, head) if head is not None else {}
         weights_digest = published.get(f"{TRUNK_FOLDER}/{WEIGHTS}")
-        weights_match = has_content(weights_digest, folder / WEIGHTS, sha256_file(folder / WEIGHTS))
+        weights_match = has_content(weights_digest, folder / WEIGHTS, digest)
         if weights_match and published.get(f"{TRUNK_FOLDER}/{CONFIG}") == git_hash(config):
             return []
-        contents: dict[str, bytes | Path] = {CONFIG: config, WEIGHTS: folder / WEIGHTS}
-        return [_addition(f"{TRUNK_FOLDER}/{name}", content) for name, content in contents.items()]
+        return [_addition(f"{TRUNK_FOLDER}/{CONFIG}", config), _tensor_addition(folder, TRUNK_FOLDER, WEIGHTS, digest)]
 
     def _meta(self) -> dict[str, Any]:
         """Return the ``bank.json`` of a bank that is new on the Hub."""
@@ -287,15 +285,23 @@ def _additions(folder: Path, path: str, digests: Mapping[str, str]) -> list[Oper
     """
     small_files = [folder / name for name in (CONFIG, PREPROCESSOR) if is_present(folder / name)]
     operations = [_addition(f"{path}/{file.name}", public_json(file)) for file in small_files]
-    for name, digest in digests.items():
-        check_regular(folder / name)
-        if path != BASE_FOLDER:  # the base's file is its identity, and is sent as it is
-            check_public_header(folder / name)
-        operation = _addition(f"{path}/{name}", folder / name)
-        if operation.upload_info.sha256.hex() != digest:  # another process has replaced it
-            raise FormatError(f"{folder / name} was altered: its sha256 is not that of the index")
-        operations.append(operation)
-    return operations
+    return operations + [_tensor_addition(folder, path, name, digest) for name, digest in digests.items()]
+
+
+def _tensor_addition(folder: Path, path: str, name: str, digest: str) -> Operation:
+    """Return the operation that adds a file of tensors.
+
+    Raises:
+        FormatError: the file is a link or another thing than a regular file, has another digest, or a header with more
+            than our metadata.
+    """
+    check_regular(folder / name)
+    if path != BASE_FOLDER:  # the base's file is its identity, and is sent as it is
+        check_public_header(folder / name)
+    operation = _addition(f"{path}/{name}", folder / name)
+    if operation.upload_info.sha256.hex() != digest:  # another process has replaced it
+        raise FormatError(f"{folder / name} was altered: its sha256 is not what it was")
+    return operation
 
 
 def _tensor_digests(entry: Entry) -> dict[str, str]:

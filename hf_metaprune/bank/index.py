@@ -66,7 +66,8 @@ def read_table(path: Path) -> pa.Table:
                 raise FormatError(f"{path} has {size} bytes, more than {MAX_INDEX_BYTES}")
             _check_size(stream, size, path)
             stream.seek(0)
-            text_columns = _text_columns(pq.read_metadata(stream).schema)
+            schema = pq.read_metadata(stream).schema
+            text_columns = _text_columns(schema)
             stream.seek(0)
             with pq.ParquetFile(stream, read_dictionary=text_columns, page_checksum_verification=True) as parquet:
                 table = parquet.read()
@@ -98,8 +99,15 @@ def _max_unpacked(size: int) -> int:
 
 
 def _text_columns(schema: pq.ParquetSchema) -> list[str]:
-    """Return the paths of the columns of text or bytes."""
+    """Return the paths of the columns of text or bytes.
+
+    Raises:
+        ValueError: there is a column of bytes of a fixed length, which may repeat long ones without end.
+    """
     leaves = [schema.column(number) for number in range(len(schema))]
+    for leaf in leaves:
+        if leaf.physical_type == "FIXED_LEN_BYTE_ARRAY":
+            raise ValueError(f"column {leaf.path[:60]} has bytes of a fixed length, which no index has")
     return [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
 
 

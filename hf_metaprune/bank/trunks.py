@@ -65,9 +65,9 @@ def teach_bank(
         StorageError: the folder cannot be written.
 
     Example:
-        ::
+        A short run; a good trunk takes hours::
 
-            trunk = teach_bank(bank, data.train, TrunkOptions(steps=20_000), progress=True)
+            trunk = teach_bank(bank, data.train, TrunkOptions(steps=10), progress=True)
             print(trunk.ratios, trunk.facts["seconds"])
     """
     check_dtype(dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -52,6 +53,8 @@ def open_image(value: Any, min_side: int = 0) -> Image.Image:
         value = io.BytesIO(value)
     if not isinstance(value, (str, Path)) and not hasattr(value, "read"):
         raise TypeError(f"a {type(value).__name__} is not an image")
+    if isinstance(value, (str, Path)) and not stat.S_ISREG(Path(value).stat().st_mode):  # a pipe would never end
+        raise ValueError("no regular file")
     with Image.open(value) as image:
         return _upright_rgb(image, min_side)
 

@@ -303,7 +303,10 @@ def _lock_folder(folder: Path) -> int | None:
         import fcntl
     except ImportError:
         return None
-    handle = os.open(folder, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+    flags = os.O_RDONLY
+    for name in ("O_NOFOLLOW", "O_DIRECTORY", "O_NONBLOCK"):  # there may be a link or a pipe in its place
+        flags |= getattr(os, name, 0)
+    handle = os.open(folder, flags)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -347,6 +350,8 @@ def clear_unfinished(path: Path, older_than: float = 0.0) -> None:
         older_than: seconds without a change; 0 only if no other process can be writing there.
     """
     for folder in path.parent.glob(f"{TEMPORARY}{glob.escape(path.name)}-*"):
+        if folder.is_symlink() or not folder.is_dir():
+            continue
         with contextlib.suppress(OSError):
             handle = _lock_folder(folder)
             age = time.time() - max(p.stat().st_mtime for p in (folder, *folder.rglob("*")))

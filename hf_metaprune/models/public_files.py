@@ -9,12 +9,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from ..data.preprocessing import Preprocessing
-from ..errors import FormatError
+from ..errors import FormatError, reason
 from ..files.layout import PREPROCESSOR
 from ..files.names import is_repo_id, public_name
+from ..files.reading import open_regular
 from ..files.storage import read_json
 from .architectures.lookup import find_architecture
 from .configuration import CONFIG_KEYS, MetaPrunedConfig
@@ -58,6 +59,8 @@ WORD = re.compile(r"(?!hf_\w{16})[\w.+-]{0,100}")
 """A value that is one word: no path, no address, no sentence, and no token of the Hub."""
 HEADER_KEYS = frozenset({"format", "format_version", "base_model_sha256", "masks_digest", "labels"})
 """Keys of the metadata in the header of our files of tensors."""
+TENSOR_KEYS = frozenset({"dtype", "shape", "data_offsets"})
+"""Keys of each tensor in the header."""
 
 
 def is_public(value: Any) -> bool:
@@ -81,16 +84,31 @@ def check_public_header(path: Path) -> None:
         FormatError: it has, or cannot be read.
     """
     try:
-        check_tensor_count(path)
-        with safe_open(str(path), framework="pt") as file:
-            unknown_keys = sorted((file.metadata() or {}).keys() - HEADER_KEYS)
+        check_tensor_count(path)  # whose reader has checked the structure of the header
+        with open_regular(path) as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(size), object_pairs_hook=_without_repeated_keys)
+        metadata = header.pop("__metadata__", {})
+        unknown_keys = sorted(metadata.keys() - HEADER_KEYS)
+        unknown_keys += sorted({key for tensor in header.values() for key in tensor} - TENSOR_KEYS)
+        if metadata.get("format") not in ("pt", "np", None):
+            unknown_keys.append("format")
     except (OSError, SafetensorError) as error:
         raise unreadable_file_error(path, error) from error
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+        raise FormatError(f"{path}: its header cannot be read: {reason(error)}") from error
     if unknown_keys:
         raise FormatError(
             f"{path} has metadata that nobody knows ({unknown_keys[0][:40]}), which would be published: save it again "
             "(load_result and save_pretrained)"
         )
+
+
+def _without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError("a key is there twice")
+    return values
 
 
 def public_json(path: Path) -> bytes:

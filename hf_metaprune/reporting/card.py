@@ -17,6 +17,9 @@ MAX_CARD_BYTES = 2 << 20
 """Larger cards are neither read nor written."""
 MAX_YAML_EVENTS = 25_000
 """Most values in a card's YAML, with the begin and the end of each list; a card of 10,000 labels has fewer."""
+MAX_FRONT = 1_000_000
+"""Most characters of a card's YAML."""
+MAX_NUMBER_AS_KEY = 18
 MAX_NUMBER = 100
 """Most characters of a number: PyYAML takes time in proportion to the square of those of a number to base 60."""
 FRONT_PATTERN = re.compile(r"\A\ufeff?---[ \t]*\r?\n(.*?)\r?\n?^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
@@ -34,7 +37,13 @@ sent instead, the digest of that text.
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """The loader of all cards, which refuses long numbers."""
+    """The loader of all cards, which refuses long numbers, and earlier as keys: large ones could have one hash."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        for key, _ in getattr(node, "value", ()) if isinstance(node, yaml.MappingNode) else ():
+            if key.tag.endswith((":int", ":float")) and len(str(key.value)) > MAX_NUMBER_AS_KEY:
+                raise yaml.YAMLError(f"a number as a key has more than {MAX_NUMBER_AS_KEY} characters")
+        return super().construct_mapping(node, deep)
 
 
 def _construct_number(loader: Any, node: Any) -> int | float:
@@ -192,8 +201,8 @@ def split_card(content: str) -> tuple[dict[str, Any], str]:
     front = FRONT_PATTERN.match(content)
     if not front:
         return {}, content
-    if len(front[1]) > MAX_CARD_BYTES:
-        raise FormatError(f"the card's YAML has more than {MAX_CARD_BYTES} characters")
+    if len(front[1]) > MAX_FRONT:
+        raise FormatError(f"the card's YAML cannot be read: it has more than {MAX_FRONT} characters")
     try:
         data = _load_yaml(front[1])
     except YAML_ERRORS as error:

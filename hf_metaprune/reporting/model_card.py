@@ -68,6 +68,7 @@ class ModelCard(Card):
         """Make the card of an adapted model whose files are in `folder`."""
         config = result.model.config
         values = {key: getattr(config, key) for key in ("base_model", "synsets", "ratio", "method", "metrics")}
+        values["method"] = printable(config.method) if isinstance(config.method, str) else None
         values["labels"] = [config.id2label[i] for i in range(config.num_labels)]
         pictures = {title: file for title, file in PICTURE_FILES.items() if (folder / file).exists()}
         weights = folder / WEIGHTS

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..config import AdaptOptions, TrainingOptions
 from ..errors import printable
-from ..files.names import public_name
+from ..files.names import is_repo_id, public_name
 from ..text import escape_markdown, quantity
 
 USAGE = [
@@ -38,6 +38,10 @@ OPTION_NAMES = frozenset(option.name for options in (AdaptOptions, TrainingOptio
 NEIGHBOR_KEYS = frozenset({"id", "labels", "sha256", "repo_id", "revision", "path", "score", "share", "masks"})
 """What a report says about a neighbor."""
 VERSION_PATTERN = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+!-]{0,40}")
+PATH_PATTERN = re.compile(r"[/\\~=]|hf_\w{16}")
+"""What is in paths, addresses, settings and tokens, and in no text of a report."""
+ENTRY_PATH_PATTERN = re.compile(r"\.|tasks(/[a-z0-9][a-z0-9._-]*){1,2}")
+MASKS_PATTERN = re.compile(r"[A-Za-z0-9+/]*={0,2}")
 SHOWN_OPTIONS = (
     *("neighbors", "by", "vote", "head", "recalibrate"),
     *("steps", "batch_size", "lr", "warmup_steps", "ema", "freeze_stem"),
@@ -314,10 +318,47 @@ class AdaptReport:
         bank = {key: value for key, value in self.bank.items() if key in ("name", "repo_id", "revision")}
         if "name" in bank:
             bank["name"] = public_name(str(bank["name"]))
-        neighbors = [{k: v for k, v in facts.items() if k in NEIGHBOR_KEYS} for facts in self.neighbors]
+        neighbors = [_public_neighbor(facts) for facts in self.neighbors]
         versions = {name: version for name, version in self.versions.items() if VERSION_PATTERN.fullmatch(str(version))}
-        known_values: dict[str, Any] = known_options | {"bank": bank, "neighbors": neighbors, "versions": versions}
-        return replace(self, notes=notes, skipped_images=[], source=public_name(self.source), **known_values)
+        values = {
+            f.name: without_paths(getattr(self, f.name)) for f in fields(self) if f.name not in ("labels", "confusion")
+        }
+        shares = {label: share for label, share in self.accuracy_per_class.items() if label in set(self.labels)}
+        values |= known_options | {"versions": versions, "accuracy_per_class": shares}
+        values = without_paths(values) | {"bank": _public_place(bank), "neighbors": neighbors}
+        values["accuracy_per_class"] = shares
+        return replace(self, **values | {"notes": notes, "skipped_images": [], "source": public_name(self.source)})
+
+
+def _public_place(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return what identifies a bank or a voter, without what is no id of the Hub."""
+    place = {key: value for key, value in without_paths(facts).items() if key != "repo_id"}
+    repo_id = facts.get("repo_id")
+    return place | ({"repo_id": repo_id} if isinstance(repo_id, str) and is_repo_id(repo_id) else {})
+
+
+def _public_neighbor(facts: dict[str, Any]) -> dict[str, Any]:
+    neighbor = _public_place({key: value for key, value in facts.items() if key in NEIGHBOR_KEYS - {"labels", "masks"}})
+    for key, pattern in (("path", ENTRY_PATH_PATTERN), ("masks", MASKS_PATTERN)):
+        if isinstance(value := facts.get(key), str) and pattern.fullmatch(value):
+            neighbor[key] = value
+    return {"id": ""} | neighbor | {"labels": facts["labels"]}
+
+
+def without_paths(value: Any) -> Any:
+    """Return a value without texts that may be a path, an address or a token, at all levels.
+
+    Such a text becomes an empty one, and a key with one is left out.
+
+    Example:
+        >>> without_paths({"device": "cpu", "/home/ada": 1, "machine": "see /home/ada"})
+        {'device': 'cpu', 'machine': ''}
+    """
+    if isinstance(value, str):
+        return "" if PATH_PATTERN.search(value) else value
+    if isinstance(value, dict):
+        return {key: without_paths(item) for key, item in value.items() if without_paths(key) == key}
+    return [without_paths(item) for item in value] if isinstance(value, list) else value
 
 
 def voter_name(neighbor: dict[str, Any]) -> str:

@@ -86,11 +86,9 @@ def load_report(path: Path) -> AdaptReport:
         for key in {"options", "given"} & set(known_values):
             known_values[key] = {FORMER_OPTIONS.get(name, name): value for name, value in known_values[key].items()}
         report = AdaptReport(**known_values)
-        report.accuracy_at_step = {int(k): v for k, v in report.accuracy_at_step.items()}
-        report.baselines = {name: {int(k): v for k, v in steps.items()} for name, steps in report.baselines.items()}
-        report.vote_agreement = {
-            layer: {int(k): n for k, n in votes.items()} for layer, votes in report.vote_agreement.items()
-        }
+        report.accuracy_at_step = _by_number(report.accuracy_at_step)
+        report.baselines = {name: _by_number(steps) for name, steps in report.baselines.items()}
+        report.vote_agreement = {layer: _by_number(votes) for layer, votes in report.vote_agreement.items()}
         if np.array(report.confusion, dtype=int).shape not in ((0,), 2 * (len(report.labels),)):
             raise ValueError("its confusion matrix has another shape")
         check_values(report)
@@ -99,6 +97,17 @@ def load_report(path: Path) -> AdaptReport:
     except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
         raise FormatError(f"{path} is not a report: {reason(error)}") from error
     return report
+
+
+def _by_number(values: Mapping[Any, Any]) -> dict[int, Any]:
+    """Return values by the numbers that their keys are; long ones could have one hash, and take quadratic time.
+
+    Raises:
+        ValueError: a key is no number of at most 10 digits.
+    """
+    if long_keys := [key for key in values if len(key) > 10]:
+        raise ValueError(f"a number is too large: {long_keys[0][:40]}")
+    return {int(key): value for key, value in values.items()}
 
 
 def _check_counts(values: Mapping[str, Any]) -> None:

@@ -47,8 +47,7 @@ def save_trunk(trunk: Trunk, folder: Path, dtype: str = "float16") -> None:
     for number, ratio in enumerate(trunk.ratios):
         statistics = trunk.statistics[ratio]
         tensors |= {f"{STATISTIC}{number}.{name}": tensor.detach().cpu().float() for name, tensor in statistics.items()}
-    metadata = {"format": "pt", "format_version": str(TRUNK_VERSION), "base_model_sha256": trunk.base.sha256}
-    content = save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata)
+    content = save({name: tensor.contiguous() for name, tensor in tensors.items()}, _metadata(trunk.base))
     write_bytes(folder / WEIGHTS, sort_metadata(content))
     config = {
         "format_version": TRUNK_VERSION,
@@ -74,8 +73,9 @@ def load_trunk(folder: Path, base: BaseModel) -> Trunk:
     """
     config, path = read_json(folder / CONFIG), folder / WEIGHTS
     version, identity = config.get("format_version"), config.get("base_model")
-    if type(version) is not int or version > TRUNK_VERSION:
-        raise FormatError(f"{folder} has format version {version!r:.40}: upgrade with `pip install -U hf-metaprune`")
+    if type(version) is not int or version != TRUNK_VERSION:
+        advice = "upgrade with `pip install -U hf-metaprune`"
+        raise FormatError(f"{folder} has format version {version!r:.40}, not {TRUNK_VERSION}: {advice}")
     sha256 = identity.get("sha256") if isinstance(identity, dict) else None
     if sha256 != base.sha256:
         raise BaseMismatchError(f"{folder} is a trunk of base {str(sha256)[:12]}..., not of {base.sha256[:12]}...")
@@ -84,11 +84,17 @@ def load_trunk(folder: Path, base: BaseModel) -> Trunk:
     metadata = check_tensors(path, expected)  # before anything is made of a stranger's file
     if metadata.get("base_model_sha256") != base.sha256:
         raise BaseMismatchError(f"{path} is of another base than {CONFIG}")
+    if metadata != _metadata(base):
+        raise FormatError(f"{path}: the metadata of its header is not that of a trunk")
     tensors = load_weights(path)
     order = {layer: _check_order(tensors[ORDER + layer].numpy(), f"{path}: layer {layer}") for layer in base.sizes}
     statistics = {ratio: _select(tensors, f"{STATISTIC}{number}.") for number, ratio in enumerate(ratios)}
     facts = config.get("teaching")
     return Trunk(base, order, _select(tensors, TENSOR), statistics, facts if isinstance(facts, dict) else {})
+
+
+def _metadata(base: BaseModel) -> dict[str, str]:
+    return {"format": "pt", "format_version": str(TRUNK_VERSION), "base_model_sha256": base.sha256}
 
 
 def _expected_tensors(base: BaseModel, ratios: Sequence[float]) -> dict[str, torch.Tensor]:

@@ -81,6 +81,26 @@ def test_what_nobody_uses_is_deleted_in_time(
     assert [file.exists() for file in (*files, cut, own)] == [True, False, True, False, True]
 
 
+def test_files_of_a_refused_request_are_deleted_in_time(
+    arrivals: Arrivals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which Gradio has moved to their places before it refused another file, and which were never noted."""
+    moved, used, own = (
+        tmp_path / ("ab" * 32) / "a.png",
+        tmp_path / ("cd" * 32) / "used.png",
+        tmp_path / "metaprune-1" / "a",
+    )
+    for file in (moved, used, own):
+        file.parent.mkdir()
+        file.touch()
+    arrivals.sweep()
+    assert moved.exists()
+    later = time.time() + LIMITS.unused_seconds + 1
+    monkeypatch.setattr(time, "time", lambda: later)
+    arrivals.sweep()
+    assert [file.exists() for file in (moved, used, own)] == [False, True, True]
+
+
 def test_a_file_that_a_visitor_uses_who_is_signing_in_is_kept(tmp_path: Path) -> None:
     visitors = Visitors(lambda: None)  # type: ignore[arg-type, return-value]
     one, two, file = visitors.get("1"), visitors.get("2"), tmp_path / "same.png"

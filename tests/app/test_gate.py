@@ -124,6 +124,7 @@ PNG_PART = b'Content-Disposition: form-data; name="files"; filename="a.png"\r\n\
         (b'Content-Disposition: form-data; name="a"\r\n\r\n' + b"x" * 1_000_000,),
         (PNG_PART, b'Content-Disposition: form-data; name="a"\r\n\r\nx'),
         (b"X: y\r\n\r\nx",),
+        *((PNG_PART, PNG_PART.replace(b"a.png", name)) for name in (b"..", b".", b"")),
         (PNG_PART.replace(b"a.png", b"a" * 20_000),),
         (b"X: y\r\n" * 50 + PNG_PART,),
     ],

@@ -150,3 +150,12 @@ def test_pages_that_cannot_be_there_are_refused(packed: tuple[int, bytes], start
     content = b"PAR1" + bytes(8) + footer + len(footer).to_bytes(4, "little") + b"PAR1"
     with pytest.raises(ValueError, match=message):
         read_stated_size(io.BytesIO(content))
+
+
+def test_bytes_of_a_fixed_length_are_refused(own_bank: Bank) -> None:
+    """A dictionary has each value once, and a row may repeat it."""
+    path = own_bank.root / "index.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.append_column("more", pa.array([b"x" * 1000] * len(table), pa.binary(1000))), path)
+    with pytest.raises(FormatError, match="column more has bytes of a fixed length"):
+        read_table(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -207,3 +208,15 @@ def test_animations_are_closed_and_transparent_palettes_are_silent(tmp_path: Pat
 def test_shifts_fit_into_images_of_any_shape() -> None:
     x = torch.rand(2, 3, 40, 9)
     assert augment(x, torch.Generator().manual_seed(0), shift=0.5).shape == x.shape
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes here")
+def test_a_pipe_is_no_image(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (
+        tmp_path / "pipe.png",
+        str(tmp_path / "pipe.png"),
+        {"bytes": None, "path": str(tmp_path / "pipe.png")},
+    ):
+        with pytest.raises(ValueError, match="no regular file"):
+            open_image(path)

@@ -96,6 +96,15 @@ def test_an_unfinished_folder_that_is_a_link_is_not_followed(tmp_path: Path) -> 
     assert (tmp_path / "own" / "file").exists()
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes here")
+def test_a_pipe_in_the_place_of_an_unfinished_folder_stops_nobody(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / ".tmp-model-x")
+    with new_folder(tmp_path / "model"):
+        pass
+    assert (tmp_path / "model").is_dir()
+    assert storage._lock_folder(tmp_path / "model") is not None
+
+
 def test_where_folders_cannot_be_locked_leftovers_go_after_a_day(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

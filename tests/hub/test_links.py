@@ -271,6 +271,41 @@ def test_what_a_stranger_wrote_into_a_report_is_not_published(
     assert SECRET.encode() not in received(hub)
 
 
+PLACES = (
+    *(
+        "options.by",
+        "given.by",
+        "evaluated_on",
+        "head",
+        "strategy",
+        "machine",
+        "device",
+        "bank.repo_id",
+        "bank.revision",
+    ),
+    *("neighbors.path", "neighbors.id", "neighbors.masks", "neighbors.repo_id"),
+)
+NAMED = ("baselines", "seconds", "accuracy_per_class", "vote_agreement", "baseline_flops", "versions")
+
+
+def test_no_path_in_any_text_of_a_report_is_published(hub: LoopbackHub, result: AdaptResult, tmp_path: Path) -> None:
+    result.save_pretrained(tmp_path / "model")
+    path = tmp_path / "model" / "report.json"
+    values, text = json.loads(path.read_text()), f"see /home/ada/{SECRET}"
+    for place in PLACES:
+        name, _, key = place.partition(".")
+        if not key:
+            values[name] = text
+        else:
+            (values[name][0] if name == "neighbors" else values[name])[key] = text
+    for name in NAMED:
+        values[name][text] = {"0": 0.5} if name == "baselines" else {"1": 1} if name == "vote_agreement" else 1
+    path.write_text(json.dumps(values))
+    load_result(tmp_path / "model").push_to_hub("me/pets")
+    assert SECRET.encode() not in received(hub)
+    assert json.loads(hub.read_files("me/pets")["report.json"])["neighbors"][0]["labels"]
+
+
 def test_the_path_of_a_bank_without_a_name_is_not_published(
     hub: LoopbackHub, own_bank: Bank, task_data: TaskData
 ) -> None:

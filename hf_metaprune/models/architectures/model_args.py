@@ -16,6 +16,7 @@ Rule = Callable[[Any], bool]
 
 MAX_WIDTH = 1 << 16  # channels
 MAX_DEPTH = 256  # blocks of all stages; timm's deepest networks have some 140
+MAX_VIT_DEPTH = 100  # the deepest vision transformers have some 60
 
 
 def whole_number(low: int, high: int) -> Rule:

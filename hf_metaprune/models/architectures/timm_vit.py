@@ -8,7 +8,7 @@ from torch import nn
 
 from ...errors import ArchitectureError
 from .layers import PrunableLayer
-from .model_args import MAX_DEPTH, MAX_WIDTH, Rule, flag, one_of, positive, share, side_lengths, text, whole_number
+from .model_args import MAX_VIT_DEPTH, MAX_WIDTH, Rule, flag, one_of, positive, share, side_lengths, text, whole_number
 from .recipe import TRANSFORMER
 from .registry import register
 from .timm_family import TimmFamily
@@ -19,7 +19,7 @@ MODEL_ARGS: dict[str, Rule] = {
     "patch_size": side_lengths(1, 256),
     "in_chans": whole_number(3, 3),
     "embed_dim": whole_number(1, MAX_WIDTH),
-    "depth": whole_number(1, MAX_DEPTH),
+    "depth": whole_number(1, MAX_VIT_DEPTH),
     "num_heads": whole_number(1, 1024),
     "mlp_ratio": positive(64.0),
     "qkv_bias": flag,

@@ -9,7 +9,7 @@ from torch import nn
 
 from ...errors import ArchitectureError
 from .layers import PrunableLayer
-from .model_args import MAX_DEPTH, MAX_WIDTH, Rule, flag, positive, share, side_lengths, text, whole_number
+from .model_args import MAX_VIT_DEPTH, MAX_WIDTH, Rule, flag, positive, share, side_lengths, text, whole_number
 from .recipe import TRANSFORMER
 from .registry import register
 from .transformer import AttentionNames, check_parts, head_layer, node_layer
@@ -21,7 +21,7 @@ MODEL_ARGS: dict[str, Rule] = {
     "patch_size": side_lengths(1, 256),
     "hidden_size": whole_number(1, MAX_WIDTH),
     "intermediate_size": whole_number(1, MAX_WIDTH),
-    "num_hidden_layers": whole_number(1, MAX_DEPTH),
+    "num_hidden_layers": whole_number(1, MAX_VIT_DEPTH),
     "num_attention_heads": whole_number(1, 1024),
     "hidden_act": text,
     "qkv_bias": flag,
