@@ -153,8 +153,10 @@ class TrunkOptions:
     )
     random_sizes: int = option(1, "Random sizes per step, beside the largest and the smallest.", low=0, high=100)
     temperature: float = option(4.0, "Temperature of the base's logits.", low=0.1, high=100.0)
-    feature_weight: float = option(1.0, "Weight of the features' squared error beside the logits' divergence.", low=0.0)
-    mixup: float = option(0.5, "Share of steps in which pairs of images are mixed.", low=0.0, high=1.0)
+    feature_weight: float = option(
+        20.0, "Weight of the features' squared error beside the logits' divergence.", low=0.0
+    )
+    mixup: float = option(0.0, "Share of steps in which pairs of images are mixed.", low=0.0, high=1.0)
     weight_decay: float = option(5e-4, "Weight decay of matrices and filters.", low=0.0, high=1.0)
     precision: str = option("auto", "Arithmetic of forward passes.", choices=("auto", "fp32", "bf16"))
 
