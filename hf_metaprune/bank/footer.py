@@ -45,10 +45,10 @@ def read_stated_size(file: BinaryIO) -> tuple[int, int]:
     try:
         groups = [[chunk[_META] for chunk in group[_COLUMNS]] for group in footer[_ROW_GROUPS]]
         chunks = [chunk for group in groups for chunk in group]
-        value_bytes = sum(8 * max(0, chunk[_VALUES]) for chunk in chunks)
-        stated_bytes = sum(max(0, chunk[_UNPACKED]) for chunk in chunks)
-        places = [(_first_page(chunk), int(chunk[_PACKED])) for chunk in chunks if chunk[_VALUES] > 0]
-        rows = int(footer[_ROWS])
+        value_bytes = sum(8 * max(0, _number(chunk, _VALUES)) for chunk in chunks)
+        stated_bytes = sum(max(0, _number(chunk, _UNPACKED)) for chunk in chunks)
+        places = [(_first_page(chunk), _number(chunk, _PACKED)) for chunk in chunks if _number(chunk, _VALUES) > 0]
+        rows = _number(footer, _ROWS)
     except (LookupError, TypeError, ValueError) as error:
         raise ValueError("its footer does not state the size of the columns") from error
     if any(len(group) > MAX_COLUMNS for group in groups):
@@ -58,8 +58,20 @@ def read_stated_size(file: BinaryIO) -> tuple[int, int]:
 
 def _first_page(chunk: dict[int, Any]) -> int:
     """Return the place in the file where a column chunk begins."""
-    data_start, dictionary_start = int(chunk[_DATA_START]), int(chunk.get(_DICTIONARY_START) or 0)
+    data_start = _number(chunk, _DATA_START)
+    dictionary_start = _number(chunk, _DICTIONARY_START) if _DICTIONARY_START in chunk else 0
     return min(data_start, dictionary_start) if dictionary_start > 0 else data_start
+
+
+def _number(struct: dict[int, Any], number: int, kind: int = _I64) -> int:
+    """Return a number of a struct.
+
+    Raises:
+        LookupError: there is none, or one of another kind, which other readers would skip.
+    """
+    if not isinstance(struct, dict) or struct.get(-number) != kind:
+        raise LookupError(number)
+    return int(struct[number])
 
 
 def _page_bytes(file: BinaryIO, places: list[tuple[int, int]]) -> int:
@@ -72,7 +84,7 @@ def _page_bytes(file: BinaryIO, places: list[tuple[int, int]]) -> int:
     Raises:
         ValueError: a header is damaged, or there are too many pages.
     """
-    total = count = 0
+    total = count = covered_bytes = 0
     end = file.seek(0, os.SEEK_END)
     for start, length in places:
         if not 0 <= start <= start + length <= end:
@@ -85,11 +97,17 @@ def _page_bytes(file: BinaryIO, places: list[tuple[int, int]]) -> int:
             file.seek(position)
             reader = _CompactReader(file.read(MAX_PAGE_HEADER_BYTES))
             header = reader.read_struct()
-            unpacked, packed = header.get(_PAGE_UNPACKED), header.get(_PAGE_PACKED)
-            if not isinstance(unpacked, int) or not isinstance(packed, int) or unpacked < 0 or packed < 0:
+            try:
+                unpacked, packed = _number(header, _PAGE_UNPACKED, _I32), _number(header, _PAGE_PACKED, _I32)
+            except LookupError as error:
+                raise ValueError("a header of its pages does not state a size") from error
+            if unpacked < 0 or packed < 0:
                 raise ValueError("a header of its pages does not state a size")
             total += unpacked
-            position += reader.data.tell() + packed
+            page_bytes = reader.data.tell() + packed
+            position, covered_bytes = position + page_bytes, covered_bytes + page_bytes
+            if covered_bytes > end:  # else one header could be read again and again
+                raise ValueError("its pages overlap")
     return total
 
 
@@ -105,7 +123,7 @@ def _read_footer(file: BinaryIO) -> bytes:
 
 
 class _CompactReader:
-    """A reader of the compact protocol; structs become dictionaries by field id, and the last of equal ids counts."""
+    """A reader of the compact protocol; structs become dictionaries of values by field id, and of kinds by -id."""
 
     def __init__(self, data: bytes) -> None:
         self.data = io.BytesIO(data)
@@ -135,7 +153,10 @@ class _CompactReader:
         while (head := self._read(1)[0]) != 0:
             number = number + (head >> 4) if head >> 4 else self._read_signed()
             kind = head & 0x0F
+            if number in fields:  # other readers take the first or the last, or that of the right kind
+                raise ValueError("its footer has a field twice")
             fields[number] = kind == _TRUE if kind in (_TRUE, _FALSE) else self._read_value(kind, depth)
+            fields[-number] = kind
         return fields
 
     def _read_value(self, kind: int, depth: int) -> Any:

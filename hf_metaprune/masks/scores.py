@@ -109,7 +109,7 @@ class ScoreMask(Mapping[str, np.ndarray]):
         return ScoreMask({name: _reconcile_layer(values, flags[name]) for name, values in self._scores.items()})
 
     def normalized(self, over: str) -> ScoreMask:
-        """Return the scores divided by a mean; scores whose mean is 0 stay as they are.
+        """Return the scores divided by a mean; scores whose mean is 0 in float32 stay as they are.
 
         Args:
             over: "layer" divides by the mean of each layer, "global" by the mean of all layers together, and "none"
@@ -124,7 +124,7 @@ class ScoreMask(Mapping[str, np.ndarray]):
             return self
         total_mean = float(np.concatenate([*self._scores.values(), np.zeros(0, np.float32)]).mean(dtype=np.float64))
         means = {n: float(v.mean(dtype=np.float64)) if over == "layer" else total_mean for n, v in self._scores.items()}
-        return ScoreMask({n: v / means[n] if means[n] > 0 else v for n, v in self._scores.items()})
+        return ScoreMask({n: v / means[n] if np.float32(means[n]) > 0 else v for n, v in self._scores.items()})
 
 
 def _reconcile_layer(values: np.ndarray, kept: np.ndarray) -> np.ndarray:

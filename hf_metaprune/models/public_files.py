@@ -55,8 +55,10 @@ LABEL_KEYS = frozenset({"id2label", "label2id", "label_names", "synsets"})
 """Keys with texts that people have written to be shown."""
 SIZE_KEYS = frozenset({"height", "width", "shortest_edge", "longest_edge"})
 """Keys of an image's size in a ``preprocessor_config.json``."""
-WORD = re.compile(r"(?!hf_\w{16})[\w.+-]{0,100}")
+WORD = re.compile(r"(?!.*hf_\w{16})[\w.+-]{0,100}")
 """A value that is one word: no path, no address, no sentence, and no token of the Hub."""
+NO_NAME = re.compile(r"[?=:~]|hf_\w{16}")
+"""What is in addresses, settings and tokens, and in no name of a data set."""
 HEADER_KEYS = frozenset({"format", "format_version", "base_model_sha256", "masks_digest", "labels"})
 """Keys of the metadata in the header of our files of tensors."""
 TENSOR_KEYS = frozenset({"dtype", "shape", "data_offsets"})
@@ -161,7 +163,11 @@ def _public_config(values: Mapping[str, Any]) -> dict[str, Any]:
         dataset, masks = values.get("dataset"), values.get("masks")
         known_parts: dict[str, Any] = {"base_model": public_base(values.get("base_model"))}
         known_parts["preprocessing"] = _pick(values.get("preprocessing"), IMAGE_KEYS)
-        known_parts["dataset"] = public_name(dataset) if isinstance(dataset, str) else None
+        name = public_name(dataset) if isinstance(dataset, str) else ""
+        known_parts["dataset"] = None if NO_NAME.search(name) else name or None
+        id2label = values.get("id2label")
+        if isinstance(id2label, dict):
+            known_parts["label2id"] = {str(label): int(number) for number, label in id2label.items()}
         if isinstance(masks, dict):
             known_parts["masks"] = {
                 layer: {key: mask[key] for key in MASK_KEYS if key in mask} for layer, mask in masks.items()

@@ -323,7 +323,8 @@ class AdaptReport:
         values = {
             f.name: without_paths(getattr(self, f.name)) for f in fields(self) if f.name not in ("labels", "confusion")
         }
-        shares = {label: share for label, share in self.accuracy_per_class.items() if label in set(self.labels)}
+        known_labels = set(self.labels)
+        shares = {label: share for label, share in self.accuracy_per_class.items() if label in known_labels}
         values |= known_options | {"versions": versions, "accuracy_per_class": shares}
         values = without_paths(values) | {"bank": _public_place(bank), "neighbors": neighbors}
         values["accuracy_per_class"] = shares

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -159,3 +160,30 @@ def test_bytes_of_a_fixed_length_are_refused(own_bank: Bank) -> None:
     pq.write_table(table.append_column("more", pa.array([b"x" * 1000] * len(table), pa.binary(1000))), path)
     with pytest.raises(FormatError, match="column more has bytes of a fixed length"):
         read_table(path)
+
+
+def with_footer(path: Path, change: Callable[[bytes], bytes]) -> None:
+    content = path.read_bytes()
+    size = int.from_bytes(content[-8:-4], "little")
+    footer = change(content[-8 - size : -8])
+    path.write_bytes(content[: -8 - size] + footer + len(footer).to_bytes(4, "little") + b"PAR1")
+
+
+@pytest.mark.parametrize("decoy", [b"\x35\x04", b"\x36\x04"])
+def test_a_field_that_is_there_twice_is_refused(own_bank: Bank, decoy: bytes) -> None:
+    """One number of rows for the check, and another one for pyarrow."""
+    path = own_bank.root / "index.parquet"
+    with_footer(path, lambda footer: footer[:-1] + b"\x05" + b"\x06\x04" + b"\x00")  # a long form of field 3, I32
+    with pytest.raises(FormatError, match="a field twice|does not state"):
+        read_table(path)
+
+
+def test_pages_that_overlap_are_refused(own_bank: Bank) -> None:
+    """Or one header would be read once for each chunk that names it."""
+    column = b"\x56\x02\x16\x02\x16\x78\x26\x08\x00"  # fields 5, 6, 7 and 9: 60 bytes from 4 on
+    group = b"\x19\x3c" + (b"\x3c" + column + b"\x00") * 3 + b"\x00"
+    footer = b"\x36\x02" + b"\x19\x1c" + group + b"\x00"
+    page = b"\x25\x00\x15\x00" + b"\x00"  # unpacked and packed of 0 bytes
+    content = b"PAR1" + page * 12 + footer + len(footer).to_bytes(4, "little") + b"PAR1"
+    with pytest.raises(ValueError, match="overlap"):
+        read_stated_size(io.BytesIO(content))
