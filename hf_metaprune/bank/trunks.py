@@ -67,7 +67,7 @@ def teach_bank(
     Example:
         A short run; a good trunk takes hours::
 
-            trunk = teach_bank(bank, data.train, TrunkOptions(steps=10), progress=True)
+            trunk = teach_bank(bank, data.train, TrunkOptions(steps=10, lr=0.01), progress=True)
             print(trunk.ratios, trunk.facts["seconds"])
     """
     check_dtype(dtype)

@@ -28,7 +28,7 @@ class Trunk:
     Example:
         The sub-network of a bank's trunk that keeps a fifth of the units, and the base with the trunk in it::
 
-            trunk = teach_bank(bank, data.train, TrunkOptions(steps=2))
+            trunk = teach_bank(bank, data.train, TrunkOptions(steps=2, lr=0.01))
             model = trunk.slice(bank.base.config(trunk.mask(0.8), ["cat", "dog"]))
             bank.base.network.load_state_dict(trunk.whole_state(trunk.ratios[0]))
             print(trunk.largest_mask.n_kept)
