@@ -13,6 +13,7 @@ import torch
 from ..errors import FormatError
 from ..models.base_model import BaseModel
 from ..models.configuration import MetaPrunedConfig
+from ..trunk.trunk import Trunk
 
 MAX_MAGNITUDE_FACTOR = 100.0
 """A tensor's root mean square may be this many times that of the base's tensor."""
@@ -103,6 +104,19 @@ def check_magnitudes(tensors: Mapping[str, torch.Tensor], base: BaseModel) -> No
             raise FormatError(
                 f"tensor {name} is far out: its root mean square is {magnitude:.3g}, the base's {base_magnitude:.3g}"
             )
+
+
+def check_trunk(trunk: Trunk, place: str) -> None:
+    """Refuse a trunk whose weights or statistics cannot come from its base; `place` begins the error message.
+
+    Raises:
+        FormatError: as `check_magnitudes`.
+    """
+    try:
+        for tensors in (trunk.weights, *trunk.statistics.values()):
+            check_magnitudes(tensors, trunk.base)
+    except FormatError as error:
+        raise FormatError(f"{place}: {error}") from error
 
 
 def is_nearly_equal(ratio: Any, other_ratio: Any) -> bool:

@@ -21,7 +21,7 @@ from ..text import quantity
 from ..trunk.files import load_trunk
 from ..trunk.trunk import Trunk
 from .entry import Entry
-from .entry_checks import check_magnitudes
+from .entry_checks import check_trunk
 from .index import read_table, table_rows
 
 log = logging.getLogger(__name__)
@@ -240,11 +240,7 @@ class BankReader:
         self.files.get({path_in_bank(TRUNK_FOLDER, name): limit for name, limit in limits.items()})
         folder = self.files.path(TRUNK_FOLDER)
         trunk = load_trunk(folder, self.base)
-        try:
-            for tensors in (trunk.weights, *trunk.statistics.values()):
-                check_magnitudes(tensors, self.base)
-        except FormatError as error:
-            raise FormatError(f"{folder}: {error}") from error
+        check_trunk(trunk, str(folder))
         return trunk
 
     @property

@@ -22,6 +22,7 @@ from ..trunk import Teaching, Trunk, TrunkOptions
 from ..trunk.checkpoint import load_checkpoint, run_digest, save_checkpoint
 from ..trunk.files import save_trunk
 from .bank import Bank
+from .entry_checks import check_trunk
 from .index import index_bytes, read_table
 from .meta import read_meta
 
@@ -62,6 +63,7 @@ def teach_bank(
         OptionError: the dtype is unknown, or a checkpoint is there of other images or options.
         LockedError: another process teaches the trunk of this bank.
         DataError: the loss is not finite, or there are fewer than two images.
+        FormatError: the weights have run away from the base's; an earlier trunk stays.
         StorageError: the folder cannot be written.
 
     Example:
@@ -86,6 +88,7 @@ def teach_bank(
                     save_checkpoint(teaching, folder / CHECKPOINT, digest)
                     saved_at = time.monotonic()
             trunk = teaching.trunk()
+            check_trunk(trunk, "the trunk is not stored, use a smaller lr")
             _store(bank, replace(trunk, facts={**trunk.facts, "run": digest}), dtype)
         shutil.rmtree(folder, ignore_errors=True)
     bank.__dict__.pop("trunk", None)

@@ -20,6 +20,7 @@ MAX_YAML_EVENTS = 25_000
 MAX_FRONT = 1_000_000
 """Most characters of a card's YAML."""
 MAX_NUMBER_AS_KEY = 18
+"""Most characters of a number that is a key: all such whole numbers have hashes of their own."""
 MAX_NUMBER = 100
 """Most characters of a number: PyYAML takes time in proportion to the square of those of a number to base 60."""
 FRONT_PATTERN = re.compile(r"\A\ufeff?---[ \t]*\r?\n(.*?)\r?\n?^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
@@ -37,10 +38,10 @@ sent instead, the digest of that text.
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """The loader of all cards, which refuses long numbers, and earlier as keys: large ones could have one hash."""
+    """The loader of all cards; it refuses long numbers as keys, because large ones may share a hash."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        for key, _ in getattr(node, "value", ()) if isinstance(node, yaml.MappingNode) else ():
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             if key.tag.endswith((":int", ":float")) and len(str(key.value)) > MAX_NUMBER_AS_KEY:
                 raise yaml.YAMLError(f"a number as a key has more than {MAX_NUMBER_AS_KEY} characters")
         return super().construct_mapping(node, deep)

@@ -134,7 +134,8 @@ class Teaching:
     def step(self) -> float:
         """Take one step, and return the loss of the smallest size."""
         start, options, step = time.perf_counter(), self.options, self.step_number
-        generator = torch.Generator().manual_seed(hash((self.seed, step)) % 2**62)
+        (step_seed,) = np.random.SeedSequence([self.seed, step]).generate_state(1)
+        generator = torch.Generator().manual_seed(int(step_seed))
         pixels = self._pixels(step, generator)
         with torch.no_grad(), autocast(self.device, options.precision):
             targets = self.teacher.features(pixels).float()

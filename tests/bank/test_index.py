@@ -169,12 +169,12 @@ def with_footer(path: Path, change: Callable[[bytes], bytes]) -> None:
     path.write_bytes(content[: -8 - size] + footer + len(footer).to_bytes(4, "little") + b"PAR1")
 
 
-@pytest.mark.parametrize("decoy", [b"\x35\x04", b"\x36\x04"])
-def test_a_field_that_is_there_twice_is_refused(own_bank: Bank, decoy: bytes) -> None:
+@pytest.mark.parametrize("kind", [b"\x05", b"\x06"])  # I32, which pyarrow skips, and I64
+def test_a_field_that_is_there_twice_is_refused(own_bank: Bank, kind: bytes) -> None:
     """One number of rows for the check, and another one for pyarrow."""
     path = own_bank.root / "index.parquet"
-    with_footer(path, lambda footer: footer[:-1] + b"\x05" + b"\x06\x04" + b"\x00")  # a long form of field 3, I32
-    with pytest.raises(FormatError, match="a field twice|does not state"):
+    with_footer(path, lambda footer: footer[:-1] + kind + b"\x06\x04" + b"\x00")  # field 3 is 2
+    with pytest.raises(FormatError, match="a field twice"):
         read_table(path)
 
 

@@ -17,7 +17,7 @@ import matplotlib
 import numpy as np
 
 from hf_metaprune import Bank
-from hf_metaprune.bank.entry_checks import check_magnitudes
+from hf_metaprune.bank.entry_checks import check_magnitudes, check_trunk
 from hf_metaprune.bank.index import (
     check_complete,
     index_bytes,
@@ -221,8 +221,7 @@ def read_trunk(corpus: Corpus) -> None:
     """A bank's trunk, and a slice of it."""
     base = BASES.get(corpus.root) or BASES.setdefault(corpus.root, Bank.open(corpus.bank).base)
     trunk = load_trunk(corpus.root / "trunk", base)
-    for tensors in (trunk.weights, *trunk.statistics.values()):
-        check_magnitudes(tensors, base)
+    check_trunk(trunk, "trunk")
     json.dumps(dict(trunk.facts))
     trunk.slice(base.config(trunk.mask(trunk.ratios[-1]), ["a", "b"]))
 

@@ -21,7 +21,7 @@ from hf_metaprune.bank.trunks import teach_bank
 from hf_metaprune.bank.validation import validate_bank
 from hf_metaprune.config import TrunkOptions
 from hf_metaprune.data.task import TaskData
-from hf_metaprune.errors import FormatError, LockedError, OptionError
+from hf_metaprune.errors import FormatError, LockedError, MetaPruneError, OptionError
 from hf_metaprune.trunk import Teaching, Trunk
 
 OPTIONS = TrunkOptions(ratios=(0.5, 0.7, 0.9), steps=4, batch_size=8, lr=0.01, precision="fp32")
@@ -137,3 +137,12 @@ def test_a_trunk_has_one_place(own_bank: Bank, value: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"trunk": value}))
     with pytest.raises(FormatError, match="trunk must be"):
         Bank.open(own_bank.root)
+
+
+def test_weights_that_ran_away_do_not_replace_a_trunk(own_bank: Bank, task_data: TaskData) -> None:
+    trunk = teach(own_bank, task_data)
+    with pytest.raises(MetaPruneError, match=r"is not stored, use a smaller lr|the loss is"):
+        teach(own_bank, task_data, replace(OPTIONS, lr=50.0))
+    kept = Bank.open(own_bank.root).trunk
+    assert kept is not None
+    assert same(kept, trunk)
