@@ -48,7 +48,7 @@ from hf_metaprune.models.architectures.lookup import find_architecture
 from hf_metaprune.reporting.card import split_card
 from hf_metaprune.reporting.figures import curve_figure
 from hf_metaprune.reporting.model_card import ModelCard
-from hf_metaprune.reporting.report import AdaptReport
+from hf_metaprune.reporting.report import SHOWN_OPTIONS, AdaptReport
 from hf_metaprune.reporting.report_files import load_report, report_drawings
 
 MOST_BYTES = 5_000_000
@@ -97,10 +97,14 @@ report_case("neighbors", neighbors=[NEIGHBOR] * 38_000)
 report_case("losses", losses=[0.5] * 900_000)
 report_case("a drawn confusion", labels=[f"{i}" for i in range(40)], confusion=[[1] * 40] * 40)
 report_case("labels", labels=[f"label {i}" for i in range(250_000)])
+report_case("labels of markup", labels=["*" * 500] * 9980)
+report_case("as many labels of markup as may be", labels=[f"{i:05}" + "*" * 45 for i in range(9990)])
 report_case("confusion", labels=[f"{i}" for i in range(1250)], confusion=[[0] * 1250] * 1250)
 report_case("notes", notes=[f"{i}" for i in range(400_000)])
 report_case("one long note", notes=["*_|" * 1_600_000])
 report_case("options", options={f"o{i}": i for i in range(200_000)}, given={f"o{i}": i for i in range(50_000)})
+report_case("long options", options=dict.fromkeys(SHOWN_OPTIONS[:5], ["*" * 10_000] * 99))
+report_case("options as long as may be", options=dict.fromkeys(SHOWN_OPTIONS[:5], ["*" * 9_900] * 10))
 report_case("seconds", seconds={f"phase {i}": 1.0 for i in range(200_000)})
 report_case("accuracy per class", accuracy_per_class={f"class {i}": 0.5 for i in range(200_000)})
 report_case("skipped images", skipped_images=["x"] * 900_000)
@@ -262,6 +266,28 @@ index_case("labels of 900 MB", lambda t: with_values(repeat(t, 1000), "labels", 
 index_case("5,000 unknown columns", lambda t: pa.table({
     **dict(zip(t.column_names, t.columns, strict=True)), **{f"c{i}": pa.nulls(len(t), pa.int8()) for i in range(5000)}
 }))  # fmt: skip
+
+
+@case("index: rows that a second field hides")
+def decoy_rows(folder: Path) -> tuple[Path, Callable[[], object]]:
+    path, read = CASES["index: 1,000,000 rows of nothing"](folder)
+    content = path.read_bytes()
+    size = int.from_bytes(content[-8:-4], "little")
+    footer = content[-8 - size : -9] + b"\x05\x06\x04\x00"  # field 3 once more, of a type that pyarrow skips
+    path.write_bytes(content[: -8 - size] + footer + len(footer).to_bytes(4, "little") + b"PAR1")
+    return path, read
+
+
+@case("index: pages that overlap")
+def overlapping_pages(folder: Path) -> tuple[Path, Callable[[], object]]:
+    root = copy_bank(folder)
+    column = b"\x3c\x56\x02\x16\x02\x16\x80\xc0\x80\x02\x26\x08\x00\x00"  # 2 MB of pages from byte 4 on
+    footer = b"\x36\x02\x19\x1c\x19\xfc\xc7\x01" + column * 199 + b"\x00\x00"
+    pages = b"\x25\x00\x15\x00\x00" * 420_000
+    (root / "index.parquet").write_bytes(b"PAR1" + pages + footer + len(footer).to_bytes(4, "little") + b"PAR1")
+    return root / "index.parquet", lambda: read_bank(root)
+
+
 index_case("an unknown column", lambda t: t.append_column("more", pa.array(["x" * 50_000_000, "y"])))
 
 

@@ -29,7 +29,7 @@ from ..files.layout import (
     WEIGHTS,
 )
 from ..files.names import public_name
-from ..files.reading import check_regular, is_present, sha256_file
+from ..files.reading import is_present, open_regular, sha256_file
 from ..hub.repo import Operation, Published, Repo
 from ..models.public_files import check_public_header, is_public, public_base, public_json, public_trunk
 from ..reporting.bank_card import BankCard
@@ -46,8 +46,8 @@ if TYPE_CHECKING:
 
 COMMIT_ENTRIES = 250
 """Most entries per commit."""
-COMMIT_BYTES = 1 << 30
-"""Most bytes of weights per commit, unless one entry alone has more."""
+COMMIT_BYTES = 1 << 28
+"""Most bytes of weights per commit, which are held in memory, unless one entry alone has more."""
 CHANGED_KEYS = ("name", "defaults", "layers", "base_model", "trunk")
 """Keys of a published ``bank.json`` that publishing again changes."""
 _NO_REPO = {"repo_id": None, "revision": None}
@@ -266,7 +266,7 @@ def _message(added: list[Entry], removed: list[str]) -> str:
     return (" and ".join(parts) or "update the card").capitalize()
 
 
-def _addition(path: str, content: bytes | Path) -> CommitOperationAdd:
+def _addition(path: str, content: bytes) -> CommitOperationAdd:
     from huggingface_hub import CommitOperationAdd
 
     return CommitOperationAdd(path, content)
@@ -291,14 +291,17 @@ def _additions(folder: Path, path: str, digests: Mapping[str, str]) -> list[Oper
 def _tensor_addition(folder: Path, path: str, name: str, digest: str) -> Operation:
     """Return the operation that adds a file of tensors.
 
+    It has the content that was checked, because a path may lead elsewhere when huggingface_hub opens it.
+
     Raises:
         FormatError: the file is a link or another thing than a regular file, has another digest, or a header with more
             than our metadata.
     """
-    check_regular(folder / name)
+    with open_regular(folder / name) as file:
+        content = file.read()
     if path != BASE_FOLDER:  # the base's file is its identity, and is sent as it is
-        check_public_header(folder / name)
-    operation = _addition(f"{path}/{name}", folder / name)
+        check_public_header(folder / name, content)
+    operation = _addition(f"{path}/{name}", content)
     if operation.upload_info.sha256.hex() != digest:  # another process has replaced it
         raise FormatError(f"{folder / name} was altered: its sha256 is not what it was")
     return operation

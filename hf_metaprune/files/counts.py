@@ -21,6 +21,10 @@ class Counts:
     """The same by key, for values that may have more or fewer."""
     text: int = 10_000
     """Characters of a text."""
+    characters: int = 500_000
+    """Characters of all texts of a value of the object together."""
+    characters_by_key: Mapping[str, int] = field(default_factory=dict)
+    """The same by key, for values that may have more or fewer."""
 
     def check(self, values: Mapping[str, Any]) -> None:
         """Check how much an object holds.
@@ -32,21 +36,26 @@ class Counts:
             ValueError: there is too much; the message names the key.
         """
         for key, value in values.items():
-            total, limit = 0, self.items_by_key.get(key, self.items)
+            total, characters, limit = 0, 0, self.items_by_key.get(key, self.items)
             max_values = self.values_by_key.get(key, self.values)
+            max_characters = self.characters_by_key.get(key, self.characters)
             if isinstance(value, (list, dict)) and len(value) > limit:
                 raise ValueError(f"its {key[:40]} has {len(value)} items, more than {limit}")
             pending = [value]
             while pending:
                 part = pending.pop()
-                if isinstance(part, str) and len(part) > self.text:
-                    raise ValueError(f"its {key[:40]} has a text of {len(part)} characters, more than {self.text}")
+                if isinstance(part, str):
+                    if len(part) > self.text:
+                        raise ValueError(f"its {key[:40]} has a text of {len(part)} characters, more than {self.text}")
+                    characters += len(part)
+                    if characters > max_characters:
+                        raise ValueError(f"its {key[:40]} is too large: at most {max_characters} characters are read")
                 if not isinstance(part, (list, dict)):
                     continue
                 total += len(part)
                 if total > max_values:
                     raise ValueError(f"its {key[:40]} is too large: at most {max_values} values are read")
                 if isinstance(part, dict):
-                    pending += [name for name in part if isinstance(name, str) and len(name) > self.text]
+                    pending += [name for name in part if isinstance(name, str)]
                     part = list(part.values())
                 pending += [item for item in part if isinstance(item, (list, dict, str))]

@@ -12,6 +12,8 @@ REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 MAX_NAME_BYTES, MAX_PATH_BYTES = 255, 4000
 """Most bytes in the name of a file, and in a path, on common systems."""
 OWNER = re.compile(r"[A-Za-z0-9][\w.-]{0,95}")
+TOKEN = r"hf_\w{16}"
+"""The pattern of what may be a token of the Hub."""
 
 
 def is_repo_id(text: str) -> bool:
@@ -42,5 +44,10 @@ def user_path(path: str | Path) -> Path:
 
 
 def public_name(source: str) -> str:
-    """Return the name of a source of images that may be published: a data set's id, or the last part of a path."""
+    """Return the name of a source of images that may be published: a data set's id, or the last part of a path.
+
+    The name of what has a token in it is empty.
+    """
+    if re.search(TOKEN, source):
+        return ""
     return source if is_repo_id(source) else re.split(r"[\\/]", source.rstrip("\\/"))[-1]

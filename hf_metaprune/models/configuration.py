@@ -24,6 +24,7 @@ COUNTS = Counts(
     values=5000,
     values_by_key={"masks": 5 * MAX_LAYERS, **_LABEL_COUNTS},
     text=MAX_UNITS,
+    characters_by_key={"masks": 2_000_000},
 )
 """The most that a config may hold; transformers needs a second for it."""
 DTYPE_NAMES = ("float16", "bfloat16", "float32", "float64")

@@ -14,8 +14,7 @@ from safetensors import SafetensorError
 from ..data.preprocessing import Preprocessing
 from ..errors import FormatError, reason
 from ..files.layout import PREPROCESSOR
-from ..files.names import is_repo_id, public_name
-from ..files.reading import open_regular
+from ..files.names import TOKEN, is_repo_id, public_name
 from ..files.storage import read_json
 from .architectures.lookup import find_architecture
 from .configuration import CONFIG_KEYS, MetaPrunedConfig
@@ -52,13 +51,13 @@ IMAGE_KEYS = frozenset(field.name for field in fields(Preprocessing))
 TRUNK_KEYS = frozenset({"format_version", "hf_metaprune_version", "ratios", "teaching"})
 """Keys of the ``config.json`` of a trunk, besides ``base_model``."""
 LABEL_KEYS = frozenset({"id2label", "label2id", "label_names", "synsets"})
-"""Keys with texts that people have written to be shown."""
+"""Keys with labels: lists of texts, or texts by number and numbers by text."""
 SIZE_KEYS = frozenset({"height", "width", "shortest_edge", "longest_edge"})
 """Keys of an image's size in a ``preprocessor_config.json``."""
-WORD = re.compile(r"(?!.*hf_\w{16})[\w.+-]{0,100}")
+WORD = re.compile(rf"(?!.*{TOKEN})[\w.+-]{{0,100}}")
 """A value that is one word: no path, no address, no sentence, and no token of the Hub."""
-NO_NAME = re.compile(r"[?=:~]|hf_\w{16}")
-"""What is in addresses, settings and tokens, and in no name of a data set."""
+NO_NAME = re.compile(r"[?=:~]")
+"""What is in addresses and settings, and in no name of a data set."""
 HEADER_KEYS = frozenset({"format", "format_version", "base_model_sha256", "masks_digest", "labels"})
 """Keys of the metadata in the header of our files of tensors."""
 TENSOR_KEYS = frozenset({"dtype", "shape", "data_offsets"})
@@ -79,17 +78,20 @@ def is_public(value: Any) -> bool:
     return True
 
 
-def check_public_header(path: Path) -> None:
+def check_public_header(path: Path, content: bytes) -> None:
     """Check that the header of an entry's file of tensors has no metadata but ours, because the file is sent whole.
+
+    Args:
+        path: the file.
+        content: what was read of it.
 
     Raises:
         FormatError: it has, or cannot be read.
     """
     try:
         check_tensor_count(path)  # whose reader has checked the structure of the header
-        with open_regular(path) as file:
-            size = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(size), object_pairs_hook=_without_repeated_keys)
+        size = int.from_bytes(content[:8], "little")
+        header = json.loads(content[8 : 8 + size], object_pairs_hook=_without_repeated_keys)
         metadata = header.pop("__metadata__", {})
         unknown_keys = sorted(metadata.keys() - HEADER_KEYS)
         unknown_keys += sorted({key for tensor in header.values() for key in tensor} - TENSOR_KEYS)
@@ -188,4 +190,17 @@ def _pick(values: Any, keys: Collection[str]) -> dict[str, Any]:
     """Return the values of some keys, as far as they have numbers and words only; labels may be any texts."""
     if not isinstance(values, dict):
         return {}
-    return {key: value for key, value in values.items() if key in keys and (key in LABEL_KEYS or is_public(value))}
+    return {
+        key: value
+        for key, value in values.items()
+        if key in keys and (is_public(value) or (key in LABEL_KEYS and _are_labels(value)))
+    }
+
+
+def _are_labels(value: Any) -> bool:
+    """Return whether a value is a list of labels, or has labels by number or numbers by label."""
+    if isinstance(value, list):
+        return all(label is None or isinstance(label, str) for label in value)
+    if not isinstance(value, dict):
+        return False
+    return all(isinstance(item, int) or (key.isdecimal() and isinstance(item, str)) for key, item in value.items())

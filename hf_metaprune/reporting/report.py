@@ -11,7 +11,7 @@ from typing import Any
 
 from ..config import AdaptOptions, TrainingOptions
 from ..errors import printable
-from ..files.names import is_repo_id, public_name
+from ..files.names import TOKEN, is_repo_id, public_name
 from ..text import escape_markdown, quantity
 
 USAGE = [
@@ -37,8 +37,10 @@ OPTION_NAMES = frozenset(option.name for options in (AdaptOptions, TrainingOptio
 """The options that a model can be made with; a stranger's report may name others."""
 NEIGHBOR_KEYS = frozenset({"id", "labels", "sha256", "repo_id", "revision", "path", "score", "share", "masks"})
 """What a report says about a neighbor."""
+LIBRARIES = ("hf_metaprune", "torch", "transformers", "timm", "numpy")
+"""The libraries that results depend on."""
 VERSION_PATTERN = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+!-]{0,40}")
-PATH_PATTERN = re.compile(r"[/\\~=]|hf_\w{16}")
+PATH_PATTERN = re.compile(rf"[/\\~=]|{TOKEN}")
 """What is in paths, addresses, settings and tokens, and in no text of a report."""
 ENTRY_PATH_PATTERN = re.compile(r"\.|tasks(/[a-z0-9][a-z0-9._-]*){1,2}")
 MASKS_PATTERN = re.compile(r"[A-Za-z0-9+/]*={0,2}")
@@ -319,7 +321,11 @@ class AdaptReport:
         if "name" in bank:
             bank["name"] = public_name(str(bank["name"]))
         neighbors = [_public_neighbor(facts) for facts in self.neighbors]
-        versions = {name: version for name, version in self.versions.items() if VERSION_PATTERN.fullmatch(str(version))}
+        versions = {
+            name: version
+            for name, version in self.versions.items()
+            if name in LIBRARIES and VERSION_PATTERN.fullmatch(str(version))
+        }
         values = {
             f.name: without_paths(getattr(self, f.name)) for f in fields(self) if f.name not in ("labels", "confusion")
         }
@@ -328,7 +334,8 @@ class AdaptReport:
         values |= known_options | {"versions": versions, "accuracy_per_class": shares}
         values = without_paths(values) | {"bank": _public_place(bank), "neighbors": neighbors}
         values["accuracy_per_class"] = shares
-        return replace(self, **values | {"notes": notes, "skipped_images": [], "source": public_name(self.source)})
+        source = public_name(self.source) or "unnamed images"
+        return replace(self, **values | {"notes": notes, "skipped_images": [], "source": source})
 
 
 def _public_place(facts: dict[str, Any]) -> dict[str, Any]:

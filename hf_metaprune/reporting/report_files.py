@@ -36,6 +36,7 @@ COUNTS = Counts(
         "skipped_images": 100_000,
         **dict.fromkeys(("vote_agreement", "iou_with_neighbors"), 20 * MAX_LAYERS),
     },
+    characters_by_key={"skipped_images": 20_000_000, "neighbors": 2_000_000},
 )
 """The most that a report may hold."""
 MAX_STEPS = 2000

@@ -13,11 +13,13 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from hf_metaprune import AdaptResult, Bank, MetaPruner, load_result
+from hf_metaprune.bank import commits
 from hf_metaprune.bank.factory import copy_subset
 from hf_metaprune.bank.publish import add_entries, publish_bank
 from hf_metaprune.bank.validation import validate_bank
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import MetaPruneError
+from tests.bank.edits import first
 from tests.conftest import first_by_default
 from tests.hub import LoopbackHub
 
@@ -337,3 +339,22 @@ def test_a_bank_in_the_cache_is_opened_and_published_like_another(hub: LoopbackH
     assert validate_bank(cached) == []
     publish_bank(cached, "me/copy")
     assert hub.read_files("me/copy").keys() == hub.read_files("me/bank").keys()
+
+
+@pytest.mark.parametrize("name", ["base", "tasks"])
+def test_a_link_that_comes_after_the_check_is_not_sent(
+    hub: LoopbackHub, own_bank: Bank, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """huggingface_hub opens files long after they were checked."""
+    add = commits._tensor_addition
+
+    def add_and_swap(folder: Path, path: str, *values: str) -> object:
+        operation = add(folder, path, *values)
+        if path.startswith(name):
+            link_to_secret(folder / values[0])
+        return operation
+
+    monkeypatch.setattr(commits, "_tensor_addition", add_and_swap)
+    assert publish_bank(own_bank, "me/bank").commits
+    assert SECRET.encode() not in received(hub)
+    Bank.from_hub("me/bank")[first(own_bank).id].verify()

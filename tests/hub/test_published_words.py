@@ -107,3 +107,29 @@ def test_a_pull_request_cannot_be_private(hub: LoopbackHub, result: AdaptResult)
     hub.put_files("bob/pets", {"README.md": b"x"})
     with pytest.raises(OptionError, match="private=True is for a new repo"):
         result.push_to_hub("bob/pets", private=True, create_pr=True)
+
+
+def test_no_token_in_a_name_is_published(hub: LoopbackHub, own_bank: Bank, result: AdaptResult) -> None:
+    token = "hf_" + "x" * 34
+    edit_json(own_bank.root / "bank.json", name=f"bank {token}")
+    config = own_bank.base_folder / "config.json"
+    cfg = json.loads(config.read_text())["pretrained_cfg"]
+    edit_json(config, pretrained_cfg=cfg | {"label_names": [[token]]})
+    publish_bank(Bank.open(own_bank.root), "me/bank")
+    assert token not in everything(hub, "me/bank")
+    versions = dict(result.report.versions)
+    result.report.versions = versions | {token: "1.0", "a:b": "1.0"}
+    result.report.source = token
+    result.report.bank = {"name": token}
+    result.push_to_hub("me/pets")
+    assert token not in everything(hub, "me/pets")
+    assert json.loads(hub.read_files("me/pets")["report.json"])["versions"] == versions
+
+
+def test_labels_of_a_base_are_published(hub: LoopbackHub, own_bank: Bank) -> None:
+    config = own_bank.base_folder / "config.json"
+    cfg = json.loads(config.read_text())["pretrained_cfg"]
+    edit_json(config, pretrained_cfg=cfg | {"label_names": ["a cat", "a dog: small"]})
+    publish_bank(Bank.open(own_bank.root), "me/bank")
+    published = json.loads(hub.read_files("me/bank")["base/config.json"])
+    assert published["pretrained_cfg"]["label_names"] == ["a cat", "a dog: small"]
