@@ -39,6 +39,8 @@ from transformers import AutoModelForImageClassification
 
 from hf_metaprune import Bank, BaseModel, load_result
 from hf_metaprune.bank.validation import validate_bank
+from hf_metaprune.data.loading import read_task_data
+from hf_metaprune.data.preprocessing import Preprocessing
 from hf_metaprune.drawing.style import drawn_png
 from hf_metaprune.errors import MetaPruneError
 from hf_metaprune.files.shipped import shipped_path
@@ -70,6 +72,22 @@ def case(name: str) -> Callable[[Make], Make]:
     return add
 
 
+# --- data sets --------------------------------------------------------------------------------------------------------
+
+
+def data_case(name: str, rows: int) -> None:
+    def make(folder: Path) -> tuple[Path, Callable[[], object]]:
+        path = folder / "train.parquet"
+        pq.write_table(pa.table({"image": pa.nulls(rows), "label": pa.array(np.arange(rows) % 2)}), path)
+        return path, lambda: read_task_data(path, Preprocessing(input_size=(3, 32, 32)))
+
+    CASES[f"data set: {name}"] = make
+
+
+data_case("5,000,000 rows without images", 5_000_000)
+data_case("1,300,000 rows without images", 1_300_000)
+
+
 # --- reports ----------------------------------------------------------------------------------------------------------
 
 
@@ -92,6 +110,9 @@ report_case(
     iou_with_neighbors={f"layer{i}": [0.5] * 4 for i in range(10_000)},
 )
 report_case("many votes", neighbors=[NEIGHBOR] * 1000, vote_agreement={f"l{i}": {"1": 1} for i in range(2000)})
+report_case(
+    "long names of layers", neighbors=[NEIGHBOR] * 2, vote_agreement={f"{i}" + "x" * 4000: {"1": 1} for i in range(60)}
+)
 report_case("votes of colliding keys", vote_agreement={"l": {str(i * (2**61 - 1)): 1 for i in range(1, 100_000)}})
 report_case("neighbors", neighbors=[NEIGHBOR] * 38_000)
 report_case("losses", losses=[0.5] * 900_000)
@@ -288,6 +309,26 @@ def overlapping_pages(folder: Path) -> tuple[Path, Callable[[], object]]:
     return root / "index.parquet", lambda: read_bank(root)
 
 
+@case("index: lists in the headers of pages")
+def lists_in_headers(folder: Path) -> tuple[Path, Callable[[], object]]:
+    root = copy_bank(folder)
+    page = b"\x25\x00\x15\x00" + b"\x69\xf9\xe0\xd4\x03" + b"\x09" * 60_000 + b"\x00"
+    pages, number = page * 80, bytearray()
+    left = 2 * len(pages)  # a varint of a number that is not negative
+    while left >= 0x80:
+        number.append(left & 0x7F | 0x80)
+        left >>= 7
+    column = b"\x3c\x56\x02\x16\x02\x16" + bytes([*number, left]) + b"\x26\x08\x00\x00"
+    footer = b"\x36\x02\x19\x1c\x19\x1c" + column + b"\x00\x00"
+    (root / "index.parquet").write_bytes(b"PAR1" + pages + footer + len(footer).to_bytes(4, "little") + b"PAR1")
+    return root / "index.parquet", lambda: read_bank(root)
+
+
+index_case("metrics of 120 numbers in 18,500 rows", lambda t: with_values(
+    with_values(repeat(t, 18_500), "masks", [np.random.default_rng(i).bytes(240) for i in range(18_500)]),
+    "metrics",
+    [json.dumps({f"a{i}": 0.5 for i in range(120)})] * 18_500,
+))  # fmt: skip
 index_case("an unknown column", lambda t: t.append_column("more", pa.array(["x" * 50_000_000, "y"])))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import re
 import tempfile
@@ -25,6 +26,20 @@ def delete_upload(path: str) -> None:
         Path(path).parent.rmdir()  # Gradio makes one for each content
 
 
+def _status(file: Path) -> os.stat_result | None:
+    """Return the status of a file, or None if Gradio or another request has moved it meanwhile."""
+    try:
+        return file.stat()
+    except FileNotFoundError:
+        return None
+
+
+def _is_older(file: Path, age: float) -> bool:
+    """Return whether a file that is there was last changed more than `age` seconds ago."""
+    status = _status(file)
+    return status is not None and time.time() - status.st_mtime > age
+
+
 class RefusedError(Exception):
     """An upload is refused; `status` is that of HTTP."""
 
@@ -36,6 +51,8 @@ class RefusedError(Exception):
 FULL = "others are sending much at the moment: try again in some minutes"
 CHECKED_BYTES = 10_000_000
 """Bytes of a request after which the server looks again whether there is room."""
+COUNTED_SECONDS = 1.0
+"""Seconds until files are counted again: with many it takes long, and all visitors wait for it."""
 
 
 class Arrival:
@@ -72,6 +89,8 @@ class Arrivals:
         self._under_way: list[Arrival] = []
         """The requests that are under way."""
         self._lock = threading.Lock()
+        self._stored, self._looked_at = (0, 0), -math.inf
+        """Number and bytes of the files in the folder, and when they were counted."""
 
     @contextmanager
     def room_for(self, n_bytes: int | None) -> Iterator[Arrival]:
@@ -89,10 +108,12 @@ class Arrivals:
             raise RefusedError(411, "the size of an upload must be said before it")
         if n_bytes > self.limits.request_bytes:
             raise RefusedError(413, f"at most {self.limits.request_bytes // 1_000_000} MB can be sent at a time")
-        self.sweep()
         with self._lock:
-            is_full = self._held_bytes() + n_bytes > self.limits.server_bytes
-            if is_full or len(self._under_way) >= self.limits.requests:
+            is_full = self._is_full(n_bytes)
+        if is_full:
+            self.sweep()
+        with self._lock:
+            if self._is_full(n_bytes) or len(self._under_way) >= self.limits.requests:
                 raise RefusedError(503, FULL)
             arrival = Arrival(self)
             self._under_way.append(arrival)
@@ -101,10 +122,16 @@ class Arrivals:
         finally:
             with self._lock:
                 self._under_way.remove(arrival)
+                self._stored = self._stored[0], self._stored[1] + arrival.n_bytes
 
-    def _held_bytes(self) -> int:
-        """Return the bytes of all files and of what has arrived of requests; the lock is held."""
-        return sum(file.stat().st_size for file in self._files()) + sum(a.n_bytes for a in self._under_way)
+    def _is_full(self, n_bytes: int = 0) -> bool:
+        """Return whether all files, what has arrived of requests and some bytes more are too much; the lock is held."""
+        if time.monotonic() - self._looked_at > COUNTED_SECONDS:
+            sizes = [status.st_size for status in map(_status, self._files()) if status is not None]
+            self._stored, self._looked_at = (len(sizes), sum(sizes)), time.monotonic()
+        n_files, stored_bytes = self._stored
+        arriving_bytes = sum(arrival.n_bytes for arrival in self._under_way)
+        return n_files >= self.limits.files or stored_bytes + arriving_bytes + n_bytes > self.limits.server_bytes
 
     def check_room(self) -> None:
         """Check that what has arrived is not more than the server can hold.
@@ -113,7 +140,7 @@ class Arrivals:
             RefusedError: it is.
         """
         with self._lock:
-            if self._held_bytes() > self.limits.server_bytes:
+            if self._is_full():
                 raise RefusedError(503, FULL)
 
     def holds(self, path: str) -> bool:
@@ -129,6 +156,7 @@ class Arrivals:
         """Note that files have arrived; who uses them has `ArrivalLimits.unused_seconds` to begin."""
         with self._lock:
             self._arrived |= dict.fromkeys(paths, time.monotonic())
+            self._stored = self._stored[0] + len(paths), self._stored[1]
 
     def sweep(self) -> None:
         """Delete the files that nobody has used in time, and what is left of requests that were cut."""
@@ -141,12 +169,12 @@ class Arrivals:
                     delete_upload(path)
             if self.folder.is_dir():
                 for file in self.folder.glob(f"{tempfile.gettempprefix()}*"):
-                    if file.is_file() and time.time() - file.stat().st_mtime > age:
+                    if file.is_file() and _is_older(file, age):
                         file.unlink(missing_ok=True)
                 for file in self._moved_files():
-                    is_old = time.time() - file.stat().st_mtime > age
-                    if is_old and str(file) not in self._arrived and not self.is_used(str(file)):
+                    if _is_older(file, age) and str(file) not in self._arrived and not self.is_used(str(file)):
                         delete_upload(str(file))
+            self._looked_at = -math.inf
 
     def _moved_files(self) -> Iterator[Path]:
         """Yield the whole files, each in a folder that is named by its content; those of a refused request, too."""

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .arrivals import Arrivals, RefusedError
+from .limits import ArrivalLimits
 
 API = "/gradio_api/"
 POSTED = frozenset({"upload", "queue", "run", "cancel", "reset"})
@@ -70,7 +71,7 @@ class Gate:
         elif name == "upload":
             await self._take_upload(scope, receive, send)
         else:
-            body = await _read_body(receive)
+            body = await _read_body(receive, self.arrivals.limits)
             self._check_event(body)
             await self.app(scope, _replay(body, receive), send)
 
@@ -120,9 +121,7 @@ class Gate:
                 content = message.get("body", b"")
                 n_received += len(content)
                 is_complete = not message.get("more_body", False)
-                if not is_complete and n_received < limits.bytes_per_second * (
-                    time.monotonic() - start - limits.silent_seconds
-                ):
+                if not is_complete and _is_slow(n_received, start, limits):
                     raise TimeoutError
                 form.feed(content)
                 arrival.grow(len(content))
@@ -232,21 +231,31 @@ def _stated_bytes(scope: Any) -> int | None:
     return int(text) if is_number and b"transfer-encoding" not in headers else None
 
 
-async def _read_body(receive: Any) -> bytes:
+def _is_slow(n_bytes: int, start: float, limits: ArrivalLimits) -> bool:
+    """Return whether a request that began at some time has brought too little since."""
+    return n_bytes < limits.bytes_per_second * (time.monotonic() - start - limits.silent_seconds)
+
+
+async def _read_body(receive: Any, limits: ArrivalLimits) -> bytes:
     """Return the body of a request.
 
     Raises:
-        RefusedError: it is too large, or the sender has left.
+        RefusedError: it is too large or too slow, or the sender has left.
     """
-    body, has_more = bytearray(), True
+    body, has_more, start = bytearray(), True, time.monotonic()
     while has_more:
-        message = await receive()
+        try:
+            message = await asyncio.wait_for(receive(), limits.silent_seconds)
+        except (asyncio.TimeoutError, TimeoutError):  # two classes before Python 3.11
+            raise RefusedError(408, "the request was too slow") from None
         if message["type"] != "http.request":
             raise RefusedError(400, "the request was cut")
         body.extend(message.get("body", b""))
         if len(body) > MAX_BODY_BYTES:
             raise RefusedError(413, f"at most {MAX_BODY_BYTES // 1_000_000} MB can be sent at a time")
         has_more = message.get("more_body", False)
+        if has_more and _is_slow(len(body), start, limits):
+            raise RefusedError(408, "the request was too slow")
     return bytes(body)
 
 

@@ -40,6 +40,8 @@ class ArrivalLimits:
     """Bytes per request."""
     server_bytes: int = 4_000_000_000
     """Bytes of all files that the server holds, and of the requests that are under way."""
+    files: int = 20_000
+    """Files that the server holds."""
     pixel_bytes: int = 4_000_000_000
     """Bytes of the pixels of all visitors' photos in memory."""
     requests: int = 40

@@ -162,8 +162,8 @@ class Entry:
 
     @property
     def owner(self) -> str | None:
-        """The owner of the entry's own repo; None for an entry whose files are in the bank."""
-        return self.repo_id.partition("/")[0] if self.repo_id else None
+        """The owner of the entry's own repo in small letters; None for an entry whose files are in the bank."""
+        return self.repo_id.partition("/")[0].lower() if self.repo_id else None
 
     def reference(self) -> dict[str, Any]:
         """Return the permanent identification of the entry, for reports.

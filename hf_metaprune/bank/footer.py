@@ -24,6 +24,8 @@ _PAGE_UNPACKED, _PAGE_PACKED = 2, 3  # of PageHeader
 MAX_COLUMNS, MAX_PAGES = 200, 20_000
 """Most columns of a bank's index, and most pages in all of them."""
 MAX_PAGE_HEADER_BYTES = 1 << 16  # statistics of a page may have two values
+MAX_FOOTER_VALUES, MAX_PAGE_VALUES = 200_000, 200
+"""Most values in a footer, and in the header of a page."""
 
 
 def read_stated_size(file: BinaryIO) -> tuple[int, int]:
@@ -41,7 +43,7 @@ def read_stated_size(file: BinaryIO) -> tuple[int, int]:
         ValueError: the footer or a page's header is damaged, encrypted, or too large; or there are too many columns or
             pages.
     """
-    footer = _CompactReader(_read_footer(file)).read_struct()
+    footer = _CompactReader(_read_footer(file), MAX_FOOTER_VALUES).read_struct()
     try:
         groups = [[chunk[_META] for chunk in group[_COLUMNS]] for group in footer[_ROW_GROUPS]]
         chunks = [chunk for group in groups for chunk in group]
@@ -95,7 +97,7 @@ def _page_bytes(file: BinaryIO, places: list[tuple[int, int]]) -> int:
             if count > MAX_PAGES:
                 raise ValueError(f"it has more than {MAX_PAGES} pages")
             file.seek(position)
-            reader = _CompactReader(file.read(MAX_PAGE_HEADER_BYTES))
+            reader = _CompactReader(file.read(MAX_PAGE_HEADER_BYTES), MAX_PAGE_VALUES)
             header = reader.read_struct()
             try:
                 unpacked, packed = _number(header, _PAGE_UNPACKED, _I32), _number(header, _PAGE_PACKED, _I32)
@@ -125,8 +127,8 @@ def _read_footer(file: BinaryIO) -> bytes:
 class _CompactReader:
     """A reader of the compact protocol; structs become dictionaries of values by field id, and of kinds by -id."""
 
-    def __init__(self, data: bytes) -> None:
-        self.data = io.BytesIO(data)
+    def __init__(self, data: bytes, max_values: int) -> None:
+        self.data, self.n_left = io.BytesIO(data), max_values
 
     def _read(self, count: int) -> bytes:
         content = self.data.read(count)
@@ -160,8 +162,9 @@ class _CompactReader:
         return fields
 
     def _read_value(self, kind: int, depth: int) -> Any:
-        if depth > MAX_DEPTH:
-            raise ValueError("its footer nests too deep")
+        self.n_left -= 1
+        if depth > MAX_DEPTH or self.n_left < 0:
+            raise ValueError("its footer nests too deep, or has too many values")
         if kind in (_TRUE, _FALSE, _BYTE):
             return self._read(1)[0]  # a bool in a list has a byte; one in a struct is part of its kind
         if kind in (_I16, _I32, _I64):

@@ -25,7 +25,9 @@ MIN_ROW_BYTES, FREE_ROWS = 256, 1000
 may have more rows."""
 MAX_UNPACKED_RATIO, FREE_UNPACKED_BYTES = 10, 16 << 20
 """A table unpacks to at most so many times the size of its file; a small file may unpack to more."""
-MAX_NULLS = 10_000_000
+FREE_METRICS_BYTES, METRICS_ROW_BYTES = 4 << 20, 256
+"""The metrics of all rows have at most so many bytes, and so many more per row: each becomes Python objects."""
+MAX_NULLS = 2_000_000
 META_KEY = b"metaprune"
 ROW_BATCH = 4096  # rows that become Python objects at a time
 
@@ -121,6 +123,9 @@ def _decode_table(table: pa.Table, size: int, path: Path) -> pa.Table:
     text_bytes = sum(_text_bytes(chunk) for column in table.columns for chunk in column.chunks)
     if text_bytes > (max_bytes := _max_unpacked(size)):
         raise FormatError(f"{path} has {size} bytes, and its texts unpack to {text_bytes}, more than {max_bytes}")
+    metrics_bytes = sum(map(_text_bytes, table["metrics"].chunks))
+    if metrics_bytes > (max_bytes := FREE_METRICS_BYTES + METRICS_ROW_BYTES * len(table)):
+        raise FormatError(f"{path}: the metrics of its rows have {metrics_bytes} bytes, more than {max_bytes}")
     for name in set(OPTIONAL_COLUMNS) - set(table.column_names):
         table = table.append_column(INDEX_SCHEMA.field(name), pa.nulls(len(table), INDEX_SCHEMA.field(name).type))
     for number, field in enumerate(table.schema):

@@ -177,8 +177,8 @@ def _read_published_bank(repo: Repo) -> PublishedState:
 def _check_entries(bank: BankReader, entries: Iterable[Entry], progress: bool) -> None:
     for entry in tqdm(list(entries), desc="checking", disable=not progress, leave=False):
         problem = next(check_entry(bank, entry), None)
-        if not is_public([entry.metrics, entry.method]):
-            problem = "its metrics or its method have a text that is no word, and might be a path or an address"
+        if not is_public([entry.id, entry.metrics, entry.method]):
+            problem = "its id, its metrics or its method have a text that might be a path, an address or a token"
         if problem is not None:
             raise BankError(f"entry {entry.id} cannot be published: {problem}; see `hf-metaprune bank validate`")
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..errors import BankError, BaseMismatchError, FormatError
+from ..errors import BankError, BaseMismatchError, FormatError, printable
 from ..files.layout import BANK_FILE, BASE_FOLDER, CONFIG, INDEX_FILE, PREPROCESSOR, SCORES, TRUNK_FOLDER, WEIGHTS
 from ..files.names import public_name
 from ..files.storage import storage_errors
@@ -287,7 +287,8 @@ class BankReader:
         return cell(f"Bank {self.name}", summary=[summary], caption=caption, header=header, rows=rows, numbers=2)
 
     def __repr__(self) -> str:
-        return f"Bank({self.name!r}, {len(self)} entries, base {self.meta['base_model'].get('architecture')})"
+        architecture = printable(str(self.meta["base_model"].get("architecture")))
+        return f"Bank({self.name!r}, {len(self)} entries, base {architecture})"
 
     def _read_index(self, strict: bool) -> dict[str, Entry]:
         entries: dict[str, Entry] = {}

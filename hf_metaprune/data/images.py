@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from tqdm.auto import tqdm
 
 from ..errors import DataError, printable
-from .limits import MAX_CORRUPT_SHARE
+from .limits import MAX_CORRUPT_SHARE, MAX_UNREADABLE
 from .preprocessing import Preprocessing
 
 log = logging.getLogger(__name__)
@@ -222,21 +222,31 @@ def decode_images(
             failures = {i: item for i, item in zip(rows, loaded_rows, strict=True) if isinstance(item, str)}
             is_readable[list(failures)] = False
             skipped_images += failures.values()
+            if len(skipped_images) > MAX_UNREADABLE:
+                _check_share(skipped_images, n + len(unreadable))
             readable_rows = [i for i in rows if i not in failures]
             if readable_rows:
                 images[readable_rows] = preprocessing.to_uint8(
                     [item for item in loaded_rows if not isinstance(item, str)]
                 )
-    n += len(unreadable)
-    if skipped_images and len(skipped_images) > MAX_CORRUPT_SHARE * n:
-        examples = "; ".join(skipped_images[:3])
-        raise DataError(
-            f"{len(skipped_images)} of {n} images cannot be read ({examples}): remove or mend them; "
-            "up to 1% are skipped"
-        )
+    _check_share(skipped_images, n + len(unreadable))
     for line in skipped_images:
         log.warning("skipped an unreadable image, %s", printable(line))
     return ImageSet(images[is_readable], torch.from_numpy(targets[is_readable]).long(), preprocessing, skipped_images)
+
+
+def _check_share(skipped_images: Sequence[str], n: int) -> None:
+    """Check that few of n images cannot be read.
+
+    Raises:
+        DataError: more than 1% or `MAX_UNREADABLE` cannot.
+    """
+    if len(skipped_images) > min(MAX_CORRUPT_SHARE * n, MAX_UNREADABLE):
+        examples = "; ".join(skipped_images[:3])
+        raise DataError(
+            f"{len(skipped_images)} of {n} images cannot be read ({examples}): remove or mend them; "
+            f"up to 1%, and at most {MAX_UNREADABLE}, are skipped"
+        )
 
 
 def augment(images: torch.Tensor, generator: torch.Generator, flip: bool = True, shift: float = 0.125) -> torch.Tensor:

@@ -11,7 +11,9 @@ from typing import Any
 
 from ..errors import DataError, FormatError, OptionError, reason
 from ..files.names import user_path
+from ..files.reading import check_no_links
 from ..files.storage import read_json
+from .limits import MAX_ROWS
 from .pairs import read_pairs
 from .source_names import check_source
 from .split import Split, UnlabeledError, convert_labels, is_missing
@@ -165,7 +167,26 @@ def _load_parquet(paths: Sequence[Path]) -> Any:
     if unknown_files or not paths:
         what = f"{unknown_files[0]} is a file of unknown kind" if unknown_files else "no file has such a name"
         raise DataError(f"{what}: give a folder of class folders, or .parquet files")
+    _check_rows(paths)
     return datasets.DatasetDict(train=datasets.Dataset.from_parquet([str(path) for path in paths]))
+
+
+def _check_rows(paths: Sequence[Path]) -> None:
+    """Check how many rows parquet files state, because many can be in a small file.
+
+    Raises:
+        DataError: there are more than `MAX_ROWS`, or a file is damaged.
+    """
+    import pyarrow.parquet as pq
+
+    count = 0
+    for path in paths:
+        try:
+            count += pq.read_metadata(path).num_rows
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} cannot be read as a data set: {reason(error)}") from error
+        if count > MAX_ROWS:
+            raise DataError(f"{path}: {count} rows are too many; at most {MAX_ROWS} are read")
 
 
 def _check_data_files(path: Path) -> None:
@@ -174,14 +195,30 @@ def _check_data_files(path: Path) -> None:
     Raises:
         DataError: a file of it cannot be read, or names a file elsewhere.
     """
-    for state in path.rglob("state.json"):
+    lists = [(file, "splits", lambda item: item) for file in path.rglob("dataset_dict.json")]
+    lists += [(file, "_data_files", lambda item: item["filename"]) for file in path.rglob("state.json")]
+    for file, key, name_of in lists:
         try:
-            names = [item["filename"] for item in read_json(state).get("_data_files") or []]
+            names = [name_of(item) for item in read_json(file).get(key) or []]
         except (FormatError, TypeError, LookupError, AttributeError) as error:
-            raise DataError(f"{state} cannot be read: {reason(error)}") from error
+            raise DataError(f"{file} cannot be read: {reason(error)}") from error
         for name in names:
             if not isinstance(name, str) or {"/", "\\", ":"} & set(name) or name in ("", ".", ".."):
-                raise DataError(f"{state} names a file in another folder: {str(name)[:60]!r}")
+                raise DataError(f"{file} names a file in another folder: {str(name)[:60]!r}")
+
+
+def _check_links(path: Path) -> None:
+    """Check that no file of a folder is a link, except those of huggingface_hub's cache.
+
+    Raises:
+        DataError: a file is one.
+    """
+    for file in path.rglob("*"):
+        if file.is_symlink():
+            try:
+                check_no_links(path, file.relative_to(path).as_posix())
+            except FormatError as error:
+                raise DataError(str(error)) from error
 
 
 def _load_folder(path: Path) -> Any:
@@ -189,9 +226,12 @@ def _load_folder(path: Path) -> Any:
     import datasets
 
     if (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists():
+        _check_links(path)
         _check_data_files(path)
         return datasets.load_from_disk(str(path))
-    if any(path.rglob("*.parquet")):
+    if parquet_files := list(path.rglob("*.parquet")):
+        _check_links(path)
+        _check_rows(parquet_files)
         return datasets.load_dataset("parquet", data_dir=str(path))
     if any((path / f"metadata.{kind}").exists() for kind in ("csv", "jsonl")) and not _subfolders(path):
         return datasets.load_dataset("imagefolder", data_dir=str(path))
@@ -281,7 +321,8 @@ def _read_columns(
     if image in is_image:
         dataset = dataset.cast_column(image, datasets.Image(decode=False))
     dataset = dataset.with_format(None)
-    raw = list(dataset.select_columns([label])[label])
+    # by row, as `datasets` reads a column, a million labels would take 12 seconds
+    raw = dataset.select_columns([label]).with_format("arrow")[:][label].to_pylist()
     unlabeled_rows = [i for i, value in enumerate(raw) if is_missing(value) or (label in is_label and value == -1)]
     if unlabeled_rows:
         raise UnlabeledError(f"{len(unlabeled_rows)} rows have no label (the first is row {unlabeled_rows[0]})")

@@ -142,10 +142,10 @@ def _save_figure(picture: Any, file_format: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def short_name(name: str) -> str:
-    """Return a name of at most `LONGEST_NAME` characters, without characters that a picture cannot show."""
-    name = "".join(c if c.isprintable() else " " for c in name)
-    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+def short_name(name: str, longest: int = LONGEST_NAME) -> str:
+    """Return a name of at most `longest` characters, without characters that a picture cannot show."""
+    shown_name = "".join(c if c.isprintable() else " " for c in name[:longest])
+    return shown_name if len(name) <= longest else shown_name[:-1] + "…"
 
 
 def tint(color: str, strength: float) -> tuple[float, ...]:

@@ -116,8 +116,6 @@ class MetaPrunedForImageClassification(PreTrainedModel):
     def _check_weights(cls, name: str | os.PathLike, kwargs: dict[str, Any]) -> None:
         """Check the tensors of a model against its config before transformers takes memory for them.
 
-        What does not lie in one file of the usual name is left to transformers.
-
         Raises:
             FormatError: there are no weights, or they do not fit the config.
         """
@@ -128,10 +126,9 @@ class MetaPrunedForImageClassification(PreTrainedModel):
             cached_file(name, f"{WEIGHTS}{suffix}", _raise_exceptions_for_missing_entries=False, **places)
             for suffix in ("", ".index.json")
         )
-        if file is None and shards is None:
-            raise FormatError(f"{printable(str(name))} has no {WEIGHTS}, or it is no regular file")
         if file is None:
-            return
+            problem = f"no {WEIGHTS}, or it is no regular file" if shards is None else "its weights in several files"
+            raise FormatError(f"{printable(str(name))} has {problem}")
         config = kwargs.get("config")
         if not isinstance(config, MetaPrunedConfig):
             config = MetaPrunedConfig.from_pretrained(name, **places)

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from ..data.preprocessing import Preprocessing
 from ..errors import FormatError, reason
-from ..files.layout import PREPROCESSOR
+from ..files.layout import PREPROCESSOR, SCORES
 from ..files.names import TOKEN, is_repo_id, public_name
 from ..files.storage import read_json
 from .architectures.lookup import find_architecture
@@ -59,7 +59,9 @@ WORD = re.compile(rf"(?!.*{TOKEN})[\w.+-]{{0,100}}")
 NO_NAME = re.compile(r"[?=:~]")
 """What is in addresses and settings, and in no name of a data set."""
 HEADER_KEYS = frozenset({"format", "format_version", "base_model_sha256", "masks_digest", "labels"})
-"""Keys of the metadata in the header of our files of tensors."""
+"""Keys of the metadata in the header of our files of tensors; other checks compare the values."""
+SCORE_KEYS = HEADER_KEYS - {"masks_digest", "labels"}
+"""The same for ``mask_scores.safetensors``."""
 TENSOR_KEYS = frozenset({"dtype", "shape", "data_offsets"})
 """Keys of each tensor in the header."""
 
@@ -93,7 +95,7 @@ def check_public_header(path: Path, content: bytes) -> None:
         size = int.from_bytes(content[:8], "little")
         header = json.loads(content[8 : 8 + size], object_pairs_hook=_without_repeated_keys)
         metadata = header.pop("__metadata__", {})
-        unknown_keys = sorted(metadata.keys() - HEADER_KEYS)
+        unknown_keys = sorted(metadata.keys() - (SCORE_KEYS if path.name == SCORES else HEADER_KEYS))
         unknown_keys += sorted({key for tensor in header.values() for key in tensor} - TENSOR_KEYS)
         if metadata.get("format") not in ("pt", "np", None):
             unknown_keys.append("format")

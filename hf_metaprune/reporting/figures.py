@@ -14,6 +14,8 @@ LEAST_RANGE = 25
 """Points of accuracy that an axis covers at least: less would make noise look like a difference."""
 MAX_CONFUSION, MAX_WRITTEN = 40, 20
 """Most classes of a confusion matrix, and most for which the numbers are written into it."""
+LONGEST_LAYER = 60
+"""Most characters of a layer's name in a picture."""
 MAX_DRAWN_VOTERS, MAX_DRAWN_LAYERS = 20, 100
 """Most voters and layers of a drawing of the votes."""
 
@@ -100,7 +102,7 @@ def agreement_figure(agreement: dict[str, dict[int, int]], voters: int) -> Any:
         shade = GRAY if n_voters == 0 else tint(BLUE, 0.25 + 0.75 * n_voters / voters)
         axes.barh(range(len(layers)), 100 * widths, left=starts, color=shade, label=f"{n_voters} of {voters}")
         starts += 100 * widths
-    axes.set_yticks(range(len(layers)), layers, fontsize=8)
+    axes.set_yticks(range(len(layers)), [short_name(name, LONGEST_LAYER) for name in layers], fontsize=8)
     axes.invert_yaxis()
     axes.set(xlabel="share of the kept units, %", title="Neighbors that keep the chosen units", xlim=(0, 100))
     picture.legend(title="kept by", loc="outside lower center", ncols=3)

@@ -123,11 +123,11 @@ class ModelCard(Card):
             "format_version": FORMAT_VERSION,
             "base_sha256": self.base.get("sha256"),
             "labels": self.labels,
-            "synsets": config.get("synsets") or [None] * len(self.labels),
+            "synsets": _printable_texts(config.get("synsets")) or [None] * len(self.labels),
             "ratio": config.get("ratio"),
             "method": config.get("method"),
             "masks": base64.b64encode(self.packed_mask).decode(),
-            "metrics": config.get("metrics") or {},
+            "metrics": _printable_texts(config.get("metrics")) or {},
             "size": self.size,
             "sha256": self.sha256,
             **({"scores_sha256": self.scores_sha256} if self.scores_sha256 else {}),
@@ -306,3 +306,12 @@ def _voter(neighbor: dict[str, Any]) -> str:
 
 def _commit(revision: Any) -> str:
     return f"`{revision}`" if re.fullmatch(r"[0-9a-f]{1,40}", str(revision)) else escape_markdown(str(revision)[:40])
+
+
+def _printable_texts(value: Any) -> Any:
+    """Return a JSON value whose texts, at all levels, have only characters that can be shown."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {printable(key): _printable_texts(item) for key, item in value.items()}
+    return [_printable_texts(item) for item in value] if isinstance(value, (list, tuple)) else value

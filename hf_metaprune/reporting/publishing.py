@@ -17,6 +17,7 @@ from ..files.reading import check_regular, is_present, read_regular
 from ..files.storage import parse_json
 from ..hub.files import MAX_SMALL_BYTES
 from ..hub.repo import STARTER_FILES, Operation, Published, Repo, read_text
+from ..masks.packing import pack_mask
 from ..models.configuration import MetaPrunedConfig
 from ..models.modeling import MetaPrunedForImageClassification
 from ..models.public_files import is_public, public_json
@@ -83,7 +84,8 @@ def publish_model(
             "path or an address"
         )
     with tempfile.TemporaryDirectory() as name:
-        public_result, folder = _PublicResult(result.model, result.report.public_copy()), Path(name)
+        report = result.report.public_copy(len(pack_mask(result.model.mask())))
+        public_result, folder = _PublicResult(result.model, report), Path(name)
         write_model_files(public_result, folder, repo_id, dtype=dtype)
         for file in (folder / CONFIG, folder / PREPROCESSOR):
             file.write_bytes(public_json(file))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -43,7 +45,6 @@ VERSION_PATTERN = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+!-]{0,40}")
 PATH_PATTERN = re.compile(rf"[/\\~=]|{TOKEN}")
 """What is in paths, addresses, settings and tokens, and in no text of a report."""
 ENTRY_PATH_PATTERN = re.compile(r"\.|tasks(/[a-z0-9][a-z0-9._-]*){1,2}")
-MASKS_PATTERN = re.compile(r"[A-Za-z0-9+/]*={0,2}")
 SHOWN_OPTIONS = (
     *("neighbors", "by", "vote", "head", "recalibrate"),
     *("steps", "batch_size", "lr", "warmup_steps", "ema", "freeze_stem"),
@@ -302,10 +303,13 @@ class AdaptReport:
         lines = [f"Options: {escape_markdown(', '.join(shown_options))}."] if shown_options else []
         return [*lines, f"Seed {self.seed}, device {escape_markdown(self.device)}, {escape_markdown(versions)}."]
 
-    def public_copy(self) -> AdaptReport:
+    def public_copy(self, mask_bytes: int = 0) -> AdaptReport:
         """Return a copy to publish, without what may tell about this machine.
 
         Notes, names of files, paths and values that this library does not know are left out.
+
+        Args:
+            mask_bytes: bytes of a packed mask of the model; neighbors' masks of another length are left out.
         """
         hidden_counts = {"note": len(self.notes), "unreadable image": len(self.skipped_images)}
         notes = [
@@ -320,7 +324,7 @@ class AdaptReport:
         bank = {key: value for key, value in self.bank.items() if key in ("name", "repo_id", "revision")}
         if "name" in bank:
             bank["name"] = public_name(str(bank["name"]))
-        neighbors = [_public_neighbor(facts) for facts in self.neighbors]
+        neighbors = [_public_neighbor(facts, mask_bytes) for facts in self.neighbors]
         versions = {
             name: version
             for name, version in self.versions.items()
@@ -345,11 +349,13 @@ def _public_place(facts: dict[str, Any]) -> dict[str, Any]:
     return place | ({"repo_id": repo_id} if isinstance(repo_id, str) and is_repo_id(repo_id) else {})
 
 
-def _public_neighbor(facts: dict[str, Any]) -> dict[str, Any]:
+def _public_neighbor(facts: dict[str, Any], mask_bytes: int) -> dict[str, Any]:
     neighbor = _public_place({key: value for key, value in facts.items() if key in NEIGHBOR_KEYS - {"labels", "masks"}})
-    for key, pattern in (("path", ENTRY_PATH_PATTERN), ("masks", MASKS_PATTERN)):
-        if isinstance(value := facts.get(key), str) and pattern.fullmatch(value):
-            neighbor[key] = value
+    if isinstance(path := facts.get("path"), str) and ENTRY_PATH_PATTERN.fullmatch(path):
+        neighbor["path"] = path
+    with suppress(TypeError, ValueError):
+        if len(base64.b64decode(facts.get("masks", ""), validate=True)) == mask_bytes:
+            neighbor["masks"] = facts["masks"]
     return {"id": ""} | neighbor | {"labels": facts["labels"]}
 
 

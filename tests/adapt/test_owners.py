@@ -154,3 +154,8 @@ def test_the_nearest_models_of_an_owner_vote(an_entry: Entry, task_data: TaskDat
 def test_a_user_may_set_another_limit(an_entry: Entry, task_data: TaskData) -> None:
     voters, _ = vote(an_entry, task_data, ["ann"] * 10 + ["bob"], 5, votes_per_owner=4)
     assert votes(voters) == {"ann": 4, "bob": 1}
+
+
+def test_an_owner_is_one_however_its_name_is_written(an_entry: Entry) -> None:
+    entries = [replace(an_entry, id=f"e-{i}", repo_id=f"{owner}/m") for i, owner in enumerate(("Eve", "eve", "EVE"))]
+    assert {entry.owner for entry in entries} == {"eve"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import threading
 import time
@@ -24,7 +25,8 @@ LIMITS = ArrivalLimits(request_bytes=1000, server_bytes=3000, requests=2)
 
 
 @pytest.fixture
-def arrivals(tmp_path: Path) -> Arrivals:
+def arrivals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Arrivals:
+    monkeypatch.setattr("hf_metaprune.app.arrivals.COUNTED_SECONDS", -1.0)  # what a test writes counts at once
     return Arrivals(tmp_path, LIMITS, is_used=lambda path: path.endswith("used.png"))
 
 
@@ -58,6 +60,54 @@ def test_who_says_much_and_sends_little_takes_little_room(tmp_path: Path, monkey
             assert refusal.value.status == 503
     with arrivals.room_for(1000):
         pass
+
+
+def test_the_server_holds_a_bounded_number_of_files(tmp_path: Path) -> None:
+    """Small files cost little to send, and as much as others to look after."""
+    arrivals = Arrivals(tmp_path, ArrivalLimits(files=3), is_used=lambda path: True)
+    with arrivals.room_for(10):
+        pass
+    arrivals.note(["a", "b", "c"])  # which have arrived since the last count
+    with arrivals.room_for(10):  # there are none, which a new count finds
+        pass
+    for name in "abc":
+        (tmp_path / name).touch()
+    arrivals.sweep()
+    with pytest.raises(RefusedError) as refusal, arrivals.room_for(10):
+        pass
+    assert refusal.value.status == 503
+
+
+def test_what_has_arrived_counts_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arrivals = Arrivals(tmp_path, ArrivalLimits(server_bytes=1000), is_used=lambda path: True)
+    monkeypatch.setattr("hf_metaprune.app.arrivals.COUNTED_SECONDS", 1000.0)
+    with arrivals.room_for(600) as arrival:
+        arrival.grow(600)
+    (tmp_path / "a").write_bytes(bytes(600))
+    with pytest.raises(RefusedError), arrivals.room_for(600):
+        pass
+
+
+def test_a_file_that_goes_while_files_are_counted_is_no_error(
+    arrivals: Arrivals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gradio moves files that have arrived."""
+    moved, cut = tmp_path / ("ab" * 32) / "a.png", tmp_path / "tmp1"
+    moved.parent.mkdir()
+    is_file = Path.is_file
+
+    def is_file_and_unlink(path: Path) -> bool:
+        answer = is_file(path)
+        if path in (moved, cut):
+            path.unlink(missing_ok=True)
+        return answer
+
+    monkeypatch.setattr(Path, "is_file", is_file_and_unlink)
+    for use in (arrivals.sweep, lambda: arrivals.room_for(10).__enter__()):
+        moved.touch()
+        cut.touch()
+        use()
+        assert not moved.exists()
 
 
 def test_what_nobody_uses_is_deleted_in_time(
@@ -139,6 +189,7 @@ def app(bank_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> I
     app = launch(make_app(bank_folder, arrival_limits=limits), quiet=True)
     yield app
     app.page.close(verbose=False)
+    gc.collect()  # Gradio leaves an event loop, whose end would be a warning of a later test
 
 
 def send(app: App, n_bytes: int, name: str) -> tuple[int, str]:
@@ -154,10 +205,10 @@ def send(app: App, n_bytes: int, name: str) -> tuple[int, str]:
         return error.code, error.read().decode()
 
 
-def send_raw(app: App, *headers: str) -> bytes:
-    """Send the head of an upload and no body; return the answer, once the server ends the connection."""
+def send_raw(app: App, *headers: str, route: str = "upload") -> bytes:
+    """Send the head of a request and no body; return the answer, once the server ends the connection."""
     address = urllib.parse.urlsplit(app.page.local_url)
-    lines = [f"POST {address.path}gradio_api/upload HTTP/1.1", f"Host: {address.netloc}", *headers]
+    lines = [f"POST {address.path}gradio_api/{route} HTTP/1.1", f"Host: {address.netloc}", *headers]
     with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
         connection.sendall("\r\n".join([*lines, "Connection: close", "", ""]).encode())
         return b"".join(iter(lambda: connection.recv(4096), b""))
@@ -173,6 +224,7 @@ def test_the_server_keeps_its_limits(app: App, tmp_path: Path, run_at_once: Call
         assert send_raw(app, f"Content-Length: {size}").split()[1] in (b"400", b"411", b"413", b"431"), size
     body_type = "Content-Type: multipart/form-data; boundary=xyz"
     assert b" 408 " in send_raw(app, body_type, "Content-Length: 15000").splitlines()[0]  # it never comes
+    assert b" 408 " in send_raw(app, "Content-Length: 1000", route="queue/join").splitlines()[0]
     assert app.shared.arrivals._under_way == []  # the room is free again
     answers = run_at_once([lambda i=i: send(app, 1000, f"{i}.png") for i in range(20)])
     assert [status for status, _ in answers] == [200] * 20  # so many visitors at once are no flood

@@ -245,3 +245,8 @@ def test_subsets_are_banks(own_bank: Bank, tmp_path: Path) -> None:
 def test_a_lock_that_is_held_is_waited_for_and_then_named(own_bank: Bank) -> None:
     with own_bank.lock(), pytest.raises(BankError, match="another process holds its lock"), own_bank.lock(timeout=0):
         pass
+
+
+def test_what_a_bank_is_called_cannot_control_a_terminal(own_bank: Bank) -> None:
+    own_bank.meta["base_model"]["architecture"] = "\x1b]0;owned\x07"
+    assert "\x1b" not in repr(own_bank)

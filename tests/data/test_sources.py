@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -405,3 +408,46 @@ def test_a_saved_data_set_names_no_file_elsewhere(tmp_path: Path, name: object) 
     state.write_text(json.dumps(values))
     with pytest.raises(DataError, match="names a file in another folder"):
         read_task_data(str(tmp_path / "data"), tiny_preprocessing())
+
+
+def saved_elsewhere(tmp_path: Path) -> tuple[Path, Path]:
+    """Return a saved data set, and the folder of another one beside it."""
+    for name in ("private", "mine"):
+        datasets.DatasetDict(train=dataset()).save_to_disk(str(tmp_path / name))
+    return tmp_path / "mine", tmp_path / "private"
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_splits_of_a_saved_data_set_are_in_its_folder(tmp_path: Path, absolute: bool) -> None:
+    mine, private = saved_elsewhere(tmp_path)
+    split = str(private / "train") if absolute else "../private/train"
+    (mine / "dataset_dict.json").write_text(json.dumps({"splits": [split]}))
+    with pytest.raises(DataError, match="names a file in another folder"):
+        read(mine)
+
+
+@pytest.mark.parametrize("name", ["train", "train/data-00000-of-00001.arrow"])
+def test_links_in_a_saved_data_set_are_refused(tmp_path: Path, name: str) -> None:
+    mine, private = saved_elsewhere(tmp_path)
+    read(mine)
+    target = mine / name
+    shutil.rmtree(target) if target.is_dir() else target.unlink()
+    target.symlink_to(private / name)
+    with pytest.raises(DataError, match="is a symbolic link"):
+        read(mine)
+
+
+def test_a_parquet_file_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    dataset().to_parquet(str(tmp_path / "private.parquet"))
+    (tmp_path / "data" / "train.parquet").symlink_to(tmp_path / "private.parquet")
+    with pytest.raises(DataError, match="is a symbolic link"):
+        read(tmp_path / "data")
+
+
+def test_rows_of_parquet_are_counted_before_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "many.parquet"
+    pq.write_table(pa.table({"image": pa.nulls(2_000_001), "label": pa.array(np.zeros(2_000_001, np.int8))}), path)
+    monkeypatch.setattr(datasets.Dataset, "from_parquet", None)
+    with pytest.raises(DataError, match="2000001 rows are too many"):
+        read(path)

@@ -11,7 +11,12 @@ from scripts.bench_hostile import CASES
 
 READ = frozenset(
     {"report: losses", "report: confusion", "report: unknown fields", "report: a drawn confusion"}
-    | {"report: many votes", "report: as many labels of markup as may be", "report: options as long as may be"}
+    | {
+        "report: long names of layers",
+        "report: many votes",
+        "report: as many labels of markup as may be",
+        "report: options as long as may be",
+    }
     | {"bank.json: unknown keys"}
     | {"index: metrics of 60 MB", "index: 18,500 rows that are sound"}
     | {"card: 24,000 keys", "card: 24,000 tags", "card: a block of 12,000 keys", "card: a text of 1 MB"}

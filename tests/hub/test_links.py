@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
@@ -18,7 +19,8 @@ from hf_metaprune.bank.factory import copy_subset
 from hf_metaprune.bank.publish import add_entries, publish_bank
 from hf_metaprune.bank.validation import validate_bank
 from hf_metaprune.data.task import TaskData
-from hf_metaprune.errors import MetaPruneError
+from hf_metaprune.errors import FormatError, MetaPruneError
+from hf_metaprune.models.public_files import check_public_header
 from tests.bank.edits import first
 from tests.conftest import first_by_default
 from tests.hub import LoopbackHub
@@ -358,3 +360,35 @@ def test_a_link_that_comes_after_the_check_is_not_sent(
     assert publish_bank(own_bank, "me/bank").commits
     assert SECRET.encode() not in received(hub)
     Bank.from_hub("me/bank")[first(own_bank).id].verify()
+
+
+@pytest.mark.parametrize("key", ["labels", "masks_digest"])
+def test_metadata_in_a_file_of_scores_is_not_published(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "mask_scores.safetensors"
+    save_file({"conv1": np.ones(4, np.float32)}, path, {"format": "np", "base_model_sha256": "0" * 64})
+    check_public_header(path, path.read_bytes())
+    save_file({"conv1": np.ones(4, np.float32)}, path, {key: SECRET})
+    with pytest.raises(FormatError, match=f"metadata that nobody knows .{key}."):
+        check_public_header(path, path.read_bytes())
+
+
+def test_a_path_in_the_place_of_a_mask_is_not_published(hub: LoopbackHub, result: AdaptResult, tmp_path: Path) -> None:
+    path = result.save_pretrained(tmp_path / "model") / "report.json"
+    values = json.loads(path.read_text())
+    masks = [neighbor["masks"] for neighbor in values["neighbors"]]
+    values["neighbors"].append(values["neighbors"][0] | {"masks": f"/home/ada/{SECRET}==".replace("_", "x")})
+    path.write_text(json.dumps(values))
+    load_result(tmp_path / "model").push_to_hub("me/pets")
+    published = json.loads(hub.read_files("me/pets")["report.json"])["neighbors"]
+    assert [neighbor.get("masks") for neighbor in published] == [*masks, None]
+    assert b"home" not in received(hub)
+
+
+def test_an_id_with_a_token_is_not_published(
+    hub: LoopbackHub, own_bank: Bank, result: AdaptResult, tmp_path: Path
+) -> None:
+    publish_bank(own_bank, "me/bank")
+    result.save_pretrained(tmp_path / "model")
+    with pytest.raises(MetaPruneError, match=r"might be a path, an address or a token"):
+        add_entries("me/bank", {"hf_" + "a1" * 17: tmp_path / "model"})
+    assert len(hub.history("me/bank")) == 2  # of which the Hub makes the first

@@ -112,6 +112,15 @@ def test_the_options_of_transformers_hold(folder: Path) -> None:
     assert AutoConfig.from_pretrained(folder, return_unused_kwargs=True, unknown=1)[1] == {"unknown": 1}
 
 
+@pytest.mark.parametrize("index", [{}, {"metadata": {}, "weight_map": {WEIGHT: "../elsewhere.safetensors"}}, []])
+def test_weights_in_several_files_are_refused(folder: Path, index: object) -> None:
+    """Whose index names files, which may lie elsewhere."""
+    (folder / "model.safetensors").rename(folder.parent / "elsewhere.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(FormatError, match="has its weights in several files"):
+        AutoModelForImageClassification.from_pretrained(folder)
+
+
 def test_no_pickle_is_opened(folder: Path, model: MetaPrunedForImageClassification) -> None:
     (folder / WEIGHTS).unlink()
     torch.save(model.state_dict(), folder / "pytorch_model.bin")

@@ -11,6 +11,7 @@ import pytest
 from hf_metaprune import AdaptResult, MetaPruner, load_result
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import FormatError
+from hf_metaprune.reporting.figures import agreement_figure
 from hf_metaprune.reporting.report_files import load_report, report_drawings
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe\u2066\x00"
@@ -142,3 +143,18 @@ def test_a_page_of_a_huge_report_is_short(result: AdaptResult, tmp_path: Path) -
     page = load_result(tmp_path / "model").to_html()
     assert "class 100" in page
     assert len(page) < 300_000
+
+
+def test_a_long_name_of_a_layer_is_drawn_short() -> None:
+    """Sixty names of 4,000 characters took 19 seconds."""
+    picture = agreement_figure({"a" * 4000: {1: 1}, "layer1.0.conv1": {0: 1}}, 2)
+    names = [label.get_text() for label in picture.axes[0].get_yticklabels()]
+    assert names == ["a" * 59 + "…", "layer1.0.conv1"]
+
+
+def test_texts_of_a_config_are_plain_in_a_card(result: AdaptResult, tmp_path: Path) -> None:
+    config = result.model.config
+    config.metrics, config.synsets = {"a\u202e": "b\u2066"}, ["cat\u202e", *[None] * (config.num_labels - 1)]
+    card = (result.save_pretrained(tmp_path / "model") / "README.md").read_text()
+    assert not {"\u202e", "\u2066"} & set(card)
+    assert "cat\N{REPLACEMENT CHARACTER}" in card
