@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import DataError, FormatError, OptionError, reason
 from ..files.names import user_path
-from ..files.reading import check_no_links
+from ..files.reading import check_no_links, check_regular
 from ..files.storage import read_json
 from .limits import MAX_ROWS
 from .pairs import read_pairs
@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 IMAGE_NAMES = ("image", "img", "pixel_values", "picture", "photo", "jpg", "png")
 LABEL_NAMES = ("label", "labels", "fine_label", "class", "target", "category", "cls")
 TRAIN_NAMES = ("train", "training")
+FOREIGN_ERRORS = (ValueError, OSError, LookupError, TypeError, AttributeError, RecursionError)
+"""What `datasets` and pyarrow raise of files that are damaged."""
 NUMBER_DTYPES = frozenset(
     {"bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64"}
 )
@@ -153,7 +155,7 @@ def _load_source(source: str | Path) -> tuple[Any, str]:
         return datasets.load_dataset(str(source)), str(source)
     except DataError:
         raise
-    except (DatasetNotFoundError, FileNotFoundError, ConnectionError, ValueError, OSError) as error:
+    except (DatasetNotFoundError, ConnectionError, *FOREIGN_ERRORS) as error:
         raise DataError(f"{source} cannot be read as a data set: {reason(error)}") from error
     except datasets.exceptions.DatasetGenerationError as error:
         raise DataError(f"{source} is damaged: {reason(error.__cause__ or error)}") from error
@@ -207,18 +209,19 @@ def _check_data_files(path: Path) -> None:
                 raise DataError(f"{file} names a file in another folder: {str(name)[:60]!r}")
 
 
-def _check_links(path: Path) -> None:
-    """Check that no file of a folder is a link, except those of huggingface_hub's cache.
+def _check_regular(path: Path) -> None:
+    """Check that all files of a folder are regular ones, and no links, except those of huggingface_hub's cache.
 
     Raises:
-        DataError: a file is one.
+        DataError: a file is not.
     """
     for file in path.rglob("*"):
-        if file.is_symlink():
-            try:
-                check_no_links(path, file.relative_to(path).as_posix())
-            except FormatError as error:
-                raise DataError(str(error)) from error
+        try:
+            check_no_links(path, file.relative_to(path).as_posix())
+            if not file.is_dir():
+                check_regular(file)
+        except (FormatError, OSError) as error:
+            raise DataError(str(error)) from error
 
 
 def _load_folder(path: Path) -> Any:
@@ -226,11 +229,11 @@ def _load_folder(path: Path) -> Any:
     import datasets
 
     if (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists():
-        _check_links(path)
+        _check_regular(path)
         _check_data_files(path)
         return datasets.load_from_disk(str(path))
     if parquet_files := list(path.rglob("*.parquet")):
-        _check_links(path)
+        _check_regular(path)
         _check_rows(parquet_files)
         return datasets.load_dataset("parquet", data_dir=str(path))
     if any((path / f"metadata.{kind}").exists() for kind in ("csv", "jsonl")) and not _subfolders(path):

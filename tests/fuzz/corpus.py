@@ -7,8 +7,10 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import datasets
 import numpy as np
 import torch
+from PIL import Image
 
 from hf_metaprune import Bank, MetaPruner, TrunkOptions
 from hf_metaprune.data.task import TaskData
@@ -25,7 +27,7 @@ TINY = {"steps": 1, "batch_size": 8, "eval_steps": (0,), "precision": "fp32"}
 
 @dataclass
 class Corpus:
-    """Sound files: `bank`, `model`, `trunk`, `other_base` of transformers, the Hub's ``listed.json``, and scores."""
+    """Sound files: `bank`, `model`, `trunk`, `other_base` of transformers, `photos`, ``listed.json``, and scores."""
 
     root: Path
 
@@ -70,6 +72,10 @@ def make_corpus(root: Path, bank: Path, task_data: TaskData) -> Corpus:
     teaching = Teaching(Bank.open(bank).base, task.train, options, torch.device("cpu"))
     teaching.step()
     save_trunk(teaching.trunk(), root / "trunk")
+    pictures = [Image.new("RGB", (8, 8), color) for color in ("red", "blue") * 3]
+    rows = {"image": pictures, "label": ["a", "b"] * 3}
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
+    datasets.DatasetDict(train=datasets.Dataset.from_dict(rows, features)).save_to_disk(str(root / "photos"))
     return Corpus(root)
 
 

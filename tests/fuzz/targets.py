@@ -32,6 +32,8 @@ from hf_metaprune.bank.repair import recover, repair_index
 from hf_metaprune.bank.search import _ModelCheck
 from hf_metaprune.bank.sketch import unpack_sketch
 from hf_metaprune.bank.validation import check_entry, validate_bank
+from hf_metaprune.data.loading import read_task_data
+from hf_metaprune.data.preprocessing import Preprocessing
 from hf_metaprune.errors import FormatError, HubError, MetaPruneError
 from hf_metaprune.hub.header import read_metadata
 from hf_metaprune.hub.listing import ListedModel
@@ -273,6 +275,11 @@ def read_scores(corpus: Corpus) -> None:
     sum_scores([scores, scores])
 
 
+def read_photos(corpus: Corpus) -> None:
+    """A data set that `datasets` has saved."""
+    read_task_data(corpus.root / "photos", Preprocessing(input_size=(3, 8, 8)))
+
+
 def repair(corpus: Corpus) -> None:
     """What writes into a bank."""
     validate_bank(Bank.open(corpus.bank, strict=False))
@@ -326,6 +333,11 @@ TARGETS = {
             "trunk",
             {"trunk/config.json": mutate_json, "trunk/model.safetensors": mutate_safetensors},
             read_trunk,
+        ),
+        Target(
+            "data set",
+            {f"photos/{name}.json": mutate_json for name in ("dataset_dict", "train/state", "train/dataset_info")},
+            read_photos,
         ),
         Target("scores", {"mask_scores.safetensors": mutate_safetensors}, read_scores),
         Target("report", {"model/report.json": mutate_json}, read_report),

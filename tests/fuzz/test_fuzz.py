@@ -25,6 +25,7 @@ CASES = {
     "base": 70,
     "transformers base": 35,
     "trunk": 40,
+    "data set": 100,
     "scores": 40,
     "report": 100,
     "page": 10,
