@@ -100,7 +100,9 @@ def check_magnitudes(tensors: Mapping[str, torch.Tensor], base: BaseModel) -> No
         if name.endswith("running_mean"):
             variance = base.state[name.removesuffix("mean") + "var"]
             base_magnitude = max(base_magnitude, variance.double().mean().sqrt().item())
-        if not magnitude <= MAX_MAGNITUDE_FACTOR * max(base_magnitude, SMALL_MAGNITUDE):
+        # a variance grows with the square of the weights before it
+        factor = MAX_MAGNITUDE_FACTOR ** (2 if name.endswith("running_var") else 1)
+        if not magnitude <= factor * max(base_magnitude, SMALL_MAGNITUDE):
             raise FormatError(
                 f"tensor {name} is far out: its root mean square is {magnitude:.3g}, the base's {base_magnitude:.3g}"
             )

@@ -39,8 +39,8 @@ def save_checkpoint(teaching: Teaching, path: Path, digest: str) -> None:
     Raises:
         StorageError: the file cannot be written.
     """
-    tensors = {WEIGHT + name: tensor.detach() for name, tensor in teaching.weights.items()}
-    for name, tensor in teaching.weights.items():
+    tensors = {WEIGHT + name: tensor.detach() for name, tensor in teaching.parameters.items()}
+    for name, tensor in teaching.parameters.items():
         for key, value in teaching.optimizer.state.get(tensor, {}).items():
             if torch.is_tensor(value):
                 tensors[f"{MOMENTUM}{key}.{name}"] = value
@@ -65,11 +65,11 @@ def load_checkpoint(teaching: Teaching, path: Path, digest: str) -> bool:
         raise OptionError(f"{path} is of a trunk with other images, options or base: use those, or {advice}")
     try:
         with torch.no_grad():
-            for name, weight in teaching.weights.items():
+            for name, weight in teaching.parameters.items():
                 weight.copy_(tensors.pop(WEIGHT + name))
         for full_name, value in tensors.items():
             key, _, name = full_name.removeprefix(MOMENTUM).partition(".")
-            weight = teaching.weights[name]
+            weight = teaching.parameters[name]
             state = teaching.optimizer.state.setdefault(weight, {})
             state[key] = value if key == "step" else value.to(weight.device).reshape(weight.shape)
         teaching.step_number, teaching.seconds = int(metadata["step"]), float(metadata["seconds"])

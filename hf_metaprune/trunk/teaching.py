@@ -33,6 +33,10 @@ ORDER_IMAGES = 2048
 WARMUP_STEPS, MOMENTUM = 100, 0.9
 PEAK_RATES = {"sgd": 0.2, "adamw": 0.002}
 """Peak learning rates by optimizer."""
+MAX_NORM = 10.0
+"""Largest norm of the gradient; without a limit the first steps may destroy the base's weights."""
+LOSS_SCALE = 20.0
+"""What the loss is multiplied by, because the steps of SGD, but not its weight decay, grow with it."""
 
 
 def activation_order(base: BaseModel, images: ImageSet, device: torch.device, seed: int = 0) -> dict[str, np.ndarray]:
@@ -118,7 +122,6 @@ class Teaching:
         masks = [_mask_at(self.order, ratio) for ratio in options.ratios]
         self.sizes = [_Size(base, mask, masks[0], device) for mask in masks]
         self.teacher = base.whole(["a", "b"]).to(device=device, memory_format=torch.channels_last).eval()
-        self.classifier = base.family.classifier(base.network).to(device)
         largest = slice_state(base.state, base.layers, masks[0])
         own = f"{base.family.classifier_name(base.network)}."
         self.weights = {
@@ -126,13 +129,20 @@ class Teaching:
             for name, tensor in largest.items()
             if tensor.is_floating_point() and not is_statistic(name) and not name.startswith(own)
         }
-        matrices, vectors = ([t for t in self.weights.values() if (t.ndim > 1) == big] for big in (True, False))
+        width = base.family.classifier(base.network).in_features
+        self.decoders = {f"decoder.{i}.weight": torch.eye(width) for i in range(len(masks))}
+        self.decoders |= {f"decoder.{i}.bias": torch.zeros(width) for i in range(len(masks))}
+        self.decoders = {name: tensor.to(device).requires_grad_() for name, tensor in self.decoders.items()}
+        """For each size an affine map of its features to those of the base, of which most channels may be removed."""
+        self.parameters = self.weights | self.decoders
+        matrices, vectors = ([t for t in self.parameters.values() if (t.ndim > 1) == big] for big in (True, False))
         groups = [{"params": matrices, "weight_decay": options.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
         self.optimizer = _make_optimizer(groups, options, base.family.recipe.optimizer)
         self.step_number, self.seconds = 0, 0.0
+        self.orders: dict[int, np.ndarray] = {}
 
     def step(self) -> float:
-        """Take one step, and return the loss of the smallest size."""
+        """Take one step, and return the loss of the smallest size, in units of the variance of the base's features."""
         start, options, step = time.perf_counter(), self.options, self.step_number
         (step_seed,) = np.random.SeedSequence([self.seed, step]).generate_state(1)
         generator = torch.Generator().manual_seed(int(step_seed))
@@ -147,11 +157,15 @@ class Teaching:
             size.model.train()
             with autocast(self.device, options.precision):
                 features = size.features(self.weights, pixels).float()
-            loss_tensor = self._loss(features, targets)
-            loss_tensor.backward()
-            loss = loss_tensor.item()
+            number = self.sizes.index(size)
+            decoder = (self.decoders[f"decoder.{number}.{part}"] for part in ("weight", "bias"))
+            features = F.linear(features, *decoder)
+            distance = (features - targets).square().mean() / targets.var(0).mean().clamp(min=1e-12)
+            distance.mul(LOSS_SCALE).backward()
+            loss = distance.item()
         if not math.isfinite(loss):
             raise DataError(f"the loss is {loss} at step {step + 1}: use a smaller lr")
+        nn.utils.clip_grad_norm_(self.parameters.values(), MAX_NORM)
         self.optimizer.step()
         self.step_number += 1
         self.seconds += time.perf_counter() - start
@@ -162,8 +176,8 @@ class Teaching:
         n, batch = len(self.images), min(self.options.batch_size, len(self.images))
         first = step * batch
         passes = range(first // n, (first + batch - 1) // n + 1)
-        orders = [np.random.default_rng([self.seed, number]).permutation(n) for number in passes]
-        rows = np.concatenate(orders)[first - passes[0] * n :][:batch]
+        self.orders = {number: self._order(number) for number in passes}
+        rows = np.concatenate(list(self.orders.values()))[first - passes[0] * n :][:batch]
         images, _ = self.images.__getitems__(rows)
         pixels = augment(self.images.preprocessing.normalize(images.to(self.device)), generator)
         if torch.rand((), generator=generator) < self.options.mixup:
@@ -171,19 +185,20 @@ class Teaching:
             pixels = weights * pixels + (1 - weights) * pixels[torch.randperm(len(pixels), generator=generator)]
         return pixels.contiguous(memory_format=torch.channels_last)
 
+    def _order(self, number: int) -> np.ndarray:
+        """Return the order of the images in a pass over them, int64 (images,)."""
+        is_known = number in self.orders
+        return (
+            self.orders[number]
+            if is_known
+            else np.random.default_rng([self.seed, number]).permutation(len(self.images))
+        )
+
     def _sizes_of_step(self, generator: torch.Generator) -> list[_Size]:
         """Return the largest size, random ones between, and the smallest (the sandwich rule of Yu & Huang, 2019)."""
         middle = self.sizes[1:-1]
         chosen = torch.randperm(len(middle), generator=generator)[: self.options.random_sizes].tolist()
         return list(dict.fromkeys([self.sizes[0], *(middle[i] for i in chosen), self.sizes[-1]]))
-
-    def _loss(self, features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Return how far features are from the base's, and the base's classifier's answers to them from its own."""
-        o = self.options
-        logits, target_logits = (self.classifier(f).div(o.temperature).log_softmax(1) for f in (features, targets))
-        divergence = F.kl_div(logits, target_logits, log_target=True, reduction="batchmean") * o.temperature**2
-        distance = (features - targets).square().mean() / targets.var(0).mean().clamp(min=1e-12)
-        return divergence + o.feature_weight * distance
 
     def trunk(self) -> Trunk:
         """Return the trunk as it is now, with statistics of its own for each ratio."""

@@ -87,7 +87,7 @@ def test_units_that_the_trunk_lacks_are_those_of_the_base(trunk: Trunk) -> None:
 
 
 def test_teaching_brings_the_sizes_nearer_to_the_base(base: BaseModel, images: ImageSet) -> None:
-    options = replace(OPTIONS, steps=100, lr=0.02, feature_weight=1.0)
+    options = replace(OPTIONS, steps=100, lr=0.02)
     teaching = Teaching(base, images, options, CPU)
     losses = [teaching.step() for _ in range(options.steps)]
     assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
