@@ -13,6 +13,8 @@ from .options import check, current_names, given_options, option, option_fields,
 OPTIMIZERS = ("sgd", "adamw")
 VOTED = ("mvp", "smsp")
 """Strategies that need neighbors."""
+BASELINE = "no-bank"
+"""The strategy that models of a bank are compared with."""
 BY_VOTE = {"strategy": VOTED}
 
 
@@ -72,6 +74,10 @@ class TrainingOptions:
         None, "Mixup: both parameters of its Beta distribution; 0: no mixup.", low=0.0, high=100.0, fallback=0.0
     )
     label_smoothing: float = option(0.0, "Label smoothing.", low=0.0, high=0.999)
+    distill_weight: float = option(
+        1.0, "Weight of the loss of photos without labels, beside that of the labeled images.", low=0.0, high=1000.0
+    )
+    distill_temperature: float = option(2.0, "Temperature of the base's answers to them.", low=0.1, high=100.0)
     clip_norm: float = option(0.0, "Largest norm of the gradient; 0: no clipping.", low=0.0)
     freeze_stem: bool | None = option(None, "Do not train the layers before the first prunable layer.", fallback=False)
     flip: bool = option(True, "Mirror images at random.")
@@ -137,14 +143,14 @@ class TrunkOptions:
 
     Example:
         >>> TrunkOptions(steps=5000).ratios
-        (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
+        (0.5, 0.7, 0.8, 0.9, 0.95)
     """
 
     panel: ClassVar[str] = "Trunk"
     by_recipe: ClassVar[bool] = False
 
     ratios: tuple[float, ...] = option(
-        (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95), "Ratios of the sizes that are taught, from the largest size on."
+        (0.5, 0.7, 0.8, 0.9, 0.95), "Ratios of the sizes that are taught, from the largest size on."
     )
     steps: int = option(20_000, "Optimizer steps.", low=1, high=10_000_000)
     batch_size: int = option(128, "Images per step.", low=2, high=65536)
@@ -152,10 +158,6 @@ class TrunkOptions:
         None, "Peak learning rate; if left out 0.2 of SGD, or 0.002 of AdamW for transformers.", low=0.0, high=100.0
     )
     random_sizes: int = option(1, "Random sizes per step, beside the largest and the smallest.", low=0, high=100)
-    temperature: float = option(4.0, "Temperature of the base's logits.", low=0.1, high=100.0)
-    feature_weight: float = option(
-        20.0, "Weight of the features' squared error beside the logits' divergence.", low=0.0
-    )
     mixup: float = option(0.0, "Share of steps in which pairs of images are mixed.", low=0.0, high=1.0)
     weight_decay: float = option(5e-4, "Weight decay of matrices and filters.", low=0.0, high=1.0)
     precision: str = option("auto", "Arithmetic of forward passes.", choices=("auto", "fp32", "bf16"))
@@ -233,8 +235,9 @@ class AdaptOptions:
 
     strategy: str = option(
         "mvp",
-        "Source of the mask: mvp, a vote of masks; smsp, a vote of score masks; no-bank, the base; random, chance.",
-        choices=("mvp", "smsp", "no-bank", "random"),
+        "Source of the mask: mvp, a vote of masks; smsp, a vote of score masks; trunk, the trunk of the bank; no-bank, "
+        "the base; random, chance.",
+        choices=("mvp", "smsp", "trunk", "no-bank", "random"),
     )
     preset: str = option(
         "default",
@@ -302,9 +305,10 @@ class AdaptOptions:
     )
     weights: str | None = option(
         None,
-        "First weights of the units: neighbors, their average where one has the unit; base, those of the base; auto, "
-        "neighbors if they hold enough of the units that stay, as the recipe says, else base.",
-        choices=("auto", "neighbors", "base"),
+        "First weights of the units: neighbors, their average where one has the unit, else the base's; base, those of "
+        "the base; trunk, those of the bank's trunk; auto, neighbors if they hold enough of the units that stay, as "
+        "the recipe says, else base.",
+        choices=("auto", "neighbors", "base", "trunk"),
         only=BY_VOTE,
     )
     head: str | None = option(
@@ -313,8 +317,12 @@ class AdaptOptions:
         "where they know a class; auto, ridge with the neighbors' rows as the prior; random.",
         choices=("auto", "ridge", "stitched", "random"),
     )
-    recalibrate: bool | None = option(
-        None, "Compute batch norm statistics from the task's images, before and after training."
+    statistics: str | None = option(
+        None,
+        "Batch norm statistics. own: those of the first weights, fixed in training; new: those of the task's images, "
+        "before and after training; moving: own, then the averages of the training; auto: before training those that "
+        "suit a classifier in closed form best, after it new ones; a trunk's own ones stay fixed.",
+        choices=("auto", "own", "new", "moving"),
     )
     leep_samples: int = option(100, "Images that LEEP looks at.", low=2, high=1_000_000, only=BY_VOTE)
     evaluation_share: float = option(

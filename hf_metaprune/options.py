@@ -12,9 +12,13 @@ from .errors import OptionError
 
 T = TypeVar("T")
 
-FORMER_OPTIONS = {"neighbours": "neighbors", "normalise": "normalize"}
+FORMER_OPTIONS = {"neighbours": "neighbors", "normalise": "normalize", "recalibrate": "statistics"}
 """Names of options in earlier versions; they still work, with a warning."""
-FORMER_VALUES = {("weights", "neighbours"): "neighbors"}
+FORMER_VALUES: dict[tuple[str, str | bool], str] = {
+    ("weights", "neighbours"): "neighbors",
+    ("statistics", True): "new",
+    ("statistics", False): "moving",
+}
 """Values of options in earlier versions; they still work, with a warning."""
 
 
@@ -132,7 +136,7 @@ def current_names(changes: Mapping[str, Any]) -> dict[str, Any]:
             warnings.warn(f"option {name!r} is called {current!r} now", FutureWarning, stacklevel=4)
         if current in current_changes:
             raise OptionError(f"{name!r} and {current!r} are the same option: pass one of them")
-        if isinstance(value, str) and (current, value) in FORMER_VALUES:
+        if isinstance(value, (str, bool)) and (current, value) in FORMER_VALUES:
             warnings.warn(
                 f"{current}={value!r} is called {FORMER_VALUES[current, value]!r} now", FutureWarning, stacklevel=4
             )

@@ -20,7 +20,7 @@ class SizeOverrides(TypedDict, total=False):
 class AdaptOverrides(SizeOverrides, total=False):
     """Fields of `AdaptOptions`."""
 
-    strategy: Literal["mvp", "smsp", "no-bank", "random"] | None
+    strategy: Literal["mvp", "smsp", "trunk", "no-bank", "random"] | None
     preset: Literal["default", "paper"] | None
     prune_stem: bool | None
     neighbors: int | None
@@ -31,9 +31,9 @@ class AdaptOverrides(SizeOverrides, total=False):
     weighted: bool | None
     normalize: Literal["layer", "global", "none"] | None
     activations: float | None
-    weights: Literal["auto", "neighbors", "base"] | None
+    weights: Literal["auto", "neighbors", "base", "trunk"] | None
     head: Literal["auto", "ridge", "stitched", "random"] | None
-    recalibrate: bool | None
+    statistics: Literal["auto", "own", "new", "moving"] | None
     leep_samples: int | None
     evaluation_share: float | None
     compare: bool | None
@@ -58,6 +58,8 @@ class TrainingOverrides(TypedDict, total=False):
     ema: float | None
     mixup: float | None
     label_smoothing: float | None
+    distill_weight: float | None
+    distill_temperature: float | None
     clip_norm: float | None
     freeze_stem: bool | None
     flip: bool | None

@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .adapt.classifier import make_head
+from .adapt.job import Job, chosen_ratio, needed_trunk, prepare_job
 from .adapt.measuring import measure
-from .adapt.plan import Plan, json_values, resolve_options
+from .adapt.normalization import final_statistics, set_first_statistics
+from .adapt.plan import Plan, resolve_options
 from .adapt.retrieval import find_voters
 from .adapt.strategies import STRATEGIES, first_model, note_unheld
+from .adapt.teacher import make_soft_labels
 from .adapt.voters import Voters
 from .bank.bank import Bank, open_bank
-from .config import NOT_SWEPT, VOTED, AdaptOptions, TrainingOptions, check_ratio, merge_options
-from .data.loading import read_task_data
-from .data.task import TaskData
-from .errors import BankError, DataError, OptionError
-from .options import unused_options
+from .config import BASELINE, NOT_SWEPT, VOTED, AdaptOptions, TrainingOptions, check_ratio, merge_options
+from .errors import OptionError
 from .result import AdaptResult
-from .similarity import Neighbor, Query, get_similarity
-from .sizing.fitting import check_bounds, check_reachable, is_even, make_budget, select_mask
+from .similarity import Neighbor, Query
+from .sizing.fitting import check_reachable, is_even, select_mask
 from .sizing.inputs import AdaptInputs
-from .sizing.order import layer_exceptions
-from .text import quantity
 from .training.hardware import pick_device
 from .training.loop import Callback, fine_tune
 from .training.record import RunRecord
-from .training.statistics import recalibrate
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -38,22 +34,8 @@ if TYPE_CHECKING:
     from .bank.bank import OpenOptions
     from .overrides import Overrides, SizeOverrides
 
-log = logging.getLogger(__name__)
-
-BASELINE = "no-bank"
 SHARED = frozenset({"steps", "batch_size", "flip", "shift", "precision", "eval_steps"})
 """Training options that hold for what a model is compared with, too; the others are its own recipe's."""
-
-
-@dataclass(frozen=True)
-class _Job:
-    """The checked options and the images of one call."""
-
-    data: TaskData
-    options: AdaptOptions
-    training: TrainingOptions
-    given: dict[str, Any]
-    record: RunRecord
 
 
 class MetaPruner:
@@ -131,6 +113,7 @@ class MetaPruner:
         options: AdaptOptions | None = None,
         training: TrainingOptions | None = None,
         *,
+        unlabeled: Any = None,
         callbacks: Sequence[Callback] = (),
         progress: bool = False,
         **changes: Unpack[Overrides],
@@ -142,6 +125,8 @@ class MetaPruner:
                 list of (image, label), or a `TaskData`.
             options: how neighbors are found and vote. The recipe for the task's size decides open options.
             training: how the model is fine-tuned. The recipe decides open options here, too.
+            unlabeled: photos like those, without labels: a folder, a ``datasets.Dataset`` or a list. The whole base,
+                which knows the classes from the labeled images, teaches the model on them.
             callbacks: called after each step and each evaluation.
             progress: show progress bars.
             changes: single fields of `AdaptOptions` and `TrainingOptions`, which win over `options` and `training`.
@@ -157,13 +142,13 @@ class MetaPruner:
             result = pruner.adapt("photos", by="leep", neighbors=2)
             print(result.report.headline())
         """
-        job = self._prepare(dataset, merge_options(options, training, changes), progress)
+        job = prepare_job(self.bank, dataset, merge_options(options, training, changes), unlabeled, progress)
         result = self.make(self._plan(job, progress), callbacks=callbacks, progress=progress)
         if job.options.compare:
             shared_options = {name: getattr(job.training, name) for name in SHARED}
             baseline = replace(
                 job,
-                options=replace(job.options, strategy=BASELINE, preset="default", head=None, recalibrate=None),
+                options=replace(job.options, strategy=BASELINE, preset="default", head=None, statistics=None),
                 training=TrainingOptions(**shared_options),
                 record=RunRecord(),
             )
@@ -177,6 +162,7 @@ class MetaPruner:
         options: AdaptOptions | None = None,
         training: TrainingOptions | None = None,
         *,
+        unlabeled: Any = None,
         progress: bool = False,
         **changes: Unpack[Overrides],
     ) -> Plan:
@@ -186,6 +172,7 @@ class MetaPruner:
             dataset: images and labels, see `adapt`.
             options: how neighbors are found and vote.
             training: how models are fine-tuned.
+            unlabeled: photos without labels, see `adapt`.
             progress: show progress bars.
             changes: single fields of `AdaptOptions` (but for `compare`) and `TrainingOptions`.
 
@@ -203,7 +190,7 @@ class MetaPruner:
         settings = merge_options(options, training, changes)
         if settings[0].compare:
             raise OptionError("compare is not for a plan: make one with strategy='no-bank', and compare the results")
-        return self._plan(self._prepare(dataset, settings, progress), progress, any_size=True)
+        return self._plan(prepare_job(self.bank, dataset, settings, unlabeled, progress), progress, any_size=True)
 
     def nearest(self, query: Query, options: AdaptOptions) -> list[Neighbor]:
         """Return the entries that would vote, nearest first; see `find_voters`.
@@ -233,6 +220,7 @@ class MetaPruner:
         options: AdaptOptions | None = None,
         training: TrainingOptions | None = None,
         *,
+        unlabeled: Any = None,
         progress: bool = False,
         **changes: Unpack[Overrides],
     ) -> list[AdaptResult]:
@@ -243,6 +231,7 @@ class MetaPruner:
             ratios: shares of units to remove, in (0, 1), one per model.
             options: how neighbors are found and vote.
             training: how models are fine-tuned.
+            unlabeled: photos without labels, see `adapt`.
             progress: show progress bars.
             changes: single fields of `AdaptOptions` (but for a ratio, a budget and `compare`) and `TrainingOptions`.
 
@@ -263,38 +252,19 @@ class MetaPruner:
             raise OptionError(f"{sizes_given[0]} is not for a sweep: pass ratios=(0.5, 0.9), one per model")
         ratios = _checked_ratios(ratios)
         options = replace(options, ratio=ratios[0])
-        job = self._prepare(dataset, (options, training, given), progress)
+        job = prepare_job(self.bank, dataset, (options, training, given), unlabeled, progress)
         if not len(job.data.evaluation):
             raise OptionError("a sweep compares accuracies: it needs an evaluation_share above 0, or a test split")
         plan = self._plan(job, progress, any_size=True)
         return [self.make(plan, progress=progress, ratio=ratio) for ratio in ratios]
 
-    def _prepare(
-        self, dataset: Any, settings: tuple[AdaptOptions, TrainingOptions, dict[str, Any]], progress: bool
-    ) -> _Job:
-        """Check the options, as `merge_options` returns them, and read the data: all that can fail before long work."""
-        record = RunRecord()
-        options, training, given = settings
-        if options.by is not None:
-            get_similarity(options.by)
-        pick_device(options.device)
-        self._check_bank(options)
-        with record.timed("read images"):
-            data = self._read(dataset, options, progress)
-        if options.compare and not len(data.evaluation):
-            raise OptionError("compare=True needs images to measure on: an evaluation_share above 0, or a test split")
-        for closed_options in resolve_options(options, training, data.images_per_class, self.bank.base.family.recipe):
-            for sentence in unused_options(given, closed_options):
-                log.warning(sentence)
-        return _Job(data, options, training, json_values(given), record)
-
-    def _plan(self, job: _Job, progress: bool, any_size: bool = False) -> Plan:
+    def _plan(self, job: Job, progress: bool, any_size: bool = False) -> Plan:
         """Find neighbors, and let them vote."""
         base, data, record = self.bank.base, job.data, job.record.copy()
         record.notes += self.bank.skip_reasons.values()
         options, training = resolve_options(job.options, job.training, data.images_per_class, base.family.recipe)
-        ratio = self._ratio(options) if is_even(options) and not any_size else None
-        inputs = AdaptInputs(base, data.task, data.train, options, ratio, pick_device(options.device))
+        ratio = chosen_ratio(self.bank, options) if is_even(options) and not any_size else None
+        inputs = AdaptInputs(base, data.task, data.train, options, ratio, pick_device(options.device), job.photos)
         check_reachable(inputs)
         voters = Voters()
         with record.metered():
@@ -305,9 +275,14 @@ class MetaPruner:
                         self.bank.strict, record,
                     )  # fmt: skip
                     voters = find_voters(self.bank, query, options)
+            voters = replace(voters, trunk=needed_trunk(self.bank, options))
             with record.timed("vote and average"):
                 order = STRATEGIES[options.strategy](inputs, voters, record)
-        return Plan(data, training, inputs, voters, order, record, job.given)
+            soft_labels = None
+            if job.photos is not None:
+                with record.timed("ask the base about photos without labels"):
+                    soft_labels = make_soft_labels(inputs, job.photos, data.evaluation, record)
+        return Plan(data, training, inputs, voters, order, record, job.given, soft_labels)
 
     def make(
         self, plan: Plan, *, callbacks: Sequence[Callback] = (), progress: bool = False, **size: Unpack[SizeOverrides]
@@ -336,19 +311,26 @@ class MetaPruner:
         device = inputs.device
         with record.metered():
             with record.timed("vote and average"):
-                mask, ratio = select_mask(inputs, plan.order, self._ratio(options), record.note)
+                mask, ratio = select_mask(inputs, plan.order, chosen_ratio(self.bank, options), record.note)
                 if options.strategy in VOTED:
                     note_unheld(inputs, plan.voters, mask, record)
                 model = first_model(inputs, plan.voters, mask, plan.order.scores, ratio)
-            with record.timed("recalibrate and set the classifier"):
-                n_forwarded = recalibrate(model, data.train, device, seed=options.seed) if options.recalibrate else 0
+            with record.timed("set the statistics and the classifier"):
+                statistics, n_forwarded = set_first_statistics(model, inputs, record)
                 head = make_head(options.head or "auto", model, data.train, data.task, plan.voters.entries, device)
             training, start = plan.training_at(ratio), time.perf_counter()
             training_result = fine_tune(
-                model, data.train, training, evaluation=data.evaluation if len(data.evaluation) else None,
-                device=device, seed=options.seed, callbacks=callbacks, statistics=bool(options.recalibrate),
+                model,
+                data.train,
+                training,
+                evaluation=data.evaluation if len(data.evaluation) else None,
+                device=device,
+                seed=options.seed,
+                callbacks=callbacks,
+                statistics=final_statistics(str(options.statistics), statistics, plan.voters.trunk is not None),
+                soft_labels=plan.soft_labels,
                 progress=progress,
-            )  # fmt: skip
+            )
             record.seconds["fine-tune"] = training_result.seconds
             record.seconds["evaluate"] = time.perf_counter() - start - training_result.seconds
         n_forwarded += len(data.train) if options.head != "random" else 0
@@ -356,48 +338,6 @@ class MetaPruner:
             model, plan, training, training_result, head=head, bank=self.bank.reference(), n_forwarded=n_forwarded
         )
         return AdaptResult(model, self.bank.base.preprocessing, report, device, mistakes)
-
-    def _check_bank(self, options: AdaptOptions) -> None:
-        is_vote = options.strategy in VOTED
-        if is_vote and not len(self.bank):
-            raise BankError(f"{self.bank.title}: there is no entry that could vote: {self.bank.empty_hint}")
-        if options.neighbors is not None and is_vote and options.neighbors > len(self.bank):
-            has = f"{self.bank.title} has only {quantity(len(self.bank), 'entry', 'entries')}"
-            raise BankError(f"neighbors={options.neighbors}, but {has}")
-        if options.compare and options.strategy == BASELINE:
-            raise OptionError(f"compare=True compares with strategy {BASELINE!r}, which was chosen already")
-        check_bounds(options)
-        self._ratio(options)
-        layer_exceptions(
-            options.layer_ratios, self.bank.base.layers_with(options.prune_stem)
-        )  # the base is loaded and checked now, too
-
-    def _ratio(self, options: AdaptOptions) -> float | None:
-        """Return the ratio of the options, or else the bank's own; None if there is a budget instead."""
-        if options.ratio is not None or make_budget(options):
-            return options.ratio
-        if self.bank.default_ratio is None:
-            raise BankError(f"{self.bank.title} names no default ratio: pass ratio= (--ratio)")
-        return self.bank.default_ratio
-
-    def _read(self, dataset: Any, options: AdaptOptions, progress: bool) -> TaskData:
-        if isinstance(dataset, TaskData):
-            if dataset.train.preprocessing != self.bank.base.preprocessing:
-                raise DataError(
-                    f"the data was read for {dataset.train.preprocessing}, and the bank's base wants "
-                    f"{self.bank.base.preprocessing}: read it with read_task_data(source, bank.base.preprocessing)"
-                )
-            return dataset
-        return read_task_data(
-            dataset,
-            self.bank.base.preprocessing,
-            image_column=options.image_column,
-            label_column=options.label_column,
-            synsets=options.synsets,
-            evaluation_share=options.evaluation_share,
-            seed=options.seed,
-            progress=progress,
-        )
 
 
 def _checked_ratios(ratios: Any) -> tuple[float, ...]:

@@ -169,7 +169,7 @@ def run_base(bank: Bank, data: TaskData, seed: int) -> dict[str, Any]:
     make_head("ridge", model, data.train, data.task, [], device)
     seconds, training = time.perf_counter() - began, usual_training(bank, data, "mvp", 1.0)
     result = fine_tune(
-        model, data.train, training, evaluation=data.evaluation, device=device, seed=seed, statistics=True
+        model, data.train, training, evaluation=data.evaluation, device=device, seed=seed, statistics="new"
     )
     phases = {"set the classifier": seconds, "fine-tune": result.seconds}
     return {"accuracy": result.accuracy_at_step, "flops": result.flops, "phases": phases} | size(model, data)

@@ -25,6 +25,7 @@ from hf_metaprune import MetaPruner
 from hf_metaprune.data.images import ImageSet
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.training import loop as training
+from hf_metaprune.training import statistics
 
 COUNTS = (250, 500, 1000, 2500)
 """From how many images statistics are taken, at most."""
@@ -36,7 +37,7 @@ def measured(task: TaskData, accuracies: list[float]) -> Any:
     def recalibrate(model: Any, images: ImageSet, device: torch.device, *, seed: int = 0) -> int:
         accuracies[:] = [training.accuracy(model, task.evaluation, device)]  # the last call, at the end, is what stays
         for count in COUNTS:
-            with patch.object(training, "STATISTICS_IMAGES", count):
+            with patch.object(statistics, "STATISTICS_IMAGES", count):
                 true_recalibrate(model, images, device, seed=seed)
             accuracies.append(training.accuracy(model, task.evaluation, device))
         return true_recalibrate(model, images, device, seed=seed)

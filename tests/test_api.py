@@ -52,7 +52,7 @@ def test_every_public_name_is_on_the_page() -> None:
 
 INTERNAL = {
     "Plan": {"with_size"},
-    "AdaptReport": {"skipped_summary", "learning_curves", "public_copy", "with_baseline"},
+    "AdaptReport": {"training_data", "skipped_summary", "learning_curves", "public_copy", "with_baseline"},
     "SearchOptions": {"first_owners"},
     "Bank": {"from_base"},
     "Entry": {"owner", "reference", "open_weights", "row", "from_row"},
@@ -60,7 +60,7 @@ INTERNAL = {
     "MetaPrunedForImageClassification": {"from_pretrained", "place_outputs", "freeze_stem"},
     "Mask": {"with_whole_layers", "positions_in"},
     "ScoreMask": {"with_ones_for", "reconciled", "normalized"},
-    "ImageSet": {"stratified"},
+    "ImageSet": {"stratified", "joined"},
     "Preprocessing": {"from_config", "from_processor", "to_config"},
     "RunRecord": {"timed", "metered", "copy"},
 }

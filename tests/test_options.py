@@ -32,7 +32,7 @@ def test_options_reach_the_work(pruner: MetaPruner, target: TaskData) -> None:
     assert len(pruner.adapt(target, **(FAST | {"neighbors": 1})).report.neighbors) == 1
     paper = pruner.adapt(target, steps=3, preset="paper", batch_size=16).report
     assert paper.head == "random"
-    assert (paper.options["ema"], paper.options["recalibrate"], paper.options["vote"]) == (0.0, False, "sample")
+    assert (paper.options["ema"], paper.options["statistics"], paper.options["vote"]) == (0.0, "moving", "sample")
     assert pruner.adapt(target, steps=3, preset="paper", head="ridge").report.head.startswith("ridge")
     assert pruner.adapt(target, **FAST, weighted=True).report.options["weighted"] is True
     baseline = pruner.adapt(target, **FAST, strategy="no-bank").report

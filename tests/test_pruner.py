@@ -67,7 +67,8 @@ def test_the_main_job(pruner: MetaPruner, target: TaskData) -> None:
     assert report.training_flops > 30 * 16 * report.macs * 2
     images, entries = report.train_images, len(pruner.bank)
     assert report.retrieval_flops == entries * images * 2 * report.macs  # all entries are as wide as the result
-    assert report.preparation_flops == images * 2 * (report.base_macs + 2 * report.macs)
+    # activations and statistics of the base; new statistics, features with each of three, and for the classifier
+    assert report.preparation_flops == images * 2 * (2 * report.base_macs + 5 * report.macs)
     assert set(report.seconds) >= {"find neighbors", "vote and average", "fine-tune"}
     assert report.options["steps"] == 30
     assert report.versions["torch"] == torch.__version__
@@ -101,7 +102,7 @@ def test_the_same_seed_gives_the_same_model(pruner: MetaPruner, target: TaskData
 
 
 def test_one_neighbor_votes_for_itself_whole(pruner: MetaPruner, target: TaskData) -> None:
-    start = {"steps": 0, "neighbors": 1, "recalibrate": False, "head": "random", "eval_steps": ()}
+    start = {"steps": 0, "neighbors": 1, "statistics": "moving", "head": "random", "eval_steps": ()}
     result = pruner.adapt(target, **start)
     entry = pruner.bank[result.report.neighbors[0]["id"]]
     own, state = entry.load_model().network.state_dict(), result.model.network.state_dict()

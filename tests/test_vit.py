@@ -155,7 +155,7 @@ def test_scores_that_contradict_an_entry_do_not_overrule_its_mask(
 
 @pytest.mark.slow
 def test_weights_come_from_neighbors_or_from_the_base(pruner: MetaPruner, target: TaskData) -> None:
-    still = FAST | {"steps": 0, "recalibrate": False, "strategy": "smsp", "ratio": 0.5}
+    still = FAST | {"steps": 0, "statistics": "moving", "strategy": "smsp", "ratio": 0.5}
     models = {w: pruner.adapt(target, **still, weights=w).model for w in ("neighbors", "base")}
     units = models["base"].mask()["blocks.0.mlp"]
     name = "blocks.0.mlp.fc1.weight"

@@ -159,7 +159,7 @@ def make_head(
     features = extract_features(model, images, device)
     if not torch.isfinite(features).all():
         raise DataError(
-            "the sub-network's features of the images are not finite: choose other neighbors, or recalibrate"
+            "the sub-network's features of the images are not finite: choose other neighbors, or statistics='new'"
         )
     name = model.architecture.classifier_name(model.network)
     rows, biases, counts = (None, None, [0] * len(task.labels))

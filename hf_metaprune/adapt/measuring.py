@@ -101,10 +101,12 @@ def _make_report(
         accuracy=float((predictions == targets).mean()) if len(targets) else math.nan,
         evaluated_on=data.evaluation_split,
         accuracy_at_step=result.accuracy_at_step,
+        baselines=_teacher_curve(plan),
         accuracy_per_class={label: float(a) for label, a in zip(labels, accuracy_per_class, strict=True)},
         confusion=confusion.tolist(),
         labels=list(labels),
         train_images=len(data.train),
+        unlabeled_images=len(plan.soft_labels.images) if plan.soft_labels is not None else 0,
         test_images=len(data.evaluation),
         source=public_name(data.source),
         strategy=inputs.options.strategy,
@@ -136,6 +138,13 @@ def _make_report(
         device=str(device),
         notes=record.notes,
     )
+
+
+def _teacher_curve(plan: Plan) -> dict[str, dict[int, float]]:
+    """Return the learning curve of the base that taught the model, by its name; nothing if none was measured."""
+    if plan.soft_labels is None or math.isnan(plan.soft_labels.teacher_accuracy):
+        return {}
+    return {"the whole base, untrained": {0: plan.soft_labels.teacher_accuracy}}
 
 
 def _note_result(record: RunRecord, logits: torch.Tensor, latency_ms: float, max_latency_ms: float | None) -> None:

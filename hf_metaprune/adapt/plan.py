@@ -19,6 +19,7 @@ from ..sizing.fitting import check_bounds, make_sizing
 from ..sizing.inputs import AdaptInputs
 from ..sizing.order import Order
 from ..training.record import RunRecord
+from ..training.soft_labels import SoftLabels
 from .recipes import preset_values, scaled_learning_rate
 from .voters import Voters
 
@@ -53,6 +54,8 @@ class Plan:
     """The notes, times and costs so far."""
     given: dict[str, Any] = field(default_factory=dict)
     """The options that the user has set, by name, as JSON values."""
+    soft_labels: SoftLabels | None = None
+    """The base's answers to the images without labels, if there are any."""
 
     @property
     def options(self) -> AdaptOptions:

@@ -109,6 +109,15 @@ def order_by_activation(inputs: AdaptInputs, voters: Voters, record: RunRecord) 
     return Order.from_scores(scores.normalized("layer"))
 
 
+def order_by_trunk(inputs: AdaptInputs, voters: Voters, record: RunRecord) -> Order:
+    """Return the order of the bank's trunk, in which its sub-networks were taught."""
+    assert voters.trunk is not None  # it was checked before
+    ranks = {name: np.empty(len(units)) for name, units in voters.trunk.order.items()}
+    for name, units in voters.trunk.order.items():
+        ranks[name][units] = np.arange(len(units), 0, -1) / len(units)
+    return Order.from_scores(ScoreMask(ranks))
+
+
 def random_order(inputs: AdaptInputs, voters: Voters, record: RunRecord) -> Order:
     """Return a random order (MVP, Section 5.2)."""
     rng = np.random.default_rng(inputs.options.seed)
@@ -128,11 +137,12 @@ def _kept_counts(sizes: dict[str, int], ratio: float) -> dict[str, int]:
 STRATEGIES: dict[str, Strategy] = {
     "mvp": order_by_votes,
     "smsp": order_by_score_sum,
+    "trunk": order_by_trunk,
     "no-bank": order_by_activation,
     "random": random_order,
 }
 """The strategies by name."""
-METHOD_NAMES = {"mvp": "mvp", "smsp": "smsp", "no-bank": "activation", "random": "random"}
+METHOD_NAMES = {"mvp": "mvp", "smsp": "smsp", "trunk": "trunk", "no-bank": "activation", "random": "random"}
 """The name of each strategy in a model's config."""
 
 
@@ -142,19 +152,23 @@ def starts_from_neighbors(inputs: AdaptInputs, voters: Voters, mask: Mask) -> bo
     With ``weights="auto"`` they are if the neighbors hold enough of the units that stay.
     """
     o = inputs.options
-    if o.strategy not in VOTED or o.weights == "base":
+    if o.strategy not in VOTED or o.weights in ("base", "trunk"):
         return False
     least_held = inputs.base.family.recipe.min_held_share * mask.n_kept
     return o.weights == "neighbors" or (mask & voters.held_units(inputs.sizes)).n_kept >= least_held
 
 
 def first_weights(inputs: AdaptInputs, voters: Voters, mask: Mask) -> dict[str, torch.Tensor]:
-    """Return the sliced weights to start from, without the classifier: the neighbors' mean, or the base's weights."""
-    base = inputs.base
+    """Return the sliced weights to start from, without the classifier.
+
+    They are the neighbors' mean. Units that no neighbor holds, or all, have the trunk's weights, or the base's.
+    """
+    base, trunk = inputs.base, voters.trunk
     head = base.family.classifier_name(base.network)
+    state = base.state if trunk is None else trunk.whole_state(mask.ratio)
     if starts_from_neighbors(inputs, voters, mask):
-        return average_weights(voters.entries, mask, base.state, inputs.layers, [f"{head}.weight", f"{head}.bias"])
-    return slice_state({n: t for n, t in base.state.items() if not n.startswith(f"{head}.")}, inputs.layers, mask)
+        return average_weights(voters.entries, mask, state, inputs.layers, [f"{head}.weight", f"{head}.bias"])
+    return slice_state({n: t for n, t in state.items() if not n.startswith(f"{head}.")}, inputs.layers, mask)
 
 
 def first_model(
@@ -190,6 +204,7 @@ def note_unheld(inputs: AdaptInputs, voters: Voters, mask: Mask, record: RunReco
     n_unheld = (mask - voters.held_units(inputs.sizes)).n_kept
     if n_unheld:
         which = "they start" if starts_from_neighbors(inputs, voters, mask) else "all start"
+        whose = "base's" if voters.trunk is None else "trunk's"
         record.note(
-            f"{n_unheld} of the {mask.n_kept} units that stay are held by no neighbor: {which} with the base's weights"
+            f"{n_unheld} of the {mask.n_kept} units that stay are held by no neighbor: {which} with the {whose} weights"
         )

@@ -1,4 +1,4 @@
-"""The voters: the entries that vote."""
+"""The voters: the entries that vote, and the trunk of their bank."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ..bank.entry import Entry
 from ..masks.mask import Mask
 from ..similarity import Neighbor
+from ..trunk.trunk import Trunk
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class Voters:
     """The entries that have a score but do not vote, nearest first."""
     vote_weights: tuple[float, ...] | None = None
     """The weight of each neighbor's vote; None: all count the same."""
+    trunk: Trunk | None = None
+    """The bank's trunk, if units may start with its weights."""
 
     @property
     def entries(self) -> list[Entry]:

@@ -9,8 +9,9 @@ from typing import Any
 
 from ..adapt.classifier import make_head
 from ..adapt.plan import Plan
+from ..config import BASELINE
 from ..models.slicing import count_parameters
-from ..pruner import BASELINE, MetaPruner
+from ..pruner import MetaPruner
 from ..training.forward import accuracy
 from ..training.hardware import pick_device
 from ..training.loop import Callback

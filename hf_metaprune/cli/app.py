@@ -108,6 +108,10 @@ def adapt(
     html: Annotated[
         bool, typer.Option("--report", help="Also write report.html: one page with figures, which works offline.")
     ] = False,
+    unlabeled: Annotated[
+        Path | None,
+        typer.Option(help="Photos without labels (a folder or parquet), on which the base teaches the model."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace the folder if it exists.")] = False,
     revision: BankRevision = None,
     strict: Strict = None,
@@ -139,7 +143,7 @@ def adapt(
     else:
         pruner = MetaPruner.from_hub(bank, revision=revision, strict=strict)
     check_writable(out_dir, overwrite=overwrite and MODEL_FILES, need=pruner.bank.base_bytes)
-    result = pruner.adapt(data, progress=show_progress(), **options)
+    result = pruner.adapt(data, unlabeled=unlabeled, progress=show_progress(), **options)
     result.save_pretrained(out_dir, dtype=dtype, overwrite=overwrite, html=html)
     if as_json:
         print_json(result.report.to_dict() | {"out": str(out_dir)})

@@ -36,6 +36,10 @@ def sweep(
     ratios: Annotated[
         str, typer.Option(help="Shares of units to remove, separated by commas; each gives one model.")
     ] = "0.5,0.7,0.8,0.9,0.95",
+    unlabeled: Annotated[
+        Path | None,
+        typer.Option(help="Photos without labels (a folder or parquet), on which the base teaches the model."),
+    ] = None,
     revision: BankRevision = None,
     as_json: Json = False,
     **options: Any,
@@ -50,7 +54,7 @@ def sweep(
     ratio_values = _parse_ratios(ratios)
     pruner = MetaPruner.from_hub(bank, revision=revision)
     check_writable(out_dir, need=len(ratio_values) * pruner.bank.base_bytes)
-    results = pruner.sweep(data, ratio_values, progress=show_progress(), **options)
+    results = pruner.sweep(data, ratio_values, unlabeled=unlabeled, progress=show_progress(), **options)
     reports = [result.report for result in results]
     with new_folder(out_dir) as work:
         for ratio, result in zip(ratio_values, results, strict=True):
@@ -96,8 +100,9 @@ def export(
 ) -> None:
     """Write an adapted model for devices without PyTorch, and check that it gives the same results."""
     check_folder(model)  # before what takes seconds to import
+    from ..data.photos import read_photos
     from ..errors import StorageError
-    from ..export import export_onnx, export_openvino, read_examples
+    from ..export import MAX_CALIBRATION_IMAGES, export_onnx, export_openvino
     from ..result import load_result
 
     if to not in FORMATS:
@@ -107,7 +112,11 @@ def export(
     if path.exists() and not overwrite:
         raise StorageError(f"{path} exists: pass --overwrite, or another --out")
     adapted_model = load_result(model, "cpu")
-    examples = read_examples(images, adapted_model.preprocessing, show_progress()) if images is not None else None
+    examples = None
+    if images is not None:
+        examples = read_photos(
+            images, adapted_model.preprocessing, limit=MAX_CALIBRATION_IMAGES, progress=show_progress()
+        )
     if to == "onnx":
         result = export_onnx(adapted_model.model, adapted_model.preprocessing, path, images=examples, int8=int8)
     else:

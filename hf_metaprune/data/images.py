@@ -129,6 +129,11 @@ class ImageSet(torch.utils.data.Dataset):
         index = torch.as_tensor(rows)
         return self.images[index], self.targets[index]
 
+    def joined(self, other: ImageSet) -> ImageSet:
+        """Return the images of both sets, those of this one first."""
+        images, targets = torch.cat([self.images, other.images]), torch.cat([self.targets, other.targets])
+        return ImageSet(images, targets, self.preprocessing, [*self.skipped_images, *other.skipped_images])
+
     def subset(self, rows: Sequence[int] | np.ndarray | torch.Tensor) -> ImageSet:
         """Return the images at `rows`, in that order.
 

@@ -50,8 +50,8 @@ def read_splits(source: Any, image_column: str | None, label_column: str | None)
 
     folders: list[Path] | None = None  # what somebody has loaded is not looked at twice
     if isinstance(source, (str, Path)):
-        folders = _image_folders(source)
-        source, name = _load_source(source)
+        folders = image_folders(source)
+        source, name = load_source(source)
     elif _are_paths(source):
         folders = [user_path(p).parent for p in source]
         source, name = _load_parquet([user_path(p) for p in source]), Path(source[0]).stem
@@ -105,7 +105,7 @@ def _own_name(dataset: Any) -> str:
     return name if name and name not in ("parquet", "imagefolder", "arrow", "generator", "json", "csv") else "unnamed"
 
 
-def _image_folders(source: str | Path) -> list[Path]:
+def image_folders(source: str | Path) -> list[Path]:
     """Return the folders that may hold images which the rows of a data set name by their paths."""
     from datasets.config import HF_DATASETS_CACHE
     from huggingface_hub.constants import HF_HUB_CACHE
@@ -118,7 +118,7 @@ def _image_folders(source: str | Path) -> list[Path]:
     return [Path(HF_DATASETS_CACHE), Path(HF_HUB_CACHE)]
 
 
-def _check_place(image: Any, folders: Sequence[Path]) -> Any:
+def check_place(image: Any, folders: Sequence[Path]) -> Any:
     """Check that an image which is given by its path is in one of the folders, and return the image.
 
     Strangers may have written the path.
@@ -134,7 +134,7 @@ def _check_place(image: Any, folders: Sequence[Path]) -> Any:
     return image
 
 
-def _load_source(source: str | Path) -> tuple[Any, str]:
+def load_source(source: str | Path) -> tuple[Any, str]:
     """Load the splits at a path or of a Hub id, as a DatasetDict or our own, and return them with their name."""
     import datasets
     from datasets.exceptions import DatasetNotFoundError
@@ -344,7 +344,7 @@ def _read_columns(
 
     def fetch(i: int) -> Any:
         value = dataset[i][image]
-        return value if folders is None else _check_place(value, folders)
+        return value if folders is None else check_place(value, folders)
 
     return Split(fetch, labels, names, describe)
 

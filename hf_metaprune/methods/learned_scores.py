@@ -133,7 +133,7 @@ class LearnedScorePruning(Method[LearnedScoreOptions]):
         with_scores = self._train(job, model, steps, 0, callbacks=[training], learnable=training.learnable)
         training.learnable.fold()
         n_done = len(with_scores.losses)
-        without_scores = self._train(job, model, o.steps - n_done, n_done, statistics=True)
+        without_scores = self._train(job, model, o.steps - n_done, n_done, statistics="new")
         model.score_mask = self.scores(training)
         return model, with_scores + without_scores
 

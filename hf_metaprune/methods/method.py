@@ -156,7 +156,7 @@ def fine_tune_by_sgd(
         device=job.device,
         seed=job.seed,
         callbacks=callbacks,
-        statistics=True,
+        statistics="new",
         progress=job.progress,
     )
 

@@ -187,7 +187,7 @@ class ModelCard(Card):
         report = self.report
         if not report.test_images:
             return [self._stated_accuracy()]
-        training_data = f"Learnt from {report.train_images} images of {escape_markdown(report.source)}."
+        training_data = f"Learnt from {report.training_data}."
         lines = [f"Accuracy {escape_markdown(report.headline())}. {training_data}{self._precision()}"]
         rows = [
             [escape_markdown(label), f"{share:.1%}"]

@@ -124,6 +124,8 @@ def summary(report: AdaptReport) -> Iterator[str]:
         nearest = "nearest task" if n_voters == 1 else f"{n_voters} nearest tasks"
         help_text = f", with the help of the {nearest} in the bank" if n_voters else ", without a bank"
         images, seconds = quantity(report.train_images, "image"), sum(report.seconds.values())
+        if report.unlabeled_images:
+            images += f" and {quantity(report.unlabeled_images, 'photo')} without labels"
         yield f"It was made from {images} in {seconds:.0f} s{help_text}."
 
 
@@ -295,12 +297,16 @@ def command(report: AdaptReport) -> str:
         "BANK": None if repo else report.bank.get("name"),
         "DATA": None if is_repo_id(source) else source,
     }
+    if report.unlabeled_images:
+        places["PHOTOS"] = quantity(report.unlabeled_images, "photo") + " without labels"
     comments = [f"# {place}: your copy of {' '.join(str(name).split())}" for place, name in places.items() if name]
     words = ["hf-metaprune", "adapt", str(repo or "BANK"), source if is_repo_id(source) else "DATA", "--out", "MODEL"]
     if repo and report.bank.get("revision"):
         words += ["--revision", str(report.bank["revision"])]
     for name in [name for name in report.given if name in OPTION_NAMES]:
         words += _flag(name, report.given[name])
+    if report.unlabeled_images:
+        words += ["--unlabeled", "PHOTOS"]
     if "seed" not in report.given:
         words += ["--seed", str(report.seed)]
     line = " ".join(shlex.quote(" ".join(word.split())) for word in words)

@@ -46,7 +46,7 @@ PATH_PATTERN = re.compile(rf"[/\\~=]|{TOKEN}")
 """What is in paths, addresses, settings and tokens, and in no text of a report."""
 ENTRY_PATH_PATTERN = re.compile(r"\.|tasks(/[a-z0-9][a-z0-9._-]*){1,2}")
 SHOWN_OPTIONS = (
-    *("neighbors", "by", "vote", "head", "recalibrate"),
+    *("neighbors", "by", "vote", "head", "statistics"),
     *("steps", "batch_size", "lr", "warmup_steps", "ema", "freeze_stem"),
 )
 """Options that a report shows; `options` has them all."""
@@ -85,6 +85,8 @@ class AdaptReport:
     """The classes, in the order of the classifier's rows."""
     train_images: int = 0
     """Images that the model learnt from."""
+    unlabeled_images: int = 0
+    """Images without labels that the base taught the model on."""
     test_images: int = 0
     """Images that the accuracy was measured on."""
     source: str = ""
@@ -166,6 +168,14 @@ class AdaptReport:
         return f"{quantity(n, 'image')} could not be read, and {'was' if n == 1 else 'were'} left out" if n else ""
 
     @property
+    def training_data(self) -> str:
+        """What the model learnt from, in words, escaped for Markdown."""
+        text = f"{quantity(self.train_images, 'image')} of {escape_markdown(self.source)}"
+        if self.unlabeled_images:
+            text += f", and from the base's answers to {quantity(self.unlabeled_images, 'photo')} without labels"
+        return text
+
+    @property
     def learning_curves(self) -> dict[str, dict[int, float]]:
         """Accuracy by step of this model, and of the models that it was compared with."""
         return {"this model": self.accuracy_at_step, **self.baselines}
@@ -209,7 +219,7 @@ class AdaptReport:
         Returns:
             Markdown with tables. Names that come from others are escaped.
         """
-        learnt_from = f"Learnt from {self.train_images} images of {escape_markdown(self.source)}."
+        learnt_from = f"Learnt from {self.training_data}."
         parts = [
             [f"# {len(self.labels)} classes: {', '.join(escape_markdown(label) for label in self.labels[:8])}"],
             [f"Accuracy {escape_markdown(self.headline())}. {learnt_from}"],

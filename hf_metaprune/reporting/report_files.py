@@ -17,7 +17,7 @@ from ..files.counts import Counts
 from ..files.layout import REPORT
 from ..files.storage import read_json, write_bytes, write_json
 from ..masks.mask import MAX_LAYERS
-from ..options import FORMER_OPTIONS
+from ..options import FORMER_OPTIONS, FORMER_VALUES
 from .figures import MAX_CONFUSION, MAX_DRAWN_LAYERS, MAX_DRAWN_VOTERS, agreement_figure, confusion_figure, curve_figure
 from .model_card import ModelCard
 from .report import FORMER_NAMES, AdaptReport
@@ -86,6 +86,8 @@ def load_report(path: Path) -> AdaptReport:
         _check_counts(known_values)
         for key in {"options", "given"} & set(known_values):
             known_values[key] = {FORMER_OPTIONS.get(name, name): value for name, value in known_values[key].items()}
+            if isinstance(value := known_values[key].get("statistics"), bool):
+                known_values[key]["statistics"] = FORMER_VALUES["statistics", value]
         report = AdaptReport(**known_values)
         report.accuracy_at_step = _by_number(report.accuracy_at_step)
         report.baselines = {name: _by_number(steps) for name, steps in report.baselines.items()}

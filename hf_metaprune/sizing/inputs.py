@@ -30,6 +30,13 @@ class AdaptInputs:
     """The share of units to remove in every layer; None if a budget or other options decide the sizes."""
     device: torch.device
     """Where models run."""
+    photos: ImageSet | None = None
+    """Images of the target task without labels, if there are any."""
+
+    @cached_property
+    def all_images(self) -> ImageSet:
+        """The training images, and the images without labels."""
+        return self.images if self.photos is None else self.images.joined(self.photos)
 
     @cached_property
     def layers(self) -> list[PrunableLayer]:

@@ -25,7 +25,8 @@ from ..sizing.cost_model import count_flops
 from .forward import accuracy
 from .hardware import autocast, pick_device
 from .learnable_scores import LearnableScores
-from .statistics import recalibrate
+from .soft_labels import SoftLabels
+from .statistics import batch_norms, recalibrate
 
 
 @dataclass
@@ -186,7 +187,8 @@ def fine_tune(
     seed: int = 0,
     callbacks: Sequence[Callback] = (),
     learnable: LearnableScores | None = None,
-    statistics: bool = False,
+    statistics: str = "moving",
+    soft_labels: SoftLabels | None = None,
     progress: bool = False,
 ) -> TrainingResult:
     """Train a model in place.
@@ -203,8 +205,11 @@ def fine_tune(
         seed: seed of batches and augmentation.
         callbacks: are called after each step and each evaluation.
         learnable: scores to train together with the weights.
-        statistics: whether to estimate batch norm statistics again in the end. Those of the training are averages over
-            earlier weights, and do not belong to the averaged weights.
+        statistics: the batch norm statistics of the model in the end. "moving" are the moving averages of the training,
+            which belong to earlier weights, and not to averaged ones. "new" are estimated again in the end. "fixed" are
+            those from before the training, which trains with them, too.
+        soft_labels: images without labels to train on, too, each step with `batch_size` of them, or as many as there
+            are. Their loss counts ``options.distill_weight`` times that of the labeled images.
         progress: whether to show a progress bar.
 
     Returns:
@@ -217,7 +222,9 @@ def fine_tune(
     if not len(train):
         raise DataError("there is no image to train on: give at least one image per class")
     options = options.closed()
-    run = _Run(model, train, options, evaluation, device or pick_device(), seed, callbacks, learnable, statistics)
+    run = _Run(
+        model, train, options, evaluation, device or pick_device(), seed, callbacks, learnable, statistics, soft_labels
+    )
     for step in tqdm(range(options.steps), desc="fine-tuning", disable=not progress, leave=False):
         run.step(step)
         if run.state.stop:
@@ -238,11 +245,12 @@ class _Run:
         seed: int,
         callbacks: Sequence[Callback],
         learnable: LearnableScores | None = None,
-        statistics: bool = False,
+        statistics: str = "moving",
+        soft_labels: SoftLabels | None = None,
     ) -> None:
         self.model, self.train, self.options, self.evaluation = model, train, options, evaluation
         self.device, self.callbacks, self.learnable = device, callbacks, learnable
-        self.seed, self.statistics = seed, statistics
+        self.seed, self.statistics, self.soft_labels = seed, statistics, soft_labels
         self.accelerator = Accelerator(device_placement=False)
         model.to(device=device, memory_format=torch.channels_last)
         self.trainable = {p: p.requires_grad for p in model.parameters()}
@@ -252,7 +260,9 @@ class _Run:
         if learnable is not None:
             self._add_learnable_scores(learnable)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda s: lr_factor(s, options))
+        self.all_images = train.joined(soft_labels.images) if soft_labels else train
         self.rows = batch_rows(len(train), options.batch_size, seed)
+        self.soft_rows = batch_rows(len(soft_labels.images), options.batch_size, seed + 2) if soft_labels else None
         self.generator = torch.Generator().manual_seed(seed)
         self.mixup_rng = np.random.default_rng(seed + 1)
         # The average copies buffers: batch norm statistics are moving averages already, and averaged indices of kept
@@ -282,13 +292,21 @@ class _Run:
         self.model.train()
         if self.options.freeze_stem:
             self.model.freeze_stem()
+        for norm in batch_norms(self.model) if self.statistics == "fixed" else ():
+            norm.eval()
 
     def _next_batch(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return this process's part of the next batch: float32 (batch, 3, h, w) and int64 (batch,)."""
-        rows = next(self.rows)
-        rows = rows[self.accelerator.process_index :: self.accelerator.num_processes]
-        images, targets = self.train.__getitems__(rows)
-        x = self.train.preprocessing.normalize(images.to(self.device))
+        return self._pixels(self.train, self._own_share(next(self.rows)))
+
+    def _own_share(self, rows: np.ndarray) -> np.ndarray:
+        """Return this process's part of the rows of a batch."""
+        return rows[self.accelerator.process_index :: self.accelerator.num_processes]
+
+    def _pixels(self, images: ImageSet, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return augmented images, float32 (rows, 3, h, w), and their targets, int64 (rows,)."""
+        batch, targets = images.__getitems__(rows)
+        x = images.preprocessing.normalize(batch.to(self.device))
         x = augment(x, self.generator, self.options.flip, self.options.shift)
         return x.contiguous(memory_format=torch.channels_last), targets.to(self.device)
 
@@ -299,22 +317,33 @@ class _Run:
             weight = float(self.mixup_rng.beta(self.options.mixup, self.options.mixup))
             order = torch.randperm(len(x), generator=self.generator).to(self.device)
             x, mixed_targets = weight * x + (1.0 - weight) * x[order], targets[order]
+        soft_rows = self._own_share(next(self.soft_rows)) if self.soft_rows is not None else None
+        n_labeled = len(x)
+        if soft_rows is not None and self.soft_labels is not None:
+            x = torch.cat([x, self._pixels(self.soft_labels.images, soft_rows)[0]])
         with autocast(self.device, self.options.precision):
-            logits = self.parallel(x).logits
-        loss = F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
+            logits = self.parallel(x).logits.float()
+        logits, soft_logits = logits[:n_labeled], logits[n_labeled:]
+        loss = F.cross_entropy(logits, targets, label_smoothing=smoothing)
         if weight < 1.0:
-            mixed_loss = F.cross_entropy(logits.float(), mixed_targets, label_smoothing=smoothing)
+            mixed_loss = F.cross_entropy(logits, mixed_targets, label_smoothing=smoothing)
             loss = weight * loss + (1 - weight) * mixed_loss
+        if soft_rows is not None and self.soft_labels is not None:
+            soft_loss = self.soft_labels.loss(soft_logits, torch.as_tensor(soft_rows), self.options.distill_temperature)
+            loss = loss + self.options.distill_weight * soft_loss
         return loss if self.learnable is None else loss + self.learnable.penalty()
 
     def _count_flops(self, x: torch.Tensor) -> None:
-        """Add a step's images and FLOPs to the result."""
+        """Add a step's images, of which `x` are labeled, and FLOPs to the result."""
         params = sum(p.numel() for p in self.model.parameters())
         if params != self.counted_params:  # a callback has pruned the model
             self.flops_per_image = count_flops(self.model, x[:1], bool(self.options.freeze_stem))[1]
             self.counted_params = params
-        self.result.images += len(x) * self.accelerator.num_processes
-        self.result.flops += self.flops_per_image * len(x) * self.accelerator.num_processes
+        n_images = len(x) * self.accelerator.num_processes
+        if self.soft_labels is not None:
+            n_images += min(self.options.batch_size, len(self.soft_labels.images))
+        self.result.images += n_images
+        self.result.flops += self.flops_per_image * n_images
 
     def step(self, step: int) -> None:
         """Train for one step, then call the callbacks, then evaluate if it is time."""
@@ -349,7 +378,7 @@ class _Run:
         model: Any = self.average.module if self.average is not None else self.model
         with (
             self.learnable.temporarily_folded() if self.learnable is not None else contextlib.nullcontext(),
-            self._final_statistics(model) if self.statistics and step else contextlib.nullcontext(),
+            self._final_statistics(model) if self.statistics == "new" and step else contextlib.nullcontext(),
         ):
             self.state.accuracy = accuracy(model, self.evaluation, self.device, self.options.precision)
         self.result.accuracy_at_step[step] = self.state.accuracy
@@ -366,7 +395,7 @@ class _Run:
     def _final_statistics(self, model: MetaPrunedForImageClassification) -> Iterator[None]:
         """Give a model, inside the block, the batch norm statistics that it would have if training ended now."""
         saved_buffers = {name: value.clone() for name, value in model.named_buffers()}
-        recalibrate(model, self.train, self.device, seed=self.seed)
+        recalibrate(model, self.all_images, self.device, seed=self.seed)
         yield
         for name, value in saved_buffers.items():
             model.get_buffer(name).copy_(value)
@@ -374,10 +403,10 @@ class _Run:
     def _renew_statistics(self) -> None:
         """Estimate the model's batch norm statistics again for good, and count the work as training."""
         start = time.perf_counter()
-        images = recalibrate(self.model, self.train, self.device, seed=self.seed)
+        images = recalibrate(self.model, self.all_images, self.device, seed=self.seed)
         self.result.flops += images * count_flops(self.model, self.train.images[:1])[0]
         self.result.seconds += time.perf_counter() - start
-        self.statistics = False  # the last evaluation needs no other statistics
+        self.statistics = "moving"  # the last evaluation needs no other statistics
 
     def finish(self) -> TrainingResult:
         """Leave the model as `fine_tune` promises it, and return the result."""
@@ -388,7 +417,7 @@ class _Run:
             for name, value in self.model.named_buffers():
                 if value.is_floating_point():
                     self.model.get_buffer(name).copy_(self.accelerator.reduce(value, "mean"))
-        if self.state.step and self.statistics:
+        if self.state.step and self.statistics == "new":
             self._renew_statistics()
         if self.state.step and self.state.step not in self.result.accuracy_at_step:
             self._evaluate(self.state.step)

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 
 from ..data.images import ImageSet
 from ..models.modeling import MetaPrunedForImageClassification
+from ..models.slicing import STATISTICS, is_statistic
 from .forward import EVAL_BATCH, forward
 
 STATISTICS_IMAGES = 500
 """Largest number of images for batch norm statistics. Each image gives one value per place of a feature map."""
+
+
+def batch_norms(model: nn.Module) -> list[nn.BatchNorm2d]:
+    """Return the batch norms of a model."""
+    return [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
 
 
 @torch.no_grad()
@@ -36,7 +43,7 @@ def recalibrate(
     Returns:
         The number of images that were passed forward; 0 if the model has no batch norm.
     """
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    norms = batch_norms(model)
     if not norms:
         model.to(device).eval()
         return 0
@@ -57,3 +64,49 @@ def recalibrate(
         norm.momentum = momentum
     model.eval()
     return len(order)
+
+
+def read_statistics(model: MetaPrunedForImageClassification) -> dict[str, torch.Tensor]:
+    """Return copies of a model's batch norm statistics by name, on the CPU; none if it has no batch norm."""
+    state = model.network.state_dict()
+    return {name: tensor.detach().cpu().clone() for name, tensor in state.items() if is_statistic(name)}
+
+
+def set_statistics(model: MetaPrunedForImageClassification, statistics: Mapping[str, torch.Tensor]) -> None:
+    """Replace a model's batch norm statistics, in place.
+
+    Args:
+        model: the model.
+        statistics: float (units,) by name, see `read_statistics`.
+    """
+    for name, tensor in statistics.items():
+        model.network.get_buffer(name).copy_(tensor)
+
+
+def transferred_statistics(
+    new: Mapping[str, torch.Tensor], base_new: Mapping[str, torch.Tensor], base_own: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Return the statistics that a sub-network would have on the images that its base was trained on.
+
+    The statistics of a few images of a few classes differ from those of all images, in a sub-network as in the base.
+    What the base shows of that difference, whose own statistics are known, is undone in the sub-network:
+    ``mean = m - s / s_base (m_base - m_own)`` and ``variance = s^2 s_own^2 / s_base^2``, where m and s are means and
+    standard deviations of the images' activations.
+
+    Args:
+        new: the sub-network's statistics of some images: float (units,) by name.
+        base_new: the base's of the same images and units.
+        base_own: the base's own of the same units.
+
+    Returns:
+        The statistics by name.
+    """
+    mean_end, variance_end = STATISTICS
+    transferred = {}
+    for mean_name in (name for name in new if name.endswith(mean_end)):
+        variance_name = mean_name.removesuffix(mean_end) + variance_end
+        variance, base_variance = new[variance_name], base_new[variance_name].clamp(min=1e-12)
+        shift = (variance / base_variance).sqrt() * (base_new[mean_name] - base_own[mean_name])
+        transferred[mean_name] = new[mean_name] - shift
+        transferred[variance_name] = variance * base_own[variance_name] / base_variance
+    return transferred

@@ -27,7 +27,7 @@ from hf_metaprune.data.images import open_image
 from hf_metaprune.data.preprocessing import Preprocessing
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import DataError, MissingPackageError, OptionError, StorageError
-from hf_metaprune.export import PROGRAM, export_onnx, export_openvino, read_examples
+from hf_metaprune.export import PROGRAM, export_onnx, export_openvino
 from hf_metaprune.export import onnx as onnx_export
 from hf_metaprune.export.checking import example_pixels
 from hf_metaprune.export.onnx import onnx_bytes
@@ -220,18 +220,6 @@ def test_the_example_needs_neither_this_library_nor_torch(
     assert len((PROGRAM).read_text().splitlines()) <= 30
 
 
-def test_examples_may_be_parquet_as_the_data_of_a_task(adapted: AdaptResult, tmp_path: Path) -> None:
-    data = REPO / "space" / "examples" / "unseen_five"
-    for source in (data, data / "test.parquet"):
-        images = read_examples(source, adapted.preprocessing)
-        assert len(images) >= 50
-        assert images.images.shape[1:] == (3, 32, 32)
-    (tmp_path / "stray.parquet").write_bytes(b"no data")
-    for name in "ab":
-        Image.new("RGB", (40, 40)).save(tmp_path / f"{name}.png")
-    assert len(read_examples(tmp_path, adapted.preprocessing)) == 2
-
-
 @pytest.mark.slow
 def test_what_cannot_be_exported_is_refused_in_words(
     adapted: AdaptResult,
@@ -243,10 +231,6 @@ def test_what_cannot_be_exported_is_refused_in_words(
 ) -> None:
     with pytest.raises(OptionError, match="int8 needs some images"):
         export_onnx(adapted.model, adapted.preprocessing, tmp_path / "x.onnx", int8=True)
-    with pytest.raises(DataError, match="holds no image"):
-        read_examples(tmp_path, adapted.preprocessing)
-    with pytest.raises(DataError, match="no such file or folder"):
-        read_examples(tmp_path / "nowhere", adapted.preprocessing)
     for arguments, message in (([], "exists: pass --overwrite"), (["--to", "tflite"], "must be one of onnx, openvino")):
         cli(str(folder), *arguments, code=1)
         assert message in capsys.readouterr().err

@@ -144,7 +144,7 @@ def test_the_command_makes_it_again(result: AdaptResult) -> None:
     report = AdaptReport(source="me/photos", seed=7, bank={"repo_id": "me/bank", "revision": "abc"})
     report.given = {
         "steps": 5,
-        "recalibrate": False,
+        "statistics": "moving",
         "eval_steps": [0, 2],
         "synsets": ["a.n.01", None],
     }
@@ -152,8 +152,8 @@ def test_the_command_makes_it_again(result: AdaptResult) -> None:
     install, line = command(report).splitlines()
     assert install == "pip install hf-metaprune==1.2.3"
     assert line == (
-        "hf-metaprune adapt me/bank me/photos --out MODEL --revision abc --steps 5 --no-recalibrate --eval-steps 0,2 "
-        "--synsets a.n.01, --seed 7"
+        "hf-metaprune adapt me/bank me/photos --out MODEL --revision abc --steps 5 --statistics moving "
+        "--eval-steps 0,2 --synsets a.n.01, --seed 7"
     )
     mine = command(result.report).splitlines()
     assert mine[1].startswith("# BANK: your copy of ")

@@ -121,7 +121,7 @@ def test_batch_norm_statistics_are_those_of_the_last_weights(
     """The moving averages of a short training lag far behind its weights, and know nothing of averaged weights."""
     plan = options(ema=0.95, steps=20, lr=0.02)
     plain = fine_tune(deepcopy(model), task_data.train, plan, device=CPU)
-    result = fine_tune(model, task_data.train, plan, evaluation=task_data.evaluation, device=CPU, statistics=True)
+    result = fine_tune(model, task_data.train, plan, evaluation=task_data.evaluation, device=CPU, statistics="new")
     assert result.accuracy_at_step[20] == training.accuracy(model, task_data.evaluation, CPU)
     images = len(task_data.train)
     assert result.flops - plain.flops == images * count_flops(model, task_data.train.images[:1])[0]
@@ -138,7 +138,7 @@ def test_an_accuracy_on_the_way_is_that_of_a_training_which_ends_there(
     def run(steps: int, eval_steps: tuple[int, ...]) -> tuple[dict[int, float], torch.Tensor]:
         plan = options(ema=ema, steps=steps, eval_steps=eval_steps, lr=0.02, schedule="constant")
         one, evaluation = deepcopy(model), task_data.evaluation
-        result = fine_tune(one, task_data.train, plan, evaluation=evaluation, device=CPU, statistics=True)
+        result = fine_tune(one, task_data.train, plan, evaluation=evaluation, device=CPU, statistics="new")
         return result.accuracy_at_step, weights(one)
 
     (short, _), (long, watched), (_, alone) = run(6, ()), run(20, (6,)), run(20, ())

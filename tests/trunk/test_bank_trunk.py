@@ -10,18 +10,19 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 
 from hf_metaprune import Bank, MetaPruner
-from hf_metaprune.bank import trunks
+from hf_metaprune.bank import entry_checks, trunks
 from hf_metaprune.bank.factory import copy_subset
 from hf_metaprune.bank.trunks import teach_bank
 from hf_metaprune.bank.validation import validate_bank
 from hf_metaprune.config import TrunkOptions
 from hf_metaprune.data.task import TaskData
-from hf_metaprune.errors import FormatError, LockedError, MetaPruneError, OptionError
+from hf_metaprune.errors import BankError, FormatError, LockedError, MetaPruneError, OptionError
 from hf_metaprune.trunk import Teaching, Trunk
 
 OPTIONS = TrunkOptions(ratios=(0.5, 0.7, 0.9), steps=4, batch_size=8, lr=0.01, precision="fp32")
@@ -30,6 +31,12 @@ CPU = torch.device("cpu")
 
 def teach(bank: Bank, data: TaskData, options: TrunkOptions = OPTIONS) -> Trunk:
     return teach_bank(bank, data.train, options, device=CPU)
+
+
+def check_within(factor: float, trunk: Trunk, place: str) -> None:
+    """`check_trunk` with another limit."""
+    with mock.patch.object(entry_checks, "MAX_MAGNITUDE_FACTOR", factor):
+        entry_checks.check_trunk(trunk, place)
 
 
 def same(one: Trunk, other: Trunk) -> bool:
@@ -139,10 +146,51 @@ def test_a_trunk_has_one_place(own_bank: Bank, value: object) -> None:
         Bank.open(own_bank.root)
 
 
-def test_weights_that_ran_away_do_not_replace_a_trunk(own_bank: Bank, task_data: TaskData) -> None:
+def test_weights_that_ran_away_do_not_replace_a_trunk(
+    own_bank: Bank, task_data: TaskData, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trunk = teach(own_bank, task_data)
+    monkeypatch.setattr(trunks, "check_trunk", lambda trunk, place: check_within(1.0001, trunk, place))
     with pytest.raises(MetaPruneError, match=r"is not stored, use a smaller lr|the loss is"):
-        teach(own_bank, task_data, replace(OPTIONS, lr=50.0))
+        teach(own_bank, task_data, replace(OPTIONS, lr=0.2))
     kept = Bank.open(own_bank.root).trunk
     assert kept is not None
     assert same(kept, trunk)
+
+
+def test_a_model_starts_from_the_trunk(own_bank: Bank, task_data: TaskData) -> None:
+    trunk = teach(own_bank, task_data)
+    task, start = task_data.select((0, 1, 2)), {"steps": 0, "strategy": "trunk", "statistics": "own"}
+    result = MetaPruner(own_bank).adapt(task, ratio=0.7, **start)
+    config = result.model.config
+    assert config.mask() == trunk.mask(0.7)
+    assert config.method == result.report.strategy == "trunk"
+    expected = trunk.slice(config).network.state_dict()
+    classifier = own_bank.base.family.classifier_name(own_bank.base.network)
+    for name, tensor in result.model.network.state_dict().items():
+        assert name.startswith(classifier) or torch.equal(tensor, expected[name]), name
+    assert result.report.neighbors == []
+    sweep = MetaPruner(own_bank).sweep(task, (0.5, 0.9), **start)
+    assert [model.model.config.mask() for model in sweep] == [trunk.mask(0.5), trunk.mask(0.9)]
+
+
+def test_units_that_no_neighbor_holds_start_with_the_trunks_weights(own_bank: Bank, task_data: TaskData) -> None:
+    trunk = teach(own_bank, task_data)
+    task = task_data.select((0, 1, 2))
+    options = {"steps": 0, "weights": "trunk", "statistics": "own", "neighbors": 2, "by": "leep"}
+    result = MetaPruner(own_bank).adapt(task, ratio=0.7, **options)
+    expected = trunk.slice(result.model.config).network.state_dict()
+    name = next(name for name in expected if name.endswith("conv2.weight"))
+    assert torch.equal(result.model.network.state_dict()[name], expected[name])
+    assert len(result.report.neighbors) == 2
+
+
+def test_what_a_trunk_cannot_do_is_said_before_any_work(own_bank: Bank, task_data: TaskData) -> None:
+    pruner, task = MetaPruner(own_bank), task_data.select((0, 1))
+    with pytest.raises(BankError, match="has no trunk: make one with `hf-metaprune bank trunk`"):
+        pruner.adapt(task, strategy="trunk")
+    teach(own_bank, task_data)
+    with pytest.raises(OptionError, match=r"holds sub-networks of ratio 0.5 and above"):
+        pruner.adapt(task, strategy="trunk", ratio=0.4)
+    with pytest.raises(OptionError, match="prune_stem=True is not for a trunk"):
+        pruner.adapt(task, strategy="trunk", prune_stem=True)

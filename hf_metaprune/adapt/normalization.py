@@ -1,0 +1,91 @@
+"""The choice of a sub-network's batch norm statistics before its training."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from ..models.modeling import MetaPrunedForImageClassification
+from ..models.slicing import is_statistic, slice_state
+from ..sizing.cost_model import count_flops
+from ..sizing.inputs import AdaptInputs
+from ..training.forward import extract_features
+from ..training.record import RunRecord
+from ..training.statistics import (
+    read_statistics,
+    recalibrate,
+    set_statistics,
+    transferred_statistics,
+)
+from .classifier import ridge_head
+
+LEAST_GAIN = 0.03
+"""The share by which the error must fall for statistics to replace those that the weights came with."""
+
+
+def set_first_statistics(
+    model: MetaPrunedForImageClassification, inputs: AdaptInputs, record: RunRecord
+) -> tuple[str, int]:
+    """Give a sub-network the batch norm statistics to start with, in place.
+
+    With ``statistics="auto"`` these are the statistics that its weights came with (*own*), unless those of the task's
+    images (*new*) or `transferred_statistics` have a leave-one-out error (see `LinearHead.error`) that is lower by
+    `LEAST_GAIN`.
+
+    Args:
+        model: the sub-network.
+        inputs: the base, the task's images and the options.
+        record: receives the FLOPs of the base's forward passes.
+
+    Returns:
+        Which statistics it has now (``own``, ``new`` or ``transferred``), and how many images went through it.
+    """
+    choice, images, device = inputs.options.statistics, inputs.images, inputs.device
+    own = read_statistics(model)
+    if not own or choice in ("own", "moving"):
+        return "own", 0
+    n_images = recalibrate(model, inputs.all_images, device, seed=inputs.options.seed)
+    if choice == "new":
+        return "new", n_images
+    candidates = {"own": own, "new": read_statistics(model)}
+    candidates["transferred"] = _transferred(candidates["new"], model, inputs, record)
+    errors = {}
+    for name, statistics in candidates.items():
+        set_statistics(model, statistics)
+        features = extract_features(model, images, device)
+        is_finite = bool(torch.isfinite(features).all())
+        error = ridge_head(features, images.targets, len(inputs.task.labels)).error if is_finite else math.nan
+        errors[name] = math.inf if math.isnan(error) else error
+    name = min(("new", "transferred"), key=errors.__getitem__)
+    name = name if errors[name] < (1 - LEAST_GAIN) * errors["own"] else "own"
+    set_statistics(model, candidates[name])
+    return name, n_images + len(candidates) * len(images)
+
+
+def final_statistics(choice: str, first: str, is_taught: bool) -> str:
+    """Return the statistics that a model gets by training, see `fine_tune`.
+
+    Those of a trunk are of all its images, and stay. Other weights move far from where their statistics belonged.
+
+    Args:
+        choice: the option.
+        first: the statistics that the model begins with, see `set_first_statistics`.
+        is_taught: whether the weights are those of a trunk.
+    """
+    if choice == "auto":
+        return "fixed" if first == "own" and is_taught else "new"
+    return "fixed" if choice == "own" else choice
+
+
+def _transferred(
+    new: dict[str, torch.Tensor], model: MetaPrunedForImageClassification, inputs: AdaptInputs, record: RunRecord
+) -> dict[str, torch.Tensor]:
+    """Return the transferred statistics of a sub-network, whose statistics of the task's images are `new`."""
+    base, mask = inputs.base, model.mask()
+    whole = base.whole(inputs.task.labels, inputs.options.prune_stem)
+    n_images = recalibrate(whole, inputs.all_images, inputs.device, seed=inputs.options.seed)
+    record.preparation_flops += n_images * count_flops(whole, inputs.images.images[:1])[0]
+    own = {name: tensor for name, tensor in base.state.items() if is_statistic(name)}
+    base_new, base_own = (slice_state(state, inputs.layers, mask) for state in (read_statistics(whole), own))
+    return transferred_statistics(new, base_new, base_own)
