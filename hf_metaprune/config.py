@@ -75,7 +75,7 @@ class TrainingOptions:
     )
     label_smoothing: float = option(0.0, "Label smoothing.", low=0.0, high=0.999)
     distill_weight: float = option(
-        1.0, "Weight of the loss of photos without labels, beside that of the labeled images.", low=0.0, high=1000.0
+        10.0, "Weight of the loss of photos without labels, beside that of the labeled images.", low=0.0, high=1000.0
     )
     distill_temperature: float = option(2.0, "Temperature of the base's answers to them.", low=0.1, high=100.0)
     clip_norm: float = option(0.0, "Largest norm of the gradient; 0: no clipping.", low=0.0)
@@ -321,7 +321,7 @@ class AdaptOptions:
         None,
         "Batch norm statistics. own: those of the first weights, fixed in training; new: those of the task's images, "
         "before and after training; moving: own, then the averages of the training; auto: before training those that "
-        "suit a classifier in closed form best, after it new ones; a trunk's own ones stay fixed.",
+        "suit a classifier in closed form best, after it new ones; with few images a trunk's own ones stay fixed.",
         choices=("auto", "own", "new", "moving"),
     )
     leep_samples: int = option(100, "Images that LEEP looks at.", low=2, high=1_000_000, only=BY_VOTE)

@@ -262,7 +262,9 @@ class MetaPruner:
         """Find neighbors, and let them vote."""
         base, data, record = self.bank.base, job.data, job.record.copy()
         record.notes += self.bank.skip_reasons.values()
-        options, training = resolve_options(job.options, job.training, data.images_per_class, base.family.recipe)
+        options, training = resolve_options(
+            job.options, job.training, data.images_per_class, base.family.recipe, job.photos is not None
+        )
         ratio = chosen_ratio(self.bank, options) if is_even(options) and not any_size else None
         inputs = AdaptInputs(base, data.task, data.train, options, ratio, pick_device(options.device), job.photos)
         check_reachable(inputs)
@@ -319,6 +321,7 @@ class MetaPruner:
                 statistics, n_forwarded = set_first_statistics(model, inputs, record)
                 head = make_head(options.head or "auto", model, data.train, data.task, plan.voters.entries, device)
             training, start = plan.training_at(ratio), time.perf_counter()
+            may_stay = plan.voters.trunk is not None and plan.has_few_images
             training_result = fine_tune(
                 model,
                 data.train,
@@ -327,7 +330,7 @@ class MetaPruner:
                 device=device,
                 seed=options.seed,
                 callbacks=callbacks,
-                statistics=final_statistics(str(options.statistics), statistics, plan.voters.trunk is not None),
+                statistics=final_statistics(str(options.statistics), statistics, may_stay),
                 soft_labels=plan.soft_labels,
                 progress=progress,
             )

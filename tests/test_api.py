@@ -51,7 +51,7 @@ def test_every_public_name_is_on_the_page() -> None:
 
 
 INTERNAL = {
-    "Plan": {"with_size"},
+    "Plan": {"with_size", "has_few_images"},
     "AdaptReport": {"training_data", "skipped_summary", "learning_curves", "public_copy", "with_baseline"},
     "SearchOptions": {"first_owners"},
     "Bank": {"from_base"},

@@ -115,3 +115,13 @@ def test_former_names_of_options_and_values_still_work_with_a_warning(pruner: Me
     assert places == [__file__]  # once, and at the user's line
     with pytest.warns(FutureWarning, match="'normalise'"):
         assert pruner.adapt(target, **FAST, strategy="smsp", normalise="none").report.options["normalize"] == "none"
+
+
+def test_rates_are_those_of_where_the_weights_come_from() -> None:
+    def rate(photos: bool = False, **options: str) -> float | None:
+        return resolve_options(AdaptOptions(**options), TrainingOptions(), 5, photos=photos)[1].lr
+
+    recipe = CONVOLUTIONAL
+    assert rate() == recipe.near["sgd"].few
+    assert rate(strategy="trunk") == recipe.taught["sgd"].few
+    assert rate(strategy="no-bank") == rate(photos=True) == rate(strategy="trunk", photos=True) == recipe.far["sgd"].few

@@ -74,7 +74,8 @@ def prepare_job(
         photos = _read_photos(bank, unlabeled, progress)
     if options.compare and not len(data.evaluation):
         raise OptionError("compare=True needs images to measure on: an evaluation_share above 0, or a test split")
-    for closed_options in resolve_options(options, training, data.images_per_class, bank.base.family.recipe):
+    recipe = bank.base.family.recipe
+    for closed_options in resolve_options(options, training, data.images_per_class, recipe, photos is not None):
         for sentence in unused_options(given, closed_options):
             log.warning(sentence)
     return Job(data, options, training, json_values(given), record, photos)

@@ -63,18 +63,16 @@ def set_first_statistics(
     return name, n_images + len(candidates) * len(images)
 
 
-def final_statistics(choice: str, first: str, is_taught: bool) -> str:
+def final_statistics(choice: str, first: str, may_stay: bool) -> str:
     """Return the statistics that a model gets by training, see `fine_tune`.
-
-    Those of a trunk are of all its images, and stay. Other weights move far from where their statistics belonged.
 
     Args:
         choice: the option.
         first: the statistics that the model begins with, see `set_first_statistics`.
-        is_taught: whether the weights are those of a trunk.
+        may_stay: whether the model begins with statistics of many images, and learns from few.
     """
     if choice == "auto":
-        return "fixed" if first == "own" and is_taught else "new"
+        return "fixed" if first == "own" and may_stay else "new"
     return "fixed" if choice == "own" else choice
 
 

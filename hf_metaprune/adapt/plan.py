@@ -20,7 +20,7 @@ from ..sizing.inputs import AdaptInputs
 from ..sizing.order import Order
 from ..training.record import RunRecord
 from ..training.soft_labels import SoftLabels
-from .recipes import preset_values, scaled_learning_rate
+from .recipes import MANY_IMAGES, preset_values, scaled_learning_rate
 from .voters import Voters
 
 BOUNDS = ("ratio", "max_params", "max_macs", "max_latency_ms")
@@ -61,6 +61,11 @@ class Plan:
     def options(self) -> AdaptOptions:
         """The options, with every choice made."""
         return self.inputs.options
+
+    @property
+    def has_few_images(self) -> bool:
+        """Whether so few images are there to learn from that good batch norm statistics should stay."""
+        return self.soft_labels is None and self.data.images_per_class < MANY_IMAGES
 
     @property
     def neighbors(self) -> Sequence[Neighbor]:
@@ -159,7 +164,11 @@ def _check_share(ratio: Any) -> None:
 
 
 def resolve_options(
-    options: AdaptOptions, training: TrainingOptions, images_per_class: float, recipe: Recipe = CONVOLUTIONAL
+    options: AdaptOptions,
+    training: TrainingOptions,
+    images_per_class: float,
+    recipe: Recipe = CONVOLUTIONAL,
+    photos: bool = False,
 ) -> tuple[AdaptOptions, TrainingOptions]:
     """Return the options with every open choice made by the preset's recipe.
 
@@ -170,11 +179,14 @@ def resolve_options(
         training: how the model is trained; None is an open choice.
         images_per_class: mean number of training images per class.
         recipe: the recipe of the base's architecture.
+        photos: whether there are photos without labels.
 
     Returns:
         Both kinds of options.
     """
-    recipe_values = preset_values(options.preset, images_per_class, options.strategy, recipe, training.optimizer)
+    recipe_values = preset_values(
+        options.preset, images_per_class, options.strategy, recipe, training.optimizer, photos
+    )
     if options.prune_stem:  # the units that stay in the stem must learn to do without the others
         recipe_values["freeze_stem"] = False
 

@@ -49,7 +49,11 @@ def paper_recipe(strategy: str = "mvp", recipe: Recipe = CONVOLUTIONAL, optimize
 
 
 def default_recipe(
-    images_per_class: float, strategy: str = "mvp", recipe: Recipe = CONVOLUTIONAL, optimizer: str | None = None
+    images_per_class: float,
+    strategy: str = "mvp",
+    recipe: Recipe = CONVOLUTIONAL,
+    optimizer: str | None = None,
+    photos: bool = False,
 ) -> dict[str, Any]:
     """Return the default options by name.
 
@@ -60,9 +64,11 @@ def default_recipe(
         strategy: the strategy.
         recipe: the recipe of the base's architecture.
         optimizer: the user's optimizer; None: that of `recipe`.
+        photos: whether there are photos without labels.
     """
     optimizer = optimizer or recipe.optimizer
-    rates = (recipe.near if strategy in VOTED else recipe.far)[optimizer]
+    by_strategy = dict.fromkeys(VOTED, recipe.near) | {"trunk": recipe.taught}
+    rates = (recipe.far if photos else by_strategy.get(strategy, recipe.far))[optimizer]
     lr = rates.many
     if images_per_class < MANY_IMAGES:
         lr = rates.few if images_per_class < SOME_IMAGES else rates.some
@@ -122,9 +128,14 @@ def _texts_by_option(recipe: Recipe) -> dict[str, str]:
 
 
 def preset_values(
-    preset: str, images_per_class: float, strategy: str, recipe: Recipe, optimizer: str | None = None
+    preset: str,
+    images_per_class: float,
+    strategy: str,
+    recipe: Recipe,
+    optimizer: str | None = None,
+    photos: bool = False,
 ) -> dict[str, Any]:
     """Return the options of a preset by name: see `paper_recipe` and `default_recipe`."""
     if preset == "paper":
         return paper_recipe(strategy, recipe, optimizer)
-    return default_recipe(images_per_class, strategy, recipe, optimizer)
+    return default_recipe(images_per_class, strategy, recipe, optimizer, photos)

@@ -95,6 +95,17 @@ def test_adapt_predict_inspect(run, bank_folder: Path, photos: Path, tmp_path: P
     assert json.loads(output)["layers"]["layer1.0.conv1"]["size"] == 8
 
 
+def test_photos_without_labels_on_the_command_line(run, bank_folder: Path, photos: Path, tmp_path: Path) -> None:
+    taught_on = ("--unlabeled", photos)
+    code, output, _ = run("adapt", bank_folder, photos, "--out", tmp_path / "m", *FAST, *taught_on, "--json")
+    assert code == 0
+    report = json.loads(output)
+    assert report["unlabeled_images"] == len(list(photos.rglob("*.jpg")))
+    assert "the whole base, untrained" in report["baselines"]
+    code, _, errors = run("adapt", bank_folder, photos, "--out", tmp_path / "n", "--unlabeled", tmp_path / "nowhere")
+    assert (code, "there is no such file or folder" in errors) == (1, True)
+
+
 def test_json_is_all_there_is_on_standard_output(run, bank_folder: Path, photos: Path, tmp_path: Path) -> None:
     code, output, _ = run("adapt", bank_folder, photos, "--out", tmp_path / "m", "--json", *FAST, "--dtype", "float16")
     assert code == 0

@@ -22,6 +22,7 @@ def train(
     """Train on labeled images of three of the six classes."""
     torch.manual_seed(0)
     model = base.slice(base.config(Mask.random(base.sizes, 0.5, 0), task_data.task.labels))
+    changes = {"distill_weight": 1.0} | changes
     options = TrainingOptions(steps=60, batch_size=24, lr=0.02, precision="fp32", **changes).closed()
     few = task_data.train.subset(torch.nonzero(task_data.train.targets < 3)[:, 0])
     return model, fine_tune(model, few, options, device=CPU, statistics="new", soft_labels=soft_labels)

@@ -15,7 +15,7 @@ from unittest import mock
 import pytest
 import torch
 
-from hf_metaprune import Bank, MetaPruner
+from hf_metaprune import Bank, MetaPruner, load_result
 from hf_metaprune.bank import entry_checks, trunks
 from hf_metaprune.bank.factory import copy_subset
 from hf_metaprune.bank.trunks import teach_bank
@@ -194,3 +194,22 @@ def test_what_a_trunk_cannot_do_is_said_before_any_work(own_bank: Bank, task_dat
         pruner.adapt(task, strategy="trunk", ratio=0.4)
     with pytest.raises(OptionError, match="prune_stem=True is not for a trunk"):
         pruner.adapt(task, strategy="trunk", prune_stem=True)
+
+
+def test_the_base_teaches_a_model_of_the_trunk_on_photos(own_bank: Bank, task_data: TaskData, tmp_path: Path) -> None:
+    teach(own_bank, task_data)
+    photos = task_data.train.subset(torch.nonzero(task_data.train.targets < 3)[:, 0])
+    result = MetaPruner(own_bank).adapt(
+        task_data.select((0, 1, 2), 2, 0), unlabeled=photos, strategy="trunk", ratio=0.5, steps=3, eval_steps=(0,)
+    )
+    report = result.report
+    assert report.unlabeled_images == len(photos)
+    assert 0 <= report.baselines["the whole base, untrained"][0] <= 1
+    assert report.train_images == 6
+    page = result.to_html()
+    assert f"6 images and {len(photos)} photos without labels" in page
+    assert "--unlabeled PHOTOS" in page
+    assert f"{len(photos)} photos without labels" in report.to_markdown()
+    folder = result.save_pretrained(tmp_path / "model")
+    assert load_result(folder).report.unlabeled_images == len(photos)
+    assert f"{len(photos)} photos without labels" in (folder / "README.md").read_text()
