@@ -72,6 +72,8 @@ def prepare_job(
     with record.timed("read images"):
         data = _read(bank, dataset, options, progress)
         photos = _read_photos(bank, unlabeled, progress)
+    if photos is not None and photos.skipped_images:
+        record.note(f"{quantity(len(photos.skipped_images), 'photo')} without labels could not be read")
     if options.compare and not len(data.evaluation):
         raise OptionError("compare=True needs images to measure on: an evaluation_share above 0, or a test split")
     recipe = bank.base.family.recipe
@@ -130,19 +132,26 @@ def _check_bank(bank: Bank, options: AdaptOptions) -> None:
     )  # the base is loaded and checked now, too
 
 
+def _check_preprocessing(bank: Bank, images: ImageSet) -> None:
+    if images.preprocessing != bank.base.preprocessing:
+        raise DataError(
+            f"the data was read for {images.preprocessing}, and the bank's base wants {bank.base.preprocessing}: read "
+            "it with read_task_data(source, bank.base.preprocessing), or read_photos"
+        )
+
+
 def _read_photos(bank: Bank, unlabeled: Any, progress: bool) -> ImageSet | None:
-    if unlabeled is None or isinstance(unlabeled, ImageSet):
+    if unlabeled is None:
+        return None
+    if isinstance(unlabeled, ImageSet):
+        _check_preprocessing(bank, unlabeled)
         return unlabeled
     return read_photos(unlabeled, bank.base.preprocessing, progress=progress)
 
 
 def _read(bank: Bank, dataset: Any, options: AdaptOptions, progress: bool) -> TaskData:
     if isinstance(dataset, TaskData):
-        if dataset.train.preprocessing != bank.base.preprocessing:
-            raise DataError(
-                f"the data was read for {dataset.train.preprocessing}, and the bank's base wants "
-                f"{bank.base.preprocessing}: read it with read_task_data(source, bank.base.preprocessing)"
-            )
+        _check_preprocessing(bank, dataset.train)
         return dataset
     return read_task_data(
         dataset,

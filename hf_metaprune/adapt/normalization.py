@@ -13,6 +13,7 @@ from ..sizing.inputs import AdaptInputs
 from ..training.forward import extract_features
 from ..training.record import RunRecord
 from ..training.statistics import (
+    STATISTICS_IMAGES,
     read_statistics,
     recalibrate,
     set_statistics,
@@ -31,7 +32,7 @@ def set_first_statistics(
 
     With ``statistics="auto"`` these are the statistics that its weights came with (*own*), unless those of the task's
     images (*new*) or `transferred_statistics` have a leave-one-out error (see `LinearHead.error`) that is lower by
-    `LEAST_GAIN`.
+    `LEAST_GAIN`. The error is measured on at most `STATISTICS_IMAGES` images.
 
     Args:
         model: the sub-network.
@@ -41,7 +42,8 @@ def set_first_statistics(
     Returns:
         Which statistics it has now (``own``, ``new`` or ``transferred``), and how many images went through it.
     """
-    choice, images, device = inputs.options.statistics, inputs.images, inputs.device
+    choice, device = inputs.options.statistics, inputs.device
+    images = inputs.images.stratified(STATISTICS_IMAGES, inputs.options.seed)
     own = read_statistics(model)
     if not own or choice in ("own", "moving"):
         return "own", 0

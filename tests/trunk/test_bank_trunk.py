@@ -21,8 +21,10 @@ from hf_metaprune.bank.factory import copy_subset
 from hf_metaprune.bank.trunks import teach_bank
 from hf_metaprune.bank.validation import validate_bank
 from hf_metaprune.config import TrunkOptions
+from hf_metaprune.data.images import ImageSet
+from hf_metaprune.data.preprocessing import Preprocessing
 from hf_metaprune.data.task import TaskData
-from hf_metaprune.errors import BankError, FormatError, LockedError, MetaPruneError, OptionError
+from hf_metaprune.errors import BankError, DataError, FormatError, LockedError, MetaPruneError, OptionError
 from hf_metaprune.trunk import Teaching, Trunk
 
 OPTIONS = TrunkOptions(ratios=(0.5, 0.7, 0.9), steps=4, batch_size=8, lr=0.01, precision="fp32")
@@ -213,3 +215,9 @@ def test_the_base_teaches_a_model_of_the_trunk_on_photos(own_bank: Bank, task_da
     folder = result.save_pretrained(tmp_path / "model")
     assert load_result(folder).report.unlabeled_images == len(photos)
     assert f"{len(photos)} photos without labels" in (folder / "README.md").read_text()
+
+
+def test_photos_of_another_size_are_refused(own_bank: Bank, task_data: TaskData) -> None:
+    photos = ImageSet(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.tensor([-1, -1]), Preprocessing((3, 8, 8)))
+    with pytest.raises(DataError, match="the bank's base wants"):
+        MetaPruner(own_bank).adapt(task_data.select((0, 1)), unlabeled=photos)
