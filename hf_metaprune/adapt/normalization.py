@@ -6,6 +6,7 @@ import math
 
 import torch
 
+from ..data.images import ImageSet
 from ..models.modeling import MetaPrunedForImageClassification
 from ..models.slicing import is_statistic, slice_state
 from ..sizing.cost_model import count_flops
@@ -17,6 +18,7 @@ from ..training.statistics import (
     read_statistics,
     recalibrate,
     set_statistics,
+    statistics_images,
     transferred_statistics,
 )
 from .classifier import ridge_head
@@ -47,11 +49,12 @@ def set_first_statistics(
     own = read_statistics(model)
     if not own or choice in ("own", "moving"):
         return "own", 0
-    n_images = recalibrate(model, inputs.all_images, device, seed=inputs.options.seed)
+    sample = statistics_images(inputs.images, inputs.photos, inputs.options.seed)
+    n_images = recalibrate(model, sample, device, seed=inputs.options.seed)
     if choice == "new":
         return "new", n_images
     candidates = {"own": own, "new": read_statistics(model)}
-    candidates["transferred"] = _transferred(candidates["new"], model, inputs, record)
+    candidates["transferred"] = _transferred(candidates["new"], model, inputs, sample, record)
     errors = {}
     for name, statistics in candidates.items():
         set_statistics(model, statistics)
@@ -79,12 +82,16 @@ def final_statistics(choice: str, first: str, may_stay: bool) -> str:
 
 
 def _transferred(
-    new: dict[str, torch.Tensor], model: MetaPrunedForImageClassification, inputs: AdaptInputs, record: RunRecord
+    new: dict[str, torch.Tensor],
+    model: MetaPrunedForImageClassification,
+    inputs: AdaptInputs,
+    sample: ImageSet,
+    record: RunRecord,
 ) -> dict[str, torch.Tensor]:
-    """Return the transferred statistics of a sub-network, whose statistics of the task's images are `new`."""
+    """Return the transferred statistics of a sub-network, whose statistics of a sample are `new`."""
     base, mask = inputs.base, model.mask()
     whole = base.whole(inputs.task.labels, inputs.options.prune_stem)
-    n_images = recalibrate(whole, inputs.all_images, inputs.device, seed=inputs.options.seed)
+    n_images = recalibrate(whole, sample, inputs.device, seed=inputs.options.seed)
     record.preparation_flops += n_images * count_flops(whole, inputs.images.images[:1])[0]
     own = {name: tensor for name, tensor in base.state.items() if is_statistic(name)}
     base_new, base_own = (slice_state(state, inputs.layers, mask) for state in (read_statistics(whole), own))

@@ -34,11 +34,6 @@ class AdaptInputs:
     """Images of the target task without labels, if there are any."""
 
     @cached_property
-    def all_images(self) -> ImageSet:
-        """The training images, and the images without labels."""
-        return self.images if self.photos is None else self.images.joined(self.photos)
-
-    @cached_property
     def layers(self) -> list[PrunableLayer]:
         """The layers to prune."""
         return self.base.layers_with(self.options.prune_stem)

@@ -26,7 +26,10 @@ from .forward import accuracy
 from .hardware import autocast, pick_device
 from .learnable_scores import LearnableScores
 from .soft_labels import SoftLabels
-from .statistics import batch_norms, recalibrate
+from .statistics import batch_norms, recalibrate, statistics_images
+
+STATISTICS_AFTER = ("moving", "new", "fixed")
+"""The kinds of batch norm statistics that a training may leave, see `fine_tune`."""
 
 
 @dataclass
@@ -217,8 +220,10 @@ def fine_tune(
 
     Raises:
         DataError: there is no image to train on, or the loss is not finite.
-        OptionError: `learnable` is given in a run of several processes.
+        OptionError: `learnable` is given in a run of several processes, or there are no such statistics.
     """
+    if statistics not in STATISTICS_AFTER:
+        raise OptionError(f"statistics={statistics!r}: must be one of {', '.join(STATISTICS_AFTER)}")
     if not len(train):
         raise DataError("there is no image to train on: give at least one image per class")
     options = options.closed()
@@ -260,7 +265,7 @@ class _Run:
         if learnable is not None:
             self._add_learnable_scores(learnable)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda s: lr_factor(s, options))
-        self.all_images = train.joined(soft_labels.images) if soft_labels else train
+        self.statistics_images = statistics_images(train, soft_labels.images if soft_labels else None, seed)
         self.rows = batch_rows(len(train), options.batch_size, seed)
         self.soft_rows = batch_rows(len(soft_labels.images), options.batch_size, seed + 2) if soft_labels else None
         self.generator = torch.Generator().manual_seed(seed)
@@ -395,7 +400,7 @@ class _Run:
     def _final_statistics(self, model: MetaPrunedForImageClassification) -> Iterator[None]:
         """Give a model, inside the block, the batch norm statistics that it would have if training ended now."""
         saved_buffers = {name: value.clone() for name, value in model.named_buffers()}
-        recalibrate(model, self.all_images, self.device, seed=self.seed)
+        recalibrate(model, self.statistics_images, self.device, seed=self.seed)
         yield
         for name, value in saved_buffers.items():
             model.get_buffer(name).copy_(value)
@@ -403,7 +408,7 @@ class _Run:
     def _renew_statistics(self) -> None:
         """Estimate the model's batch norm statistics again for good, and count the work as training."""
         start = time.perf_counter()
-        images = recalibrate(self.model, self.all_images, self.device, seed=self.seed)
+        images = recalibrate(self.model, self.statistics_images, self.device, seed=self.seed)
         self.result.flops += images * count_flops(self.model, self.train.images[:1])[0]
         self.result.seconds += time.perf_counter() - start
         self.statistics = "moving"  # the last evaluation needs no other statistics

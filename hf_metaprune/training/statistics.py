@@ -22,6 +22,21 @@ def batch_norms(model: nn.Module) -> list[nn.BatchNorm2d]:
     return [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
 
 
+def statistics_images(images: ImageSet, photos: ImageSet | None, seed: int) -> ImageSet:
+    """Return the images for batch norm statistics: all that are labeled, or a random sample of these and the photos.
+
+    Args:
+        images: the labeled images.
+        photos: images without labels, if there are any.
+        seed: seed of the sample, which has at most `STATISTICS_IMAGES`, so that large sets are not copied.
+    """
+    if photos is None:
+        return images
+    order = torch.randperm(len(images) + len(photos), generator=torch.Generator().manual_seed(seed))
+    rows = order[:STATISTICS_IMAGES]
+    return images.subset(rows[rows < len(images)]).joined(photos.subset(rows[rows >= len(images)] - len(images)))
+
+
 @torch.no_grad()
 def recalibrate(
     model: MetaPrunedForImageClassification,

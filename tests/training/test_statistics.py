@@ -7,10 +7,18 @@ import torch
 
 from hf_metaprune.config import TrainingOptions
 from hf_metaprune.data.task import TaskData
+from hf_metaprune.errors import OptionError
 from hf_metaprune.masks.mask import Mask
 from hf_metaprune.models.base_model import BaseModel
+from hf_metaprune.training import statistics as training_statistics
 from hf_metaprune.training.loop import fine_tune
-from hf_metaprune.training.statistics import read_statistics, recalibrate, set_statistics, transferred_statistics
+from hf_metaprune.training.statistics import (
+    read_statistics,
+    recalibrate,
+    set_statistics,
+    statistics_images,
+    transferred_statistics,
+)
 
 CPU = torch.device("cpu")
 
@@ -58,3 +66,23 @@ def test_training_leaves_the_statistics_that_it_is_asked_for(base: BaseModel, ta
     assert same(after, new) == (kind == "new")
     set_statistics(model, before)
     assert same(read_statistics(model), before)
+
+
+def test_a_kind_that_is_not_there_is_refused(base: BaseModel, task_data: TaskData) -> None:
+    model = base.slice(base.config(Mask.random(base.sizes, 0.5, 0), task_data.task.labels))
+    with pytest.raises(OptionError, match="must be one of moving, new, fixed"):
+        fine_tune(model, task_data.train, TrainingOptions(steps=1), device=CPU, statistics="old")
+
+
+def test_statistics_are_of_labeled_images_and_photos_alike(
+    task_data: TaskData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, photos = task_data.train.subset(range(10)), task_data.train.subset(range(10, 40))
+    assert statistics_images(images, None, 0) is images
+    everything = statistics_images(images, photos, 0)
+    contents = lambda chosen: sorted(image.numpy().tobytes() for image in chosen.images)  # noqa: E731
+    assert contents(everything) == contents(images.joined(photos))
+    monkeypatch.setattr(training_statistics, "STATISTICS_IMAGES", 12)
+    sample = statistics_images(images, photos, 0)
+    assert len(sample) == 12
+    assert 0 < len(set(contents(sample)) & set(contents(photos))) <= 12
