@@ -121,6 +121,8 @@ def test_rates_are_those_of_where_the_weights_come_from() -> None:
     def rate(photos: bool = False, **options: str) -> float | None:
         return resolve_options(AdaptOptions(**options), TrainingOptions(), 5, photos=photos)[1].lr
 
+    for strategy, statistics in (("mvp", "new"), ("no-bank", "new"), ("trunk", "auto")):
+        assert resolve_options(AdaptOptions(strategy=strategy), TrainingOptions(), 5)[0].statistics == statistics
     recipe = CONVOLUTIONAL
     assert rate() == recipe.near["sgd"].few
     assert rate(strategy="trunk") == recipe.taught["sgd"].few

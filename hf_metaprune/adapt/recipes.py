@@ -79,7 +79,8 @@ def default_recipe(
         "weights": "auto",
         "activations": 0.5,
         "head": "auto",
-        "statistics": "auto",
+        # others train on with the statistics of batches, and must begin with such
+        "statistics": "auto" if strategy == "trunk" else "new",
         "optimizer": optimizer,
         "lr": lr,
         "momentum": 0.9,
