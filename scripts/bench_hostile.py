@@ -35,12 +35,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import typer
+from PIL import Image
 from transformers import AutoModelForImageClassification
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the scripts are no installed package
 
 from hf_metaprune import Bank, BaseModel, load_result
 from hf_metaprune.bank.validation import validate_bank
-from hf_metaprune.data.loading import read_task_data
-from hf_metaprune.data.preprocessing import Preprocessing
 from hf_metaprune.drawing.style import drawn_png
 from hf_metaprune.errors import MetaPruneError
 from hf_metaprune.files.shipped import shipped_path
@@ -50,88 +51,12 @@ from hf_metaprune.models.architectures.lookup import find_architecture
 from hf_metaprune.reporting.card import split_card
 from hf_metaprune.reporting.figures import curve_figure
 from hf_metaprune.reporting.model_card import ModelCard
-from hf_metaprune.reporting.report import SHOWN_OPTIONS, AdaptReport
-from hf_metaprune.reporting.report_files import load_report, report_drawings
+from hf_metaprune.reporting.report import AdaptReport
+from scripts.hostile_files import CASES, Make, case
 
 MOST_BYTES = 5_000_000
 MOST_SECONDS = 2.0
 MOST_MEMORY = 300_000_000
-
-Make = Callable[[Path], tuple[Path, Callable[[], object]]]
-"""A function that writes a file into a folder, and returns its path and how it is read."""
-CASES: dict[str, Make] = {}
-
-
-def case(name: str) -> Callable[[Make], Make]:
-    """Add a case by its name."""
-
-    def add(make: Make) -> Make:
-        CASES[name] = make
-        return make
-
-    return add
-
-
-# --- data sets --------------------------------------------------------------------------------------------------------
-
-
-def data_case(name: str, rows: int) -> None:
-    def make(folder: Path) -> tuple[Path, Callable[[], object]]:
-        path = folder / "train.parquet"
-        pq.write_table(pa.table({"image": pa.nulls(rows), "label": pa.array(np.arange(rows) % 2)}), path)
-        return path, lambda: read_task_data(path, Preprocessing(input_size=(3, 32, 32)))
-
-    CASES[f"data set: {name}"] = make
-
-
-data_case("5,000,000 rows without images", 5_000_000)
-data_case("1,300,000 rows without images", 1_300_000)
-
-
-# --- reports ----------------------------------------------------------------------------------------------------------
-
-
-def report_case(name: str, **values: Any) -> None:
-    def make(folder: Path) -> tuple[Path, Callable[[], object]]:
-        path = folder / "report.json"
-        path.write_text(json.dumps({"labels": ["a", "b"]} | values))
-        return path, lambda: [drawn_png(drawing) for _, drawing in report_drawings(load_report(path)).values()]
-
-    CASES[f"report: {name}"] = make
-
-
-NEIGHBOR = {"id": "x", "labels": ["a", "b"], "sha256": "0" * 64, "score": 0.5, "share": 0.1}
-report_case("20,000 baselines", baselines={f"b{i}": {str(i): 0.5} for i in range(20_000)})
-report_case("baselines of many steps", baselines={f"b{i}": {str(s): 0.5 for s in range(20_000)} for i in range(15)})
-report_case(
-    "neighbors and layers",
-    neighbors=[NEIGHBOR] * 5000,
-    vote_agreement={f"layer{i}": {"1": 1} for i in range(20_000)},
-    iou_with_neighbors={f"layer{i}": [0.5] * 4 for i in range(10_000)},
-)
-report_case("many votes", neighbors=[NEIGHBOR] * 1000, vote_agreement={f"l{i}": {"1": 1} for i in range(2000)})
-report_case(
-    "long names of layers", neighbors=[NEIGHBOR] * 2, vote_agreement={f"{i}" + "x" * 4000: {"1": 1} for i in range(60)}
-)
-report_case("votes of colliding keys", vote_agreement={"l": {str(i * (2**61 - 1)): 1 for i in range(1, 100_000)}})
-report_case("neighbors", neighbors=[NEIGHBOR] * 38_000)
-report_case("losses", losses=[0.5] * 900_000)
-report_case("a drawn confusion", labels=[f"{i}" for i in range(40)], confusion=[[1] * 40] * 40)
-report_case("labels", labels=[f"label {i}" for i in range(250_000)])
-report_case("labels of markup", labels=["*" * 500] * 9980)
-report_case("as many labels of markup as may be", labels=[f"{i:05}" + "*" * 45 for i in range(9990)])
-report_case("confusion", labels=[f"{i}" for i in range(1250)], confusion=[[0] * 1250] * 1250)
-report_case("notes", notes=[f"{i}" for i in range(400_000)])
-report_case("one long note", notes=["*_|" * 1_600_000])
-report_case("options", options={f"o{i}": i for i in range(200_000)}, given={f"o{i}": i for i in range(50_000)})
-report_case("long options", options=dict.fromkeys(SHOWN_OPTIONS[:5], ["*" * 10_000] * 99))
-report_case("options as long as may be", options=dict.fromkeys(SHOWN_OPTIONS[:5], ["*" * 9_900] * 10))
-report_case("seconds", seconds={f"phase {i}": 1.0 for i in range(200_000)})
-report_case("accuracy per class", accuracy_per_class={f"class {i}": 0.5 for i in range(200_000)})
-report_case("skipped images", skipped_images=["x"] * 900_000)
-report_case("unknown fields", **{f"f{i}": i for i in range(250_000)})
-report_case("a number of many digits", seed=10**4000)
-
 
 # --- banks and models -------------------------------------------------------------------------------------------------
 
@@ -219,7 +144,6 @@ def sound_bank(folder: Path) -> tuple[Path, Callable[[], object]]:
 
 @case("model: predicting large images")
 def large_images(folder: Path) -> tuple[Path, Callable[[], object]]:
-    from PIL import Image
 
     root = copy_bank(folder)
     model = next((root / "tasks").iterdir())
@@ -403,7 +327,8 @@ def measure(make: Make, folder: Path, send: Any) -> None:
     """Make a file and read it; send the cost."""
     torch.set_num_threads(1)
     path, read = make(folder)
-    size = path.stat().st_size
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    size = sum(file.stat().st_size for file in files)
     gc.collect()  # memory that making the file has left would hide what reading takes
     pa.default_memory_pool().release_unused()
     with contextlib.suppress(OSError, AttributeError):

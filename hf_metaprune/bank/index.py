@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..errors import FormatError, reason
+from ..files.footer import read_stated_size
+from ..files.parquet import text_bytes, text_columns
 from ..files.reading import open_regular
 from ..files.storage import parse_json
-from .footer import read_stated_size
 
 MAX_INDEX_BYTES = 512 << 20  # a row has about 1 kB
 MAX_UNPACKED_BYTES = 1 << 30
@@ -69,9 +70,11 @@ def read_table(path: Path) -> pa.Table:
             _check_size(stream, size, path)
             stream.seek(0)
             schema = pq.read_metadata(stream).schema
-            text_columns = _text_columns(schema)
+            _check_columns(schema)
             stream.seek(0)
-            with pq.ParquetFile(stream, read_dictionary=text_columns, page_checksum_verification=True) as parquet:
+            with pq.ParquetFile(
+                stream, read_dictionary=text_columns(schema), page_checksum_verification=True
+            ) as parquet:
                 table = parquet.read()
         return _decode_table(table, size, path)
     except (OSError, ValueError, pa.ArrowException, OverflowError) as error:
@@ -100,17 +103,15 @@ def _max_unpacked(size: int) -> int:
     return min(MAX_UNPACKED_BYTES, FREE_UNPACKED_BYTES + MAX_UNPACKED_RATIO * size)
 
 
-def _text_columns(schema: pq.ParquetSchema) -> list[str]:
-    """Return the paths of the columns of text or bytes.
+def _check_columns(schema: pq.ParquetSchema) -> None:
+    """Check the columns' kinds.
 
     Raises:
         ValueError: there is a column of bytes of a fixed length, which may repeat long ones without end.
     """
-    leaves = [schema.column(number) for number in range(len(schema))]
-    for leaf in leaves:
+    for leaf in (schema.column(number) for number in range(len(schema))):
         if leaf.physical_type == "FIXED_LEN_BYTE_ARRAY":
             raise ValueError(f"column {leaf.path[:60]} has bytes of a fixed length, which no index has")
-    return [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
 
 
 def _decode_table(table: pa.Table, size: int, path: Path) -> pa.Table:
@@ -120,10 +121,10 @@ def _decode_table(table: pa.Table, size: int, path: Path) -> pa.Table:
         raise FormatError(f"{path}: columns {missing_columns} are missing")
     if len(set(table.column_names)) < table.num_columns:
         raise FormatError(f"{path}: columns are repeated")
-    text_bytes = sum(_text_bytes(chunk) for column in table.columns for chunk in column.chunks)
-    if text_bytes > (max_bytes := _max_unpacked(size)):
-        raise FormatError(f"{path} has {size} bytes, and its texts unpack to {text_bytes}, more than {max_bytes}")
-    metrics_bytes = sum(map(_text_bytes, table["metrics"].chunks))
+    total = sum(text_bytes(chunk) for column in table.columns for chunk in column.chunks)
+    if total > (max_bytes := _max_unpacked(size)):
+        raise FormatError(f"{path} has {size} bytes, and its texts unpack to {total}, more than {max_bytes}")
+    metrics_bytes = sum(map(text_bytes, table["metrics"].chunks))
     if metrics_bytes > (max_bytes := FREE_METRICS_BYTES + METRICS_ROW_BYTES * len(table)):
         raise FormatError(f"{path}: the metrics of its rows have {metrics_bytes} bytes, more than {max_bytes}")
     for name in set(OPTIONAL_COLUMNS) - set(table.column_names):
@@ -168,15 +169,6 @@ def _cast_column(column: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArra
             raise ValueError(f"{count} nulls are too many")
         return pa.chunked_array([pa.array(chunk.to_pylist(), target) for chunk in column.chunks], target)
     return column.cast(target)
-
-
-def _text_bytes(array: pa.Array) -> int:
-    if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
-        return _text_bytes(array.flatten())
-    if not pa.types.is_dictionary(array.type):
-        return 0
-    lengths = pc.binary_length(array.dictionary).cast(pa.int64())
-    return pc.sum(lengths.take(array.indices)).as_py() or 0
 
 
 def _decoded_type(kind: pa.DataType) -> pa.DataType:

@@ -9,11 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError, FormatError, OptionError, reason
+from ..errors import DataError, OptionError, reason
 from ..files.names import user_path
-from ..files.reading import check_no_links, check_regular
-from ..files.storage import read_json
-from .limits import MAX_ROWS
+from .file_checks import check_parquet, check_regular_files, check_saved
 from .pairs import read_pairs
 from .source_names import check_source
 from .split import Split, UnlabeledError, convert_labels, is_missing
@@ -169,59 +167,8 @@ def _load_parquet(paths: Sequence[Path]) -> Any:
     if unknown_files or not paths:
         what = f"{unknown_files[0]} is a file of unknown kind" if unknown_files else "no file has such a name"
         raise DataError(f"{what}: give a folder of class folders, or .parquet files")
-    _check_rows(paths)
+    check_parquet(paths)
     return datasets.DatasetDict(train=datasets.Dataset.from_parquet([str(path) for path in paths]))
-
-
-def _check_rows(paths: Sequence[Path]) -> None:
-    """Check how many rows parquet files state, because many can be in a small file.
-
-    Raises:
-        DataError: there are more than `MAX_ROWS`, or a file is damaged.
-    """
-    import pyarrow.parquet as pq
-
-    count = 0
-    for path in paths:
-        try:
-            count += pq.read_metadata(path).num_rows
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path} cannot be read as a data set: {reason(error)}") from error
-        if count > MAX_ROWS:
-            raise DataError(f"{path}: {count} rows are too many; at most {MAX_ROWS} are read")
-
-
-def _check_data_files(path: Path) -> None:
-    """Check that a data set that `datasets` has saved names only files of its own folders.
-
-    Raises:
-        DataError: a file of it cannot be read, or names a file elsewhere.
-    """
-    lists = [(file, "splits", lambda item: item) for file in path.rglob("dataset_dict.json")]
-    lists += [(file, "_data_files", lambda item: item["filename"]) for file in path.rglob("state.json")]
-    for file, key, name_of in lists:
-        try:
-            names = [name_of(item) for item in read_json(file).get(key) or []]
-        except (FormatError, TypeError, LookupError, AttributeError) as error:
-            raise DataError(f"{file} cannot be read: {reason(error)}") from error
-        for name in names:
-            if not isinstance(name, str) or {"/", "\\", ":"} & set(name) or name in ("", ".", ".."):
-                raise DataError(f"{file} names a file in another folder: {str(name)[:60]!r}")
-
-
-def _check_regular(path: Path) -> None:
-    """Check that all files of a folder are regular ones, and no links, except those of huggingface_hub's cache.
-
-    Raises:
-        DataError: a file is not.
-    """
-    for file in path.rglob("*"):
-        try:
-            check_no_links(path, file.relative_to(path).as_posix())
-            if not file.is_dir():
-                check_regular(file)
-        except (FormatError, OSError) as error:
-            raise DataError(str(error)) from error
 
 
 def _load_folder(path: Path) -> Any:
@@ -229,12 +176,12 @@ def _load_folder(path: Path) -> Any:
     import datasets
 
     if (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists():
-        _check_regular(path)
-        _check_data_files(path)
+        check_regular_files(path)
+        check_saved(path)
         return datasets.load_from_disk(str(path))
     if parquet_files := list(path.rglob("*.parquet")):
-        _check_regular(path)
-        _check_rows(parquet_files)
+        check_regular_files(path)
+        check_parquet(parquet_files)
         return datasets.load_dataset("parquet", data_dir=str(path))
     if any((path / f"metadata.{kind}").exists() for kind in ("csv", "jsonl")) and not _subfolders(path):
         return datasets.load_dataset("imagefolder", data_dir=str(path))

@@ -19,6 +19,10 @@ from .configuration import MetaPrunedConfig
 from .score_file import save_scores
 from .weights import check_tensor_count, sort_metadata, unreadable_file_error
 
+FLOATS = frozenset({"F16", "F32", "BF16"})
+INTEGERS = frozenset({"I8", "I16", "I32", "I64", "U8"})
+"""Types of numbers in a file, as safetensors calls them, that a float or an integer tensor may have."""
+
 
 def header_metadata(config: MetaPrunedConfig) -> dict[str, str]:
     """Return the metadata of the safetensors header, so that one range request is enough to check an entry."""
@@ -77,7 +81,7 @@ def check_tensors(path: Path, expected: Mapping[str, torch.Tensor]) -> dict[str,
         shape, dtype = tensors_in_file[name]
         if shape != tuple(tensor.shape):
             raise FormatError(f"{path}: tensor {name} has shape {shape}, not {tuple(tensor.shape)}")
-        if (dtype in ("F16", "F32", "BF16")) != tensor.is_floating_point():
+        if dtype not in (FLOATS if tensor.is_floating_point() else INTEGERS):
             raise FormatError(f"{path}: tensor {name} has dtype {dtype}")
     return metadata
 

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_metaprune.bank.bank import Bank
-from hf_metaprune.bank.footer import read_stated_size
 from hf_metaprune.bank.index import read_table
 from hf_metaprune.errors import FormatError
+from hf_metaprune.files.footer import read_stated_size
 from tests import forked
 
 

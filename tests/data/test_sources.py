@@ -9,8 +9,6 @@ from pathlib import Path
 
 import datasets
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -443,11 +441,3 @@ def test_a_parquet_file_that_is_a_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data" / "train.parquet").symlink_to(tmp_path / "private.parquet")
     with pytest.raises(DataError, match="is a symbolic link"):
         read(tmp_path / "data")
-
-
-def test_rows_of_parquet_are_counted_before_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "many.parquet"
-    pq.write_table(pa.table({"image": pa.nulls(2_000_001), "label": pa.array(np.zeros(2_000_001, np.int8))}), path)
-    monkeypatch.setattr(datasets.Dataset, "from_parquet", None)
-    with pytest.raises(DataError, match="2000001 rows are too many"):
-        read(path)

@@ -163,16 +163,21 @@ def falling_ratios(config: dict, tensors: dict) -> None:
     config["ratios"].reverse()
 
 
-def an_order_of_floats(config: dict, tensors: dict) -> None:
-    name = next(name for name in tensors if name.startswith("order."))
-    tensors[name] = tensors[name].float()
+def an_order_of(dtype: torch.dtype) -> Edit:
+    def edit(config: dict, tensors: dict) -> None:
+        name = next(name for name in tensors if name.startswith("order."))
+        tensors[name] = tensors[name].to(dtype)
+
+    return edit
 
 
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
         (repeat_a_unit, "no permutation"),
-        (an_order_of_floats, "has dtype F32"),
+        (an_order_of(torch.float32), "has dtype F32"),
+        (an_order_of(torch.float64), "has dtype F64"),
+        (an_order_of(torch.bool), "has dtype BOOL"),
         (drop_a_tensor, "missing or unexpected"),
         (add_a_tensor, "missing or unexpected"),
         (lay_nan, "not finite"),

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import io
 import os
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 MAGIC = b"PAR1"
-MAX_FOOTER_BYTES = 512 << 10  # a bank's footer has some 10 kB
 MAX_DEPTH = 16
 """Most levels of nested values."""
 
@@ -21,20 +21,33 @@ _ROW_GROUPS, _ROWS = 4, 3  # of FileMetaData
 _COLUMNS, _META = 1, 3  # of RowGroup, of ColumnChunk
 _VALUES, _UNPACKED, _PACKED, _DATA_START, _DICTIONARY_START = 5, 6, 7, 9, 11  # of ColumnMetaData
 _PAGE_UNPACKED, _PAGE_PACKED = 2, 3  # of PageHeader
-MAX_COLUMNS, MAX_PAGES = 200, 20_000
-"""Most columns of a bank's index, and most pages in all of them."""
+MAX_COLUMNS = 200
+"""Most columns."""
 MAX_PAGE_HEADER_BYTES = 1 << 16  # statistics of a page may have two values
-MAX_FOOTER_VALUES, MAX_PAGE_VALUES = 200_000, 200
-"""Most values in a footer, and in the header of a page."""
+MAX_PAGE_VALUES = 200
+"""Most values in the header of a page."""
 
 
-def read_stated_size(file: BinaryIO) -> tuple[int, int]:
+@dataclass(frozen=True)
+class FooterLimits:
+    """The most that a Parquet file may hold to be read at all."""
+
+    footer_bytes: int = 512 << 10
+    """Bytes of the footer; that of a bank's index has some 10 kB."""
+    footer_values: int = 200_000
+    """Values in the footer."""
+    pages: int = 20_000
+    """Pages of all columns together."""
+
+
+def read_stated_size(file: BinaryIO, limits: FooterLimits = FooterLimits()) -> tuple[int, int]:
     """Read the size that a Parquet file states for itself, in its footer and in the headers of its pages.
 
     The headers count, because readers take memory for what these say.
 
     Args:
         file: the file, opened for reading.
+        limits: the most that it may hold.
 
     Returns:
         The number of rows, and the bytes that all pages unpack to, with 8 more per value.
@@ -43,7 +56,7 @@ def read_stated_size(file: BinaryIO) -> tuple[int, int]:
         ValueError: the footer or a page's header is damaged, encrypted, or too large; or there are too many columns or
             pages.
     """
-    footer = _CompactReader(_read_footer(file), MAX_FOOTER_VALUES).read_struct()
+    footer = _CompactReader(_read_footer(file, limits.footer_bytes), limits.footer_values).read_struct()
     try:
         groups = [[chunk[_META] for chunk in group[_COLUMNS]] for group in footer[_ROW_GROUPS]]
         chunks = [chunk for group in groups for chunk in group]
@@ -55,7 +68,7 @@ def read_stated_size(file: BinaryIO) -> tuple[int, int]:
         raise ValueError("its footer does not state the size of the columns") from error
     if any(len(group) > MAX_COLUMNS for group in groups):
         raise ValueError(f"it has more than {MAX_COLUMNS} columns")
-    return rows, value_bytes + max(stated_bytes, _page_bytes(file, places))
+    return rows, value_bytes + max(stated_bytes, _page_bytes(file, places, limits.pages))
 
 
 def _first_page(chunk: dict[int, Any]) -> int:
@@ -76,12 +89,13 @@ def _number(struct: dict[int, Any], number: int, kind: int = _I64) -> int:
     return int(struct[number])
 
 
-def _page_bytes(file: BinaryIO, places: list[tuple[int, int]]) -> int:
+def _page_bytes(file: BinaryIO, places: list[tuple[int, int]], max_pages: int) -> int:
     """Return the bytes that pages unpack to, as their headers say.
 
     Args:
         file: the file.
         places: start and length of each column chunk.
+        max_pages: most pages.
 
     Raises:
         ValueError: a header is damaged, or there are too many pages.
@@ -94,8 +108,8 @@ def _page_bytes(file: BinaryIO, places: list[tuple[int, int]]) -> int:
         position = start
         while position < start + length:
             count += 1
-            if count > MAX_PAGES:
-                raise ValueError(f"it has more than {MAX_PAGES} pages")
+            if count > max_pages:
+                raise ValueError(f"it has more than {max_pages} pages")
             file.seek(position)
             reader = _CompactReader(file.read(MAX_PAGE_HEADER_BYTES), MAX_PAGE_VALUES)
             header = reader.read_struct()
@@ -113,12 +127,12 @@ def _page_bytes(file: BinaryIO, places: list[tuple[int, int]]) -> int:
     return total
 
 
-def _read_footer(file: BinaryIO) -> bytes:
+def _read_footer(file: BinaryIO, max_bytes: int) -> bytes:
     end = file.seek(0, os.SEEK_END)
     file.seek(max(0, end - 8))
     tail = file.read(8)
     length = int.from_bytes(tail[:4], "little")
-    if tail[4:] != MAGIC or not 0 < length <= min(end - 12, MAX_FOOTER_BYTES):
+    if tail[4:] != MAGIC or not 0 < length <= min(end - 12, max_bytes):
         raise ValueError("it does not end like a Parquet file")
     file.seek(end - 8 - length)
     return file.read(length)

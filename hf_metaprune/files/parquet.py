@@ -1,0 +1,39 @@
+"""How much the texts of a Parquet file take in memory, where one value may stand for many rows."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+
+def text_columns(schema: pq.ParquetSchema) -> list[str]:
+    """Return the paths of the columns of texts or bytes of any length, also inside structs and lists.
+
+    Args:
+        schema: the schema of the file.
+
+    Returns:
+        The paths. Columns that are read with ``read_dictionary`` of them stay dictionaries of distinct values.
+    """
+    leaves = [schema.column(number) for number in range(len(schema))]
+    return [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
+
+
+def text_bytes(array: pa.Array) -> int:
+    """Return the bytes that the texts of an array will take, without making them.
+
+    Args:
+        array: an array whose texts are dictionaries, also inside structs and lists.
+    """
+    kind = array.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return text_bytes(array.flatten())
+    if pa.types.is_map(kind):
+        return text_bytes(array.keys) + text_bytes(array.items)
+    if pa.types.is_struct(kind):
+        return sum(text_bytes(array.field(number)) for number in range(kind.num_fields))
+    if not pa.types.is_dictionary(kind):
+        return 0
+    lengths = pc.binary_length(array.dictionary).cast(pa.int64())
+    return pc.sum(lengths.take(array.indices)).as_py() or 0

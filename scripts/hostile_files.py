@@ -1,0 +1,195 @@
+"""Hostile data sets and reports for `bench_hostile.py`, which measures what reading or refusing them costs."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from hf_metaprune.data.loading import read_task_data
+from hf_metaprune.data.preprocessing import Preprocessing
+from hf_metaprune.drawing.style import drawn_png
+from hf_metaprune.reporting.report import SHOWN_OPTIONS
+from hf_metaprune.reporting.report_files import load_report, report_drawings
+
+Make = Callable[[Path], tuple[Path, Callable[[], object]]]
+"""A function that writes a file into a folder, and returns its path and how it is read."""
+CASES: dict[str, Make] = {}
+
+
+def case(name: str) -> Callable[[Make], Make]:
+    """Add a case by its name."""
+
+    def add(make: Make) -> Make:
+        CASES[name] = make
+        return make
+
+    return add
+
+
+# --- data sets --------------------------------------------------------------------------------------------------------
+
+
+def data_case(name: str) -> Callable[[Callable[[Path], None]], Callable[[Path], None]]:
+    """Add a data set, which a function writes into a folder."""
+
+    def add(write: Callable[[Path], None]) -> Callable[[Path], None]:
+        def make(folder: Path) -> tuple[Path, Callable[[], object]]:
+            write(folder)
+            return folder, lambda: read_task_data(folder, Preprocessing(input_size=(3, 32, 32)))
+
+        CASES[f"data set: {name}"] = make
+        return write
+
+    return add
+
+
+def write_rows(folder: Path, images: pa.Array, labels: pa.Array | None = None, **options: Any) -> None:
+    """Write a Parquet file of images and labels."""
+    labels = pa.array(np.arange(len(images)) % 2) if labels is None else labels
+    pq.write_table(pa.table({"image": images, "label": labels}), folder / "train.parquet", **options)
+
+
+def repeated(content: bytes, count: int) -> pa.Array:
+    """Images that are all the same, which Parquet stores once."""
+    values = pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array([content]))
+    return pa.StructArray.from_arrays([values, pa.nulls(count, pa.string())], names=["bytes", "path"])
+
+
+def png(side: int) -> bytes:
+    """A picture of noise, which no compression makes smaller."""
+    file = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+@data_case("5,000,000 rows without images")
+def _(folder: Path) -> None:
+    write_rows(folder, pa.nulls(5_000_000))
+
+
+@data_case("1,300,000 rows without images")
+def _(folder: Path) -> None:
+    write_rows(folder, pa.nulls(1_300_000))
+
+
+@data_case("500 times one image of 900 kB")
+def _(folder: Path) -> None:
+    write_rows(folder, repeated(png(550), 500))
+
+
+@data_case("one image as often as may be")
+def _(folder: Path) -> None:
+    write_rows(folder, repeated(png(32), 5_000))
+
+
+@data_case("an image of 900 MB that is packed")
+def _(folder: Path) -> None:
+    write_rows(folder, pa.array([bytes(900_000_000), b"x"]), compression="zstd", use_dictionary=False)
+
+
+@data_case("labels of 100 kB")
+def _(folder: Path) -> None:
+    labels = pa.DictionaryArray.from_arrays(pa.array(np.arange(4_900) % 2), pa.array(["a" * 100_000, "b" * 100_000]))
+    write_rows(folder, repeated(png(8), 4_900), labels)
+
+
+@data_case("a list of 300,000 lists in its metadata")
+def _(folder: Path) -> None:
+    table = pa.table({"image": repeated(png(8), 4), "label": pa.array([0, 1, 0, 1])})
+    table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"license": [[[]] * 200] * 1500}})})
+    pq.write_table(table, folder / "train.parquet")
+
+
+def saved_data_case(name: str) -> Callable[[Callable[[Path], None]], Callable[[Path], None]]:
+    """Add a data set that `datasets` has saved, and which a function alters."""
+
+    def add(alter: Callable[[Path], None]) -> Callable[[Path], None]:
+        def write(folder: Path) -> None:
+            rows = {"image": [{"bytes": png(8), "path": None}] * 8, "label": [0, 1] * 4}
+            features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=["a", "b"]))
+            datasets.Dataset.from_dict(rows, features=features).save_to_disk(folder)
+            alter(folder)
+
+        data_case(f"saved, {name}")(write)
+        return alter
+
+    return add
+
+
+@saved_data_case("a license of as many lists as may be")
+def _(folder: Path) -> None:
+    change_info(folder, [[[]] * 200] * 245)
+
+
+@saved_data_case("a license of 300,000 lists")
+def _(folder: Path) -> None:
+    change_info(folder, [[[]] * 200] * 1500)
+
+
+def change_info(folder: Path, license_: Any) -> None:
+    path = folder / "dataset_info.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"license": license_}))
+
+
+@saved_data_case("batches that are packed")
+def _(folder: Path) -> None:
+    (path,) = folder.glob("*.arrow")
+    images = pa.StructArray.from_arrays([pa.nulls(10**7, pa.binary()), pa.nulls(10**7, pa.string())], ["bytes", "path"])
+    table = pa.table({"image": images, "label": np.zeros(10**7, np.int64)})
+    with pa.ipc.new_stream(path, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as stream:
+        stream.write_table(table)
+
+
+# --- reports ----------------------------------------------------------------------------------------------------------
+
+
+def report_case(name: str, **values: Any) -> None:
+    def make(folder: Path) -> tuple[Path, Callable[[], object]]:
+        path = folder / "report.json"
+        path.write_text(json.dumps({"labels": ["a", "b"]} | values))
+        return path, lambda: [drawn_png(drawing) for _, drawing in report_drawings(load_report(path)).values()]
+
+    CASES[f"report: {name}"] = make
+
+
+NEIGHBOR = {"id": "x", "labels": ["a", "b"], "sha256": "0" * 64, "score": 0.5, "share": 0.1}
+report_case("20,000 baselines", baselines={f"b{i}": {str(i): 0.5} for i in range(20_000)})
+report_case("baselines of many steps", baselines={f"b{i}": {str(s): 0.5 for s in range(20_000)} for i in range(15)})
+report_case(
+    "neighbors and layers",
+    neighbors=[NEIGHBOR] * 5000,
+    vote_agreement={f"layer{i}": {"1": 1} for i in range(20_000)},
+    iou_with_neighbors={f"layer{i}": [0.5] * 4 for i in range(10_000)},
+)
+report_case("many votes", neighbors=[NEIGHBOR] * 1000, vote_agreement={f"l{i}": {"1": 1} for i in range(2000)})
+report_case(
+    "long names of layers", neighbors=[NEIGHBOR] * 2, vote_agreement={f"{i}" + "x" * 4000: {"1": 1} for i in range(60)}
+)
+report_case("votes of colliding keys", vote_agreement={"l": {str(i * (2**61 - 1)): 1 for i in range(1, 100_000)}})
+report_case("neighbors", neighbors=[NEIGHBOR] * 38_000)
+report_case("losses", losses=[0.5] * 900_000)
+report_case("a drawn confusion", labels=[f"{i}" for i in range(40)], confusion=[[1] * 40] * 40)
+report_case("labels", labels=[f"label {i}" for i in range(250_000)])
+report_case("labels of markup", labels=["*" * 500] * 9980)
+report_case("as many labels of markup as may be", labels=[f"{i:05}" + "*" * 45 for i in range(9990)])
+report_case("confusion", labels=[f"{i}" for i in range(1250)], confusion=[[0] * 1250] * 1250)
+report_case("notes", notes=[f"{i}" for i in range(400_000)])
+report_case("one long note", notes=["*_|" * 1_600_000])
+report_case("options", options={f"o{i}": i for i in range(200_000)}, given={f"o{i}": i for i in range(50_000)})
+report_case("long options", options=dict.fromkeys(SHOWN_OPTIONS[:5], ["*" * 10_000] * 99))
+report_case("options as long as may be", options=dict.fromkeys(SHOWN_OPTIONS[:5], ["*" * 9_900] * 10))
+report_case("seconds", seconds={f"phase {i}": 1.0 for i in range(200_000)})
+report_case("accuracy per class", accuracy_per_class={f"class {i}": 0.5 for i in range(200_000)})
+report_case("skipped images", skipped_images=["x"] * 900_000)
+report_case("unknown fields", **{f"f{i}": i for i in range(250_000)})
+report_case("a number of many digits", seed=10**4000)

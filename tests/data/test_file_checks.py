@@ -1,0 +1,169 @@
+"""Data sets whose files name, or unpack to, more than they should are refused before `datasets` opens them."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from hf_metaprune.data import file_checks
+from hf_metaprune.data.file_checks import check_parquet, check_saved
+from hf_metaprune.errors import DataError
+
+N_ROWS = 40
+
+
+def picture(i: int) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(i).integers(0, 256, (16, 16, 3), np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def structs(contents: pa.Array) -> pa.StructArray:
+    return pa.StructArray.from_arrays([contents, pa.nulls(len(contents), pa.string())], ["bytes", "path"])
+
+
+def repeated(content: bytes, count: int) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array([content]))
+
+
+def table(image: pa.Array | None = None, **columns: Any) -> pa.Table:
+    image = structs(pa.array([picture(i) for i in range(N_ROWS)])) if image is None else image
+    return pa.table({"image": image, "label": np.arange(len(image)) % 2} | columns)
+
+
+def write(folder: Path, rows: pa.Table, **options: Any) -> list[Path]:
+    pq.write_table(rows, folder / "train.parquet", **options)
+    return [folder / "train.parquet"]
+
+
+def save(folder: Path, rows: pa.Table | None = None, **options: Any) -> Path:
+    """Save a data set, and put other rows into its only file."""
+    path = folder / "saved"
+    features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=["a", "b"]))
+    contents = [{"bytes": picture(i), "path": None} for i in range(4)]
+    datasets.Dataset.from_dict({"image": contents, "label": [0, 1, 0, 1]}, features=features).save_to_disk(path)
+    if rows is not None:
+        (file,) = path.glob("*.arrow")
+        with pa.ipc.new_stream(file, rows.schema, options=pa.ipc.IpcWriteOptions(**options)) as stream:
+            stream.write_table(rows)
+    return path
+
+
+@pytest.mark.parametrize("compression", ["none", "snappy", "zstd"])
+@pytest.mark.parametrize("use_dictionary", [True, False])
+def test_sound_parquet_files_pass(tmp_path: Path, compression: str, use_dictionary: bool) -> None:
+    check_parquet(write(tmp_path, table(), compression=compression, use_dictionary=use_dictionary, row_group_size=7))
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        lambda: table(structs(repeated(b"x" * 100_000, 1000))),
+        lambda: table(repeated(b"x" * 100_000, 1000)),
+        lambda: table(text=pa.array([["x" * 100_000] * 25] * N_ROWS)),
+        lambda: table(text=pa.array([{"a": "x" * 2_000_000}] * N_ROWS)),
+        lambda: table(text=pa.array([[("k", "x" * 2_000_000)]] * N_ROWS, pa.map_(pa.string(), pa.string()))),
+        lambda: table(text=pa.array([b"x" * 2_000_000] * N_ROWS, pa.binary(2_000_000))),
+        lambda: table(numbers=pa.array([np.zeros(200_000, np.int64)] * N_ROWS)),
+    ],
+    ids=["images", "plain images", "lists", "structs", "maps", "fixed length", "numbers"],
+)
+@pytest.mark.parametrize("use_dictionary", [True, False])
+def test_a_small_parquet_file_of_much_is_refused(
+    tmp_path: Path, rows: Callable[[], pa.Table], use_dictionary: bool
+) -> None:
+    paths = write(tmp_path, rows(), compression="zstd", use_dictionary=use_dictionary)
+    assert paths[0].stat().st_size < 500_000
+    with pytest.raises(DataError, match="unpacks to"):
+        check_parquet(paths)
+
+
+def test_a_small_parquet_file_of_many_rows_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="rows; at most"):
+        check_parquet(write(tmp_path, table(pa.nulls(20_000))))
+
+
+def test_rows_of_all_files_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_checks, "MAX_ROWS", 2 * N_ROWS)
+    (path,) = write(tmp_path, table())
+    check_parquet([path] * 2)
+    with pytest.raises(DataError, match="rows are too many"):
+        check_parquet([path] * 3)
+
+
+MANY_LISTS = [[[]] * 200] * 1500
+
+
+def test_what_datasets_parses_of_a_file_is_bounded(tmp_path: Path) -> None:
+    rows = table().replace_schema_metadata({"huggingface": json.dumps({"info": {"license": MANY_LISTS}})})
+    with pytest.raises(DataError, match="lists and objects"):
+        check_parquet(write(tmp_path, rows))
+    with pytest.raises(DataError, match="lists and objects"):
+        check_saved(save(tmp_path, rows))
+
+
+@pytest.mark.parametrize("text", [b"PAR1", b"PAR1" + bytes(40) + b"PAR1", b""])
+def test_a_damaged_parquet_file_is_named(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "train.parquet").write_bytes(text)
+    with pytest.raises(DataError, match="train.parquet cannot be read as a data set"):
+        check_parquet([tmp_path / "train.parquet"])
+
+
+def test_saved_data_sets_pass(tmp_path: Path) -> None:
+    check_saved(save(tmp_path))
+    rows = table()
+    datasets.DatasetDict(train=datasets.Dataset(rows), test=datasets.Dataset(rows)).save_to_disk(tmp_path / "splits")
+    check_saved(tmp_path / "splits")
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "cause"),
+    [
+        (lambda: table(), {"compression": "zstd"}, "compressed"),
+        (lambda: table(), {"compression": "lz4"}, "compressed"),
+        (lambda: table(structs(repeated(b"x", 9))), {}, "of type dictionary"),
+        (lambda: table(text=pa.array(["a"] * N_ROWS, pa.string_view())), {}, "of type string_view"),
+        (lambda: table(text=pa.array([["a"]] * N_ROWS, pa.list_view(pa.string()))), {}, "of type list_view"),
+        (lambda: table(ends=pa.RunEndEncodedArray.from_arrays([N_ROWS], ["a"])), {}, "of type run_end"),
+    ],
+)
+def test_values_of_a_saved_data_set_stand_for_themselves(
+    tmp_path: Path, rows: Callable[[], pa.Table], options: dict[str, Any], cause: str
+) -> None:
+    with pytest.raises(DataError, match=cause):
+        check_saved(save(tmp_path, rows(), **options))
+
+
+def test_rows_of_a_saved_data_set_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(tmp_path, table())
+    monkeypatch.setattr(file_checks, "MAX_ROWS", N_ROWS)
+    check_saved(path)
+    monkeypatch.setattr(file_checks, "MAX_ROWS", N_ROWS - 1)
+    with pytest.raises(DataError, match="rows are too many"):
+        check_saved(path)
+
+
+@pytest.mark.parametrize(
+    ("values", "cause"),
+    [
+        ({"license": MANY_LISTS}, "lists and objects"),
+        ({"license": MANY_LISTS[:300]}, "at most 50000 values"),
+        ({"description": "x" * 1_100_000}, "a text of 1100000 characters"),
+    ],
+)
+def test_the_description_of_a_saved_data_set_is_bounded(tmp_path: Path, values: dict[str, Any], cause: str) -> None:
+    path = save(tmp_path)
+    info = path / "dataset_info.json"
+    info.write_text(json.dumps(json.loads(info.read_text()) | values))
+    with pytest.raises(DataError, match=cause):
+        check_saved(path)
