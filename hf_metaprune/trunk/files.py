@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,8 @@ def _select(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch
 def _check_ratios(ratios: Any, folder: Path) -> list[float]:
     """Return the ratios of a config, checked: rising numbers between 0 and 1."""
     sound = isinstance(ratios, list) and 0 < len(ratios) <= MAX_RATIOS and all(type(r) in (int, float) for r in ratios)
-    if not sound or sorted(set(ratios)) != ratios or not 0 <= ratios[0] <= ratios[-1] < 1:
+    rising = sound and ratios[0] >= 0 and ratios[-1] < 1 and all(a < b for a, b in itertools.pairwise(ratios))
+    if not rising:  # as comparisons with NaN are false, it is refused, too
         raise FormatError(f"{folder / CONFIG}: ratios must be 1 to {MAX_RATIOS} rising numbers from 0 to 1")
     return [float(ratio) for ratio in ratios]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -163,6 +164,13 @@ def falling_ratios(config: dict, tensors: dict) -> None:
     config["ratios"].reverse()
 
 
+def ratios_of(*ratios: float) -> Edit:
+    def edit(config: dict, tensors: dict) -> None:
+        config["ratios"] = list(ratios)
+
+    return edit
+
+
 def an_order_of(dtype: torch.dtype) -> Edit:
     def edit(config: dict, tensors: dict) -> None:
         name = next(name for name in tensors if name.startswith("order."))
@@ -185,6 +193,11 @@ def an_order_of(dtype: torch.dtype) -> Edit:
         (another_base, "of base 000000000000"),
         (a_newer_version, "upgrade"),
         (falling_ratios, "rising numbers"),
+        (ratios_of(0.5, math.nan, 0.8), "rising numbers"),
+        (ratios_of(0.5, 0.5), "rising numbers"),
+        (ratios_of(-0.1, 0.5), "rising numbers"),
+        (ratios_of(0.5, 1.0), "rising numbers"),
+        (ratios_of(), "rising numbers"),
     ],
 )
 def test_a_damaged_trunk_is_refused(trunk: Trunk, tmp_path: Path, edit: Edit, message: str) -> None:
