@@ -45,7 +45,8 @@ Baseline = Callable[[Sequence[Callback]], ComparisonRow]
 def baselines(pruner: MetaPruner, plan: Plan) -> Iterator[tuple[str, Baseline]]:
     """Yield the name of each baseline, and the function that makes it.
 
-    Each baseline gets the photos, the steps and the seed of the plan. All but the whole base get its ratio, too.
+    Each baseline gets the photos, the steps and the seed of the plan. All but the whole base get its photos without
+    labels and its ratio, too.
     """
     for name, strategy in STRATEGIES.items():
         yield name, partial(_adapt, pruner, plan, name, strategy)
@@ -59,7 +60,8 @@ def _adapt(pruner: MetaPruner, plan: Plan, name: str, strategy: str, callbacks: 
         "steps": plan.training.steps,
         "seed": plan.options.seed,
     }
-    report = pruner.adapt(plan.data, callbacks=callbacks, **options).report
+    unlabeled = None if plan.soft_labels is None else plan.soft_labels.images
+    report = pruner.adapt(plan.data, unlabeled=unlabeled, callbacks=callbacks, **options).report
     return ComparisonRow(name, report.accuracy, report.params, report.accuracy_at_step)
 
 

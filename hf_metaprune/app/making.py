@@ -131,7 +131,8 @@ class MakingSection:
     def _making_steps(self, visitor: Visitor, ratio: float, voters: int, steps: int, seed: int) -> Iterator[Update]:
         data, stop, progress = visitor.task_data(seed), visitor.stop, Progress("Looking for the nearest tasks")
         options: dict[str, Any] = {"neighbors": voters, "steps": steps, "seed": seed, "ratio": ratio}
-        planning = BackgroundJob(lambda: self.shared.opened_bank.pruner.plan(data, **options), visitor.stop)
+        options["unlabeled"] = visitor.unlabeled_images()
+        planning = BackgroundJob(lambda: self.shared.opened_bank.pruner.plan(data, **options), stop)
         for _ in planning:
             yield {self.progress: views.training(progress)}
         plan = visitor.plan = planning.value

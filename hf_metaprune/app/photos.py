@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ FOCUS_CLASS_NAME = """() => {
 """Lets visitors type the name of the next class at once; not on a phone, whose keyboard would hide the messages."""
 MAX_REPO_ID, MAX_CLASS_NAMES = 200, 2000
 """Most characters of a data set's id, and of the names of classes."""
+WITHOUT_LABELS = " Photos without labels"
+"""The choice that removes the photos without labels; the space before it tells it from a class of this name."""
 MAX_UPLOADS = 3
 """Most uploads that are read at a time.
 
@@ -64,6 +67,8 @@ class PhotosSection:
                 )
             with gr.Tab("Hub"):
                 self._add_hub_tab()
+            with gr.Tab("Without labels"):
+                self._add_unlabeled_tab()
         self.messages = gr.HTML(elem_id="messages")
         self.overview = gr.HTML(views.classes({}, None), elem_id="classes")
         with gr.Column(visible=False) as self.edit_controls:
@@ -117,6 +122,23 @@ class PhotosSection:
             self.per_class = clamp_slider(gr.Slider(5, MAX_PER_CLASS, value=30, step=5, label="Photos per class"))
         self.use_data_set = gr.Button("Use this data set")
 
+    def _add_unlabeled_tab(self) -> None:
+        gr.Markdown(
+            "More photos of the same classes, which you need not sort. The large network learns the classes from your "
+            "sorted photos, and teaches your model on these. A hundred of each class can do as much as as many sorted "
+            "ones; photos of other things do little harm."
+        )
+        self.unlabeled_files = gr.File(
+            elem_classes=DROP_CLASS,
+            label="Photos without labels",
+            file_count="multiple",
+            file_types=["image"],
+            type="filepath",
+            height=140,
+            elem_id="unlabeled-files",
+        )
+        self.add_unlabeled = gr.Button("Add these photos")
+
     def wire(self) -> list[Any]:
         """Connect the buttons and fields with their functions; `delete_all` is left to the page as a whole.
 
@@ -131,29 +153,42 @@ class PhotosSection:
         waiting = PRIVATE | {"show_progress_on": self.overview}
         if self.shared.examples:
             changes.append(self.use_example.click(self._use_example, [self.example], outputs, **PRIVATE))
-        photo_fields = [self.label, self.files, self.camera]
-        for field in (self.files, self.camera):
-            field.change(self._track_pending_photos, [self.files, self.camera], None, queue=False, **PRIVATE)
+        file_fields = self._file_fields
+        for field in file_fields:
+            field.change(self._track_pending_photos, file_fields, None, queue=False, **PRIVATE)
         upload = waiting | {"concurrency_limit": MAX_UPLOADS}
+        photo_fields = [self.label, *file_fields]
         adding = self.add.click(self._add, photo_fields, [*outputs, *photo_fields], **upload)
         adding.then(None, js=FOCUS_CLASS_NAME)
-        changes += [adding, self.zip.upload(self._add_zip, [self.zip], [*outputs, self.zip], **upload)]
+        adding_unlabeled = self.add_unlabeled.click(
+            self._add_unlabeled, file_fields, [*outputs, self.unlabeled_files], **upload
+        )
+        changes += [
+            adding,
+            adding_unlabeled,
+            self.zip.upload(self._add_zip, [self.zip], [*outputs, self.zip], **upload),
+        ]
         data_set_fields = [self.repo_id, self.class_names, self.max_classes, self.per_class]
         data_set_outputs = [*outputs, self.use_data_set]
         limit = {"concurrency_limit": MAX_DATA_SETS} | waiting
         return [*changes, self.use_data_set.click(self._add_data_set, data_set_fields, data_set_outputs, **limit)]
 
     @property
+    def _file_fields(self) -> list[Any]:
+        """The fields of photos that are chosen before they are added."""
+        return [self.files, self.camera, self.unlabeled_files]
+
+    @property
     def components(self) -> list[Any]:
         """The components that change when everything is deleted."""
         outputs = [self.messages, self.overview, self.edit_controls, self.class_to_remove, self.remove]
-        fields = [self.label, self.files, self.camera, self.zip, self.repo_id, self.class_names]
+        fields = [self.label, *self._file_fields, self.zip, self.repo_id, self.class_names]
         return [*outputs, self.start_over, self.confirmation, *fields]
 
     def empty_update(self, visitor: Visitor) -> Update:
         """Return the update that shows that everything is deleted."""
         texts: Update = dict.fromkeys((self.label, self.repo_id, self.class_names), "")
-        files: Update = dict.fromkeys((self.files, self.camera, self.zip))
+        files: Update = dict.fromkeys((*self._file_fields, self.zip))
         messages = {self.messages: views.message("All photos and the model are deleted.")}
         return texts | files | self._confirmation_update() | messages | self._overview_update(visitor)
 
@@ -176,44 +211,83 @@ class PhotosSection:
         text = "The example is ready: press “Make my model”."
         return {self.messages: views.message(text)} | self._overview_update(visitor)
 
-    def _track_pending_photos(self, files: list[str] | None, camera_file: str | None, request: gr.Request) -> None:
+    def _track_pending_photos(
+        self,
+        files: list[str] | None,
+        camera_file: str | None,
+        unlabeled_files: list[str] | None,
+        request: gr.Request,
+    ) -> None:
         """Note photos that are chosen but not added yet, so that they are deleted with their visitor.
 
         Photos that are not chosen any more are deleted at once, and so are those beyond the limits of one visitor.
         """
-        visitor, chosen_photos = self.shared.visitor(request), _all_files(files, camera_file)
+        visitor, chosen_photos = self.shared.visitor(request), _all_files(files, camera_file, unlabeled_files)
         pending_photos = set(_within_limits(chosen_photos, self.shared.limits))
         self.shared.visitors.delete_uploads(visitor, {*chosen_photos, *visitor.pending_photos} - pending_photos)
         visitor.pending_photos = pending_photos
         visitor.uploads |= pending_photos
 
-    def _add(self, label: str, files: list[str] | None, camera_file: str | None, request: gr.Request) -> Update:
+    def _add(
+        self,
+        label: str,
+        files: list[str] | None,
+        camera_file: str | None,
+        unlabeled_files: list[str] | None,
+        request: gr.Request,
+    ) -> Update:
         from .uploads import clean_label
 
-        self._track_pending_photos(files, camera_file, request)
-        visitor = self.shared.visitor(request)
-        paths = [path for path in _all_files(files, camera_file) if path in visitor.pending_photos]
+        self._track_pending_photos(files, camera_file, unlabeled_files, request)
+        visitor, chosen_photos = self.shared.visitor(request), _all_files(files, camera_file)
         try:
-            receipt = visitor.photos.add(label or "", paths)
-            if n_surplus := len(_all_files(files, camera_file)) - len(paths):
-                receipt.refusals.append(f"{quantity(n_surplus, 'file')} beyond the limits of one visitor")
+            receipt = self._take_pending(visitor, chosen_photos, partial(visitor.photos.add, label or ""))
         except DataError as error:
             return {self.messages: views.message(str(error), "alert")}
-        self.shared.visitors.delete_uploads(visitor, paths)
         class_name = clean_label(label, self.shared.limits.label_length)
         update = self._receipt_update(visitor, receipt, f"“{class_name}”")
         return update | {self.files: None, self.camera: None} | ({self.label: ""} if receipt.n_added else {})
+
+    def _add_unlabeled(
+        self,
+        files: list[str] | None,
+        camera_file: str | None,
+        unlabeled_files: list[str] | None,
+        request: gr.Request,
+    ) -> Update:
+        self._track_pending_photos(files, camera_file, unlabeled_files, request)
+        visitor = self.shared.visitor(request)
+        receipt = self._take_pending(visitor, unlabeled_files or [], visitor.photos.add_unlabeled)
+        return self._receipt_update(visitor, receipt, "those without labels") | {self.unlabeled_files: None}
+
+    def _take_pending(
+        self, visitor: Visitor, chosen_photos: Sequence[str], add: Callable[[Sequence[str]], Receipt]
+    ) -> Receipt:
+        """Add chosen photos that are within the limits, and delete their files.
+
+        Raises:
+            DataError: the name of the class cannot be used; the files are kept.
+        """
+        paths = [path for path in chosen_photos if path in visitor.pending_photos]
+        receipt = add(paths)
+        if n_surplus := len(chosen_photos) - len(paths):
+            receipt.refusals.append(f"{quantity(n_surplus, 'file')} beyond the limits of one visitor")
+        self.shared.visitors.delete_uploads(visitor, paths)
+        return receipt
 
     def _remove(self, label: str | None, request: gr.Request) -> Update:
         visitor = self.shared.visitor(request)
         if not label:
             return {self.messages: views.message("Choose a class to remove first.", "alert")}
-        if label not in visitor.photos.by_class:
+        if label == WITHOUT_LABELS:
+            visitor.photos.remove(None)
+        elif label in visitor.photos.by_class:
+            visitor.photos.remove(label)
+        else:
             message = views.message(f"The class “{label}” does not exist any more.", "alert")
             return {self.messages: message} | self._overview_update(visitor)
-        visitor.photos.remove(label)
         visitor.note_photo_change()
-        return {self.messages: views.message(f"“{label}” is removed.")} | self._overview_update(visitor)
+        return {self.messages: views.message(f"“{label.strip()}” is removed.")} | self._overview_update(visitor)
 
     def _add_zip(self, path: str | None, request: gr.Request) -> Update:
         visitor = self.shared.visitor(request)
@@ -254,19 +328,20 @@ class PhotosSection:
 
     def _overview_update(self, visitor: Visitor) -> Update:
         """Return the update that shows the classes so far, and what can be removed."""
-        example, names = visitor.example, list(visitor.photos.by_class)
+        example, photos = visitor.example, visitor.photos
+        names = [*photos.by_class, *([WITHOUT_LABELS] if photos.unlabeled else [])]
         can_remove = bool(names) and example is None
         return {
-            self.overview: views.classes(visitor.photos.by_class, example),
+            self.overview: views.classes(photos.by_class, example, photos.unlabeled),
             self.edit_controls: gr.update(visible=can_remove or example is not None),
             self.class_to_remove: gr.update(choices=names, value=None, visible=can_remove),
             self.remove: gr.update(visible=can_remove),
         }
 
 
-def _all_files(files: list[str] | None, camera_file: str | None) -> list[str]:
+def _all_files(files: list[str] | None, camera_file: str | None, unlabeled_files: list[str] | None = None) -> list[str]:
     """Return the chosen files and the camera's photo as one list."""
-    return [*(files or ()), *([camera_file] if camera_file else ())]
+    return [*(files or ()), *([camera_file] if camera_file else ()), *(unlabeled_files or ())]
 
 
 def _within_limits(paths: list[str], limits: UploadLimits) -> list[str]:

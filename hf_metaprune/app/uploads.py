@@ -17,6 +17,7 @@ from PIL import Image
 
 from ..data.images import ImageSet, open_image
 from ..data.loading import hold_back
+from ..data.photos import NO_CLASS
 from ..data.preprocessing import Preprocessing
 from ..data.task import Task, TaskData
 from ..errors import DataError, printable, reason
@@ -88,12 +89,14 @@ class Photos:
         self.preprocessing, self.limits = preprocessing, limits or UploadLimits()
         self.is_server_full = is_server_full
         self.by_class: dict[str, list[torch.Tensor]] = {}
+        self.unlabeled: list[torch.Tensor] = []
+        """Photos of any of the classes, from which the base teaches the model."""
         self.bytes = 0
-        self._class_by_digest: dict[bytes, str] = {}
+        self._class_by_digest: dict[bytes, str | None] = {}
         """The class of each file by its sha256: a file that came twice would be both trained on and measured on."""
 
     def __len__(self) -> int:
-        return sum(map(len, list(self.by_class.values())))  # other visitors' threads ask, too
+        return len(self.unlabeled) + sum(map(len, list(self.by_class.values())))  # other visitors' threads ask, too
 
     @property
     def pixel_bytes(self) -> int:
@@ -113,8 +116,22 @@ class Photos:
         Raises:
             DataError: the name of the class cannot be used, or there are too many classes.
         """
+        return self._add_files(self._class_name(label), files)
+
+    def add_unlabeled(self, files: Sequence[str | Path | bytes]) -> Receipt:
+        """Add photos whose classes are not known.
+
+        Args:
+            files: paths or contents of files.
+
+        Returns:
+            What was added and what was refused.
+        """
+        return self._add_files(None, files)
+
+    def _add_files(self, class_name: str | None, files: Sequence[str | Path | bytes]) -> Receipt:
+        """Add photos to a class, or to those without labels (None)."""
         receipt, deadline = Receipt(), time.monotonic() + self.limits.seconds
-        class_name = self._class_name(label)
         for i, file in enumerate(files):
             file_name = f"file {i + 1}" if isinstance(file, bytes) else Path(file).name
             if self._refuse_over_limits(receipt, file_name, deadline):
@@ -188,9 +205,12 @@ class Photos:
             receipt.refuse(name, "the data set has no image of this class")
         return receipt
 
-    def remove(self, label: str) -> None:
-        """Remove a class with its photos."""
-        self.by_class.pop(label, None)
+    def remove(self, label: str | None) -> None:
+        """Remove a class with its photos, or the photos without labels (None)."""
+        if label is None:
+            self.unlabeled = []
+        else:
+            self.by_class.pop(label, None)
         self._class_by_digest = {digest: name for digest, name in self._class_by_digest.items() if name != label}
 
     def data(self, share: float = 0.2, seed: int = 0) -> TaskData:
@@ -211,6 +231,13 @@ class Photos:
         return hold_back(
             Task(tuple(self.by_class)), ImageSet(images, targets, self.preprocessing), share, seed, "photos"
         )
+
+    def unlabeled_images(self) -> ImageSet | None:
+        """Return the photos without labels, or None if there are none."""
+        if not self.unlabeled:
+            return None
+        targets = torch.full((len(self.unlabeled),), NO_CLASS)
+        return ImageSet(torch.stack(self.unlabeled), targets, self.preprocessing)
 
     def _class_name(self, label: str) -> str:
         """Return the cleaned name of a class, or that of the class which differs only in case or composition."""
@@ -239,10 +266,12 @@ class Photos:
                 return True
         return False
 
-    def _add_photo(self, receipt: Receipt, class_name: str, file_name: str, data: bytes) -> None:
+    def _add_photo(self, receipt: Receipt, class_name: str | None, file_name: str, data: bytes) -> None:
         digest = hashlib.sha256(data).digest()
         if digest in self._class_by_digest:
-            receipt.refuse(file_name, f"the class “{self._class_by_digest[digest]}” has this photo already")
+            known_name = self._class_by_digest[digest]
+            whose = "those without labels have" if known_name is None else f"the class “{known_name}” has"
+            receipt.refuse(file_name, f"{whose} this photo already")
             return
         try:
             photo = read_photo(data, self.limits, max(self.preprocessing.input_size[1:]))
@@ -250,7 +279,8 @@ class Photos:
             receipt.refuse(file_name, str(error))
             return
         self._class_by_digest[digest] = class_name
-        self.by_class.setdefault(class_name, []).append(self.preprocessing.to_uint8([photo])[0])
+        photos = self.unlabeled if class_name is None else self.by_class.setdefault(class_name, [])
+        photos.append(self.preprocessing.to_uint8([photo])[0])
         receipt.n_added += 1
 
 

@@ -45,14 +45,19 @@ def message(text: str, kind: str = "status") -> str:
     return render("message.html", text=text, kind=kind)
 
 
-def classes(photos_by_class: Mapping[str, Sequence[torch.Tensor]], example: TaskData | None) -> str:
+def classes(
+    photos_by_class: Mapping[str, Sequence[torch.Tensor]],
+    example: TaskData | None,
+    unlabeled: Sequence[torch.Tensor] = (),
+) -> str:
     """Return the classes so far, with a few photos of each.
 
     Args:
         photos_by_class: the visitor's photos, uint8 (3, height, width) each.
         example: the example that is used instead, if there is one.
+        unlabeled: the visitor's photos without labels.
     """
-    if not photos_by_class and example is None:
+    if not photos_by_class and not unlabeled and example is None:
         return render("classes.html", rows=[], hint="")
     from ..reporting.misclassified import thumbnail
 
@@ -64,6 +69,10 @@ def classes(photos_by_class: Mapping[str, Sequence[torch.Tensor]], example: Task
     for label, photos in photos_by_class.items():
         thumbnails = [data_uri(thumbnail(photo)) for photo in photos[:MAX_SHOWN_PHOTOS]]
         rows.append((label, quantity(len(photos), "photo"), thumbnails, len(photos) - len(thumbnails)))
+    if unlabeled and example is None:
+        thumbnails = [data_uri(thumbnail(photo)) for photo in unlabeled[:MAX_SHOWN_PHOTOS]]
+        count = f"{quantity(len(unlabeled), 'photo')} without labels"
+        rows.append(("", count, thumbnails, len(unlabeled) - len(thumbnails)))
     return render("classes.html", rows=rows, hint=_photo_hint(photos_by_class) if example is None else "")
 
 
@@ -178,6 +187,8 @@ def done(model: AdaptResult) -> str:
     if report.test_images:
         n_recognized = round(report.accuracy * report.test_images)
         text += f" The model recognizes {n_recognized} of {report.test_images} test photos."
+    if report.unlabeled_images:
+        text += f" The large network taught it on {quantity(report.unlabeled_images, 'photo')} without labels, too."
     return render("done.html", text=text, target="result")
 
 

@@ -18,6 +18,7 @@ from .jobs import StoppedError
 
 if TYPE_CHECKING:
     from ..adapt.plan import Plan
+    from ..data.images import ImageSet
     from ..data.task import TaskData
     from ..result import AdaptResult
     from .uploads import Photos
@@ -117,10 +118,14 @@ class Visitor:
                 raise DataError(f"{error}; press “Add to the class” to add the photos that you have chosen") from error
             raise
 
+    def unlabeled_images(self) -> ImageSet | None:
+        """Return the visitor's photos without labels; None if there are none, or an example is used."""
+        return None if self.example is not None else self.photos.unlabeled_images()
+
     @property
     def has_something(self) -> bool:
         """Whether anything would be lost with the visitor."""
-        has_photos = self._photos is not None and bool(self._photos.by_class)
+        has_photos = self._photos is not None and bool(self._photos.by_class or self._photos.unlabeled)
         return has_photos or bool(self.uploads) or any((self.example, self.plan, self.result, self.ticket))
 
     @property

@@ -195,6 +195,25 @@ def test_the_same_file_is_taken_once() -> None:
     assert uploads.add("dog", [one]).n_added == 1
 
 
+def test_photos_without_labels_are_kept_apart() -> None:
+    uploads, files = photos(photos=5), [photo() for _ in range(6)]
+    assert uploads.unlabeled_images() is None
+    uploads.add("cat", files[:2])
+    receipt = uploads.add_unlabeled(files[1:4])
+    assert receipt.n_added == 2
+    assert receipt.refusals == ["file 1: the class “cat” has this photo already"]
+    assert uploads.add("dog", files[3:4]).refusals == ["file 1: those without labels have this photo already"]
+    images = uploads.unlabeled_images()
+    assert images is not None
+    assert images.targets.tolist() == [-1, -1]
+    assert len(uploads) == 4
+    assert "the limit is 5 photos" in uploads.add_unlabeled(files[4:]).summary()
+    uploads.remove(None)
+    assert uploads.unlabeled_images() is None
+    assert uploads.add("dog", files[3:4]).n_added == 1
+    assert {name: len(images) for name, images in uploads.by_class.items()} == {"cat": 2, "dog": 1}
+
+
 def test_limits_of_count_bytes_and_time() -> None:
     receipt = photos(photos=3).add("cat", [photo() for _ in range(1000)])
     assert receipt.n_added == 3

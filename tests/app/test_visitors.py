@@ -16,7 +16,7 @@ from tests import forked
 
 
 def make_visitors(**options: Any) -> Visitors:
-    return Visitors(lambda: SimpleNamespace(by_class={}), **options)  # type: ignore[arg-type, return-value]
+    return Visitors(lambda: SimpleNamespace(by_class={}, unlabeled=[]), **options)  # type: ignore[arg-type, return-value]
 
 
 def test_those_who_have_nothing_are_forgotten_first() -> None:
@@ -61,11 +61,11 @@ def add_too_much(bank_folder: Path, folder: Path) -> None:
     for file in files:
         file.parent.mkdir()
         file.write_bytes(bytes(100))
-    update = app.photos._add("", [str(file) for file in files], None, request)
+    update = app.photos._add("", [str(file) for file in files], None, None, request)
     assert "needs a name" in str(update[app.photos.messages])
     assert [file.exists() for file in files] == [True] * 3 + [False] * 3
     assert [file.parent.exists() for file in files] == [True] * 3 + [False] * 3
-    update = app.photos._add("ant", [str(file) for file in files[:3]], None, request)
+    update = app.photos._add("ant", [str(file) for file in files[:3]], None, None, request)
     assert not any(file.exists() for file in files)
     holder = app.page.state_holder
     holder["a"]

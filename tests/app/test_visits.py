@@ -74,6 +74,30 @@ def test_own_photos_and_names_with_markup(visit: Visits, task_data: TaskData, tm
 
 
 @pytest.mark.slow
+def test_photos_without_labels_teach_the_model(visit: Visits, task_data: TaskData, tmp_path: Path) -> None:
+    files = write_photos(tmp_path, task_data, (0, 2))
+    one = visit()
+    one.page.get_by_role("tab", name="Without labels").click()
+    unlabeled = [path for photos in files.values() for path in photos[6:]]
+    one.page.locator("#unlabeled-files input[type=file]").set_input_files([str(path) for path in unlabeled])
+    one.page.locator(f'td[aria-label="{unlabeled[-1].name}"]').last.wait_for()
+    one.press("Add these photos")
+    one.message("#messages", "Added 12 photos to those without labels.")
+    assert "12 photos without labels" in one.text("#classes")
+    for name, photos in files.items():
+        one.add(name, photos[:6], "Added 6 photos to")
+    one.set_steps(20)
+    one.make()
+    one.finish()
+    one.message("#making-messages", "The large network taught it on 12 photos without labels, too.")
+    one.page.locator("#which input").click()
+    one.page.get_by_role("option", name="Photos without labels").click()
+    one.press("Remove this class")
+    one.message("#messages", "“Photos without labels” is removed.")
+    assert "without labels" not in one.text("#classes")
+
+
+@pytest.mark.slow
 def test_a_photo_of_the_camera_is_taken(visit: Visits) -> None:
     one = visit(permissions=["camera"])
     one.page.get_by_role("tab", name="My photos").click()
