@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .data.images import open_image
+from .data.decoding import open_image
 from .data.preprocessing import Preprocessing, crop_long_image
 from .errors import DataError, FormatError, reason
 from .files.layout import MODEL_FILES, REPORT, REPORT_PAGE

@@ -12,7 +12,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from hf_metaprune.data.loading import read_task_data
 from hf_metaprune.data.preprocessing import Preprocessing
@@ -59,8 +59,10 @@ def write_rows(folder: Path, images: pa.Array, labels: pa.Array | None = None, *
 
 
 def repeated(content: bytes, count: int) -> pa.Array:
-    """Images that are all the same, which Parquet stores once."""
-    values = pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array([content]))
+    """Images that are all the same, which Parquet stores once, but for two small ones."""
+    rows = np.repeat(np.array([1, 0], np.int32), [2, count])
+    values = pa.DictionaryArray.from_arrays(pa.array(rows), pa.array([content, png(8)]))
+    count += 2
     return pa.StructArray.from_arrays([values, pa.nulls(count, pa.string())], names=["bytes", "path"])
 
 
@@ -69,6 +71,13 @@ def png(side: int) -> bytes:
     file = io.BytesIO()
     pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
     Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def blank(mode: str, side: int) -> bytes:
+    """A picture of one color."""
+    file = io.BytesIO()
+    Image.new(mode, (side, side)).save(file, "PNG")
     return file.getvalue()
 
 
@@ -89,7 +98,7 @@ def _(folder: Path) -> None:
 
 @data_case("one image as often as may be")
 def _(folder: Path) -> None:
-    write_rows(folder, repeated(png(32), 5_000))
+    write_rows(folder, repeated(png(32), 4_998))
 
 
 @data_case("an image of 900 MB that is packed")
@@ -97,15 +106,67 @@ def _(folder: Path) -> None:
     write_rows(folder, pa.array([bytes(900_000_000), b"x"]), compression="zstd", use_dictionary=False)
 
 
+@data_case("two images of 50 million pixels")
+def _(folder: Path) -> None:
+    write_rows(folder, repeated(blank("L", 7071), 2))
+
+
+@data_case("two images of 50 million pixels with alpha")
+def _(folder: Path) -> None:
+    write_rows(folder, repeated(blank("RGBA", 7071), 2))
+
+
+@data_case("two images of 169 million pixels")
+def _(folder: Path) -> None:
+    write_rows(folder, repeated(blank("L", 13_000), 2))
+
+
+@data_case("images with texts of 60 MB")
+def _(folder: Path) -> None:
+    texts = PngImagePlugin.PngInfo()
+    for number in range(60):
+        texts.add_text(f"text {number}", "x" * 1_000_000, zip=True)
+    file = io.BytesIO()
+    Image.new("L", (8, 8)).save(file, "PNG", pnginfo=texts)
+    write_rows(folder, repeated(file.getvalue(), 8))
+
+
+@data_case("paths of 80,000 characters")
+def _(folder: Path) -> None:
+    paths = pa.DictionaryArray.from_arrays(pa.array(np.zeros(300, np.int32)), pa.array(["a/" * 40_000]))
+    write_rows(folder, pa.StructArray.from_arrays([pa.nulls(300, pa.binary()), paths], names=["bytes", "path"]))
+
+
+@data_case("10,000,000 rows in a file of another suffix")
+def _(folder: Path) -> None:
+    write_rows(folder, pa.nulls(10_000_000))
+    (folder / "train.parquet").rename(folder / "train2.pq")
+    write_rows(folder, repeated(png(8), 40))
+
+
+@data_case("a table of 200,000 columns")
+def _(folder: Path) -> None:
+    (folder / "0.png").write_bytes(png(8))
+    names = ",".join(map(str, range(200_000)))
+    (folder / "metadata.csv").write_text(f"file_name,{names}\n0.png,{names}\n")
+
+
+@data_case("a table that names one photo 110,000 times")
+def _(folder: Path) -> None:
+    (folder / "0.png").write_bytes(png(8))
+    rows = (json.dumps({"file_name": "0.png", "label": i % 2}) for i in range(110_000))
+    (folder / "metadata.jsonl").write_text("\n".join(rows))
+
+
 @data_case("labels of 100 kB")
 def _(folder: Path) -> None:
     labels = pa.DictionaryArray.from_arrays(pa.array(np.arange(4_900) % 2), pa.array(["a" * 100_000, "b" * 100_000]))
-    write_rows(folder, repeated(png(8), 4_900), labels)
+    write_rows(folder, repeated(png(8), 4_898), labels)
 
 
 @data_case("a list of 300,000 lists in its metadata")
 def _(folder: Path) -> None:
-    table = pa.table({"image": repeated(png(8), 4), "label": pa.array([0, 1, 0, 1])})
+    table = pa.table({"image": repeated(png(8), 2), "label": pa.array([0, 1, 0, 1])})
     table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"license": [[[]] * 200] * 1500}})})
     pq.write_table(table, folder / "train.parquet")
 
@@ -136,6 +197,30 @@ def _(folder: Path) -> None:
     change_info(folder, [[[]] * 200] * 1500)
 
 
+@saved_data_case("one file 60,000 times")
+def _(folder: Path) -> None:
+    path = folder / "state.json"
+    state = json.loads(path.read_text())
+    path.write_text(json.dumps(state | {"_data_files": state["_data_files"] * 60_000}))
+
+
+@saved_data_case("one split 3,000 times")
+def _(folder: Path) -> None:
+    files = list(folder.iterdir())
+    (folder / "train").mkdir()
+    for file in files:
+        file.rename(folder / "train" / file.name)
+    (folder / "dataset_dict.json").write_text(json.dumps({"splits": ["train"] * 3000}))
+
+
+@saved_data_case("20,000 columns")
+def _(folder: Path) -> None:
+    (path,) = folder.glob("*.arrow")
+    table = pa.table({str(number): [1, 2] for number in range(20_000)})
+    with pa.ipc.new_stream(path, table.schema) as stream:
+        stream.write_table(table)
+
+
 def change_info(folder: Path, license_: Any) -> None:
     path = folder / "dataset_info.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"license": license_}))
@@ -146,8 +231,12 @@ def _(folder: Path) -> None:
     (path,) = folder.glob("*.arrow")
     images = pa.StructArray.from_arrays([pa.nulls(10**7, pa.binary()), pa.nulls(10**7, pa.string())], ["bytes", "path"])
     table = pa.table({"image": images, "label": np.zeros(10**7, np.int64)})
-    with pa.ipc.new_stream(path, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as stream:
+    path.unlink()
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.ipc.new_stream(folder / "data.bin", table.schema, options=options) as stream:
         stream.write_table(table)
+    state = json.loads((folder / "state.json").read_text())
+    (folder / "state.json").write_text(json.dumps(state | {"_data_files": [{"filename": "data.bin"}]}))
 
 
 # --- reports ----------------------------------------------------------------------------------------------------------

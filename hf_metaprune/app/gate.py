@@ -168,6 +168,7 @@ class UploadForm:
     """
 
     def __init__(self, scope: Any) -> None:
+        from python_multipart.exceptions import FormParserError
         from python_multipart.multipart import MultipartParser, parse_options_header
 
         kind, options = parse_options_header(dict(scope["headers"]).get(b"content-type", b""))
@@ -182,7 +183,10 @@ class UploadForm:
             "on_header_end": self._end_header,
             "on_headers_finished": self._check_part,
         }
-        self._parser = MultipartParser(options[b"boundary"], callbacks)  # type: ignore[arg-type]
+        try:
+            self._parser = MultipartParser(options[b"boundary"], callbacks)  # type: ignore[arg-type]
+        except FormParserError as error:
+            raise RefusedError(400, "the form of the upload is malformed") from error
 
     def feed(self, content: bytes) -> None:
         """Check the next bytes of the body.

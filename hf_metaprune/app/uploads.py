@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import torch
 from PIL import Image
 
-from ..data.images import ImageSet, open_image
+from ..data.decoding import open_image
+from ..data.images import ImageSet
 from ..data.loading import hold_back
 from ..data.photos import NO_CLASS
 from ..data.preprocessing import Preprocessing

@@ -12,7 +12,7 @@ from pathlib import Path
 from ..data.task import Task
 from ..errors import BaseMismatchError, FormatError
 from ..files.layout import CONFIG, ENTRY_FILES, SCORES, TASKS_FOLDER, TEMPORARY, WEIGHTS
-from ..files.reading import copy_regular, is_present, sha256_file
+from ..files.reading import copy_regular, is_present, sha256_file, walk
 from ..files.storage import storage_errors
 from ..masks.packing import pack_mask
 from ..models.saving import load_config
@@ -118,7 +118,8 @@ def copy_entry_files(folder: Path, copy: Path) -> None:
 def entry_folders(bank: BankReader) -> dict[str, str]:
     """Return the paths of all finished entry folders on disk by id, whether or not the index has them."""
     paths = {}
-    for config in sorted((bank.root / TASKS_FOLDER).glob("**/" + CONFIG)):
+    tasks = bank.root / TASKS_FOLDER
+    for config in sorted(file for file in walk(tasks) if file.name == CONFIG) if tasks.is_dir() else ():
         folder = config.parent
         relative = folder.relative_to(bank.root)
         if not any(part.startswith(TEMPORARY) for part in relative.parts) and (folder / WEIGHTS).exists():

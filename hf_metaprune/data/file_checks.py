@@ -12,16 +12,18 @@ import pyarrow.parquet as pq
 
 from ..errors import DataError, FormatError, reason
 from ..files.counts import Counts
-from ..files.footer import FooterLimits, read_stated_size
+from ..files.footer import MAX_COLUMNS, FooterLimits, read_stated_size
 from ..files.parquet import text_bytes, text_columns
-from ..files.reading import check_no_links, check_regular
+from ..files.reading import check_no_links, check_regular, walk
 from ..files.storage import parse_json, read_json
 from .limits import MAX_ROWS
 
 FREE_BYTES, MAX_RATIO = 40_000_000, 12
 """A Parquet file unpacks to at most so many times its size, and so many bytes more: photos are packed already."""
+MAX_FILES = 10_000
+"""Most files of a saved data set."""
 FREE_ROWS, MIN_ROW_BYTES = 5000, 60
-"""A row takes at least so many bytes of a Parquet file, for the smallest PNG has about as many; some rows are free."""
+"""A row takes at least so many bytes of a file, for the smallest PNG has about as many; some rows are free."""
 ROW_BATCH = 1000
 """Rows whose sizes are counted at a time."""
 INFO_COUNTS = Counts(items=50_000, values=50_000, text=1_000_000, characters=5_000_000)
@@ -34,13 +36,13 @@ def check_regular_files(path: Path) -> None:
     Raises:
         DataError: a file is not.
     """
-    for file in path.rglob("*"):
-        try:
+    try:
+        for file in walk(path):
             check_no_links(path, file.relative_to(path).as_posix())
             if not file.is_dir():
                 check_regular(file)
-        except (FormatError, OSError) as error:
-            raise DataError(str(error)) from error
+    except (FormatError, OSError) as error:
+        raise DataError(str(error)) from error
 
 
 def check_parquet(paths: Sequence[Path]) -> None:
@@ -76,8 +78,7 @@ def _check_unpacked(path: Path) -> int:
             footer_bytes=(4 << 20) + size // 20, footer_values=200_000 + size // 100, pages=20_000 + size // 1000
         )
         rows, stated_bytes = read_stated_size(file, limits)
-        if rows > (max_rows := FREE_ROWS + size // MIN_ROW_BYTES):
-            raise DataError(f"{path} has {size} bytes and {rows} rows; at most {max_rows} are read of a file so small")
+        check_row_count(path, size, rows)
         _check_bytes(path, size, stated_bytes, max_bytes)
         file.seek(0)
         schema = pq.read_metadata(file).schema
@@ -102,6 +103,21 @@ def _check_unpacked(path: Path) -> int:
     return rows
 
 
+def check_row_count(path: Path, size: int, rows: int) -> None:
+    """Check that a file has not many more rows than its bytes suggest, each of which costs the time of an image.
+
+    Args:
+        path: the file.
+        size: its bytes.
+        rows: its rows.
+
+    Raises:
+        DataError: it has.
+    """
+    if rows > (max_rows := FREE_ROWS + size // MIN_ROW_BYTES):
+        raise DataError(f"{path} has {size} bytes and {rows} rows; at most {max_rows} are read of a file so small")
+
+
 def _check_rows(path: Path, rows: int) -> None:
     if rows > MAX_ROWS:
         raise DataError(f"{path}: {rows} rows are too many; at most {MAX_ROWS} are read")
@@ -119,32 +135,47 @@ def check_saved(path: Path) -> None:
         path: the folder of the data set, or of its splits.
 
     Raises:
-        DataError: a file of it cannot be read, holds too much, or names a file elsewhere.
+        DataError: a file of it cannot be read, holds too much, or names a file elsewhere, or one twice.
     """
-    lists = [(file, "splits", lambda item: item) for file in path.rglob("dataset_dict.json")]
-    lists += [(file, "_data_files", lambda item: item["filename"]) for file in path.rglob("state.json")]
-    for file, key, name_of in lists:
+    splits = path / "dataset_dict.json"
+    folders = [path / name for name in _listed_names(splits, "splits")] if splits.exists() else [path]
+    rows = n_files = 0
+    for folder in folders:
+        names = _listed_names(folder / "state.json", "_data_files")
+        n_files += len(names)
+        if n_files > MAX_FILES:
+            raise DataError(f"{path} names {n_files} files; at most {MAX_FILES} are read")
+        file = folder / "dataset_info.json"
         try:
-            names = [name_of(item) for item in read_json(file).get(key) or []]
-        except FormatError as error:
-            raise DataError(str(error)) from error
-        except (TypeError, LookupError, AttributeError) as error:
-            raise DataError(f"{file} cannot be read: {reason(error)}") from error
-        for name in names:
-            if not isinstance(name, str) or {"/", "\\", ":"} & set(name) or name in ("", ".", ".."):
-                raise DataError(f"{file} names a file in another folder: {str(name)[:60]!r}")
-    rows = 0
-    for file in (*path.rglob("dataset_info.json"), *path.rglob("*.arrow")):
-        try:
-            if file.suffix == ".json":
+            if file.exists():
                 INFO_COUNTS.check({"content": read_json(file)})
-            else:
+            for file in (folder / name for name in names):
                 rows += sum(_arrow_rows(file))
+                _check_rows(file, rows)
         except FormatError as error:
             raise DataError(str(error)) from error
         except (OSError, ValueError, struct.error, pa.ArrowException) as error:
             raise DataError(f"{file} cannot be read: {reason(error)}") from error
-        _check_rows(file, rows)
+
+
+def _listed_names(file: Path, key: str) -> list[str]:
+    """Return the names of files or folders that a file of a saved data set lists.
+
+    Raises:
+        DataError: the file cannot be read, or a name is of another folder or there twice.
+    """
+    try:
+        names = [item["filename"] if isinstance(item, dict) else item for item in read_json(file).get(key) or []]
+    except FormatError as error:
+        raise DataError(str(error)) from error
+    except (TypeError, LookupError) as error:
+        raise DataError(f"{file} cannot be read: {reason(error)}") from error
+    for name in names:
+        if not isinstance(name, str) or {"/", "\\", ":"} & set(name) or name in ("", ".", ".."):
+            raise DataError(f"{file} names a file in another folder: {str(name)[:60]!r}")
+    if len(set(names)) < len(names):
+        raise DataError(f"{file} names a file twice")
+    return names
 
 
 def _arrow_rows(path: Path) -> Iterator[int]:
@@ -157,6 +188,8 @@ def _arrow_rows(path: Path) -> Iterator[int]:
         for message in pa.ipc.MessageReader.open_stream(file):
             if message.type == "schema":
                 schema = pa.ipc.read_schema(message)
+                if len(schema) > MAX_COLUMNS:
+                    raise ValueError(f"it has more than {MAX_COLUMNS} columns")
                 _check_metadata(schema)
                 shared = [str(kind) for field in schema for kind in _kinds(field.type) if _is_shared(kind)]
                 if shared:

@@ -2,99 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import logging
-import stat
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
+from PIL import Image
 from tqdm.auto import tqdm
 
 from ..errors import DataError, printable
+from .decoding import LARGE_PIXELS, MAX_PIXELS, LargeImageError, open_image
 from .limits import MAX_CORRUPT_SHARE, MAX_UNREADABLE
 from .preprocessing import Preprocessing
 
 log = logging.getLogger(__name__)
 
 MAX_CACHE_BYTES = 4 << 30  # bytes of all decoded images of a split
-MAX_ASPECT = 50  # resizing the shorter side of anything longer would ask for too much memory
-DECODE_CHUNK = 16
-
-
-def open_image(value: Any, min_side: int = 0) -> Image.Image:
-    """Return an upright RGB image.
-
-    An image whose EXIF data is damaged is not turned.
-
-    Args:
-        value: a path, encoded bytes, a PIL image, or an array or tensor of shape HWC, CHW or HW. Floats lie in [0, 1].
-            Integers lie in [0, 255], or are 16 bits wide and use their full range.
-        min_side: shortest side that the caller needs, in pixels. A JPEG may be decoded at reduced size, but never
-            below twice this.
-
-    Raises:
-        OSError, ValueError, TypeError, Image.DecompressionBombError: the image cannot be read.
-    """
-    if isinstance(value, dict) and ("bytes" in value or "path" in value):
-        value = value["bytes"] if value.get("bytes") is not None else value["path"]
-    if isinstance(value, Image.Image):
-        return _upright_rgb(value, min_side)
-    if torch.is_tensor(value) or isinstance(value, np.ndarray):
-        return _from_array(value).convert("RGB")
-    if isinstance(value, (bytes, bytearray)):
-        value = io.BytesIO(value)
-    if not isinstance(value, (str, Path)) and not hasattr(value, "read"):
-        raise TypeError(f"a {type(value).__name__} is not an image")
-    if isinstance(value, (str, Path)) and not stat.S_ISREG(Path(value).stat().st_mode):  # a pipe would never end
-        raise ValueError("no regular file")
-    with Image.open(value) as image:
-        return _upright_rgb(image, min_side)
-
-
-def _upright_rgb(image: Image.Image, min_side: int) -> Image.Image:
-    if max(image.size) > MAX_ASPECT * min(image.size):
-        raise ValueError(f"{image.width} x {image.height} pixels: too long and thin")
-    if min_side and image.format == "JPEG":
-        image.draft("RGB", (2 * min_side, 2 * min_side))
-    with contextlib.suppress(Exception):  # whatever PIL raises on odd EXIF bytes
-        image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I") or image.mode == "F":  # PIL's own conversion would clip to white
-        image = _from_array(np.asarray(image))
-    if isinstance(image.info.get("transparency"), bytes):  # PIL warns otherwise; the colors are the same
-        image = image.convert("RGBA")
-    return image.convert("RGB")
-
-
-def _from_array(value: Any) -> Image.Image:
-    if torch.is_tensor(value):
-        value = value.detach().cpu()
-        value = value.float() if value.dtype == torch.bfloat16 else value
-    array = np.asarray(value)
-    if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (1, 3, 4):
-        array = np.moveaxis(array, 0, 2)
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[:, :, 0]
-    if array.ndim not in (2, 3) or not array.size:
-        raise ValueError(f"an array of shape {array.shape} is not an image")
-    if array.dtype == bool:
-        array = array * 255.0
-    elif np.issubdtype(array.dtype, np.floating):
-        if not (array.min() >= 0.0 and array.max() <= 1.0):
-            raise ValueError("float images must lie in [0, 1]: pass them before normalization")
-        array = (array * 255.0).round()
-    elif array.min() < 0 or array.max() > 65535:
-        raise ValueError("integer images must lie in 0 to 255, or 0 to 65535")
-    elif array.dtype.itemsize > 1 and (array.dtype == np.uint16 or array.max() > 255):
-        array = (array / 257.0).round()
-    return Image.fromarray(np.ascontiguousarray(array.astype(np.uint8)))
+DECODE_CHUNK, MAX_THREADS = 16, 8
 
 
 @dataclass
@@ -212,18 +141,22 @@ def decode_images(
     skipped_images = list(unreadable)
     side = max(height, width)
 
-    def load(i: int) -> Image.Image | str:
+    def load(i: int, max_pixels: int = LARGE_PIXELS) -> Image.Image | str | None:
         try:
-            return open_image(fetch(i), side)
+            return open_image(fetch(i), side, max_pixels)
         except MemoryError:
             raise
+        except LargeImageError:
+            return None
         except Exception as error:  # decoders and data sets of others raise anything
             return f"{describe(i)}: {error or type(error).__name__}"
 
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
         for start in tqdm(range(0, n, DECODE_CHUNK), desc="reading images", disable=not progress, leave=False):
             rows = range(start, min(n, start + DECODE_CHUNK))
-            loaded_rows = list(pool.map(load, rows))
+            # large images one by one in this thread: each thread of a pool would keep the memory of its largest image
+            loaded = zip(rows, pool.map(load, rows), strict=True)
+            loaded_rows = [load(i, MAX_PIXELS) if item is None else item for i, item in loaded]
             failures = {i: item for i, item in zip(rows, loaded_rows, strict=True) if isinstance(item, str)}
             is_readable[list(failures)] = False
             skipped_images += failures.values()
@@ -232,7 +165,7 @@ def decode_images(
             readable_rows = [i for i in rows if i not in failures]
             if readable_rows:
                 images[readable_rows] = preprocessing.to_uint8(
-                    [item for item in loaded_rows if not isinstance(item, str)]
+                    [item for item in loaded_rows if isinstance(item, Image.Image)]
                 )
     _check_share(skipped_images, n + len(unreadable))
     for line in skipped_images:

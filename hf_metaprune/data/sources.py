@@ -9,23 +9,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError, OptionError, reason
+from ..errors import DataError, MetaPruneError, OptionError, reason
 from ..files.names import user_path
-from .file_checks import check_parquet, check_regular_files, check_saved
+from ..files.reading import is_present, walk
+from .file_checks import check_regular_files, check_saved
 from .pairs import read_pairs
 from .source_names import check_source
 from .split import Split, UnlabeledError, convert_labels, is_missing
+from .tables import METADATA, load_metadata, load_parquet, load_parquet_folder
 
 log = logging.getLogger(__name__)
 
 IMAGE_NAMES = ("image", "img", "pixel_values", "picture", "photo", "jpg", "png")
 LABEL_NAMES = ("label", "labels", "fine_label", "class", "target", "category", "cls")
 TRAIN_NAMES = ("train", "training")
-FOREIGN_ERRORS = (ValueError, OSError, LookupError, TypeError, AttributeError, RecursionError)
+FOREIGN_ERRORS = (
+    *(ValueError, OSError, LookupError, TypeError, AttributeError, RecursionError),
+    *(OverflowError, NotImplementedError, AssertionError),
+)
 """What `datasets` and pyarrow raise of files that are damaged."""
 NUMBER_DTYPES = frozenset(
     {"bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64"}
 )
+MAX_PATH = 4096
+"""Most characters in the path of an image."""
 EVALUATION_NAMES = ("test", "validation", "valid", "val", "dev", "eval")
 
 
@@ -52,7 +59,7 @@ def read_splits(source: Any, image_column: str | None, label_column: str | None)
         source, name = load_source(source)
     elif _are_paths(source):
         folders = [user_path(p).parent for p in source]
-        source, name = _load_parquet([user_path(p) for p in source]), Path(source[0]).stem
+        source, name = load_parquet([user_path(p) for p in source]), Path(source[0]).stem
     elif isinstance(source, datasets.DatasetDict):
         name = _own_name(next(iter(source.values()), None))
     elif isinstance(source, datasets.Dataset):
@@ -82,6 +89,10 @@ def read_splits(source: Any, image_column: str | None, label_column: str | None)
             if split_name in TRAIN_NAMES or len(source) == 1:
                 raise
             log.warning("split %r has no labels and is left out", split_name)
+        except MetaPruneError:
+            raise
+        except FOREIGN_ERRORS as error:  # of values that are no labels
+            raise DataError(f"data set {name} cannot be read: {reason(error)}") from error
         if len(splits) == 2:
             break
     return splits, name
@@ -126,6 +137,8 @@ def check_place(image: Any, folders: Sequence[Path]) -> Any:
     """
     is_decoded = not isinstance(image, (str, dict)) or (isinstance(image, dict) and image.get("bytes") is not None)
     path = None if is_decoded else (image.get("path") if isinstance(image, dict) else image)
+    if path is not None and len(str(path)) > MAX_PATH:  # each part costs a question to the system
+        raise DataError(f"{str(path)[:60]}... is too long for a path")
     places = [Path(os.path.realpath(folder)) for folder in folders]
     if path is not None and not any(Path(os.path.realpath(path)).is_relative_to(place) for place in places):
         raise DataError(f"{path} is not in the folder of the data set, and is not read")
@@ -145,9 +158,9 @@ def load_source(source: str | Path) -> tuple[Any, str]:
             # the name of the home folder is the user's, which must not be published
             return _load_folder(path), "images" if folder == Path.home().resolve() else folder.name
         if path.is_file():
-            return _load_parquet([path]), path.stem
+            return load_parquet([path]), path.stem
         if isinstance(source, str) and glob.has_magic(source):
-            return _load_parquet([Path(p) for p in sorted(glob.glob(str(path)))]), path.stem  # noqa: PTH207
+            return load_parquet([Path(p) for p in sorted(glob.glob(str(path)))]), path.stem  # noqa: PTH207
         if path.exists():
             raise DataError(f"{source} is neither a file nor a folder")
         return datasets.load_dataset(str(source)), str(source)
@@ -159,18 +172,6 @@ def load_source(source: str | Path) -> tuple[Any, str]:
         raise DataError(f"{source} is damaged: {reason(error.__cause__ or error)}") from error
 
 
-def _load_parquet(paths: Sequence[Path]) -> Any:
-    """Load the rows of all files as one split."""
-    import datasets
-
-    unknown_files = [path for path in paths if path.suffix != ".parquet"]
-    if unknown_files or not paths:
-        what = f"{unknown_files[0]} is a file of unknown kind" if unknown_files else "no file has such a name"
-        raise DataError(f"{what}: give a folder of class folders, or .parquet files")
-    check_parquet(paths)
-    return datasets.DatasetDict(train=datasets.Dataset.from_parquet([str(path) for path in paths]))
-
-
 def _load_folder(path: Path) -> Any:
     """Load a data set that `datasets` wrote or describes, or else class folders."""
     import datasets
@@ -179,12 +180,12 @@ def _load_folder(path: Path) -> Any:
         check_regular_files(path)
         check_saved(path)
         return datasets.load_from_disk(str(path))
-    if parquet_files := list(path.rglob("*.parquet")):
+    if parquet_files := [file for file in walk(path) if file.suffix == ".parquet"]:
         check_regular_files(path)
-        check_parquet(parquet_files)
-        return datasets.load_dataset("parquet", data_dir=str(path))
-    if any((path / f"metadata.{kind}").exists() for kind in ("csv", "jsonl")) and not _subfolders(path):
-        return datasets.load_dataset("imagefolder", data_dir=str(path))
+        return load_parquet_folder(path, parquet_files)
+    tables = [path / name for name in METADATA if is_present(path / name)]
+    if tables and not _subfolders(path):
+        return load_metadata(tables[0])
     return class_folders(path)
 
 
@@ -222,7 +223,7 @@ def image_files(folder: Path) -> tuple[list[Path], list[Path]]:
     suffixes = {suffix for suffix, kind in Image.EXTENSION.items() if kind in Image.OPEN}  # PDF can only be written
     images: list[Path] = []
     others: list[Path] = []
-    for file in sorted(p for p in folder.rglob("*") if p.is_file() or not p.exists()):  # broken links, too
+    for file in sorted(p for p in walk(folder) if p.is_file() or not p.exists()):  # broken links, too
         if any(part.startswith(".") for part in file.relative_to(folder).parts[:-1]) or file.name.startswith("."):
             continue
         (images if file.suffix.lower() in suffixes else others).append(file)

@@ -12,7 +12,9 @@ REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 MAX_NAME_BYTES, MAX_PATH_BYTES = 255, 4000
 """Most bytes in the name of a file, and in a path, on common systems."""
 OWNER = re.compile(r"[A-Za-z0-9][\w.-]{0,95}")
-TOKEN = r"hf_\w{16}"
+TOKEN_KINDS = "hf|api|oidc"
+"""What tokens of the Hub begin with."""
+TOKEN = rf"(?:{TOKEN_KINDS})_\w{{16}}"
 """The pattern of what may be a token of the Hub."""
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
 import re
 import shutil
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +18,8 @@ from ..errors import FormatError
 BLOCKS, SNAPSHOTS = "blobs", "snapshots"
 """Folders of a repo in the cache of huggingface_hub: contents by digest, and links to them by commit and name."""
 CACHED_REPO = re.compile(r"(models|datasets|spaces)--.+")
+MAX_FOLDERS = 50
+"""Most levels of folders below one that somebody else has made."""
 COMMIT, DIGEST = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 KINDS = (
     (stat.S_ISLNK, "a symbolic link"),
@@ -114,6 +118,27 @@ def sha256_file(path: Path) -> str:
 def is_present(path: Path) -> bool:
     """Return whether there is anything of this name, be it a link that leads nowhere."""
     return os.path.lexists(path)
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Yield everything below a folder, in no order; links to folders are not entered.
+
+    Unlike ``Path.rglob`` it does not end in a RecursionError where folders nest without end.
+
+    Raises:
+        FormatError: folders nest deeper than `MAX_FOLDERS`.
+    """
+    pending = [(folder, 0)]
+    while pending:
+        parent, depth = pending.pop()
+        if depth > MAX_FOLDERS:
+            raise FormatError(f"{folder}: its folders nest deeper than {MAX_FOLDERS}")
+        with contextlib.suppress(PermissionError), os.scandir(parent) as items:
+            for item in items:
+                path = parent / item.name
+                yield path
+                if item.is_dir(follow_symlinks=False):
+                    pending.append((path, depth + 1))
 
 
 def check_no_links(root: Path, relative: str) -> None:

@@ -19,7 +19,7 @@ from typing import IO, Any
 from ..errors import FormatError, StorageError, reason
 from .layout import TEMPORARY
 from .names import is_repo_id, user_path
-from .reading import is_present, open_regular, read_regular
+from .reading import is_present, open_regular, read_regular, walk
 
 MAX_JSON_BYTES = 32 << 20  # a config of a huge network stays far below
 MAX_DEPTH = 64  # levels of lists and objects in JSON
@@ -354,7 +354,7 @@ def clear_unfinished(path: Path, older_than: float = 0.0) -> None:
             continue
         with contextlib.suppress(OSError):
             handle = _lock_folder(folder)
-            age = time.time() - max(p.stat().st_mtime for p in (folder, *folder.rglob("*")))
+            age = time.time() - max(p.lstat().st_mtime for p in (folder, *walk(folder)))
             if handle is not None or age >= older_than:  # its writer would hold the lock
                 shutil.rmtree(folder, ignore_errors=True)
             if handle is not None:

@@ -25,6 +25,7 @@ from ..errors import (
     TokenError,
     reason,
 )
+from ..files.names import TOKEN_KINDS
 from ..version import __version__
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ TAG = "metaprune"
 BANK_TAG = "metaprune-bank"
 """Tag of banks."""
 
-TOKEN_PATTERN = re.compile(r"\b(hf|api|oidc)_[A-Za-z0-9_-]{6,}")
+TOKEN_PATTERN = re.compile(rf"\b({TOKEN_KINDS})_[A-Za-z0-9_-]{{6,}}")
 WRITE_ADVICE = (
     "the token may not do that: for a repo of your own, make a token that may write (huggingface.co/settings/tokens) "
     "and log in with it; for somebody else's repo, open a pull request (create_pr=True, --create-pr)"

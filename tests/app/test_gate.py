@@ -142,3 +142,4 @@ def test_an_upload_is_a_form(served: Served) -> None:
     assert answer(served, "upload", body, **headers)[0] == 200
     assert answer(served, "upload", body, **{"Content-Type": "text/plain"})[0] == 400
     assert answer(served, "upload", b"--y" + body, **headers)[0] == 400
+    assert answer(served, "upload", body, **{"Content-Type": f"multipart/form-data; boundary={'x' * 5000}"})[0] == 400

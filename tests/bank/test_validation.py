@@ -166,6 +166,13 @@ def test_validation_sees_a_folder_the_index_lacks(own_bank: Bank) -> None:
     assert validate_bank(Bank.open(own_bank.root)) == []
 
 
+def test_folders_that_nest_without_end_are_refused(own_bank: Bank) -> None:
+    deep = own_bank.root / "tasks" / Path(*["a"] * 60)
+    deep.mkdir(parents=True)
+    with pytest.raises(FormatError, match="nest deeper than 50"):
+        validate_bank(Bank.open(own_bank.root))
+
+
 def test_what_repairs_a_bank_opens_and_writes_no_links(own_bank: Bank, tmp_path: Path) -> None:
     damage_truncate(first(own_bank))
     elsewhere = tmp_path / "elsewhere"

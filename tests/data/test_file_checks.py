@@ -17,7 +17,9 @@ from PIL import Image
 
 from hf_metaprune.data import file_checks
 from hf_metaprune.data.file_checks import check_parquet, check_saved
+from hf_metaprune.data.loading import read_task_data
 from hf_metaprune.errors import DataError
+from tests.tiny import tiny_preprocessing
 
 N_ROWS = 40
 
@@ -167,3 +169,63 @@ def test_the_description_of_a_saved_data_set_is_bounded(tmp_path: Path, values: 
     info.write_text(json.dumps(json.loads(info.read_text()) | values))
     with pytest.raises(DataError, match=cause):
         check_saved(path)
+
+
+def change_state(path: Path, names: list[object]) -> None:
+    state = json.loads((path / "state.json").read_text())
+    (path / "state.json").write_text(json.dumps(state | {"_data_files": [{"filename": name} for name in names]}))
+
+
+def test_files_of_a_saved_data_set_are_checked_whatever_their_names(tmp_path: Path) -> None:
+    path = save(tmp_path, table(), compression="zstd")
+    (file,) = path.glob("*.arrow")
+    file.rename(path / "data.bin")
+    change_state(path, ["data.bin"])
+    with pytest.raises(DataError, match="compressed"):
+        check_saved(path)
+
+
+def test_a_saved_data_set_names_each_file_once(tmp_path: Path) -> None:
+    path = save(tmp_path)
+    (file,) = path.glob("*.arrow")
+    change_state(path, [file.name, file.name])
+    with pytest.raises(DataError, match=r"state.json names a file twice"):
+        check_saved(path)
+    (tmp_path / "dataset_dict.json").write_text(json.dumps({"splits": ["saved", "saved"]}))
+    with pytest.raises(DataError, match=r"dataset_dict.json names a file twice"):
+        check_saved(tmp_path)
+
+
+def test_columns_and_files_of_a_saved_data_set_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(tmp_path, table(**{f"column {i}": np.zeros(N_ROWS) for i in range(300)}))
+    with pytest.raises(DataError, match="more than 200 columns"):
+        check_saved(path)
+    monkeypatch.setattr(file_checks, "MAX_FILES", 0)
+    with pytest.raises(DataError, match="names 1 files; at most 0"):
+        check_saved(path)
+
+
+def test_folders_may_not_nest_without_end(tmp_path: Path) -> None:
+    deep = tmp_path.joinpath(*["a"] * 60)
+    deep.mkdir(parents=True)
+    with pytest.raises(DataError, match="nest deeper than 50"):
+        file_checks.check_regular_files(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [pa.array([2**62] * N_ROWS, pa.duration("s")), pa.array([2**30] * N_ROWS, pa.date32())],
+    ids=["durations", "dates"],
+)
+@pytest.mark.parametrize("saved", [False, True])
+def test_labels_that_python_cannot_hold_are_refused(tmp_path: Path, labels: pa.Array, saved: bool) -> None:
+    rows = table().drop_columns("label").append_column("label", labels)
+    if saved:
+        path = save(tmp_path, rows)
+        features = {"image": {"_type": "Image"}, "label": {"dtype": str(labels.type), "_type": "Value"}}
+        info = json.loads((path / "dataset_info.json").read_text())
+        (path / "dataset_info.json").write_text(json.dumps(info | {"features": features}))
+    else:
+        (path,) = write(tmp_path, rows)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_task_data(path, tiny_preprocessing(), label_column="label")

@@ -23,7 +23,7 @@ from PIL import Image
 from hf_metaprune import MetaPruner
 from hf_metaprune.cli.app import run
 from hf_metaprune.config import TrainingOptions
-from hf_metaprune.data.images import open_image
+from hf_metaprune.data.decoding import open_image
 from hf_metaprune.data.preprocessing import Preprocessing
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import DataError, MissingPackageError, OptionError, StorageError

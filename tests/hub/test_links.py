@@ -199,7 +199,10 @@ def test_values_that_nobody_knows_are_not_published(hub: LoopbackHub, own_bank: 
     assert validate_bank(Bank.from_hub("me/bank")) == []
 
 
-@pytest.mark.parametrize("text", [f"/home/{SECRET}/key", f"token={SECRET}", f"http://{SECRET}/x", "hf_" + 20 * "a"])
+TOKENS = [f"{kind}_{20 * 'a'}" for kind in ("hf", "api_org", "oidc")]
+
+
+@pytest.mark.parametrize("text", [f"/home/{SECRET}/key", f"token={SECRET}", f"http://{SECRET}/x", *TOKENS])
 def test_texts_that_are_no_words_are_not_published(text: str, hub: LoopbackHub, own_bank: Bank) -> None:
     """Under keys that the library knows, at any depth."""
     entry, base = first_entry(own_bank), own_bank.base_folder

@@ -1,0 +1,159 @@
+"""Parquet files in a folder, and tables beside photos, as `datasets` names them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from PIL import Image
+
+from hf_metaprune.data import file_checks
+from hf_metaprune.data.loading import read_task_data
+from hf_metaprune.data.tables import load_metadata, load_parquet_folder
+from hf_metaprune.data.task import TaskData
+from hf_metaprune.errors import DataError
+from tests.tiny import tiny_preprocessing
+
+COLORS = ("red", "green", "blue", "white")
+
+
+def read(source: Path) -> TaskData:
+    return read_task_data(source, tiny_preprocessing())
+
+
+def photos(folder: Path, count: int = 12) -> list[str]:
+    """Write photos in four colors, one in a folder below."""
+    (folder / "more").mkdir(parents=True, exist_ok=True)
+    names = [f"more/{i}.png" if i == 3 else f"{i}.png" for i in range(count)]
+    for i, name in enumerate(names):
+        Image.new("RGB", (20, 20), COLORS[i % 4]).save(folder / name)
+    return names
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    return [{"file_name": name, "label": COLORS[i % 4], "number": i} for i, name in enumerate(photos(folder))]
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> Path:
+    lines = [list(rows[0]), *(row.values() for row in rows)]
+    path.write_text("\n".join(",".join(map(str, line)) for line in lines) + "\n")
+    return path
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("\n".join(map(json.dumps, rows)) + "\n")
+    return path
+
+
+WRITERS = {"csv": write_csv, "jsonl": write_jsonl}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # `datasets` leaves a file open
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_table_beside_photos_is_read_as_datasets_reads_it(tmp_path: Path, kind: str) -> None:
+    rows = rows_of(tmp_path)
+    path = WRITERS[kind](tmp_path / f"metadata.{kind}", rows)
+    expected = datasets.load_dataset("imagefolder", data_dir=str(tmp_path), cache_dir=str(tmp_path / "cache"))["train"]
+    loaded = load_metadata(path)["train"].cast_column("image", datasets.Image())
+    assert loaded.features["label"].dtype == expected.features["label"].dtype.removeprefix("large_") == "string"
+    assert loaded["number"][:] == list(range(12))
+
+    def content(rows: Any) -> dict[int, tuple[str, tuple[int, ...]]]:
+        return {row["number"]: (row["label"], row["image"].getpixel((0, 0))) for row in rows}
+
+    assert content(loaded) == content(expected)
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_task_is_made_of_a_table_beside_photos(tmp_path: Path, kind: str) -> None:
+    rows = [row | {"file_name": row["file_name"].replace("more/", "")} for row in rows_of(tmp_path)]
+    (tmp_path / "more" / "3.png").rename(tmp_path / "3.png")
+    (tmp_path / "more").rmdir()
+    WRITERS[kind](tmp_path / f"metadata.{kind}", rows)
+    data = read(tmp_path)
+    assert data.task.labels == ("blue", "green", "red", "white")
+    assert len(data.train) + len(data.evaluation) == 12
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "", "a" * 2000, "link.png"])
+def test_a_table_names_photos_of_its_folder_only(tmp_path: Path, kind: str, name: str) -> None:
+    folder = tmp_path / "data"
+    rows = rows_of(folder)
+    Image.new("RGB", (20, 20)).save(tmp_path / "secret.png")
+    (folder / "link.png").symlink_to(tmp_path / "secret.png")
+    path = WRITERS[kind](folder / f"metadata.{kind}", [*rows, rows[0] | {"file_name": name}])
+    with pytest.raises(DataError, match=r"names a photo elsewhere|is a symbolic link"):
+        load_metadata(path)
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_table_that_is_a_link_is_refused(tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / "data"
+    secret = WRITERS[kind](tmp_path / f"secret.{kind}", rows_of(folder))
+    for path in (folder / "more").iterdir():
+        path.unlink()
+    (folder / "more").rmdir()
+    (folder / f"metadata.{kind}").symlink_to(secret)
+    with pytest.raises(DataError, match="a symbolic link"):
+        read(folder)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "cause"),
+    [
+        ("csv", "file_name," + ",".join(map(str, range(300))) + "\n", "more than 200 columns"),
+        ("csv", "file_name,file_name\n", "one twice"),
+        ("csv", "file_name,label\na.png\n", "row 1 has 1 values for 2 columns"),
+        ("csv", "label\na\n", "no column file_name"),
+        ("csv", "file_name,label\n" + '"' + "x" * 200_000, "field larger"),
+        ("jsonl", json.dumps({str(i): i for i in range(300)}), "more than 200 columns"),
+        ("jsonl", "[1]", "line 1 is no JSON object"),
+        ("jsonl", "{", "cannot be read"),
+        ("jsonl", "[" * 5000, "levels of lists"),
+    ],
+)
+def test_a_damaged_table_is_refused(tmp_path: Path, kind: str, text: str, cause: str) -> None:
+    path = tmp_path / f"metadata.{kind}"
+    path.write_text(text)
+    with pytest.raises(DataError, match=cause):
+        load_metadata(path)
+
+
+def test_rows_of_a_table_are_bounded_by_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_csv(tmp_path / "metadata.csv", rows_of(tmp_path))
+    monkeypatch.setattr(file_checks, "FREE_ROWS", 0)
+    with pytest.raises(DataError, match="12 rows; at most"):
+        load_metadata(path)
+
+
+@pytest.mark.parametrize(
+    ("names", "splits"),
+    [
+        (["train-0000.parquet", "train-0001.parquet", "test-0000.parquet"], {"train": 4, "test": 2}),
+        (["training/0.parquet", "dev/0.parquet"], {"train": 2, "validation": 2}),
+        (["data/x_eval.parquet", "data/x_train.parquet"], {"test": 2, "train": 2}),
+        (["latest.parquet", "contest/a.parquet"], {"train": 4}),
+        (["train/test.parquet"], {"test": 2}),
+    ],
+)
+def test_parquet_files_are_of_the_splits_that_their_names_say(
+    tmp_path: Path, names: list[str], splits: dict[str, int]
+) -> None:
+    for name in names:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        datasets.Dataset.from_dict({"image": [b"a", b"b"], "label": [0, 1]}).to_parquet(str(path))
+    loaded = load_parquet_folder(tmp_path, [tmp_path / name for name in names])
+    assert {name: len(rows) for name, rows in loaded.items()} == splits
+
+
+def test_files_of_other_kinds_beside_parquet_are_not_read(tmp_path: Path) -> None:
+    rows = {"image": [Image.new("RGB", (20, 20), color) for color in COLORS * 3], "label": list(COLORS * 3)}
+    datasets.Dataset.from_dict(rows).to_parquet(str(tmp_path / "train.parquet"))
+    (tmp_path / "train2.pq").write_bytes((tmp_path / "train.parquet").read_bytes())
+    (tmp_path / "train3").write_bytes(b"x")
+    assert len(read(tmp_path).train) == 8
