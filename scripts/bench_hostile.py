@@ -181,6 +181,9 @@ def with_values(table: pa.Table, column: str, values: list[Any]) -> pa.Table:
 index_case("1,000,000 rows of nothing", lambda t: repeat(t, 1_000_000).drop_columns(["masks"]).append_column(
     t.schema.field("masks"), pa.array([b""] * 1_000_000, pa.binary())
 ))  # fmt: skip
+index_case("nulls of lists of 1,000,000 numbers", lambda t: t.append_column(
+    "more", pa.nulls(len(t), pa.list_(pa.int8(), 1_000_000))
+))  # fmt: skip
 index_case("500,000 rows", lambda t: repeat(t, 500_000))
 index_case("50,000 rows", lambda t: repeat(t, 50_000))
 index_case("18,500 rows that are sound", lambda t: with_values(

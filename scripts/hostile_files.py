@@ -131,6 +131,29 @@ def _(folder: Path) -> None:
     write_rows(folder, repeated(file.getvalue(), 8))
 
 
+@data_case("a column beside the images of 81 million pixels each")
+def _(folder: Path) -> None:
+    features = {"image": {"_type": "Image"}, "label": {"dtype": "int64", "_type": "Value"}, "x": {"_type": "Image"}}
+    table = pa.table({"image": repeated(png(8), 2), "label": [0, 1, 0, 1], "x": repeated(blank("L", 9000), 2)})
+    table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    pq.write_table(table, folder / "train.parquet")
+
+
+@data_case("nulls of lists of 20,000,000 numbers")
+def _(folder: Path) -> None:
+    table = pa.table({"image": repeated(png(8), 2), "label": [0, 1, 0, 1]})
+    table = table.append_column("x", pa.nulls(4, pa.list_(pa.int32(), 20_000_000)))
+    pq.write_table(table, folder / "train.parquet")
+
+
+@data_case("40 files with names that fit each other as patterns")
+def _(folder: Path) -> None:
+    write_rows(folder, repeated(png(8), 8))
+    content = (folder / "train.parquet").read_bytes()
+    for number in range(40):
+        (folder / f"{'?' * (number + 1)}*.parquet").write_bytes(content)
+
+
 @data_case("paths of 80,000 characters")
 def _(folder: Path) -> None:
     paths = pa.DictionaryArray.from_arrays(pa.array(np.zeros(300, np.int32)), pa.array(["a/" * 40_000]))
@@ -149,6 +172,12 @@ def _(folder: Path) -> None:
     (folder / "0.png").write_bytes(png(8))
     names = ",".join(map(str, range(200_000)))
     (folder / "metadata.csv").write_text(f"file_name,{names}\n0.png,{names}\n")
+
+
+@data_case("a table of 2,500,000 lines")
+def _(folder: Path) -> None:
+    (folder / "0.png").write_bytes(png(8))
+    (folder / "metadata.csv").write_text("file_name\n" + "a\n" * 2_490_000)
 
 
 @data_case("a table that names one photo 110,000 times")

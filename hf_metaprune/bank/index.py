@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from ..errors import FormatError, reason
 from ..files.footer import read_stated_size
-from ..files.parquet import text_bytes, text_columns
+from ..files.parquet import fixed_places, text_bytes, text_columns
 from ..files.reading import open_regular
 from ..files.storage import parse_json
 
@@ -70,7 +70,8 @@ def read_table(path: Path) -> pa.Table:
             _check_size(stream, size, path)
             stream.seek(0)
             schema = pq.read_metadata(stream).schema
-            _check_columns(schema)
+            stream.seek(0)
+            _check_columns(schema, pq.read_schema(stream))
             stream.seek(0)
             with pq.ParquetFile(
                 stream, read_dictionary=text_columns(schema), page_checksum_verification=True
@@ -103,15 +104,19 @@ def _max_unpacked(size: int) -> int:
     return min(MAX_UNPACKED_BYTES, FREE_UNPACKED_BYTES + MAX_UNPACKED_RATIO * size)
 
 
-def _check_columns(schema: pq.ParquetSchema) -> None:
+def _check_columns(schema: pq.ParquetSchema, arrow_schema: pa.Schema) -> None:
     """Check the columns' kinds.
 
     Raises:
-        ValueError: there is a column of bytes of a fixed length, which may repeat long ones without end.
+        ValueError: there is a column of bytes or lists of a fixed length: bytes may repeat without end, and each null
+            takes the place of a whole list.
     """
     for leaf in (schema.column(number) for number in range(len(schema))):
         if leaf.physical_type == "FIXED_LEN_BYTE_ARRAY":
             raise ValueError(f"column {leaf.path[:60]} has bytes of a fixed length, which no index has")
+    for field in arrow_schema:
+        if fixed_places(field.type):
+            raise ValueError(f"column {field.name[:60]} has lists of a fixed length, which no index has")
 
 
 def _decode_table(table: pa.Table, size: int, path: Path) -> pa.Table:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from ..errors import DataError, FormatError, reason
 from ..files.counts import Counts
 from ..files.footer import MAX_COLUMNS, FooterLimits, read_stated_size
-from ..files.parquet import text_bytes, text_columns
+from ..files.parquet import fixed_places, text_bytes, text_columns
 from ..files.reading import check_no_links, check_regular, walk
 from ..files.storage import parse_json, read_json
 from .limits import MAX_ROWS
@@ -27,7 +27,7 @@ FREE_ROWS, MIN_ROW_BYTES = 5000, 60
 ROW_BATCH = 1000
 """Rows whose sizes are counted at a time."""
 INFO_COUNTS = Counts(items=50_000, values=50_000, text=1_000_000, characters=5_000_000)
-"""The most that ``dataset_info.json`` may hold, which `datasets` copies several times."""
+"""The most that the description of a data set may hold, which `datasets` copies several times."""
 
 
 def check_regular_files(path: Path) -> None:
@@ -58,7 +58,6 @@ def check_parquet(paths: Sequence[Path]) -> None:
     for path in paths:
         try:
             rows += _check_unpacked(path)
-            _check_metadata(pq.read_schema(path))
         except (OSError, ValueError, pa.ArrowException, OverflowError) as error:
             raise DataError(f"{path} cannot be read as a data set: {reason(error)}") from error
         _check_rows(path, rows)
@@ -79,6 +78,11 @@ def _check_unpacked(path: Path) -> int:
         )
         rows, stated_bytes = read_stated_size(file, limits)
         check_row_count(path, size, rows)
+        _check_bytes(path, size, stated_bytes, max_bytes)
+        file.seek(0)
+        schema = pq.read_schema(file)
+        _check_metadata(schema)
+        stated_bytes += rows * 8 * sum(fixed_places(field.type) for field in schema)
         _check_bytes(path, size, stated_bytes, max_bytes)
         file.seek(0)
         schema = pq.read_metadata(file).schema
@@ -148,7 +152,7 @@ def check_saved(path: Path) -> None:
         file = folder / "dataset_info.json"
         try:
             if file.exists():
-                INFO_COUNTS.check({"content": read_json(file)})
+                INFO_COUNTS.check({file.name: read_json(file)})
             for file in (folder / name for name in names):
                 rows += sum(_arrow_rows(file))
                 _check_rows(file, rows)
@@ -247,4 +251,4 @@ def _check_metadata(schema: pa.Schema) -> None:
     """
     for key in (b"huggingface", b"pandas"):
         if text := (schema.metadata or {}).get(key):
-            parse_json(text)
+            INFO_COUNTS.check({f"metadata {key.decode()}": parse_json(text)})

@@ -149,7 +149,7 @@ def decode_images(
         except LargeImageError:
             return None
         except Exception as error:  # decoders and data sets of others raise anything
-            return f"{describe(i)}: {error or type(error).__name__}"
+            return f"{_name(describe, i)}: {error or type(error).__name__}"
 
     with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
         for start in tqdm(range(0, n, DECODE_CHUNK), desc="reading images", disable=not progress, leave=False):
@@ -171,6 +171,14 @@ def decode_images(
     for line in skipped_images:
         log.warning("skipped an unreadable image, %s", printable(line))
     return ImageSet(images[is_readable], torch.from_numpy(targets[is_readable]).long(), preprocessing, skipped_images)
+
+
+def _name(describe: Callable[[int], str], i: int) -> str:
+    """Return the name of an image, or its number if its name cannot be read either."""
+    try:
+        return describe(i)
+    except Exception:  # of a data set of others
+        return f"image {i}"
 
 
 def _check_share(skipped_images: Sequence[str], n: int) -> None:

@@ -12,7 +12,7 @@ from ..errors import DataError
 from ..files.names import user_path
 from .images import ImageSet, decode_images
 from .preprocessing import Preprocessing
-from .sources import IMAGE_NAMES, check_place, image_files, image_folders, load_source, pick_column
+from .sources import IMAGE_NAMES, check_place, image_column_only, image_files, image_folders, load_source, pick_column
 
 NO_CLASS = -1
 """The target of a photo without a label."""
@@ -94,7 +94,7 @@ def _from_rows(rows: Any, folders: Sequence[Path] | None) -> tuple[Callable[[int
 
     is_image = {name for name, feature in rows.features.items() if isinstance(feature, datasets.Image)}
     column = pick_column("image", None, rows.features, is_image, IMAGE_NAMES)
-    rows = (rows.cast_column(column, datasets.Image(decode=False)) if column in is_image else rows).with_format(None)
+    rows = image_column_only(rows, column)
 
     def fetch(i: int) -> Any:
         value = rows[i][column]

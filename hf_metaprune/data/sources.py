@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from ..errors import DataError, MetaPruneError, OptionError, reason
 from ..files.names import user_path
 from ..files.reading import is_present, walk
@@ -31,8 +33,8 @@ FOREIGN_ERRORS = (
 NUMBER_DTYPES = frozenset(
     {"bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64"}
 )
-MAX_PATH = 4096
-"""Most characters in the path of an image."""
+MAX_PATH, MAX_PARTS = 4096, 100
+"""Most characters, and parts, in the path of an image."""
 EVALUATION_NAMES = ("test", "validation", "valid", "val", "dev", "eval")
 
 
@@ -137,8 +139,9 @@ def check_place(image: Any, folders: Sequence[Path]) -> Any:
     """
     is_decoded = not isinstance(image, (str, dict)) or (isinstance(image, dict) and image.get("bytes") is not None)
     path = None if is_decoded else (image.get("path") if isinstance(image, dict) else image)
-    if path is not None and len(str(path)) > MAX_PATH:  # each part costs a question to the system
-        raise DataError(f"{str(path)[:60]}... is too long for a path")
+    text = str(path)
+    if path is not None and (len(text) > MAX_PATH or len(Path(text).parts) > MAX_PARTS):  # each part costs a question
+        raise DataError(f"{text[:60]}... is too long for a path")
     places = [Path(os.path.realpath(folder)) for folder in folders]
     if path is not None and not any(Path(os.path.realpath(path)).is_relative_to(place) for place in places):
         raise DataError(f"{path} is not in the folder of the data set, and is not read")
@@ -269,11 +272,14 @@ def _read_columns(
     label = pick_column("label", label_column, features, is_label, LABEL_NAMES)
     if isinstance(features[image], datasets.ClassLabel) or getattr(features[image], "dtype", "") in NUMBER_DTYPES:
         raise DataError(f"column {image!r} holds numbers, not images; columns: {', '.join(features)}")
-    if image in is_image:
-        dataset = dataset.cast_column(image, datasets.Image(decode=False))
-    dataset = dataset.with_format(None)
+    labels_only = dataset.select_columns([label]).with_format("arrow")
+    dataset = image_column_only(dataset, image)
     # by row, as `datasets` reads a column, a million labels would take 12 seconds
-    raw = dataset.select_columns([label]).with_format("arrow")[:][label].to_pylist()
+    stored_labels = labels_only[:][label]
+    if pa.types.is_nested(stored_labels.type):
+        raise DataError(f"column {label!r} holds values of type {str(stored_labels.type)[:60]}, not labels")
+    stored_labels.validate(full=True)
+    raw = stored_labels.to_pylist()
     unlabeled_rows = [i for i, value in enumerate(raw) if is_missing(value) or (label in is_label and value == -1)]
     if unlabeled_rows:
         raise UnlabeledError(f"{len(unlabeled_rows)} rows have no label (the first is row {unlabeled_rows[0]})")
@@ -295,6 +301,31 @@ def _read_columns(
         return value if folders is None else check_place(value, folders)
 
     return Split(fetch, labels, names, describe)
+
+
+def image_column_only(rows: Any, column: str) -> Any:
+    """Return the rows of a ``datasets.Dataset`` with their encoded images alone.
+
+    `datasets` decodes all columns of a row, by whatever its description calls for.
+
+    Raises:
+        DataError: the column is described as something else than images.
+    """
+    import datasets
+
+    feature = rows.features[column]
+    if not isinstance(feature, datasets.Image) and _is_decoded(feature):
+        raise DataError(f"column {column!r} is described as {str(feature)[:60]}, which is no image")
+    rows = rows.select_columns([column])
+    if isinstance(feature, datasets.Image):
+        rows = rows.cast_column(column, datasets.Image(decode=False))
+    return rows.with_format(None)
+
+
+def _is_decoded(feature: Any) -> bool:
+    """Return whether `datasets` would decode the values of a column, which our checks must come before."""
+    parts = list(feature.values()) if isinstance(feature, dict) else [getattr(feature, "feature", None)]
+    return hasattr(feature, "decode_example") or any(_is_decoded(part) for part in parts if part is not None)
 
 
 def pick_column(what: str, column: str | None, features: Any, by_type: set[str], by_name: Sequence[str]) -> str:

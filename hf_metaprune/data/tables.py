@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import glob
 import io
 import re
 from collections.abc import Sequence
@@ -41,7 +42,7 @@ def load_parquet(paths: Sequence[Path]) -> Any:
         what = f"{unknown_files[0]} is a file of unknown kind" if unknown_files else "no file has such a name"
         raise DataError(f"{what}: give a folder of class folders, or .parquet files")
     check_parquet(paths)
-    return datasets.DatasetDict(train=datasets.Dataset.from_parquet([str(path) for path in paths]))
+    return datasets.DatasetDict(train=datasets.Dataset.from_parquet([_pattern(path) for path in paths]))
 
 
 def load_parquet_folder(folder: Path, paths: Sequence[Path]) -> Any:
@@ -59,8 +60,13 @@ def load_parquet_folder(folder: Path, paths: Sequence[Path]) -> Any:
     check_parquet(paths)
     files_by_split: dict[str, list[str]] = {}
     for path in sorted(paths):
-        files_by_split.setdefault(_split_of(path.relative_to(folder)), []).append(str(path))
+        files_by_split.setdefault(_split_of(path.relative_to(folder)), []).append(_pattern(path))
     return datasets.DatasetDict({n: datasets.Dataset.from_parquet(files) for n, files in files_by_split.items()})
+
+
+def _pattern(path: Path) -> str:
+    """Return a pattern that only one path fits: `datasets` takes names with brackets or stars for patterns."""
+    return glob.escape(str(path))
 
 
 def _split_of(path: Path) -> str:
@@ -87,8 +93,8 @@ def load_metadata(path: Path) -> Any:
     try:
         content = read_regular(path, MAX_METADATA_BYTES)
         text = content.decode("utf-8-sig")
+        check_row_count(path, len(content), text.count("\n") + text.count("\r"))
         columns = _csv_columns(text) if path.suffix == ".csv" else _json_columns(text)
-        check_row_count(path, len(content), len(columns.get(FILE_COLUMN, ())))
     except (FormatError, OSError, ValueError, csv.Error) as error:
         raise DataError(f"{path} cannot be read: {reason(error)}") from error
     if FILE_COLUMN not in columns:

@@ -1,4 +1,4 @@
-"""How much the texts of a Parquet file take in memory, where one value may stand for many rows."""
+"""How much a Parquet file takes in memory, where one value may stand for many, and a null for a whole list."""
 
 from __future__ import annotations
 
@@ -37,3 +37,9 @@ def text_bytes(array: pa.Array) -> int:
         return 0
     lengths = pc.binary_length(array.dictionary).cast(pa.int64())
     return pc.sum(lengths.take(array.indices)).as_py() or 0
+
+
+def fixed_places(kind: pa.DataType) -> int:
+    """Return how many values of lists of fixed length a row of a type has, which a null has, too."""
+    places = sum(fixed_places(kind.field(number).type) for number in range(kind.num_fields))
+    return kind.list_size * max(1, places) if pa.types.is_fixed_size_list(kind) else places

@@ -48,6 +48,8 @@ def open_regular(path: Path) -> BinaryIO:
         OSError: there is nothing, or it cannot be opened.
     """
     target = _cached_content(path) or path
+    if target != path and not target.exists():
+        raise FormatError(f"{path}: the cache has lost its content; download it again")
     _check_kind(path, target.lstat().st_mode)
     flags = os.O_RDONLY
     for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY", "O_BINARY"):  # each system has some of them

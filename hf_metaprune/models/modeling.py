@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Iterable
@@ -107,7 +108,8 @@ class MetaPrunedForImageClassification(PreTrainedModel):
             raise FormatError(f"the weights of {name} lack {_few(info['missing_keys'])}")
         if info["mismatched_keys"] and not may_differ:
             raise FormatError(f"tensors of {name} do not fit its config: {_few(info['mismatched_keys'])}")
-        if unsound_names := [n for n, p in model.named_parameters() if not (p.is_meta or p.isfinite().all())]:
+        tensors = itertools.chain(model.named_parameters(), model.named_buffers())
+        if unsound_names := [n for n, t in tensors if not (t.is_meta or t.isfinite().all())]:
             raise FormatError(f"tensors of {name} have values that are not finite: {_few(unsound_names)}")
         model.place_outputs()
         return (model, info) if wants_info else model

@@ -153,6 +153,18 @@ def test_pages_that_cannot_be_there_are_refused(packed: tuple[int, bytes], start
         read_stated_size(io.BytesIO(content))
 
 
+@pytest.mark.parametrize(
+    "kind", [pa.list_(pa.int8(), 1000), pa.list_(pa.list_(pa.int8(), 9)), pa.struct([("a", pa.list_(pa.int8(), 9))])]
+)
+def test_lists_of_a_fixed_length_are_refused(own_bank: Bank, kind: pa.DataType) -> None:
+    """A null takes the place of a whole list."""
+    path = own_bank.root / "index.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.append_column("more", pa.nulls(len(table), kind)), path)
+    with pytest.raises(FormatError, match="column more has lists of a fixed length"):
+        read_table(path)
+
+
 def test_bytes_of_a_fixed_length_are_refused(own_bank: Bank) -> None:
     """A dictionary has each value once, and a row may repeat it."""
     path = own_bank.root / "index.parquet"

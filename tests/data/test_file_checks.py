@@ -18,6 +18,7 @@ from PIL import Image
 from hf_metaprune.data import file_checks
 from hf_metaprune.data.file_checks import check_parquet, check_saved
 from hf_metaprune.data.loading import read_task_data
+from hf_metaprune.data.photos import read_photos
 from hf_metaprune.errors import DataError
 from tests.tiny import tiny_preprocessing
 
@@ -77,8 +78,10 @@ def test_sound_parquet_files_pass(tmp_path: Path, compression: str, use_dictiona
         lambda: table(text=pa.array([[("k", "x" * 2_000_000)]] * N_ROWS, pa.map_(pa.string(), pa.string()))),
         lambda: table(text=pa.array([b"x" * 2_000_000] * N_ROWS, pa.binary(2_000_000))),
         lambda: table(numbers=pa.array([np.zeros(200_000, np.int64)] * N_ROWS)),
+        lambda: table(numbers=pa.array([None] * N_ROWS, pa.list_(pa.int8(), 1_000_000))),
+        lambda: table(numbers=pa.array([[None]] * N_ROWS, pa.list_(pa.list_(pa.list_(pa.int8(), 1000), 1000)))),
     ],
-    ids=["images", "plain images", "lists", "structs", "maps", "fixed length", "numbers"],
+    ids=["images", "plain images", "lists", "structs", "maps", "fixed length", "numbers", "nulls", "nested nulls"],
 )
 @pytest.mark.parametrize("use_dictionary", [True, False])
 def test_a_small_parquet_file_of_much_is_refused(
@@ -229,3 +232,69 @@ def test_labels_that_python_cannot_hold_are_refused(tmp_path: Path, labels: pa.A
         (path,) = write(tmp_path, rows)
     with pytest.raises(DataError, match="cannot be read"):
         read_task_data(path, tiny_preprocessing(), label_column="label")
+
+
+def described_as(path: Path, features: dict[str, Any]) -> None:
+    """Change what a saved data set says of its columns, in both places."""
+    info = json.loads((path / "dataset_info.json").read_text())
+    (path / "dataset_info.json").write_text(json.dumps(info | {"features": info["features"] | features}))
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_no_other_column_is_decoded(tmp_path: Path, saved: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or its images would be read from any place, by any decoder."""
+    private = tmp_path / "private.png"
+    Image.new("RGB", (9, 9)).save(private)
+    paths = [{"bytes": None, "path": str(private)}] * N_ROWS
+    features = {"image": {"_type": "Image"}, "label": {"dtype": "int64", "_type": "Value"}, "x": {"_type": "Image"}}
+    rows = table(x=pa.array(paths, pa.struct([("bytes", pa.binary()), ("path", pa.string())])))
+    rows = rows.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    if saved:
+        path = save(tmp_path, rows)
+        described_as(path, features)
+    else:
+        (path,) = write(tmp_path, rows)
+    opened = []
+    monkeypatch.setattr(datasets.Image, "decode_example", lambda *_, **__: opened.append(1))
+    assert len(read_task_data(path, tiny_preprocessing(), image_column="image").train) == 32
+    assert len(read_photos(path, tiny_preprocessing())) == N_ROWS
+    assert not opened
+
+
+@pytest.mark.parametrize("feature", [{"_type": "Audio"}, {"_type": "Video"}, {"a": {"_type": "Image"}}])
+def test_a_column_that_is_no_image_is_refused(tmp_path: Path, feature: dict[str, Any]) -> None:
+    path = save(tmp_path, table(pa.array([{"a": None}] * N_ROWS)) if "a" in feature else table())
+    described_as(path, {"image": feature})
+    with pytest.raises(DataError, match=r"is described as|cannot be read"):
+        read_task_data(path, tiny_preprocessing(), image_column="image")
+
+
+def test_labels_are_no_lists(tmp_path: Path) -> None:
+    rows = table().drop_columns("label").append_column("label", pa.array([[0]] * N_ROWS))
+    with pytest.raises(DataError, match="holds values of type list"):
+        read_task_data(write(tmp_path, rows)[0], tiny_preprocessing(), label_column="label")
+
+
+def test_labels_that_overlap_are_refused(tmp_path: Path) -> None:
+    """A few megabytes of text could stand for gigabytes."""
+    ends = np.array([0, 90, 0] * N_ROWS, np.int32)[: N_ROWS + 1]
+    labels = pa.StringArray.from_buffers(N_ROWS, pa.py_buffer(ends.tobytes()), pa.py_buffer(b"a" * 90))
+    path = save(tmp_path, table().drop_columns("label").append_column("label", labels))
+    described_as(path, {"label": {"dtype": "string", "_type": "Value"}})
+    with pytest.raises(DataError, match="cannot be read"):
+        read_task_data(path, tiny_preprocessing(), label_column="label")
+
+
+def test_paths_that_are_no_text_are_said(tmp_path: Path) -> None:
+    odd = pa.array([b"\xff.png"] * N_ROWS).view(pa.string())
+    contents = pa.array([b"no image"] * N_ROWS)
+    rows = table(pa.StructArray.from_arrays([contents, odd], ["bytes", "path"]))
+    with pytest.raises(DataError, match="cannot be read"):
+        read_task_data(write(tmp_path, rows)[0], tiny_preprocessing())
+
+
+def test_a_path_of_many_parts_is_refused(tmp_path: Path) -> None:
+    paths = pa.array(["a/" * 1500] * N_ROWS)
+    rows = table(pa.StructArray.from_arrays([pa.nulls(N_ROWS, pa.binary()), paths], ["bytes", "path"]))
+    with pytest.raises(DataError, match="too long for a path"):
+        read_task_data(write(tmp_path, rows)[0], tiny_preprocessing())

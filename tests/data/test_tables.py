@@ -126,7 +126,7 @@ def test_a_damaged_table_is_refused(tmp_path: Path, kind: str, text: str, cause:
 def test_rows_of_a_table_are_bounded_by_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_csv(tmp_path / "metadata.csv", rows_of(tmp_path))
     monkeypatch.setattr(file_checks, "FREE_ROWS", 0)
-    with pytest.raises(DataError, match="12 rows; at most"):
+    with pytest.raises(DataError, match="13 rows; at most"):  # with the head
         load_metadata(path)
 
 
@@ -157,3 +157,14 @@ def test_files_of_other_kinds_beside_parquet_are_not_read(tmp_path: Path) -> Non
     (tmp_path / "train2.pq").write_bytes((tmp_path / "train.parquet").read_bytes())
     (tmp_path / "train3").write_bytes(b"x")
     assert len(read(tmp_path).train) == 8
+
+
+@pytest.mark.parametrize("name", ["photos [1].parquet", "?*.parquet", "**.parquet", "{a,b}.parquet"])
+def test_names_are_no_patterns(tmp_path: Path, name: str) -> None:
+    rows = {"image": [Image.new("RGB", (20, 20), color) for color in COLORS * 3], "label": list(COLORS * 3)}
+    for file in (name, "aa.parquet"):
+        datasets.Dataset.from_dict(rows).to_parquet(str(tmp_path / file))
+    data = read(tmp_path)
+    assert len(data.train) + len(data.evaluation) == 24
+    data = read(tmp_path / name)
+    assert len(data.train) + len(data.evaluation) == 12

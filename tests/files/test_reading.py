@@ -141,6 +141,12 @@ def test_links_of_the_cache_are_followed(cached: Path, tmp_path: Path) -> None:
     check_no_links(tmp_path / "bank", "tasks/pets/config.json")
 
 
+def test_a_link_whose_content_is_gone_is_told(cached: Path) -> None:
+    cached.resolve().unlink()
+    with pytest.raises(FormatError, match="the cache has lost its content"):
+        open_regular(cached)
+
+
 @pytest.mark.parametrize("target", ["../../../../../../secret.txt", "../../../../refs/main", "../other.json"])
 def test_other_links_in_the_cache_are_not(target: str, cached: Path, secret: Path) -> None:
     cached.unlink()

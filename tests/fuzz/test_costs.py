@@ -22,6 +22,8 @@ READ = frozenset(
         "data set: two images of 50 million pixels",
         "data set: two images of 50 million pixels with alpha",
         "data set: images with texts of 60 MB",
+        "data set: a column beside the images of 81 million pixels each",
+        "data set: 40 files with names that fit each other as patterns",
         "data set: 10,000,000 rows in a file of another suffix",
         "data set: saved, a license of as many lists as may be",
     }

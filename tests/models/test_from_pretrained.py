@@ -70,6 +70,10 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         f"tensor {WEIGHT} has shape .3, 3., not",
     ),
     "not finite": (change_tensors(lambda tensors: tensors[WEIGHT].fill_(torch.nan)), f"are not finite: {WEIGHT}$"),
+    "a variance that is not finite": (
+        change_tensors(lambda tensors: tensors["network.bn1.running_var"].fill_(torch.nan)),
+        "are not finite: network.bn1.running_var$",
+    ),
     "fewer labels": (
         change_config(id2label={"0": "a"}),
         "tensor network.fc.weight has shape|tensor network.fc.bias has shape",
