@@ -11,6 +11,8 @@ from .files.names import OWNER, is_repo_id
 from .options import check, current_names, given_options, option, option_fields, override, unknown_option
 
 OPTIMIZERS = ("sgd", "adamw")
+AUTO = "auto"
+"""The strategy that the bank decides."""
 VOTED = ("mvp", "smsp")
 """Strategies that need neighbors."""
 BASELINE = "no-bank"
@@ -74,11 +76,24 @@ class TrainingOptions:
         None, "Mixup: both parameters of its Beta distribution; 0: no mixup.", low=0.0, high=100.0, fallback=0.0
     )
     label_smoothing: float = option(0.0, "Label smoothing.", low=0.0, high=0.999)
-    distill_weight: float = option(
-        10.0, "Weight of the loss of photos without labels, beside that of the labeled images.", low=0.0, high=1000.0
+    loss: str | None = option(
+        None,
+        "What is learned. labels: the labels, and the base's answers to photos without labels; features: with a trunk, "
+        "the base's features of all images, after which the classifier is computed again.",
+        choices=("labels", "features"),
+        fallback="labels",
     )
-    distill_temperature: float = option(2.0, "Temperature of the base's answers to them.", low=0.1, high=100.0)
-    clip_norm: float = option(0.0, "Largest norm of the gradient; 0: no clipping.", low=0.0)
+    distill_weight: float = option(
+        10.0,
+        "Weight of the loss of photos without labels, beside that of the labeled images.",
+        low=0.0,
+        high=1000.0,
+        only={"loss": ("labels",)},
+    )
+    distill_temperature: float = option(
+        2.0, "Temperature of the base's answers to them.", low=0.1, high=100.0, only={"loss": ("labels",)}
+    )
+    clip_norm: float | None = option(None, "Largest norm of the gradient; 0: no clipping.", low=0.0, fallback=0.0)
     freeze_stem: bool | None = option(None, "Do not train the layers before the first prunable layer.", fallback=False)
     flip: bool = option(True, "Mirror images at random.")
     shift: float = option(0.125, "Largest random shift, as a share of the image's side.", low=0.0, high=0.5)
@@ -227,17 +242,17 @@ class AdaptOptions:
     Example:
         >>> options = AdaptOptions(ratio=0.8, neighbors=3)
         >>> options.strategy, options.vote is None
-        ('mvp', True)
+        ('auto', True)
     """
 
     panel: ClassVar[str] = "Neighbors, vote and classifier"
     by_recipe: ClassVar[bool] = True  # recipes decide open options
 
     strategy: str = option(
-        "mvp",
+        "auto",
         "Source of the mask: mvp, a vote of masks; smsp, a vote of score masks; trunk, the trunk of the bank; no-bank, "
-        "the base; random, chance.",
-        choices=("mvp", "smsp", "trunk", "no-bank", "random"),
+        "the base; random, chance; auto, the trunk if the bank has one and no option of a vote is set, else mvp.",
+        choices=("auto", "mvp", "smsp", "trunk", "no-bank", "random"),
     )
     preset: str = option(
         "default",
@@ -314,8 +329,9 @@ class AdaptOptions:
     head: str | None = option(
         None,
         "First weights of the classifier: ridge, by ridge regression on the images; stitched, the neighbors' rows "
-        "where they know a class; auto, ridge with the neighbors' rows as the prior; random.",
-        choices=("auto", "ridge", "stitched", "random"),
+        "where they know a class; auto, ridge with the neighbors' rows as the prior; decoded, with a trunk, ridge on "
+        "the base's features as the small model tells them, with the base's classifier as the prior; random.",
+        choices=("auto", "ridge", "stitched", "decoded", "random"),
     )
     statistics: str | None = option(
         None,

@@ -20,7 +20,7 @@ class SizeOverrides(TypedDict, total=False):
 class AdaptOverrides(SizeOverrides, total=False):
     """Fields of `AdaptOptions`."""
 
-    strategy: Literal["mvp", "smsp", "trunk", "no-bank", "random"] | None
+    strategy: Literal["auto", "mvp", "smsp", "trunk", "no-bank", "random"] | None
     preset: Literal["default", "paper"] | None
     prune_stem: bool | None
     neighbors: int | None
@@ -32,7 +32,7 @@ class AdaptOverrides(SizeOverrides, total=False):
     normalize: Literal["layer", "global", "none"] | None
     activations: float | None
     weights: Literal["auto", "neighbors", "base", "trunk"] | None
-    head: Literal["auto", "ridge", "stitched", "random"] | None
+    head: Literal["auto", "ridge", "stitched", "decoded", "random"] | None
     statistics: Literal["auto", "own", "new", "moving"] | None
     leep_samples: int | None
     evaluation_share: float | None
@@ -58,6 +58,7 @@ class TrainingOverrides(TypedDict, total=False):
     ema: float | None
     mixup: float | None
     label_smoothing: float | None
+    loss: Literal["labels", "features"] | None
     distill_weight: float | None
     distill_temperature: float | None
     clip_norm: float | None

@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .adapt.classifier import make_head
+from .adapt.heads import Heads
 from .adapt.job import Job, chosen_ratio, needed_trunk, prepare_job
 from .adapt.measuring import measure
 from .adapt.normalization import final_statistics, set_first_statistics
 from .adapt.plan import Plan, resolve_options
 from .adapt.retrieval import find_voters
 from .adapt.strategies import STRATEGIES, first_model, note_unheld
-from .adapt.teacher import make_soft_labels
+from .adapt.teacher import make_soft_labels, make_teacher
 from .adapt.voters import Voters
 from .bank.bank import Bank, open_bank
 from .config import BASELINE, NOT_SWEPT, VOTED, AdaptOptions, TrainingOptions, check_ratio, merge_options
@@ -280,11 +280,13 @@ class MetaPruner:
             voters = replace(voters, trunk=needed_trunk(self.bank, options))
             with record.timed("vote and average"):
                 order = STRATEGIES[options.strategy](inputs, voters, record)
-            soft_labels = None
-            if job.photos is not None:
-                with record.timed("ask the base about photos without labels"):
-                    soft_labels = make_soft_labels(inputs, job.photos, data.evaluation, record)
-        return Plan(data, training, inputs, voters, order, record, job.given, soft_labels)
+            teacher = soft_labels = None
+            if job.photos is not None or training.loss == "features" or options.head == "decoded":
+                with record.timed("ask the base"):
+                    teacher = make_teacher(inputs, data.evaluation, record)
+                    if job.photos is not None and training.loss == "labels":
+                        soft_labels = make_soft_labels(teacher, job.photos, inputs, record)
+        return Plan(data, training, inputs, voters, order, record, job.given, teacher, soft_labels)
 
     def make(
         self, plan: Plan, *, callbacks: Sequence[Callback] = (), progress: bool = False, **size: Unpack[SizeOverrides]
@@ -319,7 +321,8 @@ class MetaPruner:
                 model = first_model(inputs, plan.voters, mask, plan.order.scores, ratio)
             with record.timed("set the statistics and the classifier"):
                 statistics, n_forwarded = set_first_statistics(model, inputs, record)
-                head = make_head(options.head or "auto", model, data.train, data.task, plan.voters.entries, device)
+                heads = Heads(plan, ratio)
+                head = heads.set(model)
             training, start = plan.training_at(ratio), time.perf_counter()
             may_stay = plan.voters.trunk is not None and plan.has_few_images
             training_result = fine_tune(
@@ -332,6 +335,7 @@ class MetaPruner:
                 callbacks=callbacks,
                 statistics=final_statistics(str(options.statistics), statistics, may_stay),
                 soft_labels=plan.soft_labels,
+                teacher=heads.feature_teacher() if training.loss == "features" else None,
                 progress=progress,
             )
             record.seconds["fine-tune"] = training_result.seconds

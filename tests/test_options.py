@@ -48,7 +48,7 @@ def test_options_reach_the_work(pruner: MetaPruner, target: TaskData) -> None:
         ({"neighbors": 9}, "neighbors=9, but .* has only 4 entries"),
         ({"neighbors": 0}, "at least 1|between"),
         ({"by": "magic"}, re.escape(f"no similarity 'magic'; there are: {', '.join(SIMILARITIES.names())}")),
-        ({"strategy": "luck"}, "one of mvp"),
+        ({"strategy": "luck"}, "one of auto, mvp"),
         ({"lerning_rate": 1}, "there is no option 'lerning_rate'"),
         ({"neighbor": 3}, "did you mean neighbors"),
         ({"lr": "fast"}, "must be a number"),
@@ -121,9 +121,15 @@ def test_rates_are_those_of_where_the_weights_come_from() -> None:
     def rate(photos: bool = False, **options: str) -> float | None:
         return resolve_options(AdaptOptions(**options), TrainingOptions(), 5, photos=photos)[1].lr
 
-    for strategy, statistics in (("mvp", "new"), ("no-bank", "new"), ("trunk", "auto")):
-        assert resolve_options(AdaptOptions(strategy=strategy), TrainingOptions(), 5)[0].statistics == statistics
+    for strategy, statistics, loss in (
+        ("mvp", "new", "labels"),
+        ("no-bank", "new", "labels"),
+        ("trunk", "auto", "features"),
+    ):
+        options, training = resolve_options(AdaptOptions(strategy=strategy), TrainingOptions(), 5)
+        assert (options.statistics, training.loss) == (statistics, loss)
     recipe = CONVOLUTIONAL
     assert rate() == recipe.near["sgd"].few
     assert rate(strategy="trunk") == recipe.taught["sgd"].few
-    assert rate(strategy="no-bank") == rate(photos=True) == rate(strategy="trunk", photos=True) == recipe.far["sgd"].few
+    assert rate(strategy="trunk", photos=True) == recipe.taught["sgd"].many
+    assert rate(strategy="no-bank") == rate(photos=True) == recipe.far["sgd"].few

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from ..data.images import ImageSet
 from ..data.task import Task
 from ..errors import DataError
 from ..models.modeling import MetaPrunedForImageClassification
 from ..training.forward import extract_features
+from ..trunk.decoder import Decoder
 from .averaging import PREFIX
 
 LAMBDAS = tuple(10.0**e for e in range(-4, 4))
@@ -39,6 +41,12 @@ class LinearHead:
     """The factor of the logits, one of `TEMPERATURES`, which `weight` and `bias` contain."""
     error: float = float("nan")
     """The mean squared error of the one-hot classes by leave-one-out, before the scaling."""
+
+    def put_into(self, layer: nn.Linear) -> None:
+        """Copy the classifier into a layer of its shape."""
+        with torch.no_grad():
+            layer.weight.copy_(self.weight)
+            layer.bias.copy_(self.bias)
 
 
 def ridge_head(
@@ -156,11 +164,7 @@ def make_head(
     """
     if kind == "random":
         return "random"
-    features = extract_features(model, images, device)
-    if not torch.isfinite(features).all():
-        raise DataError(
-            "the sub-network's features of the images are not finite: choose other neighbors, or statistics='new'"
-        )
+    features = finite_features(model, images, device)
     name = model.architecture.classifier_name(model.network)
     rows, biases, counts = (None, None, [0] * len(task.labels))
     if entries and kind != "ridge":
@@ -170,9 +174,56 @@ def make_head(
     if kind == "stitched" and shared_classes:
         assert rows is not None and biases is not None
         head.weight[shared_classes], head.bias[shared_classes] = rows[shared_classes], biases[shared_classes]
-    with torch.no_grad():
-        model.classifier.weight.copy_(head.weight)
-        model.classifier.bias.copy_(head.bias)
+    head.put_into(model.classifier)
     n_shared = len(shared_classes)
     origin = f"rows of {n_shared} classes known to neighbors" if n_shared else "no class known to neighbors"
     return f"{kind}: {origin}, ridge lambda {head.ridge_lambda:g}, prior {head.prior_scale:g}, scale {head.scale:.3g}"
+
+
+def set_decoded_head(
+    model: MetaPrunedForImageClassification,
+    decoder: Decoder,
+    teacher_head: LinearHead,
+    images: ImageSet,
+    classes: int,
+    device: torch.device,
+) -> str:
+    """Set the classifier of a sub-network that tells the base's features, in place.
+
+    It is a ridge classifier on the features that the decoder tells, drawn to the base's own classifier (see
+    `ridge_head`), and then one with the decoder: it costs what any classifier costs.
+
+    Args:
+        model: the model.
+        decoder: the map of its features to those of the base.
+        teacher_head: the base's classifier of the task.
+        images: the task's training images.
+        classes: number of classes.
+        device: where to compute.
+
+    Returns:
+        A description for the report.
+
+    Raises:
+        DataError: a feature of an image is not finite.
+    """
+    features = decoder(finite_features(model, images, device))
+    head = ridge_head(features, images.targets, classes, teacher_head.weight)
+    head.bias = head.weight @ decoder.bias.double() + head.bias
+    head.weight = head.weight @ decoder.weight.double()
+    head.put_into(model.classifier)
+    return f"decoded: ridge lambda {head.ridge_lambda:g}, prior {head.prior_scale:g}, scale {head.scale:.3g}"
+
+
+def finite_features(model: MetaPrunedForImageClassification, images: ImageSet, device: torch.device) -> torch.Tensor:
+    """Return a model's features of images, see `extract_features`.
+
+    Raises:
+        DataError: a feature is not finite.
+    """
+    features = extract_features(model, images, device)
+    if not torch.isfinite(features).all():
+        raise DataError(
+            "the sub-network's features of the images are not finite: choose other neighbors, or statistics='new'"
+        )
+    return features

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..bank.bank import Bank
-from ..config import BASELINE, VOTED, AdaptOptions, TrainingOptions
+from ..config import AUTO, BASELINE, VOTED, AdaptOptions, TrainingOptions
 from ..data.images import ImageSet
 from ..data.loading import read_task_data
 from ..data.photos import read_photos
 from ..data.task import TaskData
 from ..errors import BankError, DataError, OptionError
-from ..options import unused_options
+from ..options import option_fields, unused_options
 from ..similarity import get_similarity
 from ..sizing.fitting import check_bounds, is_even, make_budget
 from ..sizing.order import layer_exceptions
@@ -65,6 +66,7 @@ def prepare_job(
     """
     record = RunRecord()
     options, training, given = settings
+    options = replace(options, strategy=chosen_strategy(bank, options, given))
     if options.by is not None:
         get_similarity(options.by)
     pick_device(options.device)
@@ -77,10 +79,34 @@ def prepare_job(
     if options.compare and not len(data.evaluation):
         raise OptionError("compare=True needs images to measure on: an evaluation_share above 0, or a test split")
     recipe = bank.base.family.recipe
-    for closed_options in resolve_options(options, training, data.images_per_class, recipe, photos is not None):
+    closed = resolve_options(options, training, data.images_per_class, recipe, photos is not None)
+    _check_learning(*closed)
+    for closed_options in closed:
         for sentence in unused_options(given, closed_options):
             log.warning(sentence)
     return Job(data, options, training, json_values(given), record, photos)
+
+
+def chosen_strategy(bank: Bank, options: AdaptOptions, given: Collection[str]) -> str:
+    """Return the strategy of the options; instead of ``auto`` the trunk if it can make the model, else MVP.
+
+    Args:
+        bank: the bank.
+        options: the options.
+        given: the names of the options that the user has set; one that only a vote has asks for a vote.
+
+    Raises:
+        MetaPruneError: the bank's trunk cannot be used.
+    """
+    if options.strategy != AUTO:
+        return options.strategy
+    fields = option_fields(AdaptOptions)
+    asks_for_vote = any("strategy" in fields[name].metadata.get("only", {}) for name in given if name in fields)
+    has_vote_head = options.head in ("stitched", "random")
+    if options.preset == "paper" or asks_for_vote or has_vote_head or options.prune_stem or bank.trunk is None:
+        return "mvp"
+    ratio = chosen_ratio(bank, options) if is_even(options) else None
+    return "mvp" if ratio is not None and ratio < bank.trunk.ratios[0] else "trunk"
 
 
 def chosen_ratio(bank: Bank, options: AdaptOptions) -> float | None:
@@ -130,6 +156,19 @@ def _check_bank(bank: Bank, options: AdaptOptions) -> None:
     layer_exceptions(
         options.layer_ratios, bank.base.layers_with(options.prune_stem)
     )  # the base is loaded and checked now, too
+
+
+def _check_learning(options: AdaptOptions, training: TrainingOptions) -> None:
+    """Check that what is learned, and the classifier, fit the strategy.
+
+    Raises:
+        OptionError: they do not.
+    """
+    for name, value in (("loss", training.loss), ("head", options.head)):
+        if value in ("features", "decoded") and options.strategy != "trunk":
+            raise OptionError(f"{name}={value!r} needs strategy='trunk', whose decoder tells the base's features")
+    if training.loss == "features" and options.head in ("random", "stitched"):
+        raise OptionError(f"head={options.head!r} needs loss='labels': features alone train no classifier")
 
 
 def _check_preprocessing(bank: Bank, images: ImageSet) -> None:

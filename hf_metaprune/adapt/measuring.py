@@ -106,7 +106,7 @@ def _make_report(
         confusion=confusion.tolist(),
         labels=list(labels),
         train_images=len(data.train),
-        unlabeled_images=len(plan.soft_labels.images) if plan.soft_labels is not None else 0,
+        unlabeled_images=len(inputs.photos) if inputs.photos is not None else 0,
         test_images=len(data.evaluation),
         source=public_name(data.source),
         strategy=inputs.options.strategy,
@@ -142,9 +142,9 @@ def _make_report(
 
 def _teacher_curve(plan: Plan) -> dict[str, dict[int, float]]:
     """Return the learning curve of the base that taught the model, by its name; nothing if none was measured."""
-    if plan.soft_labels is None or math.isnan(plan.soft_labels.teacher_accuracy):
+    if plan.teacher is None or math.isnan(plan.teacher.accuracy):
         return {}
-    return {"the whole base, untrained": {0: plan.soft_labels.teacher_accuracy}}
+    return {"the whole base, untrained": {0: plan.teacher.accuracy}}
 
 
 def _note_result(record: RunRecord, logits: torch.Tensor, latency_ms: float, max_latency_ms: float | None) -> None:

@@ -21,6 +21,7 @@ from ..sizing.order import Order
 from ..training.record import RunRecord
 from ..training.soft_labels import SoftLabels
 from .recipes import MANY_IMAGES, preset_values, scaled_learning_rate
+from .teacher import Teacher
 from .voters import Voters
 
 BOUNDS = ("ratio", "max_params", "max_macs", "max_latency_ms")
@@ -54,8 +55,10 @@ class Plan:
     """The notes, times and costs so far."""
     given: dict[str, Any] = field(default_factory=dict)
     """The options that the user has set, by name, as JSON values."""
+    teacher: Teacher | None = None
+    """The whole base with a classifier for the task, if it teaches."""
     soft_labels: SoftLabels | None = None
-    """The base's answers to the images without labels, if there are any."""
+    """The base's answers to the images without labels, if these are learned."""
 
     @property
     def options(self) -> AdaptOptions:
@@ -65,7 +68,7 @@ class Plan:
     @property
     def has_few_images(self) -> bool:
         """Whether so few images are there to learn from that good batch norm statistics should stay."""
-        return self.soft_labels is None and self.data.images_per_class < MANY_IMAGES
+        return self.inputs.photos is None and self.data.images_per_class < MANY_IMAGES
 
     @property
     def neighbors(self) -> Sequence[Neighbor]:

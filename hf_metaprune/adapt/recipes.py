@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..config import VOTED
+from ..config import AUTO, VOTED
 from ..models.architectures.recipe import CONVOLUTIONAL, RECIPES, Recipe
 
 SIMILARITY = "auto"
@@ -23,6 +23,8 @@ PAPER: dict[str, Any] = {
     "warmup_steps": 0,
     "freeze_stem": False,
     "mixup": 0.0,
+    "loss": "labels",
+    "clip_norm": 0.0,
 }
 """The options of MVP, Section 5.1 and Algorithm 1, except optimizer and learning rate, which depend on the base."""
 
@@ -67,10 +69,12 @@ def default_recipe(
         photos: whether there are photos without labels.
     """
     optimizer = optimizer or recipe.optimizer
-    by_strategy = dict.fromkeys(VOTED, recipe.near) | {"trunk": recipe.taught}
-    rates = (recipe.far if photos else by_strategy.get(strategy, recipe.far))[optimizer]
+    is_taught = strategy == "trunk"
+    rates = (recipe.near if strategy in (AUTO, *VOTED) and not photos else recipe.taught if is_taught else recipe.far)[
+        optimizer
+    ]
     lr = rates.many
-    if images_per_class < MANY_IMAGES:
+    if images_per_class < MANY_IMAGES and not (is_taught and photos):
         lr = rates.few if images_per_class < SOME_IMAGES else rates.some
     return {
         "neighbors": 1,
@@ -78,16 +82,18 @@ def default_recipe(
         "vote": "top",
         "weights": "auto",
         "activations": 0.5,
-        "head": "auto",
+        "head": "decoded" if is_taught else "auto",
         # others train on with the statistics of batches, and must begin with such
-        "statistics": "auto" if strategy == "trunk" else "new",
+        "statistics": "auto" if is_taught else "new",
         "optimizer": optimizer,
         "lr": lr,
         "momentum": 0.9,
-        "ema": 0.95,
+        "ema": 0.0 if is_taught else 0.95,
         "warmup_steps": 10,
-        "freeze_stem": True,
+        "freeze_stem": not is_taught,
         "mixup": 0.0,
+        "loss": "features" if is_taught else "labels",
+        "clip_norm": 10.0 if is_taught else 0.0,
     }
 
 

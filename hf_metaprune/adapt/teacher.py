@@ -1,34 +1,55 @@
-"""The whole base as the teacher of its sub-network, on images without labels."""
+"""The whole base as the teacher of its sub-network."""
 
 from __future__ import annotations
 
-import torch
+from dataclasses import dataclass
 
 from ..data.images import ImageSet
+from ..models.modeling import MetaPrunedForImageClassification
 from ..sizing.cost_model import count_flops
 from ..sizing.inputs import AdaptInputs
 from ..training.forward import accuracy, extract_features, predict_logits
 from ..training.record import RunRecord
 from ..training.soft_labels import SoftLabels
-from .classifier import ridge_head
+from .classifier import LinearHead, ridge_head
 
 
-def make_soft_labels(inputs: AdaptInputs, photos: ImageSet, evaluation: ImageSet, record: RunRecord) -> SoftLabels:
-    """Return the answers of the whole base to images without labels.
+@dataclass(frozen=True)
+class Teacher:
+    """The whole base with a classifier in closed form from the task's labeled images."""
 
-    The base gets a classifier in closed form from the task's labeled images, see `ridge_head`.
+    model: MetaPrunedForImageClassification
+    """The base."""
+    head: LinearHead
+    """Its classifier, in float64."""
+    accuracy: float
+    """Its accuracy on the task's test images, in [0, 1]; NaN if there are none."""
+
+
+def make_teacher(inputs: AdaptInputs, evaluation: ImageSet, record: RunRecord) -> Teacher:
+    """Return the whole base as the teacher of a task.
 
     Args:
         inputs: the base and the task.
-        photos: the images without labels.
         evaluation: the task's test images, to measure the base on; may be empty.
         record: receives the FLOPs.
     """
     images, model = inputs.images, inputs.base.whole(inputs.task.labels)
     head = ridge_head(extract_features(model, images, inputs.device), images.targets, len(inputs.task.labels))
-    with torch.no_grad():
-        model.classifier.weight.copy_(head.weight)
-        model.classifier.bias.copy_(head.bias)
-    logits = predict_logits(model, photos, inputs.device)
-    record.preparation_flops += (len(images) + len(photos)) * count_flops(model, images.images[:1])[0]
-    return SoftLabels(photos, logits, accuracy(model, evaluation, inputs.device))
+    head.put_into(model.classifier)
+    record.preparation_flops += len(images) * count_flops(model, images.images[:1])[0]
+    return Teacher(model, head, accuracy(model, evaluation, inputs.device))
+
+
+def make_soft_labels(teacher: Teacher, photos: ImageSet, inputs: AdaptInputs, record: RunRecord) -> SoftLabels:
+    """Return the teacher's answers to images without labels.
+
+    Args:
+        teacher: the teacher.
+        photos: the images without labels.
+        inputs: the device.
+        record: receives the FLOPs.
+    """
+    logits = predict_logits(teacher.model, photos, inputs.device)
+    record.preparation_flops += len(photos) * count_flops(teacher.model, photos.images[:1])[0]
+    return SoftLabels(photos, logits)

@@ -60,8 +60,7 @@ def _adapt(pruner: MetaPruner, plan: Plan, name: str, strategy: str, callbacks: 
         "steps": plan.training.steps,
         "seed": plan.options.seed,
     }
-    unlabeled = None if plan.soft_labels is None else plan.soft_labels.images
-    report = pruner.adapt(plan.data, unlabeled=unlabeled, callbacks=callbacks, **options).report
+    report = pruner.adapt(plan.data, unlabeled=plan.inputs.photos, callbacks=callbacks, **options).report
     return ComparisonRow(name, report.accuracy, report.params, report.accuracy_at_step)
 
 

@@ -52,12 +52,12 @@ class MakingSection:
             options = option_fields(AdaptOptions)
             self.voters = clamp_slider(
                 gr.Slider(
-                    1,
+                    0,
                     5,
-                    value=1,
+                    value=0,
                     step=1,
                     label="Tasks that vote",
-                    info="How many of the nearest tasks vote on the units.",
+                    info="How many of the nearest tasks vote on the units; 0: as the bank does best.",
                 )
             )
             self.steps = clamp_slider(
@@ -130,7 +130,7 @@ class MakingSection:
 
     def _making_steps(self, visitor: Visitor, ratio: float, voters: int, steps: int, seed: int) -> Iterator[Update]:
         data, stop, progress = visitor.task_data(seed), visitor.stop, Progress("Looking for the nearest tasks")
-        options: dict[str, Any] = {"neighbors": voters, "steps": steps, "seed": seed, "ratio": ratio}
+        options: dict[str, Any] = {"neighbors": voters or None, "steps": steps, "seed": seed, "ratio": ratio}
         options["unlabeled"] = visitor.unlabeled_images()
         planning = BackgroundJob(lambda: self.shared.opened_bank.pruner.plan(data, **options), stop)
         for _ in planning:
@@ -157,7 +157,7 @@ class MakingSection:
         other_ratio = None if result is None or abs(result.report.ratio - ratio) < 1e-6 else result.report.ratio
         milliseconds = bank.latencies.estimate(ratio)
         update: Update = {self.size: views.size(cost, bank.base_cost, milliseconds, other_ratio)}
-        if plan is not None and layer in plan.inputs.base.sizes:
+        if plan is not None and plan.neighbors and layer in plan.inputs.base.sizes:
             update[self.votes.vote] = views.vote(plan, ratio, layer)
         return update
 

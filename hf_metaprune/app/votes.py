@@ -32,6 +32,8 @@ class VoteSection:
 
     def neighbors_update(self, plan: Plan, ratio: float, layer: str) -> Update:
         """Return the update that shows the nearest tasks, and selects a layer; the vote itself is not in it."""
+        if not plan.neighbors:  # the model is a part of the trunk
+            return self.empty_update()
         return {
             self.column: gr.update(visible=True),
             self.neighbors: views.neighbors(plan, ratio),

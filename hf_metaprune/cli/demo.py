@@ -82,6 +82,10 @@ def _story(report: AdaptReport, baseline: dict[int, float], seconds: float, know
     kept_share, steps = f"{1 - report.ratio:.0%}", report.options["steps"]
     macs_share = f"{report.macs / report.base_macs:.0%}"
     vote = f"the nearest {voters} ({escape_markup(names)}) chose the {kept_share} of the units that stay"
+    if report.strategy == "trunk":
+        vote = (
+            f"its trunk, one network of all sizes that the base has taught, holds the {kept_share} of units that stay"
+        )
     accuracies = (
         f"{report.accuracy_at_step.get(0, 0):.1%} before training, [bold]{report.accuracy:.1%}[/] after {steps} steps"
     )

@@ -123,6 +123,8 @@ def summary(report: AdaptReport) -> Iterator[str]:
         n_voters = len(report.neighbors)
         nearest = "nearest task" if n_voters == 1 else f"{n_voters} nearest tasks"
         help_text = f", with the help of the {nearest} in the bank" if n_voters else ", without a bank"
+        if report.strategy == "trunk":
+            help_text = ", from the trunk of the bank"
         images, seconds = quantity(report.train_images, "image"), sum(report.seconds.values())
         if report.unlabeled_images:
             images += f" and {quantity(report.unlabeled_images, 'photo')} without labels"

@@ -22,6 +22,7 @@ from ..data.images import ImageSet, augment
 from ..errors import DataError, OptionError
 from ..models.modeling import MetaPrunedForImageClassification
 from ..sizing.cost_model import count_flops
+from .feature_teacher import FeatureTeacher, Student
 from .forward import accuracy
 from .hardware import autocast, pick_device
 from .learnable_scores import LearnableScores
@@ -192,6 +193,7 @@ def fine_tune(
     learnable: LearnableScores | None = None,
     statistics: str = "moving",
     soft_labels: SoftLabels | None = None,
+    teacher: FeatureTeacher | None = None,
     progress: bool = False,
 ) -> TrainingResult:
     """Train a model in place.
@@ -211,6 +213,8 @@ def fine_tune(
         statistics: the batch norm statistics of the model in the end. "moving" are the moving averages of the training,
             which belong to earlier weights, and not to averaged ones. "new" are estimated again in the end. "fixed" are
             those from before the training, which trains with them, too.
+        teacher: what the model learns from instead of labels: the base's features of the teacher's images. The
+            classifier is computed anew before each evaluation, and in the end.
         soft_labels: images without labels to train on, too, each step with `batch_size` of them, or as many as there
             are. Their loss counts ``options.distill_weight`` times that of the labeled images.
         progress: whether to show a progress bar.
@@ -228,8 +232,9 @@ def fine_tune(
         raise DataError("there is no image to train on: give at least one image per class")
     options = options.closed()
     run = _Run(
-        model, train, options, evaluation, device or pick_device(), seed, callbacks, learnable, statistics, soft_labels
-    )
+        model, train, options, evaluation, device or pick_device(), seed, callbacks, learnable, statistics, soft_labels,
+        teacher,
+    )  # fmt: skip
     for step in tqdm(range(options.steps), desc="fine-tuning", disable=not progress, leave=False):
         run.step(step)
         if run.state.stop:
@@ -252,21 +257,28 @@ class _Run:
         learnable: LearnableScores | None = None,
         statistics: str = "moving",
         soft_labels: SoftLabels | None = None,
+        teacher: FeatureTeacher | None = None,
     ) -> None:
         self.model, self.train, self.options, self.evaluation = model, train, options, evaluation
         self.device, self.callbacks, self.learnable = device, callbacks, learnable
         self.seed, self.statistics, self.soft_labels = seed, statistics, soft_labels
+        self.teacher = teacher.to(self.device) if teacher is not None else None
+        self.images = train if teacher is None else teacher.images
         self.accelerator = Accelerator(device_placement=False)
         model.to(device=device, memory_format=torch.channels_last)
         self.trainable = {p: p.requires_grad for p in model.parameters()}
         self._enter_train_mode()
-        self.optimizer = make_optimizer(model, options)
-        self.parallel: Any = self.accelerator.prepare(model) if self.accelerator.num_processes > 1 else model
+        student: nn.Module = model
+        if teacher is not None:
+            model.classifier.requires_grad_(False)  # it is computed
+            student = Student(model, teacher.decoder)
+        self.optimizer = make_optimizer(student, options)
+        self.parallel: Any = self.accelerator.prepare(student) if self.accelerator.num_processes > 1 else student
         if learnable is not None:
             self._add_learnable_scores(learnable)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda s: lr_factor(s, options))
-        self.statistics_images = statistics_images(train, soft_labels.images if soft_labels else None, seed)
-        self.rows = batch_rows(len(train), options.batch_size, seed)
+        self.statistics_images = statistics_images(self.images, soft_labels.images if soft_labels else None, seed)
+        self.rows = batch_rows(len(self.images), options.batch_size, seed)
         self.soft_rows = batch_rows(len(soft_labels.images), options.batch_size, seed + 2) if soft_labels else None
         self.generator = torch.Generator().manual_seed(seed)
         self.mixup_rng = np.random.default_rng(seed + 1)
@@ -302,7 +314,7 @@ class _Run:
 
     def _next_batch(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return this process's part of the next batch: float32 (batch, 3, h, w) and int64 (batch,)."""
-        return self._pixels(self.train, self._own_share(next(self.rows)))
+        return self._pixels(self.images, self._own_share(next(self.rows)))
 
     def _own_share(self, rows: np.ndarray) -> np.ndarray:
         """Return this process's part of the rows of a batch."""
@@ -316,6 +328,10 @@ class _Run:
         return x.contiguous(memory_format=torch.channels_last), targets.to(self.device)
 
     def _loss(self, x: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        if self.teacher is not None:
+            with autocast(self.device, self.options.precision):
+                decoded = self.parallel(x)
+            return self.teacher.loss(decoded, x, self.options)
         smoothing = self.options.label_smoothing
         weight, mixed_targets = 1.0, targets
         if self.options.mixup:
@@ -348,7 +364,8 @@ class _Run:
         if self.soft_labels is not None:
             n_images += min(self.options.batch_size, len(self.soft_labels.images))
         self.result.images += n_images
-        self.result.flops += self.flops_per_image * n_images
+        flops_of_teacher = 0 if self.teacher is None else self.teacher.flops_per_image
+        self.result.flops += (self.flops_per_image + flops_of_teacher) * n_images
 
     def step(self, step: int) -> None:
         """Train for one step, then call the callbacks, then evaluate if it is time."""
@@ -358,7 +375,7 @@ class _Run:
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)
         if self.options.clip_norm:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip_norm)
+            nn.utils.clip_grad_norm_(self.parallel.parameters(), self.options.clip_norm)
         self.optimizer.step()
         self.schedule.step()
         if self.average is not None:
@@ -385,6 +402,7 @@ class _Run:
             self.learnable.temporarily_folded() if self.learnable is not None else contextlib.nullcontext(),
             self._final_statistics(model) if self.statistics == "new" and step else contextlib.nullcontext(),
         ):
+            self._set_classifier(model, step)
             self.state.accuracy = accuracy(model, self.evaluation, self.device, self.options.precision)
         self.result.accuracy_at_step[step] = self.state.accuracy
         self._enter_train_mode()
@@ -395,6 +413,11 @@ class _Run:
         self.best_accuracy = max(self.best_accuracy, self.state.accuracy)
         if self.options.patience and self.evaluations_without_gain >= self.options.patience:
             self.state.stop = True
+
+    def _set_classifier(self, model: MetaPrunedForImageClassification, step: int) -> None:
+        """Compute the classifier anew if the features that it reads have changed."""
+        if self.teacher is not None and step:
+            self.teacher.set_classifier(model)
 
     @contextlib.contextmanager
     def _final_statistics(self, model: MetaPrunedForImageClassification) -> Iterator[None]:
@@ -424,6 +447,7 @@ class _Run:
                     self.model.get_buffer(name).copy_(self.accelerator.reduce(value, "mean"))
         if self.state.step and self.statistics == "new":
             self._renew_statistics()
+        self._set_classifier(self.model, self.state.step)
         if self.state.step and self.state.step not in self.result.accuracy_at_step:
             self._evaluate(self.state.step)
         for parameter, trainable in self.trainable.items():

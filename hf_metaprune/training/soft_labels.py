@@ -26,8 +26,6 @@ class SoftLabels:
     """The images; their targets are not used."""
     logits: torch.Tensor
     """The teacher's logits: float32 (images, classes)."""
-    teacher_accuracy: float = float("nan")
-    """The teacher's accuracy on the task's test images, in [0, 1]; NaN if there are none."""
 
     def loss(self, logits: torch.Tensor, rows: torch.Tensor, temperature: float) -> torch.Tensor:
         """Return the mean divergence of logits from the teacher's, times the squared temperature.

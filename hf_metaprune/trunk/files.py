@@ -20,11 +20,12 @@ from ..models.saving import DTYPES, check_dtype
 from ..models.weight_file import check_tensors
 from ..models.weights import load_weights, sort_metadata
 from ..version import __version__
+from .decoder import Decoder
 from .trunk import Trunk, trunk_tensors
 
 MAX_RATIOS = 100
 """Most ratios with statistics of their own."""
-ORDER, TENSOR, STATISTIC = "order.", "network.", "statistics."
+ORDER, TENSOR, STATISTIC, DECODER = "order.", "network.", "statistics.", "decoder."
 """Prefixes of tensors: the order of a layer's units, a weight, and a statistic of the ratio with a number."""
 
 
@@ -46,6 +47,9 @@ def save_trunk(trunk: Trunk, folder: Path, dtype: str = "float16") -> None:
         raise FormatError(f"{min(unsound_names)} has values that are not finite in {dtype}: store it as float32")
     tensors |= {ORDER + layer: torch.as_tensor(units, dtype=torch.int32) for layer, units in trunk.order.items()}
     for number, ratio in enumerate(trunk.ratios):
+        decoder = trunk.decoders[ratio]
+        parts = {"weight": decoder.weight, "bias": decoder.bias}
+        tensors |= {f"{DECODER}{number}.{n}": t.detach().to("cpu", DTYPES[dtype]) for n, t in parts.items()}
         statistics = trunk.statistics[ratio]
         tensors |= {f"{STATISTIC}{number}.{name}": tensor.detach().cpu().float() for name, tensor in statistics.items()}
     content = save({name: tensor.contiguous() for name, tensor in tensors.items()}, _metadata(trunk.base))
@@ -91,7 +95,9 @@ def load_trunk(folder: Path, base: BaseModel) -> Trunk:
     order = {layer: _check_order(tensors[ORDER + layer].numpy(), f"{path}: layer {layer}") for layer in base.sizes}
     statistics = {ratio: _select(tensors, f"{STATISTIC}{number}.") for number, ratio in enumerate(ratios)}
     facts = config.get("teaching")
-    return Trunk(base, order, _select(tensors, TENSOR), statistics, facts if isinstance(facts, dict) else {})
+    decoders = {ratio: Decoder(**_select(tensors, f"{DECODER}{number}.")) for number, ratio in enumerate(ratios)}
+    facts = facts if isinstance(facts, dict) else {}
+    return Trunk(base, order, _select(tensors, TENSOR), statistics, decoders, facts)
 
 
 def _metadata(base: BaseModel) -> dict[str, str]:
@@ -104,10 +110,11 @@ def _expected_tensors(base: BaseModel, ratios: Sequence[float]) -> dict[str, tor
         ORDER + layer: torch.empty(size, dtype=torch.int32, device="meta") for layer, size in base.sizes.items()
     }
     for number, ratio in enumerate(ratios):
-        weights, statistics = trunk_tensors(base, _first_units(base, ratio))
+        weights, statistics, decoder = trunk_tensors(base, _first_units(base, ratio))
         if number == 0:
             expected |= {TENSOR + name: tensor for name, tensor in weights.items()}
         expected |= {f"{STATISTIC}{number}.{name}": tensor for name, tensor in statistics.items()}
+        expected |= {f"{DECODER}{number}.{name}": tensor for name, tensor in decoder.items()}
     return expected
 
 

@@ -22,21 +22,23 @@ from ..models.architectures.layers import tensor_axes
 from ..models.base_model import BaseModel
 from ..models.modeling import MetaPrunedForImageClassification
 from ..models.slicing import is_statistic, slice_state
-from ..training.forward import forward
+from ..training.feature_teacher import LOSS_SCALE, feature_distance
+from ..training.forward import extract_features, forward
 from ..training.hardware import autocast
 from ..training.importance import ActivationRecorder
 from ..training.statistics import recalibrate
+from .decoder import Decoder, fit_decoder
 from .trunk import Trunk
 
 ORDER_IMAGES = 2048
 """Most images on which the base's activations are measured, which give the order of the units."""
+DECODER_IMAGES = 8192
+"""Most images on which the decoders are fitted."""
 WARMUP_STEPS, MOMENTUM = 100, 0.9
 PEAK_RATES = {"sgd": 0.2, "adamw": 0.002}
 """Peak learning rates by optimizer."""
 MAX_NORM = 10.0
 """Largest norm of the gradient; without a limit the first steps may destroy the base's weights."""
-LOSS_SCALE = 20.0
-"""What the loss is multiplied by, because the steps of SGD, but not its weight decay, grow with it."""
 
 
 def activation_order(base: BaseModel, images: ImageSet, device: torch.device, seed: int = 0) -> dict[str, np.ndarray]:
@@ -160,7 +162,7 @@ class Teaching:
             number = self.sizes.index(size)
             decoder = (self.decoders[f"decoder.{number}.{part}"] for part in ("weight", "bias"))
             features = F.linear(features, *decoder)
-            distance = (features - targets).square().mean() / targets.var(0).mean().clamp(min=1e-12)
+            distance = feature_distance(features, targets)
             distance.mul(LOSS_SCALE).backward()
             loss = distance.item()
         if not math.isfinite(loss):
@@ -201,20 +203,28 @@ class Teaching:
         return list(dict.fromkeys([self.sizes[0], *(middle[i] for i in chosen), self.sizes[-1]]))
 
     def trunk(self) -> Trunk:
-        """Return the trunk as it is now, with statistics of its own for each ratio."""
+        """Return the trunk as it is now, with statistics and a decoder of its own for each ratio.
+
+        The decoders are fitted again in closed form, because those of the training have seen other statistics.
+        """
         weights = {name: tensor.detach().clone() for name, tensor in self.weights.items()}
         statistics: dict[float, dict[str, torch.Tensor]] = {}
+        rows = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(self.seed))[:DECODER_IMAGES]
+        sample, decoders = self.images.subset(rows), dict[float, Decoder]()
+        base_features = extract_features(self.teacher, sample, self.device, self.options.precision)
         for ratio, size in zip(self.options.ratios, self.sizes, strict=True):
             size.model.network.load_state_dict(size.parts(weights), strict=False)
             recalibrate(size.model, self.images, self.device, seed=self.seed)
             buffers = size.model.network.state_dict()
             statistics[ratio] = {name: buffers[name].detach().cpu().clone() for name in buffers if is_statistic(name)}
+            features = extract_features(size.model, sample, self.device, self.options.precision)
+            decoders[ratio] = fit_decoder(features, base_features)
         options = dataclasses.asdict(self.options) | {"ratios": list(self.options.ratios)}
         facts = {
             "options": options, "seed": self.seed, "images": len(self.images),
             "steps": self.step_number, "seconds": round(self.seconds, 1),
         }  # fmt: skip
-        return Trunk(self.base, self.order, {n: t.cpu() for n, t in weights.items()}, statistics, facts)
+        return Trunk(self.base, self.order, {n: t.cpu() for n, t in weights.items()}, statistics, decoders, facts)
 
 
 def _make_optimizer(groups: list[dict[str, Any]], options: TrunkOptions, name: str) -> torch.optim.Optimizer:

@@ -16,6 +16,7 @@ from ..models.base_model import BaseModel
 from ..models.configuration import MetaPrunedConfig
 from ..models.modeling import MetaPrunedForImageClassification
 from ..models.slicing import is_statistic, slice_state
+from .decoder import Decoder
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Trunk:
             trunk = teach_bank(bank, data.train, TrunkOptions(steps=2, lr=0.01))
             model = trunk.slice(bank.base.config(trunk.mask(0.8), ["cat", "dog"]))
             bank.base.network.load_state_dict(trunk.whole_state(trunk.ratios[0]))
-            print(trunk.largest_mask.n_kept)
+            print(trunk.largest_mask.n_kept, trunk.nearest_ratio(0.85))
     """
 
     base: BaseModel
@@ -42,6 +43,8 @@ class Trunk:
     """Tensors of the largest sub-network by their names in the base, without statistics and classifier: float32."""
     statistics: Mapping[float, Mapping[str, torch.Tensor]]
     """Batch norm statistics by the ratio of a sub-network, and by name; empty for networks without batch norms."""
+    decoders: Mapping[float, Decoder] = field(default_factory=dict)
+    """For each ratio with statistics the map of its features to those of the base."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """How it was taught: JSON values by name."""
 
@@ -73,6 +76,17 @@ class Trunk:
             {name: units[: keep_count(len(units), ratio)] for name, units in self.order.items()}, self.base.sizes
         )
 
+    def nearest_ratio(self, ratio: float) -> float:
+        """Return the ratio with statistics and a decoder of its own that is nearest to a ratio.
+
+        Args:
+            ratio: share of units to remove in every layer.
+
+        Returns:
+            One of `ratios`.
+        """
+        return min(self.ratios, key=lambda known_ratio: abs(known_ratio - ratio))
+
     def whole_state(self, ratio: float) -> dict[str, torch.Tensor]:
         """Return the tensors of the whole base with those of the trunk in their places.
 
@@ -93,7 +107,7 @@ class Trunk:
                 state[name][torch.meshgrid(*places, indexing="ij") if places else ...] = tensor
 
         put(self.weights, self.largest_mask)
-        nearest = min(self.ratios, key=lambda known_ratio: abs(known_ratio - ratio))
+        nearest = self.nearest_ratio(ratio)
         for known_ratio in self.ratios:  # smaller sub-networks last: they hold fewer units
             if known_ratio <= nearest:
                 put(self.statistics[known_ratio], self.mask(known_ratio))
@@ -120,8 +134,10 @@ class Trunk:
         return model
 
 
-def trunk_tensors(base: BaseModel, mask: Mask) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Return empty tensors in the shapes of a trunk's weights, and of its statistics, at a mask of its base.
+def trunk_tensors(
+    base: BaseModel, mask: Mask
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Return empty tensors in the shapes of a trunk's weights, statistics and decoder at a mask of its base.
 
     Args:
         base: the base model.
@@ -132,12 +148,14 @@ def trunk_tensors(base: BaseModel, mask: Mask) -> tuple[dict[str, torch.Tensor],
     """
     classifier = f"{base.family.classifier_name(base.network)}."
     whole = {name: tensor.to("meta") for name, tensor in base.state.items()}
-    tensors = {
-        name: tensor
-        for name, tensor in slice_state(whole, base.layers, mask).items()
-        if tensor.is_floating_point() and not name.startswith(classifier)
-    }
+    sliced = slice_state(whole, base.layers, mask)
+    tensors = {n: t for n, t in sliced.items() if t.is_floating_point() and not n.startswith(classifier)}
+    width, base_width = (state[f"{classifier}weight"].shape[1] for state in (sliced, whole))
     return (
         {name: tensor for name, tensor in tensors.items() if not is_statistic(name)},
         {name: tensor for name, tensor in tensors.items() if is_statistic(name)},
+        {
+            "weight": torch.empty(base_width, width, device="meta"),
+            "bias": torch.empty(base_width, device="meta"),
+        },
     )

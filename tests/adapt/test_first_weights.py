@@ -24,7 +24,9 @@ def test_the_family_says_how_much_neighbors_must_hold(
 ) -> None:
     entry = next(iter(bank))
     monkeypatch.setattr(type(bank.base.family), "recipe", recipe)
-    inputs = AdaptInputs(bank.base, task_data.task, task_data.train, AdaptOptions(), 0.5, torch.device("cpu"))
+    inputs = AdaptInputs(
+        bank.base, task_data.task, task_data.train, AdaptOptions(strategy="mvp"), 0.5, torch.device("cpu")
+    )
     voters, held = Voters((Neighbor(entry, 1.0),)), entry.mask
     candidates = [held | Mask.random(bank.sizes, ratio) for ratio in (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.99)]
     shares = [held.n_kept / mask.n_kept for mask in candidates]
@@ -32,5 +34,9 @@ def test_the_family_says_how_much_neighbors_must_hold(
     assert any(0.4 <= value < 0.75 for value in shares)
     for mask, value in zip(candidates, shares, strict=True):
         assert starts_from_neighbors(inputs, voters, mask) == (value >= share)
-        assert starts_from_neighbors(replace(inputs, options=AdaptOptions(weights="neighbors")), voters, mask)
-        assert not starts_from_neighbors(replace(inputs, options=AdaptOptions(weights="base")), voters, mask)
+        assert starts_from_neighbors(
+            replace(inputs, options=AdaptOptions(strategy="mvp", weights="neighbors")), voters, mask
+        )
+        assert not starts_from_neighbors(
+            replace(inputs, options=AdaptOptions(strategy="mvp", weights="base")), voters, mask
+        )

@@ -10,12 +10,14 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
 import torch
 
 from hf_metaprune import Bank, MetaPruner, load_result
+from hf_metaprune.adapt.classifier import ridge_head
 from hf_metaprune.bank import entry_checks, trunks
 from hf_metaprune.bank.factory import copy_subset
 from hf_metaprune.bank.trunks import teach_bank
@@ -25,6 +27,7 @@ from hf_metaprune.data.images import ImageSet
 from hf_metaprune.data.preprocessing import Preprocessing
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import BankError, DataError, FormatError, LockedError, MetaPruneError, OptionError
+from hf_metaprune.training.forward import extract_features, predict_logits
 from hf_metaprune.trunk import Teaching, Trunk
 
 OPTIONS = TrunkOptions(ratios=(0.5, 0.7, 0.9), steps=4, batch_size=8, lr=0.01, precision="fp32")
@@ -58,8 +61,75 @@ def test_a_trunk_is_stored_in_its_bank(own_bank: Bank, task_data: TaskData, tmp_
     assert validate_bank(bank) == []
     copy = copy_subset(bank, tmp_path / "copy", [next(iter(bank)).id])
     assert copy.trunk is not None and same(copy.trunk, trunk)
-    options = {"steps": 1, "batch_size": 8, "eval_steps": (0,)}
-    assert MetaPruner(bank).adapt(task_data.select((0, 1)), **options).report.neighbors  # as before
+
+
+def test_a_model_comes_from_the_trunk_unless_a_vote_is_asked_for(own_bank: Bank, task_data: TaskData) -> None:
+    pruner, task = MetaPruner(own_bank), task_data.select((0, 1))
+
+    def strategy(**options: Any) -> str:
+        report = pruner.adapt(task, steps=1, batch_size=8, eval_steps=(0,), **options).report
+        assert bool(report.neighbors) == (report.strategy in ("mvp", "smsp"))
+        assert report.options["strategy"] == report.strategy
+        return report.strategy
+
+    assert strategy() == "mvp"
+    teach(own_bank, task_data)
+    pruner = MetaPruner(Bank.open(own_bank.root))
+    assert strategy() == strategy(ratio=0.6) == strategy(max_params=30_000) == strategy(head="ridge") == "trunk"
+    assert strategy(neighbors=2) == strategy(by="leep") == strategy(weights="trunk") == strategy(vote="sample") == "mvp"
+    assert strategy(preset="paper") == strategy(prune_stem=True) == strategy(head="stitched") == "mvp"
+    assert strategy(ratio=0.4) == "mvp"  # the trunk holds no network so large
+    assert strategy(strategy="no-bank") == "no-bank"
+
+
+def test_features_are_learned_and_the_classifier_is_computed_again(own_bank: Bank, task_data: TaskData) -> None:
+    teach(own_bank, task_data)
+    pruner, task = MetaPruner(own_bank), task_data.select((0, 1, 2))
+    options: dict[str, Any] = {"ratio": 0.5, "batch_size": 8, "eval_steps": (0, 3)}
+    plan = pruner.plan(task, **options)
+    assert plan.teacher is not None and plan.training.loss == "features" and plan.options.head == "decoded"
+    start = pruner.make(replace(plan, training=replace(plan.training, steps=0)))
+    trained = pruner.make(replace(plan, training=replace(plan.training, steps=6)))
+    assert trained.report.accuracy_at_step[0] == start.report.accuracy_at_step[0]
+    assert trained.report.losses[-1] < trained.report.losses[0]
+    assert len(trained.report.losses) == 6
+    assert trained.report.training_flops > start.report.training_flops == 0
+    name = trained.model.architecture.classifier_name(trained.model.network)
+    assert not torch.equal(*(r.model.network.state_dict()[f"{name}.weight"] for r in (start, trained)))
+    # the decoder is no part of the model
+    assert {n for n, _ in start.model.named_parameters()} == {n for n, _ in trained.model.named_parameters()}
+    assert all(p.requires_grad for p in trained.model.parameters())
+    assert "the whole base, untrained" in trained.report.baselines
+
+
+def test_a_decoded_classifier_is_that_of_decoded_features(own_bank: Bank, task_data: TaskData) -> None:
+    teach(own_bank, task_data)
+    pruner, task = MetaPruner(own_bank), task_data.select((0, 1, 2))
+    plan = pruner.plan(task, ratio=0.5, steps=0)
+    result = pruner.make(plan)
+    assert result.report.head.startswith("decoded: ridge lambda")
+    assert plan.teacher is not None and own_bank.trunk is not None
+    features = own_bank.trunk.decoders[0.5](extract_features(result.model, task.train, CPU))
+    expected = ridge_head(features, task.train.targets, 3, plan.teacher.head.weight)
+    logits = predict_logits(result.model, task.train, CPU)
+    assert torch.allclose(logits.double(), features @ expected.weight.T + expected.bias, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"strategy": "mvp", "loss": "features"}, "loss='features' needs strategy='trunk'"),
+        ({"strategy": "no-bank", "head": "decoded"}, "head='decoded' needs strategy='trunk'"),
+        ({"strategy": "trunk", "head": "random"}, "head='random' needs loss='labels'"),
+        ({"strategy": "trunk", "head": "stitched"}, "head='stitched' needs loss='labels'"),
+    ],
+)
+def test_what_needs_a_decoder_is_said_before_any_work(
+    own_bank: Bank, task_data: TaskData, options: dict[str, Any], message: str
+) -> None:
+    teach(own_bank, task_data)
+    with pytest.raises(OptionError, match=message):
+        MetaPruner(own_bank).adapt(task_data.select((0, 1)), **options)
 
 
 def test_a_trunk_is_taught_once(own_bank: Bank, task_data: TaskData, monkeypatch: pytest.MonkeyPatch) -> None:

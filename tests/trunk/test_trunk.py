@@ -18,8 +18,11 @@ from safetensors.torch import load_file, save_file
 from hf_metaprune.data.images import ImageSet
 from hf_metaprune.errors import BaseMismatchError, FormatError, OptionError
 from hf_metaprune.models.base_model import BaseModel
+from hf_metaprune.training.feature_teacher import feature_distance
+from hf_metaprune.training.forward import extract_features
 from hf_metaprune.trunk import Teaching, Trunk, TrunkOptions
 from hf_metaprune.trunk.checkpoint import load_checkpoint, run_digest, save_checkpoint
+from hf_metaprune.trunk.decoder import fit_decoder
 from hf_metaprune.trunk.files import load_trunk, save_trunk
 from tests.tiny import make_base, make_vit_base, striped_images, tiny_preprocessing
 
@@ -125,6 +128,35 @@ def test_a_trunk_survives_its_files(trunk: Trunk, tmp_path: Path) -> None:
     for ratio in (0.5, 0.65, 0.9):
         one, other = trunk.whole_state(ratio), loaded.whole_state(ratio)
         assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_decoders_survive_their_file(trunk: Trunk, tmp_path: Path) -> None:
+    save_trunk(trunk, tmp_path, "float32")
+    loaded = load_trunk(tmp_path, trunk.base)
+    assert list(loaded.decoders) == list(trunk.decoders) == list(OPTIONS.ratios)
+    for ratio, decoder in trunk.decoders.items():
+        assert torch.equal(loaded.decoders[ratio].weight, decoder.weight)
+        assert torch.equal(loaded.decoders[ratio].bias, decoder.bias)
+
+
+def test_decoders_tell_the_features_of_the_base(trunk: Trunk, images: ImageSet) -> None:
+    whole = extract_features(trunk.base.whole(["a", "b"]), images, CPU)
+    distances = []
+    for ratio in OPTIONS.ratios:
+        features = extract_features(trunk.slice(trunk.base.config(trunk.mask(ratio), ["a", "b"])), images, CPU)
+        distances.append(feature_distance(trunk.decoders[ratio](features), whole))
+    assert all(distance < 0.9 for distance in distances)  # that of the mean is 1
+    assert distances[0] < distances[-1]
+
+
+def test_a_decoder_is_the_least_squares_map() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(200, 5, generator=generator) * torch.tensor([1.0, 2.0, 3.0, 4.0, 0.0])  # one is never active
+    weight, bias = torch.randn(3, 5, generator=generator), torch.randn(3, generator=generator)
+    decoder = fit_decoder(x + 7, x @ weight.T + bias)
+    assert torch.allclose(decoder(x + 7), x @ weight.T + bias, atol=0.05)
+    assert (decoder.weight[:, 4] == 0).all()
+    assert torch.allclose(decoder.layer()(x), decoder(x), atol=1e-5)
 
 
 Edit = Callable[[dict, dict], None]

@@ -1,0 +1,43 @@
+"""The classifier of a model while it is made: computed at first, and again whenever its features have changed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..models.modeling import MetaPrunedForImageClassification
+from ..training.feature_teacher import FeatureTeacher
+from ..trunk.decoder import Decoder
+from .classifier import make_head, set_decoded_head
+
+if TYPE_CHECKING:
+    from .plan import Plan
+
+
+class Heads:
+    """Computes classifiers for a model of a plan.
+
+    Args:
+        plan: the plan.
+        ratio: the model's ratio.
+    """
+
+    def __init__(self, plan: Plan, ratio: float) -> None:
+        self.plan = plan
+        trunk = plan.voters.trunk if plan.options.strategy == "trunk" else None
+        self.decoder = trunk.decoders[trunk.nearest_ratio(ratio)].layer() if trunk is not None else None
+
+    def set(self, model: MetaPrunedForImageClassification) -> str:
+        """Set the classifier of a model, in place, and return a description for the report."""
+        plan, data, device = self.plan, self.plan.data, self.plan.inputs.device
+        if plan.options.head != "decoded":
+            return make_head(plan.options.head or "auto", model, data.train, data.task, plan.voters.entries, device)
+        assert self.decoder is not None and plan.teacher is not None  # it was checked before
+        decoder = Decoder(self.decoder.weight.detach().cpu(), self.decoder.bias.detach().cpu())
+        return set_decoded_head(model, decoder, plan.teacher.head, data.train, len(data.task.labels), device)
+
+    def feature_teacher(self) -> FeatureTeacher:
+        """Return the base as the teacher of features, of labeled and unlabeled images."""
+        plan, photos = self.plan, self.plan.inputs.photos
+        assert self.decoder is not None and plan.teacher is not None  # it was checked before
+        images = plan.data.train if photos is None else plan.data.train.joined(photos)
+        return FeatureTeacher(plan.teacher.model, images, self.decoder, self.set)
