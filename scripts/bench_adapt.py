@@ -30,6 +30,7 @@ Wall time is only comparable with nothing else running: measure it apart, on few
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import time
@@ -56,6 +57,7 @@ from hf_metaprune.adapt.classifier import make_head
 from hf_metaprune.adapt.recipes import default_recipe, scaled_learning_rate
 from hf_metaprune.bank.factory import copy_subset
 from hf_metaprune.config import TrainingOptions
+from hf_metaprune.data.images import ImageSet
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.masks.mask import Mask, keep_count
 from hf_metaprune.methods import PruningJob, get_method
@@ -76,11 +78,13 @@ class Row:
     name: str
     by: str = "adapt"
     options: dict[str, Any] = field(default_factory=dict)
+    photos: int = 0
+    """Photos without labels per class, besides the labeled images."""
 
-    def run(self, pruner: MetaPruner, data: TaskData, seed: int) -> dict[str, Any]:
+    def run(self, pruner: MetaPruner, data: TaskData, seed: int, photos: ImageSet | None = None) -> dict[str, Any]:
         """Accuracy by step, FLOPs, seconds by phase, parameters and MACs."""
         if self.by == "adapt":
-            return run_adapt(pruner, data, seed, self.options)
+            return run_adapt(pruner, data, seed, self.options | {"unlabeled": photos})
         if self.by == "base":
             return run_base(pruner.bank, data, seed)
         if self.by == "torch-pruning":
@@ -91,7 +95,9 @@ class Row:
 def rows() -> list[Row]:
     """The rows of the table, those of most interest first."""
     paper = {"preset": "paper"}
-    table = [Row("MVP"), Row("no bank", options={"strategy": "no-bank"})]
+    table = [Row("trunk", options={"strategy": "trunk"}), Row("MVP", options={"strategy": "mvp"})]
+    table += [Row("trunk, 100 photos", options={"strategy": "trunk"}, photos=100)]
+    table += [Row("no bank", options={"strategy": "no-bank"})]
     table += [Row("random, paper", options=paper | {"strategy": "random"})]
     table += [Row("IFP, 1000 steps", "ifp", {"steps": 1000}), Row("IFP, 100 steps", "ifp", {"steps": 100})]
     table += [Row("whole base", "base"), Row("random", options={"strategy": "random"})]
@@ -107,7 +113,7 @@ RATIOS = (0.5, 0.8, 0.9, 0.95)
 
 def vit_rows() -> list[Row]:
     """The rows for a bank of vision transformers with score masks; the ratio is the bank's where none is named."""
-    table = [Row("MVP"), Row("AHNP, 1000 steps", "ahnp", {"steps": 1000})]
+    table = [Row("MVP", options={"strategy": "mvp"}), Row("AHNP, 1000 steps", "ahnp", {"steps": 1000})]
     for ratio in (0.9, 0.5, 0.8, 0.95):
         for name, strategy in (("SMSP", "smsp"), ("no bank", "no-bank"), ("random", "random")):
             table.append(Row(f"{name}, r={ratio}", options={"strategy": strategy, "ratio": ratio}))
@@ -146,6 +152,18 @@ def run_adapt(pruner: MetaPruner, data: TaskData, seed: int, options: dict[str, 
         "macs": report.macs,
         "neighbors": [n["id"] for n in report.neighbors],
     }
+
+
+def photos_of(data: TaskData, few: TaskData, classes: tuple[int, ...], count: int, seed: int) -> ImageSet:
+    """Photos of some classes that are not among a few labeled ones."""
+    labeled = {image.numpy().tobytes() for image in few.train.images}
+    rng, rows = np.random.default_rng([seed, 3]), []
+    for c in classes:
+        own = rng.permutation(np.flatnonzero(data.train.targets.numpy() == c))
+        others = (row for row in own if data.train.images[row].numpy().tobytes() not in labeled)
+        rows += list(itertools.islice(others, count))
+    images = data.train.images[torch.as_tensor(np.array(rows))]
+    return ImageSet(images, torch.full((len(rows),), -1), data.train.preprocessing)
 
 
 def run_method(
@@ -265,7 +283,9 @@ def main(
         key = f"{row.name}|{seed}|{kind}|{'-'.join(map(str, classes))}|{per_class}"
         if key in keys or (number + seed) % n != k - 1:  # targets, not rows, are dealt: equal work for each process
             continue
-        result = row.run(pruner, cifar.select(classes, per_class, seed), seed)
+        few = cifar.select(classes, per_class, seed)
+        photos = photos_of(cifar, few, classes, row.photos, seed) if row.photos else None
+        result = row.run(pruner, few, seed, photos)
         facts = {"key": key, "row": row.name, "seed": seed, "kind": kind, "target": number, "per_class": per_class}
         with out.open("a") as file:
             file.write(json.dumps(facts | result | common) + "\n")

@@ -40,7 +40,7 @@ def run_demo(bank: Path | None, data: Path | None, out_dir: Path, seed: int, as_
     result = pruner.adapt(task, seed=seed, progress=show_progress(), compare=True)
     result.save_pretrained(out_dir, overwrite=True)
     report, seconds = result.report, time.perf_counter() - started_at
-    (baseline,) = report.baselines.values()
+    baseline = report.baselines["without a bank"]
     if as_json:
         print_json(_summary(report, baseline, seconds) | {"report": str(out_dir / "report.md")})
         return
