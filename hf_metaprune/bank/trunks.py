@@ -23,7 +23,7 @@ from ..trunk.checkpoint import load_checkpoint, run_digest, save_checkpoint
 from ..trunk.files import save_trunk
 from .bank import Bank
 from .entry_checks import check_trunk
-from .index import index_bytes, read_table
+from .index import index_bytes
 from .meta import read_meta
 
 log = logging.getLogger(__name__)
@@ -73,6 +73,7 @@ def teach_bank(
             print(trunk.ratios, trunk.facts["seconds"])
     """
     check_dtype(dtype)
+    bank.complete_table()
     check_no_links(bank.root, f"{TEACHING_FOLDER}/{CHECKPOINT}")
     check_writable(bank.root / TRUNK_FOLDER, overwrite=True, need=bank.base_bytes)
     folder = bank.root / TEACHING_FOLDER
@@ -125,6 +126,6 @@ def _store(bank: Bank, trunk: Trunk, dtype: str) -> None:
         save_trunk(trunk, work, dtype)
     with bank.lock():
         meta = read_meta(bank.root / BANK_FILE) | {"format_version": TRUNK_VERSION, "trunk": TRUNK_FOLDER}
-        write_bytes(bank.root / INDEX_FILE, index_bytes(read_table(bank.root / INDEX_FILE), meta))
+        write_bytes(bank.root / INDEX_FILE, index_bytes(bank.complete_table(), meta))
         write_json(bank.root / BANK_FILE, meta)
         bank.meta = meta

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from ..errors import BankError, BaseMismatchError, LockedError
@@ -19,7 +20,7 @@ from ..models.saving import save_model
 from .entry import Entry
 from .entry_checks import check_id, check_ratio_and_metrics
 from .folders import check_entry_path, entry_from_folder, new_path
-from .index import index_bytes, make_table, merge_tables, read_table
+from .index import check_complete, index_bytes, make_table, merge_tables, read_table
 from .reader import BankReader
 
 LOCK_SECONDS = 60.0
@@ -64,6 +65,14 @@ class BankWriter(BankReader):
         table = make_table([entry.row() for entry in entries.values()])
         write_bytes(self.root / INDEX_FILE, index_bytes(table, self.meta))
 
+    def complete_table(self) -> pa.Table:
+        """Return the index as a table that can be written again.
+
+        Raises:
+            FormatError: the index is damaged, or a row lacks a required value.
+        """
+        return check_complete(read_table(self.root / INDEX_FILE), self.root / INDEX_FILE)
+
     def update_index(self, changes: Mapping[str, Entry | None], *, known_only: bool = False) -> None:
         """Write entries into the index, or drop them from it; changes of other processes are kept.
 
@@ -72,7 +81,7 @@ class BankWriter(BankReader):
             known_only: whether to leave out entries that another process has removed or changed meanwhile.
         """
         with self.lock():
-            table = read_table(self.root / INDEX_FILE)
+            table = self.complete_table()
             known_digests = dict(zip(table["id"].to_pylist(), table["sha256"].to_pylist(), strict=True))
             rows = [entry.row() for entry in changes.values() if entry is not None]
             changed_rows = [row for row in rows if not known_only or known_digests.get(row["id"]) == row["sha256"]]
@@ -128,6 +137,7 @@ class BankWriter(BankReader):
         if metrics is not None:
             model.config.metrics = dict(metrics)
         check_ratio_and_metrics(model.config.ratio, model.config.metrics or {})
+        self.complete_table()  # or the folder would stay without a row
         path = new_path(entry_id, len(self))
         with new_folder(self.root / path, overwrite=True) as work:
             save_model(model, work, dtype)

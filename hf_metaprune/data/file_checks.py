@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -70,6 +71,8 @@ def _check_unpacked(path: Path) -> int:
         DataError: it is too much.
         ValueError: the file is damaged.
     """
+    if not stat.S_ISREG(path.stat().st_mode):  # a pipe would never end
+        raise ValueError("it is no regular file")
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         max_bytes = FREE_BYTES + MAX_RATIO * size

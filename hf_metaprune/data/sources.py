@@ -11,9 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..errors import DataError, MetaPruneError, OptionError, reason
+from ..errors import DataError, FormatError, MetaPruneError, OptionError, reason
 from ..files.names import user_path
-from ..files.reading import is_present, walk
+from ..files.reading import check_regular, is_present, walk
 from .file_checks import check_regular_files, check_saved
 from .pairs import read_pairs
 from .source_names import check_source
@@ -163,12 +163,17 @@ def load_source(source: str | Path) -> tuple[Any, str]:
         if path.is_file():
             return load_parquet([path]), path.stem
         if isinstance(source, str) and glob.has_magic(source):
-            return load_parquet([Path(p) for p in sorted(glob.glob(str(path)))]), path.stem  # noqa: PTH207
+            paths = [Path(p) for p in sorted(glob.glob(str(path)))]  # noqa: PTH207
+            for file in paths:  # names of somebody's folder, while a user may name a link
+                check_regular(file)
+            return load_parquet(paths), path.stem
         if path.exists():
             raise DataError(f"{source} is neither a file nor a folder")
         return datasets.load_dataset(str(source)), str(source)
     except DataError:
         raise
+    except FormatError as error:
+        raise DataError(str(error)) from error
     except (DatasetNotFoundError, ConnectionError, *FOREIGN_ERRORS) as error:
         raise DataError(f"{source} cannot be read as a data set: {reason(error)}") from error
     except datasets.exceptions.DatasetGenerationError as error:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import DataError, FormatError, reason
 from ..files.footer import MAX_COLUMNS
-from ..files.reading import check_no_links, read_regular
+from ..files.reading import check_no_links, read_regular, walk
 from ..files.storage import parse_json
 from .file_checks import check_parquet, check_row_count
 
@@ -21,6 +21,8 @@ METADATA = ("metadata.csv", "metadata.jsonl")
 FILE_COLUMN = "file_name"
 MAX_METADATA_BYTES, MAX_PHOTO_NAME = 256 << 20, 1000
 """Most bytes of such a file, and most characters in the name of a photo."""
+MAX_CHECKED = 100
+"""Most photos that are not there of which it is looked up whether they are links."""
 SPLIT_WORDS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
@@ -99,22 +101,37 @@ def load_metadata(path: Path) -> Any:
         raise DataError(f"{path} cannot be read: {reason(error)}") from error
     if FILE_COLUMN not in columns:
         raise DataError(f"{path} has no column {FILE_COLUMN}, with the names of photos")
-    names = columns.pop(FILE_COLUMN)
-    images = [{"bytes": None, "path": str(_photo_path(path, name))} for name in names]
+    try:
+        images = _find_photos(path, columns.pop(FILE_COLUMN))
+    except FormatError as error:
+        raise DataError(str(error)) from error
     rows = datasets.Dataset.from_dict({"image": images, **{n: v for n, v in columns.items() if n != "image"}})
     return datasets.DatasetDict(train=rows.cast_column("image", datasets.Image(decode=False)))
 
 
-def _photo_path(table: Path, name: Any) -> Path:
-    """Return the path of a photo that a table names."""
-    is_sound = isinstance(name, str) and 0 < len(name) <= MAX_PHOTO_NAME and "\0" not in name
-    if not is_sound or Path(name).is_absolute() or ".." in Path(name).parts:
-        raise DataError(f"{table} names a photo elsewhere: {str(name)[:60]!r}")
-    try:
-        check_no_links(table.parent, Path(name).as_posix())
-    except FormatError as error:
-        raise DataError(str(error)) from error
-    return table.parent / name
+def _find_photos(table: Path, names: Sequence[Any]) -> list[dict[str, Any]]:
+    """Return the photos that a table names, in the form of an image column; those that are not there are empty.
+
+    Raises:
+        DataError: a name leads elsewhere, be it by a link.
+    """
+    folder = table.parent
+    photos = {path.relative_to(folder).as_posix() for path in walk(folder) if not path.is_symlink() and path.is_file()}
+    images: list[dict[str, Any]] = []
+    n_missing = 0
+    for name in names:
+        is_sound = isinstance(name, str) and 0 < len(name) <= MAX_PHOTO_NAME and "\0" not in name
+        if not is_sound or Path(name).is_absolute() or ".." in Path(name).parts:
+            raise DataError(f"{table} names a photo elsewhere: {str(name)[:60]!r}")
+        relative = Path(name).as_posix()
+        if relative in photos:
+            images.append({"bytes": None, "path": str(folder / relative)})
+            continue
+        n_missing += 1
+        if n_missing <= MAX_CHECKED:  # to name a link; it is not followed in any case
+            check_no_links(folder, relative)
+        images.append({"bytes": b"", "path": name})
+    return images
 
 
 def _csv_columns(text: str) -> dict[str, list[Any]]:
@@ -143,7 +160,7 @@ def _json_columns(text: str) -> dict[str, list[Any]]:
     """Return the columns of texts and numbers in a file with a JSON object per line."""
     rows: list[dict[str, Any]] = []
     names: dict[str, None] = {}
-    for line in text.splitlines():
+    for line in text.split("\n"):  # no other line ends, as JSON Lines says
         if not line.strip():
             continue
         row = parse_json(line)

@@ -18,9 +18,11 @@ MAX_DEPTH = 16
 
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = range(1, 13)
 _ROW_GROUPS, _ROWS = 4, 3  # of FileMetaData
-_COLUMNS, _META = 1, 3  # of RowGroup, of ColumnChunk
+_COLUMNS, _GROUP_ROWS, _META = 1, 3, 3  # of RowGroup, of ColumnChunk
 _VALUES, _UNPACKED, _PACKED, _DATA_START, _DICTIONARY_START = 5, 6, 7, 9, 11  # of ColumnMetaData
-_PAGE_UNPACKED, _PAGE_PACKED = 2, 3  # of PageHeader
+_PAGE_UNPACKED, _PAGE_PACKED, _PAGE_V1, _PAGE_V2 = 2, 3, 5, 8  # of PageHeader
+_PAGE_VALUES = 1  # of DataPageHeader and DataPageHeaderV2
+_MAX_FIELD = 0x7FFF  # other readers keep 16 bits of a field's number
 MAX_COLUMNS = 200
 """Most columns."""
 MAX_PAGE_HEADER_BYTES = 1 << 16  # statistics of a page may have two values
@@ -59,16 +61,20 @@ def read_stated_size(file: BinaryIO, limits: FooterLimits = FooterLimits()) -> t
     footer = _CompactReader(_read_footer(file, limits.footer_bytes), limits.footer_values).read_struct()
     try:
         groups = [[chunk[_META] for chunk in group[_COLUMNS]] for group in footer[_ROW_GROUPS]]
+        group_rows = [_number(group, _GROUP_ROWS) for group in footer[_ROW_GROUPS]]
         chunks = [chunk for group in groups for chunk in group]
-        value_bytes = sum(8 * max(0, _number(chunk, _VALUES)) for chunk in chunks)
+        n_values = sum(max(0, _number(chunk, _VALUES)) for chunk in chunks)
         stated_bytes = sum(max(0, _number(chunk, _UNPACKED)) for chunk in chunks)
         places = [(_first_page(chunk), _number(chunk, _PACKED)) for chunk in chunks if _number(chunk, _VALUES) > 0]
         rows = _number(footer, _ROWS)
     except (LookupError, TypeError, ValueError) as error:
         raise ValueError("its footer does not state the size of the columns") from error
+    if min(group_rows, default=0) < 0 or sum(group_rows) != rows:
+        raise ValueError("its footer states other rows than its row groups do")
     if any(len(group) > MAX_COLUMNS for group in groups):
         raise ValueError(f"it has more than {MAX_COLUMNS} columns")
-    return rows, value_bytes + max(stated_bytes, _page_bytes(file, places, limits.pages))
+    page_bytes, page_values = _page_sizes(file, places, limits.pages)
+    return rows, 8 * max(n_values, page_values) + max(stated_bytes, page_bytes)
 
 
 def _first_page(chunk: dict[int, Any]) -> int:
@@ -89,8 +95,8 @@ def _number(struct: dict[int, Any], number: int, kind: int = _I64) -> int:
     return int(struct[number])
 
 
-def _page_bytes(file: BinaryIO, places: list[tuple[int, int]], max_pages: int) -> int:
-    """Return the bytes that pages unpack to, as their headers say.
+def _page_sizes(file: BinaryIO, places: list[tuple[int, int]], max_pages: int) -> tuple[int, int]:
+    """Return the bytes that pages unpack to, and the values in them, as their headers say.
 
     Args:
         file: the file.
@@ -100,7 +106,7 @@ def _page_bytes(file: BinaryIO, places: list[tuple[int, int]], max_pages: int) -
     Raises:
         ValueError: a header is damaged, or there are too many pages.
     """
-    total = count = covered_bytes = 0
+    total = values = count = covered_bytes = 0
     end = file.seek(0, os.SEEK_END)
     for start, length in places:
         if not 0 <= start <= start + length <= end:
@@ -120,11 +126,24 @@ def _page_bytes(file: BinaryIO, places: list[tuple[int, int]], max_pages: int) -
             if unpacked < 0 or packed < 0:
                 raise ValueError("a header of its pages does not state a size")
             total += unpacked
+            values += _page_values(header)
             page_bytes = reader.data.tell() + packed
             position, covered_bytes = position + page_bytes, covered_bytes + page_bytes
             if covered_bytes > end:  # else one header could be read again and again
                 raise ValueError("its pages overlap")
-    return total
+    return total, values
+
+
+def _page_values(header: dict[int, Any]) -> int:
+    """Return the values in a page with data, as its header says; readers believe it."""
+    values = 0
+    for place in (_PAGE_V1, _PAGE_V2):
+        if place in header:
+            try:
+                values = max(values, _number(header[place], _PAGE_VALUES, _I32))
+            except LookupError as error:
+                raise ValueError("a header of its pages does not state its values") from error
+    return values
 
 
 def _read_footer(file: BinaryIO, max_bytes: int) -> bytes:
@@ -169,6 +188,8 @@ class _CompactReader:
         while (head := self._read(1)[0]) != 0:
             number = number + (head >> 4) if head >> 4 else self._read_signed()
             kind = head & 0x0F
+            if not 0 < number <= _MAX_FIELD:
+                raise ValueError("its footer has a field of a number that is none")
             if number in fields:  # other readers take the first or the last, or that of the right kind
                 raise ValueError("its footer has a field twice")
             fields[number] = kind == _TRUE if kind in (_TRUE, _FALSE) else self._read_value(kind, depth)

@@ -134,6 +134,9 @@ def test_an_index_has_few_columns_and_a_short_footer(own_bank: Bank) -> None:
             read_table(path)
 
 
+GROUP_ROWS = b"\x26\x02"  # field 3 of a row group: one row, as the footer says
+
+
 @pytest.mark.parametrize(
     ("packed", "start", "message"),
     [
@@ -146,7 +149,7 @@ def test_pages_that_cannot_be_there_are_refused(packed: tuple[int, bytes], start
     number = b"".join(bytes([start << 1 >> 7 * i & 0x7F | 0x80]) for i in range(9)) + b"\x00"
     kind, value = packed
     column = b"\x56\x02\x16\x02" + bytes([0x10 | kind]) + value + b"\x26" + number + b"\x00"  # fields 5, 6, 7 and 9
-    group = b"\x19\x1c" + b"\x3c" + column + b"\x00" + b"\x00"
+    group = b"\x19\x1c" + b"\x3c" + column + b"\x00" + GROUP_ROWS + b"\x00"
     footer = b"\x36\x02" + b"\x19\x1c" + group + b"\x00"
     content = b"PAR1" + bytes(8) + footer + len(footer).to_bytes(4, "little") + b"PAR1"
     with pytest.raises(ValueError, match=message):
@@ -193,7 +196,7 @@ def test_a_field_that_is_there_twice_is_refused(own_bank: Bank, kind: bytes) -> 
 def test_pages_that_overlap_are_refused(own_bank: Bank) -> None:
     """Or one header would be read once for each chunk that names it."""
     column = b"\x56\x02\x16\x02\x16\x78\x26\x08\x00"  # fields 5, 6, 7 and 9: 60 bytes from 4 on
-    group = b"\x19\x3c" + (b"\x3c" + column + b"\x00") * 3 + b"\x00"
+    group = b"\x19\x3c" + (b"\x3c" + column + b"\x00") * 3 + GROUP_ROWS + b"\x00"
     footer = b"\x36\x02" + b"\x19\x1c" + group + b"\x00"
     page = b"\x25\x00\x15\x00" + b"\x00"  # unpacked and packed of 0 bytes
     content = b"PAR1" + page * 12 + footer + len(footer).to_bytes(4, "little") + b"PAR1"
@@ -204,7 +207,7 @@ def test_pages_that_overlap_are_refused(own_bank: Bank) -> None:
 def test_values_in_the_header_of_a_page_are_counted() -> None:
     """Lists of empty lists, 20,000 times, took 10 seconds."""
     column = b"\x56\x02\x16\x02\x16\x78\x26\x08\x00"  # fields 5, 6, 7 and 9: 60 bytes from 4 on
-    group = b"\x19\x1c" + b"\x3c" + column + b"\x00" + b"\x00"
+    group = b"\x19\x1c" + b"\x3c" + column + b"\x00" + GROUP_ROWS + b"\x00"
     footer = b"\x36\x02" + b"\x19\x1c" + group + b"\x00"
     page = b"\x25\x02\x15\x02" + b"\x69\xf9\xc9\x01" + b"\x09" * 201 + b"\x00"
     content = b"PAR1" + page + footer + len(footer).to_bytes(4, "little") + b"PAR1"
@@ -221,3 +224,20 @@ def test_metrics_of_all_rows_are_bounded(own_bank: Bank) -> None:
     pq.write_table(table.set_column(table.column_names.index("metrics"), table.schema.field("metrics"), metrics), path)
     with pytest.raises(FormatError, match="the metrics of its rows have"):
         read_table(path)
+
+
+@pytest.mark.parametrize("column", ["id", "size", "masks", "sha256"])
+def test_an_index_with_a_row_that_lacks_a_value_is_not_written_again(own_bank: Bank, column: str) -> None:
+    model = next(iter(own_bank)).load_model()
+    path = own_bank.root / "index.parquet"
+    table = pq.read_table(path)
+    values = pa.array([None, *table[column].to_pylist()[1:]], table.schema.field(column).type)
+    field = pa.field(column, values.type, nullable=True)
+    pq.write_table(table.set_column(table.column_names.index(column), field, values), path)
+    bank, content = Bank.open(own_bank.root, strict=False), path.read_bytes()
+    folders = sorted(p.name for p in (own_bank.root / "tasks").iterdir())
+    for change in (lambda: bank.remove(next(iter(bank)).id), lambda: bank.add(model, "new-one")):
+        with pytest.raises(FormatError, match=f"a row has no {column}"):
+            change()
+    assert path.read_bytes() == content
+    assert sorted(p.name for p in (own_bank.root / "tasks").iterdir()) == folders

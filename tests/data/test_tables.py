@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 
 from hf_metaprune.data import file_checks
 from hf_metaprune.data.loading import read_task_data
@@ -51,20 +52,21 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
 WRITERS = {"csv": write_csv, "jsonl": write_jsonl}
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # `datasets` leaves a file open
+def content(rows: Any) -> dict[int, tuple[str, tuple[int, ...]]]:
+    return {row["number"]: (row["label"], row["image"].getpixel((0, 0))) for row in rows}
+
+
 @pytest.mark.parametrize("kind", WRITERS)
-def test_a_table_beside_photos_is_read_as_datasets_reads_it(tmp_path: Path, kind: str) -> None:
+def test_a_table_beside_photos_is_read(tmp_path: Path, kind: str) -> None:
     rows = rows_of(tmp_path)
-    path = WRITERS[kind](tmp_path / f"metadata.{kind}", rows)
-    expected = datasets.load_dataset("imagefolder", data_dir=str(tmp_path), cache_dir=str(tmp_path / "cache"))["train"]
-    loaded = load_metadata(path)["train"].cast_column("image", datasets.Image())
-    assert loaded.features["label"].dtype == expected.features["label"].dtype.removeprefix("large_") == "string"
-    assert loaded["number"][:] == list(range(12))
-
-    def content(rows: Any) -> dict[int, tuple[str, tuple[int, ...]]]:
-        return {row["number"]: (row["label"], row["image"].getpixel((0, 0))) for row in rows}
-
-    assert content(loaded) == content(expected)
+    loaded = load_metadata(WRITERS[kind](tmp_path / f"metadata.{kind}", rows))["train"]
+    loaded = loaded.cast_column("image", datasets.Image())
+    assert loaded.features["label"] == datasets.Value("string")
+    expected = {i: (COLORS[i % 4], ImageColor.getrgb(COLORS[i % 4])) for i in range(12)}
+    assert content(loaded) == expected
+    if kind == "jsonl":  # of csv files `datasets` leaves one open
+        others = datasets.load_dataset("imagefolder", data_dir=str(tmp_path), cache_dir=str(tmp_path / "cache"))
+        assert content(others["train"]) == expected
 
 
 @pytest.mark.parametrize("kind", WRITERS)
@@ -168,3 +170,38 @@ def test_names_are_no_patterns(tmp_path: Path, name: str) -> None:
     assert len(data.train) + len(data.evaluation) == 24
     data = read(tmp_path / name)
     assert len(data.train) + len(data.evaluation) == 12
+
+
+def test_lines_end_as_json_lines_says(tmp_path: Path) -> None:
+    """Or a line could be many rows, which nobody has counted."""
+    names = photos(tmp_path)
+    lines = [json.dumps({"file_name": name, "label": "a"}) for name in names]
+    path = tmp_path / "metadata.jsonl"
+    path.write_text("\r\n".join(lines))
+    assert len(load_metadata(path)["train"]) == 12
+    for end in ("\x0c", "\x85", "\u2028"):
+        path.write_text(end.join(lines), encoding="utf-8")
+        with pytest.raises(DataError, match="cannot be read"):
+            load_metadata(path)
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_photo_that_is_not_there_cannot_be_read(tmp_path: Path, kind: str) -> None:
+    rows = rows_of(tmp_path)
+    path = WRITERS[kind](tmp_path / f"metadata.{kind}", [*rows, rows[0] | {"file_name": "gone/too.png"}])
+    images = load_metadata(path)["train"]["image"][:]
+    assert images[-1] == {"bytes": b"", "path": "gone/too.png"}
+    assert images[0] == {"bytes": None, "path": str(tmp_path / "0.png")}
+
+
+@pytest.mark.parametrize("what", ["link", "pipe"])
+def test_a_pattern_of_names_finds_regular_files_only(tmp_path: Path, what: str) -> None:
+    rows = {"image": [Image.new("RGB", (20, 20), color) for color in COLORS * 3], "label": list(COLORS * 3)}
+    datasets.Dataset.from_dict(rows).to_parquet(str(tmp_path / "data" / "train.parquet"))
+    odd = tmp_path / "data" / "x.parquet"
+    assert len(read_task_data(f"{tmp_path}/data/*.parquet", tiny_preprocessing()).train) == 8
+    odd.symlink_to(tmp_path / "private.parquet") if what == "link" else os.mkfifo(odd)
+    with pytest.raises(DataError, match="only regular files are read"):
+        read_task_data(f"{tmp_path}/data/*.parquet", tiny_preprocessing())
+    with pytest.raises(DataError, match=r"no regular file|cannot be read"):
+        read_task_data([str(odd)], tiny_preprocessing())
