@@ -144,7 +144,12 @@ class Arrivals:
                 raise RefusedError(503, FULL)
 
     def holds(self, path: str) -> bool:
-        """Return whether a path is one of a file that was sent; the file may be deleted by now."""
+        """Return whether a path is one of a file that was sent; the file may be deleted by now.
+
+        Files are told apart by their paths, so that one has one spelling only.
+        """
+        if os.path.normpath(path) != path or not path.startswith(f"{self.folder}{os.sep}"):
+            return False
         file, folder = Path(path), os.path.realpath(self.folder)
         try:
             is_below = file.is_absolute() and os.path.realpath(file).startswith(f"{folder}{os.sep}")

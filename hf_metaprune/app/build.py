@@ -201,7 +201,7 @@ def launch(app: App, **options: Any) -> App:
     Returns:
         The pages.
     """
-    app.page.queue(max_size=MAX_QUEUED)
+    app.page.queue(max_size=MAX_QUEUED, api_open=False)  # or events could go past the queue
     app.shared.arrivals.sweep_regularly(app.ended)
     app.page.launch(
         css=style_sheet() + STYLE,

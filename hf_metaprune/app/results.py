@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import gradio as gr
@@ -134,11 +136,12 @@ class ResultSection:
 
         with visitor.writable_folder() as folder:
             onnx_file = export_onnx(result.model, result.preprocessing, folder / "model.onnx")
+            program = Path(shutil.copy(PROGRAM, folder))  # Gradio would share a copy that looks old between visitors
         text = (
             f"The ONNX file is made: {onnx_file.size / 1000:,.0f} kB, with the labels in it. The program classifies "
             f"photos with it, and needs only onnxruntime, numpy and pillow: python {PROGRAM.name} model.onnx photo.jpg"
         )
-        paths = {self.download_onnx: onnx_file.path, self.download_program: PROGRAM}
+        paths = {self.download_onnx: onnx_file.path, self.download_program: program}
         buttons = {button: gr.update(value=str(path), visible=True) for button, path in paths.items()}
         yield buttons | {self.export_messages: views.message(text)}
 

@@ -196,10 +196,13 @@ class BankCommits:
         from huggingface_hub.utils.sha import git_hash
 
         assert self.bank is not None
-        if self.bank.trunk is None:  # which checks it, too
+        if "trunk" not in self.bank.meta:
             return []
         folder = self.bank.files.path(TRUNK_FOLDER)
-        config, digest = public_trunk(folder / CONFIG), sha256_file(folder / WEIGHTS)
+        digest = sha256_file(folder / WEIGHTS) if is_present(folder / WEIGHTS) else ""
+        self.bank.__dict__.pop("trunk", None)  # it is checked as it is now; what is sent must have this digest
+        assert self.bank.trunk is not None
+        config = public_trunk(folder / CONFIG)
         published = self.repo.files(TRUNK_FOLDER, head) if head is not None else {}
         weights_digest = published.get(f"{TRUNK_FOLDER}/{WEIGHTS}")
         weights_match = has_content(weights_digest, folder / WEIGHTS, digest)

@@ -20,12 +20,14 @@ _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _ST
 _ROW_GROUPS, _ROWS = 4, 3  # of FileMetaData
 _COLUMNS, _GROUP_ROWS, _META = 1, 3, 3  # of RowGroup, of ColumnChunk
 _VALUES, _UNPACKED, _PACKED, _DATA_START, _DICTIONARY_START = 5, 6, 7, 9, 11  # of ColumnMetaData
-_PAGE_UNPACKED, _PAGE_PACKED, _PAGE_V1, _PAGE_V2 = 2, 3, 5, 8  # of PageHeader
-_PAGE_VALUES = 1  # of DataPageHeader and DataPageHeaderV2
+_PAGE_UNPACKED, _PAGE_PACKED, _PAGE_V1, _PAGE_DICTIONARY, _PAGE_V2 = 2, 3, 5, 7, 8  # of PageHeader
+_PAGE_VALUES = 1  # of DataPageHeader, DictionaryPageHeader and DataPageHeaderV2
 _MAX_FIELD = 0x7FFF  # other readers keep 16 bits of a field's number
 MAX_COLUMNS = 200
 """Most columns."""
 MAX_PAGE_HEADER_BYTES = 1 << 16  # statistics of a page may have two values
+DICTIONARY_WEIGHT = 12
+"""As how many values an entry of a dictionary counts: pyarrow takes some hundred bytes for each."""
 MAX_PAGE_VALUES = 200
 """Most values in the header of a page."""
 
@@ -52,7 +54,7 @@ def read_stated_size(file: BinaryIO, limits: FooterLimits = FooterLimits()) -> t
         limits: the most that it may hold.
 
     Returns:
-        The number of rows, and the bytes that all pages unpack to, with 8 more per value.
+        The number of rows, and the bytes that all pages unpack to, with 8 more per value, and 96 per dictionary entry.
 
     Raises:
         ValueError: the footer or a page's header is damaged, encrypted, or too large; or there are too many columns or
@@ -135,12 +137,12 @@ def _page_sizes(file: BinaryIO, places: list[tuple[int, int]], max_pages: int) -
 
 
 def _page_values(header: dict[int, Any]) -> int:
-    """Return the values in a page with data, as its header says; readers believe it."""
+    """Return the values in a page, as its header says, which readers believe; those of a dictionary cost more."""
     values = 0
-    for place in (_PAGE_V1, _PAGE_V2):
+    for place, weight in ((_PAGE_V1, 1), (_PAGE_DICTIONARY, DICTIONARY_WEIGHT), (_PAGE_V2, 1)):
         if place in header:
             try:
-                values = max(values, _number(header[place], _PAGE_VALUES, _I32))
+                values = max(values, weight * _number(header[place], _PAGE_VALUES, _I32))
             except LookupError as error:
                 raise ValueError("a header of its pages does not state its values") from error
     return values

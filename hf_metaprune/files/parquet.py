@@ -35,8 +35,9 @@ def text_bytes(array: pa.Array) -> int:
         return sum(text_bytes(array.field(number)) for number in range(kind.num_fields))
     if not pa.types.is_dictionary(kind):
         return 0
-    lengths = pc.binary_length(array.dictionary).cast(pa.int64())
-    return pc.sum(lengths.take(array.indices)).as_py() or 0
+    used = array.indices.value_counts()  # a dictionary may have many more values than an array uses
+    lengths = pc.binary_length(array.dictionary.take(used.field("values"))).cast(pa.int64())
+    return pc.sum(pc.multiply(lengths, used.field("counts"))).as_py() or 0
 
 
 def fixed_places(kind: pa.DataType) -> int:

@@ -64,6 +64,8 @@ def test_from_the_example_to_three_files(demo: Served, visit: Callable[..., Visi
     (logits,) = session.run(None, {"pixel_values": pixels})
     assert labels[int(np.argmax(logits))] == result.predict(photo)[0]["label"]
     program = saved(one, "#program", tmp_path / "classify.py")
+    # a file of the visitor's own: one that Gradio shares looks old, and would be swept
+    assert [file.parent.name.split("-")[0] for file in demo.files.rglob("classify.py")] == ["metaprune"]
     command = [sys.executable, program, tmp_path / "model.onnx", photo]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert output.split("\t")[1].startswith(result.predict(photo)[0]["label"])

@@ -79,6 +79,19 @@ def test_an_event_is_small(served: Served) -> None:
     assert answer(served, "queue/join", b"[" * 100_000)[0] == 400
 
 
+def test_no_event_goes_past_the_queue(served: Served) -> None:
+    """Gradio answers those at once that have no queue, and else says that there is one."""
+    answers = []
+    for number in range(12):  # one visitor may send 60 in ten seconds
+        event = {"fn_index": number, "data": [], "session_hash": f"past the queue {number}"}
+        answers.append(
+            answer(served, "run/predict", json.dumps(event).encode(), **{"Content-Type": "application/json"})
+        )
+    refused = [text for status, text in answers if status == 404]
+    assert len(refused) >= 6, answers
+    assert not [answer for answer in answers if answer[0] == 200 and "add" in answer[1]]
+
+
 def test_an_event_names_only_files_that_were_sent_here(served: Served, tmp_path: Path) -> None:
     folder = next(served.files.glob("hf-metaprune-*"))
     sent, link, elsewhere = folder / "abc" / "a.png", folder / "abc" / "link.png", tmp_path / "secret.png"
@@ -93,6 +106,8 @@ def test_an_event_names_only_files_that_were_sent_here(served: Served, tmp_path:
         str(link),
         "a.png",
         f"{folder}/../x",
+        f"{folder}/abc/../abc/a.png",  # one file has one spelling
+        f"{folder}/abc//a.png",
         "",
         f"{folder}/\0",
         f"{folder}/\ud800",

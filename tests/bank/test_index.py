@@ -42,7 +42,7 @@ def test_the_stated_size_is_what_pyarrow_says(rows: list[tuple[list[str], int]],
     kinds = pa.schema([("texts", pa.list_(pa.string())), ("number", pa.int64())])
     table = pa.Table.from_pylist([{"texts": texts, "number": number} for texts, number in rows], kinds)
     sink = io.BytesIO()
-    pq.write_table(table, sink, row_group_size=group)
+    pq.write_table(table, sink, row_group_size=group, use_dictionary=False)
     metadata = pq.read_metadata(sink)
     chunks = [metadata.row_group(g).column(c) for g in range(metadata.num_row_groups) for c in range(2)]
     size = sum(chunk.total_uncompressed_size + 8 * chunk.num_values for chunk in chunks)

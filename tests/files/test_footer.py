@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -97,3 +98,14 @@ def test_fields_have_numbers_that_all_readers_know(number: int) -> None:
     assert stated(with_field(write(TABLE), 20_000))[0] == 3000
     with pytest.raises(ValueError, match="field of a number that is none"):
         stated(with_field(write(TABLE), number))
+
+
+def test_entries_of_dictionaries_count(tmp_path: Path) -> None:
+    """A reader makes them all, though rows may use few of them."""
+    n = 100_000
+    texts = pa.array([f"{i:06x}" for i in range(n)])
+    table = pa.table({"x": pa.DictionaryArray.from_arrays(pa.array([0, n - 1], pa.int32()), texts)})
+    path = tmp_path / "rows.parquet"
+    pq.write_table(table, path, dictionary_pagesize_limit=1 << 30, store_schema=False, compression="zstd")
+    assert len(pq.read_table(path, read_dictionary=["x"])["x"].chunk(0).dictionary) == n
+    assert stated(path.read_bytes())[1] >= 90 * n
