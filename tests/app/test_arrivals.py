@@ -170,9 +170,9 @@ def choose_too_much(bank_folder: Path, folder: Path) -> None:
         file.write_bytes(bytes(100))
     app = make_app(bank_folder, limits=UploadLimits(photos=4, total_bytes=350))
     request = gr.Request(session_hash="a")
-    app.photos._track_pending_photos([str(file) for file in files[:2]], None, request)
+    app.photos._track_pending_photos([str(file) for file in files[:2]], None, None, request)
     assert [file.exists() for file in files] == [True] * 6
-    app.photos._track_pending_photos([str(file) for file in files[1:]], None, request)
+    app.photos._track_pending_photos([str(file) for file in files[1:]], None, None, request)
     assert [file.exists() for file in files] == [False, True, True, True, False, False]
     assert app.shared.visitor(request).uploads == {str(file) for file in files[1:4]}
 
