@@ -27,7 +27,7 @@ def mutate_index(rng: Random, content: bytes) -> bytes:
             if table.num_rows and len(set(table.column_names)) == table.num_columns:
                 table = rng.choice(TABLE_MUTATIONS)(rng, table)
         return _written(rng, table)
-    except (NotImplementedError, pa.ArrowInvalid):  # not every type can be taken, cast and written
+    except (NotImplementedError, MemoryError, pa.ArrowInvalid):  # not every table can be taken, cast and written
         return mutate_bytes(rng, content)
 
 
