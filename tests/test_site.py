@@ -45,6 +45,7 @@ SMALLER = {
     "adapt": TRAINING,
     "sweep": [*TRAINING, "--ratios", "0.8,0.9"],
     "bank build": [*TRAINING, "--tasks", "2", "--classes", "2"],
+    "bank trunk": [*TRAINING, "--lr", "0.01"],
 }
 """What is added to commands that would take long."""
 ANY_TIME = ["--max-latency-ms", "100000"]
