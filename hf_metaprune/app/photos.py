@@ -89,15 +89,7 @@ class PhotosSection:
     def _add_photo_tab(self) -> None:
         max_length = self.shared.limits.label_length
         self.label = gr.Textbox(label="Name of a class", placeholder="cat", max_length=max_length, elem_id="class-name")
-        self.files = gr.File(
-            elem_classes=DROP_CLASS,
-            label="Photos of this class",
-            file_count="multiple",
-            file_types=["image"],
-            type="filepath",
-            height=140,
-            elem_id="files",
-        )
+        self.files = _photo_field("Photos of this class", "files")
         with gr.Accordion("Or take a photo with the camera", open=False):
             camera = gr.Image(
                 label="Camera", show_label=False, sources=["webcam"], format="jpeg", elem_id="camera", **AS_FILE
@@ -128,15 +120,7 @@ class PhotosSection:
             "sorted photos, and teaches your model on these. A hundred of each class can do as much as as many sorted "
             "ones; photos of other things do little harm."
         )
-        self.unlabeled_files = gr.File(
-            elem_classes=DROP_CLASS,
-            label="Photos without labels",
-            file_count="multiple",
-            file_types=["image"],
-            type="filepath",
-            height=140,
-            elem_id="unlabeled-files",
-        )
+        self.unlabeled_files = _photo_field("Photos without labels", "unlabeled-files")
         self.add_unlabeled = gr.Button("Add these photos")
 
     def wire(self) -> list[Any]:
@@ -337,6 +321,19 @@ class PhotosSection:
             self.class_to_remove: gr.update(choices=names, value=None, visible=can_remove),
             self.remove: gr.update(visible=can_remove),
         }
+
+
+def _photo_field(label: str, elem_id: str) -> gr.File:
+    """Return a field that takes any number of photos."""
+    return gr.File(
+        elem_classes=DROP_CLASS,
+        label=label,
+        file_count="multiple",
+        file_types=["image"],
+        type="filepath",
+        height=140,
+        elem_id=elem_id,
+    )
 
 
 def _all_files(files: list[str] | None, camera_file: str | None, unlabeled_files: list[str] | None = None) -> list[str]:

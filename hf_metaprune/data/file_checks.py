@@ -80,7 +80,7 @@ def _check_unpacked(path: Path) -> int:
             footer_bytes=(4 << 20) + size // 20, footer_values=200_000 + size // 100, pages=20_000 + size // 1000
         )
         rows, stated_bytes = read_stated_size(file, limits)
-        check_row_count(path, size, rows)
+        _check_row_count(path, size, rows)
         _check_bytes(path, size, stated_bytes, max_bytes)
         file.seek(0)
         schema = pq.read_schema(file)
@@ -110,17 +110,8 @@ def _check_unpacked(path: Path) -> int:
     return rows
 
 
-def check_row_count(path: Path, size: int, rows: int) -> None:
-    """Check that a file has not many more rows than its bytes suggest, each of which costs the time of an image.
-
-    Args:
-        path: the file.
-        size: its bytes.
-        rows: its rows.
-
-    Raises:
-        DataError: it has.
-    """
+def _check_row_count(path: Path, size: int, rows: int) -> None:
+    """Refuse a file with many more rows than its bytes suggest, each of which costs the time of an image."""
     if rows > (max_rows := FREE_ROWS + size // MIN_ROW_BYTES):
         raise DataError(f"{path} has {size} bytes and {rows} rows; at most {max_rows} are read of a file so small")
 

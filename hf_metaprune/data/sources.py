@@ -27,7 +27,7 @@ LABEL_NAMES = ("label", "labels", "fine_label", "class", "target", "category", "
 TRAIN_NAMES = ("train", "training")
 FOREIGN_ERRORS = (
     *(ValueError, OSError, LookupError, TypeError, AttributeError, RecursionError),
-    *(OverflowError, NotImplementedError, AssertionError),
+    *(OverflowError, NotImplementedError),
 )
 """What `datasets` and pyarrow raise of files that are damaged."""
 NUMBER_DTYPES = frozenset(

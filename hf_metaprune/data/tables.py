@@ -14,7 +14,8 @@ from ..errors import DataError, FormatError, reason
 from ..files.footer import MAX_COLUMNS
 from ..files.reading import check_no_links, read_regular, walk
 from ..files.storage import parse_json
-from .file_checks import check_parquet, check_row_count
+from ..text import quantity
+from .file_checks import FREE_ROWS, check_parquet
 
 METADATA = ("metadata.csv", "metadata.jsonl")
 """Names of the file that describes the photos beside it, as for the loader ``imagefolder`` of `datasets`."""
@@ -95,28 +96,35 @@ def load_metadata(path: Path) -> Any:
     try:
         content = read_regular(path, MAX_METADATA_BYTES)
         text = content.decode("utf-8-sig")
-        check_row_count(path, len(content), text.count("\n") + text.count("\r"))
+        photos = _photos_below(path.parent)
+        n_lines = max(text.count("\n"), text.count("\r"))
+        if n_lines > FREE_ROWS + len(photos):
+            raise DataError(f"{path} has {n_lines} lines for {quantity(len(photos), 'file')}, too many")
         columns = _csv_columns(text) if path.suffix == ".csv" else _json_columns(text)
     except (FormatError, OSError, ValueError, csv.Error) as error:
         raise DataError(f"{path} cannot be read: {reason(error)}") from error
     if FILE_COLUMN not in columns:
         raise DataError(f"{path} has no column {FILE_COLUMN}, with the names of photos")
     try:
-        images = _find_photos(path, columns.pop(FILE_COLUMN))
+        images = _find_photos(path, columns.pop(FILE_COLUMN), photos)
     except FormatError as error:
         raise DataError(str(error)) from error
     rows = datasets.Dataset.from_dict({"image": images, **{n: v for n, v in columns.items() if n != "image"}})
     return datasets.DatasetDict(train=rows.cast_column("image", datasets.Image(decode=False)))
 
 
-def _find_photos(table: Path, names: Sequence[Any]) -> list[dict[str, Any]]:
+def _photos_below(folder: Path) -> set[str]:
+    """Return the names of the regular files below a folder."""
+    return {path.relative_to(folder).as_posix() for path in walk(folder) if not path.is_symlink() and path.is_file()}
+
+
+def _find_photos(table: Path, names: Sequence[Any], photos: set[str]) -> list[dict[str, Any]]:
     """Return the photos that a table names, in the form of an image column; those that are not there are empty.
 
     Raises:
         DataError: a name leads elsewhere, be it by a link.
     """
     folder = table.parent
-    photos = {path.relative_to(folder).as_posix() for path in walk(folder) if not path.is_symlink() and path.is_file()}
     images: list[dict[str, Any]] = []
     n_missing = 0
     for name in names:

@@ -11,7 +11,7 @@ import datasets
 import pytest
 from PIL import Image, ImageColor
 
-from hf_metaprune.data import file_checks
+from hf_metaprune.data import tables
 from hf_metaprune.data.loading import read_task_data
 from hf_metaprune.data.tables import load_metadata, load_parquet_folder
 from hf_metaprune.data.task import TaskData
@@ -125,10 +125,15 @@ def test_a_damaged_table_is_refused(tmp_path: Path, kind: str, text: str, cause:
         load_metadata(path)
 
 
-def test_rows_of_a_table_are_bounded_by_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_csv(tmp_path / "metadata.csv", rows_of(tmp_path))
-    monkeypatch.setattr(file_checks, "FREE_ROWS", 0)
-    with pytest.raises(DataError, match="13 rows; at most"):  # with the head
+def test_lines_of_a_table_are_bounded_by_the_photos_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = rows_of(tmp_path)
+    path = write_csv(tmp_path / "metadata.csv", rows)
+    monkeypatch.setattr(tables, "FREE_ROWS", 0)
+    assert len(load_metadata(path)["train"]) == 12  # one short line for each photo, and one for the table itself
+    path.write_text(path.read_text().replace("\n", "\r\n"))
+    assert len(load_metadata(path)["train"]) == 12
+    write_csv(path, rows * 2)
+    with pytest.raises(DataError, match="25 lines for 13 files, too many"):
         load_metadata(path)
 
 
