@@ -6,6 +6,7 @@ import os
 import stat
 import struct
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,8 +16,9 @@ from ..errors import DataError, FormatError, reason
 from ..files.counts import Counts
 from ..files.footer import MAX_COLUMNS, FooterLimits, read_stated_size
 from ..files.parquet import fixed_places, text_bytes, text_columns
-from ..files.reading import check_no_links, check_regular, walk
+from ..files.reading import check_no_links, check_regular, is_regular, walk
 from ..files.storage import parse_json, read_json
+from ..text import quantity
 from .limits import MAX_ROWS
 
 FREE_BYTES, MAX_RATIO = 40_000_000, 12
@@ -24,7 +26,10 @@ FREE_BYTES, MAX_RATIO = 40_000_000, 12
 MAX_FILES = 10_000
 """Most files of a saved data set."""
 FREE_ROWS, MIN_ROW_BYTES = 5000, 60
-"""A row takes at least so many bytes of a file, for the smallest PNG has about as many; some rows are free."""
+"""A row takes at least so many bytes of a file, for the smallest PNG has about as many, or a photo beside the file has
+them; some rows are free."""
+TABLES = (".parquet", ".csv", ".jsonl", ".arrow", ".json")
+"""Suffixes of files that are no photos."""
 ROW_BATCH = 1000
 """Rows whose sizes are counted at a time."""
 INFO_COUNTS = Counts(items=50_000, values=50_000, text=1_000_000, characters=5_000_000)
@@ -56,15 +61,53 @@ def check_parquet(paths: Sequence[Path]) -> None:
         DataError: there are more than `MAX_ROWS` rows, a file unpacks to too much, or is damaged.
     """
     rows = 0
+    allowance = _RowAllowance(paths)
     for path in paths:
         try:
-            rows += _check_unpacked(path)
+            rows += _check_unpacked(path, allowance)
         except (OSError, ValueError, pa.ArrowException, OverflowError) as error:
             raise DataError(f"{path} cannot be read as a data set: {reason(error)}") from error
         _check_rows(path, rows)
 
 
-def _check_unpacked(path: Path) -> int:
+class _RowAllowance:
+    """How many rows the files of one data set may have, each of which costs the time of an image.
+
+    A row that names a photo by its path packs to a few bytes, so all files together may have one more for each photo
+    beside them.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        folders = {path.parent for path in paths}
+        tops = [folder for folder in folders if folders.isdisjoint(folder.parents)]
+        self._photos = (file for folder in tops for file in photos_below(folder))
+
+    def check(self, path: Path, size: int, rows: int) -> None:
+        """Refuse a file with many more rows than its bytes, and the photos that no other file has used up, suggest."""
+        max_rows = FREE_ROWS + size // MIN_ROW_BYTES
+        if rows <= max_rows:
+            return
+        try:
+            n_photos = sum(1 for _ in islice(self._photos, rows - max_rows))
+        except FormatError as error:
+            raise DataError(str(error)) from error
+        if rows > max_rows + n_photos:
+            where = f"a file so small beside {quantity(n_photos, 'other')}" if n_photos else "a file so small"
+            raise DataError(
+                f"{path} has {size} bytes and {rows} rows; at most {max_rows + n_photos} are read of {where}"
+            )
+
+
+def photos_below(folder: Path) -> Iterator[Path]:
+    """Yield the regular files below a folder that can be photos.
+
+    Raises:
+        FormatError: its folders nest too deep.
+    """
+    return (path for path in walk(folder) if path.suffix not in TABLES and is_regular(path))
+
+
+def _check_unpacked(path: Path, allowance: _RowAllowance) -> int:
     """Check how much a Parquet file unpacks to, and return its rows.
 
     Raises:
@@ -80,7 +123,7 @@ def _check_unpacked(path: Path) -> int:
             footer_bytes=(4 << 20) + size // 20, footer_values=200_000 + size // 100, pages=20_000 + size // 1000
         )
         rows, stated_bytes = read_stated_size(file, limits)
-        _check_row_count(path, size, rows)
+        allowance.check(path, size, rows)
         _check_bytes(path, size, stated_bytes, max_bytes)
         file.seek(0)
         schema = pq.read_schema(file)
@@ -108,12 +151,6 @@ def _check_unpacked(path: Path) -> int:
                         total += sum(map(text_bytes, batch.columns))
                         _check_bytes(path, size, total, max_bytes)
     return rows
-
-
-def _check_row_count(path: Path, size: int, rows: int) -> None:
-    """Refuse a file with many more rows than its bytes suggest, each of which costs the time of an image."""
-    if rows > (max_rows := FREE_ROWS + size // MIN_ROW_BYTES):
-        raise DataError(f"{path} has {size} bytes and {rows} rows; at most {max_rows} are read of a file so small")
 
 
 def _check_rows(path: Path, rows: int) -> None:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from ..errors import DataError, FormatError, MetaPruneError, OptionError, reason
 from ..files.names import user_path
-from ..files.reading import check_regular, is_present, walk
+from ..files.reading import cached_content, check_regular, is_present, walk
 from .file_checks import check_regular_files, check_saved
 from .pairs import read_pairs
 from .source_names import check_source
@@ -143,9 +143,15 @@ def check_place(image: Any, folders: Sequence[Path]) -> Any:
     if path is not None and (len(text) > MAX_PATH or len(Path(text).parts) > MAX_PARTS):  # each part costs a question
         raise DataError(f"{text[:60]}... is too long for a path")
     places = [Path(os.path.realpath(folder)) for folder in folders]
-    if path is not None and not any(Path(os.path.realpath(path)).is_relative_to(place) for place in places):
+    if path is not None and not any(_true_place(Path(path)).is_relative_to(place) for place in places):
         raise DataError(f"{path} is not in the folder of the data set, and is not read")
     return image
+
+
+def _true_place(path: Path) -> Path:
+    """Return a path without the links in it, but the one that huggingface_hub's cache has made for a file."""
+    place = Path(os.path.realpath(path))
+    return Path(os.path.realpath(path.parent)) / path.name if cached_content(path) == place else place
 
 
 def load_source(source: str | Path) -> tuple[Any, str]:

@@ -12,10 +12,10 @@ from typing import Any
 
 from ..errors import DataError, FormatError, reason
 from ..files.footer import MAX_COLUMNS
-from ..files.reading import check_no_links, read_regular, walk
+from ..files.reading import check_no_links, read_regular
 from ..files.storage import parse_json
 from ..text import quantity
-from .file_checks import FREE_ROWS, check_parquet
+from .file_checks import FREE_ROWS, check_parquet, photos_below
 
 METADATA = ("metadata.csv", "metadata.jsonl")
 """Names of the file that describes the photos beside it, as for the loader ``imagefolder`` of `datasets`."""
@@ -96,9 +96,9 @@ def load_metadata(path: Path) -> Any:
     try:
         content = read_regular(path, MAX_METADATA_BYTES)
         text = content.decode("utf-8-sig")
-        photos = _photos_below(path.parent)
+        photos = {photo.relative_to(path.parent).as_posix() for photo in photos_below(path.parent)}
         n_lines = max(text.count("\n"), text.count("\r"))
-        if n_lines > FREE_ROWS + len(photos):
+        if n_lines > 1 + FREE_ROWS + len(photos):  # the first has the names of columns
             raise DataError(f"{path} has {n_lines} lines for {quantity(len(photos), 'file')}, too many")
         columns = _csv_columns(text) if path.suffix == ".csv" else _json_columns(text)
     except (FormatError, OSError, ValueError, csv.Error) as error:
@@ -111,11 +111,6 @@ def load_metadata(path: Path) -> Any:
         raise DataError(str(error)) from error
     rows = datasets.Dataset.from_dict({"image": images, **{n: v for n, v in columns.items() if n != "image"}})
     return datasets.DatasetDict(train=rows.cast_column("image", datasets.Image(decode=False)))
-
-
-def _photos_below(folder: Path) -> set[str]:
-    """Return the names of the regular files below a folder."""
-    return {path.relative_to(folder).as_posix() for path in walk(folder) if not path.is_symlink() and path.is_file()}
 
 
 def _find_photos(table: Path, names: Sequence[Any], photos: set[str]) -> list[dict[str, Any]]:

@@ -47,7 +47,7 @@ def open_regular(path: Path) -> BinaryIO:
         FormatError: there is something else than a regular file.
         OSError: there is nothing, or it cannot be opened.
     """
-    target = _cached_content(path) or path
+    target = cached_content(path) or path
     if target != path and not target.exists():
         raise FormatError(f"{path}: the cache has lost its content; download it again")
     _check_kind(path, target.lstat().st_mode)
@@ -122,6 +122,11 @@ def is_present(path: Path) -> bool:
     return os.path.lexists(path)
 
 
+def is_regular(path: Path) -> bool:
+    """Return whether there is a regular file, or a link to one that huggingface_hub's cache has made."""
+    return path.is_file() and (not path.is_symlink() or cached_content(path) is not None)
+
+
 def walk(folder: Path) -> Iterator[Path]:
     """Yield everything below a folder, in no order; links to folders are not entered.
 
@@ -152,7 +157,7 @@ def check_no_links(root: Path, relative: str) -> None:
     path = root
     for part in relative.split("/"):
         path = path / part
-        if path.is_symlink() and _cached_content(path) is None:
+        if path.is_symlink() and cached_content(path) is None:
             raise FormatError(f"{path} is a symbolic link: put the files themselves there")
 
 
@@ -163,10 +168,11 @@ def _check_kind(path: Path, mode: int) -> None:
     raise FormatError(f"{path} is {kind}: only regular files are read")
 
 
-def _cached_content(path: Path) -> Path | None:
+def cached_content(path: Path) -> Path | None:
     """Return the file that a link of huggingface_hub's cache stands for, or None for anything else.
 
-    In the cache ``models--OWNER--NAME/snapshots/COMMIT/FILE`` is a link to ``models--OWNER--NAME/blobs/DIGEST``.
+    In the cache ``models--OWNER--NAME/snapshots/COMMIT/FILE`` is a link to ``models--OWNER--NAME/blobs/DIGEST``. The
+    content may be gone.
     """
     if not path.is_symlink():
         return None

@@ -98,6 +98,26 @@ def test_a_small_parquet_file_of_many_rows_is_refused(tmp_path: Path) -> None:
         check_parquet(write(tmp_path, table(pa.nulls(20_000))))
 
 
+def test_rows_are_bounded_by_the_photos_beside_their_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_checks, "FREE_ROWS", 0)
+    paths = [tmp_path / "train" / "0.parquet", tmp_path / "test" / "0.parquet"]
+    rows = pa.table({"image": pa.array(["photos/0.png"] * 500), "label": np.zeros(500, np.int64)})
+    for path in paths:
+        path.parent.mkdir()
+        pq.write_table(rows, path, compression="zstd")
+    few = sum(500 - path.stat().st_size // file_checks.MIN_ROW_BYTES for path in paths)
+    assert few > 900
+    for i in range(few):
+        (tmp_path / "train" / f"{i}.png").write_bytes(b"")
+    check_parquet(paths)
+    (tmp_path / "train" / "0.png").unlink()
+    with pytest.raises(DataError, match=r"test/0.parquet has .* 500 rows; at most 499 .* beside"):
+        check_parquet(paths)
+    (tmp_path / "train" / "0.png").symlink_to("1.png")
+    with pytest.raises(DataError, match="500 rows"):
+        check_parquet(paths)
+
+
 def test_rows_of_all_files_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(file_checks, "MAX_ROWS", 2 * N_ROWS)
     (path,) = write(tmp_path, table())

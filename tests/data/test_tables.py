@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -11,7 +12,7 @@ import datasets
 import pytest
 from PIL import Image, ImageColor
 
-from hf_metaprune.data import tables
+from hf_metaprune.data import file_checks, tables
 from hf_metaprune.data.loading import read_task_data
 from hf_metaprune.data.tables import load_metadata, load_parquet_folder
 from hf_metaprune.data.task import TaskData
@@ -129,12 +130,54 @@ def test_lines_of_a_table_are_bounded_by_the_photos_beside_it(tmp_path: Path, mo
     rows = rows_of(tmp_path)
     path = write_csv(tmp_path / "metadata.csv", rows)
     monkeypatch.setattr(tables, "FREE_ROWS", 0)
-    assert len(load_metadata(path)["train"]) == 12  # one short line for each photo, and one for the table itself
+    assert len(load_metadata(path)["train"]) == 12  # one short line for each photo
     path.write_text(path.read_text().replace("\n", "\r\n"))
     assert len(load_metadata(path)["train"]) == 12
     write_csv(path, rows * 2)
-    with pytest.raises(DataError, match="25 lines for 13 files, too many"):
+    with pytest.raises(DataError, match="25 lines for 12 files, too many"):
         load_metadata(path)
+
+
+def cached(folder: Path) -> Path:
+    """Return a folder with the photos and tables of another one as huggingface_hub's cache keeps them."""
+    repo = folder / "datasets--lab--photos"
+    snapshot = repo / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (repo / "blobs").mkdir()
+    for file in sorted(path for path in folder.iterdir() if path.is_file()):
+        blob = repo / "blobs" / hashlib.sha256(file.read_bytes()).hexdigest()
+        file.rename(blob)
+        (snapshot / file.name).symlink_to(f"../../blobs/{blob.name}")
+    return snapshot
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("forged", ["photo", "content"])
+def test_photos_in_the_cache_of_the_hub_are_read(
+    tmp_path: Path, kind: str, forged: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_checks, "FREE_ROWS", 0)
+    rows = [row for row in rows_of(tmp_path) if row["number"] != 3]
+    for row in rows:  # contents of their own
+        Image.new("RGB", (20 + row["number"], 20), row["label"]).save(tmp_path / row["file_name"])
+    folder = cached(tmp_path)
+    if kind == "csv":
+        write_csv(folder / "metadata.csv", rows)
+    else:
+        images = [{"bytes": None, "path": str(folder / row["file_name"])} for row in rows]
+        columns = {"image": images, "label": [row["label"] for row in rows]}
+        datasets.Dataset.from_dict(columns).to_parquet(str(folder / "train.parquet"))
+    data = read(folder)
+    images = [image for part in (data.train, data.evaluation) for image, _ in (part[i] for i in range(len(part)))]
+    assert len(images) == 11
+    secret = tmp_path / "secret.png"
+    Image.new("RGB", (20, 20)).save(secret)
+    photo = folder / rows[0]["file_name"]
+    link = photo if forged == "photo" else photo.resolve()
+    link.unlink()
+    link.symlink_to(secret)
+    with pytest.raises(DataError, match=r"a symbolic link|is not in the folder of the data set"):
+        [part[i] for data in [read(folder)] for part in (data.train, data.evaluation) for i in range(len(part))]
 
 
 @pytest.mark.parametrize(
