@@ -7,6 +7,7 @@ commit is made anew.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,7 @@ from ..files.layout import (
 from ..files.names import public_name
 from ..files.reading import is_present, open_regular, sha256_file
 from ..hub.repo import Operation, Published, Repo
+from ..models.configuration import MetaPrunedConfig
 from ..models.public_files import check_public_header, is_public, public_base, public_json, public_trunk
 from ..reporting.bank_card import BankCard
 from ..text import quantity
@@ -138,7 +140,7 @@ class BankCommits:
             operation
             for entry in changed_entries
             if entry.id in upload_ids
-            for operation in _additions(entry.folder, new_paths[entry.id], _tensor_digests(entry))
+            for operation in _entry_additions(entry, new_paths[entry.id])
         ]
         paths = state.paths
         moved_ids = {i for i in upload_ids if paths.get(i, new_paths[i]) != new_paths[i]}
@@ -182,14 +184,19 @@ class BankCommits:
         from huggingface_hub.utils.sha import git_hash
 
         assert self.bank is not None
-        published_files, config = self.repo.files(BASE_FOLDER, head), self.bank.base_folder / CONFIG
+        published_files = self.repo.files(BASE_FOLDER, head)
+        config = public_json(self.bank.base_folder / CONFIG, self.bank.root)
         weights = published_files.get(f"{BASE_FOLDER}/{WEIGHTS}")
         weights_match = has_content(weights, self.bank.base_folder / WEIGHTS, self.bank.base_sha256)
-        return not weights_match or published_files.get(f"{BASE_FOLDER}/{CONFIG}") != git_hash(public_json(config))
+        return not weights_match or published_files.get(f"{BASE_FOLDER}/{CONFIG}") != git_hash(config)
 
     def _base_files(self) -> list[Operation]:
         assert self.bank is not None  # removals alone need no base: the published bank has it
-        return _additions(self.bank.base_folder, BASE_FOLDER, {WEIGHTS: self.bank.base_sha256})
+        folder = self.bank.base_folder
+        return [
+            *_json_additions(folder, BASE_FOLDER, self.bank.root),
+            _tensor_addition(folder, BASE_FOLDER, WEIGHTS, self.bank.base_sha256),
+        ]
 
     def _trunk_files(self, head: str | None) -> list[Operation]:
         """Return operations that add the files of the bank's trunk, unless a commit has them."""
@@ -202,7 +209,7 @@ class BankCommits:
         digest = sha256_file(folder / WEIGHTS) if is_present(folder / WEIGHTS) else ""
         self.bank.__dict__.pop("trunk", None)  # it is checked as it is now; what is sent must have this digest
         assert self.bank.trunk is not None
-        config = public_trunk(folder / CONFIG)
+        config = public_trunk(folder / CONFIG, self.bank.root)
         published = self.repo.files(TRUNK_FOLDER, head) if head is not None else {}
         weights_digest = published.get(f"{TRUNK_FOLDER}/{WEIGHTS}")
         weights_match = has_content(weights_digest, folder / WEIGHTS, digest)
@@ -275,20 +282,39 @@ def _addition(path: str, content: bytes) -> CommitOperationAdd:
     return CommitOperationAdd(path, content)
 
 
-def _additions(folder: Path, path: str, digests: Mapping[str, str]) -> list[Operation]:
-    """Return operations that add the files of an entry or a base.
+def _json_additions(folder: Path, path: str, root: Path) -> list[CommitOperationAdd]:
+    """Return operations that add the JSON files of an entry or a base.
 
     Args:
         folder: the folder of the files.
         path: the folder in the repo.
-        digests: sha256 of the files of tensors that are added, by name.
+        root: a folder above the files; no folder between may be a link.
 
     Raises:
-        FormatError: a file is a link or another thing than a regular file, or has another digest.
+        FormatError: a file is a link or another thing than a regular file, or cannot be published.
     """
     small_files = [folder / name for name in (CONFIG, PREPROCESSOR) if is_present(folder / name)]
-    operations = [_addition(f"{path}/{file.name}", public_json(file)) for file in small_files]
-    return operations + [_tensor_addition(folder, path, name, digest) for name, digest in digests.items()]
+    return [_addition(f"{path}/{file.name}", public_json(file, root)) for file in small_files]
+
+
+def _entry_additions(entry: Entry, path: str) -> list[Operation]:
+    """Return operations that add the files of an entry; what is sent is what its row in the index says.
+
+    Args:
+        entry: the entry.
+        path: its folder in the repo.
+
+    Raises:
+        FormatError: a file is a link or another thing than a regular file, or was altered since it was checked.
+    """
+    operations = _json_additions(entry.folder, path, entry.root)
+    config = next((operation for operation in operations if operation.path_in_repo == f"{path}/{CONFIG}"), None)
+    if config is None:
+        raise FormatError(f"{entry.folder / CONFIG} is missing")
+    assert isinstance(config.path_or_fileobj, bytes)
+    entry.check_config(MetaPrunedConfig.from_dict(json.loads(config.path_or_fileobj)))
+    digests = _tensor_digests(entry).items()
+    return [*operations, *(_tensor_addition(entry.folder, path, name, digest) for name, digest in digests)]
 
 
 def _tensor_addition(folder: Path, path: str, name: str, digest: str) -> Operation:

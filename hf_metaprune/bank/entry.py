@@ -161,6 +161,11 @@ class Entry:
         return self.bank.entry_files(self).path(self.path)
 
     @property
+    def root(self) -> Path:
+        """A folder above the entry's files, below which no folder may be a link."""
+        return self.bank.entry_files(self).root_of(self.path)
+
+    @property
     def owner(self) -> str | None:
         """The owner of the entry's own repo in small letters; None for an entry whose files are in the bank."""
         return self.repo_id.partition("/")[0].lower() if self.repo_id else None
@@ -188,14 +193,18 @@ class Entry:
             HubError: the files cannot be downloaded.
         """
         model = load_model(self.folder, expected=self.bank.base_sha256)
-        check_network(model.config, self.bank.meta["base_model"], f"entry {self.id}")
-        if model.mask() != self.mask:
-            raise FormatError(f"entry {self.id}: its config's masks are not those of the index; run bank validate")
-        self._check_row(model.config)
+        self.check_config(model.config)
         return model
 
-    def _check_row(self, config: MetaPrunedConfig) -> None:
-        """Refuse a config that differs from the index or the card, because the entry was ranked by those."""
+    def check_config(self, config: MetaPrunedConfig) -> None:
+        """Check that a config is that of the index or the card, by which the entry was ranked.
+
+        Raises:
+            FormatError: its network, masks, labels or another fact differ.
+        """
+        check_network(config, self.bank.meta["base_model"], f"entry {self.id}")
+        if config.mask() != self.mask:
+            raise FormatError(f"entry {self.id}: its config's masks are not those of the index; run bank validate")
         labels = tuple(config.id2label[i] for i in range(config.num_labels))
         facts = {
             "labels or synsets": (self.task, Task(labels, tuple(config.synsets or ()))),

@@ -28,6 +28,8 @@ MAX_UNPACKED_RATIO, FREE_UNPACKED_BYTES = 10, 16 << 20
 """A table unpacks to at most so many times the size of its file; a small file may unpack to more."""
 FREE_METRICS_BYTES, METRICS_ROW_BYTES = 4 << 20, 256
 """The metrics of all rows have at most so many bytes, and so many more per row: each becomes Python objects."""
+FREE_CONTAINERS, ROW_CONTAINERS = 150_000, 4
+"""The same for the lists and objects in them, which Python takes long to make."""
 MAX_NULLS = 2_000_000
 META_KEY = b"metaprune"
 ROW_BATCH = 4096  # rows that become Python objects at a time
@@ -145,6 +147,9 @@ def _decode_table(table: pa.Table, size: int, path: Path) -> pa.Table:
             )
         except ValueError as error:
             raise FormatError(f"{path}: column {field.name}: {reason(error)}") from error
+    n_containers = sum(pc.sum(pc.count_substring(table["metrics"], bracket)).as_py() or 0 for bracket in "[{")
+    if n_containers > (most := FREE_CONTAINERS + ROW_CONTAINERS * len(table)):
+        raise FormatError(f"{path}: the metrics of its rows have {n_containers} lists and objects, more than {most}")
     return table
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from ..errors import BankError
+from ..files.layout import CONFIG, PREPROCESSOR, TRUNK_FOLDER
 from ..files.names import user_path
+from ..files.reading import is_present
 from ..hub.files import Files
 from ..hub.repo import STARTER_FILES, Published, Repo
-from ..models.public_files import is_public
+from ..models.public_files import is_public, public_json, public_trunk
 from .commits import BankCommits, check_base, id_conflict
 from .entry import Entry
 from .entry_checks import check_id
@@ -65,6 +67,7 @@ def publish_bank(
         state = _read_published_bank(repo)  # a misspelt name must not make a repo
     else:
         if not repo.exists():  # a damaged bank must not make a repo either
+            _check_base_files(bank)
             _check_entries(bank, bank, progress)
             is_checked = True
         repo.ensure(private)
@@ -74,14 +77,17 @@ def publish_bank(
     check_base(state, bank.base_sha256, repo_id)
     entries = state.changed_entries(bank)
     if not is_checked:
+        _check_base_files(bank)
         _check_entries(bank, entries, progress)
     stale = stale_entries(repo, state, bank)
+    new = {entry.id for entry in entries}
+    if not is_checked:
+        _check_entries(bank, [bank[i] for i in sorted(stale - new)], progress)
     if delete and bank.skip_reasons:
         reason = next(iter(bank.skip_reasons.values()))
         raise BankError(f"an entry could not be read, and would be removed from {repo_id}: {reason}")
     removed = sorted(set(state.rows) - set(bank.entries)) if delete else []
     writer = BankCommits(repo, bank, state, license, meta=bank.meta, stale=stale)
-    new = {entry.id for entry in entries}
     return writer.write([*entries, *(bank[i] for i in sorted(stale - new))], removed, progress)
 
 
@@ -207,6 +213,25 @@ def _check_presence(bank: BankReader) -> None:
             )
 
 
+def _check_base_files(bank: BankReader) -> None:
+    """Refuse a bank whose base, layers or trunk are not what they seem.
+
+    Raises:
+        BankError: the layers are not those of the base.
+        FormatError: a file is damaged.
+    """
+    if not bank.files.writable:
+        return
+    for name in (CONFIG, PREPROCESSOR):
+        if is_present(bank.base_folder / name):
+            public_json(bank.base_folder / name, bank.root)
+    if bank.base.sizes != bank.sizes:
+        raise BankError(f"the layers that {bank.files.name} names are not those of its base")
+    if "trunk" in bank.meta:
+        assert bank.trunk is not None
+        public_trunk(bank.files.path(TRUNK_FOLDER) / CONFIG, bank.root)
+
+
 class _ModelFolders(Files):
     """Folders of models anywhere on this machine, by the paths that they will have in a bank."""
 
@@ -217,6 +242,9 @@ class _ModelFolders(Files):
 
     def get(self, limits: Mapping[str, int], progress: bool = False, force: bool = False) -> None:
         pass
+
+    def root_of(self, relative: str) -> Path:
+        return self.folders[relative]
 
     def path(self, relative: str) -> Path:
         return self.folders[relative]

@@ -117,7 +117,8 @@ def stale_entries(repo: Repo, state: PublishedState, entries: Iterable[Entry]) -
     for i, entry in published_entries.items():
         path = state.paths[i]
         small_files = {name: entry.folder / name for name in (CONFIG, PREPROCESSOR) if is_present(entry.folder / name)}
-        expected_digests = {f"{path}/{name}": git_hash(public_json(file)) for name, file in small_files.items()}
+        contents = {name: public_json(file, entry.root) for name, file in small_files.items()}
+        expected_digests = {f"{path}/{name}": git_hash(content) for name, content in contents.items()}
         weights_match = has_content(digests.get(f"{path}/{WEIGHTS}"), entry.folder / WEIGHTS, entry.sha256)
         scores_match = entry.scores_sha256 is None or has_content(
             digests.get(f"{path}/{SCORES}"), entry.folder / SCORES, entry.scores_sha256

@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 from ..errors import FormatError, MetaPruneError
-from ..files.layout import BANK_FILE, INDEX_FILE, REJECTED_FOLDER, TEMPORARY, WEIGHTS
+from ..files.layout import BANK_FILE, INDEX_FILE, REJECTED_FOLDER, WEIGHTS
 from ..files.names import user_path
 from ..files.reading import check_no_links, is_present
-from ..files.storage import storage_errors, write_json
+from ..files.storage import clear_all_unfinished, storage_errors, write_json
 from .bank import Bank
 from .entry import Entry
 from .folders import entry_folders, entry_from_folder
@@ -31,11 +30,7 @@ def recover(bank: Bank) -> list[str]:
         The ids of the entries that were added.
     """
     with bank.lock("recover"):
-        with bank.lock():  # files in the root are written under this lock only, so none is being written now
-            for leftover in bank.root.glob(f"{TEMPORARY}*"):
-                is_folder = leftover.is_dir() and not leftover.is_symlink()
-                with storage_errors(leftover, "delete"):
-                    shutil.rmtree(leftover) if is_folder else leftover.unlink(missing_ok=True)
+        clear_all_unfinished(bank.root)
         bank.reload()
         unlisted_folders = {
             entry_id: path for entry_id, path in entry_folders(bank).items() if entry_id not in bank.entries

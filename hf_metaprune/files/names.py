@@ -19,8 +19,12 @@ TOKEN = rf"(?:{TOKEN_KINDS})_\w{{16}}"
 
 
 def is_repo_id(text: str) -> bool:
-    """Return whether a text has the form of a Hub id, ``owner/name``; none starts with ``.``, ``/`` or ``~``."""
-    return bool(REPO_ID.fullmatch(text)) and ".." not in text and "--" not in text
+    """Return whether a text has the form of a Hub id, ``owner/name``; none starts with ``.``, ``/`` or ``~``.
+
+    A name that may be a token is none: somebody has pasted it into the wrong place.
+    """
+    is_id = bool(REPO_ID.fullmatch(text)) and ".." not in text and "--" not in text
+    return is_id and not re.search(TOKEN, text)
 
 
 def user_path(path: str | Path) -> Path:

@@ -31,14 +31,15 @@ KINDS = (
 )
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path, root: Path | None = None) -> BinaryIO:
     """Open a regular file for reading.
 
     Links are not followed, except those of huggingface_hub's cache, which lead to a content of the same repo. What is
     opened is checked once more, because another process may have replaced it.
 
     Args:
-        path: the file. Its folder is not checked.
+        path: the file.
+        root: a folder above the file; no folder between them may be a link. If left out, the folders are not checked.
 
     Returns:
         The opened file.
@@ -51,11 +52,11 @@ def open_regular(path: Path) -> BinaryIO:
     if target != path and not target.exists():
         raise FormatError(f"{path}: the cache has lost its content; download it again")
     _check_kind(path, target.lstat().st_mode)
-    flags = os.O_RDONLY
-    for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY", "O_BINARY"):  # each system has some of them
-        flags |= getattr(os, name, 0)
     try:
-        handle = os.open(target, flags)
+        if root is None or target != path:
+            handle = os.open(target, _flags("O_NONBLOCK", "O_NOCTTY", "O_BINARY"))
+        else:
+            handle = _open_below(root, path.relative_to(root))
     except OSError as error:
         if error.errno == errno.ELOOP:
             _check_kind(path, stat.S_IFLNK)
@@ -68,6 +69,37 @@ def open_regular(path: Path) -> BinaryIO:
         raise
 
 
+def _flags(*names: str) -> int:
+    """Return the flags that open a file for reading, and not through a link; each system has some of them."""
+    flags = os.O_RDONLY
+    for name in ("O_NOFOLLOW", "O_CLOEXEC", *names):
+        flags |= getattr(os, name, 0)
+    return flags
+
+
+def _open_below(root: Path, relative: Path) -> int:
+    """Open a file step by step from a folder, so that none of the folders between can become a link meanwhile.
+
+    Raises:
+        FormatError: a folder is a link.
+    """
+    if os.open not in os.supports_dir_fd:  # Windows, where only an administrator makes links
+        check_no_links(root, relative.as_posix())
+        return os.open(root / relative, _flags("O_NONBLOCK", "O_BINARY"))
+    folder = os.open(root, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        for number, name in enumerate(relative.parts[:-1], 1):
+            try:
+                inner = os.open(name, _flags("O_DIRECTORY"), dir_fd=folder)
+            except NotADirectoryError as error:
+                raise FormatError(f"{root / Path(*relative.parts[:number])} is a link, or no folder") from error
+            os.close(folder)
+            folder = inner
+        return os.open(relative.name, _flags("O_NONBLOCK", "O_NOCTTY"), dir_fd=folder)
+    finally:
+        os.close(folder)
+
+
 def check_regular(path: Path) -> None:
     """Check that a library which opens files by their names will find a regular file.
 
@@ -78,14 +110,14 @@ def check_regular(path: Path) -> None:
     open_regular(path).close()
 
 
-def read_regular(path: Path, limit: int) -> bytes:
-    """Read a regular file of at most `limit` bytes.
+def read_regular(path: Path, limit: int, root: Path | None = None) -> bytes:
+    """Read a regular file of at most `limit` bytes; `root` is that of `open_regular`.
 
     Raises:
         FormatError: there is something else than a regular file, or the file is larger.
         OSError: there is nothing, or it cannot be read.
     """
-    with open_regular(path) as file:
+    with open_regular(path, root) as file:
         content = file.read(limit + 1)
         if len(content) > limit:
             raise FormatError(f"{path} has {os.fstat(file.fileno()).st_size} bytes, more than {limit}")
@@ -171,8 +203,8 @@ def _check_kind(path: Path, mode: int) -> None:
 def cached_content(path: Path) -> Path | None:
     """Return the file that a link of huggingface_hub's cache stands for, or None for anything else.
 
-    In the cache ``models--OWNER--NAME/snapshots/COMMIT/FILE`` is a link to ``models--OWNER--NAME/blobs/DIGEST``. The
-    content may be gone.
+    In the cache ``models--OWNER--NAME/snapshots/COMMIT/FILE`` is a link to ``models--OWNER--NAME/blobs/DIGEST``, which
+    may be gone.
     """
     if not path.is_symlink():
         return None
@@ -182,6 +214,7 @@ def cached_content(path: Path) -> Path | None:
         if snapshots.name == SNAPSHOTS and CACHED_REPO.fullmatch(repo.name) and COMMIT.fullmatch(commit.name):
             content = Path(os.path.normpath((link.parent / link.readlink()).absolute()))
             is_block = content.parent == repo / BLOCKS and DIGEST.fullmatch(content.name)
-            if is_block and not (repo / BLOCKS).is_symlink():
+            # the link may lead through others, and the content may be one itself
+            if is_block and Path(os.path.realpath(link)) == content and not content.is_symlink():
                 return content
     return None

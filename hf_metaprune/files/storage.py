@@ -12,7 +12,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -154,15 +154,15 @@ def _check_exists(folder: Path, name: str) -> None:
         raise FormatError(f"there is no folder {name}{_download_hint(folder)}")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a file.
+def read_json(path: Path, root: Path | None = None) -> dict[str, Any]:
+    """Read a JSON object from a file; `root` is that of `open_regular`.
 
     Raises:
         FormatError: the file is missing, too large or no regular file, or its content is not a JSON object.
     """
     _check_exists(path.parent, str(path.parent))
     try:
-        value = parse_json(read_regular(path, MAX_JSON_BYTES).decode("utf-8"))
+        value = parse_json(read_regular(path, MAX_JSON_BYTES, root).decode("utf-8"))
     except (OSError, ValueError) as error:
         raise FormatError(f"{path} cannot be read: {reason(error)}") from error
     if not isinstance(value, dict):
@@ -291,14 +291,20 @@ def _new_locked_folder(path: Path) -> tuple[Path, int | None]:
     """Return a new folder beside `path`, and a handle whose lock tells that its writer lives (None: no locks here)."""
     while True:
         work = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}{path.name}-", dir=path.parent))
-        handle = _lock_folder(work)
-        if handle is None or work.exists():  # else it was cleared away before it was locked
-            return work, handle
-        os.close(handle)
+        with contextlib.suppress(BlockingIOError, FileNotFoundError):  # another process is clearing it away
+            handle = _lock_folder(work)
+            if handle is None or work.exists():  # else it was cleared away before it was locked
+                return work, handle
+            os.close(handle)
 
 
 def _lock_folder(folder: Path) -> int | None:
-    """Lock a folder, and return the handle that holds the lock; None if it is locked, or cannot be locked here."""
+    """Lock a folder, and return the handle that holds the lock; None if folders cannot be locked here.
+
+    Raises:
+        BlockingIOError: another process has locked it.
+        OSError: it cannot be opened.
+    """
     try:
         import fcntl
     except ImportError:
@@ -309,9 +315,11 @@ def _lock_folder(folder: Path) -> int | None:
     handle = os.open(folder, flags)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
         os.close(handle)
-        return None
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            raise BlockingIOError(error.errno, "locked") from error
+        return None  # some network file systems have no locks
     return handle
 
 
@@ -347,15 +355,31 @@ def clear_unfinished(path: Path, older_than: float = 0.0) -> None:
 
     Args:
         path: the folder that they were writing.
-        older_than: seconds without a change; 0 only if no other process can be writing there.
+        older_than: seconds without a change, where folders cannot be locked; 0 only if no other process can be writing
+            there.
     """
-    for folder in path.parent.glob(f"{TEMPORARY}{glob.escape(path.name)}-*"):
+    _clear_folders(path.parent.glob(f"{TEMPORARY}{glob.escape(path.name)}-*"), older_than)
+
+
+def clear_all_unfinished(folder: Path) -> None:
+    """Delete all unfinished files and folders in a folder whose writers have died."""
+    _clear_unfinished_files(folder)
+    leftovers = list(folder.glob(f"{TEMPORARY}*"))
+    for link in leftovers:
+        if link.is_symlink():  # nobody writes through one
+            with contextlib.suppress(OSError):
+                link.unlink()
+    _clear_folders(leftovers, STALE_SECONDS)
+
+
+def _clear_folders(folders: Iterable[Path], older_than: float) -> None:
+    for folder in folders:
         if folder.is_symlink() or not folder.is_dir():
             continue
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, FormatError):  # a living writer holds the lock
             handle = _lock_folder(folder)
             age = time.time() - max(p.lstat().st_mtime for p in (folder, *walk(folder)))
-            if handle is not None or age >= older_than:  # its writer would hold the lock
+            if handle is not None or age >= older_than:
                 shutil.rmtree(folder, ignore_errors=True)
             if handle is not None:
                 os.close(handle)

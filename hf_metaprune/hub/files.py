@@ -51,6 +51,10 @@ class Files(ABC):
             FormatError: a file is larger than its limit.
         """
 
+    def root_of(self, relative: str) -> Path:
+        """Return the folder above a path, below which no folder may be a link."""
+        return self.root
+
     def path(self, relative: str) -> Path:
         """Return the path of a file or folder, which need not exist.
 

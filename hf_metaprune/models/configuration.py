@@ -107,6 +107,9 @@ class MetaPrunedConfig(PreTrainedConfig):
         try:
             values = {key: value for key, value in config_dict.items() if key in CONFIG_KEYS or key == "_commit_hash"}
             COUNTS.check(values)
+            ratio = values.get("ratio")
+            if isinstance(ratio, (int, float)) and not 0 <= ratio <= 1:  # as comparisons with NaN are false
+                raise FormatError(f"ratio {str(ratio)[:40]} must lie between 0 and 1")
             return super().from_dict(values, **kwargs)
         except StrictDataclassError as error:
             raise FormatError(" ".join(str(error).split())) from error

@@ -42,15 +42,13 @@ TRANSFORMERS_KEYS = frozenset(
 """Keys of transformers' ``config.json``, besides the arguments of the network."""
 BASE_KEYS = frozenset({"library", "architecture", "model_args", "repo_id", "revision", "sha256", "path"})
 """Keys of the ``base_model`` block of our files."""
-MASK_KEYS = frozenset({"size", "kept", "bits"})
-"""Keys of each layer of a packed mask."""
 IMAGE_KEYS = frozenset(field.name for field in fields(Preprocessing))
 """Keys of a config's ``preprocessing``."""
 
 
 TRUNK_KEYS = frozenset({"format_version", "hf_metaprune_version", "ratios", "teaching"})
 """Keys of the ``config.json`` of a trunk, besides ``base_model``."""
-LABEL_KEYS = frozenset({"id2label", "label2id", "label_names", "synsets"})
+LABEL_KEYS = frozenset({"id2label", "label2id", "label_names"})
 """Keys with labels: lists of texts, or texts by number and numbers by text."""
 SIZE_KEYS = frozenset({"height", "width", "shortest_edge", "longest_edge"})
 """Keys of an image's size in a ``preprocessor_config.json``."""
@@ -117,33 +115,43 @@ def _without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def public_json(path: Path) -> bytes:
+def public_json(path: Path, root: Path | None = None) -> bytes:
     """Return what is published of a config or a ``preprocessor_config.json``, in the layout that transformers writes.
 
     Args:
         path: the file, of a sliced model or of a base.
+        root: a folder above the file; no folder between them may be a link.
 
     Raises:
         FormatError: the file is missing, damaged, too large or no regular file.
         ArchitectureError: the config is of a network that is not supported.
     """
-    values = read_json(path)
-    values = _public_processor(values) if path.name == PREPROCESSOR else _public_config(values)
-    return (json.dumps(values, indent=2, sort_keys=True) + "\n").encode()
+    values = read_json(path, root)
+    try:
+        return _to_json(_public_processor(values) if path.name == PREPROCESSOR else _public_config(values))
+    except (FormatError, ValueError) as error:
+        raise FormatError(f"{path} cannot be published: {reason(error)}") from error
 
 
-def public_trunk(path: Path) -> bytes:
+def public_trunk(path: Path, root: Path | None = None) -> bytes:
     """Return what is published of the ``config.json`` of a trunk.
 
     Args:
         path: the file.
+        root: a folder above the file; no folder between them may be a link.
 
     Raises:
         FormatError: the file is missing, damaged, too large or no regular file.
     """
-    values = read_json(path)
-    known_values = _pick(values, TRUNK_KEYS) | {"base_model": public_base(values.get("base_model"))}
-    return (json.dumps(known_values, indent=2, sort_keys=True) + "\n").encode()
+    values = read_json(path, root)
+    try:
+        return _to_json(_pick(values, TRUNK_KEYS) | {"base_model": public_base(values.get("base_model"))})
+    except ValueError as error:
+        raise FormatError(f"{path} cannot be published: {reason(error)}") from error
+
+
+def _to_json(values: Mapping[str, Any]) -> bytes:
+    return (json.dumps(values, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 def public_base(block: Any) -> dict[str, Any]:
@@ -164,18 +172,18 @@ def _public_processor(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _public_config(values: Mapping[str, Any]) -> dict[str, Any]:
     if values.get("model_type") == MetaPrunedConfig.model_type:
-        dataset, masks = values.get("dataset"), values.get("masks")
+        config, dataset = MetaPrunedConfig.from_dict(dict(values)), values.get("dataset")
         known_parts: dict[str, Any] = {"base_model": public_base(values.get("base_model"))}
         known_parts["preprocessing"] = _pick(values.get("preprocessing"), IMAGE_KEYS)
         name = public_name(dataset) if isinstance(dataset, str) else ""
         known_parts["dataset"] = None if NO_NAME.search(name) else name or None
         id2label = values.get("id2label")
         if isinstance(id2label, dict):
-            known_parts["label2id"] = {str(label): int(number) for number, label in id2label.items()}
-        if isinstance(masks, dict):
-            known_parts["masks"] = {
-                layer: {key: mask[key] for key in MASK_KEYS if key in mask} for layer, mask in masks.items()
-            }
+            known_parts["label2id"] = {str(label): number for number, label in config.id2label.items()}
+        if values.get("masks") is not None:
+            known_parts["masks"] = config.mask().pack()
+            if not is_public(list(known_parts["masks"])):
+                raise FormatError("the name of a layer is no word")
         return _pick(values, CONFIG_KEYS) | {key: part for key, part in known_parts.items() if key in values}
     if isinstance(values.get("architecture"), str):
         stored_values = values.get("pretrained_cfg")

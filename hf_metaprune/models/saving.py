@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from ..data.preprocessing import Preprocessing
-from ..data.task import check_labels
+from ..data.task import Task
 from ..errors import BaseMismatchError, DataError, FormatError, OptionError, reason
 from ..files.layout import BANK_FILE, CONFIG, SCORES, WEIGHTS
 from ..files.reading import is_present
@@ -94,7 +94,7 @@ def load_config(folder: Path) -> MetaPrunedConfig:
         raise FormatError(f"{folder / CONFIG} is of model_type {values.get('model_type')!r}, not 'metaprune'")
     try:
         config = MetaPrunedConfig.from_dict(values)
-        check_labels([config.id2label[i] for i in range(config.num_labels)])
+        Task(tuple(config.id2label[i] for i in range(config.num_labels)), tuple(config.synsets or ()))
         config.mask()
         return config
     except DataError as error:

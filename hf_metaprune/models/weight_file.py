@@ -80,7 +80,7 @@ def check_tensors(path: Path, expected: Mapping[str, torch.Tensor]) -> dict[str,
     for name, tensor in expected.items():
         shape, dtype = tensors_in_file[name]
         if shape != tuple(tensor.shape):
-            raise FormatError(f"{path}: tensor {name} has shape {shape}, not {tuple(tensor.shape)}")
+            raise FormatError(f"{path}: tensor {name} has shape {str(shape)[:100]}, not {tuple(tensor.shape)}")
         if dtype not in (FLOATS if tensor.is_floating_point() else INTEGERS):
             raise FormatError(f"{path}: tensor {name} has dtype {dtype}")
     return metadata

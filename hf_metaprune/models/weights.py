@@ -16,6 +16,8 @@ from ..files.reading import check_regular, is_present
 
 FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MAX_TENSORS, MAX_DIMENSIONS = 20_000, 64
+TENSOR_ERRORS = (OSError, SafetensorError, RuntimeError, TypeError, ValueError, OverflowError)
+"""What safetensors and torch raise of files that are damaged, or state shapes that no tensor can have."""
 INTEGER_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
 
 
@@ -48,20 +50,23 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
     """
     try:
         check_tensor_count(path)
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
+        return {name: _checked(tensor, f"{path}: tensor {name[:100]}") for name, tensor in load_file(path).items()}
+    except FormatError:
+        raise
+    except TENSOR_ERRORS as error:
         raise unreadable_file_error(path, error) from error
-    state = {}
-    for name, tensor in tensors.items():
-        if tensor.dtype not in FLOAT_DTYPES + INTEGER_DTYPES:
-            raise FormatError(f"{path}: tensor {name[:100]} is of type {tensor.dtype}")
-        if tensor.ndim > MAX_DIMENSIONS:
-            raise FormatError(f"{path}: tensor {name[:100]} has {tensor.ndim} dimensions")
-        dtype = torch.float32 if tensor.dtype in FLOAT_DTYPES else tensor.dtype
-        state[name] = tensor.to(dtype, copy=True)  # a copy, because the loaded tensor may lie in the file
-        if tensor.dtype in FLOAT_DTYPES and not torch.isfinite(state[name]).all():
-            raise FormatError(f"{path}: tensor {name[:100]} has values that are not finite")
-    return state
+
+
+def _checked(tensor: torch.Tensor, place: str) -> torch.Tensor:
+    """Return a copy, because a loaded tensor may lie in the file; one of floating point in float32."""
+    if tensor.dtype not in FLOAT_DTYPES + INTEGER_DTYPES:
+        raise FormatError(f"{place} is of type {tensor.dtype}")
+    if tensor.ndim > MAX_DIMENSIONS:
+        raise FormatError(f"{place} has {tensor.ndim} dimensions")
+    copy = tensor.to(torch.float32 if tensor.dtype in FLOAT_DTYPES else tensor.dtype, copy=True)
+    if tensor.dtype in FLOAT_DTYPES and not torch.isfinite(copy).all():
+        raise FormatError(f"{place} has values that are not finite")
+    return copy
 
 
 def check_fit(architecture: str, **misfits: Collection[str]) -> None:

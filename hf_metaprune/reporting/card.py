@@ -23,6 +23,8 @@ MAX_NUMBER_AS_KEY = 18
 """Most characters of a number that is a key: all such whole numbers have hashes of their own."""
 MAX_NUMBER = 100
 """Most characters of a number: PyYAML takes time in proportion to the square of those of a number to base 60."""
+MAX_DIRECTIVES = 10
+"""Most lines that begin with ``%``: libyaml compares each directive with all others."""
 FRONT_PATTERN = re.compile(r"\A\ufeff?---[ \t]*\r?\n(.*?)\r?\n?^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
 YAML_ERRORS = (
     *(yaml.YAMLError, ValueError, RecursionError, OverflowError),
@@ -233,6 +235,8 @@ def _load_yaml(text: str) -> Any:
     Raises:
         yaml.YAMLError: the text is malformed, has aliases, too many values, or too many levels.
     """
+    if len(re.findall("^%", text, re.MULTILINE)) > MAX_DIRECTIVES:
+        raise yaml.YAMLError(f"more than {MAX_DIRECTIVES} directives")
     depth = 0
     for count, event in enumerate(yaml.parse(text, Loader=_Loader)):
         if isinstance(event, yaml.AliasEvent):

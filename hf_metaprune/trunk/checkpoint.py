@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from pathlib import Path
 
 import torch
@@ -71,8 +72,10 @@ def load_checkpoint(teaching: Teaching, path: Path, digest: str) -> bool:
             key, _, name = full_name.removeprefix(MOMENTUM).partition(".")
             weight = teaching.parameters[name]
             state = teaching.optimizer.state.setdefault(weight, {})
-            state[key] = value if key == "step" else value.to(weight.device).reshape(weight.shape)
+            state[key] = value if key == "step" else value.to(weight).reshape(weight.shape)
         teaching.step_number, teaching.seconds = int(metadata["step"]), float(metadata["seconds"])
+        if not 0 <= teaching.step_number <= teaching.options.steps or not 0 <= teaching.seconds < math.inf:
+            raise ValueError("its number of steps or seconds is none")
     except (KeyError, ValueError, RuntimeError) as error:
         raise FormatError(f"{path} cannot be read: {reason(error)}; {advice}") from error
     return True

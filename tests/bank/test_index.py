@@ -226,6 +226,18 @@ def test_metrics_of_all_rows_are_bounded(own_bank: Bank) -> None:
         read_table(path)
 
 
+def test_lists_in_the_metrics_of_all_rows_are_bounded(own_bank: Bank) -> None:
+    """The same text in each row packs to nothing, and Python takes long to make lists."""
+    path = own_bank.root / "index.parquet"
+    table = pq.read_table(path)
+    values = '{"a":[' + ",".join(["[]"] * 40_000) + "]}"
+    metrics = pa.array([values] * len(table), pa.string())
+    pq.write_table(table.set_column(table.column_names.index("metrics"), table.schema.field("metrics"), metrics), path)
+    assert path.stat().st_size < 20_000
+    with pytest.raises(FormatError, match="lists and objects"):
+        read_table(path)
+
+
 @pytest.mark.parametrize("column", ["id", "size", "masks", "sha256"])
 def test_an_index_with_a_row_that_lacks_a_value_is_not_written_again(own_bank: Bank, column: str) -> None:
     model = next(iter(own_bank)).load_model()

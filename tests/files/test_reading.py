@@ -14,6 +14,7 @@ from hf_metaprune.files.reading import (
     check_no_links,
     check_regular,
     copy_regular,
+    is_regular,
     open_regular,
     read_regular,
     sha256_file,
@@ -178,12 +179,40 @@ def test_a_content_of_the_cache_is_no_link_itself(cached: Path, secret: Path) ->
         open_regular(cached)
 
 
+def test_a_link_of_the_cache_leads_through_no_other(cached: Path, secret: Path) -> None:
+    """The parts ``..`` of a link count from where the links before them lead."""
+    repo = cached.parents[4]
+    other = repo.parent / "other"
+    (other / "x" / "y").mkdir(parents=True)
+    (other / "blobs").mkdir()
+    (other / "blobs" / DIGEST).write_text("secret")
+    (repo / "snapshots" / "through").symlink_to(other / "x" / "y")
+    cached.unlink()
+    cached.symlink_to(f"../../../through/../../blobs/{DIGEST}")
+    assert cached.read_text() == "secret"
+    assert not is_regular(cached)
+    with pytest.raises(FormatError, match="is a symbolic link"):
+        open_regular(cached)
+
+
 def test_the_contents_of_the_cache_lie_in_it(cached: Path, secret: Path, tmp_path: Path) -> None:
     blobs = cached.parents[4] / "blobs"
     blobs.rename(tmp_path / "elsewhere")
     blobs.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(FormatError, match="is a symbolic link"):
         open_regular(cached)
+
+
+def test_no_folder_below_a_root_is_a_link_while_a_file_is_opened(tmp_path: Path) -> None:
+    (tmp_path / "bank" / "real").mkdir(parents=True)
+    (tmp_path / "bank" / "real" / "config.json").write_text("content")
+    (tmp_path / "bank" / "tasks").symlink_to("real")
+    (tmp_path / "link").symlink_to("bank")  # a root may be one
+    assert read_regular(tmp_path / "link" / "real" / "config.json", 100, tmp_path / "link") == b"content"
+    with pytest.raises(FormatError, match="tasks is a link"):
+        read_regular(tmp_path / "bank" / "tasks" / "config.json", 100, tmp_path / "bank")
+    with pytest.raises(FileNotFoundError):
+        read_regular(tmp_path / "bank" / "none" / "config.json", 100, tmp_path / "bank")
 
 
 def test_no_part_of_a_path_below_a_folder_is_a_link(tmp_path: Path, secret: Path) -> None:

@@ -6,8 +6,10 @@ import errno
 import multiprocessing
 import os
 import sys
+import tempfile
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,6 +87,35 @@ def test_what_dead_writers_left_goes_at_once_and_what_living_ones_write_stays(tm
             (second / "own").touch()
         assert sorted(p.name for p in tmp_path.iterdir()) == sorted([first.name, ".tmp-models-dead", "model"])
         (tmp_path / "model" / "own").unlink()
+
+
+def test_a_folder_that_is_cleared_away_before_it_is_locked_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, locks = tempfile.mkdtemp, []
+
+    def make_and_lose(**options: Any) -> str:
+        name = made(**options)
+        if not locks:  # another process holds it to delete it
+            locks.append(storage._lock_folder(Path(name)))
+        return name
+
+    monkeypatch.setattr(storage.tempfile, "mkdtemp", make_and_lose)
+    with new_folder(tmp_path / "model") as work:
+        assert len(list(tmp_path.glob(".tmp-model-*"))) == 2
+        (work / "file").touch()
+    assert (tmp_path / "model" / "file").exists()
+    os.close(locks[0])
+
+
+def test_what_living_writers_write_in_a_folder_is_not_cleared_away(tmp_path: Path) -> None:
+    (tmp_path / ".tmp-trunk-dead").mkdir()
+    (tmp_path / ".tmp-dead.part").touch()
+    (tmp_path / ".tmp-link").symlink_to(tmp_path)
+    file, path = storage._new_locked_file(tmp_path)
+    with new_folder(tmp_path / "trunk") as work, file:
+        storage.clear_all_unfinished(tmp_path)
+        assert sorted(tmp_path.iterdir()) == sorted([work, path])
 
 
 def test_an_unfinished_folder_that_is_a_link_is_not_followed(tmp_path: Path) -> None:

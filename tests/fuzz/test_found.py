@@ -80,6 +80,13 @@ def test_tags_that_are_no_list_of_texts(tags: str, own_tags: list[str]) -> None:
     assert data["tags"][4:] == own_tags
 
 
+def test_many_directives_are_refused() -> None:
+    """libyaml compares each with all others: 1 MB of them took 7 seconds."""
+    with pytest.raises(FormatError, match="directives"):
+        split_card("---\n" + "%TAG !x! a\n" * 1000 + "---\n")
+    assert split_card("---\nprice: |\n  %TAG !x! a\n---\n")[0] == {"price": "%TAG !x! a"}
+
+
 @pytest.mark.slow
 def test_many_empty_lines_are_read_once() -> None:
     assert not is_untouched("\n" * 500_000 + "x")  # once took their number squared: hours
@@ -229,6 +236,14 @@ def test_facts_that_no_index_can_hold(hub: LoopbackHub, corpus: Corpus, changes:
     hub.put_files("eve/odd", files | {"README.md": f"---\n{yaml.safe_dump(data)}---\n{text}".encode()})
     with pytest.raises(MetaPruneError, match="method is not a text"):
         Bank.from_search(corpus.bank, strict=True)
+
+
+@pytest.mark.parametrize("shape", [[0, 2**64 - 1], [0, 2**63 - 1, 2**63 - 1]])
+def test_a_tensor_of_no_values_in_a_shape_that_torch_lacks(tmp_path: Path, shape: list[int]) -> None:
+    header = json.dumps({"t": {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}}).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(FormatError, match="model.safetensors cannot be read"):
+        load_weights(tmp_path / "model.safetensors")
 
 
 def test_a_tensor_of_too_many_dimensions_is_refused(tmp_path: Path) -> None:

@@ -137,6 +137,11 @@ class LoopbackHub:
         blobs = self.commit(repo_id, revision, repo_type).files
         return {path: blob.data for path, blob in sorted(blobs.items()) if path != ".gitattributes"}
 
+    def has_repo(self, repo_id: str, repo_type: str = "model") -> bool:
+        """Whether anybody has made a repository, be it empty."""
+        with self.store.lock:
+            return (repo_type + "s", repo_id) in self.store.repos
+
     # The log
 
     @property

@@ -98,7 +98,7 @@ def first_entry(bank: Bank) -> Path:
 def test_a_bank_with_a_link_is_not_published(hub: LoopbackHub, own_bank: Bank, name: str, replace: Replace) -> None:
     replace(first_entry(own_bank) / name)
     refuse(name, lambda: publish_bank(Bank.open(own_bank.root), "me/bank"), hub)
-    assert ("model", "me/bank") not in hub.store.repos
+    assert not hub.has_repo("me/bank")
     assert any(name in str(problem) for problem in validate_bank(Bank.open(own_bank.root)))
 
 
@@ -119,6 +119,7 @@ def test_what_became_a_link_is_not_published_again(
 def test_a_base_with_a_link_is_not_published(hub: LoopbackHub, own_bank: Bank, name: str, replace: Replace) -> None:
     replace(own_bank.base_folder / name)
     refuse(name, lambda: publish_bank(Bank.open(own_bank.root), "me/bank"), hub)
+    assert not hub.has_repo("me/bank")
     assert any(name in str(problem) for problem in validate_bank(Bank.open(own_bank.root)))
 
 
@@ -162,7 +163,7 @@ def test_a_model_with_a_link_is_not_published(
     result.save_pretrained(tmp_path / "a" / "b" / "model")
     replace(tmp_path / "a" / "b" / "model" / name)
     refuse(name, lambda: load_result(tmp_path / "a" / "b" / "model").push_to_hub("me/pets"), hub)
-    assert ("model", "me/pets") not in hub.store.repos
+    assert not hub.has_repo("me/pets")
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def test_a_link_in_a_trunk_is_not_published(hub: LoopbackHub, own_bank: Bank, ta
     path.symlink_to(own_bank.root / "elsewhere.json")
     with pytest.raises(MetaPruneError, match="is a symbolic link"):
         publish_bank(Bank.open(own_bank.root), "me/bank")
-    assert ("model", "me/bank") not in hub.store.repos
+    assert not hub.has_repo("me/bank")
 
 
 def edit_header(path: Path, change: Callable[[dict], object]) -> None:

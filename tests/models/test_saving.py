@@ -62,7 +62,7 @@ def test_a_loaded_model_does_not_change_with_its_file(model: MetaPrunedForImageC
         ({"ratio": "high"}, "ratio"),
         ({"base_model": {"library": "timm", "architecture": "resnet18", "model_args": [1]}}, "must be an object"),
         ({"base_model": {"library": "timm", "architecture": "resnet18", "model_args": {"act_layer": "x"}}}, "timm"),
-        ({"num_labels": 10**9, "id2label": None}, "shape"),
+        ({"num_labels": 10**9, "id2label": None}, "3 synsets for 2 labels"),
         ({"id2label": ["a", "b"]}, "config.json"),
     ],
 )

@@ -29,6 +29,7 @@ from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import BankError, DataError, FormatError, LockedError, MetaPruneError, OptionError
 from hf_metaprune.training.forward import extract_features, predict_logits
 from hf_metaprune.trunk import Teaching, Trunk
+from hf_metaprune.trunk.checkpoint import load_checkpoint, save_checkpoint
 
 OPTIONS = TrunkOptions(ratios=(0.5, 0.7, 0.9), steps=4, batch_size=8, lr=0.01, precision="fp32")
 CPU = torch.device("cpu")
@@ -178,6 +179,21 @@ def test_a_process_that_was_killed_is_gone_on_with(own_bank: Bank, task_data: Ta
         teach(own_bank, task_data, replace(OPTIONS, lr=0.5))
     trunk = teach(own_bank, task_data)
     assert same(trunk, expected)
+
+
+@pytest.mark.parametrize(("key", "value"), [("step", "-2"), ("step", "99999"), ("seconds", "nan"), ("seconds", "inf")])
+def test_an_altered_checkpoint_is_refused(
+    own_bank: Bank, task_data: TaskData, tmp_path: Path, key: str, value: str
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    teaching, path = Teaching(own_bank.base, task_data.train, OPTIONS, CPU), tmp_path / "checkpoint.safetensors"
+    save_checkpoint(teaching, path, "digest")
+    assert load_checkpoint(teaching, path, "digest")
+    metadata = {"digest": "digest", "step": "0", "seconds": "1.0"} | {key: value}
+    save_file(load_file(path), path, metadata)
+    with pytest.raises(FormatError, match=r"checkpoint.safetensors cannot be read: .* to begin anew"):
+        load_checkpoint(teaching, path, "digest")
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", ""])
