@@ -1,4 +1,4 @@
-"""Hostile data sets and reports for `bench_hostile.py`, which measures what reading or refusing them costs."""
+"""Hostile data sets, reports and banks for `bench_hostile.py`, which measures what reading or refusing them costs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, PngImagePlugin
 
+from hf_metaprune.bank.bank import Bank
+from hf_metaprune.bank.factory import copy_subset
+from hf_metaprune.bank.validation import validate_bank
 from hf_metaprune.data.loading import read_task_data
 from hf_metaprune.data.preprocessing import Preprocessing
 from hf_metaprune.drawing.style import drawn_png
+from hf_metaprune.files.shipped import shipped_path
 from hf_metaprune.reporting.report import SHOWN_OPTIONS
 from hf_metaprune.reporting.report_files import load_report, report_drawings
 
@@ -311,3 +315,22 @@ report_case("accuracy per class", accuracy_per_class={f"class {i}": 0.5 for i in
 report_case("skipped images", skipped_images=["x"] * 900_000)
 report_case("unknown fields", **{f"f{i}": i for i in range(250_000)})
 report_case("a number of many digits", seed=10**4000)
+
+
+# --- banks ------------------------------------------------------------------------------------------------------------
+
+
+def copy_bank(folder: Path) -> Path:
+    """Copy two entries of the demo bank; return the folder."""
+    bank = Bank.open(shipped_path("demo-bank"))
+    return copy_subset(bank, folder / "bank", list(bank.entries)[:2]).root
+
+
+def change_json(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def read_bank(root: Path) -> None:
+    bank = Bank.open(root, strict=False)
+    len(bank)
+    validate_bank(bank, list(bank.entries)[:1000])

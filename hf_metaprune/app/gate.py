@@ -29,6 +29,8 @@ MAX_HEADERS, MAX_HEADER_BYTES = 20, 10_000
 """Most headers of a file in an upload, and most bytes of each."""
 MAX_EVENTS, EVENT_SECONDS = 60, 10.0
 """Most events of one visitor in so many seconds."""
+MAX_SESSION = 100
+"""Most characters in the name of a session; Gradio's have 11."""
 log = logging.getLogger(__name__)
 
 
@@ -85,7 +87,9 @@ class Gate:
             event = json.loads(body)
         except (ValueError, RecursionError) as error:
             raise RefusedError(400, "this is no event") from error
-        session = str(event.get("session_hash"))[:100] if isinstance(event, dict) else ""
+        session = str(event.get("session_hash")) if isinstance(event, dict) else ""
+        if len(session) > MAX_SESSION:  # names of sessions are kept, those of visitors who have left, too
+            raise RefusedError(400, "this is no session")
         now = time.monotonic()
         while self._events and now - self._events[0][0] > EVENT_SECONDS:
             _, former = self._events.popleft()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..data.encoded import MAX_PIXELS
+
 
 @dataclass(frozen=True)
 class UploadLimits:
@@ -19,7 +21,7 @@ class UploadLimits:
     """Bytes per file."""
     total_bytes: int = 500_000_000
     """Bytes of all files together, after unpacking."""
-    pixels: int = 60_000_000
+    pixels: int = MAX_PIXELS
     """Pixels per photo."""
     members: int = 5000
     """Files per zip."""

@@ -140,7 +140,7 @@ class PhotosSection:
         file_fields = self._file_fields
         for field in file_fields:
             field.change(self._track_pending_photos, file_fields, None, queue=False, **PRIVATE)
-        upload = waiting | {"concurrency_limit": MAX_UPLOADS}
+        upload = waiting | {"concurrency_limit": MAX_UPLOADS, "concurrency_id": "uploads"}
         photo_fields = [self.label, *file_fields]
         adding = self.add.click(self._add, photo_fields, [*outputs, *photo_fields], **upload)
         adding.then(None, js=FOCUS_CLASS_NAME)

@@ -7,6 +7,7 @@ reads or chooses photos needs neither. So the modules of the page import them in
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -47,12 +48,12 @@ Update = dict[Any, Any]
 def clamp_slider(slider: gr.Slider) -> gr.Slider:
     """Make a slider's number field take the nearest number of its range, and return the slider.
 
-    Visitors may also type a number. An empty field means the slider's first value.
+    Visitors may also type a number. An empty field, or what is no number, means the slider's first value.
     """
     low, high, default = slider.minimum, slider.maximum, slider.value
 
     def preprocess(payload: float | None) -> float:
-        return min(max(default if payload is None else payload, low), high)
+        return default if payload is None or math.isnan(payload) else min(max(payload, low), high)
 
     slider.preprocess = preprocess  # type: ignore[method-assign]
     return slider

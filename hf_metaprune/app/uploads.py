@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from ..data.decoding import open_image
+from ..data.encoded import CostlyImageError, opened_image
 from ..data.images import ImageSet
 from ..data.loading import hold_back
 from ..data.photos import NO_CLASS
@@ -296,16 +297,16 @@ def read_photo(data: bytes, limits: UploadLimits, min_side: int = 0) -> Image.Im
     Raises:
         DataError: the file is not a photo in a common format, is too large, or is damaged.
     """
-    Image.init()
-    formats = [name for name in FORMATS if name in Image.OPEN]  # older Pillows lack AVIF
     try:
-        with Image.open(io.BytesIO(data), formats=formats) as image:
+        with opened_image(io.BytesIO(data), FORMATS) as image:
             if image.width * image.height > limits.pixels:
                 size = f"{image.width} x {image.height}"
                 raise DataError(f"{size} pixels; the limit is {limits.pixels // 1_000_000} million pixels")
             return open_image(image, min_side)
     except DataError:
         raise
+    except CostlyImageError as error:
+        raise DataError(str(error)) from error
     except Image.UnidentifiedImageError as error:
         raise DataError("not a photo in a common format, such as JPEG or PNG") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:

@@ -12,15 +12,12 @@ import numpy as np
 import torch
 from PIL import ExifTags, Image
 
+from .encoded import MAX_PIXELS, MAX_WHOLE_PIXELS, opened_image
+
 MAX_ASPECT = 50  # resizing the shorter side of anything longer would ask for too much memory
-MAX_PIXELS, LARGE_PIXELS = 50_000_000, 16_000_000
-"""Most pixels of an image, and those from which on it is decoded in strips."""
+LARGE_PIXELS, STRIPS_FROM = 16_000_000, 4_000_000
+"""Pixels from which on an image is decoded alone, and from which on it is converted and reduced in strips."""
 STRIP_PIXELS = 2_000_000
-FORMATS = (
-    *("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "AVIF", "HEIF", "TIFF", "JPEG2000", "PPM", "TGA", "ICO"),
-    *("PCX", "SGI", "QOI"),
-)
-"""Formats that are decoded, as Pillow calls them; others may start programs, such as the interpreter of EPS."""
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -33,17 +30,11 @@ TURNS = {
 """What makes an image upright, by the orientation in its EXIF data."""
 
 
-def readable_formats() -> list[str]:
-    """Return those of `FORMATS` that this Pillow can decode."""
-    Image.init()
-    return [name for name in FORMATS if name in Image.OPEN]
-
-
 class LargeImageError(ValueError):
-    """An image has more pixels than the caller wants at a time."""
+    """An image takes more memory than the caller wants to take at a time."""
 
 
-def open_image(value: Any, min_side: int = 0, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_image(value: Any, min_side: int = 0, *, accept_large: bool = True) -> Image.Image:
     """Return an upright RGB image.
 
     An image whose EXIF data is damaged is not turned.
@@ -51,12 +42,12 @@ def open_image(value: Any, min_side: int = 0, max_pixels: int = MAX_PIXELS) -> I
     Args:
         value: a path, encoded bytes, a PIL image, or an array or tensor of shape HWC, CHW or HW. Floats lie in [0, 1].
             Integers lie in [0, 255], or are 16 bits wide and use their full range.
-        min_side: shortest side that the caller needs, in pixels. A JPEG, or an image of more than `LARGE_PIXELS`, may
-            be decoded at reduced size, but never below twice this.
-        max_pixels: most pixels of an encoded image.
+        min_side: shortest side that the caller needs, in pixels. A JPEG, or an image of more than `STRIPS_FROM` pixels,
+            may be decoded at reduced size, but never below twice this.
+        accept_large: whether to decode an image that takes much memory.
 
     Raises:
-        LargeImageError: it has more than `max_pixels`, but not more than `MAX_PIXELS`.
+        LargeImageError: it takes much memory, and is not accepted.
         OSError, ValueError, TypeError: the image cannot be read, or has more than `MAX_PIXELS` pixels.
     """
     if isinstance(value, dict) and ("bytes" in value or "path" in value):
@@ -72,17 +63,16 @@ def open_image(value: Any, min_side: int = 0, max_pixels: int = MAX_PIXELS) -> I
     if isinstance(value, (str, Path)) and not stat.S_ISREG(Path(value).stat().st_mode):  # a pipe would never end
         raise ValueError("no regular file")
     try:
-        with Image.open(value, formats=readable_formats()) as image:
-            return _decode(image, min_side, max_pixels)
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context(open(value, "rb")) if isinstance(value, (str, Path)) else value
+            return _decode(stack.enter_context(opened_image(file)), min_side, accept_large)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"more than {MAX_PIXELS // 1_000_000} million pixels") from error
 
 
-def _decode(image: Image.Image, min_side: int, max_pixels: int) -> Image.Image:
-    n_pixels = image.width * image.height
-    if n_pixels > MAX_PIXELS:
-        raise ValueError(f"{image.width} x {image.height} pixels: at most {MAX_PIXELS // 1_000_000} million are read")
-    if n_pixels > max_pixels:
+def _decode(image: Image.Image, min_side: int, accept_large: bool) -> Image.Image:
+    n_copies = 4 if image.format in MAX_WHOLE_PIXELS else 1
+    if not accept_large and n_copies * image.width * image.height > LARGE_PIXELS:
         raise LargeImageError(f"{image.width} x {image.height} pixels")
     return _upright_rgb(image, min_side)
 
@@ -97,7 +87,7 @@ def _upright_rgb(image: Image.Image, min_side: int) -> Image.Image:
     with contextlib.suppress(Exception):  # whatever PIL raises on odd EXIF bytes
         turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     extrema = _check_extrema(image) if _is_numeric(image) else None
-    factor = min(image.size) // (2 * min_side) if min_side and image.width * image.height > LARGE_PIXELS else 1
+    factor = min(image.size) // (2 * min_side) if min_side and image.width * image.height > STRIPS_FROM else 1
     rgb = _as_rgb(image, extrema) if factor < 2 else _reduced_rgb(image, extrema, factor)
     rgb.info = {}  # it may hold long texts
     return rgb if turn is None else rgb.transpose(turn)

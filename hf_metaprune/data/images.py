@@ -16,7 +16,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from ..errors import DataError, printable
-from .decoding import LARGE_PIXELS, MAX_PIXELS, LargeImageError, open_image
+from .decoding import LargeImageError, open_image
 from .limits import MAX_CORRUPT_SHARE, MAX_UNREADABLE
 from .preprocessing import Preprocessing
 
@@ -141,9 +141,9 @@ def decode_images(
     skipped_images = list(unreadable)
     side = max(height, width)
 
-    def load(i: int, max_pixels: int = LARGE_PIXELS) -> Image.Image | str | None:
+    def load(i: int, accept_large: bool = False) -> Image.Image | str | None:
         try:
-            return open_image(fetch(i), side, max_pixels)
+            return open_image(fetch(i), side, accept_large=accept_large)
         except MemoryError:
             raise
         except LargeImageError:
@@ -156,7 +156,7 @@ def decode_images(
             rows = range(start, min(n, start + DECODE_CHUNK))
             # large images one by one in this thread: each thread of a pool would keep the memory of its largest image
             loaded = zip(rows, pool.map(load, rows), strict=True)
-            loaded_rows = [load(i, MAX_PIXELS) if item is None else item for i, item in loaded]
+            loaded_rows = [load(i, accept_large=True) if item is None else item for i, item in loaded]
             failures = {i: item for i, item in zip(rows, loaded_rows, strict=True) if isinstance(item, str)}
             is_readable[list(failures)] = False
             skipped_images += failures.values()

@@ -16,6 +16,8 @@ TOKEN_KINDS = "hf|api|oidc"
 """What tokens of the Hub begin with."""
 TOKEN = rf"(?:{TOKEN_KINDS})_\w{{16}}"
 """The pattern of what may be a token of the Hub."""
+NO_NAME = re.compile(r"[?=:~]")
+"""What is in addresses and settings, and in no name of a data set."""
 
 
 def is_repo_id(text: str) -> bool:
@@ -57,3 +59,9 @@ def public_name(source: str) -> str:
     if re.search(TOKEN, source):
         return ""
     return source if is_repo_id(source) else re.split(r"[\\/]", source.rstrip("\\/"))[-1]
+
+
+def public_source(source: str) -> str:
+    """Return the name of a data set as `public_name` does; that of an address or a setting is empty."""
+    name = public_name(source)
+    return "" if NO_NAME.search(name) else name

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from ..data.preprocessing import Preprocessing
 from ..errors import FormatError, reason
 from ..files.layout import PREPROCESSOR, SCORES
-from ..files.names import TOKEN, is_repo_id, public_name
+from ..files.names import TOKEN, is_repo_id, public_source
 from ..files.storage import read_json
 from .architectures.lookup import find_architecture
 from .configuration import CONFIG_KEYS, MetaPrunedConfig
@@ -54,8 +54,6 @@ SIZE_KEYS = frozenset({"height", "width", "shortest_edge", "longest_edge"})
 """Keys of an image's size in a ``preprocessor_config.json``."""
 WORD = re.compile(rf"(?!.*{TOKEN})[\w.+-]{{0,100}}")
 """A value that is one word: no path, no address, no sentence, and no token of the Hub."""
-NO_NAME = re.compile(r"[?=:~]")
-"""What is in addresses and settings, and in no name of a data set."""
 HEADER_KEYS = frozenset({"format", "format_version", "base_model_sha256", "masks_digest", "labels"})
 """Keys of the metadata in the header of our files of tensors; other checks compare the values."""
 SCORE_KEYS = HEADER_KEYS - {"masks_digest", "labels"}
@@ -175,8 +173,7 @@ def _public_config(values: Mapping[str, Any]) -> dict[str, Any]:
         config, dataset = MetaPrunedConfig.from_dict(dict(values)), values.get("dataset")
         known_parts: dict[str, Any] = {"base_model": public_base(values.get("base_model"))}
         known_parts["preprocessing"] = _pick(values.get("preprocessing"), IMAGE_KEYS)
-        name = public_name(dataset) if isinstance(dataset, str) else ""
-        known_parts["dataset"] = None if NO_NAME.search(name) else name or None
+        known_parts["dataset"] = public_source(dataset) or None if isinstance(dataset, str) else None
         id2label = values.get("id2label")
         if isinstance(id2label, dict):
             known_parts["label2id"] = {str(label): number for number, label in config.id2label.items()}

@@ -9,7 +9,7 @@ import torch
 
 from ..data.preprocessing import Preprocessing
 from ..data.task import Task
-from ..errors import BaseMismatchError, DataError, FormatError, OptionError, reason
+from ..errors import ArchitectureError, BaseMismatchError, DataError, FormatError, OptionError, reason
 from ..files.layout import BANK_FILE, CONFIG, SCORES, WEIGHTS
 from ..files.reading import is_present
 from ..files.storage import read_json
@@ -101,7 +101,9 @@ def load_config(folder: Path) -> MetaPrunedConfig:
         raise FormatError(f"{folder / CONFIG}: {error}") from error
     except FormatError as error:
         raise type(error)(f"{folder / CONFIG}: {error}") from error
-    except (TypeError, ValueError, AttributeError, LookupError) as error:
+    except LookupError as error:
+        raise FormatError(f"{folder / CONFIG}: a class has no label ({reason(error)})") from error
+    except (TypeError, ValueError, AttributeError) as error:
         raise FormatError(f"{folder / CONFIG}: {reason(error)}") from error
 
 
@@ -124,8 +126,12 @@ def load_model(folder: Path, expected: str | None = None) -> MetaPrunedForImageC
     base_sha256 = (config.base_model or {}).get("sha256")
     if expected is not None and base_sha256 != expected:
         raise BaseMismatchError(f"{folder} belongs to base {str(base_sha256)[:12]}..., not to {expected[:12]}...")
-    with torch.device("meta"):
-        model = MetaPrunedForImageClassification(config)
+    try:
+        Preprocessing.from_config(config.preprocessing or {})
+        with torch.device("meta"):
+            model = MetaPrunedForImageClassification(config)
+    except (FormatError, ArchitectureError) as error:
+        raise type(error)(f"{folder / CONFIG}: {error}") from error
     check_header(folder, config, model)
     state = load_weights(folder / WEIGHTS)
     model.load_state_dict(state, assign=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..config import AdaptOptions, TrainingOptions
 from ..errors import printable
-from ..files.names import TOKEN, is_repo_id, public_name
+from ..files.names import TOKEN, is_repo_id, public_name, public_source
 from ..text import escape_markdown, quantity
 
 USAGE = [
@@ -348,7 +348,7 @@ class AdaptReport:
         values |= known_options | {"versions": versions, "accuracy_per_class": shares}
         values = without_paths(values) | {"bank": _public_place(bank), "neighbors": neighbors}
         values["accuracy_per_class"] = shares
-        source = public_name(self.source) or "unnamed images"
+        source = public_source(self.source) or "unnamed images"
         return replace(self, **values | {"notes": notes, "skipped_images": [], "source": source})
 
 
@@ -361,7 +361,7 @@ def _public_place(facts: dict[str, Any]) -> dict[str, Any]:
 
 def _public_neighbor(facts: dict[str, Any], mask_bytes: int) -> dict[str, Any]:
     neighbor = _public_place({key: value for key, value in facts.items() if key in NEIGHBOR_KEYS - {"labels", "masks"}})
-    if isinstance(path := facts.get("path"), str) and ENTRY_PATH_PATTERN.fullmatch(path):
+    if isinstance(path := facts.get("path"), str) and ENTRY_PATH_PATTERN.fullmatch(path) and public_name(path):
         neighbor["path"] = path
     with suppress(TypeError, ValueError):
         if len(base64.b64decode(facts.get("masks", ""), validate=True)) == mask_bytes:

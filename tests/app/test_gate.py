@@ -79,6 +79,12 @@ def test_an_event_is_small(served: Served) -> None:
     assert answer(served, "queue/join", b"[" * 100_000)[0] == 400
 
 
+def test_the_name_of_a_session_is_short(served: Served) -> None:
+    """Names are kept of visitors who have left, too."""
+    assert send_event(served, [], "x" * 101) == (400, "this is no session")
+    assert send_event(served, [], "x" * 100)[0] != 400
+
+
 def test_no_event_goes_past_the_queue(served: Served) -> None:
     """Gradio answers those at once that have no queue, and else says that there is one."""
     answers = []

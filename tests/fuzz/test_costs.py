@@ -26,6 +26,12 @@ READ = frozenset(
         "data set: 40 files with names that fit each other as patterns",
         "data set: 10,000,000 rows in a file of another suffix",
         "data set: saved, a license of as many lists as may be",
+        "data set: a JPEG of 100 scans",
+        "data set: a TIFF of 20,000 tiles",
+        "data set: a WebP of 16 million pixels",
+        "data set: an AVIF of 25 million pixels",
+        "data set: a progressive JPEG of 49 million pixels",
+        "data set: a GIF of 49 million pixels",
     }
     | {"bank.json: unknown keys"}
     | {"index: metrics of 60 MB", "index: 18,500 rows that are sound"}

@@ -120,10 +120,22 @@ def test_no_token_in_a_name_is_published(hub: LoopbackHub, own_bank: Bank, resul
     versions = dict(result.report.versions)
     result.report.versions = versions | {token: "1.0", "a:b": "1.0"}
     result.report.source = token
-    result.report.bank = {"name": token}
+    result.report.bank = {"name": token, "repo_id": f"me/{token}"}
+    for facts in result.report.neighbors:
+        facts |= {"repo_id": f"me/{token}", "path": f"tasks/{token}"}
+    base = result.model.config.base_model
+    result.model.config.base_model = base | {"repo_id": f"me/{token}"}
     result.push_to_hub("me/pets")
     assert token not in everything(hub, "me/pets")
     assert json.loads(hub.read_files("me/pets")["report.json"])["versions"] == versions
+
+
+@pytest.mark.parametrize("source", ["~x=secret", "a: secret", "https://x.org/?key=secret"])
+def test_a_source_that_is_no_name_is_not_published(hub: LoopbackHub, result: AdaptResult, source: str) -> None:
+    result.report.source = result.model.config.dataset = source
+    result.push_to_hub("me/pets")
+    assert "secret" not in everything(hub, "me/pets")
+    assert json.loads(hub.read_files("me/pets")["report.json"])["source"] == "unnamed images"
 
 
 def test_labels_of_a_base_are_published(hub: LoopbackHub, own_bank: Bank) -> None:

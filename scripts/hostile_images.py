@@ -1,0 +1,101 @@
+"""Small images that would cost much to decode."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from scripts.hostile_files import data_case, png
+
+FULL = 4_900_000
+"""Bytes of an image, with which the data set stays below 5 MB."""
+
+
+def image_case(name: str, suffix: str, make: Callable[[], bytes]) -> None:
+    """Add a data set of class folders with one such image among seven small ones."""
+
+    @data_case(name)
+    def _(folder: Path) -> None:
+        for i in range(8):
+            path = folder / "ab"[i % 2] / f"{i}.{suffix if i == 0 else 'png'}"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(make() if i == 0 else png(8 + i))
+
+
+def encode(kind: str, size: tuple[int, int] = (16, 16), mode: str = "RGB", **options: Any) -> bytes:
+    file = io.BytesIO()
+    Image.new(mode, size).save(file, kind, **options)
+    return file.getvalue()
+
+
+def gif(part: bytes, begin: bytes = b"", end: bytes = b"") -> bytes:
+    """A GIF with a part repeated before its picture."""
+    content = encode("GIF")
+    place = content.index(b",")  # the table of colors is black
+    return content[:place] + begin + part * (FULL // len(part)) + end + content[place:]
+
+
+def segment(kind: int, body: bytes) -> bytes:
+    return bytes([0xFF, kind]) + struct.pack(">H", len(body) + 2) + body
+
+
+def scans(side: int, count: int) -> bytes:
+    """A progressive JPEG of so many scans, each of which goes over all of its pixels in a few bytes."""
+    content = b"\xff\xd8" + segment(0xDB, b"\0" + bytes([1] * 64))
+    content += segment(0xC2, struct.pack(">BHHB", 8, side, side, 1) + b"\1\x11\0")
+    content += segment(0xC4, b"\x10" + bytes([1] + [0] * 15) + b"\xe0")  # one code: many blocks of nothing
+    blocks, bits = (-(-side // 8)) ** 2, ""
+    while blocks > 0:
+        run = min(blocks, 32767)
+        bits += "0" + (format(run - 16384, "014b") if run >= 16384 else "1" * 14)
+        blocks -= run
+    bits += "1" * (-len(bits) % 8)
+    data = bytes(int(bits[i : i + 8], 2) for i in range(0, len(bits), 8)).replace(b"\xff", b"\xff\0")
+    scan = segment(0xDA, b"\1\1\0\1\x3f\0") + data
+    return content + scan * min(count, FULL // len(scan)) + b"\xff\xd9"
+
+
+def tiles(count: int) -> bytes:
+    """A TIFF of one row of tiles, each of one pixel."""
+    entries = [
+        (256, 4, 1, 1000), (257, 4, 1, count // 1000), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (277, 3, 1, 1),
+        (322, 3, 1, 1), (323, 3, 1, 1), (324, 4, count, 200), (325, 4, count, 200 + 4 * count),
+    ]  # fmt: skip
+    content = b"II*\0" + struct.pack("<IH", 8, len(entries))
+    content += b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
+    return content.ljust(200, b"\0") + struct.pack("<I", 8) * count + struct.pack("<I", 1) * count
+
+
+def inside_icon(side: int) -> bytes:
+    """An icon of 256 x 256 pixels that has a picture of others inside."""
+    picture = encode("PNG", (side, side), "L")
+    return struct.pack("<HHHBBBBHHII", 0, 1, 1, 0, 0, 0, 0, 1, 32, len(picture), 22) + picture
+
+
+image_case("a GIF of comments", "gif", lambda: gif(b"!\xfe\1x\0"))
+image_case("a GIF with a comment of small blocks", "gif", lambda: gif(b"\1x", b"!\xfe", b"\0"))
+image_case("a PPM of comments", "ppm", lambda: b"P3\n16 16\n255\n" + b"#\n" * (FULL // 2) + b"1 " * 768)
+image_case("a PGM of 254 levels", "pgm", lambda: b"P5\n2200 2200\n254\n" + b"\1" * 2200**2)
+image_case("a QOI of single pixels", "qoi", lambda: (
+    b"qoif" + struct.pack(">II", 2200, 2200) + b"\3\0" + b"\x6a" * 2200**2 + bytes(7) + b"\1"
+))  # fmt: skip
+image_case("a JPEG of 100 scans", "jpg", lambda: scans(7000, 100))
+image_case("a JPEG of 1,000 scans", "jpg", lambda: scans(7000, 1000))
+image_case("a JPEG of 100,000 scans", "jpg", lambda: scans(3000, 100_000))
+image_case("a JPEG of empty parts", "jpg", lambda: (
+    (jpeg := encode("JPEG"))[:2] + b"\xff\xe5\0\2" * (FULL // 4) + jpeg[2:]
+))  # fmt: skip
+image_case("a TIFF of 600,000 tiles", "tif", lambda: tiles(600_000))
+image_case("a TIFF of 20,000 tiles", "tif", lambda: tiles(20_000))
+image_case("a JPEG 2000 of 4 million pixels", "jp2", lambda: encode("JPEG2000", (2000, 2000)))
+image_case("an icon with 169 million pixels inside", "ico", lambda: inside_icon(13_000))
+image_case("a WebP of 49 million pixels", "webp", lambda: encode("WEBP", (7000, 7000), lossless=True))
+image_case("a WebP of 16 million pixels", "webp", lambda: encode("WEBP", (4000, 4000), lossless=True))
+image_case("an AVIF of 25 million pixels", "avif", lambda: encode("AVIF", (5000, 5000)))
+image_case("a progressive JPEG of 49 million pixels", "jpg", lambda: encode("JPEG", (7000, 7000), progressive=True))
+image_case("a GIF of 49 million pixels", "gif", lambda: encode("GIF", (7000, 7000), "L"))
