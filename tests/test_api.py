@@ -55,7 +55,7 @@ INTERNAL = {
     "AdaptReport": {"training_data", "skipped_summary", "learning_curves", "public_copy", "with_baseline"},
     "SearchOptions": {"first_owners"},
     "Bank": {"from_base"},
-    "Entry": {"owner", "reference", "open_weights", "row", "from_row"},
+    "Entry": {"owner", "root", "reference", "check_config", "open_weights", "row", "from_row"},
     "BaseModel": {"layers_with", "copy_files"},
     "MetaPrunedForImageClassification": {"from_pretrained", "place_outputs", "freeze_stem"},
     "Mask": {"with_whole_layers", "positions_in"},

@@ -31,7 +31,7 @@ def test_builds_do_not_repeat_finished_tasks(own_bank: Bank, task_data: TaskData
     assert [e.labels for e in again] == [("truck", "daisy")]
     assert len(own_bank) == 7
     own_bank.update_index({entries[0].id: None})  # a builder that died before it wrote the index
-    (own_bank.root / ".tmp-abc").write_bytes(b"half of an index")
+    (own_bank.root / ".tmp-abc.part").write_bytes(b"half of an index")
     assert list(build_bank(own_bank, task_data, tasks, method="random", options=options)) == []
     entry = Bank.open(own_bank.root)[entries[0].id]
     assert entry.sketch is not None
