@@ -129,8 +129,9 @@ class AdaptResult:
         results = []
         pixels_per_image = math.prod(self.preprocessing.input_size[1:]) / self.preprocessing.crop_pct**2
         size = max(1, min(PREDICT_BATCH, int(PREDICT_PIXELS / pixels_per_image)))
+        side = max(self.preprocessing.input_size[1:])
         for start in range(0, len(items), size):
-            batch = [_open_or_explain(item, strict) for item in items[start : start + size]]
+            batch = [_open_or_explain(item, side, strict) for item in items[start : start + size]]
             predictions = iter(self._classify([image for image in batch if not isinstance(image, str)]))
             results += [{"error": image} if isinstance(image, str) else next(predictions) for image in batch]
         return results
@@ -209,10 +210,10 @@ class AdaptResult:
         return publish_model(self, repo_id, **options).url
 
 
-def _open_or_explain(item: Any, strict: bool) -> Any:
-    """Return the image; or, unless `strict` is set, a text that says why it cannot be read."""
+def _open_or_explain(item: Any, min_side: int, strict: bool) -> Any:
+    """Return the image, reduced if it is large; or, unless `strict` is set, a text that says why it cannot be read."""
     try:
-        return open_image(item)
+        return open_image(item, min_side)
     except MemoryError:
         raise
     except Exception as error:  # decoders raise anything

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,35 @@ def tiles(count: int) -> bytes:
     return content.ljust(200, b"\0") + struct.pack("<I", 8) * count + struct.pack("<I", 1) * count
 
 
+def exif(tags: int) -> bytes:
+    """EXIF data whose tags all have the whole of it for their value."""
+    entries = b"".join(struct.pack("<HHII", 1000 + i, 7, FULL - 9, 8) for i in range(tags))
+    return (b"II*\0" + struct.pack("<IH", 8, tags) + entries).ljust(FULL, b"\0")
+
+
+def with_exif(data: bytes) -> bytes:
+    content = encode("PNG")
+    chunk = b"eXIf" + data
+    return content[:33] + struct.pack(">I", len(data)) + chunk + struct.pack(">I", zlib.crc32(chunk)) + content[33:]
+
+
+def hidden_scans(rounds: int) -> bytes:
+    """A JPEG with markers that decoders skip, and whose next bytes would be a length, before many scans."""
+    content = scans(3000, 1)
+    scan = content[content.index(b"\xff\xda") : -2]
+    restart = segment(0xDD, struct.pack(">H", 1))
+    hidden = b"\xff\x02\xff\xff" + scan * (65_000 // len(scan))
+    return content[:-2] + restart + (scan + hidden) * rounds + content[-2:]
+
+
+def large_tile(side: int) -> bytes:
+    """A TIFF of 300 x 300 pixels in one tile that is much larger."""
+    data = zlib.compress(bytes(side * side), 9)
+    values = {256: 300, 257: 300, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side, 324: 200, 325: len(data)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in values.items())
+    return (b"II*\0" + struct.pack("<IH", 8, len(values)) + entries).ljust(200, b"\0") + data
+
+
 def inside_icon(side: int) -> bytes:
     """An icon of 256 x 256 pixels that has a picture of others inside."""
     picture = encode("PNG", (side, side), "L")
@@ -79,7 +109,7 @@ def inside_icon(side: int) -> bytes:
 
 image_case("a GIF of comments", "gif", lambda: gif(b"!\xfe\1x\0"))
 image_case("a GIF with a comment of small blocks", "gif", lambda: gif(b"\1x", b"!\xfe", b"\0"))
-image_case("a PPM of comments", "ppm", lambda: b"P3\n16 16\n255\n" + b"#\n" * (FULL // 2) + b"1 " * 768)
+image_case("a PPM of comments", "ppm", lambda: b"P6\n" + b"#\n" * (FULL // 2) + b"16 16\n255\n" + bytes(768))
 image_case("a PGM of 254 levels", "pgm", lambda: b"P5\n2200 2200\n254\n" + b"\1" * 2200**2)
 image_case("a QOI of single pixels", "qoi", lambda: (
     b"qoif" + struct.pack(">II", 2200, 2200) + b"\3\0" + b"\x6a" * 2200**2 + bytes(7) + b"\1"
@@ -99,3 +129,10 @@ image_case("a WebP of 16 million pixels", "webp", lambda: encode("WEBP", (4000, 
 image_case("an AVIF of 25 million pixels", "avif", lambda: encode("AVIF", (5000, 5000)))
 image_case("a progressive JPEG of 49 million pixels", "jpg", lambda: encode("JPEG", (7000, 7000), progressive=True))
 image_case("a GIF of 49 million pixels", "gif", lambda: encode("GIF", (7000, 7000), "L"))
+image_case("a PNG of overlapping EXIF data", "png", lambda: with_exif(exif(1000)))
+image_case("a TIFF of overlapping tags", "tif", lambda: exif(1000))
+image_case("a JPEG of hidden scans", "jpg", lambda: hidden_scans(40))
+image_case("a TIFF with a tile of 400 million pixels", "tif", lambda: large_tile(20_000))
+image_case("a BMP of runs", "bmp", lambda: encode("BMP", (7000, 7000), "L")[:30] + b"\1" + bytes(9000))
+image_case("a thin PNG of 40 million pixels", "png", lambda: encode("PNG", (44_700, 894), "I;16"))
+image_case("a thin PNG of 16 million pixels", "png", lambda: encode("PNG", (28_000, 560), "I;16"))

@@ -117,7 +117,7 @@ class ResultSection:
         if visitor.result is None:
             return views.message(MODEL_GONE, "alert")
         try:
-            photo = read_photo_file(path, self.shared.limits)
+            photo = read_photo_file(path, self.shared.limits, max(visitor.result.preprocessing.input_size[1:]))
         except DataError as error:
             return views.message(f"The photo cannot be used: {error}.", "alert")
         return views.answer(visitor.result.predict(photo)[0]["probabilities"])

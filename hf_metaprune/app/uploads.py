@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import math
 import time
 import unicodedata
@@ -16,10 +15,10 @@ import torch
 from PIL import Image
 
 from ..data.decoding import open_image
-from ..data.encoded import CostlyImageError, opened_image
 from ..data.images import ImageSet
 from ..data.loading import hold_back
 from ..data.photos import NO_CLASS
+from ..data.picture_parts import CostlyImageError
 from ..data.preprocessing import Preprocessing
 from ..data.task import Task, TaskData
 from ..errors import DataError, printable, reason
@@ -30,11 +29,8 @@ from .zips import list_members, read_member
 if TYPE_CHECKING:
     from ..data.hub_samples import SampleRequest
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")
-"""Formats that cameras, phones and screens write.
-
-Decoders of other formats are slow, start programs, or are rarely checked for security.
-"""
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+"""Formats that cameras, phones and screens write, of those that `data.encoded` decodes."""
 FILLERS = "\u115f\u1160\u3164\uffa0"
 """Letters that look like spaces."""
 MAX_SHOWN_REFUSALS = 20
@@ -298,30 +294,24 @@ def read_photo(data: bytes, limits: UploadLimits, min_side: int = 0) -> Image.Im
         DataError: the file is not a photo in a common format, is too large, or is damaged.
     """
     try:
-        with opened_image(io.BytesIO(data), FORMATS) as image:
-            if image.width * image.height > limits.pixels:
-                size = f"{image.width} x {image.height}"
-                raise DataError(f"{size} pixels; the limit is {limits.pixels // 1_000_000} million pixels")
-            return open_image(image, min_side)
-    except DataError:
-        raise
+        return open_image(data, min_side, formats=FORMATS, max_pixels=limits.pixels)
     except CostlyImageError as error:
         raise DataError(str(error)) from error
     except Image.UnidentifiedImageError as error:
         raise DataError("not a photo in a common format, such as JPEG or PNG") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
-        raise DataError(f"too large; the limit is {limits.pixels // 1_000_000} million pixels") from error
+    except MemoryError as error:
+        raise DataError("too large") from error
     except Exception as error:  # a decoder may raise any exception
         raise DataError(f"damaged ({reason(error)})") from error
 
 
-def read_photo_file(path: str | Path, limits: UploadLimits) -> Image.Image:
+def read_photo_file(path: str | Path, limits: UploadLimits, min_side: int = 0) -> Image.Image:
     """Return the pixels of a file that was sent, as `read_photo` does.
 
     Raises:
         DataError: the reasons of `read_photo`, or the file is deleted.
     """
-    return read_photo(_read_bytes(path, limits), limits)
+    return read_photo(_read_bytes(path, limits), limits, min_side)
 
 
 def _read_bytes(file: str | Path | bytes, limits: UploadLimits) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,18 @@ import numpy as np
 import torch
 from PIL import ExifTags, Image
 
-from .encoded import MAX_PIXELS, MAX_WHOLE_PIXELS, opened_image
+from .encoded import FORMATS, MAX_PIXELS, opened_image
 
 MAX_ASPECT = 50  # resizing the shorter side of anything longer would ask for too much memory
+MAX_REDUCED_PIXELS = 16_000_000
+"""Most pixels of an image after its reduction, if it is reduced at all."""
 LARGE_PIXELS, STRIPS_FROM = 16_000_000, 4_000_000
 """Pixels from which on an image is decoded alone, and from which on it is converted and reduced in strips."""
 STRIP_PIXELS = 2_000_000
+COPIES = {"WEBP": 4}
+"""Copies of all pixels that decoders need, if more than one."""
+WIDE_TO_BYTE = (np.arange(1 << 16) / 257.0).round().astype(np.uint8)
+"""The byte for each number of 16 bits."""
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -34,7 +41,14 @@ class LargeImageError(ValueError):
     """An image takes more memory than the caller wants to take at a time."""
 
 
-def open_image(value: Any, min_side: int = 0, *, accept_large: bool = True) -> Image.Image:
+def open_image(
+    value: Any,
+    min_side: int = 0,
+    *,
+    accept_large: bool = True,
+    formats: Sequence[str] = tuple(FORMATS),
+    max_pixels: int = MAX_PIXELS,
+) -> Image.Image:
     """Return an upright RGB image.
 
     An image whose EXIF data is damaged is not turned.
@@ -44,7 +58,9 @@ def open_image(value: Any, min_side: int = 0, *, accept_large: bool = True) -> I
             Integers lie in [0, 255], or are 16 bits wide and use their full range.
         min_side: shortest side that the caller needs, in pixels. A JPEG, or an image of more than `STRIPS_FROM` pixels,
             may be decoded at reduced size, but never below twice this.
-        accept_large: whether to decode an image that takes much memory.
+        accept_large: whether to decode an encoded image that takes much memory.
+        formats: the formats of encoded images that are accepted, of `encoded.FORMATS`.
+        max_pixels: most pixels of an encoded image.
 
     Raises:
         LargeImageError: it takes much memory, and is not accepted.
@@ -53,7 +69,7 @@ def open_image(value: Any, min_side: int = 0, *, accept_large: bool = True) -> I
     if isinstance(value, dict) and ("bytes" in value or "path" in value):
         value = value["bytes"] if value.get("bytes") is not None else value["path"]
     if isinstance(value, Image.Image):
-        return _upright_rgb(value, min_side)
+        return _upright_rgb(value, min_side, _stated_orientation(value))
     if torch.is_tensor(value) or isinstance(value, np.ndarray):
         return _from_array(value).convert("RGB")
     if isinstance(value, (bytes, bytearray)):
@@ -65,36 +81,42 @@ def open_image(value: Any, min_side: int = 0, *, accept_large: bool = True) -> I
     try:
         with contextlib.ExitStack() as stack:
             file = stack.enter_context(open(value, "rb")) if isinstance(value, (str, Path)) else value
-            return _decode(stack.enter_context(opened_image(file)), min_side, accept_large)
+            image, orientation = stack.enter_context(opened_image(file, formats, max_pixels))
+            if not accept_large and COPIES.get(image.format or "", 1) * image.width * image.height > LARGE_PIXELS:
+                raise LargeImageError(f"{image.width} x {image.height} pixels")
+            return _upright_rgb(image, min_side, orientation)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"more than {MAX_PIXELS // 1_000_000} million pixels") from error
 
 
-def _decode(image: Image.Image, min_side: int, accept_large: bool) -> Image.Image:
-    n_copies = 4 if image.format in MAX_WHOLE_PIXELS else 1
-    if not accept_large and n_copies * image.width * image.height > LARGE_PIXELS:
-        raise LargeImageError(f"{image.width} x {image.height} pixels")
-    return _upright_rgb(image, min_side)
+def _stated_orientation(image: Image.Image) -> int:
+    """Return the orientation in the EXIF data of an image that somebody has opened."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except MemoryError:
+        raise
+    except Exception:  # PIL raises anything on odd EXIF bytes
+        return 1
 
 
-def _upright_rgb(image: Image.Image, min_side: int) -> Image.Image:
+def _upright_rgb(image: Image.Image, min_side: int, orientation: int) -> Image.Image:
     if max(image.size) > MAX_ASPECT * min(image.size):
         raise ValueError(f"{image.width} x {image.height} pixels: too long and thin")
     if min_side and image.format == "JPEG":
         image.draft("RGB", (2 * min_side, 2 * min_side))
+    factor = max(1, min(image.size) // (2 * min_side) if min_side else 1)
+    if min_side and image.width * image.height > MAX_REDUCED_PIXELS * factor**2:
+        raise ValueError(f"{image.width} x {image.height} pixels: too long and thin for so many")
     image.load()
-    turn = None
-    with contextlib.suppress(Exception):  # whatever PIL raises on odd EXIF bytes
-        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     extrema = _check_extrema(image) if _is_numeric(image) else None
-    factor = min(image.size) // (2 * min_side) if min_side and image.width * image.height > STRIPS_FROM else 1
-    rgb = _as_rgb(image, extrema) if factor < 2 else _reduced_rgb(image, extrema, factor)
+    is_large = image.width * image.height > STRIPS_FROM
+    rgb = _rgb_by_strips(image, extrema, factor) if is_large else _as_rgb(image, extrema)
     rgb.info = {}  # it may hold long texts
-    return rgb if turn is None else rgb.transpose(turn)
+    return rgb.transpose(TURNS[orientation]) if orientation in TURNS else rgb
 
 
-def _reduced_rgb(image: Image.Image, extrema: tuple[float, float] | None, factor: int) -> Image.Image:
-    """Return an image in RGB at a fraction of its size, without all of its pixels in RGB at once."""
+def _rgb_by_strips(image: Image.Image, extrema: tuple[float, float] | None, factor: int) -> Image.Image:
+    """Return an image in RGB at a fraction of its size, with a part of its pixels at a time in other forms."""
     width, height = image.size
     rgb = Image.new("RGB", (-(-width // factor), -(-height // factor)))
     rows = factor * max(1, STRIP_PIXELS // (width * factor))
@@ -156,5 +178,5 @@ def _to_bytes(array: np.ndarray, is_wide: bool) -> np.ndarray:
     if np.issubdtype(array.dtype, np.floating):
         array = (array * 255.0).round()
     elif is_wide:
-        array = (array / 257.0).round()
+        array = WIDE_TO_BYTE[array]
     return np.ascontiguousarray(array.astype(np.uint8))

@@ -25,6 +25,7 @@ MAX_NUMBER = 100
 """Most characters of a number: PyYAML takes time in proportion to the square of those of a number to base 60."""
 MAX_DIRECTIVES = 10
 """Most lines that begin with ``%``: libyaml compares each directive with all others."""
+DIRECTIVE = re.compile("(?:\\A|[\n\r\x85\u2028\u2029])%")  # libyaml breaks lines at all of these
 FRONT_PATTERN = re.compile(r"\A\ufeff?---[ \t]*\r?\n(.*?)\r?\n?^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
 YAML_ERRORS = (
     *(yaml.YAMLError, ValueError, RecursionError, OverflowError),
@@ -235,7 +236,7 @@ def _load_yaml(text: str) -> Any:
     Raises:
         yaml.YAMLError: the text is malformed, has aliases, too many values, or too many levels.
     """
-    if len(re.findall("^%", text, re.MULTILINE)) > MAX_DIRECTIVES:
+    if len(DIRECTIVE.findall(text)) > MAX_DIRECTIVES:
         raise yaml.YAMLError(f"more than {MAX_DIRECTIVES} directives")
     depth = 0
     for count, event in enumerate(yaml.parse(text, Loader=_Loader)):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from hf_metaprune.data import decoding, encoded
+from hf_metaprune.data import decoding
 from hf_metaprune.data.decoding import open_image
 from hf_metaprune.data.images import decode_images
 from tests.tiny import tiny_preprocessing
@@ -65,13 +65,11 @@ def test_an_image_that_lies_on_its_side_is_turned_in_strips(monkeypatch: pytest.
     assert upright[0].mean() < upright[-1].mean() and reduced[0].mean() < reduced[-1].mean()
 
 
-def test_too_many_pixels_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_pixels_are_refused() -> None:
     content = encode(Image.new("L", (30, 20)))
-    monkeypatch.setattr(encoded, "MAX_PIXELS", 600)
-    open_image(content)
-    monkeypatch.setattr(encoded, "MAX_PIXELS", 599)
+    open_image(content, max_pixels=600)
     with pytest.raises(ValueError, match="30 x 20 pixels"):
-        open_image(content)
+        open_image(content, max_pixels=599)
 
 
 def test_no_program_is_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

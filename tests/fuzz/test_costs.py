@@ -29,7 +29,9 @@ READ = frozenset(
         "data set: a JPEG of 100 scans",
         "data set: a TIFF of 20,000 tiles",
         "data set: a WebP of 16 million pixels",
-        "data set: an AVIF of 25 million pixels",
+        "data set: a PNG of overlapping EXIF data",
+        "data set: a thin PNG of 40 million pixels",
+        "data set: a thin PNG of 16 million pixels",
         "data set: a progressive JPEG of 49 million pixels",
         "data set: a GIF of 49 million pixels",
     }

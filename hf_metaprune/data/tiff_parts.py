@@ -1,0 +1,86 @@
+"""The tags of a TIFF that a decoder needs; others may repeat the whole file, or lead to directories of their own."""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from .picture_parts import CostlyImageError, Picture
+
+MAX_ENTRIES, MAX_STRIPS, MAX_COLORS = 1000, 20_000, 3 << 16
+"""Most tags, parts of the picture, and numbers of its palette."""
+MAX_VALUES = 20
+"""Most values of the other tags that are kept."""
+MAX_OVERHANG = 2048
+"""Pixels by which a part may be wider or higher than the picture."""
+WIDTH, HEIGHT, COMPRESSION, ORIENTATION, TILE_WIDTH, TILE_HEIGHT = 256, 257, 259, 274, 322, 323
+COMPRESSIONS = frozenset({1, 5, 8, 32773, 32946})
+"""None, LZW, Deflate, PackBits, and the former number of Deflate."""
+SINGLE_TAGS = frozenset({WIDTH, HEIGHT, COMPRESSION, TILE_WIDTH, TILE_HEIGHT})
+"""Tags with one value, which is checked."""
+MAX_COUNTS = {
+    **dict.fromkeys(
+        (WIDTH, HEIGHT, 258, COMPRESSION, 262, 266, 277, 278, 284, 317, TILE_WIDTH, TILE_HEIGHT), MAX_VALUES
+    ),
+    **dict.fromkeys((338, 339), MAX_VALUES),
+    **dict.fromkeys((273, 279, 324, 325), MAX_STRIPS),
+    320: MAX_COLORS,
+}
+"""Most values of each tag that is kept."""
+TYPE_SIZES = {1: 1, 3: 2, 4: 4}
+"""Bytes of a value by the type of a tag: bytes, shorts and longs."""
+
+
+class _Entry(NamedTuple):
+    tag: int
+    kind: int
+    n_values: int
+    value: int
+    raw: bytes
+
+
+def tiff_parts(content: bytes) -> Picture:
+    """Return a TIFF with its first picture alone, and with the tags that say how it is stored.
+
+    Raises:
+        CostlyImageError: its picture has too many or too large parts, or a compression whose cost is not bounded.
+        ValueError: its directory is damaged, or it is a BigTIFF.
+    """
+    order = "<" if content.startswith(b"II") else ">"
+    try:
+        magic, start = struct.unpack_from(f"{order}HI", content, 2)
+        (count,) = struct.unpack_from(f"{order}H", content, start)
+        if magic != 42 or count > MAX_ENTRIES:
+            raise ValueError("a TIFF of another kind, or with a damaged directory")
+        entries = [_read_entry(content, start + 2 + 12 * i, order) for i in range(count)]
+    except struct.error as error:
+        raise ValueError("a TIFF that is cut short") from error
+    values = {entry.tag: entry.value for entry in entries}
+    if start < 8 or len(values) < len(entries):
+        raise ValueError("a TIFF with a damaged directory")
+    if any(entry.tag in SINGLE_TAGS and (entry.n_values != 1 or entry.kind not in TYPE_SIZES) for entry in entries):
+        raise ValueError("a TIFF whose size or compression is no number")
+    compression = values.get(COMPRESSION, 1)
+    if compression not in COMPRESSIONS:
+        raise CostlyImageError(f"a TIFF with compression {compression}: save it with LZW or none, or as PNG or JPEG")
+    for side, part in ((WIDTH, TILE_WIDTH), (HEIGHT, TILE_HEIGHT)):
+        if values.get(part, 0) > values.get(side, 0) + MAX_OVERHANG:
+            raise CostlyImageError("a TIFF with a tile that is larger than the picture")
+    kept = [entry for entry in entries if entry.tag in MAX_COUNTS]
+    for entry in kept:
+        if entry.n_values > MAX_COUNTS[entry.tag]:
+            raise CostlyImageError(f"a TIFF with {entry.n_values} values of tag {entry.tag}")
+    directory = struct.pack(f"{order}H", len(kept)) + b"".join(entry.raw for entry in kept) + bytes(4)
+    orientation = values.get(ORIENTATION, 1)
+    head = content[:4] + struct.pack(f"{order}I", start)
+    body = b"".join([head, content[8:start], directory, content[start + len(directory) :]])
+    return Picture(body, orientation if 1 <= orientation <= 8 else 1)
+
+
+def _read_entry(content: bytes, place: int, order: str) -> _Entry:
+    """Return an entry of a directory; its value is the first one, if it lies in the entry."""
+    tag, kind, count = struct.unpack_from(f"{order}HHI", content, place)
+    raw = content[place : place + 12]
+    size = TYPE_SIZES.get(kind, 0)
+    value = int.from_bytes(raw[8 : 8 + size], "little" if order == "<" else "big") if count * size <= 4 else 0
+    return _Entry(tag, kind, count, value, raw)
