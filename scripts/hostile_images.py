@@ -101,6 +101,23 @@ def large_tile(side: int) -> bytes:
     return (b"II*\0" + struct.pack("<IH", 8, len(values)) + entries).ljust(200, b"\0") + data
 
 
+def strips(count: int, compression: int, rows: int) -> bytes:
+    """A TIFF whose strips all have the same bytes."""
+    data, lists = b"\x80" * 1_000_000, struct.pack("<I", 200) * count
+    lists += struct.pack("<I", len(data)) * count
+    values = {256: 400, 257: count * rows, 258: 8, 259: compression, 262: 1, 273: 200 + len(data), 277: 1, 278: rows}
+    values[279] = values[273] + 4 * count
+    counts = {273: count, 279: count}
+    entries = b"".join(struct.pack("<HHII", tag, 4, counts.get(tag, 1), value) for tag, value in values.items())
+    return (b"II*\0" + struct.pack("<IH", 8, len(values)) + entries).ljust(200, b"\0") + data + lists
+
+
+def behind_junk(side: int) -> bytes:
+    """A WebP whose size is not in its first chunk."""
+    content = encode("WEBP", (side, side), lossless=True)
+    return content[:12] + b"junk\x08\0\0\0" + bytes(8) + content[12:]
+
+
 def inside_icon(side: int) -> bytes:
     """An icon of 256 x 256 pixels that has a picture of others inside."""
     picture = encode("PNG", (side, side), "L")
@@ -136,3 +153,11 @@ image_case("a TIFF with a tile of 400 million pixels", "tif", lambda: large_tile
 image_case("a BMP of runs", "bmp", lambda: encode("BMP", (7000, 7000), "L")[:30] + b"\1" + bytes(9000))
 image_case("a thin PNG of 40 million pixels", "png", lambda: encode("PNG", (44_700, 894), "I;16"))
 image_case("a thin PNG of 16 million pixels", "png", lambda: encode("PNG", (28_000, 560), "I;16"))
+image_case("a TIFF of strips that share their bytes", "tif", lambda: strips(20_000, 32773, 1))
+image_case("a TIFF in one strip of 49 million pixels", "tif", lambda: encode(
+    "TIFF", (7000, 7000), compression="tiff_lzw", strip_size=1 << 28
+))  # fmt: skip
+image_case("a WebP of 49 million pixels behind another chunk", "webp", lambda: behind_junk(7000))
+image_case("a progressive JPEG of 49 million pixels with all colors", "jpg", lambda: encode(
+    "JPEG", (7000, 7000), progressive=True, subsampling=0
+))  # fmt: skip

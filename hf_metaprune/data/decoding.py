@@ -108,6 +108,8 @@ def _upright_rgb(image: Image.Image, min_side: int, orientation: int) -> Image.I
     if min_side and image.width * image.height > MAX_REDUCED_PIXELS * factor**2:
         raise ValueError(f"{image.width} x {image.height} pixels: too long and thin for so many")
     image.load()
+    if image.mode.startswith("I;16") and image.mode != "I;16":  # the numbers of other machines
+        image = image.convert("I")
     extrema = _check_extrema(image) if _is_numeric(image) else None
     is_large = image.width * image.height > STRIPS_FROM
     rgb = _rgb_by_strips(image, extrema, factor) if is_large else _as_rgb(image, extrema)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from typing import NamedTuple
 
 MAX_PARTS = 50_000
@@ -19,14 +20,25 @@ ORIENTATION = 0x0112
 
 JPEG_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)
 """A marker of a JPEG, but those that lie among pixels."""
-FIRST_MARKER, START, END, SCAN, EXIF = 0xC0, 0xD8, 0xD9, 0xDA, 0xE1
-DECODED_MARKERS = frozenset({*range(0xC0, 0xD0), 0xDA, 0xDB, 0xDC, 0xDD})
+FIRST_MARKER, START, END, SCAN, APP1 = 0xC0, 0xD8, 0xD9, 0xDA, 0xE1
+FRAMES, OTHER_FRAMES = frozenset({0xC0, 0xC1, 0xC2}), frozenset({*range(0xC3, 0xD0)} - {0xC4, 0xC8, 0xCC})
+"""Markers of frames that are decoded, which cameras and programs write, and of others: without loss, or arithmetic."""
+DECODED_MARKERS = FRAMES | {0xC4, 0xDA, 0xDB, 0xDC, 0xDD}
 """Markers of frames, tables and scans."""
+PROGRESSIVE = 0xC2
+MAX_COEFFICIENTS = 130_000_000
+"""Most coefficients of a JPEG of several scans, of which decoders keep all."""
 COLOR_MARKERS = {0xE0: b"JFIF\0", 0xEE: b"Adobe"}
 """Markers of segments that say what colors mean, with what those begin with."""
 MAX_COLOR_SEGMENT = 100
 PNG_KEPT = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 WEBP_KEPT = frozenset({b"VP8X", b"ANIM", b"ANMF", b"ALPH", b"VP8 ", b"VP8L"})
+WEBP_SIZED = frozenset({b"VP8X", b"VP8 ", b"VP8L"})
+"""Chunks that state the number of pixels."""
+PNG_TEXTS, MAX_TEXTS, MAX_TEXT = frozenset({b"tEXt", b"zTXt", b"iTXt"}), 100, 1 << 20
+"""Chunks of a PNG with texts, and most of them, and most bytes of each, in which an orientation is looked for."""
+XMP_SEGMENT = b"http://ns.adobe.com/xap/1.0/\0"
+XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
 WEBP_FLAGS = 0x12
 """The flags of a WebP that it is an animation, and has an alpha channel."""
 
@@ -61,30 +73,45 @@ def jpeg_parts(content: bytes) -> Picture:
         CostlyImageError: it has too many scans or parts.
         ValueError: it has a marker that no JPEG has; decoders do not agree where its data end.
     """
-    parts, place, n_scans, orientation = [content[:2]], 2, 0, 0
+    parts, place, n_scans, n_coefficients = [content[:2]], 2, 0, 0
+    exif, xmp = b"", b""
     for _ in range(MAX_PARTS):
         marker = JPEG_MARKER.search(content, place)
-        if marker is None:
-            return Picture(b"".join(parts), orientation or 1)
+        if marker is None or marker[1][0] == END:
+            parts += [marker[0]] if marker else []
+            return Picture(b"".join(parts), exif_orientation(exif) or xmp_orientation(xmp) or 1)
         kind, start = marker[1][0], marker.end()
-        if kind == END:
-            return Picture(b"".join([*parts, marker[0]]), orientation or 1)
         if kind < FIRST_MARKER or kind == START:
             raise ValueError(f"a JPEG with marker {kind:02x}")
+        if kind in OTHER_FRAMES:
+            raise CostlyImageError(f"a JPEG of an unusual kind ({kind:02x}): save it as an ordinary one, or as PNG")
         place = start + int.from_bytes(content[start : start + 2], "big")
         body = content[start + 2 : place]
         if kind == SCAN:
             n_scans += 1
             if n_scans > MAX_SCANS:
                 raise CostlyImageError(f"a JPEG with more than {MAX_SCANS} scans")
+            if n_scans > 1 and n_coefficients > MAX_COEFFICIENTS:
+                raise CostlyImageError(f"a JPEG of several scans with {n_coefficients} coefficients")
             following = JPEG_MARKER.search(content, place)
             place = following.start() if following else len(content)
-        if kind == EXIF and not orientation and body.startswith(b"Exif\0\0"):
-            orientation = exif_orientation(body[6:])
+        if kind in FRAMES:
+            n_coefficients = max(n_coefficients, _n_coefficients(body))
+        if kind == APP1:
+            exif = exif or (body[6:] if body.startswith(b"Exif\0\0") else b"")
+            xmp = xmp or (body if body.startswith(XMP_SEGMENT) else b"")
         colors = COLOR_MARKERS.get(kind)
         if kind in DECODED_MARKERS or (colors and body.startswith(colors) and len(body) <= MAX_COLOR_SEGMENT):
             parts.append(content[marker.start() : place])
     raise CostlyImageError(f"a JPEG with more than {MAX_PARTS} parts")
+
+
+def _n_coefficients(frame: bytes) -> int:
+    """Return the number of coefficients of a JPEG by its frame; parts of the picture may have fewer for colors."""
+    height, width = (int.from_bytes(frame[place : place + 2], "big") for place in (1, 3))
+    factors = [(byte >> 4, byte & 15) for byte in frame[7::3]]
+    largest = max((across for across, _ in factors), default=1) * max((down for _, down in factors), default=1)
+    return width * height * sum(across * down for across, down in factors) // max(1, largest)
 
 
 def png_parts(content: bytes) -> Picture:
@@ -93,18 +120,21 @@ def png_parts(content: bytes) -> Picture:
     Raises:
         CostlyImageError: it has too many chunks.
     """
-    parts, place, orientation = [content[:8]], 8, 1
+    parts, place, exif, texts = [content[:8]], 8, b"", list[bytes]()
     seen: set[bytes] = set()
     for _ in range(MAX_PARTS):
         size, kind = int.from_bytes(content[place : place + 4], "big"), content[place + 4 : place + 8]
         start, place = place, place + 12 + size
         if kind == b"eXIf":
-            orientation = exif_orientation(content[start + 8 : place - 4])
+            exif = content[start + 8 : place - 4]
+        elif kind in PNG_TEXTS and len(texts) < MAX_TEXTS:
+            texts.append(content[start + 4 : place - 4])
         if kind in PNG_KEPT and (size or kind == b"IEND") and (kind == b"IDAT" or kind not in seen):
             parts.append(content[start:place])
         seen.add(kind)
         if kind == b"IEND" or place >= len(content):
-            return Picture(b"".join(parts), orientation)
+            stated = (exif_orientation(exif), *(text_orientation(text) for text in texts))
+            return Picture(b"".join(parts), next((orientation for orientation in stated if orientation), 1))
     raise CostlyImageError(f"a PNG with more than {MAX_PARTS} chunks")
 
 
@@ -114,14 +144,17 @@ def webp_parts(content: bytes) -> Picture:
     Raises:
         CostlyImageError: it has too many chunks, or too many pixels: its decoder is made for all of them at once.
     """
-    check_pixels(*_webp_size(content[12:42]), MAX_WEBP_PIXELS)
-    parts, place, orientation = list[bytes](), 12, 1
+    parts, place, exif, xmp = list[bytes](), 12, b"", b""
     seen: set[bytes] = set()
     for _ in range(MAX_PARTS):
         kind, size = content[place : place + 4], int.from_bytes(content[place + 4 : place + 8], "little")
         chunk = content[place : place + 8 + size + size % 2]
         if kind == b"EXIF":
-            orientation = exif_orientation(chunk[8:].removeprefix(b"Exif\0\0"))
+            exif = chunk[8:].removeprefix(b"Exif\0\0")
+        if kind == b"XMP ":
+            xmp = chunk
+        if kind in WEBP_SIZED:
+            check_pixels(*_webp_size(chunk), MAX_WEBP_PIXELS)
         if kind == b"VP8X":
             chunk = chunk[:8] + bytes([chunk[8] & WEBP_FLAGS]) + chunk[9:] if len(chunk) > 8 else chunk
         if kind in WEBP_KEPT and kind not in seen:
@@ -130,12 +163,13 @@ def webp_parts(content: bytes) -> Picture:
         place += 8 + size + size % 2
         if place >= len(content):
             body = b"".join([content[8:12], *parts])
+            orientation = exif_orientation(exif) or xmp_orientation(xmp) or 1
             return Picture(b"RIFF" + len(body).to_bytes(4, "little") + body, orientation)
     raise CostlyImageError(f"a WebP with more than {MAX_PARTS} chunks")
 
 
 def _webp_size(chunk: bytes) -> tuple[int, int]:
-    """Return width and height that the first chunk of a WebP states."""
+    """Return width and height that a chunk of a WebP states."""
     if chunk.startswith(b"VP8X"):
         width, height = (int.from_bytes(chunk[place : place + 3], "little") + 1 for place in (12, 15))
     elif chunk.startswith(b"VP8L"):
@@ -209,11 +243,33 @@ def ppm_parts(content: bytes) -> Picture:
     return Picture(b" ".join(fields) + b"\n" + content[place + 1 :])
 
 
+def xmp_orientation(xmp: bytes) -> int:
+    """Return the orientation that XMP data state, from 1 to 8; 0 if they state none."""
+    match = XMP_ORIENTATION.search(xmp[:MAX_TEXT])
+    return int(match[1]) if match else 0
+
+
+def text_orientation(chunk: bytes) -> int:
+    """Return the orientation that a text of a PNG states, as XMP or as EXIF data in hex; 0 if it states none."""
+    kind, (key, _, text) = chunk[:4], chunk[4:].partition(b"\0")
+    if key == b"XML:com.adobe.xmp":
+        return xmp_orientation(text)
+    if not key.startswith(b"Raw profile type exif"):
+        return 0
+    try:
+        if kind == b"zTXt":
+            text = zlib.decompressobj().decompress(text[1:], MAX_TEXT)
+        exif = bytes.fromhex("".join(text[:MAX_TEXT].decode("ascii").split("\n")[3:]))
+    except (zlib.error, ValueError):
+        return 0
+    return exif_orientation(exif.removeprefix(b"Exif\0\0"))
+
+
 def exif_orientation(exif: bytes) -> int:
-    """Return the orientation that EXIF data state, from 1 to 8; 1 if they state none, or are damaged."""
+    """Return the orientation that EXIF data state, from 1 to 8; 0 if they state none, or are damaged."""
     order = {b"II*\0": "little", b"MM\0*": "big"}.get(exif[:4])
     if order is None:
-        return 1
+        return 0
 
     def number(place: int, size: int) -> int:
         return int.from_bytes(exif[place : place + size], "little" if order == "little" else "big")
@@ -221,6 +277,6 @@ def exif_orientation(exif: bytes) -> int:
     start = number(4, 4)
     for place in range(start + 2, start + 2 + 12 * min(number(start, 2), MAX_EXIF_ENTRIES), 12):
         if number(place, 2) == ORIENTATION:
-            value = number(place + 8, 2)
-            return value if number(place + 2, 2) == 3 and 1 <= value <= 8 else 1
-    return 1
+            value = number(place + 8, {3: 2, 4: 4}.get(number(place + 2, 2), 0))  # shorts and longs
+            return value if 1 <= value <= 8 else 0
+    return 0

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from .picture_parts import CostlyImageError, Picture
+from .picture_parts import MAX_TEXT, CostlyImageError, Picture, xmp_orientation
 
 MAX_ENTRIES, MAX_STRIPS, MAX_COLORS = 1000, 20_000, 3 << 16
 """Most tags, parts of the picture, and numbers of its palette."""
@@ -14,16 +15,17 @@ MAX_VALUES = 20
 MAX_OVERHANG = 2048
 """Pixels by which a part may be wider or higher than the picture."""
 WIDTH, HEIGHT, COMPRESSION, ORIENTATION, TILE_WIDTH, TILE_HEIGHT = 256, 257, 259, 274, 322, 323
+BITS, SAMPLES, ROWS_PER_STRIP, STRIP_BYTES, TILE_BYTES, XMP = 258, 277, 278, 279, 325, 700
+MAX_MEMORY = 260_000_000
+"""Most bytes of a picture with four of each pixel, and of one part of it."""
 COMPRESSIONS = frozenset({1, 5, 8, 32773, 32946})
 """None, LZW, Deflate, PackBits, and the former number of Deflate."""
 SINGLE_TAGS = frozenset({WIDTH, HEIGHT, COMPRESSION, TILE_WIDTH, TILE_HEIGHT})
 """Tags with one value, which is checked."""
 MAX_COUNTS = {
-    **dict.fromkeys(
-        (WIDTH, HEIGHT, 258, COMPRESSION, 262, 266, 277, 278, 284, 317, TILE_WIDTH, TILE_HEIGHT), MAX_VALUES
-    ),
-    **dict.fromkeys((338, 339), MAX_VALUES),
-    **dict.fromkeys((273, 279, 324, 325), MAX_STRIPS),
+    **dict.fromkeys((*SINGLE_TAGS, BITS, 262, 266, SAMPLES, ROWS_PER_STRIP), MAX_VALUES),
+    **dict.fromkeys((284, 317, 338, 339, 529, 530, 532), MAX_VALUES),
+    **dict.fromkeys((273, STRIP_BYTES, 324, TILE_BYTES), MAX_STRIPS),
     320: MAX_COLORS,
 }
 """Most values of each tag that is kept."""
@@ -70,11 +72,57 @@ def tiff_parts(content: bytes) -> Picture:
     for entry in kept:
         if entry.n_values > MAX_COUNTS[entry.tag]:
             raise CostlyImageError(f"a TIFF with {entry.n_values} values of tag {entry.tag}")
+    _check_sizes(content, {entry.tag: entry for entry in entries}, order, compression)
     directory = struct.pack(f"{order}H", len(kept)) + b"".join(entry.raw for entry in kept) + bytes(4)
-    orientation = values.get(ORIENTATION, 1)
+    xmp = next((_bytes_of(content, entry, order) for entry in entries if entry.tag == XMP), b"")
+    orientation = values.get(ORIENTATION) or xmp_orientation(xmp) or 1
     head = content[:4] + struct.pack(f"{order}I", start)
     body = b"".join([head, content[8:start], directory, content[start + len(directory) :]])
     return Picture(body, orientation if 1 <= orientation <= 8 else 1)
+
+
+def _check_sizes(content: bytes, entries: Mapping[int, _Entry], order: str, compression: int) -> None:
+    """Check that the parts of a picture do not share bytes, and that one of them takes not too much memory.
+
+    Raises:
+        CostlyImageError: they do, or it does.
+        ValueError: it is not said how many bytes they have.
+    """
+
+    def numbers(tag: int, default: int) -> list[int]:
+        if tag not in entries:
+            return [default]
+        entry = entries[tag]
+        if entry.kind not in TYPE_SIZES:
+            raise ValueError(f"a TIFF whose tag {tag} has no numbers")
+        size = TYPE_SIZES[entry.kind]
+        data = _bytes_of(content, entry, order)
+        return [
+            int.from_bytes(data[place : place + size], "little" if order == "<" else "big")
+            for place in range(0, len(data), size)
+        ] or [default]
+
+    if compression == 1:  # whose pixels are read as they are
+        return
+    if not {STRIP_BYTES, TILE_BYTES} & entries.keys():
+        raise ValueError("a TIFF that does not say how many bytes its parts have")
+    if sum(sum(numbers(tag, 0)) for tag in (STRIP_BYTES, TILE_BYTES)) > len(content):
+        raise CostlyImageError("a TIFF whose parts have more bytes than the file")
+    width, height = numbers(WIDTH, 0)[0], numbers(HEIGHT, 0)[0]
+    part_width = numbers(TILE_WIDTH, width)[0]
+    part_height = numbers(TILE_HEIGHT, min(height, numbers(ROWS_PER_STRIP, height)[0]))[0]
+    part_bits = part_width * part_height * numbers(SAMPLES, 1)[0] * max(numbers(BITS, 1))
+    if part_bits // 8 + 4 * width * height > MAX_MEMORY:
+        raise CostlyImageError("a TIFF in parts that are too large: save it in strips of a few rows")
+
+
+def _bytes_of(content: bytes, entry: _Entry, order: str) -> bytes:
+    """Return the values of an entry as they are stored, in the entry or elsewhere in the file."""
+    size = entry.n_values * TYPE_SIZES.get(entry.kind, 1)
+    if size <= 4:
+        return entry.raw[8 : 8 + size]
+    place = int.from_bytes(entry.raw[8:], "little" if order == "<" else "big")
+    return content[place : place + min(size, MAX_TEXT)]
 
 
 def _read_entry(content: bytes, place: int, order: str) -> _Entry:

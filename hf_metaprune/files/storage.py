@@ -378,8 +378,14 @@ def _clear_folders(folders: Iterable[Path], older_than: float) -> None:
             continue
         with contextlib.suppress(OSError, FormatError):  # a living writer holds the lock
             handle = _lock_folder(folder)
-            age = time.time() - max(p.lstat().st_mtime for p in (folder, *walk(folder)))
-            if handle is not None or age >= older_than:
-                shutil.rmtree(folder, ignore_errors=True)
-            if handle is not None:
-                os.close(handle)
+            try:
+                if handle is not None or _seconds_unchanged(folder) >= older_than:
+                    shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                if handle is not None:
+                    os.close(handle)
+
+
+def _seconds_unchanged(folder: Path) -> float:
+    """Return for how long nothing in a folder has changed."""
+    return time.time() - max(path.lstat().st_mtime for path in (folder, *walk(folder)))

@@ -8,8 +8,9 @@ import random
 import struct
 from collections.abc import Callable
 
+import numpy as np
 import pytest
-from PIL import Image, ImageOps, features
+from PIL import Image, ImageOps, PngImagePlugin, features
 
 from hf_metaprune.data import picture_parts
 from hf_metaprune.data.decoding import open_image
@@ -49,6 +50,19 @@ COSTLY: dict[str, Callable[[], bytes]] = {
     "BMP of runs": lambda: (
         encode("BMP", Image.new("L", (30, 20)))[:30] + b"\1" + encode("BMP", picture().convert("L"))[31:]
     ),
+    "JPEG without loss": lambda: encode("JPEG").replace(b"\xff\xc0", b"\xff\xc3", 1),
+    "arithmetic JPEG": lambda: encode("JPEG", progressive=True).replace(b"\xff\xc2", b"\xff\xca", 1),
+    "JPEG of many coefficients": lambda: encode("JPEG", progressive=True, subsampling=0).replace(
+        b"\0\x14\0\x1e\3\1\x11", b"\x1b\x58\x1b\x58\3\1\x11", 1
+    ),
+    "WebP behind another chunk": lambda: (
+        (webp := encode("WEBP", Image.new("RGB", (4100, 4000)), lossless=True))[:12]
+        + b"junk\x08\0\0\0"
+        + bytes(8)
+        + webp[12:]
+    ),
+    "TIFF strips of the same bytes": lambda: tiff_of({259: 32773, 278: 1}, strips=20),
+    "TIFF in one strip": lambda: tiff_of({256: 7000, 257: 7000, 259: 5, 277: 3, 278: 7000}),
     "PNG chunks": lambda: encode("PNG")[:33] + (bytes(4) + b"abCd" + bytes(4)) * MAX_PARTS + encode("PNG")[33:],
     "WebP chunks": lambda: encode("WEBP") + b"abcd\0\0\0\0" * MAX_PARTS,
     "PPM comments": lambda: b"P6 " + b"#x\n" * 500 + b"2 1 255 abcdef",
@@ -79,6 +93,44 @@ def test_of_exif_data_the_orientation_alone_is_read(monkeypatch: pytest.MonkeyPa
     assert open_image(content).size == (20, 30)
 
 
+XMP = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+STATED: dict[str, Callable[[], bytes]] = {
+    "XMP of a JPEG": lambda: encode("JPEG", xmp=XMP),
+    "XMP of a WebP": lambda: encode("WEBP", xmp=XMP),
+    "XMP of a TIFF": lambda: encode("TIFF", tiffinfo={700: XMP}),
+    "XMP of a PNG": lambda: encode("PNG", pnginfo=texts({"XML:com.adobe.xmp": XMP.decode()})),
+    "raw profile of a PNG": lambda: encode("PNG", pnginfo=texts({"Raw profile type exif": raw_profile()}, zip=True)),
+    "a long": lambda: encode("PNG", exif=exif_of(0).replace(b"\x12\1\3\0", b"\x12\1\4\0", 1)),
+}
+
+
+def texts(values: dict[str, str], zip: bool = False) -> PngImagePlugin.PngInfo:
+    info = PngImagePlugin.PngInfo()
+    for key, value in values.items():
+        info.add_text(key, value, zip=zip)
+    return info
+
+
+def raw_profile() -> str:
+    data = b"Exif\0\0" + exif_of(0)[:100]
+    return f"\nexif\n{len(data):8}\n" + "\n".join(data.hex()[i : i + 72] for i in range(0, 2 * len(data), 72))
+
+
+@pytest.mark.parametrize("make", STATED.values(), ids=STATED)
+def test_an_orientation_is_read_wherever_pillow_finds_it(make: Callable[[], bytes]) -> None:
+    content = make()
+    with Image.open(io.BytesIO(content)) as image:
+        expected = ImageOps.exif_transpose(image).convert("RGB")
+    assert expected.size == (20, 30)
+    assert open_image(content).tobytes() == expected.tobytes()
+
+
+def test_numbers_of_16_bits_in_either_order() -> None:
+    gray = np.arange(600, dtype=np.uint16).reshape(20, 30) * 109
+    images = [open_image(encode("TIFF", Image.fromarray(gray.astype(kind)))) for kind in ("<u2", ">u2")]
+    assert images[0].tobytes() == images[1].tobytes()
+
+
 @pytest.mark.parametrize("orientation", range(10))
 @pytest.mark.parametrize("order", "<>")
 def test_orientations_are_those_of_pillow(orientation: int, order: str) -> None:
@@ -102,12 +154,17 @@ def test_a_tiff_is_turned_by_its_tag_and_keeps_no_other() -> None:
         assert image.tobytes() == picture().tobytes()
 
 
-def tiff_of(tags: dict[int, int]) -> bytes:
-    """A TIFF of 30 x 20 pixels with some tags more."""
-    values = {256: 30, 257: 20, 258: 8, 259: 1, 262: 1, 273: 200, 277: 1, 278: 20, 279: 600} | tags
-    entries = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(values.items())]
+def tiff_of(tags: dict[int, int], strips: int = 1) -> bytes:
+    """A TIFF of 30 x 20 pixels with some tags more, and strips that are all the same bytes."""
+    values = {256: 30, 257: 20, 258: 8, 259: 1, 262: 1, 273: 400, 277: 1, 278: 20, 279: 600} | tags
+    counts = dict.fromkeys(values, 1)
+    if strips > 1:  # the lists of their places and sizes
+        counts |= {273: strips, 279: strips}
+        values |= {273: 200, 279: 300}
+    entries = [struct.pack("<HHII", tag, 4, counts[tag], value) for tag, value in sorted(values.items())]
     head = b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(entries) + bytes(4)
-    return head.ljust(200, b"\0") + bytes(600)
+    lists = struct.pack("<I", 400) * 25 + struct.pack("<I", 600) * 25
+    return head.ljust(200, b"\0") + lists + bytes(600)
 
 
 def test_parts_of_a_tiff_are_as_large_as_its_picture() -> None:
@@ -158,6 +215,7 @@ SOUND: dict[str, Callable[[], bytes]] = {
     "JPEG and a film": lambda: encode("JPEG", quality=90) + b"\xff\xda\0\2" * 1000,
     "JPEG with restarts": lambda: encode("JPEG", picture((300, 200)), restart_marker_blocks=1),
     "JPEG with a profile": lambda: encode("JPEG", icc_profile=bytes(200_000), exif=Image.Exif()),
+    "progressive JPEG of 4:4:4": lambda: encode("JPEG", picture((300, 200)), progressive=True, subsampling=0),
     "MPO": lambda: encode("MPO", save_all=True, append_images=[picture()]),
     "GIF": lambda: encode("GIF"),
     "animated GIF": lambda: encode("GIF", save_all=True, append_images=[picture((20, 20))] * 9, comment=b"x" * 9000),
@@ -167,6 +225,7 @@ SOUND: dict[str, Callable[[], bytes]] = {
     "PGM of 16 bits": lambda: encode("PPM", picture().convert("L").convert("I")),
     "PBM": lambda: encode("PPM", picture().convert("1")),
     "TIFF": lambda: encode("TIFF"),
+    "TIFF of YCbCr": lambda: encode("TIFF", picture().convert("YCbCr"), compression="tiff_lzw"),
     "TIFF by LZW": lambda: encode("TIFF", compression="tiff_lzw"),
     "TIFF by deflate": lambda: encode("TIFF", compression="tiff_adobe_deflate"),
     "BMP": lambda: encode("BMP"),

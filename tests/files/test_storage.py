@@ -118,6 +118,14 @@ def test_what_living_writers_write_in_a_folder_is_not_cleared_away(tmp_path: Pat
         assert sorted(tmp_path.iterdir()) == sorted([work, path])
 
 
+def test_an_unfinished_folder_goes_however_deep_it_is(tmp_path: Path) -> None:
+    (tmp_path / ".tmp-model-dead" / "/".join("a" * 60)).mkdir(parents=True)
+    n_open = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").exists() else 0
+    storage.clear_unfinished(tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+    assert not n_open or len(list(Path("/proc/self/fd").iterdir())) == n_open
+
+
 def test_an_unfinished_folder_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "file").touch()
