@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -76,7 +77,32 @@ def make_corpus(root: Path, bank: Path, task_data: TaskData) -> Corpus:
     rows = {"image": pictures, "label": ["a", "b"] * 3}
     features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
     datasets.DatasetDict(train=datasets.Dataset.from_dict(rows, features)).save_to_disk(str(root / "photos"))
+    _save_pictures(root / "pictures")
     return Corpus(root)
+
+
+def _save_pictures(folder: Path) -> None:
+    """Write class folders with a picture of each format that is read."""
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112] = "maker", 6
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    options: dict[str, dict[str, Any]] = {
+        "a.jpg": {"exif": exif},
+        "b.jpg": {"progressive": True, "restart_marker_blocks": 2},
+        "a.png": {"exif": exif},
+        "a.webp": {"exif": exif},
+        "b.webp": {"lossless": True},
+        "c.webp": {"save_all": True, "append_images": [Image.new("RGB", (30, 20))]},
+        "a.gif": {"comment": b"a comment"},
+        "a.bmp": {},
+        "a.tif": {"compression": "tiff_lzw", "tiffinfo": {274: 6}},
+        "b.tif": {},
+        "a.ppm": {},
+    }
+    for label in ("a", "b"):
+        (folder / label).mkdir(parents=True)
+        for name, values in options.items():
+            Image.fromarray(pixels).save(folder / label / name, **values)
 
 
 def make_all(root: Path) -> Corpus:

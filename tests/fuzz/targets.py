@@ -52,7 +52,7 @@ from hf_metaprune.trunk.files import load_trunk
 from tests.fuzz.cards import mutate_card, mutate_facts
 from tests.fuzz.corpus import Corpus
 from tests.fuzz.formats import lfs_pointer, mutate_safetensors
-from tests.fuzz.mutators import BytesMutation, json_bytes, mutate_json, mutate_value
+from tests.fuzz.mutators import BytesMutation, json_bytes, mutate_bytes, mutate_json, mutate_value
 from tests.fuzz.special import SPECIAL
 from tests.fuzz.tables import mutate_index, mutate_places
 from tests.fuzz.watch import CaseFailure, Watch
@@ -280,6 +280,11 @@ def read_photos(corpus: Corpus) -> None:
     read_task_data(corpus.root / "photos", Preprocessing(input_size=(3, 8, 8)))
 
 
+def read_pictures(corpus: Corpus) -> None:
+    """Photos in class folders."""
+    read_task_data(corpus.root / "pictures", Preprocessing(input_size=(3, 8, 8)))
+
+
 def repair(corpus: Corpus) -> None:
     """What writes into a bank."""
     validate_bank(Bank.open(corpus.bank, strict=False))
@@ -338,6 +343,16 @@ TARGETS = {
             "data set",
             {f"photos/{name}.json": mutate_json for name in ("dataset_dict", "train/state", "train/dataset_info")},
             read_photos,
+        ),
+        Target(
+            "picture",
+            {
+                f"pictures/a/{kind}": mutate_bytes
+                for kind in ("*.jpg", "b.*", "*.png", "c.*", "*.gif", "*.bmp", "*.tif", "*.ppm")
+            }
+            | {"pictures/a/a.webp": mutate_bytes, "pictures/b/b.webp": mutate_bytes, "pictures/b/b.tif": mutate_bytes},
+            read_pictures,
+            own=False,  # a link in a folder of photos is followed, as the page on trust says
         ),
         Target("scores", {"mask_scores.safetensors": mutate_safetensors}, read_scores),
         Target("report", {"model/report.json": mutate_json}, read_report),

@@ -26,6 +26,7 @@ CASES = {
     "transformers base": 35,
     "trunk": 40,
     "data set": 100,
+    "picture": 40,
     "scores": 40,
     "report": 100,
     "page": 10,
