@@ -29,6 +29,8 @@ MAX_HEADERS, MAX_HEADER_BYTES = 20, 10_000
 """Most headers of a file in an upload, and most bytes of each."""
 MAX_EVENTS, EVENT_SECONDS = 60, 10.0
 """Most events of one visitor in so many seconds."""
+MAX_OTHERS = 100
+"""Most lists and objects of an event, besides files: the pages send about ten."""
 MAX_SESSION = 100
 """Most characters in the name of a session; Gradio's have 11."""
 log = logging.getLogger(__name__)
@@ -278,13 +280,25 @@ def _replay(body: bytes, receive: Any) -> Any:
 
 
 def _named_files(event: Any) -> Iterator[str]:
-    """Yield the paths of all files that an event names, at any depth."""
-    pending = [event]
+    """Yield the paths of all files that an event names, at any depth.
+
+    Raises:
+        RefusedError: it has many lists and objects that name no file; Gradio would explain at length what is wrong with
+            each of them.
+    """
+    pending, n_others = [event], 0
     while pending:
         part = pending.pop()
         if isinstance(part, dict):
             if "path" in part and part["path"] is not None:
                 yield str(part["path"])
+                pending += [value for key, value in part.items() if key != "meta"]
+                continue
             pending += part.values()
         elif isinstance(part, list):
             pending += part
+        else:
+            continue
+        n_others += 1
+        if n_others > MAX_OTHERS:
+            raise RefusedError(400, "an event has too many values")

@@ -108,8 +108,6 @@ def _upright_rgb(image: Image.Image, min_side: int, orientation: int) -> Image.I
     if min_side and image.width * image.height > MAX_REDUCED_PIXELS * factor**2:
         raise ValueError(f"{image.width} x {image.height} pixels: too long and thin for so many")
     image.load()
-    if image.mode.startswith("I;16") and image.mode != "I;16":  # the numbers of other machines
-        image = image.convert("I")
     extrema = _check_extrema(image) if _is_numeric(image) else None
     is_large = image.width * image.height > STRIPS_FROM
     rgb = _rgb_by_strips(image, extrema, factor) if is_large else _as_rgb(image, extrema)
@@ -135,6 +133,8 @@ def _is_numeric(image: Image.Image) -> bool:
 
 def _check_extrema(image: Image.Image) -> tuple[float, float]:
     """Return the least and the largest value of an image of one band, checked."""
+    if image.mode.startswith("I;16"):
+        return 0, 65535
     low, high = image.getextrema()
     assert isinstance(low, (int, float)) and isinstance(high, (int, float))  # of one band
     _check_range(low, high, image.mode == "F")
@@ -143,6 +143,8 @@ def _check_extrema(image: Image.Image) -> tuple[float, float]:
 
 def _as_rgb(image: Image.Image, extrema: tuple[float, float] | None) -> Image.Image:
     if extrema is not None:
+        if image.mode.startswith("I;16") and image.mode != "I;16":  # numbers as other machines write them
+            image, extrema = image.convert("I"), (0, 65535)
         is_wide = image.mode.startswith("I;16") or extrema[1] > 255
         image = Image.fromarray(_to_bytes(np.asarray(image), is_wide))
     if isinstance(image.info.get("transparency"), bytes):  # PIL warns otherwise; the colors are the same

@@ -26,8 +26,8 @@ FRAMES, OTHER_FRAMES = frozenset({0xC0, 0xC1, 0xC2}), frozenset({*range(0xC3, 0x
 DECODED_MARKERS = FRAMES | {0xC4, 0xDA, 0xDB, 0xDC, 0xDD}
 """Markers of frames, tables and scans."""
 PROGRESSIVE = 0xC2
-MAX_COEFFICIENTS = 130_000_000
-"""Most coefficients of a JPEG of several scans, of which decoders keep all."""
+MAX_COEFFICIENTS = 120_000_000
+"""Most coefficients of a JPEG of which decoders keep all: a progressive one, or one whose scans have parts of it."""
 COLOR_MARKERS = {0xE0: b"JFIF\0", 0xEE: b"Adobe"}
 """Markers of segments that say what colors mean, with what those begin with."""
 MAX_COLOR_SEGMENT = 100
@@ -35,8 +35,11 @@ PNG_KEPT = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 WEBP_KEPT = frozenset({b"VP8X", b"ANIM", b"ANMF", b"ALPH", b"VP8 ", b"VP8L"})
 WEBP_SIZED = frozenset({b"VP8X", b"VP8 ", b"VP8L"})
 """Chunks that state the number of pixels."""
-PNG_TEXTS, MAX_TEXTS, MAX_TEXT = frozenset({b"tEXt", b"zTXt", b"iTXt"}), 100, 1 << 20
-"""Chunks of a PNG with texts, and most of them, and most bytes of each, in which an orientation is looked for."""
+MAX_PNG_BYTES = 280_000_000
+"""Most bytes of the pixels of a PNG, each of which may depend on those beside and above it."""
+PNG_TEXTS, MAX_TEXT = frozenset({b"tEXt", b"zTXt", b"iTXt"}), 1 << 20
+"""Chunks of a PNG with texts, and most bytes of a text in which an orientation is looked for."""
+XMP_KEY, RAW_PROFILE_KEY = b"XML:com.adobe.xmp\0", b"Raw profile type exif\0"
 XMP_SEGMENT = b"http://ns.adobe.com/xap/1.0/\0"
 XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
 WEBP_FLAGS = 0x12
@@ -73,8 +76,8 @@ def jpeg_parts(content: bytes) -> Picture:
         CostlyImageError: it has too many scans or parts.
         ValueError: it has a marker that no JPEG has; decoders do not agree where its data end.
     """
-    parts, place, n_scans, n_coefficients = [content[:2]], 2, 0, 0
-    exif, xmp = b"", b""
+    parts, place, n_scans, n_coefficients, is_kept = [content[:2]], 2, 0, 0, False
+    exif, xmp, n_components = b"", b"", b""
     for _ in range(MAX_PARTS):
         marker = JPEG_MARKER.search(content, place)
         if marker is None or marker[1][0] == END:
@@ -91,12 +94,14 @@ def jpeg_parts(content: bytes) -> Picture:
             n_scans += 1
             if n_scans > MAX_SCANS:
                 raise CostlyImageError(f"a JPEG with more than {MAX_SCANS} scans")
-            if n_scans > 1 and n_coefficients > MAX_COEFFICIENTS:
+            is_kept |= n_scans > 1 or body[:1] != n_components
+            if is_kept and n_coefficients > MAX_COEFFICIENTS:
                 raise CostlyImageError(f"a JPEG of several scans with {n_coefficients} coefficients")
             following = JPEG_MARKER.search(content, place)
             place = following.start() if following else len(content)
         if kind in FRAMES:
-            n_coefficients = max(n_coefficients, _n_coefficients(body))
+            n_coefficients, n_components = max(n_coefficients, _n_coefficients(body)), body[5:6]
+            is_kept |= kind == PROGRESSIVE
         if kind == APP1:
             exif = exif or (body[6:] if body.startswith(b"Exif\0\0") else b"")
             xmp = xmp or (body if body.startswith(XMP_SEGMENT) else b"")
@@ -120,22 +125,38 @@ def png_parts(content: bytes) -> Picture:
     Raises:
         CostlyImageError: it has too many chunks.
     """
-    parts, place, exif, texts = [content[:8]], 8, b"", list[bytes]()
+    parts, place, exif, xmp, raw_profile = [content[:8]], 8, b"", b"", b""
+    (width, height), bits = (
+        (int.from_bytes(content[place : place + 4], "big") for place in (16, 20)),
+        _png_bits(content),
+    )
+    if width * height * bits > 8 * MAX_PNG_BYTES:
+        most = MAX_PNG_BYTES // 1_000_000
+        raise CostlyImageError(f"{width} x {height} pixels of {bits} bits: at most {most} MB are read")
     seen: set[bytes] = set()
     for _ in range(MAX_PARTS):
         size, kind = int.from_bytes(content[place : place + 4], "big"), content[place + 4 : place + 8]
         start, place = place, place + 12 + size
         if kind == b"eXIf":
             exif = content[start + 8 : place - 4]
-        elif kind in PNG_TEXTS and len(texts) < MAX_TEXTS:
-            texts.append(content[start + 4 : place - 4])
+        elif kind in PNG_TEXTS:
+            text = content[start + 4 : place - 4]
+            xmp = xmp or (text if text[4:].startswith(XMP_KEY) else b"")
+            raw_profile = raw_profile or (text if text[4:].startswith(RAW_PROFILE_KEY) else b"")
         if kind in PNG_KEPT and (size or kind == b"IEND") and (kind == b"IDAT" or kind not in seen):
             parts.append(content[start:place])
         seen.add(kind)
         if kind == b"IEND" or place >= len(content):
-            stated = (exif_orientation(exif), *(text_orientation(text) for text in texts))
-            return Picture(b"".join(parts), next((orientation for orientation in stated if orientation), 1))
+            orientation = exif_orientation(exif) or raw_profile_orientation(raw_profile) or xmp_orientation(xmp) or 1
+            return Picture(b"".join(parts), orientation)
     raise CostlyImageError(f"a PNG with more than {MAX_PARTS} chunks")
+
+
+def _png_bits(content: bytes) -> int:
+    """Return the bits of a pixel that a PNG states."""
+    depth, color = content[24:25], content[25:26]
+    channels = {2: 3, 4: 2, 6: 4}.get(color[0], 1) if color else 1
+    return channels * (depth[0] if depth else 8)
 
 
 def webp_parts(content: bytes) -> Picture:
@@ -249,13 +270,9 @@ def xmp_orientation(xmp: bytes) -> int:
     return int(match[1]) if match else 0
 
 
-def text_orientation(chunk: bytes) -> int:
-    """Return the orientation that a text of a PNG states, as XMP or as EXIF data in hex; 0 if it states none."""
-    kind, (key, _, text) = chunk[:4], chunk[4:].partition(b"\0")
-    if key == b"XML:com.adobe.xmp":
-        return xmp_orientation(text)
-    if not key.startswith(b"Raw profile type exif"):
-        return 0
+def raw_profile_orientation(chunk: bytes) -> int:
+    """Return the orientation that EXIF data in hex, in a text of a PNG, state; 0 if they state none."""
+    kind, text = chunk[:4], chunk[4 + len(RAW_PROFILE_KEY) :]
     try:
         if kind == b"zTXt":
             text = zlib.decompressobj().decompress(text[1:], MAX_TEXT)
@@ -277,6 +294,6 @@ def exif_orientation(exif: bytes) -> int:
     start = number(4, 4)
     for place in range(start + 2, start + 2 + 12 * min(number(start, 2), MAX_EXIF_ENTRIES), 12):
         if number(place, 2) == ORIENTATION:
-            value = number(place + 8, {3: 2, 4: 4}.get(number(place + 2, 2), 0))  # shorts and longs
+            value = number(place + 8, {3: 2, 4: 4, 8: 2, 9: 4}.get(number(place + 2, 2), 0))  # shorts and longs
             return value if 1 <= value <= 8 else 0
     return 0

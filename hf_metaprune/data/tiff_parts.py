@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -15,7 +16,10 @@ MAX_VALUES = 20
 MAX_OVERHANG = 2048
 """Pixels by which a part may be wider or higher than the picture."""
 WIDTH, HEIGHT, COMPRESSION, ORIENTATION, TILE_WIDTH, TILE_HEIGHT = 256, 257, 259, 274, 322, 323
-BITS, SAMPLES, ROWS_PER_STRIP, STRIP_BYTES, TILE_BYTES, XMP = 258, 277, 278, 279, 325, 700
+BITS, SAMPLES, ROWS_PER_STRIP, PLANES, XMP = 258, 277, 278, 284, 700
+STRIP_OFFSETS, STRIP_BYTES, TILE_OFFSETS, TILE_BYTES = 273, 279, 324, 325
+FREE_PIXELS = 1_000_000
+"""Pixels that the parts of a picture may have beyond twice its own."""
 MAX_MEMORY = 260_000_000
 """Most bytes of a picture with four of each pixel, and of one part of it."""
 COMPRESSIONS = frozenset({1, 5, 8, 32773, 32946})
@@ -24,8 +28,8 @@ SINGLE_TAGS = frozenset({WIDTH, HEIGHT, COMPRESSION, TILE_WIDTH, TILE_HEIGHT})
 """Tags with one value, which is checked."""
 MAX_COUNTS = {
     **dict.fromkeys((*SINGLE_TAGS, BITS, 262, 266, SAMPLES, ROWS_PER_STRIP), MAX_VALUES),
-    **dict.fromkeys((284, 317, 338, 339, 529, 530, 532), MAX_VALUES),
-    **dict.fromkeys((273, STRIP_BYTES, 324, TILE_BYTES), MAX_STRIPS),
+    **dict.fromkeys((PLANES, 317, 338, 339, 529, 530, 532), MAX_VALUES),
+    **dict.fromkeys((STRIP_OFFSETS, STRIP_BYTES, TILE_OFFSETS, TILE_BYTES), MAX_STRIPS),
     320: MAX_COLORS,
 }
 """Most values of each tag that is kept."""
@@ -82,11 +86,11 @@ def tiff_parts(content: bytes) -> Picture:
 
 
 def _check_sizes(content: bytes, entries: Mapping[int, _Entry], order: str, compression: int) -> None:
-    """Check that the parts of a picture do not share bytes, and that one of them takes not too much memory.
+    """Check that the parts of a picture are not more than it needs, share no bytes, and are not too large.
 
     Raises:
-        CostlyImageError: they do, or it does.
-        ValueError: it is not said how many bytes they have.
+        CostlyImageError: they are, or do.
+        ValueError: their number or size cannot be told.
     """
 
     def numbers(tag: int, default: int) -> list[int]:
@@ -102,18 +106,29 @@ def _check_sizes(content: bytes, entries: Mapping[int, _Entry], order: str, comp
             for place in range(0, len(data), size)
         ] or [default]
 
-    if compression == 1:  # whose pixels are read as they are
-        return
-    if not {STRIP_BYTES, TILE_BYTES} & entries.keys():
-        raise ValueError("a TIFF that does not say how many bytes its parts have")
-    if sum(sum(numbers(tag, 0)) for tag in (STRIP_BYTES, TILE_BYTES)) > len(content):
-        raise CostlyImageError("a TIFF whose parts have more bytes than the file")
     width, height = numbers(WIDTH, 0)[0], numbers(HEIGHT, 0)[0]
     part_width = numbers(TILE_WIDTH, width)[0]
     part_height = numbers(TILE_HEIGHT, min(height, numbers(ROWS_PER_STRIP, height)[0]))[0]
-    part_bits = part_width * part_height * numbers(SAMPLES, 1)[0] * max(numbers(BITS, 1))
-    if part_bits // 8 + 4 * width * height > MAX_MEMORY:
+    if not part_width or not part_height:
+        raise ValueError("a TIFF without a size")
+    samples, planes = numbers(SAMPLES, 1)[0], 1
+    if numbers(PLANES, 1)[0] == 2:
+        samples, planes = 1, samples
+    part_bytes = part_width * part_height * samples * max(numbers(BITS, 1)) // 8
+    n_parts = -(-width // part_width) * -(-height // part_height) * planes
+    offsets = numbers(TILE_OFFSETS if TILE_OFFSETS in entries else STRIP_OFFSETS, 0)
+    sizes = numbers(TILE_BYTES if TILE_BYTES in entries else STRIP_BYTES, 0)
+    if len(offsets) > n_parts or n_parts * part_width * part_height > 2 * planes * width * height + FREE_PIXELS:
+        raise CostlyImageError("a TIFF whose parts have more pixels than the picture")
+    if compression == 1:  # each is read up to the place of the next one
+        sizes = [part_bytes] * len(offsets)
+    elif sum(sizes) > len(content):
+        raise CostlyImageError("a TIFF whose parts have more bytes than the file")
+    elif part_bytes + 4 * width * height > MAX_MEMORY:
         raise CostlyImageError("a TIFF in parts that are too large: save it in strips of a few rows")
+    places = sorted(zip(offsets, sizes, strict=False))
+    if len(sizes) < len(offsets) or any(start + size > end for (start, size), (end, _) in itertools.pairwise(places)):
+        raise CostlyImageError("a TIFF whose parts have bytes in common")
 
 
 def _bytes_of(content: bytes, entry: _Entry, order: str) -> bytes:

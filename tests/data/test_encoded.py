@@ -62,6 +62,10 @@ COSTLY: dict[str, Callable[[], bytes]] = {
         + webp[12:]
     ),
     "TIFF strips of the same bytes": lambda: tiff_of({259: 32773, 278: 1}, strips=20),
+    "TIFF strips one byte apart": lambda: tiff_of({278: 1}, strips=20),
+    "TIFF of more strips than rows": lambda: tiff_of({278: 20}, strips=2),
+    "TIFF of tiles above its edge": lambda: tiff_of({256: 3000, 257: 1, 322: 16, 323: 2048}),
+    "PNG of 16 bits": lambda: encode("PNG").replace(b"\0\0\0\x1e\0\0\0\x14\x08", b"\0\0\x1f\x40\0\0\x1f\x40\x10", 1),
     "TIFF in one strip": lambda: tiff_of({256: 7000, 257: 7000, 259: 5, 277: 3, 278: 7000}),
     "PNG chunks": lambda: encode("PNG")[:33] + (bytes(4) + b"abCd" + bytes(4)) * MAX_PARTS + encode("PNG")[33:],
     "WebP chunks": lambda: encode("WEBP") + b"abcd\0\0\0\0" * MAX_PARTS,
@@ -95,6 +99,7 @@ def test_of_exif_data_the_orientation_alone_is_read(monkeypatch: pytest.MonkeyPa
 
 XMP = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
 STATED: dict[str, Callable[[], bytes]] = {
+    "signed short": lambda: encode("PNG", exif=exif_of(0).replace(b"\x12\1\3\0", b"\x12\1\x08\0", 1)),
     "XMP of a JPEG": lambda: encode("JPEG", xmp=XMP),
     "XMP of a WebP": lambda: encode("WEBP", xmp=XMP),
     "XMP of a TIFF": lambda: encode("TIFF", tiffinfo={700: XMP}),
@@ -163,7 +168,10 @@ def tiff_of(tags: dict[int, int], strips: int = 1) -> bytes:
         values |= {273: 200, 279: 300}
     entries = [struct.pack("<HHII", tag, 4, counts[tag], value) for tag, value in sorted(values.items())]
     head = b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(entries) + bytes(4)
-    lists = struct.pack("<I", 400) * 25 + struct.pack("<I", 600) * 25
+    step = 0 if tags.get(259) else 1
+    lists = (
+        struct.pack("<25I", *range(400, 400 + 25 * step, step) if step else [400] * 25) + struct.pack("<I", 600) * 25
+    )
     return head.ljust(200, b"\0") + lists + bytes(600)
 
 
