@@ -10,6 +10,7 @@ from typing import BinaryIO, NamedTuple
 from PIL import Image, UnidentifiedImageError
 
 from .picture_parts import (
+    MAX_PIXELS,
     CostlyImageError,
     Picture,
     bmp_parts,
@@ -22,8 +23,6 @@ from .picture_parts import (
 )
 from .tiff_parts import tiff_parts
 
-MAX_PIXELS = 50_000_000
-"""Most pixels of an image."""
 MAX_BYTES = 512 << 20
 """Most bytes of an encoded image."""
 

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 MAX_PARTS = 50_000
 """Most parts of a file: segments, chunks or blocks."""
+MAX_PIXELS = 50_000_000
+"""Most pixels of an image."""
 MAX_WEBP_PIXELS = 16_000_000
 """Most pixels of a WebP, whose decoder needs several copies of all of them at once."""
 MAX_SCANS = 100
@@ -130,6 +132,7 @@ def png_parts(content: bytes) -> Picture:
         (int.from_bytes(content[place : place + 4], "big") for place in (16, 20)),
         _png_bits(content),
     )
+    check_pixels(width, height, MAX_PIXELS)
     if width * height * bits > 8 * MAX_PNG_BYTES:
         most = MAX_PNG_BYTES // 1_000_000
         raise CostlyImageError(f"{width} x {height} pixels of {bits} bits: at most {most} MB are read")

@@ -65,7 +65,7 @@ COSTLY: dict[str, Callable[[], bytes]] = {
     "TIFF strips one byte apart": lambda: tiff_of({278: 1}, strips=20),
     "TIFF of more strips than rows": lambda: tiff_of({278: 20}, strips=2),
     "TIFF of tiles above its edge": lambda: tiff_of({256: 3000, 257: 1, 322: 16, 323: 2048}),
-    "PNG of 16 bits": lambda: encode("PNG").replace(b"\0\0\0\x1e\0\0\0\x14\x08", b"\0\0\x1f\x40\0\0\x1f\x40\x10", 1),
+    "PNG of 16 bits": lambda: encode("PNG").replace(b"\0\0\0\x1e\0\0\0\x14\x08", b"\0\0\x1b\x58\0\0\x1b\x58\x10", 1),
     "TIFF in one strip": lambda: tiff_of({256: 7000, 257: 7000, 259: 5, 277: 3, 278: 7000}),
     "PNG chunks": lambda: encode("PNG")[:33] + (bytes(4) + b"abCd" + bytes(4)) * MAX_PARTS + encode("PNG")[33:],
     "WebP chunks": lambda: encode("WEBP") + b"abcd\0\0\0\0" * MAX_PARTS,
