@@ -16,8 +16,8 @@ from PIL import ExifTags, Image
 from .encoded import FORMATS, MAX_PIXELS, opened_image
 
 MAX_ASPECT = 50  # resizing the shorter side of anything longer would ask for too much memory
-MAX_REDUCED_PIXELS = 16_000_000
-"""Most pixels of an image after its reduction, if it is reduced at all."""
+THIN_ASPECT, MAX_THIN_PIXELS = 10, 16_000_000
+"""Most pixels after its reduction of an image that is so many times as long as wide, which is reduced little."""
 LARGE_PIXELS, STRIPS_FROM = 16_000_000, 4_000_000
 """Pixels from which on an image is decoded alone, and from which on it is converted and reduced in strips."""
 STRIP_PIXELS = 2_000_000
@@ -102,7 +102,8 @@ def _upright_rgb(image: Image.Image, min_side: int, orientation: int) -> Image.I
     if min_side and image.format == "JPEG":
         image.draft("RGB", (2 * min_side, 2 * min_side))
     factor = max(1, min(image.size) // (2 * min_side) if min_side else 1)
-    if min_side and image.width * image.height > MAX_REDUCED_PIXELS * factor**2:
+    is_thin = max(image.size) > THIN_ASPECT * min(image.size)
+    if min_side and is_thin and image.width * image.height > MAX_THIN_PIXELS * factor**2:
         raise ValueError(f"{image.width} x {image.height} pixels: too long and thin for so many")
     image.load()
     extrema = _check_extrema(image) if _is_numeric(image) else None
@@ -141,9 +142,8 @@ def _check_extrema(image: Image.Image) -> tuple[float, float]:
 def _as_rgb(image: Image.Image, extrema: tuple[float, float] | None) -> Image.Image:
     if extrema is not None:
         if image.mode.startswith("I;16") and image.mode != "I;16":  # numbers as other machines write them
-            image, extrema = image.convert("I"), (0, 65535)
-        is_wide = image.mode.startswith("I;16") or extrema[1] > 255
-        image = Image.fromarray(_to_bytes(np.asarray(image), is_wide))
+            image = image.convert("I")
+        image = Image.fromarray(_to_bytes(np.asarray(image), is_wide=extrema[1] > 255))
     if isinstance(image.info.get("transparency"), bytes):  # PIL warns otherwise; the colors are the same
         image = image.convert("RGBA")
     return image.convert("RGB")

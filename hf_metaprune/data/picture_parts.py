@@ -16,6 +16,7 @@ MAX_SCANS = 100
 """Most passes of a JPEG over its pixels, each of which costs as much as all of them (programs write about 10)."""
 MAX_HEADER = 1000
 """Most bytes of a PPM before its pixels, with its comments."""
+PPM_FIELD = re.compile(rb"[^\s#]{1,10}")
 MAX_EXIF_ENTRIES = 1000
 ORIENTATION = 0x0112
 """The tag of EXIF data that says how an image lies."""
@@ -128,10 +129,8 @@ def png_parts(content: bytes) -> Picture:
         CostlyImageError: it has too many chunks.
     """
     parts, place, exif, xmp, raw_profile = [content[:8]], 8, b"", b"", b""
-    (width, height), bits = (
-        (int.from_bytes(content[place : place + 4], "big") for place in (16, 20)),
-        _png_bits(content),
-    )
+    width, height = int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
+    bits = _png_bits(content)
     check_pixels(width, height, MAX_PIXELS)
     if width * height * bits > 8 * MAX_PNG_BYTES:
         most = MAX_PNG_BYTES // 1_000_000
@@ -257,7 +256,7 @@ def ppm_parts(content: bytes) -> Picture:
             ends = [end for mark in (b"\n", b"\r") if (end := content.find(mark, place, MAX_HEADER)) > 0]
             place = min(ends, default=MAX_HEADER)
         else:
-            field = re.compile(rb"[^\s#]{1,10}").match(content, place)
+            field = PPM_FIELD.match(content, place)
             assert field is not None
             fields.append(field[0])
             place = field.end()
@@ -287,12 +286,11 @@ def raw_profile_orientation(chunk: bytes) -> int:
 
 def exif_orientation(exif: bytes) -> int:
     """Return the orientation that EXIF data state, from 1 to 8; 0 if they state none, or are damaged."""
-    order = {b"II*\0": "little", b"MM\0*": "big"}.get(exif[:4])
-    if order is None:
+    if exif[:4] not in (b"II*\0", b"MM\0*"):
         return 0
 
     def number(place: int, size: int) -> int:
-        return int.from_bytes(exif[place : place + size], "little" if order == "little" else "big")
+        return int.from_bytes(exif[place : place + size], "little" if exif.startswith(b"II") else "big")
 
     start = number(4, 4)
     for place in range(start + 2, start + 2 + 12 * min(number(start, 2), MAX_EXIF_ENTRIES), 12):

@@ -206,6 +206,8 @@ def test_long_and_thin_pictures_have_fewer_pixels() -> None:
     with pytest.raises(ValueError, match="too long and thin"):
         open_image(content, min_side=224)
     assert open_image(content, min_side=64).size == (7500, 155)
+    photo = encode("PNG", Image.new("L", (6000, 4000)))
+    assert open_image(photo, min_side=1024).size == (6000, 4000)  # which a large network needs
 
 
 @pytest.mark.parametrize("kind", ["ICO", "JPEG2000", "QOI", "PCX", "SGI", "TGA", "EPS", "AVIF"])
