@@ -13,8 +13,6 @@ MAX_ENTRIES, MAX_STRIPS, MAX_COLORS = 1000, 20_000, 3 << 16
 """Most tags, parts of the picture, and numbers of its palette."""
 MAX_VALUES = 20
 """Most values of the other tags that are kept."""
-MAX_OVERHANG = 2048
-"""Pixels by which a part may be wider or higher than the picture."""
 WIDTH, HEIGHT, COMPRESSION, ORIENTATION, TILE_WIDTH, TILE_HEIGHT = 256, 257, 259, 274, 322, 323
 BITS, SAMPLES, ROWS_PER_STRIP, PLANES, XMP = 258, 277, 278, 284, 700
 STRIP_OFFSETS, STRIP_BYTES, TILE_OFFSETS, TILE_BYTES = 273, 279, 324, 325
@@ -69,9 +67,6 @@ def tiff_parts(content: bytes) -> Picture:
     compression = values.get(COMPRESSION, 1)
     if compression not in COMPRESSIONS:
         raise CostlyImageError(f"a TIFF with compression {compression}: save it with LZW or none, or as PNG or JPEG")
-    for side, part in ((WIDTH, TILE_WIDTH), (HEIGHT, TILE_HEIGHT)):
-        if values.get(part, 0) > values.get(side, 0) + MAX_OVERHANG:
-            raise CostlyImageError("a TIFF with a tile that is larger than the picture")
     kept = [entry for entry in entries if entry.tag in MAX_COUNTS]
     for entry in kept:
         if entry.n_values > MAX_COUNTS[entry.tag]:
