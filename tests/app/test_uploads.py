@@ -340,3 +340,11 @@ def test_a_damaged_zip_is_refused_or_read_but_never_crashes(data: st.DataObject)
         except DataError:
             return
         assert receipt.n_added <= 2
+
+
+@pytest.mark.parametrize(("typed", "taken"), [(None, 3), (float("nan"), 3), (9, 5), (-1, 1), (2, 2), (float("inf"), 5)])
+def test_a_slider_takes_the_nearest_number_of_its_range(typed: float | None, taken: float) -> None:
+    gr = pytest.importorskip("gradio")
+    from hf_metaprune.app.shared import clamp_slider
+
+    assert clamp_slider(gr.Slider(1, 5, value=3)).preprocess(typed) == taken

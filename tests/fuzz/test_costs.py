@@ -27,7 +27,6 @@ READ = frozenset(
         "data set: 10,000,000 rows in a file of another suffix",
         "data set: saved, a license of as many lists as may be",
         "data set: a JPEG of 100 scans",
-        "data set: a TIFF of 20,000 tiles",
         "data set: a WebP of 16 million pixels",
         "data set: a PNG of overlapping EXIF data",
         "data set: a thin PNG of 40 million pixels",
