@@ -18,6 +18,7 @@ import pytest
 from hf_metaprune.app.arrivals import Arrivals, RefusedError
 from hf_metaprune.app.build import App, launch, make_app
 from hf_metaprune.app.limits import ArrivalLimits, UploadLimits
+from hf_metaprune.app.photos import MAX_UPLOADS
 from hf_metaprune.app.visitor import Visitors
 from tests import forked
 
@@ -256,3 +257,16 @@ def run_at_once() -> Callable[[list[Callable]], list]:
         return answers
 
     return run
+
+
+def look_at_limits(bank_folder: Path) -> None:
+    functions = list(make_app(bank_folder).page.fns.values())
+    limited = [fn for fn in functions if fn.concurrency_id == "uploads"]
+    assert len(limited) == 3
+    assert {fn.concurrency_limit for fn in limited} == {MAX_UPLOADS}
+
+
+@pytest.mark.slow
+def test_all_ways_to_add_photos_have_one_limit(bank_folder: Path) -> None:
+    """Each photo takes its memory while it is read, however it came."""
+    forked.run(look_at_limits, bank_folder)
