@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -101,12 +101,13 @@ def large_tile(side: int) -> bytes:
     return (b"II*\0" + struct.pack("<IH", 8, len(values)) + entries).ljust(200, b"\0") + data
 
 
-def strips(count: int, compression: int, rows: int) -> bytes:
-    """A TIFF whose strips all have the same bytes."""
+def strips(count: int, compression: int, rows: int, tags: Mapping[int, int] | None = None) -> bytes:
+    """A TIFF whose strips all have the same bytes, with some tags more or instead."""
     data, lists = b"\x80" * 1_000_000, struct.pack("<I", 200) * count
     lists += struct.pack("<I", len(data)) * count
     values = {256: 400, 257: count * rows, 258: 8, 259: compression, 262: 1, 273: 200 + len(data), 277: 1, 278: rows}
     values[279] = values[273] + 4 * count
+    values |= tags or {}
     counts = {273: count, 279: count}
     entries = b"".join(struct.pack("<HHII", tag, 4, counts.get(tag, 1), value) for tag, value in values.items())
     return (b"II*\0" + struct.pack("<IH", 8, len(values)) + entries).ljust(200, b"\0") + data + lists
@@ -154,6 +155,12 @@ image_case("a BMP of runs", "bmp", lambda: encode("BMP", (7000, 7000), "L")[:30]
 image_case("a thin PNG of 40 million pixels", "png", lambda: encode("PNG", (44_700, 894), "I;16"))
 image_case("a thin PNG of 16 million pixels", "png", lambda: encode("PNG", (28_000, 560), "I;16"))
 image_case("a TIFF of strips that share their bytes", "tif", lambda: strips(20_000, 32773, 1))
+image_case("a TIFF of strips, and of one tile", "tif", lambda: strips(
+    20_000, 1, 500, {256: 1600, 257: 1000, 322: 1600, 323: 1000, 324: 200, 325: 1_000_000}
+))  # fmt: skip
+image_case("a TIFF of strips, with the size of tiles", "tif", lambda: strips(
+    20_000, 1, 500, {256: 1600, 257: 1000, 322: 1, 323: 1}
+))  # fmt: skip
 image_case("a TIFF in one strip of 49 million pixels", "tif", lambda: encode(
     "TIFF", (7000, 7000), compression="tiff_lzw", strip_size=1 << 28
 ))  # fmt: skip

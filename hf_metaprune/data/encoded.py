@@ -88,5 +88,5 @@ def opened_image(
     with opened as image:
         check_pixels(image.width, image.height, max_pixels)
         if slow_decoders := {tile[0] for tile in image.tile or ()} & Image.DECODERS.keys():  # those in Python
-            raise CostlyImageError(f"a {name} whose pixels are packed in an unusual way ({min(slow_decoders)})")
+            raise CostlyImageError(f"a {name} whose pixels are stored in an unusual way ({min(slow_decoders)})")
         yield image, picture.orientation

@@ -167,6 +167,7 @@ def webp_parts(content: bytes) -> Picture:
     Raises:
         CostlyImageError: it has too many chunks, or too many pixels: its decoder is made for all of them at once.
     """
+    content = content[: 8 + int.from_bytes(content[4:8], "little")]  # what is behind it belongs to nothing
     parts, place, exif, xmp = list[bytes](), 12, b"", b""
     seen: set[bytes] = set()
     for _ in range(MAX_PARTS):

@@ -31,6 +31,9 @@ MAX_COUNTS = {
     320: MAX_COLORS,
 }
 """Most values of each tag that is kept."""
+STRIP_TAGS = frozenset({ROWS_PER_STRIP, STRIP_OFFSETS, STRIP_BYTES})
+TILE_TAGS = frozenset({TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES})
+"""What says where a picture in strips, or in tiles, is stored; what belongs to the other kind is not handed on."""
 TYPE_SIZES = {1: 1, 3: 2, 4: 4}
 """Bytes of a value by the type of a tag: bytes, shorts and longs."""
 
@@ -67,11 +70,14 @@ def tiff_parts(content: bytes) -> Picture:
     compression = values.get(COMPRESSION, 1)
     if compression not in COMPRESSIONS:
         raise CostlyImageError(f"a TIFF with compression {compression}: save it with LZW or none, or as PNG or JPEG")
-    kept = [entry for entry in entries if entry.tag in MAX_COUNTS]
+    if STRIP_OFFSETS in values and TILE_OFFSETS in values:  # decoders do not agree on which they read
+        raise CostlyImageError("a TIFF of strips and of tiles at once")
+    unused = STRIP_TAGS if TILE_OFFSETS in values else TILE_TAGS
+    kept = [entry for entry in entries if entry.tag in MAX_COUNTS and entry.tag not in unused]
     for entry in kept:
         if entry.n_values > MAX_COUNTS[entry.tag]:
             raise CostlyImageError(f"a TIFF with {entry.n_values} values of tag {entry.tag}")
-    _check_sizes(content, {entry.tag: entry for entry in entries}, order, compression)
+    _check_sizes(content, {entry.tag: entry for entry in kept}, order, compression)
     directory = struct.pack(f"{order}H", len(kept)) + b"".join(entry.raw for entry in kept) + bytes(4)
     xmp = next((_bytes_of(content, entry, order) for entry in entries if entry.tag == XMP), b"")
     orientation = values.get(ORIENTATION) or xmp_orientation(xmp) or 1
@@ -110,13 +116,17 @@ def _check_sizes(content: bytes, entries: Mapping[int, _Entry], order: str, comp
     if numbers(PLANES, 1)[0] == 2:
         samples, planes = 1, samples
     part_bytes = part_width * part_height * samples * max(numbers(BITS, 1)) // 8
-    n_parts = -(-width // part_width) * -(-height // part_height) * planes
+    n_down = -(-height // part_height)
+    n_parts = -(-width // part_width) * n_down * planes
     offsets = numbers(TILE_OFFSETS if TILE_OFFSETS in entries else STRIP_OFFSETS, 0)
     sizes = numbers(TILE_BYTES if TILE_BYTES in entries else STRIP_BYTES, 0)
     if len(offsets) > n_parts or n_parts * part_width * part_height > 2 * planes * width * height + FREE_PIXELS:
         raise CostlyImageError("a TIFF whose parts have more pixels than the picture")
     if compression == 1:  # each is read up to the place of the next one
         sizes = [part_bytes] * len(offsets)
+        if TILE_OFFSETS not in entries:  # the last strip of each plane has the rows that are left
+            last_rows = height - (n_down - 1) * part_height
+            sizes[n_down - 1 :: n_down] = [part_bytes * last_rows // part_height] * len(sizes[n_down - 1 :: n_down])
     elif sum(sizes) > len(content):
         raise CostlyImageError("a TIFF whose parts have more bytes than the file")
     elif part_bytes + 4 * width * height > MAX_MEMORY:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import random
 import struct
 from collections.abc import Callable
@@ -64,11 +65,14 @@ COSTLY: dict[str, Callable[[], bytes]] = {
     "TIFF strips of the same bytes": lambda: tiff_of({259: 32773, 278: 1}, strips=20),
     "TIFF strips one byte apart": lambda: tiff_of({278: 1}, strips=20),
     "TIFF of more strips than rows": lambda: tiff_of({278: 20}, strips=2),
-    "TIFF of tiles above its edge": lambda: tiff_of({256: 3000, 257: 1, 322: 16, 323: 2048}),
+    "TIFF of tiles above its edge": lambda: tiff_of({256: 3000, 257: 1, 322: 16, 323: 2048, 324: 400, 325: 600}),
+    "TIFF of strips and one tile": lambda: tiff_of({278: 1, 322: 32, 323: 32}, strips=20).replace(
+        struct.pack("<H", 277), struct.pack("<H", 324), 1
+    ),
     "PNG of 16 bits": lambda: encode("PNG").replace(b"\0\0\0\x1e\0\0\0\x14\x08", b"\0\0\x1b\x58\0\0\x1b\x58\x10", 1),
     "TIFF in one strip": lambda: tiff_of({256: 7000, 257: 7000, 259: 5, 277: 3, 278: 7000}),
     "PNG chunks": lambda: encode("PNG")[:33] + (bytes(4) + b"abCd" + bytes(4)) * MAX_PARTS + encode("PNG")[33:],
-    "WebP chunks": lambda: encode("WEBP") + b"abcd\0\0\0\0" * MAX_PARTS,
+    "WebP chunks": lambda: b"RIFF" + b"\xff" * 4 + encode("WEBP")[8:] + b"abcd\0\0\0\0" * MAX_PARTS,
     "PPM comments": lambda: b"P6 " + b"#x\n" * 500 + b"2 1 255 abcdef",
     "PPM of 254 levels": lambda: b"P6 2 1 254 abcdef",
     "TIFF strips": lambda: encode("TIFF", Image.new("1", (450, MAX_STRIPS + 1)), tiffinfo={278: 1}),
@@ -162,6 +166,8 @@ def test_a_tiff_is_turned_by_its_tag_and_keeps_no_other() -> None:
 def tiff_of(tags: dict[int, int], strips: int = 1) -> bytes:
     """A TIFF of 30 x 20 pixels with some tags more, and strips that are all the same bytes."""
     values = {256: 30, 257: 20, 258: 8, 259: 1, 262: 1, 273: 400, 277: 1, 278: 20, 279: 600} | tags
+    if 324 in tags:
+        del values[273], values[278], values[279]
     counts = dict.fromkeys(values, 1)
     if strips > 1:  # the lists of their places and sizes
         counts |= {273: strips, 279: strips}
@@ -178,13 +184,37 @@ def tiff_of(tags: dict[int, int], strips: int = 1) -> bytes:
 def test_parts_of_a_tiff_are_as_large_as_its_picture() -> None:
     assert open_image(tiff_of({})).size == (30, 20)
     with pytest.raises(CostlyImageError, match="more pixels than the picture"):
-        open_image(tiff_of({322: 20_000, 323: 20_000}))
+        open_image(tiff_of({322: 20_000, 323: 20_000, 324: 400, 325: 600}))
+    with pytest.raises(CostlyImageError, match="bytes in common"):  # sizes of tiles that there are not
+        open_image(tiff_of({278: 1, 322: 1, 323: 1}, strips=20))
     for tags in ({256: 2**31, 257: 2**31}, {259: 7}):
         with pytest.raises(ValueError):
             open_image(tiff_of(tags))
     for damaged in (tiff_of({})[:20], tiff_of({}).replace(b"II*", b"II+"), tiff_of({})[:4] + b"\4" + tiff_of({})[5:]):
         with pytest.raises(ValueError):
             open_image(damaged)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)], ids=["in order", "last first"])
+@pytest.mark.parametrize("planes", [1, 3])
+def test_the_last_strip_of_a_plane_has_the_rows_that_are_left(order: tuple[int, ...], planes: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (planes, 20, 30), dtype=np.uint8)
+    strips = [plane[y : y + 8].tobytes() for plane in pixels for y in (0, 8, 16)]
+    stored = [plane * 3 + i for plane in range(planes) for i in order]
+    places = dict(zip(stored, itertools.accumulate([400, *(len(strips[i]) for i in stored)]), strict=False))
+    lists = [*(places[i] for i in range(len(strips))), *map(len, strips)]
+    tags = {256: 30, 257: 20, 258: 8, 259: 1, 262: 2 if planes > 1 else 1, 273: 200, 277: planes, 278: 8, 284: 2}
+    entries = [struct.pack("<HHII", tag, 4, 1 if tag != 273 else len(strips), tags[tag]) for tag in tags]
+    entries.insert(8, struct.pack("<HHII", 279, 4, len(strips), 200 + 4 * len(strips)))
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(entries) + bytes(4)
+    content = head.ljust(200, b"\0") + struct.pack(f"<{len(lists)}I", *lists)
+    content = content.ljust(400, b"\0") + b"".join(strips[i] for i in stored)
+    expected = np.repeat(pixels, 3, axis=0) if planes == 1 else pixels
+    assert np.array_equal(np.asarray(open_image(content)), expected.transpose(1, 2, 0))
+
+
+def test_what_is_behind_a_webp_is_left_out() -> None:
+    assert open_image(encode("WEBP") + bytes(9 * MAX_PARTS)).size == (30, 20)
 
 
 def test_only_what_a_gif_shows_first_is_decoded() -> None:
