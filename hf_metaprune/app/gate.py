@@ -29,6 +29,8 @@ MAX_HEADERS, MAX_HEADER_BYTES = 20, 10_000
 """Most headers of a file in an upload, and most bytes of each."""
 MAX_EVENTS, EVENT_SECONDS = 60, 10.0
 """Most events of one visitor in so many seconds."""
+FILES_PER_EVENT = 100
+"""Files that an event may name, and count as one; one that names more counts as several."""
 MAX_OTHERS = 100
 """Most lists and objects of an event, besides files: the pages send about ten."""
 MAX_SESSION = 100
@@ -46,8 +48,8 @@ class Gate:
 
     def __init__(self, app: Any, arrivals: Arrivals) -> None:
         self.app, self.arrivals = app, arrivals
-        self._events: deque[tuple[float, str]] = deque()
-        """Time and visitor of the last events."""
+        self._events: deque[tuple[float, str, int]] = deque()
+        """Time and visitor of the last events, and what each counts."""
         self._counts: Counter[str] = Counter()
         """Number of the last events by visitor."""
 
@@ -94,17 +96,18 @@ class Gate:
             raise RefusedError(400, "this is no session")
         now = time.monotonic()
         while self._events and now - self._events[0][0] > EVENT_SECONDS:
-            _, former = self._events.popleft()
-            self._counts[former] -= 1
+            _, former, count = self._events.popleft()
+            self._counts[former] -= count
             if not self._counts[former]:
                 del self._counts[former]
-        if self._counts[session] >= MAX_EVENTS:
+        paths = list(_named_files(event))
+        count = 1 + len(paths) // FILES_PER_EVENT
+        if self._counts[session] + count > MAX_EVENTS:
             raise RefusedError(429, "too many events: wait some seconds")
-        self._events.append((now, session))
-        self._counts[session] += 1
-        for path in _named_files(event):
-            if not self.arrivals.holds(path):
-                raise RefusedError(400, "an event names a file that was not sent here")
+        self._events.append((now, session, count))
+        self._counts[session] += count
+        if not all(map(self.arrivals.holds, dict.fromkeys(paths))):
+            raise RefusedError(400, "an event names a file that was not sent here")
 
     async def _take_upload(self, scope: Any, receive: Any, send: Any) -> None:
         """Let an upload through within the limits of `Arrivals`, and note its files.

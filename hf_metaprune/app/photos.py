@@ -16,7 +16,7 @@ from ..text import quantity
 from . import views
 from .events import run_steps, set_enabled
 from .limits import UploadLimits
-from .shared import AS_FILE, PRIVATE, SharedState, Update, clamp_slider, take_file
+from .shared import AS_FILE, PRIVATE, SharedState, Update, clamp_slider, take_files
 from .style import DROP_CLASS
 from .visitor import Visitor
 
@@ -57,13 +57,8 @@ class PhotosSection:
                 self._add_photo_tab()
             with gr.Tab("Zip"):
                 gr.Markdown("A zip with one folder per class, and the photos of the class inside.")
-                self.zip = gr.File(
-                    label="Zip",
-                    file_types=[".zip"],
-                    type="filepath",
-                    height=140,
-                    elem_id="zip",
-                    elem_classes=DROP_CLASS,
+                self.zip = take_files(
+                    gr.File(label="Zip", file_types=[".zip"], height=140, elem_id="zip", elem_classes=DROP_CLASS)
                 )
             with gr.Tab("Hub"):
                 self._add_hub_tab()
@@ -94,7 +89,7 @@ class PhotosSection:
             camera = gr.Image(
                 label="Camera", show_label=False, sources=["webcam"], format="jpeg", elem_id="camera", **AS_FILE
             )
-            self.camera = take_file(camera)
+            self.camera = take_files(camera)
         self.add = gr.Button("Add to the class")
 
     def _add_hub_tab(self) -> None:
@@ -325,15 +320,15 @@ class PhotosSection:
 
 def _photo_field(label: str, elem_id: str) -> gr.File:
     """Return a field that takes any number of photos."""
-    return gr.File(
-        elem_classes=DROP_CLASS,
+    field = gr.File(
         label=label,
         file_count="multiple",
         file_types=["image"],
-        type="filepath",
         height=140,
         elem_id=elem_id,
+        elem_classes=DROP_CLASS,
     )
+    return take_files(field)
 
 
 def _all_files(files: list[str] | None, camera_file: str | None, unlabeled_files: list[str] | None = None) -> list[str]:

@@ -14,7 +14,7 @@ from ..errors import DataError
 from . import views
 from .events import move_focus, run_in_turn, run_steps, set_enabled
 from .jobs import BackgroundJob, Progress, ProgressCallback, StoppedError
-from .shared import AS_FILE, PRIVATE, SharedState, Update, take_file
+from .shared import AS_FILE, PRIVATE, SharedState, Update, take_files
 from .style import DROP_CLASS
 from .visitor import Visitor
 
@@ -45,7 +45,7 @@ class ResultSection:
                 label="A photo", show_label=False, sources=["upload", "webcam"], format="jpeg", height=260,
                 elem_id="photo", elem_classes=DROP_CLASS, **AS_FILE,
             )  # fmt: skip
-            self.photo = take_file(photo)
+            self.photo = take_files(photo)
             self.answer = gr.HTML(views.answer({}), elem_id="answer")
             gr.Markdown(f"### Download it\n{DOWNLOADS}")
             with gr.Row():

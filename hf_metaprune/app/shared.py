@@ -12,8 +12,10 @@ import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import gradio as gr
+from gradio.data_classes import ListFiles
 from gradio.utils import get_upload_folder
 
 from ..errors import reason
@@ -25,8 +27,6 @@ from .waiting_line import WaitingLine
 log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
-    import gradio as gr
-
     from ..bank.reader import BankReader
     from ..models.base_model import BaseModel
     from ..pruner import MetaPruner
@@ -41,6 +41,7 @@ PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 AS_FILE: dict[str, Any] = {"type": "filepath", "image_mode": None}
 """Arguments of every image component: the file stays as it was sent; we read it within our limits, and delete it."""
 
+Field = TypeVar("Field", gr.Image, gr.File)
 Update = dict[Any, Any]
 """New values or ``gr.update`` of some components, by component."""
 
@@ -59,13 +60,22 @@ def clamp_slider(slider: gr.Slider) -> gr.Slider:
     return slider
 
 
-def take_file(image: gr.Image) -> gr.Image:
-    """Make an image component pass on the path of its file, and return the component.
+def take_files(field: Field) -> Field:
+    """Make a field of an image or of files pass on the paths of its files, and return the field.
 
-    Gradio would first try all decoders that Pillow has.
+    Gradio would first try all decoders that Pillow has, or leave an empty file on disk for each file.
     """
-    image.preprocess = lambda payload: None if payload is None else payload.path  # type: ignore[method-assign]
-    return image
+
+    def preprocess(payload: Any) -> str | list[str] | None:
+        if payload is None:
+            return None
+        paths = [file.path for file in (payload.root if isinstance(payload, ListFiles) else [payload])]
+        if isinstance(field, gr.File) and field.file_count == "multiple":
+            return paths
+        return paths[0] if paths else None
+
+    field.preprocess = preprocess  # type: ignore[method-assign, assignment]
+    return field
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,7 @@ def test_a_visitors_files_are_deleted_when_they_are_read_and_at_the_latest_when_
 
     one.add("ant", class_photos, "Added 12 photos to")
     assert still_there(class_photos) == []
+    assert list(served.files.rglob("tmp*")) == []  # Gradio would make one for each
     one.take_example()
     one.set_steps(20)
     one.make()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hf_metaprune.app.gate import MAX_BODY_BYTES, MAX_EVENTS
+from hf_metaprune.app.gate import FILES_PER_EVENT, MAX_BODY_BYTES, MAX_EVENTS
 
 from .conftest import Served
 
@@ -138,6 +138,14 @@ def test_one_session_cannot_flood_the_queue(served: Served) -> None:
     statuses = [send_event(served, [], "flood")[0] for _ in range(MAX_EVENTS + 5)]
     assert statuses.count(429) == 5
     assert send_event(served, [], "other")[0] != 429
+
+
+def test_an_event_that_names_many_files_counts_as_many_events(served: Served) -> None:
+    folder = next(served.files.glob("hf-metaprune-*"))
+    file = {"path": os.fspath(folder / "abc" / "deleted.png")}
+    assert send_event(served, [[file] * (MAX_EVENTS * FILES_PER_EVENT)], "many")[0] == 429
+    half = MAX_EVENTS // 2 * FILES_PER_EVENT - 1
+    assert [send_event(served, [[file] * half], "half")[0] == 429 for _ in range(3)] == [False, False, True]
 
 
 def form(*parts: bytes) -> tuple[bytes, dict[str, str]]:
