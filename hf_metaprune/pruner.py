@@ -121,8 +121,8 @@ class MetaPruner:
         """Make a small model for the data set's classes.
 
         Args:
-            dataset: a ``datasets.Dataset`` or ``DatasetDict``, a folder of class folders, parquet, a torch data set, a
-                list of (image, label), or a `TaskData`.
+            dataset: a ``datasets.Dataset`` or ``DatasetDict``, a folder of class folders or with a ``metadata.csv``,
+                parquet, a torch data set, a list of (image, label), or a `TaskData`.
             options: how neighbors are found and vote. The recipe for the task's size decides open options.
             training: how the model is fine-tuned. The recipe decides open options here, too.
             unlabeled: photos like those, without labels: a folder, a ``datasets.Dataset`` or a list. The whole base,

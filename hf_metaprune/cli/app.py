@@ -101,7 +101,9 @@ def adapt(
     bank: BankArgument,
     data: Annotated[
         str,
-        typer.Argument(help="Folder with one folder per class, parquet, or a data set id on the Hub.", metavar="DATA"),
+        typer.Argument(
+            help="Folder with one folder per class or a metadata.csv, parquet, or a Hub data set id.", metavar="DATA"
+        ),
     ],
     out_dir: Annotated[Path, typer.Option("--out", help="Folder for the model and its report.")],
     dtype: Annotated[str, typer.Option(help="How weights are stored: float32, float16 or bfloat16.")] = "float32",
@@ -162,7 +164,7 @@ def predict(
 ) -> None:
     """Classify images with an adapted model. The exit code is 1 if an image cannot be read."""
     check_folder(model)  # before what takes seconds to import
-    from ..data.sources import image_files
+    from ..data.folders import image_files
     from ..result import load_result
 
     paths = [file for path in images for file in (image_files(path)[0] if path.is_dir() else [path])]

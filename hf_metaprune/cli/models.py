@@ -30,7 +30,10 @@ def _parse_ratios(text: str) -> tuple[float, ...]:
 def sweep(
     bank: BankArgument,
     data: Annotated[
-        str, typer.Argument(help="Folder of class folders, parquet, or a Hub data set id.", metavar="DATA")
+        str,
+        typer.Argument(
+            help="Folder with one folder per class or a metadata.csv, parquet, or a Hub data set id.", metavar="DATA"
+        ),
     ],
     out_dir: Annotated[Path, typer.Option("--out", help="Folder for the models and the curve.")],
     ratios: Annotated[

@@ -31,7 +31,8 @@ def read_task_data(
     """Read, check and decode a labeled image data set.
 
     Args:
-        source: a ``datasets.Dataset`` or ``DatasetDict``, a folder of class folders, one or more parquet files or a
+        source: a ``datasets.Dataset`` or ``DatasetDict``, a folder of class folders, or of photos and a
+            ``metadata.csv`` or ``.jsonl`` with the columns ``file_name`` and ``label``, one or more parquet files or a
             folder of them, a Hub data set id, a torch data set, or a list of (image, label).
         preprocessing: how images are resized and cropped; that of the base model.
         image_column: the column of images, if it cannot be found by type or name.

@@ -10,9 +10,10 @@ import numpy as np
 
 from ..errors import DataError
 from ..files.names import user_path
+from .folders import image_files
 from .images import ImageSet, decode_images
 from .preprocessing import Preprocessing
-from .sources import IMAGE_NAMES, check_place, image_column_only, image_files, image_folders, load_source, pick_column
+from .sources import IMAGE_NAMES, check_place, image_column_only, image_folders, load_source, pick_column
 
 NO_CLASS = -1
 """The target of a photo without a label."""

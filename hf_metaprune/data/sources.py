@@ -13,18 +13,17 @@ import pyarrow as pa
 
 from ..errors import DataError, FormatError, MetaPruneError, OptionError, reason
 from ..files.names import user_path
-from ..files.reading import cached_content, check_regular, is_present, walk
+from ..files.reading import cached_content, check_regular, walk
 from .file_checks import check_regular_files, check_saved
+from .folders import EVALUATION_NAMES, LABEL_NAMES, TRAIN_NAMES, load_photos
 from .pairs import read_pairs
 from .source_names import check_source
 from .split import Split, UnlabeledError, convert_labels, is_missing
-from .tables import METADATA, load_metadata, load_parquet, load_parquet_folder
+from .tables import load_parquet, load_parquet_folder
 
 log = logging.getLogger(__name__)
 
 IMAGE_NAMES = ("image", "img", "pixel_values", "picture", "photo", "jpg", "png")
-LABEL_NAMES = ("label", "labels", "fine_label", "class", "target", "category", "cls")
-TRAIN_NAMES = ("train", "training")
 FOREIGN_ERRORS = (
     *(ValueError, OSError, LookupError, TypeError, AttributeError, RecursionError),
     *(OverflowError, NotImplementedError),
@@ -35,7 +34,6 @@ NUMBER_DTYPES = frozenset(
 )
 MAX_PATH, MAX_PARTS = 4096, 100
 """Most characters, and parts, in the path of an image."""
-EVALUATION_NAMES = ("test", "validation", "valid", "val", "dev", "eval")
 
 
 def read_splits(source: Any, image_column: str | None, label_column: str | None) -> tuple[dict[str, Split], str]:
@@ -58,7 +56,7 @@ def read_splits(source: Any, image_column: str | None, label_column: str | None)
     folders: list[Path] | None = None  # what somebody has loaded is not looked at twice
     if isinstance(source, (str, Path)):
         folders = image_folders(source)
-        source, name = load_source(source)
+        source, name = load_source(source, label_column)
     elif _are_paths(source):
         folders = [user_path(p).parent for p in source]
         source, name = load_parquet([user_path(p) for p in source]), Path(source[0]).stem
@@ -154,8 +152,13 @@ def _true_place(path: Path) -> Path:
     return Path(os.path.realpath(path.parent)) / path.name if cached_content(path) == place else place
 
 
-def load_source(source: str | Path) -> tuple[Any, str]:
-    """Load the splits at a path or of a Hub id, as a DatasetDict or our own, and return them with their name."""
+def load_source(source: str | Path, label_column: str | None = None) -> tuple[Any, str]:
+    """Load the splits at a path or of a Hub id, as a DatasetDict or our own, and return them with their name.
+
+    Args:
+        source: the path or id.
+        label_column: the column of labels in a table of photos, if it has no usual name.
+    """
     import datasets
     from datasets.exceptions import DatasetNotFoundError
 
@@ -165,7 +168,7 @@ def load_source(source: str | Path) -> tuple[Any, str]:
         if path.is_dir():
             folder = path.resolve()
             # the name of the home folder is the user's, which must not be published
-            return _load_folder(path), "images" if folder == Path.home().resolve() else folder.name
+            return _load_folder(path, label_column), "images" if folder == Path.home().resolve() else folder.name
         if path.is_file():
             return load_parquet([path]), path.stem
         if isinstance(source, str) and glob.has_magic(source):
@@ -186,7 +189,7 @@ def load_source(source: str | Path) -> tuple[Any, str]:
         raise DataError(f"{source} is damaged: {reason(error.__cause__ or error)}") from error
 
 
-def _load_folder(path: Path) -> Any:
+def _load_folder(path: Path, label_column: str | None) -> Any:
     """Load a data set that `datasets` wrote or describes, or else class folders."""
     import datasets
 
@@ -197,70 +200,7 @@ def _load_folder(path: Path) -> Any:
     if parquet_files := [file for file in walk(path) if file.suffix == ".parquet"]:
         check_regular_files(path)
         return load_parquet_folder(path, parquet_files)
-    tables = [path / name for name in METADATA if is_present(path / name)]
-    if tables and not _subfolders(path):
-        return load_metadata(tables[0])
-    return class_folders(path)
-
-
-def _subfolders(path: Path) -> list[Path]:
-    """Return the folders in a folder, sorted by name, without hidden ones and those that archives leave."""
-    return sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith((".", "__")))
-
-
-def class_folders(path: Path) -> dict[str, Split]:
-    """Read a folder with one folder of images per class, or with ``train``, ``test`` or the like of such folders.
-
-    All images below a class's folder belong to the class. A folder named ``train`` is a class, unless all its siblings
-    are named like splits and hold folders, too. Other files are left out, with a warning.
-
-    Raises:
-        DataError: there are no class folders.
-    """
-    folders = _subfolders(path)
-    if not folders:
-        raise DataError(f"{path} holds no folders: put the images of each class into a folder with the class's name")
-    splits = {folder.name.lower(): folder for folder in folders}
-    if set(splits) <= {*TRAIN_NAMES, *EVALUATION_NAMES} and all(_subfolders(folder) for folder in folders):
-        return {name: _read_class_folders(folder) for name, folder in splits.items()}
-    return {"train": _read_class_folders(path)}
-
-
-def image_files(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Return the image files anywhere below a folder, and the other files; hidden files are neither.
-
-    The suffix of its name decides whether a file is an image.
-    """
-    from PIL import Image
-
-    Image.init()
-    suffixes = {suffix for suffix, kind in Image.EXTENSION.items() if kind in Image.OPEN}  # PDF can only be written
-    images: list[Path] = []
-    others: list[Path] = []
-    for file in sorted(p for p in walk(folder) if p.is_file() or not p.exists()):  # broken links, too
-        if any(part.startswith(".") for part in file.relative_to(folder).parts[:-1]) or file.name.startswith("."):
-            continue
-        (images if file.suffix.lower() in suffixes else others).append(file)
-    return images, others
-
-
-def _read_class_folders(path: Path) -> Split:
-    files, labels = [], []
-    other_files = [p for p in path.iterdir() if p.is_file() and not p.name.startswith(".")]
-    folders = _subfolders(path)
-    for folder in folders:
-        images, no_images = image_files(folder)
-        files += images
-        labels += [folder.name] * len(images)
-        other_files += no_images
-    if other_files:
-        message = "left out files that are no images of a class in %s: %d, such as %s"
-        log.warning(message, path, len(other_files), other_files[0].name)
-    if not files:
-        names = ", ".join(folder.name for folder in folders[:5])
-        raise DataError(f"{path}: no image, such as .jpg or .png, in its folders ({names})")
-    describe = [str(file.relative_to(path)) for file in files]
-    return Split(files.__getitem__, labels, [folder.name for folder in folders], describe.__getitem__)
+    return load_photos(path, label_column)
 
 
 def _read_columns(

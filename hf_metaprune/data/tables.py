@@ -88,6 +88,9 @@ def load_metadata(path: Path) -> Any:
         path: the file. Its column ``file_name`` names photos in the same folder; its other columns of texts or numbers
             are kept.
 
+    Returns:
+        A ``datasets.Dataset`` with the column ``image``, not decoded, and the others.
+
     Raises:
         DataError: the file cannot be read, holds too much, or names a photo elsewhere or by a link.
     """
@@ -110,7 +113,7 @@ def load_metadata(path: Path) -> Any:
     except FormatError as error:
         raise DataError(str(error)) from error
     rows = datasets.Dataset.from_dict({"image": images, **{n: v for n, v in columns.items() if n != "image"}})
-    return datasets.DatasetDict(train=rows.cast_column("image", datasets.Image(decode=False)))
+    return rows.cast_column("image", datasets.Image(decode=False))
 
 
 def _find_photos(table: Path, names: Sequence[Any], photos: set[str]) -> list[dict[str, Any]]:

@@ -226,6 +226,23 @@ def test_splits_of_class_folders(tmp_path: Path) -> None:
     assert (len(data.train), len(data.evaluation), data.evaluation_split) == (18, 6, "val")
 
 
+def test_splits_without_classes_are_left_out_or_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_folder(tmp_path / "photos" / "train")
+    for i in range(5):  # as for a contest: photos whose classes are to be told
+        (tmp_path / "photos" / "test").mkdir(exist_ok=True)
+        picture(0, i).save(tmp_path / "photos" / "test" / f"{i}.png")
+    data = read(tmp_path / "photos")
+    assert (data.task.labels, len(data.train) + len(data.evaluation)) == (NAMES, 18)
+    assert "left out test, with no folders of classes" in caplog.text
+    (tmp_path / "photos" / "train").rename(tmp_path / "photos" / "val")
+    (tmp_path / "photos" / "test").rename(tmp_path / "photos" / "train")
+    with pytest.raises(DataError, match="train has no folders of classes"):
+        read(tmp_path / "photos")
+    shutil.rmtree(tmp_path / "photos" / "val")
+    with pytest.raises(DataError, match="train have no folders of classes, and no metadata.csv"):
+        read(tmp_path / "photos")
+
+
 def test_splits_without_labels_are_left_out() -> None:
     unlabeled = dataset(2).map(lambda _row: {"label": -1})
     data = read(datasets.DatasetDict(train=dataset(), test=unlabeled, validation=dataset(3)))

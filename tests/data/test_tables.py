@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def content(rows: Any) -> dict[int, tuple[str, tuple[int, ...]]]:
 @pytest.mark.parametrize("kind", WRITERS)
 def test_a_table_beside_photos_is_read(tmp_path: Path, kind: str) -> None:
     rows = rows_of(tmp_path)
-    loaded = load_metadata(WRITERS[kind](tmp_path / f"metadata.{kind}", rows))["train"]
+    loaded = load_metadata(WRITERS[kind](tmp_path / f"metadata.{kind}", rows))
     loaded = loaded.cast_column("image", datasets.Image())
     assert loaded.features["label"] == datasets.Value("string")
     expected = {i: (COLORS[i % 4], ImageColor.getrgb(COLORS[i % 4])) for i in range(12)}
@@ -79,6 +80,45 @@ def test_a_task_is_made_of_a_table_beside_photos(tmp_path: Path, kind: str) -> N
     data = read(tmp_path)
     assert data.task.labels == ("blue", "green", "red", "white")
     assert len(data.train) + len(data.evaluation) == 12
+
+
+@pytest.mark.parametrize("where", ["root", "splits"])
+def test_a_table_may_describe_splits(tmp_path: Path, where: str) -> None:
+    counts = {"train": 12, "test": 8}
+    folder, rows = tmp_path / "photos", []
+    for split, count in counts.items():
+        names = [f"{split}/{name}" for name in photos(folder / split, count)]
+        rows += [{"file_name": name, "label": COLORS[i % 4]} for i, name in enumerate(names)]
+    if where == "root":
+        write_jsonl(folder / "metadata.jsonl", rows)
+    else:
+        for split in counts:
+            own = [r | {"file_name": r["file_name"].removeprefix(f"{split}/")} for r in rows if split in r["file_name"]]
+            write_jsonl(folder / split / "metadata.jsonl", own)
+    data = read(folder)
+    assert data.task.labels == ("blue", "green", "red", "white")
+    assert (len(data.train), len(data.evaluation), data.evaluation_split) == (12, 8, "test")
+    if where == "splits":
+        others = datasets.load_dataset("imagefolder", data_dir=str(folder), cache_dir=str(tmp_path / "cache"))
+        assert {name: sorted(split["label"]) for name, split in others.items()} == {
+            name: sorted(COLORS[i % 4] for i in range(count)) for name, count in counts.items()
+        }
+        (folder / "train" / "metadata.jsonl").unlink()
+        with pytest.raises(DataError, match="train has no table of labels"):
+            read(folder)
+
+
+def test_a_table_beside_folders_gives_the_labels_if_it_has_some(tmp_path: Path) -> None:
+    names = [f"images/{name}" for name in photos(tmp_path / "images")]
+    rows = [{"file_name": name, "text": f"a photo {i}"} for i, name in enumerate(names)]
+    write_csv(tmp_path / "metadata.csv", [row | {"species": COLORS[i % 4]} for i, row in enumerate(rows)])
+    data = read_task_data(tmp_path, tiny_preprocessing(), label_column="species")
+    assert data.task.labels == ("blue", "green", "red", "white")
+    for color in COLORS:
+        photos(tmp_path / color)
+    shutil.rmtree(tmp_path / "images")
+    write_csv(tmp_path / "metadata.csv", [r | {"file_name": f"red/{i}.png"} for i, r in enumerate(rows)])
+    assert len(read(tmp_path).task.labels) == 4  # of folders: the table has none
 
 
 @pytest.mark.parametrize("kind", WRITERS)
@@ -130,9 +170,9 @@ def test_lines_of_a_table_are_bounded_by_the_photos_beside_it(tmp_path: Path, mo
     rows = rows_of(tmp_path)
     path = write_csv(tmp_path / "metadata.csv", rows)
     monkeypatch.setattr(tables, "FREE_ROWS", 0)
-    assert len(load_metadata(path)["train"]) == 12  # one short line for each photo
+    assert len(load_metadata(path)) == 12  # one short line for each photo
     path.write_text(path.read_text().replace("\n", "\r\n"))
-    assert len(load_metadata(path)["train"]) == 12
+    assert len(load_metadata(path)) == 12
     write_csv(path, rows * 2)
     with pytest.raises(DataError, match="25 lines for 12 files, too many"):
         load_metadata(path)
@@ -226,7 +266,7 @@ def test_lines_end_as_json_lines_says(tmp_path: Path) -> None:
     lines = [json.dumps({"file_name": name, "label": "a"}) for name in names]
     path = tmp_path / "metadata.jsonl"
     path.write_text("\r\n".join(lines))
-    assert len(load_metadata(path)["train"]) == 12
+    assert len(load_metadata(path)) == 12
     for end in ("\x0c", "\x85", "\u2028"):
         path.write_text(end.join(lines), encoding="utf-8")
         with pytest.raises(DataError, match="cannot be read"):
@@ -237,7 +277,7 @@ def test_lines_end_as_json_lines_says(tmp_path: Path) -> None:
 def test_a_photo_that_is_not_there_cannot_be_read(tmp_path: Path, kind: str) -> None:
     rows = rows_of(tmp_path)
     path = WRITERS[kind](tmp_path / f"metadata.{kind}", [*rows, rows[0] | {"file_name": "gone/too.png"}])
-    images = load_metadata(path)["train"]["image"][:]
+    images = load_metadata(path)["image"][:]
     assert images[-1] == {"bytes": b"", "path": "gone/too.png"}
     assert images[0] == {"bytes": None, "path": str(tmp_path / "0.png")}
 
