@@ -10,6 +10,7 @@ import re
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,6 +61,8 @@ class Arrival:
 
     def __init__(self, arrivals: Arrivals) -> None:
         self.arrivals, self.n_bytes, self._n_checked = arrivals, 0, 0
+        self.is_complete = False
+        """Whether all has arrived, so that Gradio moves the files to their places."""
 
     def grow(self, n_bytes: int) -> None:
         """Add what has arrived.
@@ -71,6 +74,11 @@ class Arrival:
         if self.n_bytes - self._n_checked >= CHECKED_BYTES:
             self._n_checked = self.n_bytes
             self.arrivals.check_room()
+
+    def complete(self) -> None:
+        """Note that all has arrived; no file is deleted until the request has ended."""
+        with self.arrivals.lock:
+            self.is_complete = True
 
 
 class Arrivals:
@@ -85,10 +93,15 @@ class Arrivals:
     def __init__(self, folder: Path, limits: ArrivalLimits, is_used: Callable[[str], bool]) -> None:
         self.folder, self.limits, self.is_used = folder, limits, is_used
         self._arrived: dict[str, float] = {}
-        """Time of arrival by path of the files that no visitor has used yet."""
+        """Time of the last arrival by path of the files that no visitor has used yet."""
+        self._claims: Counter[str] = Counter()
+        """How often each file has arrived and was not given up: who sends the same file shares its path."""
         self._under_way: list[Arrival] = []
         """The requests that are under way."""
-        self._lock = threading.Lock()
+        self._surplus: set[str] = set()
+        """Files that nobody needs, and that are deleted when no request is moving one like them to the same place."""
+        self.lock = threading.Lock()
+        """Held while files are counted or deleted."""
         self._stored, self._looked_at = (0, 0), -math.inf
         """Number and bytes of the files in the folder, and when they were counted."""
 
@@ -108,11 +121,11 @@ class Arrivals:
             raise RefusedError(411, "the size of an upload must be said before it")
         if n_bytes > self.limits.request_bytes:
             raise RefusedError(413, f"at most {self.limits.request_bytes // 1_000_000} MB can be sent at a time")
-        with self._lock:
+        with self.lock:
             is_full = self._is_full(n_bytes)
         if is_full:
             self.sweep()
-        with self._lock:
+        with self.lock:
             if self._is_full(n_bytes) or len(self._under_way) >= self.limits.requests:
                 raise RefusedError(503, FULL)
             arrival = Arrival(self)
@@ -120,9 +133,10 @@ class Arrivals:
         try:
             yield arrival
         finally:
-            with self._lock:
+            with self.lock:
                 self._under_way.remove(arrival)
                 self._stored = self._stored[0], self._stored[1] + arrival.n_bytes
+                self._delete_surplus()
 
     def _is_full(self, n_bytes: int = 0) -> bool:
         """Return whether all files, what has arrived of requests and some bytes more are too much; the lock is held."""
@@ -139,7 +153,7 @@ class Arrivals:
         Raises:
             RefusedError: it is.
         """
-        with self._lock:
+        with self.lock:
             if self._is_full():
                 raise RefusedError(503, FULL)
 
@@ -159,18 +173,38 @@ class Arrivals:
 
     def note(self, paths: list[str]) -> None:
         """Note that files have arrived; who uses them has `ArrivalLimits.unused_seconds` to begin."""
-        with self._lock:
+        with self.lock:
             self._arrived |= dict.fromkeys(paths, time.monotonic())
+            self._claims.update(paths)
             self._stored = self._stored[0] + len(paths), self._stored[1]
+
+    def delete(self, path: str) -> None:
+        """Delete a file that a visitor needs no more, unless somebody else has sent it, too, and may still use it."""
+        with self.lock:
+            self._claims[path] -= 1
+            if self._claims[path] <= 0:
+                del self._claims[path]
+                self._surplus.add(path)
+            self._delete_surplus()
+
+    def _delete_surplus(self) -> None:
+        """Delete the files that nobody needs, unless a request is moving files to their places; the lock is held."""
+        if any(arrival.is_complete for arrival in self._under_way):
+            return
+        for path in self._surplus:
+            if path not in self._claims and not self.is_used(path):
+                delete_upload(path)
+        self._surplus.clear()
 
     def sweep(self) -> None:
         """Delete the files that nobody has used in time, and what is left of requests that were cut."""
         now, age = time.monotonic(), self.limits.unused_seconds
-        with self._lock:
+        with self.lock:
             due = [path for path, arrival in self._arrived.items() if now - arrival > age]
             for path in due:
                 del self._arrived[path]
                 if not self.is_used(path):
+                    del self._claims[path]
                     delete_upload(path)
             if self.folder.is_dir():
                 for file in self.folder.glob(f"{tempfile.gettempprefix()}*"):
@@ -183,9 +217,9 @@ class Arrivals:
 
     def _moved_files(self) -> Iterator[Path]:
         """Yield the whole files, each in a folder that is named by its content; those of a refused request, too."""
-        for folder in self.folder.iterdir():
-            if re.fullmatch(r"[0-9a-f]{64}", folder.name) and folder.is_dir() and not folder.is_symlink():
-                yield from (file for file in folder.iterdir() if file.is_file())
+        for file in self._files():
+            if re.fullmatch(r"[0-9a-f]{64}", file.parent.name) and file.parent.parent == self.folder:
+                yield file
 
     def sweep_regularly(self, ended: threading.Event) -> None:
         """Sweep in a thread of its own until an event."""
@@ -200,4 +234,6 @@ class Arrivals:
         threading.Thread(target=run, daemon=True, name="sweep uploads").start()
 
     def _files(self) -> Iterator[Path]:
-        return (path for path in self.folder.rglob("*") if path.is_file())
+        """Yield all files; a folder that somebody deletes meanwhile has none."""
+        for folder, _, names in os.walk(self.folder):
+            yield from (file for name in names if (file := Path(folder, name)).is_file())

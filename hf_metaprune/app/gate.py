@@ -29,7 +29,7 @@ MAX_HEADERS, MAX_HEADER_BYTES = 20, 10_000
 """Most headers of a file in an upload, and most bytes of each."""
 MAX_EVENTS, EVENT_SECONDS = 60, 10.0
 """Most events of one visitor in so many seconds."""
-FILES_PER_EVENT = 100
+FILES_PER_EVENT = 250
 """Files that an event may name, and count as one; one that names more counts as several."""
 MAX_OTHERS = 100
 """Most lists and objects of an event, besides files: the pages send about ten."""
@@ -130,6 +130,8 @@ class Gate:
                 content = message.get("body", b"")
                 n_received += len(content)
                 is_complete = not message.get("more_body", False)
+                if is_complete:
+                    arrival.complete()
                 if not is_complete and _is_slow(n_received, start, limits):
                     raise TimeoutError
                 form.feed(content)

@@ -132,7 +132,7 @@ class SharedState:
     ) -> None:
         self.bank_location = bank
         self.limits = limits or UploadLimits()
-        self.visitors = Visitors(self._make_photos)
+        self.visitors = Visitors(self._make_photos, delete=lambda path: self.arrivals.delete(path))
         self.arrival_limits = arrival_limits or ArrivalLimits()
         self.arrivals = Arrivals(Path(get_upload_folder()), self.arrival_limits, self.visitors.are_using)
         self.examples = _find_examples(examples)
@@ -212,10 +212,10 @@ def _example_labels(folder: Path) -> list[str]:
 
 def _class_folders(folder: Path) -> list[str]:
     """Return the names of the folders in an example; none if they are splits."""
-    from ..data.sources import EVALUATION_NAMES, TRAIN_NAMES
+    from ..data.folders import SPLIT_NAMES
 
     names = [path.name for path in folder.iterdir() if path.is_dir()]
-    return [] if {name.lower() for name in names} & {*TRAIN_NAMES, *EVALUATION_NAMES} else names
+    return [] if {name.lower() for name in names} & SPLIT_NAMES else names
 
 
 def _stored_labels(file: Path) -> list[str]:

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import torch
 from PIL import Image
@@ -33,6 +33,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 """Formats that cameras, phones and screens write, of those that `data.encoded` decodes."""
 FILLERS = "\u115f\u1160\u3164\uffa0"
 """Letters that look like spaces."""
+GONE = "the server no longer has the file: choose it again"
+"""The message of a file that was deleted meanwhile."""
 MAX_SHOWN_REFUSALS = 20
 """Most refused files that a receipt names."""
 
@@ -153,10 +155,10 @@ class Photos:
             What was added and what was refused.
 
         Raises:
-            DataError: the file is no zip, is too large, or has no folders with photos.
+            DataError: the file is no zip, is too large, has no folders with photos, or is not there any more.
         """
         receipt, deadline = Receipt(), time.monotonic() + self.limits.seconds
-        with open(path, "rb") as file:
+        with _opened(path) as file:
             archive, members = list_members(file, self.limits)
             for info, parts in members:
                 if self._refuse_over_limits(receipt, info.filename, deadline):
@@ -321,7 +323,14 @@ def _read_bytes(file: str | Path | bytes, limits: UploadLimits) -> bytes:
             raise DataError(limits.large_file_cause)
         return file if isinstance(file, bytes) else Path(file).read_bytes()
     except FileNotFoundError as error:
-        raise DataError("the server no longer has the file: choose it again") from error
+        raise DataError(GONE) from error
+
+
+def _opened(path: str | Path) -> BinaryIO:
+    try:
+        return Path(path).open("rb")
+    except FileNotFoundError as error:
+        raise DataError(GONE) from error
 
 
 def clean_label(text: str, max_length: int) -> str:

@@ -178,6 +178,8 @@ class Visitors:
             for longest is forgotten, those first who have nothing.
         idle_seconds: longest time without a request.
         away_seconds: longest time for signing in.
+        delete: a function that deletes a file that a visitor needs no more, unless others do; None: one that knows
+            these visitors alone.
     """
 
     def __init__(
@@ -186,9 +188,11 @@ class Visitors:
         max_visitors: int = 200,
         idle_seconds: float = 3600,
         away_seconds: float = 900,
+        delete: Callable[[str], None] | None = None,
     ) -> None:
         self.make_photos, self.max_visitors = make_photos, max_visitors
         self.idle_seconds, self.away_seconds = idle_seconds, away_seconds
+        self._delete = delete or self._delete_unused
         self.sessions: dict[str, tuple[float, Visitor]] = {}
         """Time of the last request and visitor by session, the longest idle one first."""
         self._signing_in: dict[str, Visitor] = {}
@@ -284,10 +288,13 @@ class Visitors:
         return [visitor for _, visitor in self.sessions.values()] + list(self._signing_in.values())
 
     def delete_uploads(self, visitor: Visitor, uploads: Iterable[str]) -> None:
-        """Delete files that a visitor has sent, except those that another visitor has sent, too."""
+        """Delete files that a visitor has sent, except those that somebody else has sent, too, and may still use."""
         paths = set(uploads)
         with self._lock:
             visitor.uploads -= paths
-            shared_paths: set[str] = set().union(*(other.uploads for other in self._all()))
-        for path in paths - shared_paths:
+        for path in paths:
+            self._delete(path)
+
+    def _delete_unused(self, path: str) -> None:
+        if not self.are_using(path):
             delete_upload(path)

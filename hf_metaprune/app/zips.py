@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import IO
 
-from ..data.sources import EVALUATION_NAMES, TRAIN_NAMES
+from ..data.folders import SPLIT_NAMES
 from ..errors import DataError, reason
 from .limits import UploadLimits
 
@@ -114,7 +114,7 @@ def _count_common_folders(names: Sequence[str]) -> int:
     depth = 0
     while folders and all(len(folder) > depth + 1 for folder in folders):
         siblings = {folder[depth].lower() for folder in folders}
-        if len(siblings) > 1 and not siblings <= {*TRAIN_NAMES, *EVALUATION_NAMES}:
+        if len(siblings) > 1 and not siblings <= SPLIT_NAMES:
             break
         depth += 1
     return depth

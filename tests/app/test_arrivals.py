@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import socket
 import threading
 import time
@@ -15,12 +16,14 @@ from pathlib import Path
 import gradio as gr
 import pytest
 
-from hf_metaprune.app.arrivals import Arrivals, RefusedError
+from hf_metaprune.app.arrivals import Arrivals, RefusedError, delete_upload
 from hf_metaprune.app.build import App, launch, make_app
 from hf_metaprune.app.limits import ArrivalLimits, UploadLimits
 from hf_metaprune.app.photos import MAX_UPLOADS
 from hf_metaprune.app.visitor import Visitors
 from tests import forked
+
+from .conftest import wait_until
 
 LIMITS = ArrivalLimits(request_bytes=1000, server_bytes=3000, requests=2)
 
@@ -109,6 +112,51 @@ def test_a_file_that_goes_while_files_are_counted_is_no_error(
         cut.touch()
         use()
         assert not moved.exists()
+
+
+def test_a_folder_that_goes_while_files_are_counted_is_no_error(arrivals: Arrivals, tmp_path: Path) -> None:
+    """Other visitors' files are deleted with their folders."""
+    files = [tmp_path / (digit * 64) / "a.png" for digit in "0123456789"]
+    for file in files:
+        file.parent.mkdir()
+        file.touch()
+    found = arrivals._files()
+    first = next(found)
+    for file in files:
+        if file != first:
+            delete_upload(str(file))
+    assert list(found) == []
+
+
+def test_a_file_that_several_have_sent_stays_until_all_have_used_it(arrivals: Arrivals, tmp_path: Path) -> None:
+    """Gradio stores equal files of equal names once; the second visitor may not even be known yet."""
+    visitors = Visitors(lambda: None, delete=arrivals.delete)  # type: ignore[arg-type, return-value]
+    file = tmp_path / ("ab" * 32) / "same.png"
+    file.parent.mkdir()
+    file.touch()
+    for _ in range(2):
+        arrivals.note([str(file)])
+    for session in "ab":
+        assert file.exists()
+        visitor = visitors.get(session)
+        visitor.uploads.add(str(file))
+        visitors.delete_uploads(visitor, [str(file)])
+    assert not file.exists()
+
+
+def test_no_file_is_deleted_where_another_one_may_just_be_put(arrivals: Arrivals, tmp_path: Path) -> None:
+    file = tmp_path / ("ab" * 32) / "same.png"
+    file.parent.mkdir()
+    file.touch()
+    arrivals.note([str(file)])
+    with arrivals.room_for(10) as arrival:
+        arrival.complete()  # Gradio moves its file to the same place, and has not said so yet
+        arrivals.delete(str(file))
+        assert file.exists()
+        arrivals.note([str(file)])
+    assert file.exists()
+    arrivals.delete(str(file))
+    assert not file.exists()
 
 
 def test_what_nobody_uses_is_deleted_in_time(
@@ -239,6 +287,29 @@ def test_the_server_keeps_its_limits(app: App, tmp_path: Path, run_at_once: Call
     app.shared.arrivals._arrived = dict.fromkeys(app.shared.arrivals._arrived, -1e9)
     app.shared.arrivals.sweep()
     assert [file for file in (tmp_path / "uploads").rglob("*") if file.is_file()] == [used]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_visitors_who_send_the_same_at_once_lose_nothing(
+    app: App, run_at_once: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hf_metaprune.app.arrivals.COUNTED_SECONDS", -1.0)  # each request counts the files
+
+    def send_and_use(session: str) -> list[tuple[int, bool]]:
+        outcomes = []
+        for i in range(30):
+            status, text = send(app, 100, f"{i}.png")
+            path = json.loads(text)[0] if status == 200 else ""
+            visitor = app.shared.visitor(gr.Request(session_hash=session))
+            visitor.uploads.add(path)
+            outcomes.append((status, Path(path).is_file()))
+            app.shared.visitors.delete_uploads(visitor, [path])
+        return outcomes
+
+    outcomes = run_at_once([lambda session=session: send_and_use(session) for session in "abcdef"])
+    assert {outcome for one in outcomes for outcome in one} == {(200, True)}
+    assert wait_until(lambda: not any(file.suffix == ".png" for file in app.shared.arrivals._files()))
 
 
 @pytest.fixture

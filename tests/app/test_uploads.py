@@ -293,6 +293,11 @@ def test_paths_links_archives_and_locks_in_a_zip_are_refused(tmp_path: Path) -> 
         assert any(refusal.startswith(name) and why in refusal for refusal in receipt.refusals), (name, words)
 
 
+def test_a_zip_that_is_gone_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="choose it again"):
+        Photos(tiny_preprocessing(), UploadLimits()).add_zip(tmp_path / "x.zip")
+
+
 @pytest.mark.parametrize("data", [b"", b"PK", b"no zip at all" * 99, b"PK\x05\x06" + bytes(18), photo()])
 def test_what_is_no_zip_is_refused(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "x.zip"
