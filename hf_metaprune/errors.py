@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class MetaPruneError(Exception):
     """Base of all errors that are raised on purpose.
@@ -44,6 +47,21 @@ def reason(error: BaseException) -> str:
     """
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return (text.splitlines() or [type(error).__name__])[0][:300]
+
+
+@contextmanager
+def named_errors(name: object) -> Iterator[None]:
+    """Begin the message of a `MetaPruneError` that is raised inside the block with the name of its file or model.
+
+    Args:
+        name: the name; None or empty: the message stays. It stays, too, where it has the name.
+    """
+    try:
+        yield
+    except MetaPruneError as error:
+        if not name or str(name) in str(error):
+            raise
+        raise type(error)(f"{name}: {error}") from error
 
 
 class OptionError(MetaPruneError, ValueError):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from scripts.hostile_files import data_case, png
@@ -113,6 +114,15 @@ def strips(count: int, compression: int, rows: int, tags: Mapping[int, int] | No
     return (b"II*\0" + struct.pack("<IH", 8, len(values)) + entries).ljust(200, b"\0") + data + lists
 
 
+def lab(side: int) -> bytes:
+    """A TIFF of CIELAB, whose colors take long to compute."""
+    row = np.random.default_rng(0).integers(0, 256, 3 * side, dtype=np.uint8).tobytes()
+    image = Image.frombytes("LAB", (side, side), row * side)
+    file = io.BytesIO()
+    image.save(file, "TIFF", compression="tiff_adobe_deflate", strip_size=3 * side * 64)
+    return file.getvalue()
+
+
 def behind_junk(side: int) -> bytes:
     """A WebP whose size is not in its first chunk."""
     content = encode("WEBP", (side, side), lossless=True)
@@ -161,6 +171,7 @@ image_case("a TIFF of strips, and of one tile", "tif", lambda: strips(
 image_case("a TIFF of strips, with the size of tiles", "tif", lambda: strips(
     20_000, 1, 500, {256: 1600, 257: 1000, 322: 1, 323: 1}
 ))  # fmt: skip
+image_case("a TIFF of 49 million pixels of CIELAB", "tif", lambda: lab(7000))
 image_case("a TIFF in one strip of 49 million pixels", "tif", lambda: encode(
     "TIFF", (7000, 7000), compression="tiff_lzw", strip_size=1 << 28
 ))  # fmt: skip

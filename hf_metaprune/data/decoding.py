@@ -120,7 +120,10 @@ def _rgb_by_strips(image: Image.Image, extrema: tuple[float, float] | None, fact
     rows = factor * max(1, STRIP_PIXELS // (width * factor))
     for top in range(0, height, rows):
         strip = image.crop((0, top, width, min(height, top + rows)))
-        rgb.paste(_as_rgb(strip, extrema).reduce(factor), (0, top // factor))
+        if image.mode == "LAB":  # few pixels first: each costs as much as fifty of others
+            rgb.paste(_as_rgb(strip.reduce(factor), extrema), (0, top // factor))
+        else:
+            rgb.paste(_as_rgb(strip, extrema).reduce(factor), (0, top // factor))
     return rgb
 
 

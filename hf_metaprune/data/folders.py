@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,71 +17,73 @@ log = logging.getLogger(__name__)
 LABEL_NAMES = ("label", "labels", "fine_label", "class", "target", "category", "cls")
 """Usual names of a column of labels, the most usual first."""
 TRAIN_NAMES = ("train", "training")
-EVALUATION_NAMES = ("test", "validation", "valid", "val", "dev", "eval")
+EVALUATION_NAMES = ("test", "testing", "validation", "valid", "val", "dev", "eval", "evaluation")
 SPLIT_NAMES = frozenset({*TRAIN_NAMES, *EVALUATION_NAMES})
 
 
 def load_photos(path: Path, label_column: str | None) -> Mapping[str, Any]:
-    """Load the photos below a folder, with labels from a table or from the names of folders.
+    """Load the photos below a folder: splits or one of them, each with a folder per class or with a table of labels.
 
     As for the loader ``imagefolder`` of `datasets`, there may be a table in each of the folders ``train``, ``test`` or
-    the like. One above them may describe the photos of all. A table without labels is left out where there are folders
-    that may be classes.
+    the like. One above them may describe the photos of all. Where there are folders of classes, a table without labels
+    is left out.
 
     Args:
         path: the folder.
         label_column: the column of labels in a table, if it has no usual name.
 
     Returns:
-        The splits by name: of a ``datasets.DatasetDict``, or of our own.
+        The splits by name, each a ``datasets.Dataset`` or our own.
 
     Raises:
-        DataError: there are no classes, or a table is damaged.
+        DataError: there are no classes, or a table is damaged where there are no folders.
     """
-    import datasets
-
     folders = _subfolders(path)
-    splits = {folder.name.lower(): folder for folder in folders if folder.name.lower() in SPLIT_NAMES}
-    are_splits = bool(folders) and len(splits) == len(folders)
-    if table := _table_in(path):
-        rows = load_metadata(table)
-        if not folders or {*rows.column_names} & {label_column, *LABEL_NAMES}:
-            return _split_by_folders(rows, path) if are_splits else datasets.DatasetDict(train=rows)
-    tables = {name: table for name, folder in splits.items() if (table := _table_in(folder))}
-    if are_splits and tables:
-        _leave_out(path, splits.keys() - tables.keys(), "no table of labels")
-        return datasets.DatasetDict({name: load_metadata(table) for name, table in tables.items()})
-    return class_folders(path)
+    if not folders and (table := _table_in(path)):
+        return {"train": load_metadata(table)}
+    splits = _split_folders(path, folders)
+    rows = _labeled_rows(path, label_column)
+    if rows is not None:
+        return _split_by_folders(rows, path) if splits else {"train": rows}
+    if not splits:
+        return {"train": _read_class_folders(path)}
+    loaded: dict[str, Any] = {}
+    for name, folder in splits.items():
+        n_folders = len(_subfolders(folder))
+        rows = _labeled_rows(folder, label_column) if n_folders < 2 else None
+        if rows is not None or n_folders:
+            loaded[name] = rows if rows is not None else _read_class_folders(folder)
+    missing = [name for name in splits if name not in loaded]
+    if not loaded or {*missing} & {*TRAIN_NAMES}:
+        raise DataError(
+            f"{path}: {', '.join(missing)} has no folders of classes, and no metadata.csv with labels: put the images "
+            "of each class into a folder with its name, or name the column of labels with label_column="
+        )
+    others = [*missing, *(folder.name for folder in folders if folder not in splits.values())]
+    if others:
+        log.warning("left out folders without classes in %s: %s", path, ", ".join(others))
+    return loaded
 
 
-def _table_in(folder: Path) -> Path | None:
-    """Return the table of photos in a folder, or None if there is none."""
-    return next((folder / name for name in METADATA if is_present(folder / name)), None)
+def _split_folders(path: Path, folders: Sequence[Path]) -> dict[str, Path]:
+    """Return the folders that are splits by their names in small letters; none if they are classes.
 
-
-def _split_by_folders(rows: Any, path: Path) -> Any:
-    """Return the rows of a table as splits, by the folders of the photos that they name; ``train`` for all others."""
-    import datasets
-
-    rows_by_split: dict[str, list[int]] = {}
-    for i, image in enumerate(rows["image"][:]):
-        place = Path(image["path"])
-        parts = place.relative_to(path).parts if place.is_relative_to(path) else place.parts
-        name = parts[0].lower() if len(parts) > 1 else "train"
-        rows_by_split.setdefault(name if name in SPLIT_NAMES else "train", []).append(i)
-    return datasets.DatasetDict({name: rows.select(indices) for name, indices in rows_by_split.items()})
-
-
-def _leave_out(path: Path, names: set[str], cause: str) -> None:
-    """Warn of splits that are left out; one is not.
+    They are splits if all are named like splits, or if one is named ``train``, one like what is measured on, and all of
+    those hold folders.
 
     Raises:
-        DataError: the split to learn from is among them.
+        DataError: there are no folders, or two of one name in small letters.
     """
-    if missing := sorted(names & {*TRAIN_NAMES}):
-        raise DataError(f"{path}: {missing[0]} has {cause}: put the images of each class into a folder of its own")
-    if names:
-        log.warning("left out %s, with %s", ", ".join(sorted(names)), cause)
+    if not folders:
+        raise DataError(f"{path} holds no folders: put the images of each class into a folder with the class's name")
+    named = [folder for folder in folders if folder.name.lower() in SPLIT_NAMES]
+    splits = {folder.name.lower(): folder for folder in named}
+    has_both = bool(splits.keys() & {*TRAIN_NAMES}) and bool(splits.keys() & {*EVALUATION_NAMES})
+    if len(named) < len(folders) and not (has_both and all(_subfolders(folder) for folder in named)):
+        return {}
+    if len(splits) < len(named):
+        raise DataError(f"{path} has the same split twice: {', '.join(folder.name for folder in named)}")
+    return splits
 
 
 def _subfolders(path: Path) -> list[Path]:
@@ -89,26 +91,37 @@ def _subfolders(path: Path) -> list[Path]:
     return sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith((".", "__")))
 
 
-def class_folders(path: Path) -> dict[str, Split]:
-    """Read a folder with one folder of images per class, or with ``train``, ``test`` or the like of such folders.
+def _table_in(folder: Path) -> Path | None:
+    """Return the table of photos in a folder, or None if there is none."""
+    return next((folder / name for name in METADATA if is_present(folder / name)), None)
 
-    All images below a class's folder belong to the class. A folder named ``train`` is a class, unless all its siblings
-    are named like splits, too. Other files are left out, with a warning, and so are splits without class folders.
 
-    Raises:
-        DataError: there are no class folders.
-    """
-    folders = _subfolders(path)
-    if not folders:
-        raise DataError(f"{path} holds no folders: put the images of each class into a folder with the class's name")
-    splits = {folder.name.lower(): folder for folder in folders}
-    if splits.keys() <= SPLIT_NAMES:
-        labeled = {name: folder for name, folder in splits.items() if _subfolders(folder)}
-        if not labeled:
-            raise DataError(f"{path}: {', '.join(splits)} have no folders of classes, and no metadata.csv with labels")
-        _leave_out(path, splits.keys() - labeled.keys(), "no folders of classes")
-        return {name: _read_class_folders(folder) for name, folder in labeled.items()}
-    return {"train": _read_class_folders(path)}
+def _labeled_rows(folder: Path, label_column: str | None) -> Any:
+    """Return the rows of a table beside folders if it has two labels or more, else None; a warning says why."""
+    table = _table_in(folder)
+    if table is None:
+        return None
+    try:
+        rows = load_metadata(table)
+    except DataError as error:
+        log.warning("left out a table: %s", error)
+        return None
+    column = next((name for name in (label_column, *LABEL_NAMES) if name in rows.column_names), None)
+    if column is None or len(set(rows[column][:])) < 2:
+        log.warning("left out %s, which has no column of labels", table)
+        return None
+    return rows
+
+
+def _split_by_folders(rows: Any, path: Path) -> dict[str, Any]:
+    """Return the rows of a table as splits, by the folders of the photos that they name; ``train`` for all others."""
+    rows_by_split: dict[str, list[int]] = {}
+    for i, image in enumerate(rows["image"][:]):
+        place = Path(image["path"])
+        parts = place.relative_to(path).parts if place.is_relative_to(path) else place.parts
+        name = parts[0].lower() if len(parts) > 1 else "train"
+        rows_by_split.setdefault(name if name in SPLIT_NAMES else "train", []).append(i)
+    return {name: rows.select(indices) for name, indices in rows_by_split.items()}
 
 
 def image_files(folder: Path) -> tuple[list[Path], list[Path]]:

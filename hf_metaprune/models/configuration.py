@@ -9,7 +9,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers.configuration_utils import PreTrainedConfig
 
 from ..data.task import MAX_LABELS
-from ..errors import FormatError, reason
+from ..errors import FormatError, named_errors, reason
 from ..files.counts import Counts
 from ..files.layout import FORMAT_VERSION
 from ..masks.mask import MAX_LAYERS, MAX_UNITS, Mask
@@ -101,6 +101,11 @@ class MetaPrunedConfig(PreTrainedConfig):
         Raises:
             FormatError: a value has a wrong type or is too large, or the format version is newer.
         """
+        with named_errors(kwargs.get("name_or_path")):  # transformers' Auto classes tell it
+            return cls._from_values(config_dict, **kwargs)
+
+    @classmethod
+    def _from_values(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         dtype = config_dict.get("dtype")
         if dtype is not None and str(dtype).removeprefix("torch.") not in DTYPE_NAMES:
             raise FormatError(f"dtype {str(dtype)[:40]!r} must be one of: {', '.join(DTYPE_NAMES)}")

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 from transformers.utils import cached_file
 
-from ..errors import FormatError, printable, reason
+from ..errors import FormatError, named_errors, printable, reason
 from ..files.layout import WEIGHTS
 from ..masks.mask import Mask
 from ..masks.scores import ScoreMask
@@ -96,12 +96,13 @@ class MetaPrunedForImageClassification(PreTrainedModel):
         wants_info, may_differ = kwargs.pop("output_loading_info", False), kwargs.pop("ignore_mismatched_sizes", False)
         kwargs.setdefault("use_safetensors", True)  # or transformers would read a pickle
         name = printable(str(args[0] if args else kwargs.get("pretrained_model_name_or_path")))
-        if args and not may_differ:
-            cls._check_weights(args[0], kwargs)
         try:
-            model, info = super().from_pretrained(
-                *args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
-            )
+            with named_errors(name):
+                if args and not may_differ:
+                    cls._check_weights(args[0], kwargs)
+                model, info = super().from_pretrained(
+                    *args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
+                )
         except SafetensorError as error:
             raise FormatError(f"the weights of {name} cannot be read: {reason(error)}; fetch them again") from error
         if info["missing_keys"]:

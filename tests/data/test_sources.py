@@ -233,13 +233,31 @@ def test_splits_without_classes_are_left_out_or_refused(tmp_path: Path, caplog: 
         picture(0, i).save(tmp_path / "photos" / "test" / f"{i}.png")
     data = read(tmp_path / "photos")
     assert (data.task.labels, len(data.train) + len(data.evaluation)) == (NAMES, 18)
-    assert "left out test, with no folders of classes" in caplog.text
+    assert "left out folders without classes" in caplog.text
     (tmp_path / "photos" / "train").rename(tmp_path / "photos" / "val")
     (tmp_path / "photos" / "test").rename(tmp_path / "photos" / "train")
-    with pytest.raises(DataError, match="train has no folders of classes"):
+    with pytest.raises(DataError, match="train has no folders of classes, and no metadata.csv"):
         read(tmp_path / "photos")
     shutil.rmtree(tmp_path / "photos" / "val")
-    with pytest.raises(DataError, match="train have no folders of classes, and no metadata.csv"):
+    with pytest.raises(DataError, match="train has no folders of classes, and no metadata.csv"):
+        read(tmp_path / "photos")
+
+
+@pytest.mark.parametrize("names", [("Training", "Testing"), ("train", "evaluation", "more"), ("train", "val")])
+def test_splits_have_many_names(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name in names[:2]:
+        write_folder(tmp_path / "photos" / name)
+    if "more" in names:  # single photos to look at
+        (tmp_path / "photos" / "more").mkdir()
+        picture(0, 0).save(tmp_path / "photos" / "more" / "1.png")
+    data = read(tmp_path / "photos")
+    assert (data.task.labels, data.evaluation_split) == (NAMES, names[1].lower())
+
+
+def test_the_same_split_twice_is_refused(tmp_path: Path) -> None:
+    for name in ("train", "Train"):
+        write_folder(tmp_path / "photos" / name)
+    with pytest.raises(DataError, match="the same split twice: Train, train"):
         read(tmp_path / "photos")
 
 

@@ -104,7 +104,7 @@ def test_a_table_may_describe_splits(tmp_path: Path, where: str) -> None:
             name: sorted(COLORS[i % 4] for i in range(count)) for name, count in counts.items()
         }
         (folder / "train" / "metadata.jsonl").unlink()
-        with pytest.raises(DataError, match="train has no table of labels"):
+        with pytest.raises(DataError, match="all images are of one class, more"):
             read(folder)
 
 
@@ -119,6 +119,31 @@ def test_a_table_beside_folders_gives_the_labels_if_it_has_some(tmp_path: Path) 
     shutil.rmtree(tmp_path / "images")
     write_csv(tmp_path / "metadata.csv", [r | {"file_name": f"red/{i}.png"} for i, r in enumerate(rows)])
     assert len(read(tmp_path).task.labels) == 4  # of folders: the table has none
+
+
+NO_LABELS = {
+    "no names": "id,age\n1,2\n",
+    "ragged": "file_name,label\na\n",
+    "long": "file_name,label\n" + "a,b\n" * 20_000,
+    "captions": "file_name,text\nred/0.png,a photo\n",
+    "one label": "file_name,label\nred/0.png,x\nred/1.png,x\n",
+}
+
+
+@pytest.mark.parametrize("text", NO_LABELS.values(), ids=NO_LABELS)
+@pytest.mark.parametrize("where", [".", "train", "test"])
+def test_other_tables_beside_folders_of_classes_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str, where: str
+) -> None:
+    for split in ("train", "test"):
+        for color in COLORS:
+            (tmp_path / split / color).mkdir(parents=True)
+            for i in range(3):
+                Image.new("RGB", (20, 20), color).save(tmp_path / split / color / f"{i}.png")
+    (tmp_path / where / "metadata.csv").write_text(text)
+    data = read(tmp_path)
+    assert (data.task.labels, len(data.train), data.evaluation_split) == (tuple(sorted(COLORS)), 12, "test")
+    assert where != "." or "left out" in caplog.text
 
 
 @pytest.mark.parametrize("kind", WRITERS)

@@ -91,14 +91,27 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
 def test_a_damaged_model_is_refused_with_the_reason(folder: Path, damage: str) -> None:
     change, message = DAMAGES[damage]
     change(folder)
-    with pytest.raises(FormatError, match=message):
+    with pytest.raises(FormatError, match=message) as refusal:
         AutoModelForImageClassification.from_pretrained(folder)
+    assert str(folder) in str(refusal.value)
 
 
-def test_a_damaged_config_is_refused_with_the_reason(folder: Path) -> None:
-    change_config(preprocessing=3)(folder)
-    with pytest.raises(FormatError, match="preprocessing"):
+@pytest.mark.parametrize("values", [{"preprocessing": 3}, {"id2label": "x"}, {"ratio": "x"}, {"ratio": 7.0}])
+def test_a_damaged_config_is_refused_with_the_reason(folder: Path, values: dict[str, object]) -> None:
+    change_config(**values)(folder)
+    for load in (AutoConfig, AutoModelForImageClassification, MetaPrunedForImageClassification):
+        with pytest.raises(FormatError) as refusal:
+            load.from_pretrained(folder)
+        assert str(folder) in str(refusal.value)
+    with pytest.raises(FormatError, match="'|ratio|preprocessing"):
         AutoConfig.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("values", [{"base_model": {}}, {"masks": None}])
+def test_a_config_of_no_network_is_refused_with_the_reason(folder: Path, values: dict[str, object]) -> None:
+    change_config(**values)(folder)
+    with pytest.raises(FormatError, match=f"{folder}: .*(base_model|masks)"):
+        AutoModelForImageClassification.from_pretrained(folder)
 
 
 def test_the_options_of_transformers_hold(folder: Path) -> None:
