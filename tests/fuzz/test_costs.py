@@ -33,6 +33,7 @@ READ = frozenset(
         "data set: a thin PNG of 16 million pixels",
         "data set: a progressive JPEG of 49 million pixels",
         "data set: a GIF of 49 million pixels",
+        "data set: a TIFF of 49 million pixels of CIELAB",
     }
     | {"bank.json: unknown keys"}
     | {"index: metrics of 60 MB", "index: 18,500 rows that are sound"}
