@@ -52,15 +52,39 @@ class RefusedError(Exception):
 FULL = "others are sending much at the moment: try again in some minutes"
 CHECKED_BYTES = 10_000_000
 """Bytes of a request after which the server looks again whether there is room."""
+MAX_FILES, CHECKED_FILES = 1000, 50
+"""Most files of a request, as for Gradio, and the number after which the server looks again whether there is room."""
 COUNTED_SECONDS = 1.0
 """Seconds until files are counted again: with many it takes long, and all visitors wait for it."""
+
+
+def raise_open_files() -> None:
+    """Let this process open as many files as it may: Gradio keeps those of an upload open."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def max_open_files() -> float:
+    """Return how many files of uploads may be open at a time, so that others can be, too."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 2000
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return math.inf if soft == resource.RLIM_INFINITY else 0.8 * soft
 
 
 class Arrival:
     """One request that is under way."""
 
     def __init__(self, arrivals: Arrivals) -> None:
-        self.arrivals, self.n_bytes, self._n_checked = arrivals, 0, 0
+        self.arrivals, self.n_bytes, self._n_checked, self.n_files = arrivals, 0, 0, 0
         self.is_complete = False
         """Whether all has arrived, so that Gradio moves the files to their places."""
 
@@ -73,6 +97,18 @@ class Arrival:
         self.n_bytes += n_bytes
         if self.n_bytes - self._n_checked >= CHECKED_BYTES:
             self._n_checked = self.n_bytes
+            self.arrivals.check_room()
+
+    def begin_file(self) -> None:
+        """Add a file; Gradio keeps all files of a request open.
+
+        Raises:
+            RefusedError: the server has no room for more.
+        """
+        self.n_files += 1
+        if self.n_files > MAX_FILES:
+            raise RefusedError(413, f"at most {MAX_FILES} files can be sent at a time")
+        if self.n_files % CHECKED_FILES == 1:
             self.arrivals.check_room()
 
     def complete(self) -> None:
@@ -141,11 +177,25 @@ class Arrivals:
     def _is_full(self, n_bytes: int = 0) -> bool:
         """Return whether all files, what has arrived of requests and some bytes more are too much; the lock is held."""
         if time.monotonic() - self._looked_at > COUNTED_SECONDS:
-            sizes = [status.st_size for status in map(_status, self._files()) if status is not None]
+            statuses = map(_status, (file for file in self._files() if not self._is_arriving(file)))
+            sizes = [status.st_size for status in statuses if status is not None]
             self._stored, self._looked_at = (len(sizes), sum(sizes)), time.monotonic()
         n_files, stored_bytes = self._stored
-        arriving_bytes = sum(arrival.n_bytes for arrival in self._under_way)
-        return n_files >= self.limits.files or stored_bytes + arriving_bytes + n_bytes > self.limits.server_bytes
+        n_arriving, arriving_bytes = (sum(counts) for counts in self._arriving_counts())
+        return (
+            n_files + n_arriving >= self.limits.files
+            or n_arriving >= max_open_files()
+            or stored_bytes + arriving_bytes + n_bytes > self.limits.server_bytes
+        )
+
+    def _arriving_counts(self) -> tuple[list[int], list[int]]:
+        """Return the files and the bytes of each request that is under way."""
+        return [a.n_files for a in self._under_way], [a.n_bytes for a in self._under_way]
+
+    def _is_arriving(self, file: Path) -> bool:
+        """Return whether a file is one of a request that is under way, which is counted there."""
+        is_temporary = file.parent == self.folder and file.name.startswith(tempfile.gettempprefix())
+        return is_temporary and bool(self._under_way)
 
     def check_room(self) -> None:
         """Check that what has arrived is not more than the server can hold.
@@ -178,6 +228,11 @@ class Arrivals:
             self._claims.update(paths)
             self._stored = self._stored[0] + len(paths), self._stored[1]
 
+    def arrived_at(self, path: str) -> float:
+        """Return when a file has arrived last, in seconds of `time.monotonic`; 0 if that is long ago."""
+        with self.lock:
+            return self._arrived.get(path, 0.0)
+
     def delete(self, path: str) -> None:
         """Delete a file that a visitor needs no more, unless somebody else has sent it, too, and may still use it."""
         with self.lock:
@@ -204,7 +259,7 @@ class Arrivals:
             for path in due:
                 del self._arrived[path]
                 if not self.is_used(path):
-                    del self._claims[path]
+                    self._claims.pop(path, None)
                     delete_upload(path)
             if self.folder.is_dir():
                 for file in self.folder.glob(f"{tempfile.gettempprefix()}*"):
@@ -212,6 +267,7 @@ class Arrivals:
                         file.unlink(missing_ok=True)
                 for file in self._moved_files():
                     if _is_older(file, age) and str(file) not in self._arrived and not self.is_used(str(file)):
+                        self._claims.pop(str(file), None)
                         delete_upload(str(file))
             self._looked_at = -math.inf
 

@@ -16,6 +16,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from ..drawing.pages import style_sheet
+from .arrivals import raise_open_files
 from .bank_page import PATH, BankPage
 from .gate import Gate
 from .limits import ArrivalLimits, UploadLimits
@@ -201,6 +202,7 @@ def launch(app: App, **options: Any) -> App:
     Returns:
         The pages.
     """
+    raise_open_files()
     app.page.queue(max_size=MAX_QUEUED, api_open=False)  # or events could go past the queue
     app.shared.arrivals.sweep_regularly(app.ended)
     app.page.launch(

@@ -8,7 +8,7 @@ import logging
 import re
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from .arrivals import Arrivals, RefusedError
@@ -33,6 +33,8 @@ FILES_PER_EVENT = 250
 """Files that an event may name, and count as one; one that names more counts as several."""
 MAX_OTHERS = 100
 """Most lists and objects of an event, besides files: the pages send about ten."""
+MAX_QUERY = 200
+"""Most bytes of a query; the pages send names of sessions and uploads, of about 11 characters."""
 MAX_SESSION = 100
 """Most characters in the name of a session; Gradio's have 11."""
 log = logging.getLogger(__name__)
@@ -68,6 +70,8 @@ class Gate:
     async def _pass_on(self, scope: Any, receive: Any, send: Any) -> None:
         _, is_api, route = scope["path"].partition(API)  # the first one: a file's address may have another
         name = route.split("/")[0]
+        if is_api and len(scope["query_string"]) > MAX_QUERY:  # Gradio remembers each id of an upload for ever
+            raise RefusedError(400, "the address is too long")
         if scope["method"] != "POST":
             if is_api and (name in CLOSED or FOREIGN_FILE.match(route)):
                 raise RefusedError(404, "there is no such page")
@@ -158,7 +162,7 @@ class Gate:
         room = self.arrivals.room_for(n_bytes)
         arrival = await run_in_threadpool(room.__enter__)
         try:
-            form = UploadForm(scope)
+            form = UploadForm(scope, arrival.begin_file)
             await self.app(scope, receive_in_time, send_and_note)
         except RefusedError as error:
             refusal = error
@@ -173,19 +177,20 @@ class UploadForm:
 
     Args:
         scope: the request.
+        begin_file: is called before each file; may raise `RefusedError`.
 
     Raises:
         RefusedError: the request is no form.
     """
 
-    def __init__(self, scope: Any) -> None:
+    def __init__(self, scope: Any, begin_file: Callable[[], None]) -> None:
         from python_multipart.exceptions import FormParserError
         from python_multipart.multipart import MultipartParser, parse_options_header
 
         kind, options = parse_options_header(dict(scope["headers"]).get(b"content-type", b""))
         if kind != b"multipart/form-data" or not options.get(b"boundary"):
             raise RefusedError(400, "an upload is a form with files")
-        self._parse_options = parse_options_header
+        self._parse_options, self._begin_file = parse_options_header, begin_file
         self._field, self._value, self._is_file, self._n_headers = b"", b"", False, 0
         callbacks = {
             "on_part_begin": self._begin,
@@ -236,6 +241,7 @@ class UploadForm:
     def _check_part(self) -> None:
         if not self._is_file:
             raise RefusedError(400, "an upload has files only")
+        self._begin_file()
 
 
 def _stated_bytes(scope: Any) -> int | None:

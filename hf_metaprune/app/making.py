@@ -11,9 +11,10 @@ from ..config import AdaptOptions
 from ..options import option_fields
 from . import views
 from .events import move_focus, run_in_turn, run_steps
+from .fields import SliderField
 from .jobs import BackgroundJob, Progress, ProgressCallback, StoppedError
 from .results import ResultSection
-from .shared import PRIVATE, SharedState, Update, clamp_slider
+from .shared import PRIVATE, SharedState, Update
 from .visitor import Visitor
 from .votes import VoteSection
 
@@ -37,34 +38,28 @@ class MakingSection:
         self.stop = gr.Button("Stop", variant="stop", visible=False, elem_id="stop")
         self.messages = gr.HTML(elem_id="making-messages")
         self.progress = gr.HTML(elem_id="progress")
-        self.ratio = clamp_slider(
-            gr.Slider(
-                *RATIO_RANGE,
-                value=DEFAULT_RATIO,
-                step=0.01,
-                label="How small",
-                info="0.9 removes 90% of the network's units. A higher value makes a smaller and faster model.",
-                interactive=True,
-            )
+        self.ratio = SliderField(
+            *RATIO_RANGE,
+            value=DEFAULT_RATIO,
+            step=0.01,
+            label="How small",
+            info="0.9 removes 90% of the network's units. A higher value makes a smaller and faster model.",
+            interactive=True,
         )
         self.size = gr.HTML(elem_id="size")
         with gr.Accordion("Options", open=False):
             options = option_fields(AdaptOptions)
-            self.voters = clamp_slider(
-                gr.Slider(
-                    0,
-                    5,
-                    value=0,
-                    step=1,
-                    label="Tasks that vote",
-                    info="How many of the nearest tasks vote on the units; 0: as the bank does best.",
-                )
+            self.voters = SliderField(
+                0,
+                5,
+                value=0,
+                step=1,
+                label="Tasks that vote",
+                info="How many of the nearest tasks vote on the units; 0: as the bank does best.",
             )
-            self.steps = clamp_slider(
-                gr.Slider(
-                    20, 400, value=100, step=10, label="Steps of fine-tuning",
-                    info="More steps take longer, and may make the model better.",
-                )
+            self.steps = SliderField(
+                20, 400, value=100, step=10, label="Steps of fine-tuning",
+                info="More steps take longer, and may make the model better.",
             )  # fmt: skip
             self.seed = gr.Number(0, label="Seed", info=options["seed"].metadata["help"], precision=0)
 

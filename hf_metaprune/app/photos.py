@@ -15,8 +15,9 @@ from ..errors import DataError
 from ..text import quantity
 from . import views
 from .events import run_steps, set_enabled
+from .fields import FileField, ImageField, SliderField
 from .limits import UploadLimits
-from .shared import AS_FILE, PRIVATE, SharedState, Update, clamp_slider, take_files
+from .shared import AS_FILE, PRIVATE, SharedState, Update
 from .style import DROP_CLASS
 from .visitor import Visitor
 
@@ -57,8 +58,8 @@ class PhotosSection:
                 self._add_photo_tab()
             with gr.Tab("Zip"):
                 gr.Markdown("A zip with one folder per class, and the photos of the class inside.")
-                self.zip = take_files(
-                    gr.File(label="Zip", file_types=[".zip"], height=140, elem_id="zip", elem_classes=DROP_CLASS)
+                self.zip = FileField(
+                    label="Zip", file_types=[".zip"], height=140, elem_id="zip", elem_classes=DROP_CLASS
                 )
             with gr.Tab("Hub"):
                 self._add_hub_tab()
@@ -86,10 +87,9 @@ class PhotosSection:
         self.label = gr.Textbox(label="Name of a class", placeholder="cat", max_length=max_length, elem_id="class-name")
         self.files = _photo_field("Photos of this class", "files")
         with gr.Accordion("Or take a photo with the camera", open=False):
-            camera = gr.Image(
+            self.camera = ImageField(
                 label="Camera", show_label=False, sources=["webcam"], format="jpeg", elem_id="camera", **AS_FILE
             )
-            self.camera = take_files(camera)
         self.add = gr.Button("Add to the class")
 
     def _add_hub_tab(self) -> None:
@@ -103,10 +103,8 @@ class PhotosSection:
             max_length=MAX_CLASS_NAMES,
         )
         with gr.Row():
-            self.max_classes = clamp_slider(
-                gr.Slider(2, self.shared.limits.classes, value=5, step=1, label="Classes at most")
-            )
-            self.per_class = clamp_slider(gr.Slider(5, MAX_PER_CLASS, value=30, step=5, label="Photos per class"))
+            self.max_classes = SliderField(2, self.shared.limits.classes, value=5, step=1, label="Classes at most")
+            self.per_class = SliderField(5, MAX_PER_CLASS, value=30, step=5, label="Photos per class")
         self.use_data_set = gr.Button("Use this data set")
 
     def _add_unlabeled_tab(self) -> None:
@@ -203,9 +201,9 @@ class PhotosSection:
         """
         visitor, chosen_photos = self.shared.visitor(request), _all_files(files, camera_file, unlabeled_files)
         pending_photos = set(_within_limits(chosen_photos, self.shared.limits))
+        self.shared.visitors.note_uploads(visitor, chosen_photos)
         self.shared.visitors.delete_uploads(visitor, {*chosen_photos, *visitor.pending_photos} - pending_photos)
         visitor.pending_photos = pending_photos
-        visitor.uploads |= pending_photos
 
     def _add(
         self,
@@ -272,7 +270,7 @@ class PhotosSection:
         visitor = self.shared.visitor(request)
         if path is None:
             return {self.messages: gr.skip()}
-        visitor.uploads.add(path)
+        self.shared.visitors.note_uploads(visitor, [path])
         try:
             return self._receipt_update(visitor, visitor.photos.add_zip(path)) | {self.zip: None}
         except DataError as error:
@@ -318,9 +316,9 @@ class PhotosSection:
         }
 
 
-def _photo_field(label: str, elem_id: str) -> gr.File:
+def _photo_field(label: str, elem_id: str) -> FileField:
     """Return a field that takes any number of photos."""
-    field = gr.File(
+    return FileField(
         label=label,
         file_count="multiple",
         file_types=["image"],
@@ -328,7 +326,6 @@ def _photo_field(label: str, elem_id: str) -> gr.File:
         elem_id=elem_id,
         elem_classes=DROP_CLASS,
     )
-    return take_files(field)
 
 
 def _all_files(files: list[str] | None, camera_file: str | None, unlabeled_files: list[str] | None = None) -> list[str]:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING
 
 import gradio as gr
@@ -13,8 +14,10 @@ import gradio as gr
 from ..errors import DataError
 from . import views
 from .events import move_focus, run_in_turn, run_steps, set_enabled
+from .exporting import export_in_process
+from .fields import ImageField
 from .jobs import BackgroundJob, Progress, ProgressCallback, StoppedError
-from .shared import AS_FILE, PRIVATE, SharedState, Update, take_files
+from .shared import AS_FILE, PRIVATE, SharedState, Update
 from .style import DROP_CLASS
 from .visitor import Visitor
 
@@ -41,11 +44,10 @@ class ResultSection:
         self.result = gr.HTML(NO_MODEL_YET, elem_id="result")
         with gr.Column(visible=False) as self.column:
             gr.Markdown("### Try it on a photo")
-            photo = gr.Image(
+            self.photo = ImageField(
                 label="A photo", show_label=False, sources=["upload", "webcam"], format="jpeg", height=260,
                 elem_id="photo", elem_classes=DROP_CLASS, **AS_FILE,
             )  # fmt: skip
-            self.photo = take_files(photo)
             self.answer = gr.HTML(views.answer({}), elem_id="answer")
             gr.Markdown(f"### Download it\n{DOWNLOADS}")
             with gr.Row():
@@ -113,7 +115,7 @@ class ResultSection:
             self.shared.visitors.delete_uploads(visitor, [former_path])
         if path is None:
             return views.answer({})
-        visitor.uploads.add(path)
+        self.shared.visitors.note_uploads(visitor, [path])
         if visitor.result is None:
             return views.message(MODEL_GONE, "alert")
         try:
@@ -128,20 +130,22 @@ class ResultSection:
             yield {self.export_messages: views.message(MODEL_GONE, "alert")}
             return
         before = set_enabled(self.make_onnx, False) | {self.export_messages: views.message("Making the ONNX file…")}
-        steps = self._export_steps(visitor, visitor.result)
+        steps = run_in_turn(self.shared.waiting_line, Event(), self.export_messages, self._export_steps(visitor))
         yield from run_steps(steps, self.export_messages, before, set_enabled(self.make_onnx, True))
 
-    def _export_steps(self, visitor: Visitor, result: AdaptResult) -> Iterator[Update]:
-        from ..export import PROGRAM, export_onnx
+    def _export_steps(self, visitor: Visitor) -> Iterator[Update]:
+        from ..export import PROGRAM
 
         with visitor.writable_folder() as folder:
-            onnx_file = export_onnx(result.model, result.preprocessing, folder / "model.onnx")
-            program = Path(shutil.copy(PROGRAM, folder))  # Gradio would share a copy that looks old between visitors
+            path = folder / "model.onnx"
+            for _ in export_in_process(folder / "model", path):
+                yield {self.export_messages: views.message("Making the ONNX file…")}
+            size, program = path.stat().st_size, Path(shutil.copy(PROGRAM, folder))  # Gradio would share an old copy
         text = (
-            f"The ONNX file is made: {onnx_file.size / 1000:,.0f} kB, with the labels in it. The program classifies "
+            f"The ONNX file is made: {size / 1000:,.0f} kB, with the labels in it. The program classifies "
             f"photos with it, and needs only onnxruntime, numpy and pillow: python {PROGRAM.name} model.onnx photo.jpg"
         )
-        paths = {self.download_onnx: onnx_file.path, self.download_program: program}
+        paths = {self.download_onnx: path, self.download_program: program}
         buttons = {button: gr.update(value=str(path), visible=True) for button, path in paths.items()}
         yield buttons | {self.export_messages: views.message(text)}
 

@@ -7,15 +7,12 @@ reads or chooses photos needs neither. So the modules of the page import them in
 from __future__ import annotations
 
 import logging
-import math
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-import gradio as gr
-from gradio.data_classes import ListFiles
 from gradio.utils import get_upload_folder
 
 from ..errors import reason
@@ -27,6 +24,8 @@ from .waiting_line import WaitingLine
 log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
+    import gradio as gr
+
     from ..bank.reader import BankReader
     from ..models.base_model import BaseModel
     from ..pruner import MetaPruner
@@ -40,42 +39,8 @@ PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 """Arguments of every event: the page is for people, and has no public API."""
 AS_FILE: dict[str, Any] = {"type": "filepath", "image_mode": None}
 """Arguments of every image component: the file stays as it was sent; we read it within our limits, and delete it."""
-
-Field = TypeVar("Field", gr.Image, gr.File)
 Update = dict[Any, Any]
 """New values or ``gr.update`` of some components, by component."""
-
-
-def clamp_slider(slider: gr.Slider) -> gr.Slider:
-    """Make a slider's number field take the nearest number of its range, and return the slider.
-
-    Visitors may also type a number. An empty field, or what is no number, means the slider's first value.
-    """
-    low, high, default = slider.minimum, slider.maximum, slider.value
-
-    def preprocess(payload: float | None) -> float:
-        return default if payload is None or math.isnan(payload) else min(max(payload, low), high)
-
-    slider.preprocess = preprocess  # type: ignore[method-assign]
-    return slider
-
-
-def take_files(field: Field) -> Field:
-    """Make a field of an image or of files pass on the paths of its files, and return the field.
-
-    Gradio would first try all decoders that Pillow has, or leave an empty file on disk for each file.
-    """
-
-    def preprocess(payload: Any) -> str | list[str] | None:
-        if payload is None:
-            return None
-        paths = [file.path for file in (payload.root if isinstance(payload, ListFiles) else [payload])]
-        if isinstance(field, gr.File) and field.file_count == "multiple":
-            return paths
-        return paths[0] if paths else None
-
-    field.preprocess = preprocess  # type: ignore[method-assign, assignment]
-    return field
 
 
 @dataclass(frozen=True)
@@ -132,7 +97,11 @@ class SharedState:
     ) -> None:
         self.bank_location = bank
         self.limits = limits or UploadLimits()
-        self.visitors = Visitors(self._make_photos, delete=lambda path: self.arrivals.delete(path))
+        self.visitors = Visitors(
+            self._make_photos,
+            delete=lambda path: self.arrivals.delete(path),
+            arrived_at=lambda path: self.arrivals.arrived_at(path),
+        )
         self.arrival_limits = arrival_limits or ArrivalLimits()
         self.arrivals = Arrivals(Path(get_upload_folder()), self.arrival_limits, self.visitors.are_using)
         self.examples = _find_examples(examples)

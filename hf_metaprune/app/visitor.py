@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import shutil
 import threading
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 MAX_FORGOTTEN_SESSIONS = 10_000
 """Most forgotten sessions whose names are remembered."""
+MAX_GIVEN_UP = 5000
+"""Most files of a visitor that are remembered after their end."""
 
 
 class Visitor:
@@ -59,6 +62,8 @@ class Visitor:
 
         Gradio names a file by its content: two visitors who send the same file share it.
         """
+        self.given_up: dict[str, float] = {}
+        """Files that the visitor needs no more, and when that was, in seconds of `time.monotonic`."""
         self.ticket: str | None = None
         """The ticket that brings the visitor back from signing in."""
         self.repo_name = ""
@@ -180,6 +185,7 @@ class Visitors:
         away_seconds: longest time for signing in.
         delete: a function that deletes a file that a visitor needs no more, unless others do; None: one that knows
             these visitors alone.
+        arrived_at: a function that returns when a file has arrived last, in seconds of `time.monotonic`.
     """
 
     def __init__(
@@ -189,10 +195,11 @@ class Visitors:
         idle_seconds: float = 3600,
         away_seconds: float = 900,
         delete: Callable[[str], None] | None = None,
+        arrived_at: Callable[[str], float] = lambda path: math.inf,
     ) -> None:
         self.make_photos, self.max_visitors = make_photos, max_visitors
         self.idle_seconds, self.away_seconds = idle_seconds, away_seconds
-        self._delete = delete or self._delete_unused
+        self._delete, self._arrived_at = delete or self._delete_unused, arrived_at
         self.sessions: dict[str, tuple[float, Visitor]] = {}
         """Time of the last request and visitor by session, the longest idle one first."""
         self._signing_in: dict[str, Visitor] = {}
@@ -287,11 +294,20 @@ class Visitors:
         """Return all visitors, with those who are signing in; the lock is held."""
         return [visitor for _, visitor in self.sessions.values()] + list(self._signing_in.values())
 
+    def note_uploads(self, visitor: Visitor, uploads: Iterable[str]) -> None:
+        """Note files that an event of a visitor names; one that the visitor has given up must have arrived again."""
+        arrivals = {path: self._arrived_at(path) for path in uploads}
+        with self._lock:
+            visitor.uploads |= {path for path, at in arrivals.items() if at > visitor.given_up.get(path, -math.inf)}
+
     def delete_uploads(self, visitor: Visitor, uploads: Iterable[str]) -> None:
         """Delete files that a visitor has sent, except those that somebody else has sent, too, and may still use."""
-        paths = set(uploads)
         with self._lock:
+            paths = visitor.uploads & set(uploads)
             visitor.uploads -= paths
+            visitor.given_up |= dict.fromkeys(paths, time.monotonic())
+            while len(visitor.given_up) > MAX_GIVEN_UP:
+                del visitor.given_up[next(iter(visitor.given_up))]
         for path in paths:
             self._delete(path)
 

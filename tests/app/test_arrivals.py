@@ -144,6 +144,45 @@ def test_a_file_that_several_have_sent_stays_until_all_have_used_it(arrivals: Ar
     assert not file.exists()
 
 
+def test_who_gives_up_a_file_twice_gives_up_no_one_elses(arrivals: Arrivals, tmp_path: Path) -> None:
+    """As by leaving while a zip is read, or by a second press of the same button; the other one still waits."""
+    visitors = Visitors(lambda: None, delete=arrivals.delete, arrived_at=arrivals.arrived_at)  # type: ignore[arg-type, return-value]
+    one, file = visitors.get("1"), tmp_path / ("ab" * 32) / "same.zip"
+    file.parent.mkdir()
+    file.touch()
+    for _ in range(2):
+        arrivals.note([str(file)])
+    for _ in range(3):
+        visitors.note_uploads(one, [str(file)])
+        visitors.delete_uploads(one, [str(file)])
+    assert file.exists()
+    arrivals.note([str(file)])  # sent again
+    visitors.note_uploads(one, [str(file)])
+    assert one.uploads == {str(file)}
+    visitors.delete_uploads(one, [str(file)])
+    visitors.note_uploads(visitors.get("2"), [str(file)])
+    visitors.delete_uploads(visitors.get("2"), [str(file)])
+    assert not file.exists()
+
+
+def test_files_of_requests_under_way_are_counted(arrivals: Arrivals, tmp_path: Path) -> None:
+    arrivals = Arrivals(tmp_path, ArrivalLimits(files=60), is_used=lambda path: True)
+    with arrivals.room_for(10) as one, arrivals.room_for(10) as two:
+        for arrival in (one, two):
+            for i in range(25):
+                arrival.begin_file()
+                (tmp_path / f"tmp{arrival.n_bytes}{i}").touch()  # which is not counted twice
+        with pytest.raises(RefusedError) as refusal:
+            for _ in range(100):
+                one.begin_file()
+        assert refusal.value.status == 503
+    arrivals = Arrivals(tmp_path / "new", ArrivalLimits(), is_used=lambda path: True)
+    with arrivals.room_for(10) as one, pytest.raises(RefusedError) as refusal:
+        for _ in range(1001):
+            one.begin_file()
+    assert refusal.value.status == 413
+
+
 def test_no_file_is_deleted_where_another_one_may_just_be_put(arrivals: Arrivals, tmp_path: Path) -> None:
     file = tmp_path / ("ab" * 32) / "same.png"
     file.parent.mkdir()

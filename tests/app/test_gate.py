@@ -94,6 +94,12 @@ def test_the_name_of_a_session_is_short(served: Served) -> None:
     assert send_event(served, [], "x" * 100)[0] != 400
 
 
+@pytest.mark.parametrize("route", ["upload", "upload_progress", "queue/data"])
+def test_a_query_is_short(served: Served, route: str) -> None:
+    body = b"x" if route == "upload" else None
+    assert answer(served, f"{route}?upload_id={'x' * 300}", body) == (400, "the address is too long")
+
+
 def test_no_event_goes_past_the_queue(served: Served) -> None:
     """Gradio answers those at once that have no queue, and else says that there is one."""
     answers = []
