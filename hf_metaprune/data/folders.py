@@ -24,9 +24,9 @@ SPLIT_NAMES = frozenset({*TRAIN_NAMES, *EVALUATION_NAMES})
 def load_photos(path: Path, label_column: str | None) -> Mapping[str, Any]:
     """Load the photos below a folder: splits or one of them, each with a folder per class or with a table of labels.
 
-    As for the loader ``imagefolder`` of `datasets`, there may be a table in each of the folders ``train``, ``test`` or
-    the like. One above them may describe the photos of all. Where there are folders of classes, a table without labels
-    is left out.
+    As for the loader ``imagefolder`` of `datasets`, a table may lie in the folder of the photos, or in those of the
+    splits ``train``, ``test`` or the like. One above the splits may describe the photos of all. Where there are folders
+    of classes, these are the classes, and tables are left out.
 
     Args:
         path: the folder.
@@ -42,16 +42,20 @@ def load_photos(path: Path, label_column: str | None) -> Mapping[str, Any]:
     if not folders and (table := _table_in(path)):
         return {"train": load_metadata(table)}
     splits = _split_folders(path, folders)
-    rows = _labeled_rows(path, label_column)
-    if rows is not None:
-        return _split_by_folders(rows, path) if splits else {"train": rows}
     if not splits:
-        return {"train": _read_class_folders(path)}
+        rows = _labeled_rows(path, label_column) if len(folders) == 1 else None
+        return {"train": rows if rows is not None else _read_class_folders(path)}
+    n_folders = {name: len(_subfolders(folder)) for name, folder in splits.items()}
+    rows_above: dict[str, Any] = {}
+    if min(n_folders.values()) < 2 and (rows := _labeled_rows(path, label_column)) is not None:
+        rows_above = _split_by_folders(rows, path)
     loaded: dict[str, Any] = {}
     for name, folder in splits.items():
-        n_folders = len(_subfolders(folder))
-        rows = _labeled_rows(folder, label_column) if n_folders < 2 else None
-        if rows is not None or n_folders:
+        rows = None
+        if n_folders[name] < 2:
+            own_rows = _labeled_rows(folder, label_column)
+            rows = own_rows if own_rows is not None else rows_above.get(name)
+        if rows is not None or n_folders[name]:
             loaded[name] = rows if rows is not None else _read_class_folders(folder)
     missing = [name for name in splits if name not in loaded]
     if not loaded or {*missing} & {*TRAIN_NAMES}:
@@ -68,8 +72,8 @@ def load_photos(path: Path, label_column: str | None) -> Mapping[str, Any]:
 def _split_folders(path: Path, folders: Sequence[Path]) -> dict[str, Path]:
     """Return the folders that are splits by their names in small letters; none if they are classes.
 
-    They are splits if all are named like splits, or if one is named ``train``, one like what is measured on, and all of
-    those hold folders.
+    They are splits if all are named like splits, or if one is named ``train`` and holds several folders, and another is
+    named like one that is measured on.
 
     Raises:
         DataError: there are no folders, or two of one name in small letters.
@@ -78,8 +82,8 @@ def _split_folders(path: Path, folders: Sequence[Path]) -> dict[str, Path]:
         raise DataError(f"{path} holds no folders: put the images of each class into a folder with the class's name")
     named = [folder for folder in folders if folder.name.lower() in SPLIT_NAMES]
     splits = {folder.name.lower(): folder for folder in named}
-    has_both = bool(splits.keys() & {*TRAIN_NAMES}) and bool(splits.keys() & {*EVALUATION_NAMES})
-    if len(named) < len(folders) and not (has_both and all(_subfolders(folder) for folder in named)):
+    has_training = any(name in TRAIN_NAMES and len(_subfolders(folder)) > 1 for name, folder in splits.items())
+    if len(named) < len(folders) and not (has_training and splits.keys() & {*EVALUATION_NAMES}):
         return {}
     if len(splits) < len(named):
         raise DataError(f"{path} has the same split twice: {', '.join(folder.name for folder in named)}")
@@ -97,7 +101,7 @@ def _table_in(folder: Path) -> Path | None:
 
 
 def _labeled_rows(folder: Path, label_column: str | None) -> Any:
-    """Return the rows of a table beside folders if it has two labels or more, else None; a warning says why."""
+    """Return the rows of a table in a folder if it has labels of photos that are there, else None, with a warning."""
     table = _table_in(folder)
     if table is None:
         return None
@@ -107,8 +111,9 @@ def _labeled_rows(folder: Path, label_column: str | None) -> Any:
         log.warning("left out a table: %s", error)
         return None
     column = next((name for name in (label_column, *LABEL_NAMES) if name in rows.column_names), None)
-    if column is None or len(set(rows[column][:])) < 2:
-        log.warning("left out %s, which has no column of labels", table)
+    has_labels = column is not None and any(label is not None for label in rows[column][:])
+    if not has_labels or all(image["bytes"] is not None for image in rows["image"][:]):
+        log.warning("left out %s, which has no labels of photos that are there", table)
         return None
     return rows
 

@@ -112,7 +112,10 @@ def load_metadata(path: Path) -> Any:
         images = _find_photos(path, columns.pop(FILE_COLUMN), photos)
     except FormatError as error:
         raise DataError(str(error)) from error
-    rows = datasets.Dataset.from_dict({"image": images, **{n: v for n, v in columns.items() if n != "image"}})
+    try:
+        rows = datasets.Dataset.from_dict({"image": images, **{n: v for n, v in columns.items() if n != "image"}})
+    except (OverflowError, ValueError, TypeError) as error:  # of numbers that Arrow has not
+        raise DataError(f"{path} cannot be read: {reason(error)}") from error
     return rows.cast_column("image", datasets.Image(decode=False))
 
 

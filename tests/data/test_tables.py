@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -108,17 +107,32 @@ def test_a_table_may_describe_splits(tmp_path: Path, where: str) -> None:
             read(folder)
 
 
-def test_a_table_beside_folders_gives_the_labels_if_it_has_some(tmp_path: Path) -> None:
+def test_a_table_above_one_folder_gives_the_labels(tmp_path: Path) -> None:
     names = [f"images/{name}" for name in photos(tmp_path / "images")]
-    rows = [{"file_name": name, "text": f"a photo {i}"} for i, name in enumerate(names)]
-    write_csv(tmp_path / "metadata.csv", [row | {"species": COLORS[i % 4]} for i, row in enumerate(rows)])
+    rows = [{"file_name": name, "species": COLORS[i % 4]} for i, name in enumerate(names)]
+    write_csv(tmp_path / "metadata.csv", rows)
     data = read_task_data(tmp_path, tiny_preprocessing(), label_column="species")
     assert data.task.labels == ("blue", "green", "red", "white")
+
+
+def class_folder(folder: Path) -> None:
     for color in COLORS:
-        photos(tmp_path / color)
-    shutil.rmtree(tmp_path / "images")
-    write_csv(tmp_path / "metadata.csv", [r | {"file_name": f"red/{i}.png"} for i, r in enumerate(rows)])
-    assert len(read(tmp_path).task.labels) == 4  # of folders: the table has none
+        (folder / color).mkdir(parents=True)
+        for i in range(3):
+            Image.new("RGB", (20, 20), color).save(folder / color / f"{i}.png")
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_table_of_one_split_leaves_the_other_as_it_is(tmp_path: Path, split: str) -> None:
+    """As for a contest: classes in folders to learn from, and loose photos with a table."""
+    other = {"train": "test", "test": "train"}[split]
+    class_folder(tmp_path / other)
+    names = [f"{split}/{name}" for name in photos(tmp_path / split)]
+    write_csv(tmp_path / "metadata.csv", [{"file_name": n, "label": COLORS[i % 4]} for i, n in enumerate(names)])
+    data = read(tmp_path)
+    assert (len(data.train), len(data.evaluation), data.evaluation_split) == (12, 12, "test")
+    (tmp_path / "docs").mkdir()
+    assert split != "test" or len(read(tmp_path).task.labels) == 4
 
 
 NO_LABELS = {
@@ -127,23 +141,22 @@ NO_LABELS = {
     "long": "file_name,label\n" + "a,b\n" * 20_000,
     "captions": "file_name,text\nred/0.png,a photo\n",
     "one label": "file_name,label\nred/0.png,x\nred/1.png,x\n",
+    "labels": "file_name,label\nred/0.png,x\nred/1.png,y\n",
+    "photos elsewhere": "file_name,label\n0.png,x\n1.png,y\n",
 }
 
 
 @pytest.mark.parametrize("text", NO_LABELS.values(), ids=NO_LABELS)
 @pytest.mark.parametrize("where", [".", "train", "test"])
-def test_other_tables_beside_folders_of_classes_are_left_out(
+def test_tables_beside_folders_of_classes_are_left_out(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str, where: str
 ) -> None:
     for split in ("train", "test"):
-        for color in COLORS:
-            (tmp_path / split / color).mkdir(parents=True)
-            for i in range(3):
-                Image.new("RGB", (20, 20), color).save(tmp_path / split / color / f"{i}.png")
+        class_folder(tmp_path / split)
     (tmp_path / where / "metadata.csv").write_text(text)
     data = read(tmp_path)
     assert (data.task.labels, len(data.train), data.evaluation_split) == (tuple(sorted(COLORS)), 12, "test")
-    assert where != "." or "left out" in caplog.text
+    assert where == "." or "left out" in caplog.text
 
 
 @pytest.mark.parametrize("kind", WRITERS)
@@ -283,6 +296,13 @@ def test_names_are_no_patterns(tmp_path: Path, name: str) -> None:
     assert len(data.train) + len(data.evaluation) == 24
     data = read(tmp_path / name)
     assert len(data.train) + len(data.evaluation) == 12
+
+
+def test_numbers_that_arrow_has_not_are_said_with_the_table(tmp_path: Path) -> None:
+    names = photos(tmp_path)
+    path = write_jsonl(tmp_path / "metadata.jsonl", [{"file_name": name, "hash": 2**64} for name in names])
+    with pytest.raises(DataError, match=r"metadata.jsonl cannot be read: .*(int|large)"):
+        load_metadata(path)
 
 
 def test_lines_end_as_json_lines_says(tmp_path: Path) -> None:
