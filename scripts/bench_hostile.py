@@ -163,6 +163,9 @@ card_case("a block of 12,000 keys", "---\nx:\n" + "".join(f"  k{i}: 1\n" for i i
 card_case("a number to base 60", "---\nx: 1" + ":1" * 900_000 + "\n---\n")
 card_case("a number of many digits", "---\nx: " + "1" * 2_000_000 + "\n---\n")
 card_case("colliding keys", "---\nx: {" + ", ".join(f"{i * (2**61 - 1)}: 1" for i in range(1, 12_400)) + "}\n---\n")
+card_case(
+    "merged colliding keys", "---\n<<: {" + ", ".join(f"{i * (2**61 - 1)}: 1" for i in range(1, 12_400)) + "}\n---\n"
+)
 card_case("directives", "---\n" + "%TAG !xx! a\n" * 77_000 + "---\n")
 card_case("a text of 2 MB", '---\n{x: "' + "a " * 1_000_000 + '"}\n---\n')
 card_case("a text of 1 MB", '---\n{x: "' + "a " * 499_000 + '"}\n---\n')

@@ -41,7 +41,7 @@ def check_meta(meta: dict[str, Any], path: Path) -> dict[str, Any]:
     """
     version = meta.get("format_version")
     if type(version) is not int or version < 1:
-        raise FormatError(f"{path}: format_version {version!r} is not a version")
+        raise FormatError(f"{path}: format_version {version!r:.40} is not a version")
     if version > TRUNK_VERSION:
         raise NewerFormatError(
             f"{path.parent} has format version {version}; this hf_metaprune reads up to {TRUNK_VERSION}: "

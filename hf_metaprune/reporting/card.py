@@ -41,10 +41,12 @@ sent instead, the digest of that text.
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """The loader of all cards; it refuses long numbers as keys, because large ones may share a hash."""
+    """The loader of all cards; it refuses long numbers as keys, which may share a hash, and keys that are merged."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if key.tag.endswith(":merge"):
+                raise yaml.YAMLError("its YAML merges keys (<<)")
             if key.tag.endswith((":int", ":float")) and len(str(key.value)) > MAX_NUMBER_AS_KEY:
                 raise yaml.YAMLError(f"a number as a key has more than {MAX_NUMBER_AS_KEY} characters")
         return super().construct_mapping(node, deep)

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-from ..errors import BaseMismatchError, FormatError
+from ..errors import BaseMismatchError, FormatError, named_errors
 from ..files.layout import CONFIG, TRUNK_VERSION, WEIGHTS
 from ..files.storage import read_json, write_bytes, write_json
 from ..masks.mask import Mask, keep_count
 from ..models.base_model import BaseModel
 from ..models.saving import DTYPES, check_dtype
 from ..models.weight_file import check_tensors
-from ..models.weights import load_weights, sort_metadata
+from ..models.weights import MAX_TENSORS, load_weights, sort_metadata
 from ..version import __version__
 from .decoder import Decoder
 from .trunk import Trunk, trunk_tensors
@@ -85,7 +85,8 @@ def load_trunk(folder: Path, base: BaseModel) -> Trunk:
     if sha256 != base.sha256:
         raise BaseMismatchError(f"{folder} is a trunk of base {str(sha256)[:12]}..., not of {base.sha256[:12]}...")
     ratios = _check_ratios(config.get("ratios"), folder)
-    expected = _expected_tensors(base, ratios)
+    with named_errors(folder):
+        expected = _expected_tensors(base, ratios)
     metadata = check_tensors(path, expected)  # before anything is made of a stranger's file
     if metadata.get("base_model_sha256") != base.sha256:
         raise BaseMismatchError(f"{path} is of another base than {CONFIG}")
@@ -113,6 +114,9 @@ def _expected_tensors(base: BaseModel, ratios: Sequence[float]) -> dict[str, tor
         weights, statistics, decoder = trunk_tensors(base, _first_units(base, ratio))
         if number == 0:
             expected |= {TENSOR + name: tensor for name, tensor in weights.items()}
+            n_tensors = len(expected) + len(ratios) * (len(statistics) + len(decoder))
+            if n_tensors > MAX_TENSORS:  # each takes its time
+                raise FormatError(f"a trunk of {n_tensors} tensors; at most {MAX_TENSORS} are read")
         expected |= {f"{STATISTIC}{number}.{name}": tensor for name, tensor in statistics.items()}
         expected |= {f"{DECODER}{number}.{name}": tensor for name, tensor in decoder.items()}
     return expected

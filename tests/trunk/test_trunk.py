@@ -211,6 +211,19 @@ def an_order_of(dtype: torch.dtype) -> Edit:
     return edit
 
 
+def test_a_trunk_has_no_more_tensors_than_any_file(
+    trunk: Trunk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which is told by its config alone, before the network is sliced for each ratio."""
+    save_trunk(trunk, tmp_path)
+    n_tensors = len(load_file(tmp_path / "model.safetensors"))
+    monkeypatch.setattr("hf_metaprune.trunk.files.MAX_TENSORS", n_tensors)
+    load_trunk(tmp_path, trunk.base)
+    monkeypatch.setattr("hf_metaprune.trunk.files.MAX_TENSORS", n_tensors - 1)
+    with pytest.raises(FormatError, match=f"{tmp_path}: a trunk of {n_tensors} tensors"):
+        load_trunk(tmp_path, trunk.base)
+
+
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
