@@ -333,6 +333,12 @@ class AdaptOptions:
         "the base's features as the small model tells them, with the base's classifier as the prior; random.",
         choices=("auto", "ridge", "stitched", "decoded", "random"),
     )
+    class_votes: bool = option(
+        True,
+        "With a trunk, let entries that know a class tell what it is like (the mean of its images in the base's "
+        "features); what does not help the task's own images counts nothing.",
+        only={"strategy": ("trunk",)},
+    )
     statistics: str | None = option(
         None,
         "Batch norm statistics. own: those of the first weights, fixed in training; new: those of the task's images, "

@@ -33,6 +33,7 @@ class AdaptOverrides(SizeOverrides, total=False):
     activations: float | None
     weights: Literal["auto", "neighbors", "base", "trunk"] | None
     head: Literal["auto", "ridge", "stitched", "decoded", "random"] | None
+    class_votes: bool | None
     statistics: Literal["auto", "own", "new", "moving"] | None
     leep_samples: int | None
     evaluation_share: float | None

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .adapt.class_votes import vote_on_classes
 from .adapt.heads import Heads
 from .adapt.job import Job, chosen_ratio, needed_trunk, prepare_job
 from .adapt.measuring import measure
@@ -16,10 +17,11 @@ from .adapt.plan import Plan, resolve_options
 from .adapt.retrieval import find_voters
 from .adapt.strategies import STRATEGIES, first_model, note_unheld
 from .adapt.teacher import make_soft_labels, make_teacher
-from .adapt.voters import Voters
+from .adapt.voters import ClassVotes, Voters
 from .bank.bank import Bank, open_bank
 from .config import BASELINE, NOT_SWEPT, VOTED, AdaptOptions, TrainingOptions, check_ratio, merge_options
 from .errors import OptionError
+from .models.class_means import to_text
 from .result import AdaptResult
 from .similarity import Neighbor, Query
 from .sizing.fitting import check_reachable, is_even, select_mask
@@ -283,10 +285,19 @@ class MetaPruner:
             teacher = soft_labels = None
             if job.photos is not None or training.loss == "features" or options.head == "decoded":
                 with record.timed("ask the base"):
-                    teacher = make_teacher(inputs, data.evaluation, record)
+                    voters = replace(voters, class_votes=self._class_votes(inputs, voters, record))
+                    teacher = make_teacher(inputs, data.evaluation, record, voters.class_votes)
                     if job.photos is not None and training.loss == "labels":
                         soft_labels = make_soft_labels(teacher, job.photos, inputs, record)
         return Plan(data, training, inputs, voters, order, record, job.given, teacher, soft_labels)
+
+    def _class_votes(self, inputs: AdaptInputs, voters: Voters, record: RunRecord) -> ClassVotes | None:
+        """Ask the bank's entries about the task's classes, if the options say so and the trunk makes the model."""
+        trunk, options = voters.trunk, inputs.options
+        if trunk is None or options.strategy != "trunk" or not options.class_votes:
+            return None
+        n_features = len(trunk.decoders[trunk.ratios[0]].bias)
+        return vote_on_classes(list(self.bank), inputs.task, n_features, options, record)
 
     def make(
         self, plan: Plan, *, callbacks: Sequence[Callback] = (), progress: bool = False, **size: Unpack[SizeOverrides]
@@ -323,6 +334,8 @@ class MetaPruner:
                 statistics, n_forwarded = set_first_statistics(model, inputs, record)
                 heads = Heads(plan, ratio)
                 head = heads.set(model)
+                if plan.teacher is not None:
+                    model.config.class_means = to_text(plan.teacher.class_means.pack())
             training, start = plan.training_at(ratio), time.perf_counter()
             may_stay = plan.voters.trunk is not None and plan.has_few_images
             training_result = fine_tune(

@@ -96,6 +96,7 @@ def rows() -> list[Row]:
     """The rows of the table, those of most interest first."""
     paper = {"preset": "paper"}
     table = [Row("trunk", options={"strategy": "trunk"}), Row("MVP", options={"strategy": "mvp"})]
+    table += [Row("trunk, no votes on classes", options={"strategy": "trunk", "class_votes": False})]
     table += [Row("trunk, 100 photos", options={"strategy": "trunk"}, photos=100)]
     table += [Row("no bank", options={"strategy": "no-bank"})]
     table += [Row("random, paper", options=paper | {"strategy": "random"})]

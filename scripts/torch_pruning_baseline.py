@@ -19,7 +19,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.flop_counter import FlopCounterMode
 
-from hf_metaprune.adapt.classifier import ridge_head
+from hf_metaprune.adapt.ridge import ridge_head
 from hf_metaprune.config import TrainingOptions
 from hf_metaprune.data.images import ImageSet, augment
 from hf_metaprune.data.task import TaskData

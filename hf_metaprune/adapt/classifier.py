@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
-from torch import nn
 
 from ..data.images import ImageSet
 from ..data.task import Task
@@ -16,89 +13,7 @@ from ..models.modeling import MetaPrunedForImageClassification
 from ..training.forward import extract_features
 from ..trunk.decoder import Decoder
 from .averaging import PREFIX
-
-LAMBDAS = tuple(10.0**e for e in range(-4, 4))
-"""Ridge penalties to choose from, in units of the features' mean square."""
-PRIOR_SCALES = (0.0, 0.5, 1.0)
-"""Weights of the neighbors' rows to choose from; 1 is the weight that fits the classes best by least squares."""
-TEMPERATURES = torch.logspace(-1, 3, 81, dtype=torch.float64)
-"""Factors of the logits to choose from."""
-
-
-@dataclass
-class LinearHead:
-    """A linear classifier, and how it was computed."""
-
-    weight: torch.Tensor
-    """Rows of the classes: float64 (classes, features)."""
-    bias: torch.Tensor
-    """Biases of the classes: float64 (classes,)."""
-    ridge_lambda: float = float("nan")
-    """The ridge penalty, one of `LAMBDAS`."""
-    prior_scale: float = 0.0
-    """The weight of the neighbors' rows, one of `PRIOR_SCALES`."""
-    scale: float = 1.0
-    """The factor of the logits, one of `TEMPERATURES`, which `weight` and `bias` contain."""
-    error: float = float("nan")
-    """The mean squared error of the one-hot classes by leave-one-out, before the scaling."""
-
-    def put_into(self, layer: nn.Linear) -> None:
-        """Copy the classifier into a layer of its shape."""
-        with torch.no_grad():
-            layer.weight.copy_(self.weight)
-            layer.bias.copy_(self.bias)
-
-
-def ridge_head(
-    features: torch.Tensor, targets: torch.Tensor, classes: int, prior: torch.Tensor | None = None
-) -> LinearHead:
-    """Return a ridge classifier with a prior, whose penalty and logit scale are chosen by leave-one-out.
-
-    It minimizes ``|Y - X W' - b|^2 + lambda |W - beta W0|^2`` in closed form. X are the features, Y the one-hot classes
-    and W0 is the `prior`. lambda and beta have the smallest leave-one-out squared error, which ridge regression gives
-    in closed form.
-
-    The logits are then scaled to the smallest leave-one-out cross-entropy, so that training starts from calibrated
-    probabilities. If the classes can be separated, this scale would be infinite, and with logits in the hundreds
-    training learns nothing until an image is wrong, and then destroys everything. The cross-entropy therefore counts
-    one more image per class, which is taken for each class equally often (Laplace's rule of succession; cf. Platt,
-    1999).
-
-    Args:
-        features: float64 (images, features).
-        targets: int64 (images,), from 0 to ``classes - 1``.
-        classes: number of classes.
-        prior: rows that the classifier is drawn to: float (classes, features), 0 for classes without one.
-    """
-    x_mean, y = features.mean(0), F.one_hot(targets, classes).double()
-    x, y_mean = features - x_mean, y.mean(0)
-    u, s, vt = torch.linalg.svd(x, full_matrices=False)
-    unit = (s.square().mean() + 1e-12).item()
-    prior = torch.zeros(classes, features.shape[1], dtype=torch.float64) if prior is None else prior.double()
-    prior_logits = x @ prior.T
-    fit = (prior_logits * (y - y_mean)).sum() / prior_logits.square().sum().clamp(min=1e-12)  # least squares scale
-    best: tuple[float, LinearHead, torch.Tensor] | None = None
-    for prior_scale in PRIOR_SCALES if prior_logits.any() else (0.0,):
-        beta = prior_scale * fit.clamp(min=0).item()
-        residual = y - y_mean - beta * prior_logits
-        projected_residual = u.T @ residual
-        for factor in LAMBDAS:
-            shrink = s.square() / (s.square() + factor * unit)
-            fitted_residual = u @ (shrink[:, None] * projected_residual)
-            leverage = (u.square() @ shrink + 1.0 / len(x)).clamp(max=1 - 1e-6)
-            leave_one_out = (fitted_residual - leverage[:, None] * residual) / (1.0 - leverage)[:, None]
-            error = (residual - leave_one_out).square().mean().item()
-            if best is None or error < best[0]:
-                w = beta * prior + (vt.T @ ((s / (s.square() + factor * unit))[:, None] * projected_residual)).T
-                head = LinearHead(w, y_mean - w @ x_mean, factor, prior_scale, error=error)
-                best = (error, head, leave_one_out + beta * prior_logits + y_mean)
-    assert best is not None
-    head, logits = best[1], best[2]
-    smoothing = classes / (len(x) + classes)
-    losses = torch.stack([F.cross_entropy(t * logits, targets, label_smoothing=smoothing) for t in TEMPERATURES])
-    head.scale = TEMPERATURES[losses.argmin()].item()
-    head.weight, head.bias = head.weight * head.scale, head.bias * head.scale
-    return head
+from .ridge import LinearHead, ridge_head
 
 
 def neighbor_rows(task: Task, entries: Sequence, classifier: str) -> tuple[torch.Tensor, torch.Tensor, list[int]]:

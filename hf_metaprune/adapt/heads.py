@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..models.modeling import MetaPrunedForImageClassification
+from ..text import quantity
 from ..training.feature_teacher import FeatureTeacher
 from ..trunk.decoder import Decoder
 from .classifier import make_head, set_decoded_head
@@ -33,7 +34,18 @@ class Heads:
             return make_head(plan.options.head or "auto", model, data.train, data.task, plan.voters.entries, device)
         assert self.decoder is not None and plan.teacher is not None  # it was checked before
         decoder = Decoder(self.decoder.weight.detach().cpu(), self.decoder.bias.detach().cpu())
-        return set_decoded_head(model, decoder, plan.teacher.head, data.train, len(data.task.labels), device)
+        text = set_decoded_head(model, decoder, plan.teacher.head, data.train, len(data.task.labels), device)
+        return f"{text}{self._class_votes()}"
+
+    def _class_votes(self) -> str:
+        """Return what the entries told of the classes, for the report."""
+        votes = self.plan.voters.class_votes
+        if votes is None or self.plan.teacher is None:
+            return ""
+        n_known, n_classes = len(votes.known.classes), len(self.plan.data.task.labels)
+        voters = quantity(len(votes.voters), "entry", "entries")
+        count = self.plan.teacher.head.virtual_images
+        return f"; {voters} knew {n_known} of {n_classes} classes, whose means count as {count} images"
 
     def feature_teacher(self) -> FeatureTeacher:
         """Return the base as the teacher of features, of labeled and unlabeled images."""

@@ -101,7 +101,8 @@ def chosen_strategy(bank: Bank, options: AdaptOptions, given: Collection[str]) -
     if options.strategy != AUTO:
         return options.strategy
     fields = option_fields(AdaptOptions)
-    asks_for_vote = any("strategy" in fields[name].metadata.get("only", {}) for name in given if name in fields)
+    strategies = [fields[name].metadata.get("only", {}).get("strategy", ()) for name in given if name in fields]
+    asks_for_vote = any(names and "trunk" not in names for names in strategies)
     has_vote_head = options.head in ("stitched", "random")
     if options.preset == "paper" or asks_for_vote or has_vote_head or options.prune_stem or bank.trunk is None:
         return "mvp"

@@ -21,7 +21,7 @@ from ..training.statistics import (
     statistics_images,
     transferred_statistics,
 )
-from .classifier import ridge_head
+from .ridge import ridge_head
 
 LEAST_GAIN = 0.03
 """The share by which the error must fall for statistics to replace those that the weights came with."""

@@ -11,6 +11,17 @@ from ..bank.entry import Entry
 from ..masks.mask import Mask
 from ..similarity import Neighbor
 from ..trunk.trunk import Trunk
+from .ridge import KnownClasses
+
+
+@dataclass(frozen=True)
+class ClassVotes:
+    """What the entries of a bank know of a task's classes."""
+
+    known: KnownClasses
+    """The classes that an entry knows, and their means."""
+    voters: tuple[Entry, ...]
+    """The entries that told them."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +36,8 @@ class Voters:
     """The weight of each neighbor's vote; None: all count the same."""
     trunk: Trunk | None = None
     """The bank's trunk, if units may start with its weights."""
+    class_votes: ClassVotes | None = None
+    """What entries know of the task's classes, if they are asked."""
 
     @property
     def entries(self) -> list[Entry]:

@@ -24,6 +24,7 @@ from ..masks.mask import Mask
 from ..masks.packing import unpack_mask
 from ..masks.scores import ScoreMask
 from ..models.base_model import BaseModel
+from ..models.class_means import count_features, from_text
 from ..models.configuration import MetaPrunedConfig
 from ..models.modeling import MetaPrunedForImageClassification
 from ..models.saving import load_model
@@ -127,11 +128,15 @@ class Entry:
     """A small linear model that guesses the entry's outputs (bank/sketch.py)."""
     scores_sha256: str | None = None
     """Digest of ``mask_scores.safetensors``, if the entry has one."""
+    class_means: bytes | None = None
+    """The mean features of the base for each class, packed (models/class_means.py)."""
 
     def __post_init__(self) -> None:
         check_ratio_and_metrics(self.ratio, self.metrics)
         if self.sketch is not None:
             check_sketch(self.sketch, len(self.labels))
+        if self.class_means is not None:
+            count_features(self.class_means, len(self.labels))
         if self.scores_sha256 is not None and not SHA256_PATTERN.fullmatch(self.scores_sha256):
             raise FormatError(f"scores_sha256 {self.scores_sha256[:80]!r} is not a sha256 digest")
 
@@ -206,12 +211,14 @@ class Entry:
         if config.mask() != self.mask:
             raise FormatError(f"entry {self.id}: its config's masks are not those of the index; run bank validate")
         labels = tuple(config.id2label[i] for i in range(config.num_labels))
-        facts = {
+        facts: dict[str, tuple[Any, Any]] = {
             "labels or synsets": (self.task, Task(labels, tuple(config.synsets or ()))),
             "method": (self.method, config.method),
             "ratio": (self.ratio, config.ratio),
             "metrics": (self.metrics, dict(config.metrics or {})),
         }
+        if config.class_means is not None:  # others are in the index only
+            facts["class means"] = (self.class_means, from_text(config.class_means, config.num_labels))
         for fact, (index_value, config_value) in facts.items():
             if index_value != config_value and not is_nearly_equal(index_value, config_value):
                 raise FormatError(f"entry {self.id}: its config's {fact} are not those of the index; run bank validate")
@@ -295,6 +302,7 @@ class Entry:
             "sha256": self.sha256,
             "sketch": self.sketch,
             "scores_sha256": self.scores_sha256,
+            "class_means": self.class_means,
         }
 
     @classmethod
@@ -335,6 +343,7 @@ class Entry:
                 row["revision"],
                 row.get("sketch"),
                 row.get("scores_sha256"),
+                row.get("class_means"),
             )
         except (KeyError, TypeError, ValueError, OverflowError, DataError, FormatError) as error:
             raise FormatError(f"index row of entry {str(row.get('id'))[:80]!r}: {error}") from error

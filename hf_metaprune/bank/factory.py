@@ -23,8 +23,9 @@ from ..files.names import user_path
 from ..files.storage import check_writable, clear_unfinished, fsync_dir, new_folder, write_json
 from ..hub.files import LocalFiles
 from ..methods import PruningJob, get_method
+from ..models.class_means import ClassMeans
 from ..models.saving import check_dtype
-from ..training.forward import accuracy
+from ..training.forward import accuracy, extract_features
 from ..training.hardware import pick_device
 from .bank import Bank
 from .entry import Entry
@@ -82,6 +83,11 @@ class _Build:
         reference_data = self.data.train.stratified(REFERENCE_IMAGES * len(labels) // len(classes), self.seed)
         return Sketcher(self.bank.base, pick_classes(reference_data, classes), self.device)
 
+    @cached_property
+    def class_means(self) -> ClassMeans:
+        """The means of the base's features for each class of the data."""
+        return base_class_means(self.bank, self.data, self.device)
+
     def prune(self, data: TaskData, seed: int) -> tuple[Any, dict[str, Any]]:
         """Prune the bank's base for one task; return the model and its metrics."""
         task, options = data.task, self.options
@@ -125,7 +131,10 @@ class _Build:
             clear_unfinished(folder)
             check_writable(folder, overwrite=True, need=self.entry_bytes())
             model, metrics = self.prune(self.data.select(classes), task_seed(self.seed, new_id))
-            return bank.add(model, new_id, dtype=self.dtype, metrics=metrics, sketch=self.sketcher(model))
+            means = self.class_means.select(classes).pack()
+            return bank.add(
+                model, new_id, dtype=self.dtype, metrics=metrics, sketch=self.sketcher(model), class_means=means
+            )
 
 
 def entry_ids(task: Task, tasks: Sequence[Sequence[int]], method: str, options: MethodOptions, seed: int) -> list[str]:
@@ -224,6 +233,44 @@ def sketch_bank(
     if entries:
         _add_sketches(bank, entries, Sketcher(bank.base, images, device or pick_device()), progress)
     return sorted(entry.id for entry in entries)
+
+
+def base_class_means(bank: Bank, data: TaskData, device: torch.device) -> ClassMeans:
+    """Return the mean features of a bank's base for each class of a data set.
+
+    Args:
+        bank: the bank.
+        data: images and labels.
+        device: where to compute.
+    """
+    features = extract_features(bank.base.whole(data.task.labels), data.train, device)
+    return ClassMeans.of(features.numpy(), data.train.targets.numpy(), len(data.task.labels))
+
+
+def add_class_means(bank: Bank, data: TaskData, *, device: torch.device | None = None) -> list[str]:
+    """Give class means to the entries that have none, and all of whose classes a data set has.
+
+    Args:
+        bank: a bank in a folder.
+        data: images and labels; classes of the same label or synset are the same.
+        device: where to compute; if left out, the best device that this machine has.
+
+    Returns:
+        The ids of the entries that got class means.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    matches = {entry.id: entry.task.matches(data.task) for entry in bank if entry.class_means is None}
+    rows = {i: [found[0] for found in numbers] for i, numbers in matches.items() if all(numbers)}
+    if not rows:
+        return []
+    means = base_class_means(bank, data, device or pick_device())
+    changes: dict[str, Entry | None] = {
+        i: replace(bank[i], class_means=means.select(numbers).pack()) for i, numbers in rows.items()
+    }
+    bank.update_index(changes, known_only=True)
+    return sorted(changes)
 
 
 def _add_sketches(bank: Bank, entries: Sequence[Entry], sketcher: Sketcher, progress: bool = False) -> None:

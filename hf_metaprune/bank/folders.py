@@ -15,6 +15,7 @@ from ..files.layout import CONFIG, ENTRY_FILES, SCORES, TASKS_FOLDER, TEMPORARY,
 from ..files.reading import copy_regular, is_present, sha256_file, walk
 from ..files.storage import storage_errors
 from ..masks.packing import pack_mask
+from ..models.class_means import from_text
 from ..models.saving import load_config
 from .entry import Entry
 from .entry_checks import check_id, check_network
@@ -100,7 +101,8 @@ def entry_from_folder(bank: BankReader, entry_id: str, path: str, folder: Path |
     metrics = dict(config.metrics or {})
     packed_mask = pack_mask(mask)
     entry = Entry(bank, check_id(entry_id), task, packed_mask, config.method, config.ratio, metrics, path, size, sha256)
-    return replace(entry, scores_sha256=scores_sha256)
+    means = from_text(config.class_means, len(labels)) if config.class_means is not None else None
+    return replace(entry, scores_sha256=scores_sha256, class_means=means)
 
 
 def copy_entry_files(folder: Path, copy: Path) -> None:

@@ -50,9 +50,10 @@ INDEX_SCHEMA = pa.schema(
         pa.field("sha256", pa.string(), nullable=False),
         pa.field("sketch", pa.binary()),
         pa.field("scores_sha256", pa.string()),
+        pa.field("class_means", pa.binary()),
     ]
 )
-OPTIONAL_COLUMNS = ("sketch", "scores_sha256")
+OPTIONAL_COLUMNS = ("sketch", "scores_sha256", "class_means")
 """Columns that a file need not have."""
 
 

@@ -22,7 +22,7 @@ from .entry import Entry
 from .index import INDEX_SCHEMA, MAX_INDEX_BYTES, check_complete, read_stored_meta, read_table, table_rows
 from .meta import check_meta, read_meta
 
-LOCATION_COLUMNS = ("path", "repo_id", "revision", "sketch")
+LOCATION_COLUMNS = ("path", "repo_id", "revision", "sketch", "class_means")
 """Columns that say where an entry is or what was added to it later, not which model it is."""
 
 
@@ -54,15 +54,16 @@ class PublishedState:
         return {i: row["path"] or "" for i, row in self.rows.items() if row["repo_id"] is None}
 
     def changed_entries(self, entries: Iterable[Entry]) -> list[Entry]:
-        """Return the entries that are not published, are published with other values, or have a new sketch."""
-        return [
-            entry
-            for entry in entries
-            if self.differs(entry) or (entry.sketch is not None and entry.sketch != self.rows[entry.id]["sketch"])
-        ]
+        """Return the entries that are not published, are published with other values, or have a new sketch or means."""
+
+        def has_new(entry: Entry) -> bool:
+            values = {"sketch": entry.sketch, "class_means": entry.class_means}
+            return any(value is not None and value != self.rows[entry.id][key] for key, value in values.items())
+
+        return [entry for entry in entries if self.differs(entry) or has_new(entry)]
 
     def differs(self, entry: Entry) -> bool:
-        """Return whether an entry is not published, or is published with other values; its sketch does not count."""
+        """Return whether an entry is not published, or is published with other values than a sketch or class means."""
         published_row, row = self.rows.get(entry.id), entry.row()
         return published_row is None or any(
             published_row[key] != row[key] for key in row if key not in LOCATION_COLUMNS

@@ -78,9 +78,8 @@ def repair_index(bank_path: str | Path) -> tuple[Bank, list[Problem]]:
             problems.append(Problem(entry_id, str(error)))
             continue
         if indexed_entry is not None:  # these values are in the index only
-            entry = replace(
-                entry, repo_id=indexed_entry.repo_id, revision=indexed_entry.revision, sketch=indexed_entry.sketch
-            )
+            names = ("repo_id", "revision", "sketch", "class_means")
+            entry = replace(entry, **{name: getattr(indexed_entry, name) for name in names})
         sound_entries[entry_id] = entry
     problems += [Problem(i, "its files are missing") for i in indexed_entries if i not in folders]
     bank.replace_index(sound_entries)

@@ -32,6 +32,7 @@ from ..hub.files import PARALLEL_DOWNLOADS
 from ..hub.header import fetch_metadata
 from ..hub.listing import ListedModel, list_models
 from ..hub.memory import Memory
+from ..models.class_means import from_text
 from ..models.weight_file import check_metadata
 from ..text import quantity
 from .entry import Entry
@@ -233,6 +234,7 @@ def _index_row(model: ListedModel, facts: dict[str, Any]) -> dict[str, Any]:
         "size": facts.get("size"),
         "sha256": facts.get("sha256"),
         "scores_sha256": facts.get("scores_sha256"),
+        "class_means": from_text(facts["class_means"], len(labels)) if "class_means" in facts else None,
     }
 
 

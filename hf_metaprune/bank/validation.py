@@ -71,6 +71,8 @@ def check_entry(bank: BankReader, entry: Entry, compare_base: bool = True) -> It
             else:
                 problem = "is missing" if entry.scores_sha256 else "is not in the index"
             yield f"{entry.folder / SCORES} {problem}"
+        if disk_entry.class_means not in (None, entry.class_means):
+            yield f"{entry.folder / CONFIG} and the index differ in: class means"
         for aspect, field in SHARED_FIELDS.items():
             if getattr(disk_entry, field) != getattr(entry, field):
                 yield f"{entry.folder / CONFIG} and the index differ in: {aspect}"

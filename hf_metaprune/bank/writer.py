@@ -103,6 +103,7 @@ class BankWriter(BankReader):
         dtype: str = "float16",
         metrics: Mapping[str, Any] | None = None,
         sketch: bytes | None = None,
+        class_means: bytes | None = None,
     ) -> Entry:
         """Store a model as an entry: first its folder, then its row in the index.
 
@@ -112,6 +113,7 @@ class BankWriter(BankReader):
             dtype: how the weights are stored: ``float32``, ``float16`` or ``bfloat16``.
             metrics: what was measured, as JSON values; if left out, what the model's config has.
             sketch: what guesses the model's outputs, see `Sketcher`.
+            class_means: the packed `ClassMeans` of its classes; if left out, what the model's config has.
 
         Returns:
             The new entry.
@@ -142,6 +144,7 @@ class BankWriter(BankReader):
         with new_folder(self.root / path, overwrite=True) as work:
             save_model(model, work, dtype)
         entry = replace(entry_from_folder(self, entry_id, path), sketch=sketch)
+        entry = replace(entry, class_means=class_means or entry.class_means)
         self.update_index({entry_id: entry})
         return entry
 

@@ -23,7 +23,7 @@ from .output import Json, escape_markup, out, print_json, show_progress, sparkli
 
 bank_app = typer.Typer(help="Build, list and check banks of pruned models.", no_args_is_help=True)
 
-BINARY_COLUMNS = ("masks", "sketch")
+BINARY_COLUMNS = ("masks", "sketch", "class_means")
 """Columns of the index that are not shown, because people cannot read them."""
 UNEVEN_SHARES = 0.1
 """Difference between the shares that two layers keep above which the shares of each layer are shown."""
@@ -122,21 +122,27 @@ def bank_sketch(
     data: Annotated[str, typer.Argument(help="Images like those of the bank's tasks.", metavar="DATA")],
     as_json: Json = False,
 ) -> None:
-    """Add sketches, which speed up the search in large banks, to entries without one. `bank build` adds them itself."""
+    """Add sketches and class means, which `bank build` adds itself, to entries without them.
+
+    Sketches speed up the search in large banks. By class means entries vote on the classes that they know; they are
+    made where DATA has all classes of an entry.
+    """
     check_folder(bank)  # before what takes seconds to import
     check_source(data)
     from ..bank.bank import Bank
-    from ..bank.factory import sketch_bank
+    from ..bank.factory import add_class_means, sketch_bank
     from ..data.loading import read_task_data
 
     opened_bank = Bank.open(bank)
     images = read_task_data(data, opened_bank.base.preprocessing, progress=show_progress())
     sketched_ids = sketch_bank(opened_bank, images.train, progress=show_progress())
+    with_means_ids = add_class_means(opened_bank, images)
     if as_json:
-        print_json({"bank": bank, "entries": len(opened_bank), "sketched": sketched_ids})
+        print_json({"bank": bank, "entries": len(opened_bank), "sketched": sketched_ids, "class_means": with_means_ids})
     else:
         sketch_count = quantity(len(sketched_ids), "sketch", "sketches")
-        out.print(f"added {sketch_count}; {escape_markup(bank)} has {_entry_count(opened_bank)}")
+        means_count = f"the class means of {quantity(len(with_means_ids), 'entry', 'entries')}"
+        out.print(f"added {sketch_count} and {means_count}; {escape_markup(bank)} has {_entry_count(opened_bank)}")
 
 
 @bank_app.command("trunk")

@@ -76,6 +76,8 @@ class MetaPrunedConfig(PreTrainedConfig):
     """What was measured on that data set, by name."""
     seed: int | None = None
     """Seed of the run."""
+    class_means: str | None = None
+    """The mean features of the base for each class of the training images, packed by `ClassMeans.pack`, in base64."""
 
     def __post_init__(self, **kwargs: Any) -> None:
         if self.format_version > FORMAT_VERSION:

@@ -17,6 +17,7 @@ from ..files.layout import PREPROCESSOR, SCORES
 from ..files.names import TOKEN, is_repo_id, public_source
 from ..files.storage import read_json
 from .architectures.lookup import find_architecture
+from .class_means import from_text, to_text
 from .configuration import CONFIG_KEYS, MetaPrunedConfig
 from .weights import check_tensor_count, unreadable_file_error
 
@@ -177,6 +178,8 @@ def _public_config(values: Mapping[str, Any]) -> dict[str, Any]:
         id2label = values.get("id2label")
         if isinstance(id2label, dict):
             known_parts["label2id"] = {str(label): number for number, label in config.id2label.items()}
+        if config.class_means is not None:
+            known_parts["class_means"] = to_text(from_text(config.class_means, config.num_labels))
         if values.get("masks") is not None:
             known_parts["masks"] = config.mask().pack()
             if not is_public(list(known_parts["masks"])):

@@ -67,7 +67,9 @@ class ModelCard(Card):
     def from_result(cls, result: AdaptedModel, name: str, license: str | None, folder: Path) -> ModelCard:
         """Make the card of an adapted model whose files are in `folder`."""
         config = result.model.config
-        values = {key: getattr(config, key) for key in ("base_model", "synsets", "ratio", "method", "metrics")}
+        values = {
+            key: getattr(config, key) for key in ("base_model", "synsets", "ratio", "method", "metrics", "class_means")
+        }
         values["method"] = printable(config.method) if isinstance(config.method, str) else None
         values["labels"] = [config.id2label[i] for i in range(config.num_labels)]
         pictures = {title: file for title, file in PICTURE_FILES.items() if (folder / file).exists()}
@@ -131,6 +133,7 @@ class ModelCard(Card):
             "size": self.size,
             "sha256": self.sha256,
             **({"scores_sha256": self.scores_sha256} if self.scores_sha256 else {}),
+            **({"class_means": config["class_means"]} if config.get("class_means") else {}),
         }
 
     def _results(self) -> list[dict[str, Any]] | None:

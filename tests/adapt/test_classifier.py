@@ -6,8 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hf_metaprune.adapt import classifier as heads
-from hf_metaprune.adapt.classifier import make_head, neighbor_rows, ridge_head
+from hf_metaprune.adapt import ridge as heads
+from hf_metaprune.adapt.classifier import make_head, neighbor_rows
+from hf_metaprune.adapt.ridge import ridge_head
 from hf_metaprune.bank.bank import Bank
 from hf_metaprune.data.task import Task, TaskData
 from hf_metaprune.masks.mask import Mask

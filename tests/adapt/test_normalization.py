@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from hf_metaprune.adapt import normalization
-from hf_metaprune.adapt.classifier import LinearHead
 from hf_metaprune.adapt.normalization import final_statistics, set_first_statistics
+from hf_metaprune.adapt.ridge import LinearHead
 from hf_metaprune.config import AdaptOptions
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.masks.mask import Mask

@@ -139,7 +139,7 @@ def test_what_is_no_bank_is_refused(tmp_path: Path, own_bank: Bank, caplog: pyte
 
 def test_damaged_indexes_are_refused_and_rebuilt(own_bank: Bank) -> None:
     index = own_bank.root / "index.parquet"
-    rows = [e.row() | {"sketch": None} for e in own_bank]  # which nothing else holds
+    rows = [e.row() | {"sketch": None, "class_means": None} for e in own_bank]  # which nothing else holds
     index.write_bytes(index.read_bytes()[:200])
     with pytest.raises(FormatError, match="index.parquet cannot be read.*--repair"):
         len(Bank.open(own_bank.root))

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from hf_metaprune import Bank, MetaPruner, load_result
-from hf_metaprune.adapt.classifier import ridge_head
+from hf_metaprune.adapt.ridge import ridge_head
 from hf_metaprune.bank import entry_checks, trunks
 from hf_metaprune.bank.factory import copy_subset
 from hf_metaprune.bank.trunks import teach_bank
