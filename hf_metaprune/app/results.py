@@ -74,7 +74,7 @@ class ResultSection:
         """Connect the buttons and fields with their functions."""
         self.photo.change(self._try, [self.photo], [self.answer], **PRIVATE)
         exports = [self.download_onnx, self.download_program, self.make_onnx, self.export_messages]
-        self.make_onnx.click(self._export, None, exports, **PRIVATE)
+        self.make_onnx.click(self._export, None, exports, concurrency_limit=None, **PRIVATE)
         self.compare.click(None, js=move_focus("compare", "stop-comparison"))
         comparing = self.compare.click(
             self._compare, None, [self.compare, self.stop, self.comparison, self.comparison_messages],
@@ -136,6 +136,9 @@ class ResultSection:
     def _export_steps(self, visitor: Visitor) -> Iterator[Update]:
         from ..export import PROGRAM
 
+        if visitor.result is None:  # it was deleted while the visitor waited
+            yield {self.export_messages: views.message(MODEL_GONE, "alert")}
+            return
         with visitor.writable_folder() as folder:
             path = folder / "model.onnx"
             for _ in export_in_process(folder / "model", path):

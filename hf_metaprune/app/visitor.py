@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import secrets
 import shutil
@@ -150,6 +151,17 @@ class Visitor:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
+    def successor(self) -> Visitor:
+        """Return a visitor who has all that this one had but the folder, and leave this one with nothing.
+
+        Whoever knows this one's folder, or still has an event under way, learns nothing of the successor.
+        """
+        successor = copy.copy(self)
+        self.forget()  # which deletes the folder, and ends what is under way
+        self.uploads, self.given_up = set(), {}
+        successor.stop, successor._folder, successor.ticket = threading.Event(), None, None
+        return successor
+
     def note_photo_change(self) -> None:
         """Drop the vote and the model of the former photos, and end a training on them."""
         self.photo_changes += 1
@@ -260,16 +272,18 @@ class Visitors:
             self.forget(visitor)
 
     def restore(self, ticket: str, session: str) -> bool:
-        """Give a session the visitor of a ticket, and return whether the ticket was valid."""
+        """Give a session the successor of a ticket's visitor, and return whether the ticket was valid.
+
+        A link with a ticket may have been sent by somebody else.
+        """
         with self._lock:
             # The former session may still be open: the browser does not wait until it is closed.
             holders = [name for name, (_, visitor) in self.sessions.items() if visitor.ticket == ticket]
             visitor = self.sessions.pop(holders[0])[1] if holders else self._signing_in.pop(ticket, None)
             if visitor is None:
                 return False
-            visitor.ticket = None
             _, new_visitor = self.sessions.pop(session, (0.0, None))
-            self.sessions[session] = (time.monotonic(), visitor)
+            self.sessions[session] = (time.monotonic(), visitor.successor())
         if new_visitor is not None:
             self.forget(new_visitor)
         return True

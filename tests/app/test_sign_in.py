@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -164,12 +165,30 @@ def test_a_ticket_holds_once_and_for_a_while() -> None:
     ticket, folder = here.issue_ticket(first), first.folder
     here.leave("before")
     assert not here.restore("another", "after")
+    first.result, first.uploads = "a model", {"a.png"}  # type: ignore[assignment]
     assert here.restore(ticket, "after")
-    assert here.get("after") is first
+    second = here.get("after")
+    assert (second.result, second.uploads) == ("a model", {"a.png"})
     assert not here.restore(ticket, "of a thief")
-    ticket = here.issue_ticket(first)
+    ticket, folder = here.issue_ticket(second), second.folder
     assert folder.exists()
     here.away_seconds = 0
     here.leave("after")
     assert wait_until(lambda: not folder.exists())
     assert not here.restore(ticket, "after")
+
+
+def test_who_knows_a_ticket_learns_nothing_of_who_uses_it() -> None:
+    """As by a link that somebody else has sent: the folder is given out to all who know its address."""
+    here = Visitors(lambda: SimpleNamespace(by_class={"ant": []}, unlabeled=[]))  # type: ignore[arg-type, return-value]
+    stranger = here.get("stranger")
+    ticket, folder, stop = here.issue_ticket(stranger), stranger.folder, stranger.stop
+    stranger.result = "a model"  # type: ignore[assignment]
+    assert here.restore(ticket, "lured")
+    lured = here.get("lured")
+    lured.result = "another model"  # type: ignore[assignment]
+    assert lured.photos.by_class == {"ant": []}
+    assert not folder.exists() and lured.folder != folder
+    assert stop.is_set() and not lured.stop.is_set()
+    assert (stranger.result, stranger.uploads, stranger._photos) == (None, set(), None)
+    assert here.get("stranger") is not lured
