@@ -336,7 +336,7 @@ class AdaptOptions:
     class_votes: bool = option(
         True,
         "With a trunk, let entries that know a class tell what it is like (the mean of its images in the base's "
-        "features); what does not help the task's own images counts nothing.",
+        "features) where there are fewer than 100; what does not help the task's own images counts nothing.",
         only={"strategy": ("trunk",)},
     )
     statistics: str | None = option(

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .adapt.class_votes import vote_on_classes
+from .adapt.class_votes import MAX_COUNT, vote_on_classes
 from .adapt.heads import Heads
 from .adapt.job import Job, chosen_ratio, needed_trunk, prepare_job
 from .adapt.measuring import measure
@@ -292,12 +292,16 @@ class MetaPruner:
         return Plan(data, training, inputs, voters, order, record, job.given, teacher, soft_labels)
 
     def _class_votes(self, inputs: AdaptInputs, voters: Voters, record: RunRecord) -> ClassVotes | None:
-        """Ask the bank's entries about the task's classes, if the options say so and the trunk makes the model."""
+        """Ask the bank's entries about the task's classes, if the options say so and the trunk makes the model.
+
+        Who has as many images as a voice may count needs no other.
+        """
         trunk, options = voters.trunk, inputs.options
-        if trunk is None or options.strategy != "trunk" or not options.class_votes:
+        is_rich = len(inputs.images) >= MAX_COUNT * len(inputs.task.labels)
+        if trunk is None or options.strategy != "trunk" or not options.class_votes or is_rich:
             return None
         n_features = len(trunk.decoders[trunk.ratios[0]].bias)
-        return vote_on_classes(list(self.bank), inputs.task, n_features, options, record)
+        return vote_on_classes(list(self.bank), inputs.task, n_features, record)
 
     def make(
         self, plan: Plan, *, callbacks: Sequence[Callback] = (), progress: bool = False, **size: Unpack[SizeOverrides]

@@ -11,17 +11,32 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hf_metaprune.adapt.class_votes import vote_on_classes
+from hf_metaprune.bank.bank import Bank
+from hf_metaprune.data.task import Task
+from hf_metaprune.training.record import RunRecord
 from scripts.hostile_files import CASES, case, copy_bank, read_bank
 
+RANDOM = np.random.default_rng(0)
 
-def index_case(name: str, change: Callable[[pa.Table], pa.Table], **options: Any) -> None:
+
+def index_case(
+    name: str, change: Callable[[pa.Table], pa.Table], read: Callable[[Path], object] = read_bank, **options: Any
+) -> None:
     def make(folder: Path) -> tuple[Path, Callable[[], object]]:
         root = copy_bank(folder)
         table = change(pq.read_table(root / "index.parquet"))
         pq.write_table(table, root / "index.parquet", compression="zstd", **options)
-        return root / "index.parquet", lambda: read_bank(root)
+        return root / "index.parquet", lambda: read(root)
 
     CASES[f"index: {name}"] = make
+
+
+def vote(root: Path) -> None:
+    """Ask the entries about the classes of a task."""
+    task = Task(tuple(f"class {i}" for i in range(200)))
+    if vote_on_classes(list(Bank.open(root)), task, 15, RunRecord()) is None:
+        raise AssertionError("nobody voted")
 
 
 def repeat(table: pa.Table, count: int) -> pa.Table:
@@ -51,6 +66,15 @@ index_case("18,500 rows that are sound", lambda t: with_values(
     "sketch",
     [None] * 18_500,
 ))  # fmt: skip
+index_case("14,000 rows that know a class of 200", lambda t: with_values(
+    with_values(
+        with_values(repeat(t, 14_000), "class_means", [RANDOM.bytes(5 * (6 + 15)) for _ in range(14_000)]),
+        "labels",
+        [["class 0", *(f"x{i}" for i in range(4))]] * 14_000,
+    ),
+    "masks",
+    [RANDOM.bytes(240) for _ in range(14_000)],
+), read=vote)  # fmt: skip
 index_case("1,000,000 equal rows", lambda t: t.take(pa.array(np.zeros(1_000_000, int))))
 index_case("rows of 10,000 labels", lambda t: with_values(repeat(t, 2000), "labels", [["x"] * 10_000] * 2000))
 index_case("a label of 100 MB", lambda t: with_values(t, "labels", [["x" * 100_000_000, "y"], ["a", "b"]]))

@@ -59,7 +59,7 @@ def find_voters(bank: Bank, query: Query, options: AdaptOptions) -> Voters:
         why = "; ".join(query.record.notes[-3:])
         all_entries = quantity(len(bank), "entry", "entries")
         raise BankError(f"only {len(usable_neighbors)} of {all_entries} of {bank.title} can be used: {why}; {REMEDY}")
-    voters = usable_neighbors if len(usable_neighbors) == n_voters else most_within_limit(usable_neighbors, limit)
+    voters = usable_neighbors if len(usable_neighbors) == n_voters else _most_within_limit(usable_neighbors, limit)
     _note_owners(voters, n_voters if is_capped else len(usable_neighbors), limit, query)
     vote_weights = tuple(similarity.weight(n.score) for n in voters) if options.weighted else None
     voter_ids = {neighbor.entry.id for neighbor in voters}
@@ -67,7 +67,7 @@ def find_voters(bank: Bank, query: Query, options: AdaptOptions) -> Voters:
     return Voters(tuple(voters), runners_up, vote_weights)
 
 
-def most_within_limit(neighbors: Sequence[Neighbor], limit: Callable[[int], int]) -> list[Neighbor]:
+def _most_within_limit(neighbors: Sequence[Neighbor], limit: Callable[[int], int]) -> list[Neighbor]:
     """Return the most neighbors, nearest first, of which no owner has more than the limit for that many voters.
 
     Args:

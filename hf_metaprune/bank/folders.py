@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..data.task import Task
-from ..errors import BaseMismatchError, FormatError
+from ..errors import BaseMismatchError, FormatError, named_errors
 from ..files.layout import CONFIG, ENTRY_FILES, SCORES, TASKS_FOLDER, TEMPORARY, WEIGHTS
 from ..files.reading import copy_regular, is_present, sha256_file, walk
 from ..files.storage import storage_errors
@@ -101,7 +101,8 @@ def entry_from_folder(bank: BankReader, entry_id: str, path: str, folder: Path |
     metrics = dict(config.metrics or {})
     packed_mask = pack_mask(mask)
     entry = Entry(bank, check_id(entry_id), task, packed_mask, config.method, config.ratio, metrics, path, size, sha256)
-    means = from_text(config.class_means, len(labels)) if config.class_means is not None else None
+    with named_errors(folder / CONFIG):
+        means = from_text(config.class_means, len(labels)) if config.class_means is not None else None
     return replace(entry, scores_sha256=scores_sha256, class_means=means)
 
 

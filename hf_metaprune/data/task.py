@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -85,13 +85,25 @@ class Task:
         Returns:
             Per class, the positions of such classes in `other`, sorted: usually one or none.
         """
+        positions = other.positions()
+        return [sorted(self.find(i, positions)) for i in range(len(self.labels))]
+
+    def positions(self) -> dict[tuple[str, str], list[int]]:
+        """Return the positions of the classes by each of their names, for `find` of many other tasks."""
         positions: dict[tuple[str, str], list[int]] = {}
-        for j in range(len(other.labels)):
-            for name in other._names(j):
+        for j in range(len(self.labels)):
+            for name in self._names(j):
                 positions.setdefault(name, []).append(j)
-        return [
-            sorted({j for name in self._names(i) for j in positions.get(name, ())}) for i in range(len(self.labels))
-        ]
+        return positions
+
+    def find(self, i: int, positions: Mapping[tuple[str, str], Sequence[int]]) -> set[int]:
+        """Return where a class of this task is in another one.
+
+        Args:
+            i: the class.
+            positions: the `positions` of the other task.
+        """
+        return {j for name in self._names(i) for j in positions.get(name, ())}
 
     def _names(self, i: int) -> list[tuple[str, str]]:
         """Return the normalized label of class i, and its synsets by their WordNet names."""

@@ -10,8 +10,8 @@ import numpy as np
 
 from ..errors import FormatError
 
-MAX_MEAN_FEATURES = 65_536
-"""Most features of a base."""
+MAX_MEAN_FEATURES, MAX_BYTES = 65_536, 300_000
+"""Most features of a base, and most bytes of packed means; models of more classes have none."""
 HEAD_BYTES = 6
 """Bytes per class before the values: a count as uint32, a scale as float16."""
 
@@ -50,8 +50,8 @@ class ClassMeans:
         """Return the means of some classes, in that order."""
         return ClassMeans(self.means[list(classes)], self.counts[list(classes)])
 
-    def pack(self) -> bytes:
-        """Return the means in 8 bits per value.
+    def pack(self) -> bytes | None:
+        """Return the means in 8 bits per value; None if they are more than `MAX_BYTES`.
 
         Returns:
             In little endian the counts as uint32 and the scales as float16, of all classes; then the values as int8,
@@ -60,26 +60,29 @@ class ClassMeans:
         scales = np.maximum(np.abs(self.means).max(1) / 127, 1e-7).astype("<f2")
         steps = np.clip(np.round(self.means / scales[:, None].astype(np.float64)), -127, 127)
         counts = np.minimum(self.counts, np.iinfo("<u4").max).astype("<u4")
-        return counts.tobytes() + scales.tobytes() + steps.astype("i1").tobytes()
+        packed = counts.tobytes() + scales.tobytes() + steps.astype("i1").tobytes()
+        return packed if len(packed) <= MAX_BYTES else None
 
     @classmethod
-    def unpack(cls, packed: bytes, classes: int) -> ClassMeans:
+    def unpack(cls, packed: bytes, classes: int, rows: Sequence[int] | None = None) -> ClassMeans:
         """Unpack what `pack` packed.
 
         Args:
             packed: the packed means.
             classes: the number of classes.
+            rows: the classes to return; None: all.
 
         Raises:
             FormatError: the length does not fit, or a scale is not finite.
         """
         n_features = count_features(packed, classes)
-        counts, scales, steps = np.split(np.frombuffer(packed, np.uint8), [4 * classes, HEAD_BYTES * classes])
-        scales = scales.view("<f2").astype(np.float32)
+        counts, halves, steps = np.split(np.frombuffer(packed, np.uint8), [4 * classes, HEAD_BYTES * classes])
+        chosen = np.arange(classes) if rows is None else np.asarray(rows)
+        scales = halves.view("<f2").astype(np.float32)[chosen]
         if not np.isfinite(scales).all():
             raise FormatError("class means have scales that are not finite")
-        means = steps.view("i1").reshape(classes, n_features) * scales[:, None]
-        return cls(means, counts.view("<u4").astype(np.int64))
+        means = steps.view("i1").reshape(classes, n_features)[chosen] * scales[:, None]
+        return cls(means, counts.view("<u4").astype(np.int64)[chosen])
 
 
 def count_features(packed: bytes, classes: int) -> int:
@@ -89,14 +92,14 @@ def count_features(packed: bytes, classes: int) -> int:
         FormatError: means of so many classes cannot have this length.
     """
     n_bytes, remainder = divmod(len(packed), max(1, classes))
-    if remainder or not 0 < n_bytes - HEAD_BYTES <= MAX_MEAN_FEATURES:
+    if remainder or len(packed) > MAX_BYTES or not 0 < n_bytes - HEAD_BYTES <= MAX_MEAN_FEATURES:
         raise FormatError(f"class means of {len(packed)} bytes do not fit {classes} classes")
     return n_bytes - HEAD_BYTES
 
 
-def to_text(packed: bytes) -> str:
-    """Return packed class means as text (base64)."""
-    return base64.b64encode(packed).decode()
+def to_text(packed: bytes | None) -> str | None:
+    """Return packed class means, if there are any, as text (base64)."""
+    return base64.b64encode(packed).decode() if packed is not None else None
 
 
 def from_text(text: object, classes: int) -> bytes:
