@@ -89,7 +89,11 @@ class Task:
         return [sorted(self.find(i, positions)) for i in range(len(self.labels))]
 
     def positions(self) -> dict[tuple[str, str], list[int]]:
-        """Return the positions of the classes by each of their names, for `find` of many other tasks."""
+        """Return the positions of the classes by each of their names, for `find` of many other tasks.
+
+        Returns:
+            Positions by a kind of name (label or synset) and the name.
+        """
         positions: dict[tuple[str, str], list[int]] = {}
         for j in range(len(self.labels)):
             for name in self._names(j):
@@ -102,6 +106,9 @@ class Task:
         Args:
             i: the class.
             positions: the `positions` of the other task.
+
+        Returns:
+            The positions of such classes in the other task.
         """
         return {j for name in self._names(i) for j in positions.get(name, ())}
 
