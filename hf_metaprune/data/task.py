@@ -56,6 +56,9 @@ class Task:
         >>> pets = Task(("cat", "dog"), synsets=(None, "dog.n.01"))
         >>> pets.matches(Task(("Dog", "fox")))
         [[], [0]]
+        >>> others = Task(("Dog", "fox")).positions()
+        >>> pets.find(0, others), pets.find(1, others)
+        (set(), {0})
     """
 
     labels: tuple[str, ...]
