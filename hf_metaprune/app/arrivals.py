@@ -181,16 +181,13 @@ class Arrivals:
             sizes = [status.st_size for status in statuses if status is not None]
             self._stored, self._looked_at = (len(sizes), sum(sizes)), time.monotonic()
         n_files, stored_bytes = self._stored
-        n_arriving, arriving_bytes = (sum(counts) for counts in self._arriving_counts())
+        n_arriving = sum(arrival.n_files for arrival in self._under_way)
+        arriving_bytes = sum(arrival.n_bytes for arrival in self._under_way)
         return (
             n_files + n_arriving >= self.limits.files
             or n_arriving >= max_open_files()
             or stored_bytes + arriving_bytes + n_bytes > self.limits.server_bytes
         )
-
-    def _arriving_counts(self) -> tuple[list[int], list[int]]:
-        """Return the files and the bytes of each request that is under way."""
-        return [a.n_files for a in self._under_way], [a.n_bytes for a in self._under_way]
 
     def _is_arriving(self, file: Path) -> bool:
         """Return whether a file is one of a request that is under way, which is counted there."""

@@ -266,9 +266,8 @@ def add_class_means(bank: Bank, data: TaskData, *, device: torch.device | None =
     if not rows:
         return []
     means = base_class_means(bank, data, device or pick_device())
-    changes: dict[str, Entry | None] = {
-        i: replace(bank[i], class_means=means.select(numbers).pack()) for i, numbers in rows.items()
-    }
+    packed = {i: means.select(numbers).pack() for i, numbers in rows.items()}  # None where they are too large
+    changes: dict[str, Entry | None] = {i: replace(bank[i], class_means=p) for i, p in packed.items() if p is not None}
     bank.update_index(changes, known_only=True)
     return sorted(changes)
 

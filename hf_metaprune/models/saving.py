@@ -9,7 +9,7 @@ import torch
 
 from ..data.preprocessing import Preprocessing
 from ..data.task import Task
-from ..errors import ArchitectureError, BaseMismatchError, DataError, FormatError, OptionError, reason
+from ..errors import BaseMismatchError, DataError, FormatError, OptionError, named_errors, reason
 from ..files.layout import BANK_FILE, CONFIG, SCORES, WEIGHTS
 from ..files.reading import is_present
 from ..files.storage import read_json
@@ -126,12 +126,10 @@ def load_model(folder: Path, expected: str | None = None) -> MetaPrunedForImageC
     base_sha256 = (config.base_model or {}).get("sha256")
     if expected is not None and base_sha256 != expected:
         raise BaseMismatchError(f"{folder} belongs to base {str(base_sha256)[:12]}..., not to {expected[:12]}...")
-    try:
+    with named_errors(folder / CONFIG):
         Preprocessing.from_config(config.preprocessing or {})
         with torch.device("meta"):
             model = MetaPrunedForImageClassification(config)
-    except (FormatError, ArchitectureError) as error:
-        raise type(error)(f"{folder / CONFIG}: {error}") from error
     check_header(folder, config, model)
     state = load_weights(folder / WEIGHTS)
     model.load_state_dict(state, assign=True)
