@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+MAX_MESSAGE = 2000
+"""Most characters of a message; of a longer one the beginning and the end stay."""
+
 
 class MetaPruneError(Exception):
     """Base of all errors that are raised on purpose.
 
-    The message says what was wrong and what to do. It may quote text of strangers, and it is always one line without
-    control characters.
+    The message says what was wrong and what to do. It may quote text of strangers, and it is always one line of at most
+    `MAX_MESSAGE` characters, without control characters.
 
     Example:
         >>> try:
@@ -21,7 +24,11 @@ class MetaPruneError(Exception):
     """
 
     def __init__(self, *args: object) -> None:
-        super().__init__(*(printable(arg) if isinstance(arg, str) else arg for arg in args))
+        super().__init__(*(printable(_shortened(arg)) if isinstance(arg, str) else arg for arg in args))
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_MESSAGE else f"{text[: MAX_MESSAGE - 503]}...{text[-500:]}"
 
 
 def printable(text: str, allowed: str = "") -> str:

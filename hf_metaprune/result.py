@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PREDICT_BATCH, PREDICT_PIXELS = 64, 64 * 224**2
+PREDICT_BATCH, PREDICT_PIXELS = 64, 32 * 224**2
 """Most images, and most pixels of all of them, per forward pass of `AdaptResult.predict`."""
 
 

@@ -35,6 +35,7 @@ import pyarrow as pa
 import torch
 import typer
 from PIL import Image
+from safetensors.torch import save_file
 from transformers import AutoModelForImageClassification
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the scripts are no installed package
@@ -91,7 +92,7 @@ bank_case("large images of the base", "base/config.json", pretrained_cfg={
 })  # fmt: skip
 bank_case("many channels", "base/config.json", model_args={"channels": [65536] * 4})
 bank_case("many blocks", "base/config.json", model_args={"layers": [256] * 4})
-bank_case("as many blocks as can be", "base/config.json", model_args={"layers": [64] * 4})
+bank_case("as many blocks as can be", "base/config.json", model_args={"layers": [40] * 4})
 
 
 def model_case(name: str, model_args: dict[str, Any], read: Callable[[Path], object]) -> None:
@@ -113,7 +114,7 @@ def model_case(name: str, model_args: dict[str, Any], read: Callable[[Path], obj
 
 for reader, words in ((load_result, ""), (AutoModelForImageClassification.from_pretrained, ", by transformers")):
     model_case(f"many channels{words}", {"channels": [65536] * 4}, reader)
-    model_case(f"many blocks{words}", {"layers": [64] * 4}, reader)
+    model_case(f"many blocks{words}", {"layers": [40] * 4}, reader)
 
 
 @case("nothing hostile")
@@ -193,6 +194,43 @@ header_case("60,000 empty tensors", {
 })  # fmt: skip
 header_case("metadata", {"__metadata__": {f"k{i}": "v" for i in range(200_000)}})
 header_case("a tensor larger than the file", {"t": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}})
+
+
+def base_case(name: str, config: dict[str, Any], save: Callable[[Path], object]) -> None:
+    """A base of its own, whose weights a function saves."""
+
+    def make(folder: Path) -> tuple[Path, Callable[[], object]]:
+        root = folder / "base"
+        root.mkdir(parents=True)
+        cfg = {"input_size": [3, 64, 64], "mean": [0.5] * 3, "std": [0.5] * 3}
+        (root / "config.json").write_text(json.dumps(config | {"pretrained_cfg": cfg}))
+        save(root / "model.safetensors")
+        return root / "model.safetensors", lambda: BaseModel.load(root)
+
+    CASES[f"base: {name}"] = make
+
+
+def save_empty_head(name: str) -> Callable[[Path], object]:
+    """Return a function that saves a classifier of a million classes that read nothing, and no other tensor."""
+    text = json.dumps({name: {"dtype": "F32", "shape": [1_000_000, 0], "data_offsets": [0, 0]}}).encode()
+    return lambda path: path.write_bytes(len(text).to_bytes(8, "little") + text)
+
+
+def save_convnext(path: Path) -> None:
+    network = find_architecture("timm", "convnext_tiny").build("convnext_tiny", DEEP_CONVNEXT, 2)
+    save_file(dict(network.state_dict()), path)
+
+
+DEEP_CONVNEXT = {"depths": [40] * 4, "dims": [4] * 4}
+base_case("a million classes of a ResNet", {
+    "architectures": ["ResNetForImageClassification"], "depths": [40] * 4
+}, save_empty_head("classifier.1.weight"))  # fmt: skip
+base_case("a million classes of a ViT", {"architectures": ["ViTForImageClassification"]}, save_empty_head(
+    "classifier.weight"
+))  # fmt: skip
+base_case("a ConvNeXt of as many blocks as can be", {
+    "architecture": "convnext_tiny", "model_args": DEEP_CONVNEXT
+}, save_convnext)  # fmt: skip
 
 
 @dataclass

@@ -27,6 +27,9 @@ MAX_SIDE = 1024  # pixels; guards memory against a config that asks for more
 MAX_RESIZED_PIXELS = 12_000_000
 """Most pixels of a resized image before its center is cropped; of longer images only the middle is resized."""
 
+SMALLEST_STD, LARGEST_NUMBER = 1e-6, 1e6
+"""Bounds of means and standard deviations: beyond them pixels are not finite in float32."""
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -71,13 +74,16 @@ class Preprocessing:
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise FormatError(f"image preprocessing: a field is missing or has the wrong type: {error}") from error
         crop_mode = config.get("crop_mode") or "center"
-        numbers = [*mean, *std, crop_pct]
+        is_usable = len(mean) == len(std) == 3 and min(std) >= SMALLEST_STD and all(map(_is_moderate, (*mean, *std)))
         if len(size) != 3 or size[0] != 3 or not all(8 <= n <= MAX_SIDE for n in size[1:]):
             raise FormatError(
                 f"image preprocessing: input_size {size} must be (3, height, width), sides 8 to {MAX_SIDE}"
             )
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or not all(map(math.isfinite, numbers)):
-            raise FormatError("image preprocessing: mean and std must be three finite numbers each, std above zero")
+        if not is_usable:
+            raise FormatError(
+                f"image preprocessing: mean and std must be three numbers each, of at most {LARGEST_NUMBER:g}, and std at "
+                f"least {SMALLEST_STD:g}"
+            )
         if interpolation not in RESAMPLE or not 0.1 <= crop_pct <= 1.0 or min(size[1:]) / crop_pct > 2 * MAX_SIDE:
             raise FormatError(
                 f"image preprocessing: interpolation {interpolation!r} or crop_pct {crop_pct} is not supported"
@@ -159,6 +165,10 @@ class Preprocessing:
         mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1)
         std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1)
         return (images.to(torch.float32) / 255.0 - mean) / std
+
+
+def _is_moderate(number: float) -> bool:
+    return -LARGEST_NUMBER <= number <= LARGEST_NUMBER  # and no NaN
 
 
 def crop_long_image(image: Image, preprocessing: Preprocessing) -> Image:

@@ -162,7 +162,8 @@ def is_regular(path: Path) -> bool:
 def walk(folder: Path) -> Iterator[Path]:
     """Yield everything below a folder, in no order; links to folders are not entered.
 
-    Unlike ``Path.rglob`` it does not end in a RecursionError where folders nest without end.
+    Unlike ``Path.rglob`` it does not end in a RecursionError where folders nest without end. A folder that another process
+    removes meanwhile has nothing in it.
 
     Raises:
         FormatError: folders nest deeper than `MAX_FOLDERS`.
@@ -172,7 +173,7 @@ def walk(folder: Path) -> Iterator[Path]:
         parent, depth = pending.pop()
         if depth > MAX_FOLDERS:
             raise FormatError(f"{folder}: its folders nest deeper than {MAX_FOLDERS}")
-        with contextlib.suppress(PermissionError), os.scandir(parent) as items:
+        with contextlib.suppress(PermissionError, FileNotFoundError, NotADirectoryError), os.scandir(parent) as items:
             for item in items:
                 path = parent / item.name
                 yield path

@@ -19,7 +19,10 @@ from .client import LIBRARY, hub_errors
 
 EXPANDED_FIELDS = ("author", "cardData", "gated", "private", "sha")
 MALFORMED = "the Hub's list of models is malformed: try again later"
-_STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},]', re.DOTALL)
+MAX_ITEMS = 10_000
+"""Most items of a page that are parsed one by one; the Hub sends 1,000."""
+_STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.?[^"\\]*)*(?:"|\Z)|[\[\]{},]', re.DOTALL)
+"""A string without an end goes on to the end of the page, or each of its quotes would be tried as a beginning."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ def _split_items(page: str) -> list[str]:
     """Return the text of each item of a list, found by commas and brackets.
 
     Raises:
-        HubError: the page does not begin as a list, or does not end.
+        HubError: the page does not begin as a list, or does not end, or has too many items.
     """
     parts: list[str] = []
     depth = start = 0
@@ -125,6 +128,6 @@ def _split_items(page: str) -> list[str]:
         if depth == 0 or (depth == 1 and token[0] == ","):
             start = token.end()
         depth += (token[0] in "[{") - (token[0] in "]}")
-    if depth or not parts:
+    if depth or not 0 < len(parts) <= MAX_ITEMS:
         raise HubError(MALFORMED)
     return parts

@@ -25,6 +25,9 @@ from .configuration import MetaPrunedConfig
 from .modeling import MetaPrunedForImageClassification
 from .weights import load_weights
 
+MAX_CLASSES = 100_000
+"""Most classes of a base's own classifier; those of ImageNet-21k are 21,841."""
+
 
 @dataclass
 class BaseModel:
@@ -261,6 +264,6 @@ def _load_network(
     head = state.get(f"{family.classifier_name(empty)}.weight")
     if head is None or head.ndim != 2:
         raise FormatError(f"{WEIGHTS} of the base has no classifier {family.classifier_name(empty)}.weight")
-    if head.shape[0] > 1_000_000:
-        raise FormatError(f"{WEIGHTS} of the base has {head.shape[0]} classes")
+    if head.shape[0] > MAX_CLASSES:  # transformers makes a name for each
+        raise FormatError(f"{WEIGHTS} of the base has {head.shape[0]:,} classes; at most {MAX_CLASSES:,} are read")
     return family.load(architecture, args, head.shape[0], state).eval()

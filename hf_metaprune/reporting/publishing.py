@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import tempfile
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import FormatError, HubError
+from ..errors import FormatError, HubError, StorageError, reason
 from ..files.layout import BANK_FILE, CARD, CONFIG, MODEL_FILES, PREPROCESSOR, WEIGHTS
 from ..files.names import is_repo_id
 from ..files.reading import check_regular, is_present, read_regular
@@ -74,6 +75,7 @@ def publish_model(
     Raises:
         HubError: there is no token, it may not write there, the repo holds a bank, or the Hub cannot be reached.
         FormatError: the config has metrics or a method that may not be published.
+        StorageError: the card in the folder that the model was loaded from cannot be read.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
@@ -124,11 +126,14 @@ def _own_card(result: AdaptedModel) -> str | None:
     path = result.folder / CARD if result.folder is not None else None
     if path is None or not is_present(path):
         return None
-    check_regular(path)
+    try:
+        check_regular(path)
+    except OSError as error:
+        raise StorageError(error.errno or errno.EIO, f"{path} cannot be read: {reason(error)}") from error
     try:
         content = read_regular(path, MAX_CARD_BYTES).decode("utf-8", "replace")
         split_card(content)
-    except FormatError as error:
+    except (FormatError, OSError) as error:
         log.warning("the card %s is not sent: %s", path, error)
         return None
     return content

@@ -38,6 +38,10 @@ def test_the_processor_resizes_and_crops_as_timm_does(width: int, height: int) -
         {"input_size": [3, 32, 32], "mean": [0, 0], "std": [1, 1, 1]},
         {"input_size": [3, 32, 32], "mean": [0, 0, 0], "std": [0, 1, 1]},
         {"input_size": [3, 32, 32], "mean": [0, 0, float("nan")], "std": [1, 1, 1]},
+        {"input_size": [3, 32, 32], "mean": [0, 0, 0], "std": [1, 1, 1e-40]},  # 0 in float32
+        {"input_size": [3, 32, 32], "mean": [0, 0, 0], "std": [1, 1, 1e300]},
+        {"input_size": [3, 32, 32], "mean": [0, 0, -1e300], "std": [1, 1, 1]},
+        {"input_size": [3, 32, 32], "mean": [0, 0, 0], "std": [1, 1]},
         {"input_size": [3, 32, 32], "mean": [0, 0, 0], "std": [1, 1, 1], "interpolation": "magic"},
         {"input_size": "3", "mean": [0, 0, 0], "std": [1, 1, 1]},
         {"input_size": [3, 32, 64], "mean": [0, 0, 0], "std": [1, 1, 1]},

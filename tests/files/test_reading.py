@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from hf_metaprune.files.reading import (
     open_regular,
     read_regular,
     sha256_file,
+    walk,
 )
 
 
@@ -112,6 +114,18 @@ def test_a_link_that_takes_the_place_of_a_file_is_refused(
     monkeypatch.setattr(os, "open", replace_and_open)
     with pytest.raises(FormatError, match="is a symbolic link"):
         open_regular(path)
+
+
+def test_a_folder_that_goes_while_its_neighbors_are_read_has_nothing_in_it(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+    seen = []
+    for path in walk(tmp_path):
+        seen.append(path.relative_to(tmp_path).as_posix())
+        if path.name == "file":
+            shutil.rmtree(tmp_path, ignore_errors=True)
+    assert sorted(seen) in (["a", "a/file", "b"], ["a", "b", "b/file"])
 
 
 def test_a_file_is_read_up_to_its_limit(secret: Path) -> None:

@@ -111,7 +111,13 @@ def test_a_card_that_no_parser_reads_takes_no_other_out_of_the_list(
 
 
 @pytest.mark.parametrize(
-    "page", [b'{"error": "busy"}', b"<html>", b"", b'[{"id": "ada/pets"}', b'[{"id": "ada/pets"},']
+    "page",
+    [
+        *(b'{"error": "busy"}', b"<html>", b"", b'[{"id": "ada/pets"}', b'[{"id": "ada/pets"},'),
+        pytest.param(b'["' + b'\\"' * 200_000, id="a string without an end, in which each quote might begin one"),
+        pytest.param(b'["' + b'\\"' * 200_000 + b"\\", id="the same before a last backslash"),
+        pytest.param(b"[" + b"{}, " * 20_000 + b"1" * 5000 + b"]", id="many items and a number too long to parse"),
+    ],
 )
 def test_a_page_that_is_no_list_is_an_error(page: bytes, hub: LoopbackHub, bank: Bank) -> None:
     hub.faults.add(Content(page), path=r"/api/models\?")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from safetensors.torch import save_file
 from hf_metaprune import Bank, MetaPruner
 from hf_metaprune.bank.factory import build_bank
 from hf_metaprune.data.task import TaskData, draw_tasks
-from hf_metaprune.errors import FormatError
+from hf_metaprune.errors import MAX_MESSAGE, ArchitectureError, FormatError, MetaPruneError
 from hf_metaprune.masks.mask import Mask
 from hf_metaprune.methods import get_method
 from hf_metaprune.models.base_model import BaseModel
@@ -53,12 +54,24 @@ def test_bases_that_cannot_be_used_are_refused(base_folder: Path, tmp_path: Path
     save_file({n: t for n, t in state.items() if n != "bn1.weight"}, tmp_path / "base" / "model.safetensors")
     with pytest.raises(FormatError, match="does not fit"):
         BaseModel.load(tmp_path / "base")
+    for shape, reason in (((200_000, 0), "200,000 classes"), ((7, 1), "does not fit")):
+        copy()
+        save_file(state | {"fc.weight": torch.zeros(shape)}, tmp_path / "base" / "model.safetensors")
+        with pytest.raises(FormatError, match=reason):
+            BaseModel.load(tmp_path / "base")
     edit_config(copy(), pretrained_cfg=None)
     with pytest.raises(FormatError, match="preprocessing"):
         BaseModel.load(tmp_path / "base")
     edit_config(copy(), model_args={"channels": [65536] * 4})  # 150 GB, if it were made
     with pytest.raises(FormatError, match="has another shape"):
         BaseModel.load(tmp_path / "base")
+    edit_config(copy(), model_args={"layers": [41, 40, 40, 40]})
+    with pytest.raises(ArchitectureError, match="layers="):
+        BaseModel.load(tmp_path / "base")
+    (copy() / "config.json").write_text(json.dumps({"architecture": "a" * 1_000_000, "pretrained_cfg": {}}))
+    with pytest.raises(MetaPruneError) as error:
+        BaseModel.load(tmp_path / "base")
+    assert len(str(error.value)) <= MAX_MESSAGE
     for names in ({"label_names": 5}, {"label_names": None, "id2label": ["a"]}):
         edit_config(copy(), **names)
         with pytest.raises(FormatError, match="label_names must be"):

@@ -15,7 +15,7 @@ Rule = Callable[[Any], bool]
 """A function that returns whether a value is acceptable."""
 
 MAX_WIDTH = 1 << 16  # channels
-MAX_DEPTH = 256  # blocks of all stages; timm's deepest networks have some 140
+MAX_DEPTH = 160  # blocks of all stages; timm's deepest networks have some 140
 MAX_VIT_DEPTH = 100  # the deepest vision transformers have some 60
 
 
