@@ -274,18 +274,6 @@ class Arrivals:
             if re.fullmatch(r"[0-9a-f]{64}", file.parent.name) and file.parent.parent == self.folder:
                 yield file
 
-    def sweep_regularly(self, ended: threading.Event) -> None:
-        """Sweep in a thread of its own until an event."""
-
-        def run() -> None:
-            while not ended.wait(self.limits.unused_seconds / 5):
-                try:
-                    self.sweep()
-                except OSError as error:
-                    log.warning("uploads could not be swept: %s", error)
-
-        threading.Thread(target=run, daemon=True, name="sweep uploads").start()
-
     def _files(self) -> Iterator[Path]:
         """Yield all files; a folder that somebody deletes meanwhile has none."""
         for folder, _, names in os.walk(self.folder):

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import os
-import shutil
 import signal
 import sys
-import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from ..drawing.pages import style_sheet
+from ..files.storage import temporary_folder
 from .arrivals import raise_open_files
 from .bank_page import PATH, BankPage
 from .gate import Gate
@@ -26,6 +24,7 @@ from .publishing import READ_TICKET, TICKET_PARAMETER, PublishingSection, sign_i
 from .results import ResultSection
 from .shared import PRIVATE, SharedState, Update
 from .style import HEAD, STYLE, THEME
+from .unread import UnreadAnswers
 from .visitor import Visitor
 from .votes import VoteSection
 
@@ -188,8 +187,7 @@ def make_app(
 def _use_own_upload_folder() -> None:
     """Make Gradio keep uploads in a folder of this process, which is deleted when the process ends."""
     if "GRADIO_TEMP_DIR" not in os.environ:
-        os.environ["GRADIO_TEMP_DIR"] = folder = tempfile.mkdtemp(prefix="hf-metaprune-")
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        os.environ["GRADIO_TEMP_DIR"] = str(temporary_folder("hf-metaprune-"))
 
 
 def launch(app: App, **options: Any) -> App:
@@ -204,7 +202,7 @@ def launch(app: App, **options: Any) -> App:
     """
     raise_open_files()
     app.page.queue(max_size=MAX_QUEUED, api_open=False)  # or events could go past the queue
-    app.shared.arrivals.sweep_regularly(app.ended)
+    app.shared.sweep_regularly(app.ended)
     app.page.launch(
         css=style_sheet() + STYLE,
         head=HEAD,
@@ -218,7 +216,7 @@ def launch(app: App, **options: Any) -> App:
             "docs_url": None,
             "redoc_url": None,
             "exception_handlers": sign_in_error_handlers(),
-            "middleware": [Middleware(Gate, app.shared.arrivals)],
+            "middleware": [Middleware(Gate, app.shared.arrivals, UnreadAnswers(app.page))],
         },
         show_error=False,
         state_session_capacity=MAX_SESSIONS,

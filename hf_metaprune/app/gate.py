@@ -9,10 +9,13 @@ import re
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
+from urllib.parse import parse_qs
 
 from .arrivals import Arrivals, RefusedError
 from .limits import ArrivalLimits
+from .unread import UnreadAnswers
 
 API = "/gradio_api/"
 POSTED = frozenset({"upload", "queue", "run", "cancel", "reset"})
@@ -33,10 +36,12 @@ FILES_PER_EVENT = 250
 """Files that an event may name, and count as one; one that names more counts as several."""
 MAX_OTHERS = 100
 """Most lists and objects of an event, besides files: the pages send about ten."""
+MAX_TEXT, MAX_FILE_TEXT = 10_000, 2000
+"""Most characters of an event, besides files, and of each file that it names: errors of Gradio repeat them."""
 MAX_QUERY = 200
 """Most bytes of a query; the pages send names of sessions and uploads, of about 11 characters."""
-MAX_SESSION = 100
-"""Most characters in the name of a session; Gradio's have 11."""
+SESSION = re.compile(r"[A-Za-z0-9_-]{1,100}")
+"""The name of a session; Gradio's have 11 letters and digits. Names are kept, those of visitors who have left, too."""
 log = logging.getLogger(__name__)
 
 
@@ -46,10 +51,11 @@ class Gate:
     Args:
         app: the application behind.
         arrivals: the files that this server holds.
+        unread: the answers that wait for their pages.
     """
 
-    def __init__(self, app: Any, arrivals: Arrivals) -> None:
-        self.app, self.arrivals = app, arrivals
+    def __init__(self, app: Any, arrivals: Arrivals, unread: UnreadAnswers) -> None:
+        self.app, self.arrivals, self.unread = app, arrivals, unread
         self._events: deque[tuple[float, str, int]] = deque()
         """Time and visitor of the last events, and what each counts."""
         self._counts: Counter[str] = Counter()
@@ -75,7 +81,9 @@ class Gate:
         if scope["method"] != "POST":
             if is_api and (name in CLOSED or FOREIGN_FILE.match(route)):
                 raise RefusedError(404, "there is no such page")
-            await self.app(scope, receive, send)
+            query = parse_qs(scope["query_string"].decode("latin-1"))
+            with self.unread.read_by(query.get("session_hash", [""])[0]) if name == "queue" else nullcontext():
+                await self.app(scope, receive, send)
         elif name not in POSTED:
             raise RefusedError(404, "there is no such page")
         elif name == "upload":
@@ -95,8 +103,8 @@ class Gate:
             event = json.loads(body)
         except (ValueError, RecursionError) as error:
             raise RefusedError(400, "this is no event") from error
-        session = str(event.get("session_hash")) if isinstance(event, dict) else ""
-        if len(session) > MAX_SESSION:  # names of sessions are kept, those of visitors who have left, too
+        session = event.get("session_hash") if isinstance(event, dict) else None
+        if not isinstance(session, str) or not SESSION.fullmatch(session):
             raise RefusedError(400, "this is no session")
         now = time.monotonic()
         while self._events and now - self._events[0][0] > EVENT_SECONDS:
@@ -110,6 +118,7 @@ class Gate:
             raise RefusedError(429, "too many events: wait some seconds")
         self._events.append((now, session, count))
         self._counts[session] += count
+        self.unread.make_room(session)
         if not all(map(self.arrivals.holds, dict.fromkeys(paths))):
             raise RefusedError(400, "an event names a file that was not sent here")
 
@@ -294,22 +303,51 @@ def _named_files(event: Any) -> Iterator[str]:
     """Yield the paths of all files that an event names, at any depth.
 
     Raises:
-        RefusedError: it has many lists and objects that name no file; Gradio would explain at length what is wrong with
-            each of them.
+        RefusedError: it has many lists and objects that name no file, or much text; Gradio would explain at length what
+            is wrong with each of them.
     """
-    pending, n_others = [event], 0
+    pending, n_others, n_characters = [event], 0, 0
     while pending:
         part = pending.pop()
         if isinstance(part, dict):
             if "path" in part and part["path"] is not None:
                 yield str(part["path"])
-                pending += [value for key, value in part.items() if key != "meta"]
+                _check_file(part)
                 continue
-            pending += part.values()
+            pending += [*part, *part.values()]
         elif isinstance(part, list):
             pending += part
         else:
+            n_characters += _length(part)
+            if n_characters > MAX_TEXT:
+                raise RefusedError(400, "an event has too much text")
             continue
         n_others += 1
         if n_others > MAX_OTHERS:
             raise RefusedError(400, "an event has too many values")
+
+
+def _check_file(file: dict[str, Any]) -> None:
+    """Check that an object that names a file is one of Gradio's, which have a few texts and numbers, and `meta`.
+
+    Raises:
+        RefusedError: it is not.
+    """
+    meta = file.get("meta") or {}
+    values = [*file, *(value for key, value in file.items() if key not in ("meta", "path"))]
+    values += [*meta, *meta.values()] if isinstance(meta, dict) else [meta]
+    is_flat = not any(isinstance(value, (dict, list)) for value in values)
+    if not is_flat or len(str(file["path"])) + sum(map(_length, values)) > MAX_FILE_TEXT:
+        raise RefusedError(400, "an event has a file that is none")
+
+
+def _length(value: Any) -> int:
+    """Return the number of characters of a value as text.
+
+    Raises:
+        RefusedError: it has half of a surrogate pair; Gradio would fail at it again and again.
+    """
+    text = str(value)
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise RefusedError(400, "an event has text that is none")
+    return len(text)

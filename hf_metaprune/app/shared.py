@@ -117,6 +117,19 @@ class SharedState:
                 self._has_started = True
                 threading.Thread(target=self._open, daemon=True).start()
 
+    def sweep_regularly(self, ended: threading.Event) -> None:
+        """Forget idle visitors, and delete files that nobody uses, in a thread of its own until an event."""
+
+        def run() -> None:
+            while not ended.wait(self.arrival_limits.unused_seconds / 5):
+                try:
+                    self.visitors.forget_idle()
+                    self.arrivals.sweep()
+                except OSError as error:
+                    log.warning("uploads could not be swept: %s", error)
+
+        threading.Thread(target=run, daemon=True, name="sweep").start()
+
     @property
     def opened_bank(self) -> OpenedBank:
         """The bank; the first access opens it, and every access waits until it is open.

@@ -224,27 +224,37 @@ class Visitors:
         return len(self.sessions)
 
     def get(self, session: str) -> Visitor:
-        """Return the visitor of a session, a new one if there is none, and forget idle and surplus visitors."""
+        """Return the visitor of a session, a new one if there is none, and forget surplus visitors."""
         now = time.monotonic()
+        self.forget_idle(but=session)
         with self._lock:
             _, visitor = self.sessions.pop(session, (now, None))
-            expired_names = [
-                name for name, (last_seen, _) in self.sessions.items() if now - last_seen > self.idle_seconds
-            ]
-            remaining = [name for name in self.sessions if name not in expired_names]
-            remaining.sort(key=lambda name: self.sessions[name][1].has_something)  # and the longest idle one first
-            expired_names += remaining[: max(0, len(remaining) - self.max_visitors + 1)]
-            expired_visitors = [self.sessions.pop(name)[1] for name in expired_names]
-            self._forgotten_sessions |= dict.fromkeys(expired_names)
+            names = sorted(self.sessions, key=lambda name: self.sessions[name][1].has_something)
+            surplus_visitors = self._take(names[: max(0, len(names) - self.max_visitors + 1)])  # the longest idle ones
             if visitor is None:
                 visitor = Visitor(self.make_photos)
                 visitor.was_forgotten = session in self._forgotten_sessions
             self.sessions[session] = (now, visitor)
-            while len(self._forgotten_sessions) > MAX_FORGOTTEN_SESSIONS:
-                del self._forgotten_sessions[next(iter(self._forgotten_sessions))]
-        for expired_visitor in expired_visitors:
-            self.forget(expired_visitor)
+        for surplus_visitor in surplus_visitors:
+            self.forget(surplus_visitor)
         return visitor
+
+    def forget_idle(self, but: str | None = None) -> None:
+        """Forget the visitors who have been idle for too long, but not that of one session."""
+        now = time.monotonic()
+        with self._lock:
+            is_idle = {name: now - last_seen > self.idle_seconds for name, (last_seen, _) in self.sessions.items()}
+            idle_visitors = self._take([name for name in self.sessions if is_idle[name] and name != but])
+        for visitor in idle_visitors:
+            self.forget(visitor)
+
+    def _take(self, names: list[str]) -> list[Visitor]:
+        """Remove sessions whose visitors are to be forgotten, and return these; the lock is held."""
+        visitors = [self.sessions.pop(name)[1] for name in names]
+        self._forgotten_sessions |= dict.fromkeys(names)
+        while len(self._forgotten_sessions) > MAX_FORGOTTEN_SESSIONS:
+            del self._forgotten_sessions[next(iter(self._forgotten_sessions))]
+        return visitors
 
     def leave(self, session: str | None) -> None:
         """Forget a visitor who has closed the page; a visitor who signs in is kept for `away_seconds`."""

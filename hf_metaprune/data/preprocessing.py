@@ -81,8 +81,8 @@ class Preprocessing:
             )
         if not is_usable:
             raise FormatError(
-                f"image preprocessing: mean and std must be three numbers each, of at most {LARGEST_NUMBER:g}, and std at "
-                f"least {SMALLEST_STD:g}"
+                f"image preprocessing: mean and std must be three numbers each, of at most {LARGEST_NUMBER:g}, and "
+                f"std at least {SMALLEST_STD:g}"
             )
         if interpolation not in RESAMPLE or not 0.1 <= crop_pct <= 1.0 or min(size[1:]) / crop_pct > 2 * MAX_SIDE:
             raise FormatError(

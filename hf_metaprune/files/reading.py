@@ -162,8 +162,8 @@ def is_regular(path: Path) -> bool:
 def walk(folder: Path) -> Iterator[Path]:
     """Yield everything below a folder, in no order; links to folders are not entered.
 
-    Unlike ``Path.rglob`` it does not end in a RecursionError where folders nest without end. A folder that another process
-    removes meanwhile has nothing in it.
+    Unlike ``Path.rglob`` it does not end in a RecursionError where folders nest without end. A folder that another
+    process removes meanwhile has nothing in it.
 
     Raises:
         FormatError: folders nest deeper than `MAX_FOLDERS`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import errno
@@ -370,6 +371,29 @@ def clear_all_unfinished(folder: Path) -> None:
             with contextlib.suppress(OSError):
                 link.unlink()
     _clear_folders(leftovers, STALE_SECONDS)
+
+
+def temporary_folder(prefix: str) -> Path:
+    """Make a folder in the system's folder of temporary files, which only this user can read.
+
+    It is deleted when this process ends, or else when the next one makes such a folder.
+
+    Args:
+        prefix: how the folder's name begins.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    _lock_folder(folder)  # as long as this process lives
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    others = [other for other in folder.parent.glob(f"{glob.escape(prefix)}*") if other != folder]
+    _clear_folders([other for other in others if _has_content(other)], STALE_SECONDS)  # one without is being made
+    return folder
+
+
+def _has_content(folder: Path) -> bool:
+    try:
+        return any(folder.iterdir())
+    except OSError:  # it is another user's, or no folder
+        return False
 
 
 def _clear_folders(folders: Iterable[Path], older_than: float) -> None:

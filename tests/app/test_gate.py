@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from hf_metaprune.app.arrivals import RefusedError
 from hf_metaprune.app.gate import FILES_PER_EVENT, MAX_BODY_BYTES, MAX_EVENTS
+from hf_metaprune.app.unread import MAX_ALL_UNREAD, UnreadAnswers
 
 from .conftest import Served
 
@@ -39,7 +44,7 @@ def answer(served: Served, route: str, body: bytes | None = None, **headers: str
         return error.code, error.read().decode("utf-8", "replace")
 
 
-def send_event(served: Served, data: list[Any], session: str) -> tuple[int, str]:
+def send_event(served: Served, data: list[Any], session: object) -> tuple[int, str]:
     event = {"data": data, "fn_index": 0, "session_hash": session}
     return answer(served, "queue/join", json.dumps(event).encode(), **{"Content-Type": "application/json"})
 
@@ -82,16 +87,56 @@ def test_an_event_is_small(served: Served) -> None:
 @pytest.mark.parametrize("value", [{}, [], {"path": None}, {"a": 1}])
 def test_an_event_has_few_values_that_are_no_files(served: Served, value: object) -> None:
     """Gradio writes some lines about each that is wrong: 1 MB of them took 3 seconds and 80 MB of log."""
-    assert send_event(served, ["x", [value] * 101], "many values") == (400, "an event has too many values")
-    assert send_event(served, ["x", [{"path": "elsewhere", "meta": value}] * 200], "many values")[1] != (
+    assert send_event(served, ["x", [value] * 101], "many_values") == (400, "an event has too many values")
+    assert send_event(served, ["x", [{"path": "elsewhere", "meta": value}] * 200], "many_values")[1] != (
         "an event has too many values"
     )
 
 
-def test_the_name_of_a_session_is_short(served: Served) -> None:
-    """Names are kept of visitors who have left, too."""
-    assert send_event(served, [], "x" * 101) == (400, "this is no session")
-    assert send_event(served, [], "x" * 100)[0] != 400
+@pytest.mark.parametrize("text", ["x" * 10_001, ["x" * 6000] * 2, {"x" * 10_001: 1}])
+def test_an_event_has_little_text(served: Served, text: object) -> None:
+    """Gradio repeats it in its errors, and keeps those until the page reads them."""
+    assert send_event(served, [text], "text") == (400, "an event has too much text")
+
+
+@pytest.mark.parametrize(
+    "change", [{"orig_name": "x" * 3000}, {"url": ["x"]}, {"meta": {"a": "x" * 3000}}, {"x" * 3000: 1}]
+)
+def test_a_file_of_an_event_is_one_of_gradio(served: Served, change: dict[str, object]) -> None:
+    file = {"path": os.fspath(next(served.files.glob("hf-metaprune-*")) / "abc" / "deleted.png"), "orig_name": "a.png"}
+    assert send_event(served, [file], "file")[0] != 400
+    assert send_event(served, [file | change], "file") == (400, "an event has a file that is none")
+
+
+@pytest.mark.parametrize("name", ["x" * 101, "", "a b", "q\ud800", "ä", 5, None, ["a"]])
+def test_the_name_of_a_session_is_a_short_word(served: Served, name: object) -> None:
+    """Names are kept of visitors who have left, too; half of a surrogate pair made Gradio keep all later events."""
+    assert send_event(served, [], name) == (400, "this is no session")
+    assert send_event(served, ["q\ud800"], "a") == (400, "an event has text that is none")
+    assert send_event(served, ["\U0001f600"], "x" * 100)[0] != 400
+
+
+def test_who_reads_no_answers_gets_few(served: Served) -> None:
+    """Gradio keeps them until they are read."""
+    end, refusal = time.monotonic() + 60, ""
+    while refusal != "the answers to former events were not read" and time.monotonic() < end:
+        status, refusal = send_event(served, [], "unread")
+        assert status == (429 if "many events" in refusal or "not read" in refusal else 200)
+    assert "not read" in refusal
+    assert send_event(served, [], "another")[0] == 200
+
+
+def test_answers_that_nobody_reads_make_room() -> None:
+    queues = {name: asyncio.Queue() for name in ("gone", "slow", "reading")}
+    unread = UnreadAnswers(SimpleNamespace(_queue=SimpleNamespace(pending_messages_per_session=queues)))
+    for name, count in (("gone", 3), ("slow", MAX_ALL_UNREAD), ("reading", 2)):
+        for number in range(count):
+            queues[name].put_nowait(number)
+    with unread.read_by("slow"), unread.read_by("reading"):
+        with pytest.raises(RefusedError, match="not read"):
+            unread.make_room("slow")
+        unread.make_room("new")
+    assert {name: queue.qsize() for name, queue in queues.items()} == {"gone": 0, "slow": 0, "reading": 2}
 
 
 @pytest.mark.parametrize("route", ["upload", "upload_progress", "queue/data"])
@@ -104,7 +149,7 @@ def test_no_event_goes_past_the_queue(served: Served) -> None:
     """Gradio answers those at once that have no queue, and else says that there is one."""
     answers = []
     for number in range(12):  # one visitor may send 60 in ten seconds
-        event = {"fn_index": number, "data": [], "session_hash": f"past the queue {number}"}
+        event = {"fn_index": number, "data": [], "session_hash": f"past_the_queue_{number}"}
         answers.append(
             answer(served, "run/predict", json.dumps(event).encode(), **{"Content-Type": "application/json"})
         )
@@ -141,8 +186,9 @@ def test_an_event_names_only_files_that_were_sent_here(served: Served, tmp_path:
 
 
 def test_one_session_cannot_flood_the_queue(served: Served) -> None:
-    statuses = [send_event(served, [], "flood")[0] for _ in range(MAX_EVENTS + 5)]
-    assert statuses.count(429) == 5
+    answers = [send_event(served, [], "flood") for _ in range(MAX_EVENTS + 5)]
+    assert answers[-5:] == [(429, "too many events: wait some seconds")] * 5
+    assert not any("many events" in text for _, text in answers[:-5])
     assert send_event(served, [], "other")[0] != 429
 
 

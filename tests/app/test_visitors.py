@@ -34,6 +34,18 @@ def test_those_who_have_nothing_are_forgotten_first() -> None:
     assert visitors.get("photos").was_forgotten
 
 
+def test_who_is_idle_is_forgotten_though_nobody_comes() -> None:
+    visitors = make_visitors(idle_seconds=0.0)
+    visitor = visitors.get("a")
+    visitor.result = object()  # type: ignore[assignment]
+    visitors.forget_idle(but="a")
+    assert visitors.get("a") is visitor
+    visitors.forget_idle()
+    assert visitor.result is None
+    assert not visitors.sessions
+    assert visitors.get("a").was_forgotten
+
+
 def test_few_wait_for_those_who_sign_in() -> None:
     visitors = make_visitors(max_visitors=3)
     tickets = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import subprocess
 import sys
 import tempfile
 import threading
@@ -165,6 +166,37 @@ def hold_a_file(folder: str, ready: str) -> None:
     file.flush()
     Path(ready).touch()
     threading.Event().wait(300)
+
+
+def test_a_temporary_folder_goes_when_its_process_has_ended_or_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = (
+        "import sys; from hf_metaprune.files.storage import temporary_folder; folder = temporary_folder('mine-'); "
+        "(folder / 'photo').touch(); print(folder, flush=True); sys.stdin.read()"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+
+    def start() -> tuple[subprocess.Popen[str], Path]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        assert process.stdout is not None
+        return process, Path(process.stdout.readline().strip())
+
+    killed, of_killed = start()
+    killed.kill()
+    killed.communicate()
+    assert (of_killed / "photo").exists()
+    living, of_living = start()
+    assert not of_killed.exists()
+    (tmp_path / "mine-being-made").mkdir()
+    other, of_other = start()
+    assert (of_living / "photo").exists() and (tmp_path / "mine-being-made").exists()
+    assert of_living.stat().st_mode & 0o777 == 0o700
+    for process, folder in ((living, of_living), (other, of_other)):
+        process.communicate("")
+        assert not folder.exists()
 
 
 def test_the_unfinished_file_of_a_killed_writer_goes_with_the_next_one(tmp_path: Path) -> None:
