@@ -72,6 +72,13 @@ class TrainingOptions:
         high=0.9999,
         fallback=0.0,
     )
+    start_share: float | None = option(
+        None,
+        "Share of the weights from before the training in those of the model; 0: none.",
+        low=0.0,
+        high=1.0,
+        fallback=0.0,
+    )
     mixup: float | None = option(
         None, "Mixup: both parameters of its Beta distribution; 0: no mixup.", low=0.0, high=100.0, fallback=0.0
     )
@@ -174,6 +181,9 @@ class TrunkOptions:
     )
     random_sizes: int = option(1, "Random sizes per step, beside the largest and the smallest.", low=0, high=100)
     mixup: float = option(0.0, "Share of steps in which pairs of images are mixed.", low=0.0, high=1.0)
+    smallest_crop: float = option(
+        1.0, "Smallest share of an image that is cropped at random and enlarged; 1: no cropping.", low=0.01, high=1.0
+    )
     weight_decay: float = option(5e-4, "Weight decay of matrices and filters.", low=0.0, high=1.0)
     precision: str = option("auto", "Arithmetic of forward passes.", choices=("auto", "fp32", "bf16"))
 

@@ -57,6 +57,7 @@ class TrainingOverrides(TypedDict, total=False):
     schedule: Literal["cosine", "constant"] | None
     warmup_steps: int | None
     ema: float | None
+    start_share: float | None
     mixup: float | None
     label_smoothing: float | None
     loss: Literal["labels", "features"] | None

@@ -133,3 +133,12 @@ def test_rates_are_those_of_where_the_weights_come_from() -> None:
     assert rate(strategy="trunk") == recipe.taught["sgd"].few
     assert rate(strategy="trunk", photos=True) == recipe.taught["sgd"].many
     assert rate(strategy="no-bank") == rate(photos=True) == recipe.far["sgd"].few
+
+
+def test_few_images_leave_a_trunk_half_of_its_weights() -> None:
+    def share(images_per_class: float, photos: bool = False, strategy: str = "trunk") -> float | None:
+        options = AdaptOptions(strategy=strategy)
+        return resolve_options(options, TrainingOptions(), images_per_class, photos=photos)[1].start_share
+
+    assert share(5) == share(20) == 0.5
+    assert share(100) == share(5, photos=True) == share(5, strategy="mvp") == 0.0

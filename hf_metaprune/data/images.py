@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 MAX_CACHE_BYTES = 4 << 30  # bytes of all decoded images of a split
 DECODE_CHUNK, MAX_THREADS = 16, 8
+MOST_STRETCH = 4 / 3
+"""Most that a random part of an image is wider than high, or higher than wide, where the image has room."""
 
 
 @dataclass
@@ -222,3 +225,26 @@ def augment(images: torch.Tensor, generator: torch.Generator, flip: bool = True,
     rows, cols = rows.to(images.device), cols.to(images.device)
     batch = torch.arange(n, device=images.device)[:, None, None]
     return images[batch, :, rows[:, :, None], cols[:, None, :]].permute(0, 3, 1, 2)
+
+
+def crop_at_random(images: torch.Tensor, generator: torch.Generator, smallest_share: float) -> torch.Tensor:
+    """Return random parts of images, enlarged to the images' size (random resized crops; Szegedy et al., 2015).
+
+    Args:
+        images: float (n, channels, height, width).
+        generator: source of random numbers, on the CPU.
+        smallest_share: smallest share of an image's area that a part has, in (0, 1]; 1: the images themselves.
+
+    Returns:
+        float (n, channels, height, width).
+    """
+    if smallest_share == 1.0:
+        return images
+    n = len(images)
+    area = smallest_share + (1 - smallest_share) * torch.rand(n, generator=generator)
+    stretch = torch.exp(math.log(MOST_STRETCH) * (2 * torch.rand(n, generator=generator) - 1)).sqrt()
+    sides = torch.stack([area.sqrt() * stretch, area.sqrt() / stretch], 1).clamp(max=1.0)
+    centers = (1 - sides) * (2 * torch.rand(n, 2, generator=generator) - 1)
+    transforms = torch.cat([torch.diag_embed(sides), centers[:, :, None]], 2).to(images)
+    grid = F.affine_grid(transforms, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)

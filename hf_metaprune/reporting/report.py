@@ -47,7 +47,7 @@ PATH_PATTERN = re.compile(rf"[/\\~=]|{TOKEN}")
 ENTRY_PATH_PATTERN = re.compile(r"\.|tasks(/[a-z0-9][a-z0-9._-]*){1,2}")
 SHOWN_OPTIONS = (
     *("neighbors", "by", "vote", "head", "statistics"),
-    *("steps", "batch_size", "lr", "warmup_steps", "ema", "freeze_stem"),
+    *("steps", "batch_size", "lr", "warmup_steps", "ema", "start_share", "freeze_stem"),
 )
 """Options that a report shows; `options` has them all."""
 

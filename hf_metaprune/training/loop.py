@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from ..config import TrainingOptions
@@ -23,6 +22,7 @@ from ..errors import DataError, OptionError
 from ..models.modeling import MetaPrunedForImageClassification
 from ..sizing.cost_model import count_flops
 from .feature_teacher import FeatureTeacher, Student
+from .final_weights import FinalWeights
 from .forward import accuracy
 from .hardware import autocast, pick_device
 from .learnable_scores import LearnableScores
@@ -201,8 +201,7 @@ def fine_tune(
     With several processes (``accelerate launch``) each process takes its share of every batch.
 
     Args:
-        model: the model. In the end it is on `device`, in eval mode, and has its averaged weights if ``options.ema`` is
-            set.
+        model: the model. In the end it is on `device`, in eval mode, and has `FinalWeights`.
         train: the images to train on.
         options: optimizer, schedule, augmentation and the steps to evaluate at.
         evaluation: images to measure the accuracy on; None: it is not measured.
@@ -282,15 +281,7 @@ class _Run:
         self.soft_rows = batch_rows(len(soft_labels.images), options.batch_size, seed + 2) if soft_labels else None
         self.generator = torch.Generator().manual_seed(seed)
         self.mixup_rng = np.random.default_rng(seed + 1)
-        # The average copies buffers: batch norm statistics are moving averages already, and averaged indices of kept
-        # channels would be rounded to other channels.
-        self.average = (
-            AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema), use_buffers=False)
-            if options.ema
-            else None
-        )
-        if self.average is not None:
-            self.average.update_parameters(model)
+        self.weights = FinalWeights(student, options.ema or 0.0, options.start_share or 0.0)
         self.state = TrainingState(model, self.optimizer, options.steps)
         self.result = TrainingResult()
         self.flops_per_image, self.counted_params = 0, -1
@@ -378,8 +369,7 @@ class _Run:
             nn.utils.clip_grad_norm_(self.parallel.parameters(), self.options.clip_norm)
         self.optimizer.step()
         self.schedule.step()
-        if self.average is not None:
-            self.average.update_parameters(self.model)
+        self.weights.update()
         self.state.step, self.state.loss = step + 1, loss.item()
         if not math.isfinite(self.state.loss):
             raise DataError(f"the loss is {self.state.loss} at step {step + 1}: use a smaller lr, or clip_norm=1")
@@ -397,13 +387,13 @@ class _Run:
         """Measure the accuracy of the model that training would give if it ended after `step` steps."""
         if self.evaluation is None:
             return
-        model: Any = self.average.module if self.average is not None else self.model
         with (
+            self.weights.applied(),
             self.learnable.temporarily_folded() if self.learnable is not None else contextlib.nullcontext(),
-            self._final_statistics(model) if self.statistics == "new" and step else contextlib.nullcontext(),
+            self._final_statistics() if self.statistics == "new" and step else contextlib.nullcontext(),
         ):
-            self._set_classifier(model, step)
-            self.state.accuracy = accuracy(model, self.evaluation, self.device, self.options.precision)
+            self._set_classifier(step)
+            self.state.accuracy = accuracy(self.model, self.evaluation, self.device, self.options.precision)
         self.result.accuracy_at_step[step] = self.state.accuracy
         self._enter_train_mode()
         for callback in self.callbacks:
@@ -414,19 +404,19 @@ class _Run:
         if self.options.patience and self.evaluations_without_gain >= self.options.patience:
             self.state.stop = True
 
-    def _set_classifier(self, model: MetaPrunedForImageClassification, step: int) -> None:
+    def _set_classifier(self, step: int) -> None:
         """Compute the classifier anew if the features that it reads have changed."""
         if self.teacher is not None and step:
-            self.teacher.set_classifier(model)
+            self.teacher.set_classifier(self.model)
 
     @contextlib.contextmanager
-    def _final_statistics(self, model: MetaPrunedForImageClassification) -> Iterator[None]:
-        """Give a model, inside the block, the batch norm statistics that it would have if training ended now."""
-        saved_buffers = {name: value.clone() for name, value in model.named_buffers()}
-        recalibrate(model, self.statistics_images, self.device, seed=self.seed)
+    def _final_statistics(self) -> Iterator[None]:
+        """Give the model, inside the block, the batch norm statistics that it would have if training ended now."""
+        saved_buffers = {name: value.clone() for name, value in self.model.named_buffers()}
+        recalibrate(self.model, self.statistics_images, self.device, seed=self.seed)
         yield
         for name, value in saved_buffers.items():
-            model.get_buffer(name).copy_(value)
+            self.model.get_buffer(name).copy_(value)
 
     def _renew_statistics(self) -> None:
         """Estimate the model's batch norm statistics again for good, and count the work as training."""
@@ -438,16 +428,15 @@ class _Run:
 
     def finish(self) -> TrainingResult:
         """Leave the model as `fine_tune` promises it, and return the result."""
-        if self.average is not None:
-            self.model.load_state_dict(self.average.module.state_dict())
-            self.average = None
+        self.weights.apply()
+        self.weights = FinalWeights(self.model)  # the last evaluation averages no more
         if self.accelerator.num_processes > 1:  # each process has statistics of other images
             for name, value in self.model.named_buffers():
                 if value.is_floating_point():
                     self.model.get_buffer(name).copy_(self.accelerator.reduce(value, "mean"))
         if self.state.step and self.statistics == "new":
             self._renew_statistics()
-        self._set_classifier(self.model, self.state.step)
+        self._set_classifier(self.state.step)
         if self.state.step and self.state.step not in self.result.accuracy_at_step:
             self._evaluate(self.state.step)
         for parameter, trainable in self.trainable.items():

@@ -15,7 +15,7 @@ from torch import nn
 from torch.func import functional_call
 
 from ..config import TrunkOptions
-from ..data.images import ImageSet, augment
+from ..data.images import ImageSet, augment, crop_at_random
 from ..errors import DataError
 from ..masks.mask import Mask, keep_count
 from ..models.architectures.layers import tensor_axes
@@ -181,7 +181,8 @@ class Teaching:
         self.orders = {number: self._order(number) for number in passes}
         rows = np.concatenate(list(self.orders.values()))[first - passes[0] * n :][:batch]
         images, _ = self.images.__getitems__(rows)
-        pixels = augment(self.images.preprocessing.normalize(images.to(self.device)), generator)
+        pixels = self.images.preprocessing.normalize(images.to(self.device))
+        pixels = augment(crop_at_random(pixels, generator, self.options.smallest_crop), generator)
         if torch.rand((), generator=generator) < self.options.mixup:
             weights = torch.rand(len(pixels), 1, 1, 1, generator=generator).to(self.device)
             pixels = weights * pixels + (1 - weights) * pixels[torch.randperm(len(pixels), generator=generator)]

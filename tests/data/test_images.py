@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hf_metaprune.data.decoding import open_image
-from hf_metaprune.data.images import ImageSet, augment, decode_images
+from hf_metaprune.data.images import ImageSet, augment, crop_at_random, decode_images
 from hf_metaprune.data.preprocessing import Preprocessing
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import DataError
@@ -140,6 +140,22 @@ def test_a_set_is_a_torch_data_set(task_data: TaskData) -> None:
     x, _ = next(task_data.train.batches(5))
     assert x.dtype == torch.float32
     assert torch.allclose(x, (task_data.train.images[:5].float() / 255 - 0.5) / 0.25)
+
+
+def test_random_crops_are_parts_of_images_at_the_images_size() -> None:
+    rows = torch.linspace(0, 1, 64)
+    x = torch.stack([rows[:, None].expand(64, 64), rows[None].expand(64, 64)]).expand(200, 2, 64, 64)
+    assert crop_at_random(x, torch.Generator().manual_seed(0), 1.0) is x
+    y = crop_at_random(x, torch.Generator().manual_seed(0), 0.25)
+    assert torch.equal(y, crop_at_random(x, torch.Generator().manual_seed(0), 0.25))
+    assert y.shape == x.shape
+    assert torch.allclose(y[:, 0], y[:, 0, :, :1].expand_as(y[:, 0]), atol=1e-5)  # neither turned nor sheared
+    heights = (y[:, 0, -1, 0] - y[:, 0, 0, 0]) * 64 / 63
+    widths = (y[:, 1, 0, -1] - y[:, 1, 0, 0]) * 64 / 63
+    areas = heights * widths
+    assert 0.2 < areas.min() < 0.35 and 0.9 < areas.max() <= 1.02 and 0.5 < areas.mean() < 0.75
+    assert 1.2 < (widths / heights).max() < 1.4 and 0.7 < (widths / heights).min() < 0.85
+    assert y.min() < 0.05 and y.max() > 0.95 and y[:, 0, 0, 0].max() > 0.3
 
 
 def test_augmentation_shifts_and_mirrors_and_follows_its_seed() -> None:

@@ -26,6 +26,7 @@ from hf_metaprune.models.modeling import MetaPrunedForImageClassification
 from hf_metaprune.sizing.cost_model import count_flops
 from hf_metaprune.training import loop as training
 from hf_metaprune.training import statistics
+from hf_metaprune.training.feature_teacher import FeatureTeacher
 from hf_metaprune.training.forward import accuracy, predict_logits
 from hf_metaprune.training.hardware import pick_device
 from hf_metaprune.training.loop import TrainingState, batch_rows, fine_tune, lr_factor, make_optimizer
@@ -69,7 +70,7 @@ def test_it_learns(model: MetaPrunedForImageClassification, task_data: TaskData)
         {"mixup": 0.4, "label_smoothing": 0.1},
         {},
         {"flip": False, "shift": 0.0},
-        {"ema": 0.8},
+        {"ema": 0.8, "start_share": 0.5},
         {"clip_norm": 1.0, "weight_decay": 1e-3},
     ),
 )
@@ -86,7 +87,15 @@ def test_the_same_seed_gives_the_same_weights(base: BaseModel, task_data: TaskDa
 
 @pytest.mark.slow
 def test_each_option_changes_what_is_learnt(base: BaseModel, task_data: TaskData) -> None:
-    changes = [{}, {"ema": 0.8}, {"mixup": 0.4}, {"label_smoothing": 0.1}, {"clip_norm": 0.1}, {"weight_decay": 0.1}]
+    changes = [
+        {},
+        {"ema": 0.8},
+        {"start_share": 0.5},
+        {"mixup": 0.4},
+        {"label_smoothing": 0.1},
+        {"clip_norm": 0.1},
+        {"weight_decay": 0.1},
+    ]
     changes += [{"warmup_steps": 4}, {"schedule": "constant"}, {"flip": False}, {"shift": 0.0}, {"momentum": 0.0}]
     states = []
     for change in changes:
@@ -130,13 +139,41 @@ def test_batch_norm_statistics_are_those_of_the_last_weights(
     assert buffers and all(torch.allclose(value, model.get_buffer(name)) for name, value in buffers.items())
 
 
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_the_weights_from_before_the_training_have_their_share(
+    model: MetaPrunedForImageClassification, task_data: TaskData, share: float
+) -> None:
+    plain, averaged, before = deepcopy(model), deepcopy(model), weights(model)
+    fine_tune(plain, task_data.train, options(lr=0.02), device=CPU)
+    fine_tune(averaged, task_data.train, options(lr=0.02, start_share=share), device=CPU)
+    after = weights(plain)
+    assert (after - before).abs().max() > 1e-3
+    assert torch.allclose(weights(averaged), share * before + (1 - share) * after, atol=1e-6)
+
+
+def test_a_decoder_is_averaged_like_the_network(base: BaseModel, task_data: TaskData) -> None:
+    def run(share: float) -> tuple[torch.Tensor, torch.Tensor]:
+        torch.manual_seed(0)
+        model = base.slice(base.config(Mask.random(base.sizes, 0.5, 0), task_data.task.labels))
+        whole = base.whole(task_data.task.labels)
+        decoder = torch.nn.Linear(model.classifier.in_features, whole.classifier.in_features)
+        before = weights(decoder)
+        teacher = FeatureTeacher(whole, task_data.train, decoder, lambda model: None)
+        fine_tune(model, task_data.train, options(start_share=share), device=CPU, teacher=teacher)
+        return before, weights(decoder)
+
+    (before, after), (_, averaged) = run(0.0), run(0.5)
+    assert (after - before).abs().max() > 1e-3
+    assert torch.allclose(averaged, (before + after) / 2, atol=1e-6)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("ema", [0.0, 0.95])
+@pytest.mark.parametrize("averages", [{}, {"ema": 0.95}, {"start_share": 0.5}, {"ema": 0.95, "start_share": 0.5}])
 def test_an_accuracy_on_the_way_is_that_of_a_training_which_ends_there(
-    model: MetaPrunedForImageClassification, task_data: TaskData, ema: float
+    model: MetaPrunedForImageClassification, task_data: TaskData, averages: dict[str, float]
 ) -> None:
     def run(steps: int, eval_steps: tuple[int, ...]) -> tuple[dict[int, float], torch.Tensor]:
-        plan = options(ema=ema, steps=steps, eval_steps=eval_steps, lr=0.02, schedule="constant")
+        plan = options(steps=steps, eval_steps=eval_steps, lr=0.02, schedule="constant", **averages)
         one, evaluation = deepcopy(model), task_data.evaluation
         result = fine_tune(one, task_data.train, plan, evaluation=evaluation, device=CPU, statistics="new")
         return result.accuracy_at_step, weights(one)

@@ -19,8 +19,11 @@ NEAR: Mapping[str, Rates] = {"sgd": Rates(0.003, 0.01, 0.02), "adamw": Rates(0.0
 """By optimizer, where a bank has brought the weights near the task (docs/findings/learning-rates.md)."""
 FAR: Mapping[str, Rates] = {"sgd": Rates(0.03, 0.03, 0.03), "adamw": Rates(0.0005, 0.001, 0.003)}
 """By optimizer, where weights come from the base: they have farther to go, and want a larger rate."""
-TAUGHT: Mapping[str, Rates] = {"sgd": Rates(0.002, 0.005, 0.1), "adamw": Rates(0.0001, 0.0002, 0.0005)}
-"""By optimizer, for features from a trunk, whose statistics stay if images are few; those of AdamW are not tuned."""
+TAUGHT: Mapping[str, Rates] = {"sgd": Rates(0.005, 0.01, 0.1), "adamw": Rates(0.0002, 0.0004, 0.0005)}
+"""By optimizer, for features from a trunk, whose statistics, and half of whose weights, stay if images are few.
+
+Those of AdamW are not tuned.
+"""
 PAPER_LR: Mapping[str, float] = {"sgd": 0.01, "adamw": 0.0002}
 """By optimizer, what the papers fine-tune with after a vote."""
 
