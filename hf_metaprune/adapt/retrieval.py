@@ -60,7 +60,8 @@ def find_voters(bank: Bank, query: Query, options: AdaptOptions) -> Voters:
         all_entries = quantity(len(bank), "entry", "entries")
         raise BankError(f"only {len(usable_neighbors)} of {all_entries} of {bank.title} can be used: {why}; {REMEDY}")
     voters = usable_neighbors if len(usable_neighbors) == n_voters else _most_within_limit(usable_neighbors, limit)
-    _note_owners(voters, n_voters if is_capped else len(usable_neighbors), limit, query)
+    has_one_owner = len({entry.owner for entry in bank}) == 1
+    _note_owners(voters, n_voters if is_capped else len(usable_neighbors), limit, has_one_owner, query)
     vote_weights = tuple(similarity.weight(n.score) for n in voters) if options.weighted else None
     voter_ids = {neighbor.entry.id for neighbor in voters}
     runners_up = tuple(neighbor for neighbor in ranked_neighbors if neighbor.entry.id not in voter_ids)
@@ -91,8 +92,10 @@ def _most_within_limit(neighbors: Sequence[Neighbor], limit: Callable[[int], int
     return voters
 
 
-def _note_owners(voters: Sequence[Neighbor], wanted: int, limit: Callable[[int], int], query: Query) -> None:
-    """Note that fewer entries vote because of their owners, or that all of them are of one owner."""
+def _note_owners(
+    voters: Sequence[Neighbor], wanted: int, limit: Callable[[int], int], has_one_owner: bool, query: Query
+) -> None:
+    """Note that fewer entries vote because of their owners, or that all of them, or of the bank, are of one owner."""
     if len(voters) < wanted:
         vote = "neighbor votes" if len(voters) == 1 else "neighbors vote"
         query.record.note(
@@ -100,8 +103,9 @@ def _note_owners(voters: Sequence[Neighbor], wanted: int, limit: Callable[[int],
             "(votes_per_owner)"
         )
     owners = {neighbor.entry.owner for neighbor in voters}
-    if len(voters) > 1 and len(owners) == 1 and None not in owners:
-        query.record.note(f"all {len(voters)} neighbors are models of {owners.pop()}, who decides the vote alone")
+    if (len(voters) > 1 or has_one_owner) and len(owners) == 1 and None not in owners:
+        whose = f"all {len(voters)} neighbors are models of" if len(voters) > 1 else "all models are of"
+        query.record.note(f"{whose} {owners.pop()}, who decides the vote alone")
 
 
 def _is_usable(entry: Entry, query: Query, options: AdaptOptions) -> bool:

@@ -95,6 +95,32 @@ class BankWriter(BankReader):
             self.write_index(entries)
             self._entries = dict(sorted(entries.items()))
 
+    def check_addition(self, model: MetaPrunedForImageClassification, entry_id: str) -> None:
+        """Check that a model can be added as an entry, without adding it.
+
+        Args:
+            model: a pruned model of the bank's base.
+            entry_id: the id of the entry, see `add`.
+
+        Raises:
+            BaseMismatchError: the model belongs to another base.
+            BankError: the bank has an entry of that id.
+            FormatError: the id has other characters, the metrics are not JSON, or the ratio is not in [0, 1].
+
+        Example:
+            ::
+
+                bank.check_addition(result.model, "my-pets")
+        """
+        check_id(entry_id)
+        base_sha256 = (model.config.base_model or {}).get("sha256")
+        if base_sha256 != self.base_sha256:
+            raise BaseMismatchError(f"the model belongs to base {str(base_sha256)[:12]}..., not to the bank's")
+        self.reload()
+        if entry_id in self:
+            raise BankError(f"{self.root} has an entry {entry_id!r} already: remove it first, or choose another id")
+        check_ratio_and_metrics(model.config.ratio, model.config.metrics or {})
+
     def add(
         self,
         model: MetaPrunedForImageClassification,
@@ -129,16 +155,9 @@ class BankWriter(BankReader):
 
                 entry = bank.add(result.model, "my-pets", metrics={"accuracy": 0.93})
         """
-        check_id(entry_id)
-        base_sha256 = (model.config.base_model or {}).get("sha256")
-        if base_sha256 != self.base_sha256:
-            raise BaseMismatchError(f"the model belongs to base {str(base_sha256)[:12]}..., not to the bank's")
-        self.reload()
-        if entry_id in self:
-            raise BankError(f"{self.root} has an entry {entry_id!r} already: remove it first, or choose another id")
         if metrics is not None:
             model.config.metrics = dict(metrics)
-        check_ratio_and_metrics(model.config.ratio, model.config.metrics or {})
+        self.check_addition(model, entry_id)
         self.complete_table()  # or the folder would stay without a row
         path = new_path(entry_id, len(self))
         with new_folder(self.root / path, overwrite=True) as work:

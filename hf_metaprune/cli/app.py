@@ -13,6 +13,7 @@ import typer
 from ..config import AdaptOptions, SearchOptions, TrainingOptions
 from ..data.source_names import check_source
 from ..errors import DataError, MetaPruneError, OptionError
+from ..files.names import user_path
 from ..files.storage import check_folder
 from ..options import option_fields
 from ..version import __version__
@@ -167,7 +168,7 @@ def predict(
     from ..data.folders import image_files
     from ..result import load_result
 
-    paths = [file for path in images for file in (image_files(path)[0] if path.is_dir() else [path])]
+    paths = [file for path in images for file in (image_files(path)[0] if user_path(path).is_dir() else [path])]
     if not paths:
         raise DataError(f"{images[0]} has no image files, such as .jpg or .png")
     predictions = load_result(model).predict(paths, strict=False)

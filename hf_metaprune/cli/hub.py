@@ -106,6 +106,8 @@ def bank_add(
         return
     models_by_id = {check_id(name): load_model(folder) for name, folder in folders.items()}
     for name, model in models_by_id.items():
+        local_bank.check_addition(model, name)  # a mistake is an error before any entry is added
+    for name, model in models_by_id.items():
         local_bank.add(model, name)
     _show_local_change(
         local_bank, f"{quantity(len(models_by_id), 'entry', 'entries')} added", {"added": list(models_by_id)}, as_json

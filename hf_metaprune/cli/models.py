@@ -10,6 +10,7 @@ import typer
 from ..config import NOT_SWEPT, AdaptOptions, TrainingOptions
 from ..data.source_names import check_source
 from ..errors import OptionError
+from ..files.names import user_path
 from ..files.storage import check_folder
 from .bank import BankArgument, BankRevision
 from .checks import check_bank
@@ -111,7 +112,7 @@ def export(
     if to not in FORMATS:
         raise OptionError(f"--to {to}: must be one of {', '.join(FORMATS)}")
     name = {"onnx": "model{}.onnx", "openvino": "openvino{}"}[to].format("_int8" if int8 else "")
-    path = out_file or model / name
+    path = user_path(out_file or model / name)
     if path.exists() and not overwrite:
         raise StorageError(f"{path} exists: pass --overwrite, or another --out")
     adapted_model = load_result(model, "cpu")

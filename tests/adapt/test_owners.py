@@ -128,6 +128,7 @@ def most_voters(owners: Sequence[str | None], n: int) -> int:
         (["ann"] * 10 + ["bob", "cat", "dan"], 5, {"ann": 2, "bob": 1, "cat": 1, "dan": 1}),
         (["ann"] * 10 + [None] * 3, 5, {"ann": 2, None: 3}),
         (["ann"] * 4, 3, {"ann": 3}),
+        (["ann"] * 4, 1, {"ann": 1}),
     ],
 )
 def test_fewer_vote_where_others_have_few_models(

@@ -84,6 +84,8 @@ def test_adapt_predict_inspect(run, bank_folder: Path, photos: Path, tmp_path: P
     bad.parent.mkdir()
     bad.write_bytes(b"no image")
     shutil.copy(image, bad.with_name("good.jpg"))
+    code, output, errors = run("predict", out, "x" * 300)
+    assert (code, len(errors.splitlines())) == (1, 1) and "too long" in errors
     code, output, errors = run("predict", out, bad.parent)  # a folder; what cannot be read keeps nothing else back
     assert (code, "good.jpg" in output, "bad.jpg cannot be read" in errors) == (1, True, True)
     code, output, _ = run("predict", out, bad.parent, "--json")

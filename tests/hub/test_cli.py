@@ -58,6 +58,9 @@ def test_a_bank_of_ones_own_takes_and_loses_entries(
     model = shutil.copytree(entry.folder, tmp_path / "Another-One")
     assert "1 entry added" in run(capsys, "bank", "add", own_bank.root, model)
     assert len(Bank.open(own_bank.root)) == 5
+    other = shutil.copytree(entry.folder, tmp_path / "another-two")
+    assert "has an entry 'another-one' already" in run(capsys, "bank", "add", own_bank.root, other, model, code=1)
+    assert len(Bank.open(own_bank.root)) == 5  # none is added if one cannot be
     assert "no entry 'nobody'" in run(capsys, "bank", "remove", own_bank.root, "another-one", "nobody", code=1)
     answer = json.loads(run(capsys, "bank", "remove", own_bank.root, "another-one", "--json"))
     assert (answer["removed"], answer["entries"]) == (["another-one"], 4)
