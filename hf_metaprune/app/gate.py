@@ -26,8 +26,8 @@ CLOSED = frozenset(
 )
 """Routes below `API` that give data, and that no page uses; some write files or ask other servers."""
 FOREIGN_FILE = re.compile(r"proxy=|file[=/][a-z][a-z0-9+.-]+:", re.IGNORECASE)
-MAX_BODY_BYTES = 1_000_000
-"""Most bytes of a request that sends no file."""
+MAX_BODY_BYTES = 3_000_000
+"""Most bytes of a request that sends no file; an event that names a thousand photos with long names has a third."""
 MAX_HEADERS, MAX_HEADER_BYTES = 20, 10_000
 """Most headers of a file in an upload, and most bytes of each."""
 MAX_EVENTS, EVENT_SECONDS = 60, 10.0

@@ -7,6 +7,7 @@ import json
 import os
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ import pytest
 
 from hf_metaprune.app.arrivals import RefusedError
 from hf_metaprune.app.gate import FILES_PER_EVENT, MAX_BODY_BYTES, MAX_EVENTS
+from hf_metaprune.app.limits import UploadLimits
 from hf_metaprune.app.unread import MAX_ALL_UNREAD, UnreadAnswers
 
 from .conftest import Served
@@ -79,7 +81,7 @@ def test_what_no_page_uses_gives_nothing(served: Served, route: str) -> None:
 
 def test_an_event_is_small(served: Served) -> None:
     status, text = send_event(served, ["x" * MAX_BODY_BYTES], "large")
-    assert (status, text) == (413, "at most 1 MB can be sent at a time")
+    assert (status, text) == (413, "at most 3 MB can be sent at a time")
     assert answer(served, "run/predict", b"not json")[0] == 400
     assert answer(served, "queue/join", b"[" * 100_000)[0] == 400
 
@@ -197,6 +199,14 @@ def test_an_event_that_names_many_files_counts_as_many_events(served: Served) ->
     file = {"path": os.fspath(folder / "abc" / "deleted.png")}
     third = MAX_EVENTS // 3 * FILES_PER_EVENT
     assert [send_event(served, [[file] * third], "many")[0] for _ in range(3)] == [200, 200, 429]
+
+
+def test_an_event_may_name_as_many_photos_as_a_visitor_may_send(served: Served) -> None:
+    folder, name = next(served.files.glob("hf-metaprune-*")), "é" * 125 + ".png"
+    path = f"{folder / ('a' * 64) / name}"
+    url = f"{served.url}gradio_api/file={urllib.parse.quote(path)}"
+    file = {"path": path, "url": url, "orig_name": name, "size": 1, "mime_type": "image/png", "meta": {"_type": "x"}}
+    assert send_event(served, [[file] * UploadLimits.photos], "photos")[0] == 200
 
 
 def form(*parts: bytes) -> tuple[bytes, dict[str, str]]:
