@@ -82,7 +82,7 @@ class Gate:
             if is_api and (name in CLOSED or FOREIGN_FILE.match(route)):
                 raise RefusedError(404, "there is no such page")
             query = parse_qs(scope["query_string"].decode("latin-1"))
-            with self.unread.read_by(query.get("session_hash", [""])[0]) if name == "queue" else nullcontext():
+            with self.unread.read_by(query.get("session_hash", [""])[-1]) if name == "queue" else nullcontext():
                 await self.app(scope, receive, send)
         elif name not in POSTED:
             raise RefusedError(404, "there is no such page")
@@ -118,7 +118,7 @@ class Gate:
             raise RefusedError(429, "too many events: wait some seconds")
         self._events.append((now, session, count))
         self._counts[session] += count
-        self.unread.make_room(session)
+        self.unread.make_room(session, self._counts)
         if not all(map(self.arrivals.holds, dict.fromkeys(paths))):
             raise RefusedError(400, "an event names a file that was not sent here")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ MAX_UNREAD = 100
 MAX_ALL_UNREAD = 1000
 """Most messages of all sessions that may wait."""
 MAX_WHEN_FULL = 20
-"""Most messages of a session whose page reads that stay when there are too many in all."""
+"""Most messages of a session that stay when there are too many in all, if its page reads or may begin to."""
 
 
 class UnreadAnswers:
@@ -49,8 +49,12 @@ class UnreadAnswers:
             if not self._readers[session]:
                 del self._readers[session]
 
-    def make_room(self, session: str) -> None:
+    def make_room(self, session: str, active_sessions: Container[str] = ()) -> None:
         """Drop messages that nobody reads if there are too many, before an event of a session brings more.
+
+        Args:
+            session: the session.
+            active_sessions: sessions that have sent an event just now, whose pages may begin to read.
 
         Raises:
             RefusedError: too many of the session itself wait.
@@ -60,6 +64,7 @@ class UnreadAnswers:
             raise RefusedError(429, "the answers to former events were not read")
         if sum(queue.qsize() for queue in queues.values()) > MAX_ALL_UNREAD:
             for name, queue in list(queues.items()):
-                if not self._readers[name] or queue.qsize() > MAX_WHEN_FULL:
+                may_read = self._readers[name] or name in active_sessions
+                if queue.qsize() > (MAX_WHEN_FULL if may_read else 0):
                     while not queue.empty():
                         queue.get_nowait()

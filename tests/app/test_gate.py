@@ -129,16 +129,16 @@ def test_who_reads_no_answers_gets_few(served: Served) -> None:
 
 
 def test_answers_that_nobody_reads_make_room() -> None:
-    queues = {name: asyncio.Queue() for name in ("gone", "slow", "reading")}
+    queues = {name: asyncio.Queue() for name in ("gone", "slow", "reading", "joined")}
     unread = UnreadAnswers(SimpleNamespace(_queue=SimpleNamespace(pending_messages_per_session=queues)))
-    for name, count in (("gone", 3), ("slow", MAX_ALL_UNREAD), ("reading", 2)):
+    for name, count in (("gone", 3), ("slow", MAX_ALL_UNREAD), ("reading", 2), ("joined", 4)):
         for number in range(count):
             queues[name].put_nowait(number)
     with unread.read_by("slow"), unread.read_by("reading"):
         with pytest.raises(RefusedError, match="not read"):
             unread.make_room("slow")
-        unread.make_room("new")
-    assert {name: queue.qsize() for name, queue in queues.items()} == {"gone": 0, "slow": 0, "reading": 2}
+        unread.make_room("new", {"joined", "slow"})
+    assert {name: queue.qsize() for name, queue in queues.items()} == {"gone": 0, "slow": 0, "reading": 2, "joined": 4}
 
 
 @pytest.mark.parametrize("route", ["upload", "upload_progress", "queue/data"])
