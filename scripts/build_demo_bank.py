@@ -8,6 +8,12 @@ run in several processes. Afterwards as many entries as fit are copied to the fo
     uv run scripts/build_demo_bank.py --base runs/base --out runs/bank --data ../shared/data/cifar100
     uv run scripts/build_demo_bank.py --base runs/base --out runs/bank --ship space/demo_bank
 
+Entries that grow from the trunk of a bank, in a copy of it:
+
+    cp -r space/demo_bank runs/grown
+    uv run scripts/build_demo_bank.py --method grow --tasks 46 --base runs/grown/base --out runs/grown --data ...
+    uv run scripts/build_demo_bank.py --method grow --tasks 46 --set first_ratio=0.85 --base ... --out ... --data ...
+
 A bank of vision transformers with score masks, from the base that `pretrain_base.py --arch vit` makes:
 
     uv run scripts/build_demo_bank.py --method ahnp --tasks 48 --base runs/vit_base --out runs/vit_bank --data ...
@@ -22,6 +28,7 @@ import logging
 import shutil
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -33,7 +40,7 @@ from hf_metaprune.bank.factory import build_bank, copy_subset, entry_ids
 from hf_metaprune.data.loading import read_task_data
 from hf_metaprune.data.task import Task, TaskData
 from hf_metaprune.files.layout import BASE_FOLDER
-from hf_metaprune.methods import IterativeOptions
+from hf_metaprune.methods import GrowOptions, IterativeOptions
 from hf_metaprune.models.base_model import BaseModel
 
 log = logging.getLogger("build_demo_bank")
@@ -99,14 +106,16 @@ def main(
     data: Annotated[str | None, typer.Option(help="Folder of CIFAR-100 parquet; the Hub's copy if left out.")] = None,
     tasks: Annotated[int, typer.Option(help="Number of tasks.")] = 64,
     steps: Annotated[int, typer.Option(help="J; h of IFP shrinks with it.")] = 1000,
-    method: Annotated[str, typer.Option(help="Pruning method: ifp; of a ViT, ahnp or amp.")] = "ifp",
+    method: Annotated[str, typer.Option(help="Pruning method: ifp or grow; of a ViT, ahnp or amp.")] = "ifp",
     ship_to: Annotated[Path | None, typer.Option("--ship", help="Copy what fits to this folder and stop.")] = None,
+    changes: Annotated[list[str] | None, typer.Option("--set", help="Options of the method, as name=value.")] = None,
     limit_mb: Annotated[float, typer.Option(help="Size of the shipped bank, in MB.")] = 20.0,
 ) -> None:
     """Build (or go on building) the bank, or ship it."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     model = BaseModel.load(base)
-    options = pruning_schedule(steps)
+    options = pruning_schedule(steps) if method != "grow" else GrowOptions()
+    options = replace(options, **{name: json.loads(value) for name, value in (c.split("=") for c in changes or ())})
     class_sets = covering_tasks(tasks)
     if ship_to is not None:
         whole = Bank.open(out)

@@ -19,13 +19,13 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.flop_counter import FlopCounterMode
 
-from hf_metaprune.adapt.ridge import ridge_head
 from hf_metaprune.config import TrainingOptions
 from hf_metaprune.data.images import ImageSet, augment
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.training.forward import EVAL_BATCH
 from hf_metaprune.training.loop import batch_rows, lr_factor, make_optimizer
+from hf_metaprune.training.ridge import ridge_head
 
 SEARCH = 12  # bisections of the ratio
 

@@ -13,7 +13,7 @@ from ..errors import FormatError
 from ..models.class_means import ClassMeans, count_features
 from ..text import quantity
 from ..training.record import RunRecord
-from .ridge import KnownClasses
+from ..training.ridge import KnownClasses
 from .voters import ClassVotes
 
 MAX_COUNT = 100

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from ..models.modeling import MetaPrunedForImageClassification
 from ..text import quantity
 from ..training.feature_teacher import FeatureTeacher
+from ..trunk.decoded_head import set_decoded_head
 from ..trunk.decoder import Decoder
-from .classifier import make_head, set_decoded_head
+from .classifier import make_head
 
 if TYPE_CHECKING:
     from .plan import Plan

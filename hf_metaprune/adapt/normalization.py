@@ -13,6 +13,7 @@ from ..sizing.cost_model import count_flops
 from ..sizing.inputs import AdaptInputs
 from ..training.forward import extract_features
 from ..training.record import RunRecord
+from ..training.ridge import ridge_head
 from ..training.statistics import (
     STATISTICS_IMAGES,
     read_statistics,
@@ -21,7 +22,6 @@ from ..training.statistics import (
     statistics_images,
     transferred_statistics,
 )
-from .ridge import ridge_head
 
 LEAST_GAIN = 0.03
 """The share by which the error must fall for statistics to replace those that the weights came with."""

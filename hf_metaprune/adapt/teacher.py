@@ -11,8 +11,8 @@ from ..sizing.cost_model import count_flops
 from ..sizing.inputs import AdaptInputs
 from ..training.forward import accuracy, extract_features, predict_logits
 from ..training.record import RunRecord
+from ..training.ridge import LinearHead, ridge_head
 from ..training.soft_labels import SoftLabels
-from .ridge import LinearHead, ridge_head
 from .voters import ClassVotes
 
 

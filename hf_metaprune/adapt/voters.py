@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from ..bank.entry import Entry
 from ..masks.mask import Mask
 from ..similarity import Neighbor
+from ..training.ridge import KnownClasses
 from ..trunk.trunk import Trunk
-from .ridge import KnownClasses
 
 
 @dataclass(frozen=True)

@@ -92,8 +92,9 @@ class _Build:
         """Prune the bank's base for one task; return the model and its metrics."""
         task, options = data.task, self.options
         job = PruningJob(
-            self.bank.base, data.train, task.labels, options, self.device, seed, task.synsets, progress=self.progress
-        )
+            self.bank.base, data.train, task.labels, options, self.device, seed, task.synsets,
+            trunk=self.bank.trunk, progress=self.progress,
+        )  # fmt: skip
         model, result = get_method(self.method).prune(job)
         model.config.dataset, model.config.seed = data.source, seed
         metrics = {

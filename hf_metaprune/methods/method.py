@@ -16,6 +16,7 @@ from ..models.modeling import MetaPrunedForImageClassification
 from ..options import option
 from ..registry import Registry
 from ..training.loop import Callback, TrainingResult, fine_tune
+from ..trunk.trunk import Trunk
 
 O_co = TypeVar("O_co", bound=MethodOptions, covariant=True)
 
@@ -60,6 +61,8 @@ class PruningJob(Generic[O_co]):
     """Seed of everything random, so that a build that was interrupted goes on to the same entries."""
     synsets: Sequence[str | None] | None = None
     """WordNet synset id of each label, None for labels without one."""
+    trunk: Trunk | None = None
+    """The trunk of the bank, if it has one."""
     evaluation: ImageSet | None = None
     """Images to measure the accuracy on; None: it is not measured."""
     eval_steps: tuple[int, ...] = ()

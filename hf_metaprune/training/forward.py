@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 
 from ..data.images import ImageSet
+from ..errors import DataError
 from ..models.modeling import MetaPrunedForImageClassification
 from .hardware import autocast
 
@@ -82,6 +83,20 @@ def extract_features(
     """
     model.to(device=device, memory_format=torch.channels_last).eval()
     return torch.cat([features.double().cpu() for features in forward(model.features, images, device, precision)])
+
+
+def finite_features(model: MetaPrunedForImageClassification, images: ImageSet, device: torch.device) -> torch.Tensor:
+    """Return a model's features of images, see `extract_features`.
+
+    Raises:
+        DataError: a feature is not finite.
+    """
+    features = extract_features(model, images, device)
+    if not torch.isfinite(features).all():
+        raise DataError(
+            "the sub-network's features of the images are not finite: choose other neighbors, or statistics='new'"
+        )
+    return features
 
 
 def accuracy(

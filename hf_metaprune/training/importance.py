@@ -91,7 +91,8 @@ class TaylorRecorder:
             for gate in layer.gates:
                 parameter = self.model.network.get_parameter(gate.tensor)
                 self._handles.append(parameter.register_post_accumulate_grad_hook(self._hook(layer, gate)))
-        self._handles.append(self.model.register_forward_pre_hook(lambda *_: self._square_effects()))
+        first = self.model.network.get_submodule(layers_with_units(self.model)[0].probe.module)
+        self._handles.append(first.register_forward_pre_hook(lambda *_: self._square_effects()))
         return self
 
     def __exit__(self, *exc: object) -> None:

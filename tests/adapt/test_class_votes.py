@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from hf_metaprune import Bank, MetaPruner, load_result
 from hf_metaprune.adapt import ridge
 from hf_metaprune.adapt.class_votes import MAX_COUNT, vote_on_classes
-from hf_metaprune.adapt.ridge import KnownClasses, ridge_head
 from hf_metaprune.bank.bank import Bank as AnyBank
 from hf_metaprune.bank.entry import Entry
 from hf_metaprune.bank.factory import add_class_means
@@ -29,6 +28,7 @@ from hf_metaprune.errors import FormatError
 from hf_metaprune.models.class_means import ClassMeans, count_features, from_text, to_text
 from hf_metaprune.training.forward import extract_features
 from hf_metaprune.training.record import RunRecord
+from hf_metaprune.training.ridge import KnownClasses, ridge_head
 from tests.adapt.test_classifier import problem
 
 CPU = torch.device("cpu")

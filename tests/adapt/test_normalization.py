@@ -9,7 +9,6 @@ import torch
 
 from hf_metaprune.adapt import normalization
 from hf_metaprune.adapt.normalization import final_statistics, set_first_statistics
-from hf_metaprune.adapt.ridge import LinearHead
 from hf_metaprune.config import AdaptOptions
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.masks.mask import Mask
@@ -17,6 +16,7 @@ from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.models.modeling import MetaPrunedForImageClassification
 from hf_metaprune.sizing.inputs import AdaptInputs
 from hf_metaprune.training.record import RunRecord
+from hf_metaprune.training.ridge import LinearHead
 from hf_metaprune.training.statistics import read_statistics, recalibrate
 
 CPU = torch.device("cpu")

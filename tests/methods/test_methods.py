@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from hf_metaprune.cli.commands import DEFAULT_METHOD, named_method
+from hf_metaprune.config import TrunkOptions
 from hf_metaprune.data.task import TaskData
-from hf_metaprune.errors import OptionError
+from hf_metaprune.errors import BankError, OptionError
 from hf_metaprune.masks.mask import Mask, keep_count
 from hf_metaprune.methods import IterativeOptions, Method, PruningJob, get_method, method_names, register_method
 from hf_metaprune.methods.iterative import PruneWhileTraining, next_mask
@@ -21,9 +22,12 @@ from hf_metaprune.methods.schedule import counts_by_step, least_steps
 from hf_metaprune.models.base_model import BaseModel
 from hf_metaprune.models.slicing import shrink
 from hf_metaprune.options import option, option_fields
+from hf_metaprune.sizing.cost_model import count_flops
+from hf_metaprune.training.forward import accuracy
 from hf_metaprune.training.importance import ActivationRecorder, TaylorRecorder, magnitude_scores
 from hf_metaprune.training.loop import TrainingState, fine_tune
 from hf_metaprune.training.statistics import recalibrate
+from hf_metaprune.trunk import Teaching, Trunk
 
 CPU = torch.device("cpu")
 
@@ -32,7 +36,15 @@ def job(base: BaseModel, data: TaskData, method: str = "ifp", **options: object)
     cls = get_method(method).options
     usual = {"ratio": 0.7, "steps": 20, "prune_every": 2, "prune_share": 0.3, "batch_size": 24}
     settings = cls(**{name: value for name, value in usual.items() if name in option_fields(cls)} | options)
-    return PruningJob(base, data.train, data.task.labels, settings, CPU, seed=3)
+    trunk = make_trunk(base, data) if method == "grow" else None
+    return PruningJob(base, data.train, data.task.labels, settings, CPU, seed=3, trunk=trunk)
+
+
+def make_trunk(base: BaseModel, data: TaskData) -> Trunk:
+    teaching = Teaching(base, data.train, TrunkOptions(steps=3, batch_size=16, ratios=(0.5, 0.7)), CPU)
+    for _ in range(3):
+        teaching.step()
+    return teaching.trunk()
 
 
 @pytest.mark.parametrize("name", [name for name in method_names() if issubclass(get_method(name).options, SgdOptions)])
@@ -69,6 +81,32 @@ def test_an_entry_has_the_statistics_of_its_last_weights(base: BaseModel, task_d
     buffers = {key: value.clone() for key, value in model.named_buffers() if "running" in key}
     recalibrate(model, task_data.train, CPU)
     assert buffers and all(torch.allclose(value, model.get_buffer(key), atol=1e-4) for key, value in buffers.items())
+
+
+def test_an_entry_grows_from_the_trunk_and_the_task_may_choose_its_units(base: BaseModel, task_data: TaskData) -> None:
+    first = job(base, task_data, "grow", steps=1, lr=0.0)
+    assert first.trunk is not None
+    model, training = get_method("grow").prune(first)
+    assert model.mask() == first.trunk.mask(0.7)
+    expected = first.trunk.slice(model.config)
+    for (name, parameter), start in zip(model.named_parameters(), expected.parameters(), strict=True):
+        assert torch.equal(parameter, start) or "fc" in name  # at no rate only the classifier is computed
+    assert training.flops > len(task_data.train) * count_flops(base.whole(["a", "b"]), task_data.train.images[:1])[0]
+    grown, training = get_method("grow").prune(job(base, task_data, "grow", steps=30))
+    assert training.losses[-1] < training.losses[0]
+    assert accuracy(grown, task_data.evaluation, CPU) > 2 / len(task_data.task.labels)
+    own = get_method("grow").prune(job(base, task_data, "grow", steps=30, first_ratio=0.5))[0]
+    assert own.mask() != grown.mask()
+    assert {n: len(u) for n, u in own.mask().items()} == {n: len(u) for n, u in grown.mask().items()}
+    assert (own.mask() & first.trunk.mask(0.5)) == own.mask()
+
+
+def test_no_entry_grows_without_a_trunk_or_from_more_than_it_holds(base: BaseModel, task_data: TaskData) -> None:
+    one = job(base, task_data, "grow")
+    with pytest.raises(BankError, match="bank trunk"):
+        get_method("grow").prune(replace(one, trunk=None))
+    with pytest.raises(OptionError, match=r"0\.5 and above"):
+        get_method("grow").prune(replace(one, options=replace(one.options, first_ratio=0.3)))
 
 
 @pytest.mark.slow

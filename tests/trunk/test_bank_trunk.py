@@ -17,7 +17,6 @@ import pytest
 import torch
 
 from hf_metaprune import Bank, MetaPruner, load_result
-from hf_metaprune.adapt.ridge import ridge_head
 from hf_metaprune.bank import entry_checks, trunks
 from hf_metaprune.bank.factory import copy_subset
 from hf_metaprune.bank.trunks import teach_bank
@@ -28,6 +27,7 @@ from hf_metaprune.data.preprocessing import Preprocessing
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.errors import BankError, DataError, FormatError, LockedError, MetaPruneError, OptionError
 from hf_metaprune.training.forward import extract_features, predict_logits
+from hf_metaprune.training.ridge import ridge_head
 from hf_metaprune.trunk import Teaching, Trunk
 from hf_metaprune.trunk.checkpoint import load_checkpoint, save_checkpoint
 
