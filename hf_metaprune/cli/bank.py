@@ -207,7 +207,10 @@ def bank_build(
     context: typer.Context,
     bank: OwnBankArgument,
     data: Annotated[str, typer.Argument(help="Data set with many classes; tasks are drawn from them.", metavar="DATA")],
-    base: Annotated[Path, typer.Option(help="Folder of the base model (timm or transformers).")],
+    base: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the base model (timm or transformers), for a bank that does not exist yet."),
+    ] = None,
     tasks: Annotated[int, typer.Option(help="Number of tasks.", min=1)] = 60,
     classes: Annotated[int, typer.Option(help="Classes per task.", min=2)] = 5,
     method: Annotated[str, typer.Option(help="Pruning method; each method adds its own options.")] = DEFAULT_METHOD,
@@ -216,8 +219,8 @@ def bank_build(
     exclude: Exclude = None,
     as_json: Json = False,
 ) -> None:
-    """Prune BASE for tasks drawn from DATA. A stopped build continues, and several builds may run at once."""
-    check_folder(base)
+    """Prune the base for tasks drawn from DATA. A stopped build continues, and several builds may run at once."""
+    check_folder(bank if base is None else base)
     check_source(data)
     from ..bank.bank import Bank
     from ..bank.factory import build_bank, entry_ids
@@ -231,7 +234,7 @@ def bank_build(
     settings = override(get_method(method).options(), method_values(context))
     check_dtype(dtype)
     check_writable(user_path(bank), overwrite=True)
-    network = BaseModel.load(base)
+    network = Bank.open(bank).base if base is None else BaseModel.load(base)
     if (user_path(bank) / BANK_FILE).exists():
         Bank.create(bank, network)  # so that another base is an error before images are read
     images = read_task_data(data, network.preprocessing, seed=seed, progress=show_progress())

@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_metaprune import Bank, MetaPruner, load_result
-from hf_metaprune.adapt import ridge
 from hf_metaprune.adapt.class_votes import MAX_COUNT, vote_on_classes
 from hf_metaprune.bank.bank import Bank as AnyBank
 from hf_metaprune.bank.entry import Entry
@@ -26,6 +25,7 @@ from hf_metaprune.data.images import ImageSet
 from hf_metaprune.data.task import Task, TaskData
 from hf_metaprune.errors import FormatError
 from hf_metaprune.models.class_means import ClassMeans, count_features, from_text, to_text
+from hf_metaprune.training import ridge
 from hf_metaprune.training.forward import extract_features
 from hf_metaprune.training.record import RunRecord
 from hf_metaprune.training.ridge import KnownClasses, ridge_head

@@ -6,11 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hf_metaprune.adapt import ridge as heads
 from hf_metaprune.adapt.classifier import make_head, neighbor_rows
 from hf_metaprune.bank.bank import Bank
 from hf_metaprune.data.task import Task, TaskData
 from hf_metaprune.masks.mask import Mask
+from hf_metaprune.training import ridge as heads
 from hf_metaprune.training.forward import accuracy, extract_features
 from hf_metaprune.training.ridge import ridge_head
 from tests.conftest import needs_wordnet

@@ -151,6 +151,12 @@ def test_bank_commands(run, base_folder: Path, photos: Path, tmp_path: Path) -> 
     assert "a trunk of 2 sizes" in output
     trunk = Bank.open(root).trunk
     assert trunk is not None
+    grown = ("--method", "grow", "--tasks", 1, "--classes", 2, "--steps", 2, "--ratio", 0.6, "--batch-size", 8)
+    code, output, _ = run("bank", "build", root, photos, *grown, "--json")
+    (grown_id,) = json.loads(output)["made"]
+    assert run("bank", "remove", root, grown_id)[0] == 0
+    code, _, problem = run("bank", "build", tmp_path / "nosuch", photos, *grown)
+    assert (code, "there is no folder" in problem) == (1, True)
     n_photos = sum(path.is_file() for path in photos.glob("*/*") if path.parent.name != "violin")
     assert trunk.facts["options"]["steps"] == 2
     assert 0 < trunk.facts["images"] <= n_photos
