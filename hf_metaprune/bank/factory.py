@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from ..config import MethodOptions
 from ..data.images import ImageSet
 from ..data.task import Task, TaskData, pick_classes
-from ..errors import LockedError, OptionError
+from ..errors import BankError, LockedError, OptionError
 from ..files.layout import BANK_FILE, BASE_FOLDER, TRUNK_FOLDER
 from ..files.names import user_path
 from ..files.storage import check_writable, clear_unfinished, fsync_dir, new_folder, write_json
@@ -90,12 +90,12 @@ class _Build:
 
     def prune(self, data: TaskData, seed: int) -> tuple[Any, dict[str, Any]]:
         """Prune the bank's base for one task; return the model and its metrics."""
-        task, options = data.task, self.options
+        task, options, method = data.task, self.options, get_method(self.method)
         job = PruningJob(
             self.bank.base, data.train, task.labels, options, self.device, seed, task.synsets,
-            trunk=self.bank.trunk, progress=self.progress,
+            trunk=self.bank.trunk if method.uses_trunk else None, progress=self.progress,
         )  # fmt: skip
-        model, result = get_method(self.method).prune(job)
+        model, result = method.prune(job)
         model.config.dataset, model.config.seed = data.source, seed
         metrics = {
             "accuracy": round(accuracy(model, data.evaluation, self.device), 4),
@@ -186,6 +186,7 @@ def build_bank(
 
     Raises:
         OptionError: the method or the dtype is unknown, or `options` belong to another method; before any training.
+        BankError: the method begins with a trunk, and the bank has none.
         BaseMismatchError: the bank's base is not the one that ``bank.json`` names.
         StorageError: the folder cannot be written, or has too little space.
 
@@ -202,6 +203,8 @@ def build_bank(
     if not isinstance(options, options_class):
         raise OptionError(f"method {method!r} takes {options_class.__name__}, not {type(options).__name__}")
     check_dtype(dtype)
+    if get_method(method).uses_trunk and bank.trunk is None:
+        raise BankError(f"method {method!r} needs the bank's trunk: make one with `hf-metaprune bank trunk`")
     build = _Build(bank, data, tasks, method, options, seed, dtype, device or pick_device(), progress)
     if recovered_ids := recover(bank):
         _add_sketches(bank, [bank[i] for i in recovered_ids], build.sketcher)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 
 from ..config import TrainingOptions
-from ..errors import BankError
 from ..models.modeling import MetaPrunedForImageClassification
 from ..options import option
 from ..sizing.cost_model import count_flops
@@ -56,14 +55,14 @@ class Growing(IterativePruning):
 
     name = "grow"
     reference = "hf_metaprune; importance of Molchanov et al., 2019 (arXiv 1906.10771)"
+    uses_trunk = True
     options = GrowOptions
     recorder = TaylorRecorder
 
     def prune(self, job: PruningJob[IterativeOptions]) -> tuple[MetaPrunedForImageClassification, TrainingResult]:
         o, trunk = job.options, job.trunk
         assert isinstance(o, GrowOptions)
-        if trunk is None:
-            raise BankError("method 'grow' needs the bank's trunk: make one with `hf-metaprune bank trunk`")
+        assert trunk is not None
         first_mask = trunk.mask(o.ratio if o.first_ratio is None else min(o.first_ratio, o.ratio))
         config = job.base.config(first_mask, job.labels, synsets=job.synsets, ratio=o.ratio, method=self.name)
         torch.manual_seed(job.seed)

@@ -62,7 +62,7 @@ class PruningJob(Generic[O_co]):
     synsets: Sequence[str | None] | None = None
     """WordNet synset id of each label, None for labels without one."""
     trunk: Trunk | None = None
-    """The trunk of the bank, if it has one."""
+    """The trunk of the bank, for a method that uses it."""
     evaluation: ImageSet | None = None
     """Images to measure the accuracy on; None: it is not measured."""
     eval_steps: tuple[int, ...] = ()
@@ -101,6 +101,8 @@ class Method(ABC, Generic[O_co]):
     """The word that chooses the method: the value of the option ``method``."""
     reference: ClassVar[str]
     """Where the method comes from, such as a paper."""
+    uses_trunk: ClassVar[bool] = False
+    """Whether it begins with the trunk of the bank, and not with the base."""
     options: ClassVar[type[MethodOptions]] = SgdOptions
     """The class of the method's options, with their defaults. The command line shows them with the method."""
 

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from hf_metaprune import Bank
+from hf_metaprune.bank.factory import build_bank
 from hf_metaprune.cli.commands import DEFAULT_METHOD, named_method
 from hf_metaprune.config import TrunkOptions
 from hf_metaprune.data.task import TaskData
@@ -101,10 +103,12 @@ def test_an_entry_grows_from_the_trunk_and_the_task_may_choose_its_units(base: B
     assert (own.mask() & first.trunk.mask(0.5)) == own.mask()
 
 
-def test_no_entry_grows_without_a_trunk_or_from_more_than_it_holds(base: BaseModel, task_data: TaskData) -> None:
+def test_no_entry_grows_without_a_trunk_or_from_more_than_it_holds(
+    base: BaseModel, task_data: TaskData, own_bank: Bank
+) -> None:
     one = job(base, task_data, "grow")
     with pytest.raises(BankError, match="bank trunk"):
-        get_method("grow").prune(replace(one, trunk=None))
+        next(build_bank(own_bank, task_data, [(0, 1)], method="grow"))
     with pytest.raises(OptionError, match=r"0\.5 and above"):
         get_method("grow").prune(replace(one, options=replace(one.options, first_ratio=0.3)))
 
