@@ -85,6 +85,7 @@ class Fuzzer:
         self.target, self.sound, self.folder, self.seconds = target, corpus, folder, seconds
         self.corpus = corpus.copy(folder / "files")
         self.cases = self.refused = 0
+        self.last_refusal = ""
 
     def case(self, rng: Random) -> None:
         """Alter one file, have it read, and put it back.
@@ -105,6 +106,7 @@ class Fuzzer:
         self.cases += 1
         try:
             self.refused += watch.run(lambda: self.target.read(self.corpus), self.folder)
+            self.last_refusal = watch.refusal or self.last_refusal
         except CaseFailure as failure:
             raise CaseFailure(
                 f"{self.target.name}: {name}, {self.altered[1][:120]!r}: {failure}"

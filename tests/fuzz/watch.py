@@ -47,6 +47,8 @@ class Watch:
         seconds: float | None = None,
     ) -> None:
         self.errors, self.allowed, self.seconds, self._seen = errors, allowed, seconds, list[str]()
+        self.refusal = ""
+        """What the last refused reading was told."""
 
     def run(self, read: Callable[[], object], beside: Path) -> bool:
         """Read; whether it was refused. `beside` is a folder that must not change, but for `allowed` in it.
@@ -62,7 +64,7 @@ class Watch:
             try:
                 read()
             except self.errors as error:
-                is_refused = True
+                is_refused, self.refusal = True, str(error)
                 self._check_cause(error)
             except Exception as error:
                 raise CaseFailure(f"{type(error).__module__}.{type(error).__name__}: {str(error)[:300]}") from error
