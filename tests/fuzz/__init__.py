@@ -4,6 +4,6 @@
 cards, Git LFS pointers), `targets` names the reading paths and the mutations that go with each, and `watch` says what
 reading may do: return, or raise a `MetaPruneError`, in bounded memory, without a write, a process or a connection.
 
-A case is a target and a source of randomness. The tests take it from hypothesis, which shrinks what fails;
-``scripts/fuzz.py`` from seeds, for as long as one likes.
+A case is a target and a source of randomness, which has a seed. The tests run some hundred, ``scripts/fuzz.py`` as many
+as one likes.
 """
