@@ -34,7 +34,7 @@ class Heads:
         if plan.options.head != "decoded":
             return make_head(plan.options.head or "auto", model, data.train, data.task, plan.voters.entries, device)
         assert self.decoder is not None and plan.teacher is not None  # it was checked before
-        decoder = Decoder(self.decoder.weight.detach().cpu(), self.decoder.bias.detach().cpu())
+        decoder = Decoder.of(self.decoder)
         text = set_decoded_head(model, decoder, plan.teacher.head, data.train, len(data.task.labels), device)
         return f"{text}{self._class_votes()}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import torch
@@ -67,13 +68,13 @@ class Growing(IterativePruning):
         config = job.base.config(first_mask, job.labels, synsets=job.synsets, ratio=o.ratio, method=self.name)
         torch.manual_seed(job.seed)
         model = trunk.slice(config).to(device=job.device, memory_format=torch.channels_last)
-        base = job.base.whole(job.labels)
+        base, start = job.base.whole(job.labels), time.perf_counter()
         head = ridge_head(extract_features(base, job.train, job.device), job.train.targets, len(job.labels))
+        head_seconds = time.perf_counter() - start
         layer = trunk.decoders[trunk.nearest_ratio(first_mask.ratio)].layer()
 
         def set_classifier(model: MetaPrunedForImageClassification) -> None:
-            decoder = Decoder(layer.weight.detach().cpu(), layer.bias.detach().cpu())
-            set_decoded_head(model, decoder, head, job.train, len(job.labels), job.device)
+            set_decoded_head(model, Decoder.of(layer), head, job.train, len(job.labels), job.device)
 
         callbacks = [] if o.first_ratio is None else [PruneWhileTraining(model, o, self.recorder)]
         result = fine_tune(
@@ -91,6 +92,7 @@ class Growing(IterativePruning):
             teacher=FeatureTeacher(base, job.train, layer, set_classifier),
             progress=job.progress,
         )  # fmt: skip
+        result.seconds += head_seconds
         result.flops += len(job.train) * count_flops(base, job.train.images[:1])[0]  # for the base's own classifier
         return model, result
 

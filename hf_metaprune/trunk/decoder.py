@@ -38,6 +38,11 @@ class Decoder:
         """
         return features @ self.weight.to(features).T + self.bias.to(features)
 
+    @classmethod
+    def of(cls, layer: nn.Linear) -> Decoder:
+        """Return the map of a layer that was trained, see `layer`."""
+        return cls(layer.weight.detach().cpu(), layer.bias.detach().cpu())
+
     def layer(self) -> nn.Linear:
         """Return the map as a layer of its own, which can be trained."""
         layer = nn.Linear(self.weight.shape[1], self.weight.shape[0])
