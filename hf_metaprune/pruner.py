@@ -336,7 +336,7 @@ class MetaPruner:
                 model = first_model(inputs, plan.voters, mask, plan.order.scores, ratio)
             with record.timed("set the statistics and the classifier"):
                 statistics, n_forwarded = set_first_statistics(model, inputs, record)
-                heads = Heads(plan, ratio)
+                heads = Heads(plan, mask)
                 head = heads.set(model)
                 if plan.teacher is not None:
                     model.config.class_means = to_text(plan.teacher.class_means.pack())

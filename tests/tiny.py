@@ -62,6 +62,15 @@ def make_base(folder: Path) -> Path:
     return folder
 
 
+def make_mobile_base(folder: Path) -> Path:
+    """A narrow MobileNet, whose features are units that are pruned, too."""
+    torch.manual_seed(0)
+    network = randomize_norms(timm.create_model("mobilenetv2_035", num_classes=7))
+    config = {"model_args": {}, "pretrained_cfg": tiny_preprocessing().to_config() | {"num_classes": 7}}
+    save_for_hf(network, folder, model_config=config, safe_serialization=True)
+    return folder
+
+
 def make_vit_base(folder: Path) -> Path:
     """A tiny vision transformer, as timm saves one."""
     torch.manual_seed(0)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from ..data.images import ImageSet
 from ..data.task import Task
+from ..models.architectures.layers import kept_indices, tensor_axes
 from ..models.modeling import MetaPrunedForImageClassification
 from ..training.forward import finite_features
 from ..training.ridge import ridge_head
 from .averaging import PREFIX
 
 
-def neighbor_rows(task: Task, entries: Sequence, classifier: str) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
+def neighbor_rows(
+    task: Task, entries: Sequence, model: MetaPrunedForImageClassification
+) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
     """Return the mean of the neighbors' classifier rows for each class of a task.
 
     The rows are centered within each neighbor first, because a constant that is added to all rows of a softmax
@@ -23,30 +27,32 @@ def neighbor_rows(task: Task, entries: Sequence, classifier: str) -> tuple[torch
     Args:
         task: the task.
         entries: the neighbors, at least one.
-        classifier: the name of the classifier's module in the network.
+        model: the sub-network whose features the rows are for. Where features are units, each is averaged over the
+            neighbors that have it; one that none has is 0.
 
     Returns:
         Mean rows float64 (classes, features), mean biases float64 (classes,), and how many neighbors' classes each
         class's mean is taken over. Rows and biases of classes that no neighbor knows are 0.
     """
-    classes = len(task.labels)
-    rows: torch.Tensor | None = None
+    classes, classifier = len(task.labels), model.architecture.classifier_name(model.network)
+    axes = tensor_axes(model.layers).get(f"{classifier}.weight", [])
+    (columns,) = kept_indices(axes, model.mask()).values() if axes else [np.arange(model.classifier.in_features)]
+    rows, holders = torch.zeros(2, classes, len(columns), dtype=torch.float64)
     biases, counts = torch.zeros(classes, dtype=torch.float64), [0] * classes
     for entry in entries:
+        (entry_columns,) = kept_indices(axes, entry.mask).values() if axes else [columns]
+        _, places, entry_places = np.intersect1d(columns, entry_columns, return_indices=True)
         with entry.open_weights() as file:
             weight = file.get_tensor(f"{PREFIX}{classifier}.weight").double()
             bias = file.get_tensor(f"{PREFIX}{classifier}.bias").double()
         weight, bias = weight - weight.mean(0), bias - bias.mean()
-        if rows is None:
-            rows = torch.zeros(classes, weight.shape[1], dtype=torch.float64)
         for i, matches in enumerate(task.matches(entry.task)):
             for j in matches:
-                rows[i] += weight[j]
+                rows[i, places] += weight[j, entry_places]
+                holders[i, places] += 1
                 biases[i] += bias[j]
                 counts[i] += 1
-    assert rows is not None
-    divisors = torch.tensor(counts, dtype=torch.float64).clamp(min=1)
-    return rows / divisors[:, None], biases / divisors, counts
+    return rows / holders.clamp(min=1), biases / torch.tensor(counts, dtype=torch.float64).clamp(min=1), counts
 
 
 def make_head(
@@ -78,10 +84,9 @@ def make_head(
     if kind == "random":
         return "random"
     features = finite_features(model, images, device)
-    name = model.architecture.classifier_name(model.network)
     rows, biases, counts = (None, None, [0] * len(task.labels))
     if entries and kind != "ridge":
-        rows, biases, counts = neighbor_rows(task, entries, name)
+        rows, biases, counts = neighbor_rows(task, entries, model)
     shared_classes = [i for i, n in enumerate(counts) if n]
     head = ridge_head(features, images.targets, len(task.labels), rows if shared_classes else None)
     if kind == "stitched" and shared_classes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..masks.mask import Mask
 from ..models.modeling import MetaPrunedForImageClassification
 from ..text import quantity
 from ..training.feature_teacher import FeatureTeacher
@@ -20,13 +21,13 @@ class Heads:
 
     Args:
         plan: the plan.
-        ratio: the model's ratio.
+        mask: the units of the model.
     """
 
-    def __init__(self, plan: Plan, ratio: float) -> None:
+    def __init__(self, plan: Plan, mask: Mask) -> None:
         self.plan = plan
         trunk = plan.voters.trunk if plan.options.strategy == "trunk" else None
-        self.decoder = trunk.decoders[trunk.nearest_ratio(ratio)].layer() if trunk is not None else None
+        self.decoder = trunk.decoder(mask).layer() if trunk is not None else None
 
     def set(self, model: MetaPrunedForImageClassification) -> str:
         """Set the classifier of a model, in place, and return a description for the report."""

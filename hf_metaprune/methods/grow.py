@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from ..config import TrainingOptions
+from ..errors import OptionError
 from ..models.modeling import MetaPrunedForImageClassification
 from ..options import option
 from ..sizing.cost_model import count_flops
@@ -64,6 +65,9 @@ class Growing(IterativePruning):
         o, trunk = job.options, job.trunk
         assert isinstance(o, GrowOptions)
         assert trunk is not None
+        width = job.base.family.classifier(job.base.network).in_features
+        if o.first_ratio is not None and trunk.decoder(trunk.mask(o.ratio)).weight.shape[1] < width:
+            raise OptionError("first_ratio is not for a base whose last layer is pruned: leave it out")
         first_mask = trunk.mask(o.ratio if o.first_ratio is None else min(o.first_ratio, o.ratio))
         config = job.base.config(first_mask, job.labels, synsets=job.synsets, ratio=o.ratio, method=self.name)
         torch.manual_seed(job.seed)
@@ -71,7 +75,7 @@ class Growing(IterativePruning):
         base, start = job.base.whole(job.labels), time.perf_counter()
         head = ridge_head(extract_features(base, job.train, job.device), job.train.targets, len(job.labels))
         head_seconds = time.perf_counter() - start
-        layer = trunk.decoders[trunk.nearest_ratio(first_mask.ratio)].layer()
+        layer = trunk.decoder(first_mask).layer()
 
         def set_classifier(model: MetaPrunedForImageClassification) -> None:
             set_decoded_head(model, Decoder.of(layer), head, job.train, len(job.labels), job.device)

@@ -20,6 +20,9 @@ class Decoder:
         >>> decoder = fit_decoder(features, 2 * features)
         >>> decoder(features).round().tolist()
         [[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 2.0]]
+        >>> layer = decoder.layer()  # which can be trained
+        >>> Decoder.of(layer).weight.equal(decoder.weight)
+        True
     """
 
     weight: torch.Tensor
@@ -40,11 +43,22 @@ class Decoder:
 
     @classmethod
     def of(cls, layer: nn.Linear) -> Decoder:
-        """Return the map of a layer that was trained, see `layer`."""
+        """Return the map of a layer that was trained, see `layer`.
+
+        Args:
+            layer: the layer.
+
+        Returns:
+            A copy, on the CPU.
+        """
         return cls(layer.weight.detach().cpu(), layer.bias.detach().cpu())
 
     def layer(self) -> nn.Linear:
-        """Return the map as a layer of its own, which can be trained."""
+        """Return the map as a layer of its own, which can be trained.
+
+        Returns:
+            The layer, in float32.
+        """
         layer = nn.Linear(self.weight.shape[1], self.weight.shape[0])
         layer.load_state_dict({"weight": self.weight, "bias": self.bias})
         return layer

@@ -132,9 +132,12 @@ class Teaching:
             if tensor.is_floating_point() and not is_statistic(name) and not name.startswith(own)
         }
         width = base.family.classifier(base.network).in_features
-        self.decoders = {f"decoder.{i}.weight": torch.eye(width) for i in range(len(masks))}
-        self.decoders |= {f"decoder.{i}.bias": torch.zeros(width) for i in range(len(masks))}
-        self.decoders = {name: tensor.to(device).requires_grad_() for name, tensor in self.decoders.items()}
+        channels = {f"{own}weight": torch.eye(width)}
+        self.decoders: dict[str, torch.Tensor] = {}
+        for number, mask in enumerate(masks):  # the channels that a size has stand for those of the base at first
+            (weight,) = slice_state(channels, base.layers, mask).values()
+            tensors = {"weight": weight.clone(), "bias": torch.zeros(width)}
+            self.decoders |= {f"decoder.{number}.{n}": t.to(device).requires_grad_() for n, t in tensors.items()}
         """For each size an affine map of its features to those of the base, of which most channels may be removed."""
         self.parameters = self.weights | self.decoders
         matrices, vectors = ([t for t in self.parameters.values() if (t.ndim > 1) == big] for big in (True, False))

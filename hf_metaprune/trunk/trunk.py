@@ -33,6 +33,7 @@ class Trunk:
             model = trunk.slice(bank.base.config(trunk.mask(0.8), ["cat", "dog"]))
             bank.base.network.load_state_dict(trunk.whole_state(trunk.ratios[0]))
             print(trunk.largest_mask.n_kept, trunk.nearest_ratio(0.85))
+            told = trunk.decoder(trunk.mask(0.8))(model.eval().features(pixels))  # the base's features
     """
 
     base: BaseModel
@@ -86,6 +87,29 @@ class Trunk:
             One of `ratios`.
         """
         return min(self.ratios, key=lambda known_ratio: abs(known_ratio - ratio))
+
+    def decoder(self, mask: Mask) -> Decoder:
+        """Return the map of a sub-network's features to those of the base.
+
+        Args:
+            mask: the units of the sub-network.
+
+        Returns:
+            The decoder of the nearest ratio. Where features are units, that of the largest sub-network of the grid
+            with no feature beyond those of `mask`, or else of the smallest one; features that it lacks count nothing.
+        """
+        classifier = f"{self.base.family.classifier_name(self.base.network)}.weight"
+        axes = tensor_axes(self.base.layers).get(classifier)
+        if not axes:
+            return self.decoders[self.nearest_ratio(mask.ratio)]
+        (kept,) = kept_indices(axes, mask).values()
+        features = {ratio: next(iter(kept_indices(axes, self.mask(ratio)).values())) for ratio in self.ratios}
+        fitting = [ratio for ratio in self.ratios if np.isin(features[ratio], kept).all()]
+        ratio = fitting[0] if fitting else self.ratios[-1]
+        decoder = self.decoders[ratio]
+        weight = torch.zeros(len(decoder.bias), self.base.state[classifier].shape[1])
+        weight[:, features[ratio]] = decoder.weight
+        return Decoder(weight[:, kept], decoder.bias)
 
     def whole_state(self, ratio: float) -> dict[str, torch.Tensor]:
         """Return the tensors of the whole base with those of the trunk in their places.

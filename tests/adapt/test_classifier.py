@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,10 +12,13 @@ from hf_metaprune.adapt.classifier import make_head, neighbor_rows
 from hf_metaprune.bank.bank import Bank
 from hf_metaprune.data.task import Task, TaskData
 from hf_metaprune.masks.mask import Mask
+from hf_metaprune.models.base_model import BaseModel
+from hf_metaprune.models.modeling import MetaPrunedForImageClassification
 from hf_metaprune.training import ridge as heads
 from hf_metaprune.training.forward import accuracy, extract_features
 from hf_metaprune.training.ridge import ridge_head
 from tests.conftest import needs_wordnet
+from tests.tiny import make_mobile_base
 
 CPU = torch.device("cpu")
 
@@ -116,7 +121,8 @@ def test_ids_of_imagenet_and_of_wordnet_are_matched() -> None:
 def test_rows_of_neighbors_are_centered_and_averaged(bank: Bank) -> None:
     entries = [e for e in bank if "cat" in e.labels]
     task = Task(("cat", "zebra", "violin"))
-    rows, biases, counts = neighbor_rows(task, entries, "fc")
+    model = bank.base.whole(task.labels)
+    rows, biases, counts = neighbor_rows(task, entries, model)
     assert counts == [len(entries), 0, 0]
     expected = []
     for e in entries:
@@ -125,6 +131,25 @@ def test_rows_of_neighbors_are_centered_and_averaged(bank: Bank) -> None:
     assert torch.allclose(rows[0], torch.stack(expected).mean(0), atol=1e-6)
     assert not rows[1].any()
     assert not biases[1].any()
+
+
+def test_rows_of_neighbors_are_for_the_features_that_both_have(task_data: TaskData, tmp_path: Path) -> None:
+    base = BaseModel.load(make_mobile_base(tmp_path))
+    others, size = base.sizes, base.sizes["conv_head"]
+    labels = ("cat", "dog")
+
+    def part(features: list[int]) -> MetaPrunedForImageClassification:
+        mask = Mask({name: range(n) for name, n in others.items()} | {"conv_head": features}, others)
+        return base.slice(base.config(mask, labels))
+
+    models = [part([0, 2, 3]), part([2, size - 1])]
+    for model, value in zip(models, (1.0, 5.0), strict=True):
+        torch.nn.init.constant_(model.classifier.weight[0], value)
+        torch.nn.init.constant_(model.classifier.weight[1], -value)
+    bank = Bank.create(tmp_path / "bank", base, defaults={"ratio": 0.9})
+    entries = [bank.add(model, f"entry-{i}") for i, model in enumerate(models)]
+    rows, _, _ = neighbor_rows(Task(labels), entries, part([0, 1, 2, size - 1]))
+    assert rows[0].tolist() == [1.0, 0.0, 3.0, 5.0]
 
 
 @pytest.mark.parametrize("kind", ["auto", "ridge", "stitched", "random"])
@@ -140,7 +165,7 @@ def test_heads_on_a_real_model(bank: Bank, task_data: TaskData, kind: str) -> No
     if kind in ("auto", "ridge"):
         assert hits > 0.6
     if kind == "stitched":
-        rows, biases, _ = neighbor_rows(target.task, entries, "fc")
+        rows, biases, _ = neighbor_rows(target.task, entries, model)
         assert torch.allclose(model.classifier.weight.double(), rows, atol=1e-6)
         assert torch.allclose(model.classifier.bias.double(), biases, atol=1e-6)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import replace
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -30,6 +31,7 @@ from hf_metaprune.training.importance import ActivationRecorder, TaylorRecorder,
 from hf_metaprune.training.loop import TrainingState, fine_tune
 from hf_metaprune.training.statistics import recalibrate
 from hf_metaprune.trunk import Teaching, Trunk
+from tests.tiny import make_mobile_base
 
 CPU = torch.device("cpu")
 
@@ -111,6 +113,15 @@ def test_no_entry_grows_without_a_trunk_or_from_more_than_it_holds(
         next(build_bank(own_bank, task_data, [(0, 1)], method="grow"))
     with pytest.raises(OptionError, match=r"0\.5 and above"):
         get_method("grow").prune(replace(one, options=replace(one.options, first_ratio=0.3)))
+
+
+def test_a_task_chooses_no_units_where_features_are_units(task_data: TaskData, tmp_path: Path) -> None:
+    mobile = BaseModel.load(make_mobile_base(tmp_path))
+    with pytest.raises(OptionError, match="last layer is pruned"):
+        get_method("grow").prune(job(mobile, task_data, "grow", first_ratio=0.5))
+    model, training = get_method("grow").prune(job(mobile, task_data, "grow", steps=2))
+    assert model.classifier.in_features == len(model.mask()["conv_head"]) < mobile.sizes["conv_head"]
+    assert np.isfinite(training.losses).all()
 
 
 @pytest.mark.slow

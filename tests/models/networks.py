@@ -107,6 +107,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "efficientnet-b0": lambda: timm.create_model("efficientnet_b0", num_classes=5),
     "efficientnet-v2": lambda: timm.create_model("tf_efficientnetv2_b0", num_classes=5),
     "efficientnet-lite0": lambda: timm.create_model("efficientnet_lite0", num_classes=5),
+    "efficientnet-catavgmax": lambda: timm.create_model("efficientnet_lite0", num_classes=5, global_pool="catavgmax"),
     "mnasnet": lambda: timm.create_model("mnasnet_050", num_classes=5),
     "convnext": lambda: convnext(),
     "convnext-no-layer-scale": lambda: convnext(ls_init_value=None, drop_path_rate=0.1),

@@ -24,7 +24,7 @@ from hf_metaprune.trunk import Teaching, Trunk, TrunkOptions
 from hf_metaprune.trunk.checkpoint import load_checkpoint, run_digest, save_checkpoint
 from hf_metaprune.trunk.decoder import fit_decoder
 from hf_metaprune.trunk.files import load_trunk, save_trunk
-from tests.tiny import make_base, make_vit_base, striped_images, tiny_preprocessing
+from tests.tiny import make_base, make_mobile_base, make_vit_base, striped_images, tiny_preprocessing
 
 OPTIONS = TrunkOptions(ratios=(0.5, 0.7, 0.9), steps=6, batch_size=8, lr=0.01, precision="fp32")
 CPU = torch.device("cpu")
@@ -35,7 +35,7 @@ def images() -> ImageSet:
     return ImageSet(*striped_images(6, 4, 0), tiny_preprocessing())
 
 
-@pytest.fixture(scope="module", params=[make_base, make_vit_base])
+@pytest.fixture(scope="module", params=[make_base, make_vit_base, make_mobile_base])
 def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
     return BaseModel.load(request.param(tmp_path_factory.mktemp("base")))
 
@@ -147,6 +147,25 @@ def test_decoders_tell_the_features_of_the_base(trunk: Trunk, images: ImageSet) 
         distances.append(feature_distance(trunk.decoders[ratio](features), whole))
     assert all(distance < 0.9 for distance in distances)  # that of the mean is 1
     assert distances[0] < distances[-1]
+
+
+def test_a_size_between_two_has_the_decoder_of_features_that_it_has(trunk: Trunk) -> None:
+    """Where features are units, those of the next smaller size; otherwise that of the nearest ratio."""
+    for ratio, nearest, smaller in ((0.5, 0.5, 0.5), (0.55, 0.5, 0.7), (0.7, 0.7, 0.7), (0.95, 0.9, 0.9)):
+        mask = trunk.mask(ratio)
+        model = trunk.slice(trunk.base.config(mask, ["a", "b"]))
+        decoder, width = trunk.decoder(mask), trunk.base.family.classifier(trunk.base.network).in_features
+        assert decoder.weight.shape == (width, model.classifier.in_features)
+        known = trunk.decoders[nearest if model.classifier.in_features == width else smaller]
+        assert decoder.bias.equal(known.bias)
+        if "conv_head" not in mask:
+            assert decoder.weight.equal(known.weight)
+            continue
+        known_units = trunk.mask(smaller)["conv_head"]
+        assert decoder.weight[:, np.isin(mask["conv_head"], known_units)].equal(
+            known.weight[:, np.isin(known_units, mask["conv_head"])]
+        )
+        assert not decoder.weight[:, ~np.isin(mask["conv_head"], known_units)].any()
 
 
 def test_a_decoder_is_the_least_squares_map() -> None:

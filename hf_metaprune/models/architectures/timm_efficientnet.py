@@ -1,4 +1,4 @@
-"""EfficientNets and MobileNets of timm: the expanded channels of inverted residuals, whose depthwise filters follow."""
+"""EfficientNets and MobileNets of timm: the expanded channels of inverted residuals, and the features."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ MODEL_ARGS: dict[str, Rule] = {
 }
 EXPANSION = {"InvertedResidual": ("conv_pw", "bn1"), "EdgeResidual": ("conv_exp", "bn1")}
 """Per class of block that is pruned: the names of its expanding convolution and of the norm after it."""
+HEAD = "conv_head"
+"""The convolution whose output is pooled, or that reads what was pooled, and gives the features."""
 UNPRUNED_BLOCKS = ("DepthwiseSeparableConv", "ConvBnAct")
 """Classes of blocks that have no channels of their own, and so stay as they are."""
 
@@ -31,7 +33,8 @@ class TimmEfficientNet(TimmFamily):
     """timm's ``EfficientNet`` and ``MobileNetV3`` classes: EfficientNet (V2), MobileNetV2, V3, MNASNet and their kin.
 
     A unit is an expanded channel: its filter of the expansion, its depthwise filter, its place in the squeeze and
-    excitation, and its column of the projection. The projection's output keeps the full width of the stream.
+    excitation, and its column of the projection. The projection's output keeps the full width of the stream. The last
+    layer's units are the features that the classifier reads, where a convolution computes them.
     """
 
     family = "efficientnet"
@@ -51,7 +54,30 @@ class TimmEfficientNet(TimmFamily):
                     raise ArchitectureError(f"{kind} at {path} is not supported")
         if not layers:
             raise ArchitectureError(f"{type(network).__name__}: no block has channels that could be pruned")
-        return layers
+        return layers + self._head_layers(network)
+
+    def _head_layers(self, network: nn.Module) -> list[PrunableLayer]:
+        """Return the layer whose units are the features, if a convolution computes them."""
+        conv: Any = network.get_submodule(HEAD)
+        if not isinstance(conv, nn.Conv2d):  # the features are those of the stream
+            return []
+        parts = dict(network.named_children())
+        norm = "bn2" if "bn2" in parts else None  # MobileNetV3's has a bias instead
+        act = parts["act2"] if norm is None else parts[norm].get_submodule("act")
+        if not isinstance(parts.get("norm_head", nn.Identity()), nn.Identity):
+            raise ArchitectureError(f"the norm after {HEAD} of {type(network).__name__} is not supported")
+        if not isinstance(act, nn.Identity) and not keeps_zero(act):
+            raise ArchitectureError(f"{type(act).__name__} after {HEAD} is not supported")
+        repeats = self.classifier(network).in_features // conv.out_channels  # 2 if averages and maxima are pooled
+        filters = _conv_axes(network, "", HEAD)
+        norm_axes = _norm_axes("", norm) if norm else []
+        axes = (*filters, *norm_axes, Axis(f"{self.classifier_name(network)}.weight", 1, outer=repeats))
+        gates = tuple(norm_axes[:2] or filters)
+        counters = [Counter("", "head_hidden_size", repeats)]
+        if norm:  # MobileNetV3's num_features are those before its head
+            counters.append(Counter("", "num_features"))
+        probe = Probe(norm or "act2")
+        return [PrunableLayer(HEAD, conv.out_channels, axes, probe, gates, (filters[0],), tuple(counters))]
 
     def _layer(self, path: str, block: nn.Module, conv: str, norm: str) -> PrunableLayer:
         self._check(path, block)
@@ -104,11 +130,15 @@ class TimmEfficientNet(TimmFamily):
 
 def _conv_axes(block: nn.Module, path: str, name: str) -> list[Axis]:
     has_bias = block.get_submodule(name).bias is not None
-    return [Axis(f"{path}.{name}.{kind}", 0) for kind in ("weight", *(["bias"] if has_bias else []))]
+    return [Axis(f"{_inside(path)}{name}.{kind}", 0) for kind in ("weight", *(["bias"] if has_bias else []))]
 
 
 def _norm_axes(path: str, name: str) -> list[Axis]:
-    return [Axis(f"{path}.{name}.{kind}", 0) for kind in ("weight", "bias", "running_mean", "running_var")]
+    return [Axis(f"{_inside(path)}{name}.{kind}", 0) for kind in ("weight", "bias", "running_mean", "running_var")]
+
+
+def _inside(path: str) -> str:
+    return f"{path}." if path else ""
 
 
 register(TimmEfficientNet())
