@@ -51,20 +51,27 @@ from build_demo_bank import (
     pruning_schedule,
     read_cifar100,
 )
+from teach_small_network import load_small
 
 from hf_metaprune import Bank, MetaPruner
 from hf_metaprune.adapt.classifier import make_head
-from hf_metaprune.adapt.recipes import default_recipe, scaled_learning_rate
+from hf_metaprune.adapt.recipes import MANY_IMAGES, default_recipe, scaled_learning_rate
 from hf_metaprune.bank.factory import copy_subset
 from hf_metaprune.config import TrainingOptions
 from hf_metaprune.data.images import ImageSet
 from hf_metaprune.data.task import TaskData
 from hf_metaprune.masks.mask import Mask, keep_count
 from hf_metaprune.methods import PruningJob, get_method
+from hf_metaprune.models.modeling import MetaPrunedForImageClassification
 from hf_metaprune.models.slicing import count_parameters
 from hf_metaprune.sizing.cost_model import CostModel, count_flops
+from hf_metaprune.training.feature_teacher import FeatureTeacher
+from hf_metaprune.training.forward import extract_features
 from hf_metaprune.training.hardware import pick_device
 from hf_metaprune.training.loop import fine_tune
+from hf_metaprune.training.ridge import ridge_head
+from hf_metaprune.trunk.decoded_head import set_decoded_head
+from hf_metaprune.trunk.decoder import Decoder
 
 log = logging.getLogger("bench_adapt")
 STEPS = (0, 20, 50, 100)
@@ -89,6 +96,8 @@ class Row:
             return run_base(pruner.bank, data, seed)
         if self.by == "torch-pruning":
             return run_torch_pruning(pruner, data, seed, **self.options)
+        if self.by == "small":
+            return run_small(pruner.bank, data, seed, self.options.get("folder", "runs/small"), photos)
         return run_method(pruner.bank, data, seed, self.by, **self.options)
 
 
@@ -98,6 +107,7 @@ def rows() -> list[Row]:
     table = [Row("trunk", options={"strategy": "trunk"}), Row("MVP", options={"strategy": "mvp"})]
     table += [Row("trunk, no votes on classes", options={"strategy": "trunk", "class_votes": False})]
     table += [Row("trunk, 100 photos", options={"strategy": "trunk"}, photos=100)]
+    table += [Row("small network", "small"), Row("small network, 100 photos", "small", photos=100)]
     table += [Row("no bank", options={"strategy": "no-bank"})]
     table += [Row("random, paper", options=paper | {"strategy": "random"})]
     table += [Row("IFP, 1000 steps", "ifp", {"steps": 1000}), Row("IFP, 100 steps", "ifp", {"steps": 100})]
@@ -190,6 +200,32 @@ def run_base(bank: Bank, data: TaskData, seed: int) -> dict[str, Any]:
     result = fine_tune(
         model, data.train, training, evaluation=data.evaluation, device=device, seed=seed, statistics="new"
     )
+    phases = {"set the classifier": seconds, "fine-tune": result.seconds}
+    return {"accuracy": result.accuracy_at_step, "flops": result.flops, "phases": phases} | size(model, data)
+
+
+def run_small(bank: Bank, data: TaskData, seed: int, folder: str, photos: ImageSet | None) -> dict[str, Any]:
+    """The network of `teach_small_network.py`, used as a model of the trunk is, but without what the bank knows."""
+    small, decoder = load_small(Path(folder))
+    device, began, labels = pick_device(), time.perf_counter(), data.task.labels
+    torch.manual_seed(seed)
+    base, model, layer = bank.base.whole(labels), small.whole(labels), decoder.layer()
+    head = ridge_head(extract_features(base, data.train, device), data.train.targets, len(labels))
+
+    def set_classifier(model: MetaPrunedForImageClassification) -> None:
+        set_decoded_head(model, Decoder.of(layer), head, data.train, len(labels), device)
+
+    set_classifier(model)
+    images = data.train if photos is None else data.train.joined(photos)
+    seconds = time.perf_counter() - began
+    recipe = default_recipe(data.images_per_class, "trunk", bank.base.family.recipe, photos=photos is not None)
+    names = ("optimizer", "lr", "momentum", "start_share", "warmup_steps", "loss", "clip_norm")
+    is_rich = photos is not None or data.images_per_class >= MANY_IMAGES
+    result = fine_tune(
+        model, data.train, TrainingOptions(eval_steps=STEPS, **{name: recipe[name] for name in names}),
+        evaluation=data.evaluation, device=device, seed=seed, statistics="new" if is_rich else "fixed",
+        teacher=FeatureTeacher(base, images, layer, set_classifier),
+    )  # fmt: skip
     phases = {"set the classifier": seconds, "fine-tune": result.seconds}
     return {"accuracy": result.accuracy_at_step, "flops": result.flops, "phases": phases} | size(model, data)
 

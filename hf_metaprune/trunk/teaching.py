@@ -126,11 +126,7 @@ class Teaching:
         self.teacher = base.whole(["a", "b"]).to(device=device, memory_format=torch.channels_last).eval()
         largest = slice_state(base.state, base.layers, masks[0])
         own = f"{base.family.classifier_name(base.network)}."
-        self.weights = {
-            name: tensor.detach().clone().to(device).requires_grad_()
-            for name, tensor in largest.items()
-            if tensor.is_floating_point() and not is_statistic(name) and not name.startswith(own)
-        }
+        self.weights = trainable(largest, own, device)
         width = base.family.classifier(base.network).in_features
         channels = {f"{own}weight": torch.eye(width)}
         self.decoders: dict[str, torch.Tensor] = {}
@@ -139,10 +135,14 @@ class Teaching:
             tensors = {"weight": weight.clone(), "bias": torch.zeros(width)}
             self.decoders |= {f"decoder.{number}.{n}": t.to(device).requires_grad_() for n, t in tensors.items()}
         """For each size an affine map of its features to those of the base, of which most channels may be removed."""
-        self.parameters = self.weights | self.decoders
+        self._begin()
+
+    def _begin(self) -> None:
+        """Make the optimizer of the weights and the decoders."""
+        self.parameters, options = self.weights | self.decoders, self.options
         matrices, vectors = ([t for t in self.parameters.values() if (t.ndim > 1) == big] for big in (True, False))
         groups = [{"params": matrices, "weight_decay": options.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-        self.optimizer = _make_optimizer(groups, options, base.family.recipe.optimizer)
+        self.optimizer = _make_optimizer(groups, options, self.base.family.recipe.optimizer)
         self.step_number, self.seconds = 0, 0.0
         self.orders: dict[int, np.ndarray] = {}
 
@@ -229,6 +229,15 @@ class Teaching:
             "steps": self.step_number, "seconds": round(self.seconds, 1),
         }  # fmt: skip
         return Trunk(self.base, self.order, {n: t.cpu() for n, t in weights.items()}, statistics, decoders, facts)
+
+
+def trainable(state: Mapping[str, torch.Tensor], classifier: str, device: torch.device) -> dict[str, torch.Tensor]:
+    """Return copies of a network's weights that can be trained, without statistics and what begins as `classifier`."""
+    return {
+        name: tensor.detach().clone().to(device).requires_grad_()
+        for name, tensor in state.items()
+        if tensor.is_floating_point() and not is_statistic(name) and not name.startswith(classifier)
+    }
 
 
 def _make_optimizer(groups: list[dict[str, Any]], options: TrunkOptions, name: str) -> torch.optim.Optimizer:
