@@ -179,6 +179,12 @@ class TrunkOptions:
     lr: float | None = option(
         None, "Peak learning rate; if left out 0.2 of SGD, or 0.002 of AdamW for transformers.", low=0.0, high=100.0
     )
+    hint_weight: float = option(
+        1.0,
+        "Weight of the distance to the base's stream after each stage, beside that of its features; 0: no such hints.",
+        low=0.0,
+        high=1000.0,
+    )
     random_sizes: int = option(1, "Random sizes per step, beside the largest and the smallest.", low=0, high=100)
     mixup: float = option(0.0, "Share of steps in which pairs of images are mixed.", low=0.0, high=1.0)
     smallest_crop: float = option(

@@ -37,7 +37,7 @@ from hf_metaprune.training.statistics import recalibrate
 from hf_metaprune.trunk import Teaching
 from hf_metaprune.trunk.checkpoint import load_checkpoint, run_digest, save_checkpoint
 from hf_metaprune.trunk.decoder import Decoder, fit_decoder
-from hf_metaprune.trunk.teaching import DECODER_IMAGES, trainable
+from hf_metaprune.trunk.teaching import DECODER_IMAGES, _Stream, trainable
 
 log = logging.getLogger("teach_small_network")
 CHECKPOINT_SECONDS = 60.0
@@ -50,7 +50,7 @@ class _Student(nn.Module):
     def __init__(self, small: BaseModel, device: torch.device) -> None:
         super().__init__()
         self.model = small.whole().to(device=device, memory_format=torch.channels_last)
-        self.mask = self.model.mask()
+        self.mask, self.stream = self.model.mask(), _Stream(self.model)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         return self.model.features(pixels)
@@ -67,7 +67,8 @@ class DenseTeaching(Teaching):
     ) -> None:
         super().__init__(base, images, options, device)
         self.sizes = [_Student(small, device)]  # type: ignore[list-item]
-        self.weights = trainable(small.state, f"{small.family.classifier_name(small.network)}.", device)
+        classifier = f"{small.family.classifier_name(small.network)}."
+        self.weights = trainable({n: t for n, t in small.state.items() if not n.startswith(classifier)}, device)
         width, base_width = (b.family.classifier(b.network).in_features for b in (small, base))
         layer = nn.Linear(width, base_width)
         self.decoders = {
@@ -132,7 +133,7 @@ def main(
     unseen = set(held_out_classes())
     images = read_cifar100(base, data).select([c for c in range(100) if c not in unseen]).train
     small = narrow(base, ratio, out_network)
-    options = TrunkOptions(ratios=(ratio,), steps=steps, lr=lr)
+    options = TrunkOptions(ratios=(ratio,), steps=steps, lr=lr, hint_weight=0.0)  # its stream is narrower
     teaching, checkpoint = DenseTeaching(base, small, images, options, pick_device()), out / "checkpoint.safetensors"
     digest, saved_at = run_digest(teaching), time.monotonic()
     load_checkpoint(teaching, checkpoint, digest)

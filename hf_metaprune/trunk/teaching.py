@@ -6,6 +6,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,15 +24,13 @@ from ..models.base_model import BaseModel
 from ..models.modeling import MetaPrunedForImageClassification
 from ..models.slicing import is_statistic, slice_state
 from ..training.feature_teacher import LOSS_SCALE, feature_distance
-from ..training.forward import extract_features, forward
+from ..training.forward import extract_features
 from ..training.hardware import autocast
-from ..training.importance import ActivationRecorder
 from ..training.statistics import recalibrate
 from .decoder import Decoder, fit_decoder
+from .reconstruction import contribution_order, reconstruct
 from .trunk import Trunk
 
-ORDER_IMAGES = 2048
-"""Most images on which the base's activations are measured, which give the order of the units."""
 DECODER_IMAGES = 8192
 """Most images on which the decoders are fitted."""
 WARMUP_STEPS, MOMENTUM = 100, 0.9
@@ -39,26 +38,6 @@ PEAK_RATES = {"sgd": 0.2, "adamw": 0.002}
 """Peak learning rates by optimizer."""
 MAX_NORM = 10.0
 """Largest norm of the gradient; without a limit the first steps may destroy the base's weights."""
-
-
-def activation_order(base: BaseModel, images: ImageSet, device: torch.device, seed: int = 0) -> dict[str, np.ndarray]:
-    """Return the order of units by the base's mean absolute activation on some images, the most active first.
-
-    Args:
-        base: the base model.
-        images: the images; at most `ORDER_IMAGES` are drawn.
-        device: where to compute.
-        seed: seed of the draw.
-
-    Returns:
-        int64 (units,), a permutation, by layer.
-    """
-    rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:ORDER_IMAGES]
-    model = base.whole(["a", "b"]).to(device=device, memory_format=torch.channels_last).eval()
-    with torch.inference_mode(), ActivationRecorder(model) as recorder:
-        for _ in forward(model, images.subset(rows), device, "auto"):
-            pass
-    return {name: np.argsort(-scores.numpy(), kind="stable") for name, scores in recorder.scores().items()}
 
 
 class _Features(nn.Module):
@@ -72,6 +51,23 @@ class _Features(nn.Module):
         return self.model.features(pixels)
 
 
+class _Stream:
+    """The stream of a model after each stage, as its last forward pass left it: float, by the stage's path."""
+
+    def __init__(self, model: MetaPrunedForImageClassification) -> None:
+        self.after: dict[str, torch.Tensor] = {}
+        for path in model.architecture.stages(model.network):
+            model.network.get_submodule(path).register_forward_hook(partial(self._keep, path))
+
+    def _keep(self, path: str, _module: nn.Module, _args: Any, output: Any) -> None:
+        self.after[path] = output[0] if isinstance(output, tuple) else output
+
+    def take(self) -> dict[str, torch.Tensor]:
+        """Return the stream, and keep it no longer."""
+        after, self.after = self.after, {}
+        return after
+
+
 class _Size:
     """One size of the nested network: an empty sub-network that borrows its weights from the largest one."""
 
@@ -79,7 +75,7 @@ class _Size:
         self.mask = mask
         self.model = base.slice(base.config(mask, ["a", "b"]))
         self.model.to(device=device, memory_format=torch.channels_last)
-        self.module = _Features(self.model)
+        self.module, self.stream = _Features(self.model), _Stream(self.model)
         relative = mask.positions_in(largest)
         axes, self.positions = tensor_axes(base.layers), dict[str, list[tuple[int, torch.Tensor]]]()
         for name in axes:
@@ -120,13 +116,14 @@ class Teaching:
         if len(images) < 2:
             raise DataError("a trunk needs at least two images to be taught on")
         self.base, self.images, self.options, self.device, self.seed = base, images, options, device, seed
-        self.order = activation_order(base, images, device, seed)
+        self.order = contribution_order(base, images, device, seed)
         masks = [_mask_at(self.order, ratio) for ratio in options.ratios]
         self.sizes = [_Size(base, mask, masks[0], device) for mask in masks]
         self.teacher = base.whole(["a", "b"]).to(device=device, memory_format=torch.channels_last).eval()
-        largest = slice_state(base.state, base.layers, masks[0])
+        self.stream = _Stream(self.teacher)
+        largest = reconstruct(base, masks[0], images, device, seed)
         own = f"{base.family.classifier_name(base.network)}."
-        self.weights = trainable(largest, own, device)
+        self.weights = trainable(largest, device)
         width = base.family.classifier(base.network).in_features
         channels = {f"{own}weight": torch.eye(width)}
         self.decoders: dict[str, torch.Tensor] = {}
@@ -153,7 +150,7 @@ class Teaching:
         generator = torch.Generator().manual_seed(int(step_seed))
         pixels = self._pixels(step, generator)
         with torch.no_grad(), autocast(self.device, options.precision):
-            targets = self.teacher.features(pixels).float()
+            targets, hints = self.teacher.features(pixels).float(), self.stream.take()
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * _rate(step, options.steps)
         self.optimizer.zero_grad()
@@ -165,8 +162,12 @@ class Teaching:
             number = self.sizes.index(size)
             decoder = (self.decoders[f"decoder.{number}.{part}"] for part in ("weight", "bias"))
             features = F.linear(features, *decoder)
-            distance = feature_distance(features, targets)
-            distance.mul(LOSS_SCALE).backward()
+            distance, stream = feature_distance(features, targets), size.stream.take()
+            total = distance
+            if options.hint_weight:
+                distances = [stream_distance(stream[path], hints[path]) for path in hints]
+                total = distance + options.hint_weight * torch.stack(distances).mean()
+            total.mul(LOSS_SCALE).backward()
             loss = distance.item()
         if not math.isfinite(loss):
             raise DataError(f"the loss is {loss} at step {step + 1}: use a smaller lr")
@@ -231,12 +232,23 @@ class Teaching:
         return Trunk(self.base, self.order, {n: t.cpu() for n, t in weights.items()}, statistics, decoders, facts)
 
 
-def trainable(state: Mapping[str, torch.Tensor], classifier: str, device: torch.device) -> dict[str, torch.Tensor]:
-    """Return copies of a network's weights that can be trained, without statistics and what begins as `classifier`."""
+def stream_distance(stream: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Return the mean squared distance of two streams in units of the target's variance.
+
+    Args:
+        stream: float (batch, ...).
+        target: float, of the same shape.
+    """
+    target = target.float()
+    return (stream.float() - target).square().mean() / target.var(correction=0).clamp(min=1e-12)
+
+
+def trainable(state: Mapping[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
+    """Return copies of a network's weights that can be trained, which its statistics cannot."""
     return {
         name: tensor.detach().clone().to(device).requires_grad_()
         for name, tensor in state.items()
-        if tensor.is_floating_point() and not is_statistic(name) and not name.startswith(classifier)
+        if tensor.is_floating_point() and not is_statistic(name)
     }
 
 

@@ -8,8 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+from hf_metaprune.masks.mask import Mask
+from hf_metaprune.models.architectures.layers import layer_sizes
 from hf_metaprune.models.architectures.lookup import identify_architecture
-from tests.models.networks import NETWORKS, logits, network
+from hf_metaprune.models.slicing import slice_network
+from tests.models.networks import FEW_BY_DEFAULT, NETWORKS, logits, network
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -47,6 +50,26 @@ def test_probes_see_each_unit_once_as_the_next_layer_reads_it(name: str) -> None
                 activations = torch.cat(pooled[: inputs[reader].shape[1] // layer.size], 1)
             assert torch.allclose(inputs[reader], activations, atol=1e-4 if len(readers) > 1 else 0), layer.name
     assert n_read >= len(layers) // 3, "few layers have a reader of their own: the others write into the stream"
+
+
+@pytest.mark.parametrize("name", FEW_BY_DEFAULT)
+def test_a_sliced_network_has_the_same_stream_after_each_stage(name: str) -> None:
+    net = network(name)
+    family = identify_architecture(net)
+    stages = family.stages(net)
+    assert len(stages) > 1
+    small = slice_network(net, Mask.random(layer_sizes(family.layers(net)), 0.5, seed=0))
+    assert family.stages(small) == stages
+    shapes: list[torch.Size] = []
+    for each in (net, small):
+        for path in stages:
+            each.get_submodule(path).register_forward_hook(lambda _m, _a, output: shapes.append(output.shape))
+        with torch.no_grad():
+            logits(each, torch.randn(2, 3, 32, 32))
+        for path in stages:
+            each.get_submodule(path)._forward_hooks.clear()
+    assert len(shapes) == 2 * len(stages)
+    assert shapes[: len(stages)] == shapes[len(stages) :]
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -90,10 +90,11 @@ def test_features_are_learned_and_the_classifier_is_computed_again(own_bank: Ban
     plan = pruner.plan(task, **options)
     assert plan.teacher is not None and plan.training.loss == "features" and plan.options.head == "decoded"
     start = pruner.make(replace(plan, training=replace(plan.training, steps=0)))
-    trained = pruner.make(replace(plan, training=replace(plan.training, steps=6)))
+    trained = pruner.make(replace(plan, training=replace(plan.training, steps=20)))
     assert trained.report.accuracy_at_step[0] == start.report.accuracy_at_step[0]
-    assert trained.report.losses[-1] < trained.report.losses[0]
-    assert len(trained.report.losses) == 6
+    losses = trained.report.losses
+    assert len(losses) == 20
+    assert sum(losses[-5:]) < sum(losses[:5])
     assert trained.report.training_flops > start.report.training_flops == 0
     name = trained.model.architecture.classifier_name(trained.model.network)
     assert not torch.equal(*(r.model.network.state_dict()[f"{name}.weight"] for r in (start, trained)))

@@ -6,6 +6,7 @@ A new architecture is one file with one `Architecture` subclass that ends in ``r
 from __future__ import annotations
 
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import lru_cache
@@ -53,7 +54,7 @@ class Architecture(ABC):
             family, network = base.family, base.network
             print(family.recognizes(network), family.matches(base.architecture))
             print(family.classifier_name(network), family.classifier(network).out_features)
-            print(family.stem_names(network), len(family.stem_layers(network)))
+            print(family.stem_names(network), len(family.stem_layers(network)), family.stages(network))
             print(len(family.all_layers(network, stem=True)))
             architecture, model_args = family.describe(network)
             untrained = family.build(architecture, model_args, num_classes=3)
@@ -70,6 +71,8 @@ class Architecture(ABC):
     """Arguments of networks that a config file may carry, each with a rule for its value; others are refused."""
     recipe: ClassVar[Recipe] = CONVOLUTIONAL
     """How networks of the family are fine-tuned."""
+    stage_pattern: ClassVar[str] = ""
+    """Pattern of the paths of the modules that each end a stage: their output is the whole stream of features."""
     ignored: ClassVar[tuple[str, ...]] = ()
     """Prefixes of the names of tensors that a base may have and that no sub-network needs."""
 
@@ -263,6 +266,18 @@ class Architecture(ABC):
             Paths of modules; none if the family freezes nothing.
         """
         return ()
+
+    def stages(self, network: nn.Module) -> list[str]:
+        """Return the paths of the modules whose output is the stream, at the end of each stage, or of each block.
+
+        Args:
+            network: a whole or a sliced network of the family. The stream of both has the same channels.
+
+        Returns:
+            Paths of modules in forward order; none if the family names no `stage_pattern`.
+        """
+        pattern = re.compile(self.stage_pattern)
+        return [path for path, _ in network.named_modules() if path and pattern.fullmatch(path)]
 
     @abstractmethod
     def describe(self, network: nn.Module) -> tuple[str, dict[str, Any]]:

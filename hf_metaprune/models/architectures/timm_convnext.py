@@ -39,6 +39,7 @@ class TimmConvNeXt(TimmFamily):
 
     family = "convnext"
     model_args = MODEL_ARGS
+    stage_pattern = r"stages\.\d+"
     recipe = TRANSFORMER
     modules = ("timm.models.convnext",)
     classes = ("ConvNeXt",)

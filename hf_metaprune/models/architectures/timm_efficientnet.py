@@ -39,6 +39,7 @@ class TimmEfficientNet(TimmFamily):
 
     family = "efficientnet"
     model_args = MODEL_ARGS
+    stage_pattern = r"blocks\.\d+"
     modules = ("timm.models.efficientnet", "timm.models.mobilenetv3")
     classes = ("EfficientNet", "MobileNetV3")
     what = "an EfficientNet or MobileNet"

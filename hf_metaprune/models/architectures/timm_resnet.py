@@ -42,6 +42,7 @@ class TimmResNet(TimmFamily):
 
     family = "resnet"
     model_args = MODEL_ARGS
+    stage_pattern = r"layer\d+"
     modules = ("timm.models.resnet",)
     classes = ("ResNet",)
     what = "a ResNet"

@@ -54,6 +54,7 @@ class TimmViT(TimmFamily):
 
     family = "vit"
     model_args = MODEL_ARGS
+    stage_pattern = r"blocks\.\d+"
     recipe = TRANSFORMER
     ignored = ("head_dist.",)
     modules = ("timm.models.vision_transformer", "timm.models.deit")

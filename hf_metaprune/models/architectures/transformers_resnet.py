@@ -28,6 +28,7 @@ class TransformersResNet(TransformersFamily):
 
     family = "resnet"
     model_args = MODEL_ARGS
+    stage_pattern = r"resnet\.encoder\.stages\.\d+"
     class_name = "ResNetForImageClassification"
     config_name = "ResNetConfig"
 

@@ -37,6 +37,7 @@ class TransformersViT(TransformersFamily):
 
     family = "vit"
     model_args = MODEL_ARGS
+    stage_pattern = r"(vit|deit)\.layers\.\d+"
     recipe = TRANSFORMER
     class_name = "ViTForImageClassification"
     config_name = "ViTConfig"
